@@ -1,0 +1,100 @@
+"""Tensors and a header in one file that any `torch.load(path, weights_only=True)` opens."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fertool.artifact.atomic import write_atomic
+from fertool.artifact.header import MEMBER, not_an_artifact, require_file
+from fertool.errors import FertoolError
+from fertool.spec import Spec, canonical_json
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A checked model file: its spec and its tensors by name."""
+
+    spec: Spec
+    state_dict: dict[str, Tensor]
+
+
+def save(path: Path, spec: Spec, state_dict: Mapping[str, Tensor]) -> Spec:
+    """Write a model file atomically and return its spec with the digest filled in.
+
+    The same spec and tensors give the same bytes under any file name.
+    """
+    header, content = pack(json.loads(spec.to_json()), state_dict)
+    write_atomic(path, content)
+    return replace(spec, digest=header["digest"])
+
+
+def load(path: Path) -> Artifact:
+    """Read a model file and check its digest; nothing in the file is executed.
+
+    Raises FertoolError for a missing, foreign, truncated, damaged or too new file.
+    """
+    header, state_dict = unpack(path)
+    return Artifact(Spec.from_json(canonical_json(header), str(path)), state_dict)
+
+
+def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes]:
+    """Return the header with its digest, and the bytes of the file that holds both it and the tensors."""
+    # Clones drop views and shared storages, which would write a tensor's unused neighbours too.
+    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    header = {**header, "digest": ""}
+    header["digest"] = _digest(header, plain)
+    text = canonical_json(header)
+    buffer = io.BytesIO()
+    torch.save({"state_dict": plain, "spec": text}, buffer)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
+        # A ZipInfo made by hand carries the year 1980, not the clock.
+        archive.writestr(zipfile.ZipInfo(MEMBER), text)
+    return header, buffer.getvalue()
+
+
+def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read and check a file written from `pack`; returns its header and tensors."""
+    require_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        text, state_dict = content["spec"], content["state_dict"]
+        header = json.loads(text)
+        digest = header["digest"]
+        with zipfile.ZipFile(path) as archive:
+            member = archive.read(MEMBER).decode()
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError):
+        raise not_an_artifact(path) from None
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+        raise not_an_artifact(path) from None
+    if member != text or _digest({**header, "digest": ""}, state_dict) != digest:
+        raise FertoolError(f"{path}: damaged, its content does not match its digest", "make or copy the file again")
+    return header, state_dict
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(canonical_json(header).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(canonical_json([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

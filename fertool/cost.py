@@ -1,0 +1,62 @@
+"""What a network costs: parameters and multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fertool.spec import InputSpec
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`params`: learned values (weights, biases, BN scale and shift); `macs`: multiply-accumulates of one image.
+
+    Convolutions and linear layers are counted, as in the papers' "FLOPs"; activations, BN and pooling are not.
+    """
+
+    params: int
+    macs: int
+
+
+def layer_macs(layer: nn.Module, output: Tensor) -> int:
+    """Return the multiply-accumulates of one convolution or linear layer for one image; 0 for any other layer.
+
+    `output` is the layer's result, shape [N, C, H, W] or [N, C]; only its shape is read.
+    """
+    if isinstance(layer, nn.Conv2d):
+        taps = layer.kernel_size[0] * layer.kernel_size[1] * (layer.in_channels // layer.groups)
+        return taps * output[0].numel()
+    if isinstance(layer, nn.Linear):
+        return layer.in_features * output[0].numel()
+    return 0
+
+
+def count(module: nn.Module, input: InputSpec) -> Cost:
+    """Count a float or quantised network by running its shapes, without arithmetic, on one image."""
+    macs = 0
+
+    def add(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal macs
+        macs += layer_macs(layer, output)
+
+    hooks = [m.register_forward_hook(add) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    was_training = module.training
+    try:
+        module.eval()
+        state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
+        image = torch.empty(1, input.channels, input.size, input.size, device="meta")
+        torch.func.functional_call(module, state, image)
+    finally:
+        module.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return Cost(parameters(module), macs)
+
+
+def parameters(module: nn.Module) -> int:
+    """Return the number of learned values; a quantised layer's count as many as the float layer's."""
+    counts = getattr(module, "float_params", None)
+    return int(counts) if counts is not None else sum(p.numel() for p in module.parameters())

@@ -1,0 +1,34 @@
+"""Errors that a user can mend: each says what is wrong, where, and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FertoolError(Exception):
+    """The work failed for a reason that the user can act on (exit code 1).
+
+    `message` names the file, line or option and the value; `hint` says what to do next.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(FertoolError):
+    """The command line or a recipe asks for something that makes no sense (exit code 2)."""
+
+    exit_code = 2
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
+    """Return the error for a name outside `choices`, with the nearest match first."""
+    known = sorted(choices)
+    near = difflib.get_close_matches(name, known, n=1)
+    guess = f"did you mean '{near[0]}'? " if near else ""
+    return UsageError(f"unknown {kind} '{name}'", f"{guess}choices: {', '.join(known)}")

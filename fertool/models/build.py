@@ -1,0 +1,87 @@
+"""Spec to module and back: the only place where a model file becomes a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fertool import cost
+from fertool.artifact import store
+from fertool.errors import FertoolError, UsageError
+from fertool.models.registry import get_architecture, resolve_arch_args
+from fertool.spec import InputSpec, Spec
+
+
+def create(
+    arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]
+) -> tuple[Spec, nn.Module]:
+    """Return a new, randomly initialised network and its spec."""
+    resolved = resolve_arch_args(arch, arch_args, input.size)
+    module = get_architecture(arch)(None, num_classes=len(classes), in_channels=input.channels, **resolved)
+    widths: Mapping[str, int] = dict(module.widths)  # type: ignore[arg-type]
+    return Spec(arch=arch, arch_args=resolved, widths=widths, input=input, classes=classes), module
+
+
+def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
+    """Return the float network of a spec with fresh weights, at the spec's widths or at others.
+
+    Raises UsageError for an unknown architecture and FertoolError for arguments or widths that do not fit it.
+    """
+    architecture = get_architecture(spec.arch)
+    chosen = spec.widths if widths is None else widths
+    try:
+        return architecture(chosen, num_classes=len(spec.classes), in_channels=spec.input.channels, **spec.arch_args)
+    except (TypeError, KeyError, ValueError) as error:
+        raise FertoolError(
+            f"the header does not fit the architecture {spec.arch}: {error}", "make the file again with this version"
+        ) from None
+
+
+def load_model(path: Path) -> tuple[Spec, nn.Module]:
+    """Open any fertool `.pt` file, float or quantised, as a module in eval mode; nothing in it is executed.
+
+    Raises FertoolError when the file is not one, or listing every tensor that does not fit the spec.
+    """
+    artifact = store.load(path)
+    try:
+        # On the meta device a network costs no memory and no random initialisation.
+        with torch.device("meta"):
+            module = build(artifact.spec)
+    except UsageError as error:
+        raise FertoolError(f"{path}: {error.message}", "install the package that provides it") from None
+    if artifact.spec.quant is not None:
+        from fertool.models.quantized import quantized_module
+
+        module = quantized_module(module, artifact.spec)
+    _load_checked(module, artifact.state_dict, path)
+    return artifact.spec, module.eval()
+
+
+def save_model(path: Path, spec: Spec, module: nn.Module) -> Spec:
+    """Write a module with its spec, parameters and MACs counted afresh; returns the spec with its digest."""
+    counted = cost.count(module, spec.input)
+    spec = replace(spec, params=counted.params, macs=counted.macs)
+    return store.save(path, spec, module.state_dict())
+
+
+def _load_checked(module: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
+    wanted = module.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in state_dict]
+    problems += [f"{name} is unknown" for name in state_dict if name not in wanted]
+    problems += [
+        f"{name} is {_form(tensor)}, the spec says {_form(wanted[name])}"
+        for name, tensor in state_dict.items()
+        if name in wanted and _form(tensor) != _form(wanted[name])
+    ]
+    if problems:
+        raise FertoolError(f"{path}: the tensors do not fit the spec: {'; '.join(problems)}", "make the file again")
+    module.load_state_dict(state_dict, assign=True)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"

@@ -1,0 +1,82 @@
+"""The zoo by name: fertool's own architectures and those of installed packages."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from torch import nn
+
+from fertool.errors import UsageError, unknown_name
+
+ENTRY_POINT_GROUP = "fertool.architectures"
+SMALL_INPUT = 64
+"""Inputs up to this many pixels get an architecture's `small_input` arguments by default."""
+
+Architecture = Callable[..., nn.Module]
+"""`(widths=None, *, num_classes, in_channels, **arch_args) -> module`; the module has `.widths`, the full map it used."""
+
+_ARCHITECTURES: dict[str, Architecture] = {}
+_SMALL_INPUT_ARGS: dict[str, Mapping[str, Any]] = {}
+_NOT_ARGS = {"widths", "num_classes", "in_channels"}
+
+
+def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
+    """Put an architecture into the zoo under its function name.
+
+    `small_input` are the arguments that suit images of at most 64 pixels, where a stride of 32 leaves a 2 x 2 map.
+    """
+
+    def add(function: Architecture) -> Architecture:
+        _ARCHITECTURES[function.__name__] = function
+        _SMALL_INPUT_ARGS[function.__name__] = small_input
+        return function
+
+    return add
+
+
+def architecture_names() -> list[str]:
+    """Return every name that `--arch` takes."""
+    return sorted({*_ARCHITECTURES, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+
+
+def get_architecture(name: str) -> Architecture:
+    """Return an architecture by its registered name; raises UsageError with the choices."""
+    if name in _ARCHITECTURES:
+        return _ARCHITECTURES[name]
+    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
+        loaded: Architecture = point.load()
+        return loaded
+    raise unknown_name("architecture", name, architecture_names())
+
+
+def resolve_arch_args(name: str, given: Mapping[str, Any], input_size: int) -> dict[str, Any]:
+    """Return every argument of an architecture: defaults, those for small images, then the `given` ones.
+
+    Strings (from `--arch-arg KEY=VALUE`) become the type of the default. Raises UsageError for an unknown key or a
+    value of another type.
+    """
+    parameters = inspect.signature(get_architecture(name)).parameters
+    resolved = {key: p.default for key, p in parameters.items() if key not in _NOT_ARGS}
+    if input_size <= SMALL_INPUT:
+        resolved.update(_SMALL_INPUT_ARGS.get(name, {}))
+    for key, value in given.items():
+        if key not in resolved:
+            raise unknown_name(f"--arch-arg of {name}", key, resolved)
+        resolved[key] = _convert(name, key, value, type(resolved[key]))
+    return resolved
+
+
+def _convert(arch: str, key: str, value: Any, kind: type) -> Any:
+    if isinstance(value, kind):
+        return value
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        return kind(value)
+    except (ValueError, KeyError):
+        raise UsageError(
+            f"--arch-arg {key}={value}: {arch} wants {kind.__name__}", f"for example {key}={kind(1)}".lower()
+        ) from None

@@ -1,0 +1,168 @@
+"""What a model file says about itself, as plain data: read and checked without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from fertool.errors import FertoolError
+
+FORMAT = 1
+"""Version of the header. A reader refuses a newer one and keeps reading the older ones."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model expects: square images and `(pixel / 255 - mean) / std` for each channel.
+
+    `mean` is a multiple of 1/255, so that the same map is an ONNX DequantizeLinear of uint8 pixels with an integer
+    zero point: an INT8 network takes raw pixels without a rounding of its own.
+    """
+
+    channels: int = 1
+    size: int = 48
+    mean: tuple[float, ...] = (129 / 255,)
+    std: tuple[float, ...] = (64 / 255,)
+
+    def __post_init__(self) -> None:
+        if not (len(self.mean) == len(self.std) == self.channels):
+            raise FertoolError(
+                f"input has {self.channels} channels but {len(self.mean)} means and {len(self.std)} deviations",
+                "give one mean and one deviation per channel",
+            )
+        if any(abs(m * 255 - round(m * 255)) > 1e-6 for m in self.mean):
+            raise FertoolError(f"input mean {self.mean} is not a multiple of 1/255", "round mean x 255 to an integer")
+
+    @property
+    def zero_point(self) -> tuple[int, ...]:
+        """The pixel value (0 to 255) that maps to 0, one per channel."""
+        return tuple(round(m * 255) for m in self.mean)
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """What one grey level is worth after normalisation, one per channel."""
+        return tuple(1 / (255 * s) for s in self.std)
+
+
+@dataclass(frozen=True)
+class WeightQuant:
+    """Symmetric integers for the weight of one layer, one scale per output channel.
+
+    `bits` holds one width per output channel; `limit` is the largest magnitude that an 8-bit channel uses: 127, or 64
+    where pairs of products must fit 16 bits (processors without VNNI).
+    """
+
+    bits: tuple[int, ...]
+    limit: int = 127
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """Which tensors are integers: weights by layer name, activations (unsigned, affine, per tensor) by site name."""
+
+    weights: Mapping[str, WeightQuant]
+    activations: Mapping[str, int]
+    method: str = "ptq"
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """A measured accuracy and what it was measured on; `accuracy_ci95` is the Wilson 95 % interval."""
+
+    split: str
+    n: int
+    accuracy: float
+    accuracy_ci95: tuple[float, float]
+    macro_f1: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command in the life of a model: its options and the digests of all that it read."""
+
+    command: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The header of a model file; see the section on the artifact in docs/artifact.md."""
+
+    arch: str
+    arch_args: Mapping[str, Any]
+    widths: Mapping[str, int]
+    input: InputSpec
+    classes: tuple[str, ...]
+    params: int = 0
+    macs: int = 0
+    gates: Mapping[str, Any] | None = None
+    quant: QuantSpec | None = None
+    metrics: Metrics | None = None
+    provenance: tuple[Step, ...] = ()
+    digest: str = ""
+    format: int = FORMAT
+
+    def with_step(self, step: Step, **changes: Any) -> Spec:
+        """Return the spec of the next file in the chain: `changes` applied and `step` appended to the provenance."""
+        return replace(self, provenance=(*self.provenance, step), digest="", **changes)
+
+    def to_json(self) -> str:
+        """Return the canonical text: sorted keys, no spaces, the same bytes for the same content."""
+        return canonical_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> Spec:
+        """Read a header; raises FertoolError naming `where` for a newer format, missing keys or wrong types."""
+        try:
+            data = json.loads(text)
+            version = data["format"]
+        except (ValueError, KeyError, TypeError):
+            raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
+        if version != FORMAT:
+            raise FertoolError(
+                f"{where}: header format {version}, this fertool reads format {FORMAT}", "install a newer fertool"
+            )
+        known, required = {f.name for f in fields(cls)}, {"arch", "arch_args", "widths", "input", "classes"}
+        if not required <= set(data) <= known:
+            wrong = sorted((set(data) - known) | (required - set(data)))
+            raise FertoolError(f"{where}: header keys missing or unknown: {', '.join(wrong)}", "make the file again")
+        try:
+            return cls(
+                **{
+                    **data,
+                    "input": InputSpec(**_tuples(data["input"])),
+                    "classes": tuple(data["classes"]),
+                    "quant": _quant_from_dict(data.get("quant")),
+                    "metrics": Metrics(**_tuples(data["metrics"])) if data.get("metrics") else None,
+                    "provenance": tuple(Step(**step) for step in data.get("provenance", ())),
+                }
+            )
+        except (TypeError, KeyError, AttributeError) as error:
+            raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as JSON with sorted keys and no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest_text(text: str) -> str:
+    """Return the SHA-256 of a text as hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def _quant_from_dict(data: Mapping[str, Any] | None) -> QuantSpec | None:
+    if data is None:
+        return None
+    weights = {name: WeightQuant(**_tuples(entry)) for name, entry in data["weights"].items()}
+    return QuantSpec(weights=weights, activations=dict(data["activations"]), method=data["method"])
