@@ -1,0 +1,1 @@
+"""Face data: one data set type behind all readers."""

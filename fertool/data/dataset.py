@@ -1,0 +1,74 @@
+"""The one data set type: images and labels as tensors, whatever they were read from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+
+@dataclass(frozen=True)
+class FaceDataset:
+    """Face images of one split, in memory.
+
+    `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes` (canonical names); `split` is train, val or
+    test; `digest` is the SHA-256 of the whole source's content, the same for each of its splits; `soft_labels`, if
+    any, float32 [N, K] with rows that sum to 1.
+    """
+
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    split: str
+    digest: str
+    soft_labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> FaceDataset:
+        """Return the images at `index`: int64 positions [M] in the order given, or a bool mask [N]."""
+        soft = None if self.soft_labels is None else self.soft_labels[index]
+        return replace(self, images=self.images[index], labels=self.labels[index], soft_labels=soft)
+
+    def to(self, device: torch.device | str) -> FaceDataset:
+        """Return the same data on another device."""
+        soft = None if self.soft_labels is None else self.soft_labels.to(device)
+        return replace(self, images=self.images.to(device), labels=self.labels.to(device), soft_labels=soft)
+
+    def class_counts(self) -> Tensor:
+        """Return the number of images of each class, int64 [K]."""
+        return torch.bincount(self.labels, minlength=len(self.classes))
+
+    def targets(self) -> Tensor:
+        """Return target probabilities float32 [N, K]: the soft labels if there are any, else one-hot rows."""
+        if self.soft_labels is not None:
+            return self.soft_labels
+        return F.one_hot(self.labels, len(self.classes)).to(torch.float32)
+
+    def balanced_subset(self, n: int, seed: int) -> FaceDataset:
+        """Return `n` images (all, if there are fewer) with classes as even as their counts allow, drawn by `seed`.
+
+        Classes take turns, so each prefix of the result is balanced too.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        labels = self.labels.cpu()
+        shuffled = torch.randperm(len(self), generator=generator)
+        turn = torch.empty(len(self), dtype=torch.int64)
+        for k in range(len(self.classes)):
+            members = shuffled[labels[shuffled] == k]
+            turn[members] = torch.arange(len(members))
+        order = shuffled[torch.argsort(turn[shuffled], stable=True)]
+        return self.subset(order[:n].to(self.labels.device))
+
+    def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (images uint8 [B, C, S, S], labels int64 [B]), in order or shuffled by `generator`."""
+        order = None if generator is None else torch.randperm(len(self), generator=generator).to(self.labels.device)
+        for start in range(0, len(self), batch_size):
+            part: slice | Tensor = slice(start, start + batch_size)
+            if order is not None:
+                part = order[part]
+            yield self.images[part], self.labels[part]

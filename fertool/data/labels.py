@@ -1,0 +1,58 @@
+"""Expression names: one canonical set, the spellings met in the wild, and the index order of each source."""
+
+from __future__ import annotations
+
+from fertool.errors import FertoolError
+
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
+"""The canonical names, in the order that readers use: that of fer2013.csv, contempt last."""
+
+BASIC = EXPRESSIONS[:7]
+
+FER2013_ORDER = BASIC
+FERPLUS_ORDER = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
+"""The vote columns of FER+, before `unknown` and `NF` (not a face)."""
+RAFDB_ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+"""RAF-DB counts from 1."""
+AFFECTNET_ORDER = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
+
+_ALIASES = {
+    "anger": "angry",
+    "disgusted": "disgust",
+    "disgusting": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "scared": "fear",
+    "happiness": "happy",
+    "joy": "happy",
+    "joyful": "happy",
+    "smile": "happy",
+    "sadness": "sad",
+    "surprised": "surprise",
+    "neutrality": "neutral",
+    "normal": "neutral",
+    "calm": "neutral",
+    "contemptuous": "contempt",
+}
+
+
+def find_expression(name: str) -> str | None:
+    """Return the canonical name for any known spelling, whatever its case; None for an unknown one."""
+    plain = name.strip().lower()
+    return plain if plain in EXPRESSIONS else _ALIASES.get(plain)
+
+
+def canonical_expression(name: str, where: str) -> str:
+    """Return the canonical name for any known spelling; raises FertoolError naming `where` the name was met."""
+    found = find_expression(name)
+    if found is None:
+        raise FertoolError(
+            f"{where}: '{name}' is not an expression that fertool knows",
+            f"rename it to one of: {', '.join(EXPRESSIONS)}",
+        )
+    return found
+
+
+def in_canonical_order(names: set[str] | frozenset[str]) -> tuple[str, ...]:
+    """Return a set of canonical names in the order of `EXPRESSIONS`."""
+    return tuple(name for name in EXPRESSIONS if name in names)
