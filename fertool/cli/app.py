@@ -1,0 +1,90 @@
+"""The fertool command: its subcommands, and the one boundary where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from fertool import __version__
+from fertool.cli import bench, data, distill, evaluate, export, hessian, prune, quantize, report, show, train
+from fertool.errors import FertoolError
+
+app = typer.Typer(
+    name="fertool",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start here: fertool train-teacher -o teacher.pt --data synth",
+)
+_PANELS = {
+    "Make a model": (train.train_teacher, distill.distill),
+    "Make it smaller and faster": (
+        prune.prune,
+        hessian.hessian_sensitivity,
+        quantize.quantize,
+        export.export,
+    ),
+    "Measure and look": (bench.bench, evaluate.evaluate, show.show, report.report),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        _name = "eval" if _command is evaluate.evaluate else _command.__name__.replace("_", "-")
+        app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
+app.add_typer(data.app, rich_help_panel="Measure and look")
+
+_CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of Typer keeps it
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fertool {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take a facial-expression model from training to a small device.
+
+    Each command reads model files and writes one file, so that steps compose in shell, Make and CI.
+    """
+
+
+def main() -> None:
+    """Run the command line; exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; errors become one `error:` and one `hint:` line on stderr."""
+    try:
+        code = app(arguments, prog_name="fertool", standalone_mode=False)
+    except FertoolError as error:
+        return _fail(error.message, error.hint, error.exit_code)
+    except _CLICK_ERROR as error:
+        message = error.format_message()  # type: ignore[attr-defined]
+        if not message:  # a group called without a subcommand has printed its help
+            return 2
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "fertool"
+        return _fail(message.rstrip("."), f"see: {path} --help", 2)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 1
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{place}{error.strerror or error}", "check the path, its permissions and the free space", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    from fertool.report.console import error
+
+    error(message, hint)
+    return code

@@ -1,0 +1,165 @@
+"""The options that commands share: same name, same meaning, everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from fertool.cli.recipe import apply_recipe
+
+DATA, TRAINING, AUGMENTATION, OUTPUT, MODEL = "Data", "Training", "Augmentation", "Output", "Model"
+
+DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
+Split = Literal["train", "val", "test"]
+SelectionSplit = Literal["train", "val"]
+
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="fer2013.csv, a folder of images by class, RAF-DB, AffectNet, or 'synth' (drawn faces; synth:N draws N).",
+        rich_help_panel=DATA,
+    ),
+]
+OptionalData = Annotated[
+    str | None, typer.Option("--data", help="A data set, as in train-teacher.", rich_help_panel=DATA)
+]
+ModelFile = Annotated[Path, typer.Argument(help="A fertool .pt file.", metavar="MODEL")]
+AnyModelFiles = Annotated[list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The file to write; its folder is made if missing.", rich_help_panel=OUTPUT),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.", rich_help_panel=OUTPUT)
+]
+Seed = Annotated[int, typer.Option(help="Seed of everything random; same seed, same bytes.", min=0)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Recipe = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML presets for these options, by command; flags win.", callback=apply_recipe, is_eager=True
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a data set is read."""
+
+    format: Annotated[
+        DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)
+    ] = "auto"
+    ferplus: Annotated[
+        Path | None,
+        typer.Option(help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.", rich_help_panel=DATA),
+    ] = None
+    ferplus_rule: Annotated[
+        Literal["majority", "soft", "cross-entropy"],
+        typer.Option(help="How FER+ votes become labels.", rich_help_panel=DATA),
+    ] = "majority"
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Everything about the training loop; the defaults are recipe 1's of docs/methods.md."""
+
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=0, rich_help_panel=TRAINING)] = 30
+    batch_size: Annotated[int, typer.Option(help="Images per step.", min=2, rich_help_panel=TRAINING)] = 64
+    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)
+    ] = "adamw"
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING)
+    ] = 1e-4
+    schedule_lr: Annotated[
+        Literal["cosine", "onecycle", "constant"],
+        typer.Option("--lr-schedule", help="Course of the learning rate.", rich_help_panel=TRAINING),
+    ] = "cosine"
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)
+    ] = 1.0
+    label_smoothing: Annotated[
+        float, typer.Option(help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING)
+    ] = 0.0
+    ema: Annotated[
+        float,
+        typer.Option(help="Decay of the running mean of weights, 0 for none.", min=0, rich_help_panel=TRAINING),
+    ] = 0.0
+    clip_norm: Annotated[
+        float, typer.Option(help="Largest gradient norm, 0 for no limit.", min=0, rich_help_panel=TRAINING)
+    ] = 0.0
+    patience: Annotated[
+        int,
+        typer.Option(help="Stop after N epochs without a better one, 0 for never.", min=0, rich_help_panel=TRAINING),
+    ] = 15
+    mixup: Annotated[
+        float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.2
+    flip: Annotated[
+        bool, typer.Option("--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION)
+    ] = True
+    rotation: Annotated[
+        float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 15.0
+    translation: Annotated[
+        float, typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.0
+    zoom: Annotated[
+        float, typer.Option(help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.0
+    jitter: Annotated[
+        float,
+        typer.Option(help="Largest change of brightness and of contrast.", min=0, rich_help_panel=AUGMENTATION),
+    ] = 0.2
+    erasing: Annotated[
+        float, typer.Option(help="Share of images with a part erased.", min=0, max=1, rich_help_panel=AUGMENTATION)
+    ] = 0.15
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume/--no-resume", help="Continue from OUT.resume if it is there.", rich_help_panel=TRAINING
+        ),
+    ] = True
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT)
+    ] = None
+
+
+@dataclass(frozen=True)
+class FineTuneOptions(TrainingOptions):
+    """The same loop after surgery: none by default, gentler and without mixup when asked for."""
+
+    epochs: Annotated[
+        int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)
+    ] = 0
+    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 5e-4
+
+
+@dataclass(frozen=True)
+class ArchOptions:
+    """What network to make."""
+
+    arch: Annotated[
+        str, typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel=MODEL)
+    ] = "resnet18"
+    arch_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Argument of the architecture; repeatable.", rich_help_panel=MODEL),
+    ] = None
+    input_size: Annotated[int, typer.Option(help="Side of the input, pixels.", min=16, rich_help_panel=MODEL)] = 48
+    input_channels: Annotated[
+        int, typer.Option(help="1 for grayscale, 3 for colour.", min=1, max=3, rich_help_panel=MODEL)
+    ] = 1
+    init: Annotated[
+        Path | None,
+        typer.Option(
+            help="Start from these weights: a state dict (.pth) of the reference implementation, or a .pt file.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None

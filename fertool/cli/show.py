@@ -1,0 +1,34 @@
+"""`fertool show`: what a file says about itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fertool.cli.groups import command
+from fertool.cli.options import Json
+
+
+@command
+def show(
+    file: Annotated[Path, typer.Argument(help="A .pt or .onnx file.", metavar="FILE")],
+    json: Json = False,
+) -> None:
+    """Print what is in a model file: architecture, size, classes, metrics, history.
+
+    Reads the header only, in milliseconds.
+
+    Example: fertool show student.pt --json | jq .metrics
+    """
+    from fertool.artifact.header import read_spec
+    from fertool.cli.output import print_json, spec_as_json
+    from fertool.report import tables
+    from fertool.report.console import result
+
+    summary = spec_as_json(read_spec(file), file)
+    if json:
+        print_json(summary)
+    else:
+        result(tables.show_table(summary))
