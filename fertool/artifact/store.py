@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -67,7 +68,9 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read and check a file written from `pack`; returns its header and tensors."""
     require_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch comments on foreign files; the error below is enough
+            content = torch.load(path, map_location="cpu", weights_only=True)
         text, state_dict = content["spec"], content["state_dict"]
         header = json.loads(text)
         digest = header["digest"]

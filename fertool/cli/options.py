@@ -40,9 +40,7 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random; same seed, s
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
 Recipe = Annotated[
     Path | None,
-    typer.Option(
-        help="YAML presets for these options, by command; flags win.", callback=apply_recipe, is_eager=True
-    ),
+    typer.Option(help="YAML presets for these options, by command; flags win.", callback=apply_recipe, is_eager=True),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)]
 
@@ -51,12 +49,14 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and writ
 class ReadOptions:
     """How a data set is read."""
 
-    format: Annotated[
-        DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)
-    ] = "auto"
+    format: Annotated[DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)] = (
+        "auto"
+    )
     ferplus: Annotated[
         Path | None,
-        typer.Option(help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.", rich_help_panel=DATA),
+        typer.Option(
+            help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.", rich_help_panel=DATA
+        ),
     ] = None
     ferplus_rule: Annotated[
         Literal["majority", "soft", "cross-entropy"],
@@ -71,9 +71,9 @@ class TrainingOptions:
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=0, rich_help_panel=TRAINING)] = 30
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=2, rich_help_panel=TRAINING)] = 64
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
-    optimizer: Annotated[
-        Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)
-    ] = "adamw"
+    optimizer: Annotated[Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)] = (
+        "adamw"
+    )
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING)
     ] = 1e-4
@@ -81,9 +81,9 @@ class TrainingOptions:
         Literal["cosine", "onecycle", "constant"],
         typer.Option("--lr-schedule", help="Course of the learning rate.", rich_help_panel=TRAINING),
     ] = "cosine"
-    warmup_epochs: Annotated[
-        float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)
-    ] = 1.0
+    warmup_epochs: Annotated[float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)] = (
+        1.0
+    )
     label_smoothing: Annotated[
         float, typer.Option(help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING)
     ] = 0.0
@@ -98,15 +98,13 @@ class TrainingOptions:
         int,
         typer.Option(help="Stop after N epochs without a better one, 0 for never.", min=0, rich_help_panel=TRAINING),
     ] = 15
-    mixup: Annotated[
-        float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)
-    ] = 0.2
+    mixup: Annotated[float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)] = 0.2
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION)
     ] = True
-    rotation: Annotated[
-        float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)
-    ] = 15.0
+    rotation: Annotated[float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)] = (
+        15.0
+    )
     translation: Annotated[
         float, typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION)
     ] = 0.0
@@ -122,22 +120,18 @@ class TrainingOptions:
     ] = 0.15
     resume: Annotated[
         bool,
-        typer.Option(
-            "--resume/--no-resume", help="Continue from OUT.resume if it is there.", rich_help_panel=TRAINING
-        ),
+        typer.Option("--resume/--no-resume", help="Continue from OUT.resume if it is there.", rich_help_panel=TRAINING),
     ] = True
-    plot: Annotated[
-        Path | None, typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT)
-    ] = None
+    plot: Annotated[Path | None, typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT)] = (
+        None
+    )
 
 
 @dataclass(frozen=True)
 class FineTuneOptions(TrainingOptions):
     """The same loop after surgery: none by default, gentler and without mixup when asked for."""
 
-    epochs: Annotated[
-        int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)
-    ] = 0
+    epochs: Annotated[int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)] = 0
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 5e-4
 
 
@@ -145,9 +139,9 @@ class FineTuneOptions(TrainingOptions):
 class ArchOptions:
     """What network to make."""
 
-    arch: Annotated[
-        str, typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel=MODEL)
-    ] = "resnet18"
+    arch: Annotated[str, typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel=MODEL)] = (
+        "resnet18"
+    )
     arch_arg: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Argument of the architecture; repeatable.", rich_help_panel=MODEL),

@@ -17,7 +17,9 @@ def parse_target(flag: str, text: str, current: float) -> float:
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([kmgKMG]?)\s*", text)
     if not match:
-        raise UsageError(f"{flag} {text}: not a number", f"give a ratio, {flag} 0.5, or a value with a unit, {flag} 20M")
+        raise UsageError(
+            f"{flag} {text}: not a number", f"give a ratio, {flag} 0.5, or a value with a unit, {flag} 20M"
+        )
     value, unit = float(match[1]), match[2].lower()
     ratio = value * _UNITS[unit] / current if unit else value
     if not 0 < ratio < 1:

@@ -19,13 +19,13 @@ from fertool.cli.options import (
     Seed,
     TrainingOptions,
 )
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.spec import InputSpec, Spec, Step
+    from fertool.spec import Spec, Step
     from fertool.train import Objective
 
 
@@ -103,7 +103,9 @@ def run_training(
     from fertool.cli.output import announce
     from fertool.train import discard_resume, resume_path
 
-    history, spec = train_module(spec, module, train, val, options, output, seed=seed, device=device, objective=objective)
+    history, spec = train_module(
+        spec, module, train, val, options, output, seed=seed, device=device, objective=objective
+    )
     spec = models.save_model(output, spec.with_step(step, metrics=spec.metrics), module)
     discard_resume(resume_path(output))
     write_curves(options.plot, {output.stem: history})
@@ -221,5 +223,3 @@ def require_data(data: str | None, why: str) -> str:
     if data is None:
         raise UsageError(f"{why} needs --data", "for example --data fer2013.csv or --data synth")
     return data
-
-

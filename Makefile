@@ -1,0 +1,88 @@
+# make demo            everything from a bare checkout, on drawn faces, in minutes
+# make test            the tests
+# make micro_expnet DATA=fer2013.csv     recipe 1 on real faces; every target is a file in runs/micro_expnet
+# make check           what CI runs: linters, types, generated docs, tests
+# make bench           speed and memory of fertool itself (benchmarks/)
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+FERTOOL := $(BIN)/fertool
+DATA ?= synth
+RUNS ?= runs
+
+.DELETE_ON_ERROR:
+.PHONY: demo micro_expnet chain install test lint types docs check bench clean
+.SECONDARY:
+
+install: $(BIN)/.installed
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,plots]'
+	touch $@
+
+demo: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/demo RECIPE=recipes/demo.yaml DATA=synth
+
+micro_expnet: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/micro_expnet RECIPE=recipes/micro_expnet.yaml DATA=$(DATA)
+
+# The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what.
+RUN ?= $(RUNS)/micro_expnet
+RECIPE ?= recipes/micro_expnet.yaml
+WITH = --data $(DATA) --recipe $(RECIPE)
+
+chain: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/report.html
+
+$(RUN)/teacher.pt: $(RECIPE)
+	$(FERTOOL) train-teacher -o $@ $(WITH)
+
+$(RUN)/student.pt: $(RUN)/teacher.pt
+	$(FERTOOL) distill $< -o $@ $(WITH)
+
+$(RUN)/pruned.pt: $(RUN)/student.pt
+	$(FERTOOL) prune $< -o $@ $(WITH)
+
+$(RUN)/sensitivity.json: $(RUN)/pruned.pt
+	$(FERTOOL) hessian-sensitivity $< -o $@ $(WITH)
+
+$(RUN)/int8.pt: $(RUN)/pruned.pt
+	$(FERTOOL) quantize $< -o $@ $(WITH)
+
+$(RUN)/%.onnx: $(RUN)/%.pt
+	$(FERTOOL) export $< -o $@ $(WITH)
+
+STAGES := teacher student pruned int8
+ONNX = $(STAGES:%=$(RUN)/%.onnx)
+
+$(RUN)/eval.json: $(ONNX)
+	$(FERTOOL) eval $^ -o $@ $(WITH)
+
+$(RUN)/bench.json: $(ONNX)
+	$(FERTOOL) bench $^ -o $@ $(WITH)
+
+$(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/sensitivity.json
+	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ -o $@
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python docs/make_cli.py > docs/cli.md
+
+check: lint types test
+
+bench: install
+	$(BIN)/python benchmarks/prune_speed.py -o $(RUNS)/prune_speed.json
+	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json
+
+clean:
+	rm -rf $(VENV) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

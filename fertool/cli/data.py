@@ -1,0 +1,79 @@
+"""`fertool data info` and `fertool data synth`, and how every command opens its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fertool.cli.groups import command
+from fertool.cli.options import DataOption, Json, ReadOptions, Seed
+
+if TYPE_CHECKING:
+    from fertool.data.source import DataSource
+
+app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
+
+
+def open_source(
+    data: str, read: ReadOptions, *, size: int, channels: int, classes: tuple[str, ...] | None = None, seed: int = 0
+) -> DataSource:
+    """Open `--data` in the shape that a model takes; notes go to stderr."""
+    from fertool.data import DataOptions, open_data
+    from fertool.report.console import note
+
+    options = DataOptions(
+        format=None if read.format == "auto" else read.format,
+        ferplus=read.ferplus,
+        ferplus_rule=read.ferplus_rule,
+        size=size,
+        channels=channels,
+        classes=classes,
+        seed=seed,
+    )
+    return open_data(data, options, on_note=note)
+
+
+@app.command("info", no_args_is_help=True)
+@command
+def info(data: DataOption, read: ReadOptions = ReadOptions(), json: Json = False) -> None:
+    """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
+
+    Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
+    """
+    from dataclasses import asdict
+
+    from fertool.cli.output import print_json
+    from fertool.data import DataOptions, open_data
+    from fertool.data.info import inspect
+    from fertool.report import tables
+    from fertool.report.console import note, result
+
+    options = DataOptions(
+        format=None if read.format == "auto" else read.format, ferplus=read.ferplus, ferplus_rule=read.ferplus_rule
+    )
+    found = asdict(inspect(open_data(data, options, on_note=note)))
+    if json:
+        print_json(found)
+    else:
+        result(tables.data_table(found))
+
+
+@app.command("synth", no_args_is_help=True)
+@command
+def synth(
+    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write, in the form of fer2013.csv.")],
+    count: Annotated[int, typer.Option(help="Number of faces over all splits.", min=70)] = 4000,
+    seed: Seed = 0,
+) -> None:
+    """Draw faces with seven expressions, so that everything runs without a download.
+
+    Example: fertool data synth -o faces.csv --count 4000
+    """
+    from fertool.artifact.atomic import require_writable
+    from fertool.data.synth import write_faces
+
+    require_writable(output)
+    write_faces(output, count, seed)
+    typer.echo(output)

@@ -1,0 +1,73 @@
+"""`fertool hessian-sensitivity`: how much each channel's precision matters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from fertool.cli.data import open_source
+from fertool.cli.groups import command
+from fertool.cli.options import DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+
+
+@command
+def hessian_sensitivity(
+    model: ModelFile,
+    data: DataOption,
+    output: Output = None,
+    samples: Annotated[int, typer.Option(help="Training images, balanced over the classes.", min=1)] = 64,
+    method: Annotated[
+        Literal["exact", "probe"],
+        typer.Option(help="exact: one backward pass per class; probe: one per random combination."),
+    ] = "exact",
+    probes: Annotated[int, typer.Option(help="Random combinations of --method probe.", min=2)] = 10,
+    read: ReadOptions = ReadOptions(),
+    seed: Seed = 0,
+    device: Device = "auto",
+    recipe: Recipe = None,
+    json: Json = False,
+) -> None:
+    """Estimate the Hessian trace of each output channel of every convolution and linear layer; write JSON.
+
+    The Hessian is that of the KL divergence from the model's own answers: needs no labels and is never negative.
+
+    Example: fertool hessian-sensitivity pruned.pt -o sensitivity.json --data fer2013.csv
+    """
+    from fertool import models
+    from fertool.artifact.atomic import require_writable, write_atomic
+    from fertool.cli.output import default_output
+    from fertool.hessian import Sensitivity, estimate
+    from fertool.report import tables
+    from fertool.report.console import progress, result
+    from fertool.train import resolve_device
+
+    output = output or default_output(model, "sensitivity", ".json")
+    require_writable(output, model)
+    spec, module = models.load_model(model)
+    source = open_source(data, read, size=spec.input.size, channels=spec.input.channels, classes=spec.classes)
+    images = source.split("train").balanced_subset(samples, seed).images
+    with progress("traces") as on_progress:
+        layers = estimate(
+            module.to(resolve_device(device)),
+            images,
+            spec.input,
+            method=method,
+            probes=probes,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    sensitivity = Sensitivity(
+        model_digest=spec.digest,
+        method=method,
+        samples=len(images),
+        probes=probes if method == "probe" else 0,
+        seed=seed,
+        layers=layers,
+    )
+    write_atomic(output, sensitivity.to_json().encode())
+    if json:
+        typer.echo(sensitivity.to_json())
+    else:
+        result(tables.sensitivity_table(sensitivity))
+        typer.echo(output)
