@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fertool.cli.recipe import apply_recipe
 
+if TYPE_CHECKING:
+    from fertool.runtime.sessions import Predictor
+
 DATA, TRAINING, AUGMENTATION, OUTPUT, MODEL = "Data", "Training", "Augmentation", "Output", "Model"
 
 DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
 Split = Literal["train", "val", "test"]
-SelectionSplit = Literal["train", "val"]
 
 DataOption = Annotated[
     str,
@@ -62,6 +64,30 @@ class ReadOptions:
         Literal["majority", "soft", "cross-entropy"],
         typer.Option(help="How FER+ votes become labels.", rich_help_panel=DATA),
     ] = "majority"
+
+
+@dataclass(frozen=True)
+class ForeignOptions:
+    """What an ONNX file without fertool's header does not say of itself."""
+
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Classes of ONNX files of other programs, in output order: a,b,…", rich_help_panel=MODEL),
+    ] = None
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the input of such files, pixels.", min=8, rich_help_panel=MODEL)
+    ] = None
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names given, if any."""
+        return tuple(name.strip() for name in self.classes.split(",")) if self.classes else None
+
+    def open(self, path: Path, threads: int | None = None) -> Predictor:
+        """Open a model file of any kind."""
+        from fertool.runtime.sessions import open_predictor
+
+        return open_predictor(path, threads=threads, classes=self.class_names, input_size=self.input_size)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fertool.artifact.atomic import write_atomic
 from fertool.spec import Spec
 
 
@@ -20,6 +21,11 @@ def print_json(value: Any) -> None:
     """Print one JSON object on stdout: SI base units, units in the keys."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write("\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON object to a file, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def spec_as_json(spec: Spec, file: Path) -> dict[str, Any]:

@@ -1,0 +1,121 @@
+"""`fertool eval`: accuracy with its interval, on any split, of any model file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from fertool.cli.data import open_source
+from fertool.cli.groups import command
+from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fertool.data.source import DataSource
+    from fertool.runtime import Predictor
+
+
+@command
+def evaluate(
+    files: AnyModelFiles,
+    data: DataOption,
+    split: Annotated[Split, typer.Option(help="val is PublicTest of fer2013.csv, test is PrivateTest.")] = "val",
+    tta: Annotated[
+        Literal["none", "flip", "ten-crop"], typer.Option(help="Average the answers to several views of each image.")
+    ] = "none",
+    read: ReadOptions = ReadOptions(),
+    foreign: ForeignOptions = ForeignOptions(),
+    output: Output = None,
+    recipe: Recipe = None,
+    json: Json = False,
+) -> None:
+    """Evaluate model files on the same images, with 95 % intervals and paired tests; changes no model file.
+
+    Images that are exact copies of training images are left out of a second, de-duplicated figure.
+
+    Example: fertool eval student.onnx int8.onnx --data fer2013.csv --json
+    """
+    from fertool.artifact.atomic import require_writable
+    from fertool.cli.output import print_json, write_json
+    from fertool.report import tables
+    from fertool.report.console import result
+
+    if output:
+        require_writable(output, *files)
+    entries, correct = [], []
+    for path in files:
+        predictor = foreign.open(path)
+        source = open_for(predictor, data, read)
+        entry, hits = evaluate_file(predictor, source, split, tta)
+        entries.append(entry)
+        correct.append(hits)
+    report: dict[str, Any] = entries[0] if len(entries) == 1 else {"results": entries}
+    if len(entries) > 1:
+        report["comparisons"] = compare([entry["file"] for entry in entries], correct)
+    if output:
+        write_json(output, report)
+    if json:
+        print_json(report)
+    else:
+        for entry in entries:
+            result(tables.eval_table(entry))
+        if len(entries) > 1:
+            result(tables.comparison_table(report["comparisons"]))
+
+
+def open_for(predictor: Predictor, data: str, read: ReadOptions) -> DataSource:
+    """Open the data in the shape and class order of a model."""
+    shape = predictor.input
+    return open_source(data, read, size=shape.size, channels=shape.channels, classes=predictor.classes)
+
+
+def evaluate_file(
+    predictor: Predictor, source: DataSource, split: Split, tta: Literal["none", "flip", "ten-crop"] = "none"
+) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """Return the `eval` figures of one file and which images [N] it got right."""
+    import numpy as np
+
+    from fertool.data.views import views
+    from fertool.metrics import evaluate_logits
+    from fertool.report.console import progress
+
+    images = source.split(split)
+    with progress(predictor.path.name) as on_progress:
+        answers = [predictor.logits(view, on_progress=on_progress) for view in views(images.images, tta)]
+    # Views vote with probabilities; one view keeps its logits, which calibration needs.
+    logits = answers[0] if len(answers) == 1 else np.log(np.mean([_softmax(each) for each in answers], axis=0))
+    labels = images.labels.numpy()
+    entry: dict[str, Any] = {"file": str(predictor.path), "split": split, "tta": tta}
+    entry.update(asdict(evaluate_logits(logits, labels, predictor.classes)))
+    entry["digest"] = predictor.digest
+    if split != "train":
+        fresh = source.distinct_from(split, "train").numpy()
+        alone = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
+        entry["deduplicated"] = {"n": alone.n, "accuracy": alone.accuracy, "accuracy_ci95": alone.accuracy_ci95}
+    else:
+        entry["deduplicated"] = None
+    return entry, logits.argmax(1) == labels
+
+
+def compare(files: Sequence[str], correct: Sequence[NDArray[np.bool_]]) -> list[dict[str, Any]]:
+    """Return the paired comparison of each file with the first one."""
+    from fertool.metrics import compare_paired
+
+    return [
+        {"baseline": files[0], "candidate": name, **asdict(compare_paired(correct[0], hits))}
+        for name, hits in zip(files[1:], correct[1:], strict=True)
+    ]
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    import numpy as np
+
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    softmax: NDArray[np.float32] = shifted / shifted.sum(1, keepdims=True)
+    return softmax

@@ -1,0 +1,58 @@
+"""`fertool export`: an ONNX file that has been compared with the model it came from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from fertool.cli.data import open_source
+from fertool.cli.groups import command
+from fertool.cli.options import Json, ModelFile, OptionalData, Output, ReadOptions, Recipe
+from fertool.errors import UsageError
+
+PARITY_IMAGES = 512
+
+
+@command
+def export(
+    model: ModelFile,
+    output: Output = None,
+    format: Annotated[Literal["auto", "onnx"], typer.Option(help="auto goes by the suffix of -o.")] = "auto",
+    data: OptionalData = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set.", min=17, max=21)] = 18,
+    simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="Run onnxsim on the graph.")] = True,
+    recipe: Recipe = None,
+    json: Json = False,
+) -> None:
+    """Export a float or INT8 model to ONNX: raw pixels in, logits out.
+
+    Before the file gets its name its answers are compared with the model's, on validation images of --data or on
+    drawn faces: FP32 logits within 1e-4, INT8 with the same top class on at least 99 % of the images.
+
+    Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
+    """
+    from fertool import models
+    from fertool.artifact.atomic import require_writable, write_atomic
+    from fertool.cli.output import announce, default_output
+    from fertool.export import ExportOptions, check_parity, export_onnx
+    from fertool.report.console import note
+
+    output = output or model.with_suffix(".onnx")
+    if format == "auto" and output.suffix != ".onnx":
+        raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
+    require_writable(output, model)
+    spec, module = models.load_model(model)
+    shape = spec.input
+    # Without --data the faces are drawn; they are too few to hold every class of a model, and need not.
+    classes = spec.classes if data else None
+    source = open_source(data or "synth:560", ReadOptions(), size=shape.size, channels=shape.channels, classes=classes)
+    images = source.split("val" if data else "train").images[:PARITY_IMAGES]
+    content = export_onnx(spec, module, ExportOptions(opset=opset, simplify=simplify), on_note=note)
+    parity = check_parity(content, spec, module, images)
+    write_atomic(output, content)
+    if parity.quantized:
+        note(f"same top class as torch on {parity.top1_agreement:.2%} of {parity.n} images")
+    else:
+        note(f"logits within {parity.max_abs_diff:.1e} of torch's on {parity.n} images")
+    announce(spec, output, json, parity=parity.as_dict())

@@ -1,0 +1,27 @@
+"""`fertool report`: one page that shows models side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fertool.cli.groups import command
+
+
+@command
+def report(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON of eval, bench.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+) -> None:
+    """Write a page with the card of every model, their figures and plots; one HTML file, nothing to fetch.
+
+    Example: fertool report student.pt int8.pt bench.json eval.json -o report.html
+    """
+    from fertool.artifact.atomic import require_writable, write_atomic
+    from fertool.report.page import render_page
+
+    require_writable(output, *files)
+    write_atomic(output, render_page(files).encode())
+    typer.echo(output)
