@@ -1,0 +1,132 @@
+"""Random changes of a whole batch of images at once, in pixel space (0 to 255)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from fertool.errors import UsageError
+
+_FLAGS = {"translate": "--translation", "scale": "--zoom", "brightness": "--jitter", "contrast": "--jitter"}
+_LARGEST_ASPECT = 3.3
+_LARGEST_AREA = 0.3
+"""Up to this area a rectangle of the largest aspect ratio still fits into the image."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
+
+    `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a share of the side, `scale`,
+    `brightness` and `contrast` are deviations from a factor of 1, `erasing_area` is a range of shares of the image,
+    `mixup` the alpha of its Beta distribution.
+    """
+
+    flip: float = 0.5
+    rotation: float = 15.0
+    translate: float = 0.0
+    scale: float = 0.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    erasing: float = 0.15
+    erasing_area: tuple[float, float] = (0.02, 0.20)
+    mixup: float = 0.2
+
+    def __post_init__(self) -> None:
+        limits = {"flip": 1, "rotation": 180, "translate": 1, "brightness": 1, "contrast": 1, "erasing": 1}
+        for name, limit in {**limits, "scale": 0.9, "mixup": math.inf}.items():
+            value = getattr(self, name)
+            if not (0 <= value <= limit and math.isfinite(value)):
+                wanted = "0 or more" if limit == math.inf else f"between 0 and {limit}"
+                raise UsageError(f"{_FLAGS.get(name, '--' + name)} {value}: must be {wanted}", "0 switches it off")
+        if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= _LARGEST_AREA:
+            raise UsageError(
+                f"erasing area {self.erasing_area}: must be two rising shares up to {_LARGEST_AREA}", "use 0.02 to 0.20"
+            )
+
+
+NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)
+"""Images as they are."""
+
+
+def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Return changed images float32 [N, C, S, S] on the 0-255 scale, from uint8 or float ones.
+
+    One affine map, one colour map and one rectangle for each image; all random numbers come from `generator`, which
+    lives on the images' device. Mixup is apart, in `mixup`, because it changes the targets too.
+    """
+    pixels = _move(images.to(torch.float32), config, generator)
+    pixels = _recolour(pixels, config, generator)
+    return _erase(pixels, config, generator)
+
+
+def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blend each image and its target distribution [N, K] with its neighbour's; the batch is in random order.
+
+    The shares are Beta(alpha, alpha), one for each pair (Zhang et al. 2018, equation 1).
+    """
+    if alpha == 0:
+        return images, targets
+    share = _symmetric_beta(len(images), alpha, generator).to(images)
+    blended = torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1))
+    return blended, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+
+
+def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Flip, rotate, scale and shift; what comes in from outside repeats the border."""
+    n = len(images)
+    mirrored = torch.rand(n, generator=generator, device=images.device) < config.flip
+    if config.rotation == config.translate == config.scale == 0:
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
+    angle, zoom, right, down = 2 * torch.rand(4, n, generator=generator, device=images.device) - 1
+    angle = angle * math.radians(config.rotation)
+    # affine_grid wants the map from output to input, on coordinates from -1 to 1: the inverse of what is seen.
+    size = 1 / (1 + zoom * config.scale)
+    sign = 1 - 2 * mirrored.to(images.dtype)
+    across = torch.stack([sign * size * angle.cos(), sign * size * angle.sin(), 2 * config.translate * right], 1)
+    along = torch.stack([-size * angle.sin(), size * angle.cos(), 2 * config.translate * down], 1)
+    grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _recolour(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Scale the brightness, then the distance from the image's own mean."""
+    if config.brightness == config.contrast == 0:
+        return images
+    brightness, contrast = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator, device=images.device) - 1
+    brightness, contrast = 1 + brightness * config.brightness, 1 + contrast * config.contrast
+    offset = brightness * (1 - contrast) * images.mean((1, 2, 3), keepdim=True)
+    return torch.addcmul(offset, images, brightness * contrast).clamp_(0, 255)
+
+
+def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Cover a rectangle with the image's mean (Zhong et al. 2020, with aspect ratios from 1 : 3.3 to 3.3 : 1)."""
+    if config.erasing == 0:
+        return images
+    n, side = len(images), images.shape[-1]
+    chosen, area, aspect, x, y = torch.rand(5, n, 1, generator=generator, device=images.device)
+    smallest, largest = config.erasing_area
+    area = smallest + area * (largest - smallest)
+    root = ((2 * aspect - 1) * (math.log(_LARGEST_ASPECT) / 2)).exp()
+    height, width = side * area.sqrt() * root, side * area.sqrt() / root
+    centres = torch.arange(side, device=images.device) + 0.5
+    top, left = y * (side - height), x * (side - width)
+    rows = (centres > top) & (centres <= top + height) & (chosen < config.erasing)
+    columns = (centres > left) & (centres <= left + width)
+    hidden = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    return torch.where(hidden, images.mean((1, 2, 3), keepdim=True), images)
+
+
+def _symmetric_beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
+    """Draw n Beta(alpha, alpha) numbers, float64, without rejection and so without waiting for a device.
+
+    T = sqrt(2a (U^(-1/a) - 1)) cos(2 pi V) has Student's distribution with 2a degrees of freedom (Bailey, Mathematics
+    of Computation 62, 1994, 779-781), and (1 + T / sqrt(2a + T^2)) / 2 is Beta(a, a).
+    """
+    u, v = torch.rand(2, n, generator=generator, device=generator.device, dtype=torch.float64)
+    power, cosine = u.pow(1 / alpha), torch.cos(2 * math.pi * v)
+    return 0.5 + 0.5 * cosine / torch.sqrt(power / (1 - power) + cosine.square())

@@ -1,0 +1,158 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fertool.data.augment import NO_AUGMENTATION, AugmentConfig, augment, mixup
+from fertool.errors import UsageError
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def only(**changes):
+    return AugmentConfig(**{"flip": 0, "rotation": 0, "brightness": 0, "contrast": 0, "erasing": 0, **changes})
+
+
+@pytest.fixture
+def images():
+    return torch.randint(0, 256, (64, 1, 24, 24), generator=generator(), dtype=torch.uint8)
+
+
+def blob(x, y, size=33):
+    """An image with one bright spot, at (x, y) pixels from its middle."""
+    axis = torch.arange(size) - size // 2
+    distance = (axis[None, :] - x) ** 2 + (axis[:, None] - y) ** 2
+    return (255 * torch.exp(-distance / 4)).expand(1, 1, size, size)
+
+
+def spot(image):
+    """The centre of mass of an image, (x, y) in pixels from its middle."""
+    axis = torch.arange(image.shape[-1]) - image.shape[-1] // 2
+    mass = image.sum()
+    return (image.sum((0, 1, 2)) * axis).sum() / mass, (image.sum((0, 1, 3)) * axis).sum() / mass
+
+
+def test_nothing_asked_changes_nothing(images):
+    torch.testing.assert_close(augment(images, NO_AUGMENTATION, generator()), images.float(), rtol=0, atol=0)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(images):
+    config = AugmentConfig(translate=0.1, scale=0.1)
+    first, again, other = (augment(images, config, generator(seed)) for seed in (1, 1, 2))
+    assert first.numpy().tobytes() == again.numpy().tobytes()
+    assert not torch.equal(first, other)
+
+
+def test_results_stay_within_the_range_of_pixels(images):
+    result = augment(images, AugmentConfig(brightness=1, contrast=1), generator())
+    assert result.dtype == torch.float32
+    assert 0 <= result.min() <= result.max() <= 255
+
+
+def test_each_image_is_mirrored_or_not_with_the_probability_asked(images):
+    many = images.repeat(32, 1, 1, 1)
+    result = augment(many, only(flip=0.25), generator())
+    mirrored = (result == many.flip(3)).all(dim=(1, 2, 3))
+    kept = (result == many).all(dim=(1, 2, 3))
+    assert (mirrored ^ kept).all()
+    assert mirrored.float().mean().item() == pytest.approx(0.25, abs=0.04)
+
+
+def test_a_mirror_image_through_the_affine_map_is_the_mirror_image(images):
+    result = augment(images, only(flip=1, rotation=1e-4), generator())
+    torch.testing.assert_close(result, images.flip(3).float(), atol=0.05, rtol=0)
+
+
+def test_rotation_turns_about_the_middle_up_to_the_angle_asked():
+    turned = augment(blob(8, 0).expand(200, 1, 33, 33), only(rotation=30), generator())
+    spots = [spot(image[None]) for image in turned]
+    angles = [math.degrees(math.atan2(y, x)) for x, y in spots]
+    assert [math.hypot(x, y) for x, y in spots] == pytest.approx([8] * 200, abs=0.15)
+    assert max(map(abs, angles)) <= 30.5
+    assert min(angles) < -25
+    assert max(angles) > 25
+
+
+def test_shifts_are_shares_of_the_side():
+    moved = augment(blob(0, 0).expand(200, 1, 33, 33), only(translate=0.2), generator())
+    xs, ys = zip(*(spot(image[None]) for image in moved), strict=True)
+    for shifts in (xs, ys):
+        assert 0.85 * 6.6 < max(map(abs, shifts)) <= 6.65
+        assert min(shifts) < 0 < max(shifts)
+
+
+def test_scale_is_a_factor_around_one():
+    zoomed = augment(blob(8, 0).expand(200, 1, 33, 33), only(scale=0.25), generator())
+    factors = [spot(image[None])[0].item() / 8 for image in zoomed]
+    assert 0.74 < min(factors) < 0.8
+    assert 1.2 < max(factors) < 1.26
+
+
+def test_colour_changes_follow_brightness_then_contrast_about_the_mean():
+    pixels = torch.full((500, 1, 8, 8), 100.0)
+    pixels[..., ::2] = 140
+    bright = augment(pixels, only(brightness=0.2), generator())
+    torch.testing.assert_close(bright[..., 1] / bright[..., 0], torch.full((500, 1, 8), 100 / 140))
+    assert 80 <= bright[..., 1].min() < 83
+    assert 117 < bright[..., 1].max() <= 120
+    contrast = augment(pixels, only(contrast=0.2), generator())
+    torch.testing.assert_close(contrast.mean((1, 2, 3)), torch.full((500,), 120.0))
+    spread = (contrast[..., 0] - contrast[..., 1]) / 40
+    assert 0.8 <= spread.min() < 0.83
+    assert 1.17 < spread.max() <= 1.2
+
+
+def test_erasing_covers_one_rectangle_of_the_area_asked():
+    pixels = torch.zeros(2000, 1, 48, 48)
+    pixels[:, :, 0, 0] = 48 * 48 * 100.0
+    erased = augment(pixels, only(erasing=0.15), generator())
+    hidden = (erased == 100)[:, 0]
+    hit = hidden.any(dim=(1, 2))
+    assert hit.float().mean().item() == pytest.approx(0.15, abs=0.025)
+    heights, widths = hidden[hit].any(2).sum(1), hidden[hit].any(1).sum(1)
+    areas = hidden[hit].sum((1, 2))
+    assert torch.equal(areas, heights * widths)
+    shares = areas / 48**2
+    assert 0.015 < shares.min() < 0.03
+    assert 0.18 < shares.max() < 0.22
+    assert shares.mean().item() == pytest.approx(0.11, abs=0.01)
+    assert (heights / widths).max() < 4
+    assert (heights / widths).log().mean().abs() < 0.1
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.2, 1.0, 4.0])
+def test_mixup_shares_have_the_beta_distribution(alpha):
+    n = 20_000
+    targets = torch.eye(2).repeat(n // 2, 1)
+    _, mixed = mixup(torch.zeros(n, 1, 1, 1), targets, alpha, generator())
+    shares = mixed[targets.bool()].double().numpy()
+    expected = np.random.default_rng(0).beta(alpha, alpha, n)
+    grid = np.linspace(0.001, 0.999, 50)
+    gap = np.abs((shares[:, None] <= grid).mean(0) - (expected[:, None] <= grid).mean(0)).max()
+    assert gap < 1.95 * math.sqrt(2 / n)  # Kolmogorov and Smirnov's two-sample limit at p = 0.001
+    assert shares.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)
+
+
+def test_mixup_blends_images_and_targets_by_the_same_share():
+    pixels = torch.arange(8.0).view(8, 1, 1, 1).expand(8, 1, 2, 2)
+    mixed, targets = mixup(pixels, torch.eye(8), 1.0, generator())
+    torch.testing.assert_close(targets.sum(1), torch.ones(8))
+    torch.testing.assert_close(mixed[:, 0, 0, 0], targets @ torch.arange(8.0))
+    assert ((targets > 0).sum(1) == 2).all()
+
+
+def test_mixup_of_zero_returns_the_batch_itself(images):
+    targets = torch.eye(64)
+    assert mixup(images, targets, 0, generator()) == (images, targets)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "flag"),
+    [("flip", 1.5, "--flip"), ("rotation", -1, "--rotation"), ("scale", 1, "--zoom"), ("mixup", math.nan, "--mixup")],
+)
+def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
+    with pytest.raises(UsageError, match=f"^{flag} {value}"):
+        AugmentConfig(**{field: value})
