@@ -39,6 +39,6 @@ def test_a_failing_child_is_one_line(tmp_path: Path) -> None:
 def test_by_hand(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
     child = subprocess.run(
-        [sys.executable, "-m", "fertool.runtime.memory", str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "fertool.runtime.memory_child", str(path)], capture_output=True, text=True, check=True
     )
     assert child.stdout.startswith('{"peak_rss_bytes": ')

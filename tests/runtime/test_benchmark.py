@@ -9,7 +9,7 @@ import pytest
 from onnx_files import CLASSES, example_spec, random_images, write_onnx
 
 from fertool.errors import UsageError
-from fertool.runtime.bench import (
+from fertool.runtime.benchmark import (
     BenchConfig,
     FileResult,
     Latency,
