@@ -84,12 +84,17 @@ def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
     angle, zoom, right, down = 2 * torch.rand(4, n, generator=generator, device=images.device) - 1
     angle = angle * math.radians(config.rotation)
-    # affine_grid wants the map from output to input, on coordinates from -1 to 1: the inverse of what is seen.
+    # The map goes from output to input, on coordinates from -1 to 1: it is the inverse of what is seen.
     size = 1 / (1 + zoom * config.scale)
-    sign = 1 - 2 * mirrored.to(images.dtype)
-    across = torch.stack([sign * size * angle.cos(), sign * size * angle.sin(), 2 * config.translate * right], 1)
-    along = torch.stack([-size * angle.sin(), size * angle.cos(), 2 * config.translate * down], 1)
-    grid = F.affine_grid(torch.stack([across, along], 1), list(images.shape), align_corners=False)
+    mirror = torch.stack([1 - 2 * mirrored.to(images.dtype), torch.ones_like(size)], 1)
+    along_x = mirror * torch.stack([size * angle.cos(), -size * angle.sin()], 1)
+    along_y = mirror * torch.stack([size * angle.sin(), size * angle.cos()], 1)
+    shift = 2 * config.translate * torch.stack([right, down], 1)
+    axis = (torch.arange(images.shape[-1], device=images.device) * 2 + 1) / images.shape[-1] - 1
+    # Outer sums along rows of pixels: affine_grid's product of matrices took six times as long as the sampling.
+    columns = along_x[:, :, None] * axis
+    rows = along_y[:, :, None] * axis + shift[:, :, None]
+    grid = (columns[:, :, None, :] + rows[:, :, :, None]).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
