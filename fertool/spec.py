@@ -51,12 +51,17 @@ class InputSpec:
 class WeightQuant:
     """Symmetric integers for the weight of one layer, one scale per output channel.
 
-    `bits` holds one width per output channel; `limit` is the largest magnitude that an 8-bit channel uses: 127, or 64
-    where pairs of products must fit 16 bits (processors without VNNI).
+    `bits` holds one width per output channel, or a single one for all of them; `limit` is the largest magnitude that
+    an 8-bit channel uses: 127, or 64 where pairs of products must fit 16 bits (processors without VNNI).
     """
 
     bits: tuple[int, ...]
     limit: int = 127
+
+    def limits(self, channels: int) -> tuple[int, ...]:
+        """Return the largest magnitude of the integers of each output channel."""
+        bits = self.bits * channels if len(self.bits) == 1 else self.bits
+        return tuple(min(self.limit, 2 ** (b - 1) - 1) for b in bits)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,170 @@
+"""From a module to the bytes of an ONNX file that takes raw pixels and carries the spec."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from fertool.errors import FertoolError, UsageError
+from fertool.export.compact import compacted
+from fertool.export.simplify import simplified
+from fertool.models.folding import folded, replace_layer
+from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear, Quantizer, dequantize, quantize
+from fertool.models.sites import exact_pixels
+from fertool.artifact.header import ONNX_KEY
+from fertool.spec import InputSpec, Spec
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 18, 20
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """`opset`: version of the operator set; `simplify`: run onnxsim, for at most `simplify_timeout_s` seconds."""
+
+    opset: int = DEFAULT_OPSET
+    simplify: bool = True
+    simplify_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise UsageError(f"--opset {self.opset}: not within {MIN_OPSET} to {MAX_OPSET}", f"{DEFAULT_OPSET} suits")
+
+
+def export_model(
+    spec: Spec,
+    module: nn.Module,
+    options: ExportOptions | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> bytes:
+    """Return an ONNX file: input "images" uint8 [N, C, S, S] with N free, output "logits" float32 [N, K].
+
+    Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as `fertool.data.pixels.to_input`.
+    A quantised module becomes QuantizeLinear / DequantizeLinear pairs around float operators, with weights and biases
+    as integers, which runtimes turn into integer operators. `on_note` hears when onnxsim failed and the file is
+    exported without it. The same spec and module give the same bytes. Raises FertoolError when the network has an
+    operator that ONNX lacks.
+    """
+    options = options or ExportOptions()
+    network = _integer_network(module) if spec.quant is not None else folded(module)
+    model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
+    if options.simplify:
+        model = simplified(model, options.simplify_timeout_s, on_note)
+    model = compacted(model)
+    model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+class _Dequantize(torch.autograd.Function):
+    """DequantizeLinear; `axis` 0 or 1 for one scale per channel, -1 for one scale in all."""
+
+    @staticmethod
+    def forward(ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int) -> Tensor:
+        shape = [1] * integers.dim()
+        if axis >= 0:
+            shape[axis] = -1
+        zero = 0 if zero_point is None else zero_point.reshape(shape).float()
+        return dequantize(integers, scale.reshape(shape), zero)
+
+    @staticmethod
+    def symbolic(g: Any, integers: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+        inputs = [integers, scale] if zero_point is None else [integers, scale, zero_point]
+        return g.op("DequantizeLinear", *inputs, **({"axis_i": axis} if axis >= 0 else {}))
+
+
+class _QuantizeUint8(torch.autograd.Function):
+    """QuantizeLinear to uint8 with one scale."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+        return quantize(values, scale, zero_point, 0, 255).to(torch.uint8)
+
+    @staticmethod
+    def symbolic(g: Any, values: Any, scale: Any, zero_point: Any) -> Any:
+        return g.op("QuantizeLinear", values, scale, zero_point)
+
+
+class _FromPixels(nn.Module):
+    """A network behind the normalisation of raw pixels."""
+
+    def __init__(self, network: nn.Module, input: InputSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.axis = -1 if exact_pixels(input) else 1
+        count = 1 if exact_pixels(input) else input.channels
+        shape = () if exact_pixels(input) else (input.channels,)
+        self.register_buffer("scale", torch.tensor(input.scale[:count]).reshape(shape))
+        self.register_buffer("zero_point", torch.tensor(input.zero_point[:count], dtype=torch.uint8).reshape(shape))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(_Dequantize.apply(images, self.scale, self.zero_point, self.axis))
+
+
+class _OnnxQuantizer(nn.Module):
+    def __init__(self, source: Quantizer) -> None:
+        super().__init__()
+        self.register_buffer("scale", source.scale)
+        self.register_buffer("zero_point", source.zero_point)
+
+    def forward(self, values: Tensor) -> Tensor:
+        integers = _QuantizeUint8.apply(values, self.scale, self.zero_point)
+        return _Dequantize.apply(integers, self.scale, self.zero_point, -1)
+
+
+class _OnnxLayer(nn.Module):
+    """An integer layer that computes with float operators on its dequantised integers."""
+
+    def __init__(self, source: QuantConv2d | QuantLinear) -> None:
+        super().__init__()
+        self.register_buffer("weight", source.weight)
+        self.register_buffer("weight_scale", source.weight_scale)
+        self.register_buffer("bias", source.bias)
+        self.register_buffer("bias_scale", source.bias_scale())
+        self.compute = source._conv_forward if isinstance(source, QuantConv2d) else nn.functional.linear
+
+    def forward(self, values: Tensor) -> Tensor:
+        weight = _Dequantize.apply(self.weight, self.weight_scale, None, 0)
+        return self.compute(values, weight, _Dequantize.apply(self.bias, self.bias_scale, None, 0))
+
+
+def _integer_network(module: nn.Module) -> nn.Module:
+    network = copy.deepcopy(module)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, Quantizer):
+            replace_layer(network, name, _OnnxQuantizer(layer))
+        elif isinstance(layer, QuantConv2d | QuantLinear):
+            replace_layer(network, name, _OnnxLayer(layer))
+    return network
+
+
+def _traced(network: nn.Module, input: InputSpec, opset: int) -> onnx.ModelProto:
+    images = torch.zeros(2, input.channels, input.size, input.size, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network.cpu().eval(),
+                (images,),
+                buffer,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=opset,
+                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                dynamo=False,
+                autograd_inlining=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FertoolError(f"the network cannot be written as ONNX opset {opset}: {reason}", "try another --opset") from None
+    return onnx.load_from_string(buffer.getvalue())

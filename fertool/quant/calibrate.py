@@ -1,0 +1,155 @@
+"""Post-training quantisation: measure ranges with the float network, then compute every integer from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from fertool.data.dataset import FaceDataset
+from fertool.data.pixels import to_input
+from fertool.errors import FertoolError, UsageError
+from fertool.models.folding import folded
+from fertool.models.quantized import (
+    SITE_PREFIX,
+    QuantConv2d,
+    QuantizedNet,
+    QuantLinear,
+    insert_at_sites,
+    quantize,
+    quantized_module,
+)
+from fertool.models.sites import Sites, find_sites
+from fertool.quant.observers import (
+    Grid,
+    HistogramObserver,
+    RangeObserver,
+    activation_grid,
+    integer_weight,
+    weight_scales,
+)
+from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
+
+PORTABLE_LIMIT = 64
+"""Largest integer weight whose products with two unsigned bytes fit 16 bits together: 2 x 255 x 64 < 32,768.
+
+Processors without VNNI add such pairs in 16 bits and saturate, so that weights up to 127 give them other answers.
+"""
+FULL_LIMIT = 127
+_LARGEST_BIAS = 2**30
+
+
+@dataclass(frozen=True)
+class QuantizeConfig:
+    """How to choose ranges: methods for activations and weights, calibration images, the weights' magnitude.
+
+    `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of an 8-bit weight.
+    """
+
+    activations: str = "mse"
+    weights: str = "mse"
+    percentile: float = 99.99
+    samples: int = 512
+    batch_size: int = 64
+    limit: int = PORTABLE_LIMIT
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"percentile {self.percentile}: not above 50 and up to 100", "for example 99.99")
+        if self.samples < 1:
+            raise UsageError(f"{self.samples} calibration samples: there must be some", "for example 512")
+        if not 1 <= self.limit <= FULL_LIMIT:
+            raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "64 is portable, 127 the full range")
+
+
+def quantize_model(
+    spec: Spec,
+    module: nn.Module,
+    calibration: FaceDataset,
+    config: QuantizeConfig | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[QuantSpec, QuantizedNet]:
+    """Return the INT8 form of a float network, and what to write into `spec.quant`; `module` stays as it is.
+
+    Weights: signed, one symmetric scale per output channel. Activations: unsigned, affine, per tensor. Biases: int32
+    in units of exactly input scale x weight scale. `on_progress` counts batches of the two passes over the images.
+    Raises FertoolError without calibration images or for a network that is quantised already or has infinite activations.
+    """
+    config = config or QuantizeConfig()
+    if spec.quant is not None:
+        raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
+    if len(calibration) == 0:
+        raise FertoolError("there are no calibration images", "name a data set with --data")
+    images = calibration.balanced_subset(config.samples, config.seed).images
+    graph_module = folded(module)
+    sites = find_sites(graph_module, spec.input)
+    grids = _measure_grids(graph_module, sites, _Images(images, spec.input, config.batch_size, on_progress), config)
+    layers = {name: graph_module.get_submodule(name) for name in sites.layer_inputs}
+    quant = QuantSpec(
+        weights={name: WeightQuant(bits=(8,), limit=config.limit) for name in layers},
+        activations={site.name: 8 for site in sites.sites},
+    )
+    net = quantized_module(module, replace(spec, quant=quant))
+    for name, grid in grids.items():
+        quantizer = net.get_submodule(f"{SITE_PREFIX}.{name}")
+        quantizer.scale.fill_(grid.scale)  # type: ignore[operator, union-attr]
+        quantizer.zero_point.fill_(grid.zero_point)  # type: ignore[operator, union-attr]
+    for name, source in sites.layer_inputs.items():
+        input_scale = spec.input.scale[0] if source is None else grids[source].scale
+        _fill_layer(net.get_submodule(name), layers[name], input_scale, quant.weights[name], config.weights)
+    return quant, net
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The calibration images in batches, and the count of those that have run in both passes."""
+
+    images: Tensor
+    input: InputSpec
+    batch_size: int
+    on_progress: Callable[[int, int], None]
+
+    def run(self, network: nn.Module, pass_index: int) -> None:
+        device = next(network.parameters()).device
+        batches = self.images.split(self.batch_size)
+        with torch.inference_mode():
+            for done, batch in enumerate(batches, start=1):
+                network(to_input(batch.to(device), self.input))
+                self.on_progress(pass_index * len(batches) + done, 2 * len(batches))
+
+
+def _measure_grids(
+    graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig
+) -> dict[str, Grid]:
+    """Run the float network twice: the first pass bounds the histograms of the second."""
+    ranges = {site.name: RangeObserver() for site in sites.sites}
+    images.run(insert_at_sites(graph_module, sites, ranges), 0)
+    for name, seen in ranges.items():
+        if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
+            raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
+    counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
+    images.run(insert_at_sites(graph_module, sites, counts), 1)
+    return {
+        name: activation_grid(seen, config.activations, percentile=config.percentile) for name, seen in counts.items()
+    }
+
+
+def _fill_layer(layer: nn.Module, source: nn.Module, input_scale: float, rule: WeightQuant, method: str) -> None:
+    """Compute the integers of one layer from its folded float form `source`."""
+    assert isinstance(layer, QuantConv2d | QuantLinear)
+    assert isinstance(source, nn.Conv2d | nn.Linear)
+    weight = source.weight.detach()
+    bias = torch.zeros(len(weight)) if source.bias is None else source.bias.detach()
+    limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
+    # A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32 bits.
+    least = bias.abs() / (input_scale * _LARGEST_BIAS)
+    scale = torch.maximum(weight_scales(weight, limits, method), least)
+    scale = torch.where(scale > 0, scale, 1.0)
+    layer.input_scale.fill_(input_scale)
+    layer.weight_scale.copy_(scale)
+    layer.weight.copy_(integer_weight(weight, scale, limits))
+    unit = layer.bias_scale().double()
+    layer.bias.copy_(quantize(bias.double(), unit, 0, -(2**31), 2**31 - 1))  # type: ignore[union-attr]

@@ -1,0 +1,131 @@
+"""How large activations and weights get, and which range of them the integers should cover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fertool.errors import unknown_name
+from fertool.models.quantized import dequantize, per_channel, quantize
+
+ACTIVATION_METHODS = ("minmax", "percentile", "mse")
+WEIGHT_METHODS = ("minmax", "mse")
+BINS = 2048
+_FRACTIONS_OF_WEIGHT = 31
+
+
+@dataclass(frozen=True)
+class Grid:
+    """An unsigned affine grid: the integer q stands for `(q - zero_point) * scale`."""
+
+    scale: float
+    zero_point: int
+
+
+class RangeObserver(nn.Module):
+    """Remembers the smallest and the largest value that has passed, zero included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high = 0.0, 0.0
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the values as they came."""
+        low, high = torch.aminmax(values)
+        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+        return values
+
+
+class HistogramObserver(nn.Module):
+    """Counts the values that pass in equal bins between two bounds: `counts` float64 [BINS]."""
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return the values as they came."""
+        if self.high > self.low:
+            self.counts += torch.histc(values.float(), BINS, self.low, self.high).double().cpu()
+        return values
+
+
+def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percentile: float = 99.99) -> Grid:
+    """Return the grid that covers what was seen.
+
+    `minmax` covers everything; `percentile` leaves `100 - percentile` per cent of the values outside, at the top where
+    none is negative and half at each end otherwise; `mse` takes the range with the least mean squared error, rounding
+    and saturation together. Raises UsageError for another method.
+    """
+    if method not in ACTIVATION_METHODS:
+        raise unknown_name("activation range", method, ACTIVATION_METHODS)
+    low, high = seen.low, seen.high
+    if low == high:
+        return Grid(1.0, 0)
+    if method == "percentile":
+        low, high = _central_range(seen, percentile / 100)
+    if method == "mse":
+        low, high = _least_error_range(seen, bits)
+    return _grid(low, high, bits)
+
+
+def weight_scales(weight: Tensor, limits: Tensor, method: str) -> Tensor:
+    """Return one scale per output channel, float32 [out], for integers within plus and minus `limits` [out].
+
+    `minmax` represents the largest magnitude exactly; `mse` also tries smaller ranges, 0.4 to 1 of it, and takes the
+    one with the least squared error in each channel. A channel of zeros gets scale 0. Raises UsageError for another
+    method.
+    """
+    if method not in WEIGHT_METHODS:
+        raise unknown_name("weight range", method, WEIGHT_METHODS)
+    rows, bound = weight.detach().float().flatten(1), limits.float()
+    best = rows.abs().amax(dim=1) / bound
+    if method == "minmax":
+        return best
+    full, least = best, torch.full_like(best, torch.inf)
+    for fraction in torch.linspace(1.0, 0.4, _FRACTIONS_OF_WEIGHT):
+        scale = full * fraction
+        integers = integer_weight(rows, scale, limits)
+        error = (dequantize(integers, per_channel(scale, rows)) - rows).square().sum(dim=1)
+        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+    return best
+
+
+def integer_weight(weight: Tensor, scale: Tensor, limits: Tensor) -> Tensor:
+    """Return the weight [out, ...] as integers within plus and minus `limits` [out], held in floats."""
+    bound = per_channel(limits.to(weight.dtype), weight)
+    divisor = per_channel(torch.where(scale > 0, scale, 1.0), weight)
+    return torch.minimum(torch.maximum(quantize(weight, divisor, 0, -128, 127), -bound), bound)
+
+
+def _grid(low: float, high: float, bits: int) -> Grid:
+    scale = torch.tensor((high - low) / (2**bits - 1)).item()
+    return Grid(scale, min(max(round(-low / scale), 0), 2**bits - 1))
+
+
+def _central_range(seen: HistogramObserver, share: float) -> tuple[float, float]:
+    below = seen.counts.cumsum(0) / seen.counts.sum()
+    edges = torch.linspace(seen.low, seen.high, BINS + 1, dtype=torch.float64)
+    outside = (1 - share) / (2 if seen.low < 0 else 1)
+    first = int(torch.searchsorted(below, outside)) if seen.low < 0 else 0
+    last = int(torch.searchsorted(below, 1 - outside - 1e-12))
+    return min(edges[first].item(), 0.0), max(edges[min(last, BINS - 1) + 1].item(), 0.0)
+
+
+def _least_error_range(seen: HistogramObserver, bits: int) -> tuple[float, float]:
+    """Search shrunken ranges, both ends apart, by the error of the histogram's bin centres."""
+    two_sided = seen.low < 0 < seen.high
+    fractions = torch.linspace(1.0, 0.2, 25 if two_sided else 97, dtype=torch.float64)
+    ends = torch.cartesian_prod(fractions, fractions) if two_sided else torch.stack([fractions, fractions], dim=1)
+    low, high = (seen.low * ends[:, :1]).clamp(max=0), (seen.high * ends[:, 1:]).clamp(min=0)
+    step = (seen.high - seen.low) / BINS
+    centres = seen.low + step * (torch.arange(BINS, dtype=torch.float64) + 0.5)
+    scale = (high - low) / (2**bits - 1)
+    zero_point = torch.round(-low / scale)
+    integers = quantize(centres, scale, zero_point, 0, 2**bits - 1)
+    error = ((integers - zero_point) * scale - centres).square() @ seen.counts
+    best = int(error.argmin())
+    return low[best].item(), high[best].item()
