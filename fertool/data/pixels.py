@@ -29,20 +29,15 @@ def to_input(images: Tensor, input: InputSpec) -> Tensor:
 
 
 def resize(images: Tensor, size: int, *, chunk: int = 1024) -> Tensor:
-    """Resize uint8 [N, C, H, W] to [N, C, size, size]: pixel areas are averaged to shrink, bilinear to enlarge."""
-    height, width = images.shape[-2:]
-    if (height, width) == (size, size):
+    """Resize uint8 [N, C, H, W] to [N, C, size, size], bilinear with antialiasing, so that shrinking averages areas."""
+    if tuple(images.shape[-2:]) == (size, size):
         return images
-    shrink = size <= min(height, width)
-    parts = []
+    resized = images.new_empty((len(images), images.shape[1], size, size))
     for start in range(0, len(images), chunk):
         pixels = images[start : start + chunk].to(torch.float32)
-        if shrink:
-            pixels = F.interpolate(pixels, size=(size, size), mode="area")
-        else:
-            pixels = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
-        parts.append(pixels.round_().clamp_(0, 255).to(torch.uint8))
-    return torch.cat(parts) if parts else images.new_empty((0, images.shape[1], size, size))
+        scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        resized[start : start + chunk] = scaled.round_().clamp_(0, 255).to(torch.uint8)
+    return resized
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

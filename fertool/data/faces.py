@@ -1,0 +1,62 @@
+"""What every reader hands over, before it is fitted to a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+SPLITS = ("train", "val", "test")
+
+Pixels = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """One split of a source as it was found.
+
+    `images` uint8 [N, C, H, W]; `labels` int64 [N], indices into `classes`; `votes`, if the source has them, uint8
+    [N, 10] in the order of FER+ (eight expressions, unknown, not a face); `soft_labels`, if any, float32 [N, K].
+    """
+
+    images: Pixels
+    labels: Indices
+    classes: tuple[str, ...]
+    votes: Pixels | None = None
+    soft_labels: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: NDArray[Any]) -> Faces:
+        """Return the images at `index`, int positions or a bool mask."""
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            votes=None if self.votes is None else self.votes[index],
+            soft_labels=None if self.soft_labels is None else self.soft_labels[index],
+        )
+
+
+class Reader(Protocol):
+    """An opened source: `name` for messages, `digest` of all content, `splits` that have images, `read` for each."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def digest(self) -> str: ...  # noqa: D102
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def read(self, split: str) -> Faces:
+        """Return the images of one of `splits`."""
+        ...

@@ -1,0 +1,237 @@
+"""Open any source of faces by looking at it, and fit what it holds to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fertool.data import affectnet, fer2013, folders, pixels, rafdb, synth
+from fertool.data.copies import hold_out, image_ids
+from fertool.data.dataset import FaceDataset
+from fertool.data.faces import SPLITS, Faces, Reader
+from fertool.data.ferplus import RULES, label_by_votes
+from fertool.data.images import SUFFIXES, ImageTree
+from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, in_canonical_order
+from fertool.errors import FertoolError, UsageError, unknown_name
+
+FORMATS = ("fer2013", "folder", "rafdb", "affectnet", "synth")
+
+VALIDATION_SHARE = 0.1
+"""What is held out of the training images of a source that comes without a validation split."""
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How to read a source.
+
+    `format`: one of `FORMATS`, None to find out. `ferplus`: fer2013new.csv, whose votes replace the labels by
+    `ferplus_rule`. `size`, `channels`: what the images become; size None keeps theirs. `classes`: a model's classes,
+    in its order; images of others are dropped; None takes the source's own. `seed`: of drawn faces only.
+    """
+
+    format: str | None = None
+    ferplus: Path | None = None
+    ferplus_rule: str = "majority"
+    size: int | None = None
+    channels: int = 1
+    classes: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise unknown_name("--format", self.format, FORMATS)
+        if self.ferplus_rule not in RULES:
+            raise unknown_name("--ferplus-rule", self.ferplus_rule, RULES)
+        if self.size is not None and self.size < 1:
+            raise UsageError(f"image size {self.size} is not positive", "give the side of the images in pixels")
+        if self.channels not in (1, 3):
+            raise UsageError(f"{self.channels} channels: images have 1 (gray) or 3 (RGB)", "use 1 or 3")
+
+
+class DataSource:
+    """A source fitted to a model: `split` gives the data sets, made once each and kept."""
+
+    def __init__(self, reader: Reader, options: DataOptions, on_note: Note) -> None:
+        self.name = reader.name
+        self._reader = reader
+        self._options = options
+        self._on_note = on_note
+        self._raw: dict[str, Faces] = {}
+        self._fitted: dict[str, FaceDataset] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content that was read, hexadecimal."""
+        return self._reader.digest
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of every split: those asked for, else the source's own."""
+        if self._options.classes is not None:
+            return tuple(canonical_expression(name, "the model's classes") for name in self._options.classes)
+        return self._own_classes
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that exist; `val` always does where `train` does."""
+        own = self._reader.splits
+        return tuple(s for s in SPLITS if s in own or (s == "val" and "train" in own))
+
+    def split(self, name: str) -> FaceDataset:
+        """Return one split, fitted to the options.
+
+        Raises FertoolError when it has no images, or when training images lack a class that the source should have.
+        """
+        if name not in self._fitted:
+            self._fitted[name] = self._fit(name)
+        return self._fitted[name]
+
+    def raw(self, name: str) -> Faces:
+        """Return one split as it was found, with all its images; raises FertoolError when there are none."""
+        if name not in SPLITS:
+            raise unknown_name("split", name, SPLITS)
+        if name not in self.splits:
+            raise FertoolError(
+                f"{self.name}: no images in the split '{name}'", f"its splits are: {', '.join(self.splits) or 'none'}"
+            )
+        if name not in self._raw:
+            self._read(name)
+        return self._raw[name]
+
+    def labelled(self, name: str) -> Faces:
+        """Return one split as it was found, labelled by the FER+ rule where there are votes."""
+        faces = self.raw(name)
+        return faces if faces.votes is None else label_by_votes(faces, self._options.ferplus_rule)
+
+    def distinct_from(self, split: str, other: str) -> Tensor:
+        """Return bool [N]: which images of `split` are not exact copies of an image in `other`."""
+        known = set(image_ids(self.split(other).images.numpy()))
+        return torch.tensor([one not in known for one in image_ids(self.split(split).images.numpy())], dtype=torch.bool)
+
+    @property
+    def _own_classes(self) -> tuple[str, ...]:
+        if self._options.ferplus is not None:
+            return in_canonical_order(frozenset(FERPLUS_ORDER))
+        return in_canonical_order(frozenset(self._reader.classes))
+
+    def _read(self, name: str) -> None:
+        own = self._reader.splits
+        if name in own and (name != "train" or "val" in own):
+            self._raw[name] = self._reader.read(name)
+            return
+        everything = self._reader.read("train")
+        held_out = hold_out(everything, VALIDATION_SHARE)
+        self._raw["train"], self._raw["val"] = everything.subset(~held_out), everything.subset(held_out)
+        share = f"{held_out.sum()} of {len(everything)} training images"
+        self._on_note(f"{self.name}: no validation split; {share} are held out for it")
+
+    def _fit(self, name: str) -> FaceDataset:
+        labelled = self.labelled(name)
+        faces = _map_classes(labelled, self.classes)
+        if dropped := len(labelled) - len(faces):
+            self._on_note(f"{self.name}: {dropped} {name} images of classes that the model lacks are left out")
+        if not len(faces):
+            raise FertoolError(
+                f"{self.name}: no images in the split '{name}' show {', '.join(self.classes)}",
+                f"its classes are: {', '.join(self._own_classes)}",
+            )
+        if name == "train":
+            self._require_classes(faces)
+        images = pixels.with_channels(torch.from_numpy(np.ascontiguousarray(faces.images)), self._options.channels)
+        return FaceDataset(
+            images=pixels.resize(images, self._options.size or images.shape[-1]),
+            labels=torch.from_numpy(faces.labels),
+            classes=faces.classes,
+            split=name,
+            digest=self.digest,
+            soft_labels=None if faces.soft_labels is None else torch.from_numpy(faces.soft_labels),
+        )
+
+    def _require_classes(self, faces: Faces) -> None:
+        present = set(np.unique(faces.labels).tolist())
+        absent = [c for k, c in enumerate(faces.classes) if k not in present]
+        if missing := [c for c in absent if c in self._own_classes]:
+            raise FertoolError(
+                f"{self.name}: no training images of {', '.join(missing)}",
+                "add some, or leave the class out with --classes",
+            )
+        if absent:
+            self._on_note(f"{self.name}: has no class {', '.join(absent)}, which the model knows")
+
+
+def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note: None) -> DataSource:
+    """Open `synth`, `synth:COUNT`, a fer2013.csv or a folder; the layout is found by looking unless options say it.
+
+    Raises FertoolError for a source that is missing, of no known layout, or damaged.
+    """
+    reader = _reader(source, options, on_note)
+    if options.ferplus is not None and not isinstance(reader, fer2013.Fer2013):
+        raise UsageError(f"--ferplus: its votes belong to fer2013.csv, not to {source}", "leave --ferplus out")
+    return DataSource(reader, options, on_note)
+
+
+def _reader(source: str, options: DataOptions, on_note: Note) -> Reader:
+    if options.format == "synth" or (options.format is None and synth.is_synth(source)):
+        return synth.open_synth(source, options.seed, options.size, on_note)
+    path = Path(source)
+    if not path.exists():
+        raise FertoolError(f"{source}: no such file or folder", "check --data; 'synth' draws faces instead")
+    kind = options.format or _detect(path)
+    if kind == "fer2013":
+        return fer2013.open_fer2013(_csv_of(path), options.ferplus, on_note)
+    if not path.is_dir():
+        raise FertoolError(f"{path}: is a file, but the format {kind} is a folder", "give the folder as --data")
+    if kind == "rafdb":
+        classes, listing = in_canonical_order(frozenset(RAFDB_ORDER)), rafdb.list_rafdb(path)
+    elif kind == "affectnet":
+        classes, listing = affectnet.list_affectnet(path)
+    else:
+        classes, listing = folders.list_class_folders(path)
+    tree = ImageTree(path, classes, listing, size=options.size, channels=options.channels, on_note=on_note)
+    if not tree.splits:
+        raise FertoolError(f"{path}: no images found", f"image files end in {', '.join(sorted(SUFFIXES))}")
+    return tree
+
+
+def _detect(path: Path) -> str:
+    if path.is_file() and fer2013.is_fer2013(path):
+        return "fer2013"
+    if path.is_dir():
+        if rafdb.find_label_list(path):
+            return "rafdb"
+        if affectnet.find_lists(path) or affectnet.has_annotations(path):
+            return "affectnet"
+        if folders.is_class_tree(path):
+            return "folder"
+        if _csv_of(path).is_file():
+            return "fer2013"
+    raise FertoolError(
+        f"{path}: not a layout that fertool knows",
+        "known: fer2013.csv, train|test/<expression>/, RAF-DB, AffectNet; numbered class folders need --format",
+    )
+
+
+def _csv_of(path: Path) -> Path:
+    """Return the csv itself, or the one of the usual name in a folder."""
+    return path / "fer2013.csv" if path.is_dir() else path
+
+
+def _map_classes(faces: Faces, classes: tuple[str, ...]) -> Faces:
+    """Bring labels into the order of `classes`, by name; images of other classes are dropped."""
+    index = np.array([classes.index(name) if name in classes else -1 for name in faces.classes], np.int64)
+    faces = replace(faces, labels=index[faces.labels], classes=classes)
+    if faces.soft_labels is not None:
+        soft = np.zeros((len(faces), len(classes)), np.float32)
+        soft[:, index[index >= 0]] = faces.soft_labels[:, index >= 0]
+        faces = replace(faces, soft_labels=soft)
+    faces = faces.subset(faces.labels >= 0)
+    if faces.soft_labels is not None:
+        faces = replace(faces, soft_labels=faces.soft_labels / faces.soft_labels.sum(axis=1, keepdims=True))
+    return faces
