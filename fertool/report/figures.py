@@ -1,0 +1,234 @@
+"""Figures as PNG bytes, drawn without a display; needs the extra `plots`."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+from fertool.errors import FertoolError
+from fertool.report.units import short_names
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
+Data = Mapping[str, Any]
+_Point = tuple[float, tuple[float, float, float]]
+"""A position and, above it, the lower end of an interval, the value, and the upper end."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart with every common kind of colour blindness."""
+MARKERS = "osD^vPX"
+DPI = 144
+_MOST_BARS = 60
+_LABEL_PLACES = (
+    (1, 10, 0),
+    (1, -10, 0),
+    (2, 0, 5),
+    (0, 0, -5),
+    (2, 5, 5),
+    (2, -5, 5),
+    (0, 5, -5),
+    (0, -5, -5),
+    (2, 0, 18),
+)
+"""Where a point's label may stand, the preferred place first: at the lower end of the interval (0), the point (1) or
+the upper end (2), and how far to the right and up of it, in printer's points."""
+
+
+def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
+    """Return loss and validation accuracy by epoch, one colour a model; the best epoch carries a mark.
+
+    Each record has `epoch`, `train_loss`, `val_loss` and `val_accuracy` (a share).
+    """
+    with _figure(10, 4) as (figure, png):
+        losses, accuracies = figure.subplots(1, 2)
+        for (name, history), colour in zip(histories.items(), cycle(COLOURS), strict=False):
+            epochs = [record["epoch"] for record in history]
+            losses.plot(
+                epochs, [record["train_loss"] for record in history], "--", color=colour, label=f"{name}, train"
+            )
+            losses.plot(epochs, [record["val_loss"] for record in history], color=colour, label=f"{name}, validation")
+            shares = [100 * record["val_accuracy"] for record in history]
+            best = max(range(len(shares)), key=shares.__getitem__)
+            accuracies.plot(epochs, shares, color=colour, label=f"{name}, best {shares[best]:.1f} %")
+            accuracies.plot(epochs[best], shares[best], "o", color=colour)
+        for axes, label in ((losses, "loss"), (accuracies, "validation accuracy (%)")):
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.grid(color="#E5E5E5")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.legend(frameon=False, fontsize=9)
+    return png.getvalue()
+
+
+def confusion_matrix(entry: Data) -> bytes:
+    """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
+    names, counts = list(entry["per_class"]), entry["confusion"]
+    shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
+    side = 1.4 + 0.62 * len(names)
+    with _figure(side + 1.6, side) as (figure, png):
+        axes = figure.subplots()
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+        for row, line in enumerate(shares):
+            for column, share in enumerate(line):
+                colour = "white" if share > 55 else "black"
+                axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=10)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), [f"{n} ({sum(row):,})" for n, row in zip(names, counts, strict=True)])
+        axes.set(xlabel="answer", ylabel="true class (images)")
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8).outline.set_visible(False)
+    return png.getvalue()
+
+
+def size_against_accuracy(results: Sequence[Data]) -> bytes:
+    """Return file size against accuracy for entries of `bench --json` that have an accuracy."""
+    return _tradeoff(results, [entry["size_bytes"] / 1e6 for entry in results], None, "file size (MB, log scale)")
+
+
+def latency_against_accuracy(results: Sequence[Data]) -> bytes:
+    """Return latency against accuracy for entries of `bench --json`; bars are the 10th to 90th percentile."""
+    medians = [1e3 * entry["latency_s"]["median"] for entry in results]
+    spreads = []
+    for entry, median in zip(results, medians, strict=True):
+        samples = sorted(entry["samples_s"])
+        low, high = (1e3 * samples[int(share * (len(samples) - 1))] for share in (0.1, 0.9))
+        spreads.append((median - low, high - median))
+    first = results[0]
+    label = f"latency (ms, log scale), batch {first['batch']}, threads: {first['threads']}"
+    return _tradeoff(results, medians, spreads, label)
+
+
+def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
+    """Return bars of the channels of each group (name, before, after) of a pruned network."""
+    if len(groups) > _MOST_BARS:
+        groups = sorted(groups, key=lambda group: group[2] - group[1])[:_MOST_BARS]
+    with _figure(8, 1.4 + 0.24 * len(groups)) as (figure, png):
+        axes = figure.subplots()
+        rows = range(len(groups))
+        axes.barh(rows, [before for _, before, _ in groups], color="#D0D7DE", label="before")
+        axes.barh(rows, [after for _, _, after in groups], color=COLOURS[0], height=0.5, label="after")
+        axes.set_yticks(rows, [name for name, _, _ in groups], fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(y=0.01)
+        axes.set(xlabel="channels")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return png.getvalue()
+
+
+def _tradeoff(
+    results: Sequence[Data], positions: Sequence[float], spreads: Sequence[tuple[float, float]] | None, label: str
+) -> bytes:
+    names = short_names([entry["file"] for entry in results])
+    with _figure(7.5, 4.8) as (figure, png):
+        axes = figure.subplots()
+        points: list[_Point] = []
+        for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
+            accuracy = entry["accuracy"]
+            y, (low, high) = 100 * accuracy["accuracy"], (100 * end for end in accuracy["accuracy_ci95"])
+            points.append((x, (low, y, high)))
+            axes.errorbar(
+                x,
+                y,
+                xerr=[[spreads[index][0]], [spreads[index][1]]] if spreads else None,
+                yerr=[[y - low], [high - y]],
+                fmt=MARKERS[index % len(MARKERS)],
+                color=COLOURS[index % len(COLOURS)],
+                markersize=8,
+                capsize=3,
+                elinewidth=1,
+            )
+        first = results[0]["accuracy"]
+        axes.set_xscale("log")
+        axes.grid(color="#E5E5E5")
+        axes.set_axisbelow(True)
+        axes.margins(x=0.2, y=0.15)
+        axes.set(xlabel=label, ylabel=f"accuracy (%), {first['split']}, n = {first['n']:,}, 95 % intervals")
+        axes.xaxis.set_major_formatter(_plain_number)
+        axes.xaxis.set_minor_formatter(_sparse_minor(positions))
+        axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks
+        figure.canvas.draw()
+        _place_labels(axes, points, [names[entry["file"]] for entry in results])
+    return png.getvalue()
+
+
+def _plain_number(value: float, _: float) -> str:
+    return f"{value:g}"
+
+
+def _sparse_minor(positions: Sequence[float]) -> Any:
+    """Labels between the powers of ten: all within one decade, 2 and 5 within two, else none."""
+    span = max(positions) / min(positions)
+    wanted = {2, 3, 4, 5, 6, 8} if span < 6 else {2, 5} if span < 100 else set()
+
+    def text(value: float, _: float) -> str:
+        digit = round(float(f"{value:e}".partition("e")[0]))
+        return f"{value:g}" if digit in wanted else ""
+
+    return text
+
+
+def _place_labels(axes: Axes, points: Sequence[_Point], names: Sequence[str]) -> None:
+    """Write each name beside its point, at the first place where it covers no point, interval or other name."""
+    from matplotlib.transforms import Bbox
+
+    taken: list[Any] = []
+    for point in points:
+        (x, low), (_, middle), (_, high) = axes.transData.transform([(point[0], end) for end in point[1]])
+        taken += [Bbox.from_bounds(x - 8, middle - 8, 16, 16), Bbox.from_bounds(x - 5, low, 10, high - low)]
+    frame = axes.get_window_extent()
+    for point, name in zip(points, names, strict=True):
+        tried = []
+        for place in _LABEL_PLACES:
+            label = _label(axes, point, name, place)
+            box = label.get_window_extent()
+            label.remove()
+            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            tried.append((sum(box.overlaps(other) for other in taken) + (not inside), place, box))
+            if not tried[-1][0]:
+                break
+        _, place, box = min(tried, key=lambda trial: trial[0])
+        _label(axes, point, name, place)
+        taken.append(box)
+
+
+def _label(axes: Axes, point: _Point, name: str, place: tuple[int, int, int]) -> Annotation:
+    end, right, up = place
+    return axes.annotate(
+        name,
+        (point[0], point[1][end]),
+        xytext=(right, up),
+        textcoords="offset points",
+        ha="left" if right > 0 else "right" if right < 0 else "center",
+        va="bottom" if up > 0 else "top" if up < 0 else "center",
+        fontsize=9,
+        parse_math=False,
+    )
+
+
+@contextmanager
+def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """Give an empty figure (inches) and the buffer that holds its PNG afterwards; no global state is touched."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise FertoolError("figures need Matplotlib", "pip install 'fertool[plots]'") from None
+    style: Any = {
+        "font.size": 10,
+        "font.family": "DejaVu Sans",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": False,
+        "text.parse_math": False,
+    }
+    png = io.BytesIO()
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        yield figure, png
+        figure.savefig(png, format="png", metadata={"Software": None})
