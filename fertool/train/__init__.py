@@ -1,0 +1,20 @@
+"""The training loop, its options, and the state of a run that was killed."""
+
+from fertool.device import resolve_device
+from fertool.train.config import TrainConfig
+from fertool.train.engine import CrossEntropy, FitResult, Objective, fit
+from fertool.train.predict import predict_logits
+from fertool.train.resume import EpochRecord, discard_resume, resume_path
+
+__all__ = [
+    "CrossEntropy",
+    "EpochRecord",
+    "FitResult",
+    "Objective",
+    "TrainConfig",
+    "discard_resume",
+    "fit",
+    "predict_logits",
+    "resolve_device",
+    "resume_path",
+]

@@ -1,0 +1,123 @@
+"""OUT.resume: what a killed run needs to go on and to end with the same bytes as an undisturbed one.
+
+Every epoch derives its random numbers from the seed and its own number, so no generator's state is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fertool.artifact.atomic import write_atomic
+from fertool.artifact.store import pack, unpack
+from fertool.errors import FertoolError
+from fertool.train.optim import WeightAverage
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch: its number from 1, the last step's learning rate, mean losses in nats, and the wall time."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass
+class Progress:
+    """What an epoch leaves to the next one; `best` are the tensors of the best epoch so far."""
+
+    module: nn.Module
+    average: WeightAverage | None
+    optimizer: torch.optim.Optimizer
+    best: dict[str, Tensor]
+    history: list[EpochRecord]
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that validation looks at and that the run hands over: the running mean, if there is one."""
+        return self.module if self.average is None else self.average.module
+
+
+def resume_path(output: Path) -> Path:
+    """Return where the run that makes `output` keeps its state."""
+    return output.with_name(f"{output.name}.resume")
+
+
+def discard_resume(path: Path) -> None:
+    """Remove the state of a run; for the moment when its result is safely written, or a fresh start is asked for."""
+    path.unlink(missing_ok=True)
+
+
+def save_progress(path: Path, fingerprint: str, progress: Progress) -> None:
+    """Write the state atomically: killed at any moment, the file is that of this epoch or of the one before."""
+    header = {"fingerprint": fingerprint, "history": [asdict(record) for record in progress.history]}
+    write_atomic(path, pack(header, _flatten(progress))[1])
+
+
+def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
+    """Fill `progress` from the file, if there is one; raises FertoolError if it is damaged or of another run."""
+    if not path.exists():
+        return
+    try:
+        header, tensors = unpack(path)
+    except FertoolError as error:
+        raise _refused(path, f"not readable ({error.message})") from None
+    if header.get("fingerprint") != fingerprint:
+        raise _refused(path, "of a run with other options, data or weights")
+    sections = _sections(tensors)
+    progress.module.load_state_dict(sections["module"])
+    if progress.average is not None:
+        progress.average.module.load_state_dict(sections["average"])
+    _load_optimizer(progress.optimizer, sections.get("optimizer", {}))
+    progress.best = sections["best"]
+    progress.history = [EpochRecord(**record) for record in header["history"]]
+
+
+def _refused(path: Path, why: str) -> FertoolError:
+    return FertoolError(f"{path}: the state of a killed run, but {why}", "delete it, or start anew with --no-resume")
+
+
+def _flatten(progress: Progress) -> dict[str, Tensor]:
+    state = progress.optimizer.state_dict()["state"]
+    optimizer = {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, entry in state.items()
+        for key, value in entry.items()
+        if value is not None
+    }
+    sections: dict[str, Mapping[str, Tensor]] = {
+        "module": progress.module.state_dict(),
+        "average": progress.average.module.state_dict() if progress.average is not None else {},
+        "optimizer": optimizer,
+        "best": progress.best,
+    }
+    return {f"{section}/{name}": value for section, values in sections.items() for name, value in values.items()}
+
+
+def _sections(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    sections: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        section, _, key = name.partition("/")
+        sections.setdefault(section, {})[key] = value
+    return sections
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
+    parameters: Sequence[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in flat.items():
+        index, _, key = name.partition(".")
+        like = parameters[int(index)]
+        # The file holds plain tensors; elementwise kernels may round differently in another memory format.
+        laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+        state.setdefault(int(index), {})[key] = laid_out.detach()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

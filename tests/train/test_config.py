@@ -1,0 +1,48 @@
+import math
+
+import pytest
+
+from fertool.errors import UsageError
+from fertool.train import TrainConfig, resolve_device
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("epochs", 0, "--epochs 0: must be 1 or more"),
+        ("batch_size", 1, "--batch-size 1: must be 2 or more"),
+        ("lr", 0, "--lr 0: must be above 0"),
+        ("lr", math.nan, "--lr nan: must be above 0"),
+        ("momentum", 1, "--momentum 1: must be 0 or more and below 1"),
+        ("label_smoothing", 1.0, "--label-smoothing 1.0: must be 0 or more and below 1"),
+        ("ema", 1.0, "--ema 1.0: must be 0 or more and below 1"),
+        ("weight_decay", -1, "--weight-decay -1: must be 0 or more"),
+        ("clip_norm", -1, "--clip-norm -1: must be 0 or more"),
+        ("final_lr_ratio", 2, "--final-lr-ratio 2: must be 0 or more and at most 1"),
+        ("patience", -1, "--patience -1: must be 0 or more"),
+        ("warmup_epochs", 30, "--warmup-epochs 30: must be 0 or more and below 30"),
+    ],
+)
+def test_a_bad_value_is_an_error_that_names_the_option(field, value, message):
+    with pytest.raises(UsageError) as error:
+        TrainConfig(**{field: value})
+    assert error.value.message == message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(("field", "name"), [("optimizer", "adamx"), ("schedule", "cosin")])
+def test_an_unknown_name_lists_the_choices_and_the_nearest(field, name):
+    with pytest.raises(UsageError, match=f"'{name}'") as error:
+        TrainConfig(**{field: name})
+    assert "did you mean" in error.value.hint
+
+
+def test_devices_are_resolved_by_name():
+    assert resolve_device("cpu").type == "cpu"
+    assert resolve_device("auto").type in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
+def test_a_device_that_is_not_here_is_an_error(name):
+    with pytest.raises(UsageError, match=f"--device {name}"):
+        resolve_device(name)

@@ -1,0 +1,145 @@
+import pytest
+import torch
+
+from fertool.artifact.store import pack
+from fertool.errors import FertoolError
+from fertool.train import discard_resume, fit, resume_path
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(count):
+    """A callback that dies at its n-th call."""
+    calls = []
+
+    def callback(*_):
+        calls.append(1)
+        if len(calls) == count:
+            raise Killed
+
+    return callback
+
+
+def state(module):
+    return {name: tensor.numpy().tobytes() for name, tensor in module.state_dict().items()}
+
+
+def records(result):
+    return [(r.epoch, r.lr, r.train_loss, r.val_loss, r.val_accuracy) for r in result.history]
+
+
+@pytest.fixture
+def run(faces, network, quick, shape, tmp_path):
+    """Run to the end or to the kill, from the same start each time."""
+
+    def start(config, resume=tmp_path / "model.pt.resume", **callbacks):
+        module = network()
+        result = fit(module, faces(70), faces(30, "val", 1), shape, config, resume=resume, **callbacks)
+        return state(module), records(result)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "adamw", "ema": 0.8, "weight_decay": 0.05, "schedule": "onecycle"},
+        {"optimizer": "sgd", "ema": 0.8, "clip_norm": 1.0},
+    ],
+    ids=lambda options: options["optimizer"],
+)
+@pytest.mark.parametrize("where", ["after an epoch", "within an epoch", "twice"])
+def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, options, where):
+    config = quick(**options)
+    undisturbed = run(config, resume=None)
+    if where == "twice":
+        with pytest.raises(Killed):
+            run(config, on_epoch=kill_at(1))
+    with pytest.raises(Killed):
+        run(config, **({"on_batch": kill_at(13)} if where == "within an epoch" else {"on_epoch": kill_at(3)}))
+    assert run(config) == undisturbed
+
+
+def test_a_run_that_ended_answers_at_once_until_its_state_is_discarded(run, quick, tmp_path):
+    steps = []
+    first = run(quick(epochs=2))
+    assert run(quick(epochs=2), on_batch=lambda *_: steps.append(1)) == first
+    assert not steps
+    discard_resume(tmp_path / "model.pt.resume")
+    discard_resume(tmp_path / "model.pt.resume")
+    assert run(quick(epochs=2), on_batch=lambda *_: steps.append(1)) == first
+    assert steps
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt.resume"]
+
+
+def test_a_run_that_patience_ended_is_not_prolonged_by_resuming(run, quick):
+    config = quick(epochs=40, patience=2)
+    assert run(config) == run(config)
+
+
+def test_a_run_killed_before_its_first_epoch_leaves_no_file(run, quick, tmp_path):
+    with pytest.raises(Killed):
+        run(quick(), on_batch=kill_at(2))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 6}, {"augmentation": None}])
+def test_the_state_of_a_run_with_other_options_is_refused(run, quick, change):
+    with pytest.raises(Killed):
+        run(quick(), on_epoch=kill_at(1))
+    if "augmentation" in change:
+        change = {"augmentation": quick(batch_size=16).augmentation.__class__(rotation=6)}
+    with pytest.raises(FertoolError, match=r"model.pt.resume: .* other options, data or weights") as error:
+        run(quick(**change))
+    assert "--no-resume" in error.value.hint
+
+
+def test_the_state_of_a_run_from_other_weights_data_or_objective_is_refused(
+    run, quick, faces, network, shape, tmp_path
+):
+    resume = tmp_path / "model.pt.resume"
+    with pytest.raises(Killed):
+        run(quick(), on_epoch=kill_at(1))
+
+    class Other:
+        fingerprint = "another loss"
+
+        def __call__(self, module, inputs, targets):
+            return module(inputs).square().mean()
+
+    val = faces(30, "val", 1)
+    for module, train, objective in (
+        (network(seed=1), faces(70), None),
+        (network(), faces(71), None),
+        (network(), faces(70), Other()),
+    ):
+        with pytest.raises(FertoolError, match="other options, data or weights"):
+            fit(module, train, val, shape, quick(), resume=resume, objective=objective)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "bit", "another kind"])
+def test_a_file_that_is_not_the_state_of_a_run_is_refused(run, quick, tmp_path, damage):
+    path = tmp_path / "model.pt.resume"
+    with pytest.raises(Killed):
+        run(quick(), on_epoch=kill_at(1))
+    weight = torch.load(path, weights_only=True)["state_dict"]["module/0.weight"]
+    content = bytearray(path.read_bytes())
+    content[content.index(weight.numpy().tobytes())] ^= 1
+    path.write_bytes(
+        {
+            "truncated": bytes(content[: len(content) // 2]),
+            "text": b"hello",
+            "bit": bytes(content),
+            "another kind": pack({}, {"weight": torch.zeros(1)})[1],
+        }[damage]
+    )
+    with pytest.raises(FertoolError, match="the state of a killed run, but") as error:
+        run(quick())
+    assert "delete it" in error.value.hint
+
+
+def test_the_state_lies_beside_the_output(tmp_path):
+    assert resume_path(tmp_path / "student.pt") == tmp_path / "student.pt.resume"
