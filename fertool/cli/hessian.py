@@ -16,7 +16,7 @@ def hessian_sensitivity(
     model: ModelFile,
     data: DataOption,
     output: Output = None,
-    samples: Annotated[int, typer.Option(help="Training images, balanced over the classes.", min=1)] = 64,
+    samples: Annotated[int, typer.Option(help="Training images, balanced over the classes.", min=2)] = 64,
     method: Annotated[
         Literal["exact", "probe"],
         typer.Option(help="exact: one backward pass per class; probe: one per random combination."),
@@ -37,6 +37,7 @@ def hessian_sensitivity(
     from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.cli.output import default_output
+    from fertool.data.pixels import to_input
     from fertool.hessian import Sensitivity, estimate
     from fertool.report import tables
     from fertool.report.console import progress, result
@@ -50,8 +51,7 @@ def hessian_sensitivity(
     with progress("traces") as on_progress:
         layers = estimate(
             module.to(resolve_device(device)),
-            images,
-            spec.input,
+            to_input(images, spec.input),
             method=method,
             probes=probes,
             seed=seed,
