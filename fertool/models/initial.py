@@ -1,0 +1,133 @@
+"""Start from weights trained elsewhere: plain state dicts with the reference implementation's names."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fertool.artifact import store
+from fertool.artifact.header import MEMBER, require_file
+from fertool.errors import FertoolError
+
+_WRAPPERS = ("state_dict", "model")
+_PARALLEL_PREFIX = "module."
+_LISTED = 20
+_HINT = "weights must be of the same architecture with the same widths; check --arch and --arch-arg"
+
+
+def load_initial(module: nn.Module, path: Path) -> list[str]:
+    """Copy the weights of a state dict or of a fertool `.pt` file into `module`; returns what was not taken as it is.
+
+    Layers of the classifier that do not fit (1000 classes in place of 7) keep their fresh weights, and so do parts of
+    the network of which the file has nothing. An RGB stem becomes a grayscale one by the sum over its input channels:
+    the same result as on a grey RGB image. Raises FertoolError for a file that is damaged, quantised or would run
+    code, and otherwise listing every tensor that is missing, unknown or of another shape; `module` is then unchanged.
+    """
+    given = _read(path)
+    wanted = module.state_dict()
+    given, folded = _fold_stem(module, given)
+    fresh = _fresh_layers(module, given, wanted)
+    taken = {name: tensor for name, tensor in given.items() if not _inside(name, fresh)}
+    problems = [f"{name} is unknown" for name in taken if name not in wanted]
+    problems += [
+        f"{name} is {list(tensor.shape)}, the network has {list(wanted[name].shape)}"
+        for name, tensor in taken.items()
+        if name in wanted and tensor.shape != wanted[name].shape
+    ]
+    # Files older than this counter lack it; it matters only to batch norms without a momentum.
+    needed = [name for name in wanted if not _inside(name, fresh) and not name.endswith("num_batches_tracked")]
+    problems += [f"{name} is missing" for name in needed if name not in taken]
+    if problems or not taken:
+        raise FertoolError(f"{path}: the weights do not fit: {_list(problems) or 'none of them has a place'}", _HINT)
+    module.load_state_dict(taken, strict=False)
+    return [*folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    require_file(path)
+    if _is_artifact(path):
+        artifact = store.load(path)
+        if artifact.spec.quant is not None:
+            raise FertoolError(f"{path}: a quantised model has no float weights", "give the model it was made from")
+        return artifact.state_dict
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise FertoolError(
+            f"{path}: not a plain state dict: it would have to run code, or it is damaged; nothing was run",
+            "save it again with torch.save(model.state_dict(), path)",
+        ) from None
+    except (RuntimeError, ValueError, KeyError, AttributeError, IndexError, TypeError, EOFError, OSError):
+        raise FertoolError(f"{path}: not a state dict, or a truncated one", "copy the file again") from None
+    return _plain(content, path)
+
+
+def _is_artifact(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return MEMBER in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _plain(content: Any, path: Path) -> dict[str, Tensor]:
+    """Return the tensors by name, out of the usual wrappers of checkpoints and of parallel training."""
+    for key in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise FertoolError(
+            f"{path}: not a state dict: it holds other things than named tensors",
+            f"a state dict, also under the key {' or '.join(_WRAPPERS)}",
+        )
+    names = [str(name) for name in content]
+    if all(name.startswith(_PARALLEL_PREFIX) for name in names):
+        names = [name.removeprefix(_PARALLEL_PREFIX) for name in names]
+    return dict(zip(names, content.values(), strict=True))
+
+
+def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    name, stem = next((f"{n}.weight", m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
+    weight = given.get(name)
+    if weight is None or weight.dim() != 4 or stem.in_channels != 1 or weight.shape[1] != 3:
+        return given, []
+    return {**given, name: weight.sum(1, keepdim=True)}, [f"{name}: RGB summed to grayscale"]
+
+
+def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the layers that keep their fresh weights, with the reason."""
+    head = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)][-1].split(".")[0]
+    fresh = {}
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, [head])):
+        there, here = _shapes(given, layer), _shapes(wanted, layer)
+        if there and here and there != here:
+            fresh[layer] = f"{there['weight'][0]} outputs in the file, {here['weight'][0]} here: starts afresh"
+        elif there and not here:
+            fresh[layer] = "not in this network: dropped"
+    for name, child in module.named_children():
+        if child.state_dict() and not any(_inside(key, [name]) for key in given):
+            fresh[name] = "not in the file: starts afresh"
+    return fresh
+
+
+def _shapes(tensors: Mapping[str, Tensor], layer: str) -> dict[str, list[int]]:
+    return {
+        name.rpartition(".")[2]: list(tensor.shape)
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[0] == layer
+    }
+
+
+def _inside(name: str, layers: Iterable[str]) -> bool:
+    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+
+
+def _list(problems: list[str]) -> str:
+    more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    return "; ".join(problems[:_LISTED]) + more
