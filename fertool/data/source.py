@@ -19,7 +19,7 @@ from fertool.data.images import SUFFIXES, ImageTree
 from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, in_canonical_order
 from fertool.errors import FertoolError, UsageError, unknown_name
 
-FORMATS = ("fer2013", "folder", "rafdb", "affectnet", "synth")
+FORMATS = ("fer2013", "folders", "raf-db", "affectnet", "synth")
 
 VALIDATION_SHARE = 0.1
 """What is held out of the training images of a source that comes without a validation split."""
@@ -188,7 +188,7 @@ def _reader(source: str, options: DataOptions, on_note: Note) -> Reader:
         return fer2013.open_fer2013(_csv_of(path), options.ferplus, on_note)
     if not path.is_dir():
         raise FertoolError(f"{path}: is a file, but the format {kind} is a folder", "give the folder as --data")
-    if kind == "rafdb":
+    if kind == "raf-db":
         classes, listing = in_canonical_order(frozenset(RAFDB_ORDER)), rafdb.list_rafdb(path)
     elif kind == "affectnet":
         classes, listing = affectnet.list_affectnet(path)
@@ -205,11 +205,11 @@ def _detect(path: Path) -> str:
         return "fer2013"
     if path.is_dir():
         if rafdb.find_label_list(path):
-            return "rafdb"
+            return "raf-db"
         if affectnet.find_lists(path) or affectnet.has_annotations(path):
             return "affectnet"
         if folders.is_class_tree(path):
-            return "folder"
+            return "folders"
         if _csv_of(path).is_file():
             return "fer2013"
     raise FertoolError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from fertool.data.cache import Arrays, cached
 from fertool.data.drawing import Params, draw
 from fertool.data.faces import SPLITS, Faces, Indices, Pixels
+from fertool.data.fer2013 import write_csv
 from fertool.data.labels import BASIC
 from fertool.errors import UsageError
 
@@ -144,6 +146,12 @@ def draw_faces(count: int, seed: int, size: int = 48) -> tuple[Pixels, Indices]:
         part = {name: value[start : start + _CHUNK] for name, value in params.items()}
         images[start : start + _CHUNK, 0] = _photograph(draw(part, size), generator)
     return images.numpy(), labels.numpy()
+
+
+def write_faces(path: Path, count: int, seed: int) -> None:
+    """Draw faces and write them in the form of fer2013.csv, atomically."""
+    images, labels = draw_faces(count, seed)
+    write_csv(path, images, labels, split_names(count))
 
 
 def _sample(labels: Tensor, generator: torch.Generator) -> Params:
