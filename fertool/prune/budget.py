@@ -1,0 +1,134 @@
+"""New widths under a budget of multiply-accumulates or parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fertool.errors import FertoolError
+from fertool.prune.graph import ChannelGraph
+from fertool.prune.keys import WidthKeys
+from fertool.prune.ladders import Ladder
+
+SLACK = 0.9
+"""A step that would land below this part of the target waits as long as a smaller one exists."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What may remain, as parts of the given network's cost: of its MACs, of its parameters, or both."""
+
+    macs: float | None = None
+    params: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CostModel:
+    """MACs and parameters as a function of the widths [keys] alone.
+
+    Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
+    the constants.
+    """
+
+    inputs: Tensor
+    outputs: Tensor
+    dense: Tensor
+    taps: Tensor
+    per_output: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int]) -> CostModel:
+        """Read the factors off the graph of a network with these widths."""
+        size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
+
+        def factors(classes: Tensor) -> Tensor:
+            return torch.bincount(keys.of_class[classes] % len(size), minlength=len(size)) / size
+
+        def column(values: list[int]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64)[:, None]
+
+        layers = graph.layers
+        return cls(
+            torch.stack([factors(layer.inputs) for layer in layers]),
+            torch.stack([factors(layer.outputs) for layer in layers]),
+            torch.tensor([layer.kind == "dense" for layer in layers])[:, None],
+            column([layer.taps for layer in layers]),
+            column([layer.per_output for layer in layers]),
+            column([layer.positions for layer in layers]),
+        )
+
+    def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
+        """Return [2, keys]: MACs and parameters if only the k-th width changes, by `changes[k]`."""
+        inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
+        outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
+        weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
+        return torch.stack([(weights * self.positions).sum(0), (weights + self.per_output * outputs).sum(0)])
+
+
+def choose_widths(
+    graph: ChannelGraph,
+    keys: WidthKeys,
+    ladders: list[Ladder],
+    widths: Mapping[str, int],
+    targets: Targets,
+    round_to: int,
+) -> dict[str, int]:
+    """Return the widths that meet the targets at the least loss of score.
+
+    The cheapest step down a ladder anywhere in the network is taken, again and again. A step costs the logarithm of
+    the part of its key's score that it leaves, per saved MAC or parameter, so that a thinned layer gets ever dearer.
+    Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
+    """
+    model = CostModel.of(graph, keys, widths)
+    losses = [-torch.log1p(-ladder.lost / max(ladder.total, 1e-300)) for ladder in ladders]
+    last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
+    steps = torch.zeros_like(last)
+    current = _widths_at(ladders, steps)
+    start = cost = model.costs(current, torch.zeros_like(current))[:, 0]
+    limit = start * torch.tensor([math.inf if t is None else t for t in (targets.macs, targets.params)])
+    while bool((cost > limit).any()):
+        if not bool((steps < last).any()):
+            raise _unreachable(graph, cost / start, targets, round_to)
+        lower = torch.minimum(steps + 1, last)
+        after = model.costs(current, _widths_at(ladders, lower) - current)
+        lost = torch.stack([loss[b] - loss[a] for loss, a, b in zip(losses, steps, lower, strict=True)])
+        chosen = _cheapest(cost, after, limit, lost, steps < last)
+        steps[chosen] += 1
+        current, cost = _widths_at(ladders, steps), after[:, chosen]
+    return {**widths, **{name: int(width) for name, width in zip(keys.names, current.tolist(), strict=True)}}
+
+
+def _widths_at(ladders: list[Ladder], steps: Tensor) -> Tensor:
+    rungs = zip(ladders, steps.tolist(), strict=True)
+    return torch.tensor([ladder.widths[step] for ladder, step in rungs], dtype=torch.float64)
+
+
+def _cheapest(cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor) -> int:
+    """Return the key whose step loses least per saved cost among those that do not fall far below the target."""
+    open_budgets = cost > limit
+    gentle = able & ((after >= SLACK * limit[:, None]) | ~open_budgets[:, None]).all(0)
+    saved = ((cost[:, None] - after) / limit[:, None])[open_budgets].sum(0)
+    if not gentle.any():
+        return int(torch.where(able, saved, math.inf).argmin())
+    return int(torch.where(gentle, lost / saved.clamp(min=1e-300), math.inf).argmin())
+
+
+def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> FertoolError:
+    """Return the error for a budget below what the floors allow, with the layers that cost most there."""
+    wanted = {"MACs": targets.macs, "parameters": targets.params}
+    short = [
+        f"{what} at {float(ratio):.3f} of the original where {target:g} was asked"
+        for (what, target), ratio in zip(wanted.items(), ratios, strict=True)
+        if target is not None and ratio > target
+    ]
+    heavy = sorted((layer for layer in graph.layers if layer.kind == "dense"), key=lambda la: -la.positions * la.pairs)
+    return FertoolError(
+        f"the smallest reachable network has {' and '.join(short)}; "
+        f"most of it lies in {', '.join(layer.name for layer in heavy[:3])}",
+        f"ask for more, or lower --round-to (now {round_to})",
+    )

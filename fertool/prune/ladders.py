@@ -1,0 +1,95 @@
+"""The widths that each key may take, and what going down to them loses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fertool.prune.graph import ChannelGraph, Segments, Touching
+from fertool.prune.keys import WidthKeys
+
+FLOOR = 0.1
+"""No width goes below this part of what it was."""
+MAX_TRACES = 24
+"""Where every rung costs a trace, this many at most."""
+
+Retrace = Callable[[Mapping[str, int]], ChannelGraph]
+"""The channel graph of the same architecture at other widths."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ladder:
+    """Widths of one key downwards from its present one, and the score of all that is removed at each, float64."""
+
+    widths: tuple[int, ...]
+    lost: Tensor
+    total: float
+
+
+def make_ladders(
+    graph: ChannelGraph,
+    keys: WidthKeys,
+    scores: Tensor,
+    widths: Mapping[str, int],
+    round_to: int,
+    retrace: Retrace,
+) -> list[Ladder]:
+    """Return one ladder per key: multiples of `round_to` down to the floor, each losing its least important channels.
+
+    Where positions decide who reads a channel (several segments), a width may need more channels in some segment than
+    there are; such widths are left out.
+    """
+    present = _segments(graph, keys, graph)
+    split = [k for k, segments in enumerate(present) if len(segments) > 1]
+    levels = [_levels(widths[name], round_to, MAX_TRACES if k in split else None) for k, name in enumerate(keys.names)]
+    traced = []
+    for step in range(max((len(levels[k]) for k in split), default=0)):
+        lower = {keys.names[k]: levels[k][min(step, len(levels[k]) - 1)] for k in split}
+        traced.append(_segments(graph, keys, retrace({**widths, **lower})))
+    ladders = []
+    for k, (name, segments) in enumerate(zip(keys.names, present, strict=True)):
+        if k in split:
+            counts = [_counts(found[k]) for found in traced[: len(levels[k])]]
+        else:
+            counts = [{part: n * width // widths[name] for part, n in _counts(segments).items()} for width in levels[k]]
+        ladders.append(_ladder(levels[k], counts, segments, scores))
+    return ladders
+
+
+def _levels(width: int, round_to: int, most: int | None) -> list[int]:
+    floor = max(round_to, math.ceil(FLOOR * width))
+    lower = range((width - 1) // round_to * round_to, floor - 1, -round_to)
+    return [width, *(lower[:: math.ceil(len(lower) / most)] if most and lower else lower)]
+
+
+def _segments(graph: ChannelGraph, keys: WidthKeys, other: ChannelGraph) -> list[Segments]:
+    """Sort the segments of `other` by the key that their producers have in `graph`."""
+    key_of_layer = {layer.name: int(keys.of_class[layer.outputs[0]]) for layer in graph.layers if layer.kind == "dense"}
+    found: list[Segments] = [{} for _ in keys.names]
+    for touching, members in other.segments().items():
+        key = next((key_of_layer[name] for name, makes in touching if makes and name in key_of_layer), -1)
+        if key >= 0:
+            found[key][touching] = members
+    return found
+
+
+def _counts(segments: Segments) -> dict[Touching, int]:
+    return {touching: len(members) for touching, members in segments.items()}
+
+
+def _ladder(levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Tensor) -> Ladder:
+    """Return the levels whose `counts` the segments can fill."""
+    ascending = {part: scores[members].to(torch.float64).sort().values for part, members in segments.items()}
+    widths, lost = [], []
+    for width, wanted in zip(levels, counts, strict=True):
+        if all(count <= len(segments.get(part, ())) for part, count in wanted.items()):
+            gone = (values[: len(values) - wanted.get(part, 0)] for part, values in ascending.items())
+            widths.append(width)
+            lost.append(sum(float(values.sum()) for values in gone))
+    return Ladder(
+        tuple(widths), torch.tensor(lost, dtype=torch.float64), sum(float(v.sum()) for v in ascending.values())
+    )

@@ -1,0 +1,101 @@
+"""Prune once: score, plan, remove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.models import build
+from fertool.prune.budget import Targets
+from fertool.prune.criteria import l1_scores, taylor_scores
+from fertool.prune.graph import ChannelGraph, trace_channels
+from fertool.prune.plan import PrunePlan, make_plan
+from fertool.prune.surgery import remove_channels
+from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+
+CRITERIA = ("l1", "taylor")
+DATA_FREE = "l1"
+ROUND_TO = 16
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How to prune: what may remain, by which criterion, in steps of how many channels."""
+
+    targets: Targets
+    criterion: str = DATA_FREE
+    round_to: int = ROUND_TO
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """The pruned network, its `widths` map, and the plan that was carried out."""
+
+    module: nn.Module
+    widths: Mapping[str, int]
+    plan: PrunePlan
+
+
+def plan(
+    spec: Spec,
+    module: nn.Module,
+    options: PruneOptions,
+    data: FaceDataset | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PrunePlan:
+    """Return what `prune` would do; the module is not changed.
+
+    Raises UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
+    """
+    graph, scores = _scored(spec, module, options, data, on_progress)
+    return make_plan(partial(build, spec), spec.widths, spec.input, graph, scores, options.targets, options.round_to)[0]
+
+
+def prune(
+    spec: Spec,
+    module: nn.Module,
+    options: PruneOptions,
+    data: FaceDataset | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> PruneResult:
+    """Remove the least important channels until the targets are met, in one step and without retraining.
+
+    `module` is the float network of `spec` and is not changed. `data`, for the criteria that need it, is what their
+    sums run over. Raises as `plan` does.
+    """
+    graph, scores = _scored(spec, module, options, data, on_progress)
+    made, skeleton, pruned = make_plan(
+        partial(build, spec), spec.widths, spec.input, graph, scores, options.targets, options.round_to
+    )
+    return PruneResult(remove_channels(module, graph, skeleton, pruned, made.kept), made.widths, made)
+
+
+def _scored(
+    spec: Spec,
+    module: nn.Module,
+    options: PruneOptions,
+    data: FaceDataset | None,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[ChannelGraph, Tensor]:
+    if options.criterion not in CRITERIA:
+        raise unknown_name("--criterion", options.criterion, CRITERIA)
+    if options.round_to < 1:
+        raise UsageError(f"--round-to {options.round_to}: not a number of channels", "1 leaves widths as they come")
+    if spec.quant is not None:
+        raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
+    graph = trace_channels(module, spec.input)
+    if options.criterion == "l1":
+        return graph, l1_scores(module, graph)
+    if data is None:
+        raise UsageError(f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1")
+    return graph, taylor_scores(module, graph, data, spec.input, on_progress=on_progress)
