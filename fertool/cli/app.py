@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -34,7 +34,8 @@ for _panel, _commands in _PANELS.items():
         app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
 app.add_typer(data.app, rich_help_panel="Measure and look")
 
-_CLICK_ERROR = typer.BadParameter.__mro__[2]  # ClickException, wherever this version of Typer keeps it
+# ClickException, wherever this version of Typer keeps it.
+_CLICK_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
 
 
 def _version(asked: bool) -> None:
@@ -67,7 +68,7 @@ def run(arguments: list[str]) -> int:
     except FertoolError as error:
         return _fail(error.message, error.hint, error.exit_code)
     except _CLICK_ERROR as error:
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = error.format_message()
         if not message:  # a group called without a subcommand has printed its help
             return 2
         context = getattr(error, "ctx", None)

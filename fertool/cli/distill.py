@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import (
     ArchOptions,
@@ -20,7 +21,8 @@ from fertool.cli.options import (
     Seed,
     TrainingOptions,
 )
-from fertool.cli.train import new_model, options_of, run_training
+from fertool.cli.provenance import make_step
+from fertool.cli.training import TrainingRun, new_model, options_of
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,15 @@ def distill(
     """
     from fertool import models
     from fertool.artifact.atomic import require_writable
-    from fertool.cli.data import open_source
-    from fertool.cli.provenance import make_step
+    from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
-    from fertool.train import resolve_device
 
     output = output or Path(f"{arch.arch}.pt")
-    require_writable(output, *teachers)
+    require_writable(output, *teachers, Path(data))
     loaded = [models.load_model(path) for path in teachers]
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
-    train, val = source.split("train"), source.split("val")
-    spec, module = new_model(arch, train, seed)
+    run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
+    spec, module = new_model(arch, run.train, seed)
     objective = KnowledgeDistillation(
         [Teacher(teacher.to(resolve_device(device)), its.input, its.classes) for its, teacher in loaded],
         input=spec.input,
@@ -92,7 +92,6 @@ def distill(
     )
     digests = {f"teacher.{i}": its.digest for i, (its, _) in enumerate(loaded)}
     options = options_of(arch, distillation, read, training)
-    step = make_step("distill", options, seed, data=train, init=arch.init, **digests)
-    run_training(
-        spec, module, step, train, val, training, output, seed=seed, device=device, json=json, objective=objective
-    )
+    step = make_step("distill", options, seed, data=run.train, init=arch.init, **digests)
+    spec, history = run.fit(spec, module, objective)
+    run.finish(spec, module, step, history, json)

@@ -34,7 +34,7 @@ def export(
     """
     from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.cli.output import announce, default_output
+    from fertool.cli.output import announce
     from fertool.export import ExportOptions, check_parity, export_onnx
     from fertool.report.console import note
 

@@ -16,7 +16,9 @@ from typing import Any, get_type_hints
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Return `function` with every dataclass parameter replaced by one keyword parameter per field."""
     hints = get_type_hints(function, include_extras=True)
-    groups = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    groups: dict[str, type[Any]] = {
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)
+    }
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(function).parameters.items():
         if name in groups:
@@ -33,7 +35,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    del flat.__wrapped__  # type: ignore[attr-defined]  # or inspect would look through to the grouped signature
+    del flat.__wrapped__  # or inspect would look through to the grouped signature
     return flat
 
 

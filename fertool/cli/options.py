@@ -103,9 +103,9 @@ class TrainingOptions:
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING)
     ] = 1e-4
-    schedule_lr: Annotated[
+    lr_schedule: Annotated[
         Literal["cosine", "onecycle", "constant"],
-        typer.Option("--lr-schedule", help="Course of the learning rate.", rich_help_panel=TRAINING),
+        typer.Option(help="Course of the learning rate.", rich_help_panel=TRAINING),
     ] = "cosine"
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)] = (
         1.0
@@ -131,15 +131,17 @@ class TrainingOptions:
     rotation: Annotated[float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)] = (
         15.0
     )
-    translation: Annotated[
+    translate: Annotated[
         float, typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION)
     ] = 0.0
-    zoom: Annotated[
+    scale: Annotated[
         float, typer.Option(help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION)
     ] = 0.0
-    jitter: Annotated[
-        float,
-        typer.Option(help="Largest change of brightness and of contrast.", min=0, rich_help_panel=AUGMENTATION),
+    brightness: Annotated[
+        float, typer.Option(help="Largest change of brightness.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.2
+    contrast: Annotated[
+        float, typer.Option(help="Largest change of contrast.", min=0, rich_help_panel=AUGMENTATION)
     ] = 0.2
     erasing: Annotated[
         float, typer.Option(help="Share of images with a part erased.", min=0, max=1, rich_help_panel=AUGMENTATION)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
 
 from fertool.cli.data import open_source
-from fertool.cli.evaluate import evaluate_file
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.provenance import make_step
-from fertool.errors import UsageError
 
 
 @command
@@ -19,7 +18,7 @@ def quantize(
     model: ModelFile,
     data: DataOption,
     output: Output = None,
-    bits: Annotated[int, typer.Option(help="Bits of every weight; activations have 8.", min=2, max=8)] = 8,
+    bits: Annotated[int, typer.Option(help="Bits of weights and activations.", min=8, max=8)] = 8,
     method: Annotated[Literal["ptq"], typer.Option(help="ptq: post-training, with calibration images.")] = "ptq",
     observer: Annotated[
         Literal["min-max", "percentile", "mse"], typer.Option(help="How activation ranges are chosen.")
@@ -44,4 +43,35 @@ def quantize(
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
-    raise UsageError("not wired")
+    from fertool import models
+    from fertool.artifact.atomic import require_writable
+    from fertool.cli.output import announce, default_output
+    from fertool.metrics import compare_paired, evaluate_logits, to_metrics
+    from fertool.predict import predict_logits
+    from fertool.quant import QuantizeConfig, quantize_model
+    from fertool.report.console import note, progress
+
+    output = output or default_output(model, "int8")
+    require_writable(output, model)
+    spec, module = models.load_model(model)
+    shape = spec.input
+    source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
+    calibration, val = source.split("train").balanced_subset(samples, seed), source.split("val")
+    config = QuantizeConfig(activations=observer, samples=samples, seed=seed, limit=127 if full_range else 64)
+    with progress("calibration") as on_progress:
+        quant, integer = quantize_model(spec, module, calibration, config, on_progress)
+    before, after = (predict_logits(each, val, shape) for each in (module, integer))
+    evaluation = evaluate_logits(after, val.labels, val.classes)
+    change = compare_paired(before.argmax(1) == val.labels, after.argmax(1) == val.labels)
+    options = {"bits": bits, "method": method, "observer": observer, "samples": samples, "full_range": full_range}
+    step = make_step("quantize", options, seed, model=spec.digest, data=calibration)
+    quantized = spec.with_step(step, quant=quant, metrics=to_metrics(evaluation, val.split))
+    low, high = change.difference_ci95
+    note(
+        f"{val.split} accuracy {evaluation.accuracy - change.difference:.3f} -> {evaluation.accuracy:.3f}, "
+        f"change {100 * change.difference:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+    )
+    if dry_run:
+        note("--dry-run: nothing written")
+        return
+    announce(models.save_model(output, quantized, integer), output, json, change=asdict(change))

@@ -12,7 +12,9 @@ from fertool.cli.groups import command
 
 @command
 def report(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON of eval, bench.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON of eval, bench.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a page with the card of every model, their figures and plots; one HTML file, nothing to fetch.

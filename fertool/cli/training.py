@@ -1,0 +1,150 @@
+"""What every command that trains does around the one loop: options in, progress, metrics and history out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.cli.options import ArchOptions, TrainingOptions
+from fertool.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.data.dataset import FaceDataset
+    from fertool.spec import Spec, Step
+    from fertool.train import Objective, TrainConfig
+
+History = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """One training of one command: on what, how, and for which output file."""
+
+    train: FaceDataset
+    val: FaceDataset
+    options: TrainingOptions
+    output: Path
+    seed: int
+    device: str
+
+    def fit(self, spec: Spec, module: nn.Module, objective: Objective | None = None) -> tuple[Spec, History]:
+        """Train `module` to its best epoch; returns the spec with its validation metrics, and the history."""
+        from fertool.metrics import to_metrics
+        from fertool.report.console import TrainingProgress
+        from fertool.train import discard_resume, fit, resume_path
+
+        state = resume_path(self.output)
+        if not self.options.resume:
+            discard_resume(state)
+        with TrainingProgress(self.options.epochs) as progress:
+            result = fit(
+                module,
+                self.train,
+                self.val,
+                spec.input,
+                train_config(self.options, self.seed),
+                objective=objective,
+                device=self.device,
+                resume=state,
+                on_batch=progress.batch,
+                on_epoch=progress.epoch,
+            )
+        metrics = to_metrics(result.evaluation, self.val.split)
+        return replace(spec, metrics=metrics), [asdict(record) for record in result.history]
+
+    def finish(self, spec: Spec, module: nn.Module, step: Step, history: History, json: bool, **extra: Any) -> Spec:
+        """Write the model, then remove the state that a killed run would continue from, and say what came out."""
+        from fertool import models
+        from fertool.cli.output import announce
+        from fertool.train import discard_resume, resume_path
+
+        spec = models.save_model(self.output, spec.with_step(step), module)
+        discard_resume(resume_path(self.output))
+        if self.options.plot:
+            write_curves(self.options.plot, {self.output.stem: history})
+        announce(spec, self.output, json, history=history, **extra)
+        return spec
+
+
+def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, nn.Module]:
+    """Return the network that the options name, for the classes of `train`, seeded, with `--init` applied."""
+    import torch
+
+    from fertool import models
+    from fertool.models.initial import load_initial
+    from fertool.report.console import note
+    from fertool.spec import InputSpec
+
+    gray, channels = InputSpec(), arch.input_channels
+    if channels == 2:
+        raise UsageError("--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)")
+    shape = InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        spec, module = models.create(arch.arch, parse_arch_args(arch.arch_arg), shape, train.classes)
+    if arch.init:
+        for line in load_initial(module, arch.init):
+            note(line)
+    return spec, module
+
+
+def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
+    """Return the engine's configuration for the command-line options."""
+    from fertool.data.augment import AugmentConfig
+    from fertool.train import TrainConfig
+
+    return TrainConfig(
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        optimizer=options.optimizer,
+        weight_decay=options.weight_decay,
+        schedule=options.lr_schedule,
+        warmup_epochs=options.warmup_epochs,
+        label_smoothing=options.label_smoothing,
+        ema=options.ema,
+        clip_norm=options.clip_norm,
+        patience=options.patience,
+        seed=seed,
+        augmentation=AugmentConfig(
+            flip=0.5 if options.flip else 0.0,
+            rotation=options.rotation,
+            translate=options.translate,
+            scale=options.scale,
+            brightness=options.brightness,
+            contrast=options.contrast,
+            erasing=options.erasing,
+            mixup=options.mixup,
+        ),
+    )
+
+
+def write_curves(path: Path, histories: Mapping[str, History]) -> None:
+    """Write training curves as a PNG."""
+    from fertool.artifact.atomic import write_atomic
+    from fertool.report.figures import training_curves
+
+    write_atomic(path, training_curves(histories))
+
+
+def parse_arch_args(pairs: list[str] | None) -> dict[str, str]:
+    """Return `KEY=VALUE` pairs as a dict; raises UsageError for anything else."""
+    parsed = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not (key and equals and value):
+            raise UsageError(f"--arch-arg {pair}: not KEY=VALUE", "for example --arch-arg width_mult=0.5")
+        parsed[key] = value
+    return parsed
+
+
+def options_of(*groups: Any) -> dict[str, Any]:
+    """Return the options for the provenance: without file names, which the digests of the inputs stand for."""
+    merged: dict[str, Any] = {}
+    for group in groups:
+        merged.update(group if isinstance(group, Mapping) else asdict(group))
+    return {key: value for key, value in merged.items() if not isinstance(value, Path) and key != "resume"}

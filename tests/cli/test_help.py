@@ -1,0 +1,61 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fertool.cli.app import app, run
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = [command.name for command in app.registered_commands] + ["data info", "data synth"]
+
+
+def click_command(name):
+    from typer.main import get_command
+
+    found = get_command(app)
+    for part in name.split():
+        found = found.commands[part]
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_has_help_and_the_page_an_example(name):
+    command = click_command(name)
+    assert [p.name for p in command.params if p.name != "help" and not p.help] == []
+    assert "Example: fertool " in command.help
+
+
+def test_same_option_same_meaning():
+    meanings = {}
+    for name in COMMANDS:
+        for parameter in click_command(name).params:
+            for flag in parameter.opts:
+                if flag in {"--data", "--seed", "--device", "--json", "--recipe", "--batch-size", "--ferplus"}:
+                    meanings.setdefault(flag, set()).add(str(parameter.type))
+    assert {flag: len(kinds) for flag, kinds in meanings.items() if len(kinds) > 1} == {}
+
+
+def test_the_seven_commands_of_the_contract_are_there(capsys):
+    assert run(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name in "train-teacher distill prune hessian-sensitivity quantize export bench eval show report data".split():
+        assert name in text
+
+
+def test_generated_page_is_current():
+    environment = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR"}}
+    made = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_cli.py"], capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    assert made == (ROOT / "docs" / "cli.md").read_text(), "run: make docs"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_names_real_commands_and_options(path):
+    from fertool.cli.recipe import option_names
+
+    for command, section in yaml.safe_load(path.read_text()).items():
+        assert set(section) <= set(option_names(click_command(command)))

@@ -1,0 +1,18 @@
+import pytest
+
+from fertool.cli.targets import parse_target
+from fertool.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "ratio"), [("0.5", 0.5), (".25", 0.25), ("10M", 0.5), ("5m", 0.25), ("1k", 5e-5), ("0.01G", 0.5)]
+)
+def test_ratios_and_absolute_values(text, ratio):
+    assert parse_target("--target-flops", text, 20e6) == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize("text", ["1.5", "0", "1", "abc", "-0.5", "30M", "", "nan", "inf", "0.5x"])
+def test_anything_else_names_the_flag_and_shows_what_to_write(text):
+    with pytest.raises(UsageError, match="--target-flops") as caught:
+        parse_target("--target-flops", text, 20e6)
+    assert "--target-flops" in caught.value.hint
