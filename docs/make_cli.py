@@ -8,7 +8,7 @@ import os
 
 os.environ.update(TERMINAL_WIDTH="100", COLUMNS="100", NO_COLOR="1", TERM="dumb", _TYPER_FORCE_DISABLE_TERMINAL="1")
 
-from fertool.cli.app import app, run  # noqa: E402  (Typer reads the environment when it is imported)
+from fertool.cli.app import app, run
 
 
 def main() -> None:

@@ -160,7 +160,7 @@ def _teacher(spec: Spec, module: nn.Module, device: str) -> Objective:
 
 def _measure(spec: Spec, module: nn.Module, val: FaceDataset) -> Metrics:
     from fertool.metrics import evaluate_logits, to_metrics
-    from fertool.predict import predict_logits
+    from fertool.train import predict_logits
 
     logits = predict_logits(module, val, spec.input)
     return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)

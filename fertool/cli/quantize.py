@@ -47,7 +47,7 @@ def quantize(
     from fertool.artifact.atomic import require_writable
     from fertool.cli.output import announce, default_output
     from fertool.metrics import compare_paired, evaluate_logits, to_metrics
-    from fertool.predict import predict_logits
+    from fertool.train import predict_logits
     from fertool.quant import QuantizeConfig, quantize_model
     from fertool.report.console import note, progress
 

@@ -41,7 +41,19 @@ def test_same_option_same_meaning():
 def test_the_seven_commands_of_the_contract_are_there(capsys):
     assert run(["--help"]) == 0
     text = capsys.readouterr().out
-    for name in "train-teacher distill prune hessian-sensitivity quantize export bench eval show report data".split():
+    for name in [
+        "train-teacher",
+        "distill",
+        "prune",
+        "hessian-sensitivity",
+        "quantize",
+        "export",
+        "bench",
+        "eval",
+        "show",
+        "report",
+        "data",
+    ]:
         assert name in text
 
 
