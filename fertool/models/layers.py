@@ -195,16 +195,22 @@ def first_strided(strides: Iterable[int]) -> int:
 def initialise_(module: nn.Module, linear_: Callable[[nn.Linear], object] | None = None) -> None:
     """Draw the weights as the reference implementation does for mobile networks.
 
-    Convolutions: normal with fan-out scaling (He et al. 2015, arXiv 1502.01852); biases 0; linear weights by
-    `linear_`, else normal with deviation 0.01.
+    Convolutions as `initialise_convolutions_` has them; biases 0; linear weights by `linear_`, else normal with
+    deviation 0.01.
     """
+    initialise_convolutions_(module)
     for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        if isinstance(layer, nn.Linear) and linear_:
+            linear_(layer)
         elif isinstance(layer, nn.Linear):
-            if linear_:
-                linear_(layer)
-            else:
-                nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.normal_(layer.weight, 0, 0.01)
         if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
             nn.init.zeros_(layer.bias)
+
+
+def initialise_convolutions_(module: nn.Module) -> None:
+    """Draw convolution weights from a normal with fan-out scaling (He et al. 2015, arXiv 1502.01852, equation 14)."""
+    for layer in module.modules():
+        # Without storage there is nothing to draw, and the draw would be most of the time to open a file.
+        if isinstance(layer, nn.Conv2d) and not layer.weight.is_meta:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import UsageError
-from fertool.models.layers import check_args, check_widths, make_divisible
+from fertool.models.layers import check_args, check_widths, initialise_convolutions_, make_divisible
 from fertool.models.registry import register
 
 _PLANES = (64, 128, 256, 512)
@@ -103,9 +103,7 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.widths["layer4"], num_classes)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        initialise_convolutions_(self)
 
     def _stage(self, block: Block, stage: int, depth: int) -> nn.Sequential:
         source = self.widths[_stream(block, stage - 1)]
