@@ -63,7 +63,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path}: not a plain state dict: it would have to run code, or it is damaged; nothing was run",
             "save it again with torch.save(model.state_dict(), path)",
         ) from None
-    except (RuntimeError, ValueError, KeyError, AttributeError, IndexError, TypeError, EOFError, OSError):
+    except Exception:  # On damaged files torch's reader fails with whatever it stumbles over: struct.error, assertions.
         raise FertoolError(f"{path}: not a state dict, or a truncated one", "copy the file again") from None
     return _plain(content, path)
 
@@ -72,7 +72,7 @@ def _is_artifact(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return MEMBER in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return False
 
 
@@ -93,35 +93,35 @@ def _plain(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    name, stem = next((f"{n}.weight", m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d))
-    weight = given.get(name)
-    if weight is None or weight.dim() != 4 or stem.in_channels != 1 or weight.shape[1] != 3:
-        return given, []
-    return {**given, name: weight.sum(1, keepdim=True)}, [f"{name}: RGB summed to grayscale"]
+    for layer, stem in module.named_modules():
+        if isinstance(stem, nn.Conv2d):
+            name = f"{layer}.weight"
+            weight = given.get(name)
+            if weight is None or weight.dim() != 4 or stem.in_channels != 1 or weight.shape[1] != 3:
+                break
+            return {**given, name: weight.sum(1, keepdim=True)}, [f"{name}: RGB summed to grayscale"]
+    return given, []
 
 
 def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the layers that keep their fresh weights, with the reason."""
-    head = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)][-1].split(".")[0]
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    head = linear[-1].split(".")[:1] if linear else []
     fresh = {}
-    for layer in dict.fromkeys(name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, [head])):
-        there, here = _shapes(given, layer), _shapes(wanted, layer)
-        if there and here and there != here:
-            fresh[layer] = f"{there['weight'][0]} outputs in the file, {here['weight'][0]} here: starts afresh"
-        elif there and not here:
+    for layer in dict.fromkeys(name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, head)):
+        there, here = given.get(f"{layer}.weight"), wanted.get(f"{layer}.weight")
+        if here is None and layer not in head:
             fresh[layer] = "not in this network: dropped"
+        elif here is not None and there is not None and there.dim() == 2 and there.shape != here.shape:
+            fresh[layer] = f"{_form(there)} in the file, {_form(here)} here: starts afresh"
     for name, child in module.named_children():
         if child.state_dict() and not any(_inside(key, [name]) for key in given):
             fresh[name] = "not in the file: starts afresh"
     return fresh
 
 
-def _shapes(tensors: Mapping[str, Tensor], layer: str) -> dict[str, list[int]]:
-    return {
-        name.rpartition(".")[2]: list(tensor.shape)
-        for name, tensor in tensors.items()
-        if name.rpartition(".")[0] == layer
-    }
+def _form(weight: Tensor) -> str:
+    return f"{weight.shape[1]} inputs and {weight.shape[0]} outputs"
 
 
 def _inside(name: str, layers: Iterable[str]) -> bool:

@@ -1,4 +1,6 @@
+import contextlib
 import pickle
+import random
 
 import pytest
 import torch
@@ -34,7 +36,9 @@ def test_a_thousand_class_head_starts_afresh_and_the_rest_is_taken(tmp_path):
     source, module = small(num_classes=1000), small()
     fresh = module.classifier[3].weight.clone()
     notes = load_initial(module, saved(tmp_path, source.state_dict()))
-    assert notes == ["classifier.3: 1000 outputs in the file, 7 here: starts afresh"]
+    assert notes == [
+        "classifier.3: 256 inputs and 1000 outputs in the file, 256 inputs and 7 outputs here: starts afresh"
+    ]
     assert torch.equal(module.classifier[3].weight, fresh)
     assert torch.equal(module.classifier[0].weight, source.classifier[0].weight)
     assert torch.equal(module.features[5].block[1][0].weight, source.features[5].block[1][0].weight)
@@ -140,3 +144,19 @@ def test_files_that_hold_no_weights(tmp_path):
     for name in ("text.pth", "empty.pth", "cut.pth", "list.pth", "numbers.pth", "absent.pth"):
         with pytest.raises(FertoolError, match=name):
             load_initial(small(), tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_damaged_files_fail_with_a_message_and_nothing_else(tmp_path):
+    draw, module = random.Random(0), torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Linear(2, 2))
+    path = tmp_path / "weights.pth"
+    for zipped in (True, False):
+        torch.save(module.state_dict(), path, _use_new_zipfile_serialization=zipped)
+        whole = path.read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for _ in range(draw.choice((1, 3, 10))):
+                damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+            path.write_bytes(damaged)
+            with contextlib.suppress(FertoolError):
+                load_initial(module, path)
