@@ -60,7 +60,7 @@ def _from_list(root: Path, path: Path) -> Iterator[Entry]:
         for row in rows:
             try:
                 x, y, width, height, expression = (int(float(row[name])) for name in _COLUMNS[1:])
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise FertoolError(
                     f"{path}:{rows.line_num}: face box and expression must be numbers", "copy the list again"
                 ) from None
@@ -74,7 +74,7 @@ def _from_annotations(part: Path) -> Iterator[Entry]:
         path = part / "annotations" / f"{image.stem}_exp.npy"
         try:
             expression = int(np.load(path, allow_pickle=False).item())
-        except (OSError, ValueError, TypeError, EOFError):
+        except (OSError, ValueError, TypeError, EOFError, OverflowError):
             raise FertoolError(f"{path}: no readable expression for {image.name}", "copy the data set again") from None
         if 0 <= expression < len(AFFECTNET_ORDER):
             yield Entry(image, AFFECTNET_ORDER[expression])

@@ -88,7 +88,7 @@ class _Columns:
 
     def label(self, fields: list[bytes], line: int) -> int:
         text = fields[self.emotion]
-        if not text.isdigit() or int(text) >= len(FER2013_ORDER):
+        if not _is_number(text) or int(text) >= len(FER2013_ORDER):
             raise FertoolError(f"{self.path}:{line}: emotion {_quoted(text)} is not a number from 0 to 6", _HINT)
         return int(text)
 
@@ -134,7 +134,7 @@ def _parse_row(text: bytes, pixels: int, where: str) -> Pixels:
     """Parse one row number by number and say what is wrong with it; odd spacing and leading zeros are let through."""
     words = text.split()
     for position, word in enumerate(words, start=1):
-        if not word.isdigit() or int(word) > 255:
+        if not _is_number(word) or int(word) > 255:
             raise FertoolError(f"{where}: pixel {position} is {_quoted(word)}, not a number from 0 to 255", _HINT)
     if len(words) != pixels:
         raise FertoolError(f"{where}: {len(words)} pixels, expected {pixels}", _HINT)
@@ -148,6 +148,11 @@ def _pixel_count(text: bytes, where: str) -> int:
         nearest = round(math.sqrt(count)) or 48
         raise FertoolError(f"{where}: {count} pixels are not a square; {nearest}x{nearest} has {nearest**2}", _HINT)
     return count
+
+
+def _is_number(text: bytes) -> bool:
+    # Python refuses to convert thousands of digits.
+    return text.isdigit() and len(text) < 10
 
 
 def _quoted(text: bytes) -> str:

@@ -96,10 +96,12 @@ def read_votes(path: Path, split_index: Pixels, faces_path: Path) -> Pixels:
         )
     votes = np.empty((len(rows), 10), np.uint8)
     for i, row in enumerate(rows):
-        try:
-            votes[i] = [int(count) for count in row[2:]]
-        except (ValueError, OverflowError):
-            raise FertoolError(f"{path}:{i + 2}: ten counts of votes expected, found {','.join(row[2:])!r}") from None
+        counts = [text.strip() for text in row[2:]]
+        if len(counts) != 10 or not all(count.isdecimal() and len(count) <= 2 for count in counts):
+            raise FertoolError(
+                f"{path}:{i + 2}: '{','.join(counts)[:60]}' are not ten counts of votes", "copy the FER+ file again"
+            )
+        votes[i] = [int(count) for count in counts]
         if SPLIT_OF_USAGE.get(row[0].strip().lower()) != SPLITS[split_index[i]]:
             raise FertoolError(
                 f"{path}:{i + 2}: '{row[0]}', but the same row of {faces_path} is {USAGES[SPLITS[split_index[i]]]}",

@@ -151,7 +151,7 @@ def _scan(path: Path) -> _Scanned:
     try:
         content = path.read_bytes()
     except OSError:
-        raise FertoolError(f"{path}: no such image, or not readable", "copy the data set again") from None
+        raise _unreadable(path) from None
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             return _Scanned(hashlib.sha256(content).digest(), image.size)
@@ -160,6 +160,8 @@ def _scan(path: Path) -> _Scanned:
 
 
 def _unreadable(path: Path) -> FertoolError:
+    if not path.exists():
+        return FertoolError(f"{path}: no such image, but the data set lists it", "copy the data set again")
     return FertoolError(f"{path}: not a readable image", "remove the file or copy it again")
 
 

@@ -11,6 +11,7 @@ from fertool.errors import FertoolError
 
 # The release misspells "partition".
 _LISTS = ("list_patition_label.txt", "list_partition_label.txt")
+_LABELS = {str(number): expression for number, expression in enumerate(RAFDB_ORDER, start=1)}
 _HINT = "a line is: train_00001.jpg 5, with a label from 1 (surprise) to 7 (neutral)"
 
 
@@ -38,9 +39,9 @@ def list_rafdb(root: Path) -> Listing:
                 continue
             name, _, label = row.strip().rpartition(" ")
             split = name.split("_")[0]
-            if split not in listing or not label.isdecimal() or not 1 <= int(label) <= len(RAFDB_ORDER):
+            if split not in listing or label not in _LABELS:
                 raise FertoolError(f"{label_list}:{line}: '{row.strip()[:60]}' is not a name and a label", _HINT)
-            listing[split].append(Entry(_aligned(root, name.strip()), RAFDB_ORDER[int(label) - 1]))
+            listing[split].append(Entry(_aligned(root, name.strip()), _LABELS[label]))
     return listing
 
 

@@ -160,7 +160,7 @@ class DataSource:
         if missing := [c for c in absent if c in self._own_classes]:
             raise FertoolError(
                 f"{self.name}: no training images of {', '.join(missing)}",
-                "add some, or leave the class out with --classes",
+                "add some: a model cannot learn a class that it never sees",
             )
         if absent:
             self._on_note(f"{self.name}: has no class {', '.join(absent)}, which the model knows")
@@ -171,7 +171,12 @@ def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note:
 
     Raises FertoolError for a source that is missing, of no known layout, or damaged.
     """
-    reader = _reader(source, options, on_note)
+    try:
+        reader = _reader(source, options, on_note)
+    except OSError as error:
+        raise FertoolError(
+            f"{error.filename or source}: {error.strerror}", "check --data and its permissions"
+        ) from None
     if options.ferplus is not None and not isinstance(reader, fer2013.Fer2013):
         raise UsageError(f"--ferplus: its votes belong to fer2013.csv, not to {source}", "leave --ferplus out")
     return DataSource(reader, options, on_note)

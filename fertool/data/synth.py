@@ -19,6 +19,7 @@ from fertool.data.labels import BASIC
 from fertool.errors import UsageError
 
 DEFAULT_COUNT = 4000
+MAX_COUNT = 1_000_000
 MIN_COUNT = 10 * len(BASIC)
 """Fewer leave a class without an image in validation or test."""
 
@@ -194,6 +195,8 @@ def _photograph(drawn: Tensor, generator: torch.Generator) -> Tensor:
 
 def _count(source: str) -> int:
     text = source.partition(":")[2] or str(DEFAULT_COUNT)
-    if not text.isdecimal() or int(text) < MIN_COUNT:
-        raise UsageError(f"--data {source}: COUNT must be a number of at least {MIN_COUNT}", "for example synth:4000")
+    if not text.isdecimal() or len(text) > 9 or not MIN_COUNT <= int(text) <= MAX_COUNT:
+        raise UsageError(
+            f"--data {source[:40]}: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}", "for example synth:4000"
+        )
     return int(text)

@@ -1,0 +1,37 @@
+import numpy as np
+
+from fertool.data.copies import hold_out, image_ids, numbered
+from fertool.data.faces import Faces
+
+
+def random_faces(counts, seed=0):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.random.default_rng(seed).integers(0, 256, (len(labels), 1, 4, 4), dtype=np.uint8)
+    return Faces(images, labels, ("angry", "disgust", "fear")[: len(counts)])
+
+
+def test_copies_and_only_copies_share_a_number():
+    images = random_faces([5]).images
+    images[3] = images[1]
+    images[4] = images[1]
+    images[4, 0, 3, 3] ^= 1
+    assert numbered(image_ids(images)).tolist() == [0, 1, 2, 1, 3]
+
+
+def test_a_tenth_of_each_class_is_held_out_and_at_least_one():
+    faces = random_faces([200, 30, 2])
+    assert np.bincount(faces.labels[hold_out(faces, 0.1)]).tolist() == [20, 3, 1]
+
+
+def test_copies_stay_on_one_side():
+    faces = random_faces([300])
+    faces.images[150:] = faces.images[:150]
+    held_out = hold_out(faces, 0.1)
+    assert np.array_equal(held_out[:150], held_out[150:])
+    assert held_out.sum() == 30
+
+
+def test_the_choice_is_the_same_each_time_and_not_the_first_ones():
+    held_out = hold_out(random_faces([100]), 0.1)
+    assert np.array_equal(held_out, hold_out(random_faces([100], seed=1), 0.1))
+    assert not held_out[:10].all()

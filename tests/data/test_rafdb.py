@@ -1,0 +1,50 @@
+import pytest
+
+from fertool.data import DataOptions, open_data
+from fertool.errors import FertoolError
+
+ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
+
+
+@pytest.fixture
+def rafdb(tmp_path, write_image):
+    rows = [(f"{split}_{k:05}.jpg", k % 7 + 1) for split, count in (("train", 140), ("test", 7)) for k in range(count)]
+    for k, (name, _) in enumerate(rows):
+        write_image(tmp_path / "Image" / "aligned" / name.replace(".jpg", "_aligned.jpg"), level=k)
+    labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
+    labels.parent.mkdir()
+    labels.write_text("".join(f"{name} {label}\n" for name, label in rows))
+    return tmp_path
+
+
+def test_labels_count_from_one_in_the_order_of_rafdb(rafdb, notes):
+    source = open_data(str(rafdb), DataOptions(), on_note=notes.append)
+    test = source.split("test")
+    assert [test.classes[k] for k in test.labels] == list(ORDER)
+    assert test.images[:, 0, 4, 4].tolist() == list(range(140, 147))
+
+
+def test_validation_is_held_out_of_training(rafdb, notes):
+    source = open_data(str(rafdb), DataOptions(), on_note=notes.append)
+    assert (len(source.split("train")), len(source.split("val"))) == (126, 14)
+    assert source.split("val").class_counts().tolist() == [2] * 7
+    assert "14 of 140" in notes[0]
+
+
+@pytest.mark.parametrize("row", ["train_00001.jpg 8", "train_00001.jpg 0", "valid_1.jpg 3", "train_00001.jpg", "x"])
+def test_a_bad_line_is_named(rafdb, row):
+    labels = rafdb / "EmoLabel" / "list_patition_label.txt"
+    labels.write_text(f"train_00001.jpg 5\n{row}\n")
+    with pytest.raises(FertoolError, match=r"list_patition_label.txt:2: "):
+        open_data(str(rafdb), DataOptions())
+
+
+def test_numbered_folders_are_read_when_the_format_is_named(tmp_path, write_image):
+    for k in range(7):
+        write_image(tmp_path / "train" / str(k + 1) / "a.png", level=k)
+        write_image(tmp_path / "valid" / str(k + 1) / "a.png", level=k)
+    with pytest.raises(FertoolError, match="not a layout") as error:
+        open_data(str(tmp_path), DataOptions())
+    assert "--format" in error.value.hint
+    data = open_data(str(tmp_path), DataOptions(format="raf-db")).split("val")
+    assert [data.classes[k] for k in data.labels] == list(ORDER)
