@@ -126,7 +126,7 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
     ids = runner.new_ids(input.channels)
     runner.fixed += ids.tolist()
     with torch.no_grad():
-        runner.run(_spread(ids, (1, input.channels, input.size, input.size)))
+        runner.run(_spread(ids, (input.size, input.size)))
     return runner.channel_graph(ids)
 
 
@@ -228,19 +228,17 @@ class _Identities(fx.Interpreter):
         raise self._unknown(f"the layer '{target}' ({kind.__module__}.{kind.__name__})")
 
     def _conv(self, name: str, layer: nn.Conv2d, x: Tensor) -> Tensor:
-        weight = torch.empty_like(layer.weight, device="meta")
-        image = torch.empty(x.shape, device="meta", dtype=weight.dtype)
-        strides: Any = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        shape = F.conv2d(image, weight, None, *strides).shape
+        taps = layer.weight.shape[2] * layer.weight.shape[3]
+        window: Any = (layer.stride, layer.padding, layer.dilation)
+        places = F.conv2d(_one_map(x), torch.zeros(1, 1, *layer.kernel_size), None, *window).shape[2:]
         ids, per_output = self._channels(x), int(layer.bias is not None)
-        taps, positions = weight[0, 0].numel(), shape[2] * shape[3]
         if layer.groups == 1:
             outputs = self.new_ids(layer.out_channels)
-            self.layers[name] = Layer(name, "dense", ids, outputs, taps, per_output, positions)
-            return _spread(outputs, shape)
+            self.layers[name] = Layer(name, "dense", ids, outputs, taps, per_output, places.numel())
+            return _spread(outputs, places)
         if layer.groups == layer.in_channels == layer.out_channels:
-            self.layers[name] = Layer(name, "depthwise", ids, ids, taps, per_output, positions)
-            return _spread(ids, shape)
+            self.layers[name] = Layer(name, "depthwise", ids, ids, taps, per_output, places.numel())
+            return _spread(ids, places)
         raise FertoolError(
             f"cannot prune: convolution '{name}' has {layer.groups} groups for {layer.in_channels} inputs and "
             f"{layer.out_channels} outputs",
@@ -255,8 +253,7 @@ class _Identities(fx.Interpreter):
         return outputs[None]
 
     def _pool(self, x: Tensor, pool: Callable[[Tensor], Tensor]) -> Tensor:
-        shape = pool(torch.empty(x.shape, device="meta")).shape
-        return _spread(self._channels(x), shape)
+        return _spread(self._channels(x), pool(_one_map(x)).shape[2:])
 
     def _mean(self, args: Any, kwargs: Any) -> Tensor:
         kwargs = {key: value for key, value in kwargs.items() if key != "dtype"}
@@ -268,17 +265,16 @@ class _Identities(fx.Interpreter):
     def _merge(self, tensors: list[Tensor]) -> Tensor:
         if len(tensors) == 1:
             return tensors[0]
-        wide, narrow = sorted(tensors, key=lambda t: -t.shape[1]) if tensors[0].dim() > 1 else tensors
-        shape = (wide + narrow).shape
-        if wide.dim() != narrow.dim() or wide.shape[1] != shape[1]:
-            raise self._unknown("arithmetic on tensors of unlike ranks")
-        ids = self._channels(wide)
+        if {t.dim() for t in tensors} not in ({2}, {4}):
+            raise self._unknown(f"arithmetic on tensors of {' and '.join(str(t.dim()) for t in tensors)} axes")
+        wide, narrow = sorted(tensors, key=lambda t: -t.shape[1])
+        shape, ids = (wide + narrow).shape, self._channels(wide)
         if narrow.shape[1] < wide.shape[1]:
             self.fixed += torch.unique(narrow).tolist()
         else:
             for a, b in zip(ids.tolist(), self._channels(narrow).tolist(), strict=True):
                 self._union(a, b)
-        return _spread(ids, shape)
+        return _spread(ids, shape[2:])
 
     def _channels(self, x: Tensor) -> Tensor:
         """Return the one number of each channel, shape [C]; an error where channels were mixed within a map."""
@@ -314,10 +310,15 @@ _MERGING_FUNCTIONS = _functions(_MERGING)
 _MOVING_FUNCTIONS = _functions(_MOVING)
 
 
-def _spread(ids: Tensor, shape: Iterable[int]) -> Tensor:
-    """Return [1, C, ...] with the number of each channel at all its places, laid out as an activation would be."""
-    shape = tuple(shape)
-    return ids.reshape(1, -1, *[1] * (len(shape) - 2)).expand(shape).contiguous()
+def _spread(ids: Tensor, places: Iterable[int]) -> Tensor:
+    """Return [1, C, *places] with the number of each channel at all its places, laid out as an activation would be."""
+    places = tuple(places)
+    return ids.reshape(1, -1, *[1] * len(places)).expand(1, -1, *places).contiguous()
+
+
+def _one_map(x: Tensor) -> Tensor:
+    """Return a blank map as large as those of `x`, to see what size a layer makes of it."""
+    return torch.zeros(1, 1, *x.shape[2:])
 
 
 def _tensors(value: Any) -> list[Tensor]:
