@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors", "spec"},
-    {"artifact", "device", "losses", "metrics", "data"},
+    {"artifact"},
+    {"device", "losses", "metrics", "data"},
     {"models", "cost"},
     {"train", "distill", "prune", "hessian", "quant", "export", "runtime"},
     {"report"},
