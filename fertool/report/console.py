@@ -54,7 +54,7 @@ def result(content: RenderableType) -> None:
     console = Console(width=width, highlight=False, emoji=False, color_system=None)
     with console.capture() as capture:
         console.print(content)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+    sys.stdout.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
 
 
 @contextmanager

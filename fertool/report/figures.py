@@ -22,7 +22,7 @@ _Point = tuple[float, tuple[float, float, float]]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart with every common kind of colour blindness."""
-MARKERS = "osD^vPX"
+MARKERS = "osD^vP"
 DPI = 144
 _MOST_BARS = 60
 _LABEL_PLACES = (
@@ -152,7 +152,7 @@ def _tradeoff(
         axes.xaxis.set_major_formatter(_plain_number)
         axes.xaxis.set_minor_formatter(_sparse_minor(positions))
         axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks
-        figure.canvas.draw()
+        figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
         _place_labels(axes, points, [names[entry["file"]] for entry in results])
     return png.getvalue()
 

@@ -1,0 +1,105 @@
+"""Example results with the keys that the commands write."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fertool.runtime.benchmark import BenchResult, BenchWarning, FileResult, Latency, SpeedComparison
+from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
+
+CLASSES = ("angry", "happy", "neutral")
+
+
+def spec(**changes: Any) -> Spec:
+    values: dict[str, Any] = {
+        "arch": "toy",
+        "arch_args": {"dropout": 0.4},
+        "widths": {"conv": 16, "fc": 8},
+        "input": InputSpec(1, 8),
+        "classes": CLASSES,
+        "params": 1187495,
+        "macs": 10053824,
+        "metrics": Metrics("val", 3589, 0.6417, (0.6258, 0.6572), 0.6),
+        "provenance": (
+            Step("train-teacher", {"epochs": 2, "init": None}, {"data": "ab" * 32}, {"torch": "2.6"}, 0),
+            Step("prune", {"target_flops": 0.5}, {"model": "cd" * 32}),
+        ),
+        "digest": "ef" * 32,
+    }
+    return Spec(**{**values, **changes})
+
+
+QUANT = QuantSpec({"conv": WeightQuant((4, 8)), "fc": WeightQuant((8,))}, {"conv": 8}, "qat")
+
+
+def shown(file: str = "models/student.pt", **changes: Any) -> dict[str, Any]:
+    return {"file": file, "size_bytes": 4870000, **asdict(spec(**changes))}
+
+
+def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
+    results = tuple(
+        FileResult(
+            file=file,
+            runtime="onnxruntime" if file.endswith(".onnx") else "torch",
+            quantized="int8" in file,
+            digest="",
+            threads=1,
+            batch=1,
+            latency_s=Latency(0.002 / (k + 1), 0.002, 0.0021 / (k + 1), 0.003, 0.001),
+            throughput_per_s=500.0 * (k + 1),
+            peak_rss_bytes=61_000_000,
+            size_bytes=4_870_000 // (k + 1),
+            params=1_187_495,
+            macs=10_053_824,
+            samples_s=(0.0019 / (k + 1), 0.002 / (k + 1), 0.0021 / (k + 1)),
+            accuracy={"split": "val", "n": 3589, "accuracy": 0.64, "accuracy_ci95": [0.62, 0.66]} if accuracy else None,
+        )
+        for k, file in enumerate(files)
+    )
+    comparisons = tuple(
+        SpeedComparison(files[0], file, k + 2.0, (k + 1.9, k + 2.1)) for k, file in enumerate(files[1:])
+    )
+    warnings = (BenchWarning("noisy", files[0], 1.71),)
+    return BenchResult(results, comparisons, warnings, 100, 1000, {"processor": "Example CPU"}).as_dict()
+
+
+def evaluation(file: str = "models/student.pt") -> dict[str, Any]:
+    per_class = {name: {"precision": 0.5, "recall": 0.75, "f1": 0.6, "n": 4} for name in CLASSES}
+    return {
+        "file": file,
+        "split": "val",
+        "n": 12,
+        "accuracy": 0.75,
+        "accuracy_ci95": [0.47, 0.91],
+        "macro_f1": 0.6,
+        "balanced_accuracy": 0.75,
+        "ece": 0.1,
+        "per_class": per_class,
+        "confusion": [[3, 1, 0], [1, 3, 0], [0, 1, 3]],
+        "deduplicated": {"n": 10, "accuracy": 0.7, "accuracy_ci95": [0.4, 0.89]},
+    }
+
+
+def history(epochs: int = 3) -> list[dict[str, Any]]:
+    return [
+        {"epoch": k + 1, "lr": 0.1, "train_loss": 2.0 - k / 4, "val_loss": 2.1 - k / 5, "val_accuracy": 0.3 + k / 10}
+        for k in range(epochs)
+    ]
+
+
+def sensitivity() -> dict[str, Any]:
+    layers = [{"name": "conv", "weight_trace": [1.0, 2.0, 6.0], "weight_trace_sem": [0.1] * 3, "weight_params": 9}]
+    return {"model_digest": "ef" * 32, "samples": 32, "probes": 10, "layers": layers}
+
+
+COMPARISONS = [
+    {
+        "baseline": "models/student.pt",
+        "candidate": "models/int8.onnx",
+        "n": 3589,
+        "difference": -0.0042,
+        "difference_ci95": [-0.009, 0.001],
+        "mcnemar_p": 0.0001,
+    }
+]

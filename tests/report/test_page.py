@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, history, sensitivity, spec
+
+from fertool.errors import FertoolError
+from fertool.report.page import render_page
+from fertool.spec import Spec
+
+pytest.importorskip("matplotlib")
+
+
+class Page(HTMLParser):
+    """Text, pictures and the balance of the tags."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.sources: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def model_file(path: Path, header: Spec) -> Path:
+    model = helper.make_model(helper.make_graph([], "empty", [], []))
+    helper.set_model_props(model, {"fertool": header.to_json()})
+    onnx.save(model, str(path))
+    return path
+
+
+def json_file(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        model_file(tmp_path / "int8.onnx", spec(widths={"conv": 8, "fc": 8}, quant=QUANT)),
+        json_file(tmp_path / "bench.json", bench_report("student.onnx", "int8.onnx")),
+        json_file(tmp_path / "eval.json", {"results": [evaluation()], "comparisons": COMPARISONS}),
+        json_file(tmp_path / "one.json", evaluation("alone.pt")),
+        json_file(tmp_path / "train.json", {"file": "build/student.pt", "history": history()}),
+        json_file(tmp_path / "sens.json", sensitivity()),
+    ]
+    content = render_page(files)
+    page = Page(content)
+    assert page.open == []
+    # Size and latency against accuracy, two confusion matrices, curves, widths.
+    assert len(page.sources) == 6
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "script" not in page.tags
+    for expected in (
+        "Article 5(1)(f)",
+        "64.2 % [62.6 to 65.7], val, n = 3,589",
+        "integers, weights 4/8 bit",
+        "Model card: student.onnx",
+        "intended use",
+        "excluded uses",
+        "(pixel / 255 - mean) / std",
+        "epochs=2 seed=0; read data abababababab",
+        "2.00 x",
+        "without copies of training images",
+        "< 0.001",
+        "32 images, 10 probes",
+        "student.onnx (before) and int8.onnx (after)",
+    ):
+        assert expected in page.text
+    assert render_page(files) == content
+    assert str(tmp_path) not in content
+
+
+def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert('x')</script>&\"<img src=x onerror=y>"
+    header = spec(classes=(evil, "b", "c"), arch=evil, arch_args={evil: evil})
+    entry = evaluation(evil)
+    entry["per_class"] = {evil: next(iter(entry["per_class"].values()))}
+    entry["confusion"] = [[1]]
+    page = Page(render_page([model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)]))
+    assert "script" not in page.tags
+    assert not any(source == "x" for source in page.sources)
+    assert page.text.count(evil) >= 4
+    assert "m<b>.onnx" in page.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "f.json: not JSON"),
+        ("[1, 2]", "f.json: not a result of a fertool command"),
+        ('{"a": 1}', "f.json: not a result of a fertool command"),
+        ('{"results": [1]}', "f.json: not a result of a fertool command"),
+        ('{"confusion": []}', "f.json: keys are missing: accuracy, accuracy_ci95"),
+        ('{"results": [{"latency_s": {}}]}', "f.json: keys are missing: accuracy, batch"),
+        ('{"layers": [{"name": "a"}]}', "f.json: keys are missing: model_digest"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "f.json"
+    path.write_text(content)
+    with pytest.raises(FertoolError, match=message):
+        render_page([path])
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    for name in ("gone.pt", "gone.json"):
+        with pytest.raises(FertoolError, match="no such file"):
+            render_page([tmp_path / name])

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import pytest
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, sensitivity, shown
+from rich.console import Console, RenderableType
+
+from fertool.hessian import LayerSensitivity, Sensitivity
+from fertool.report import tables
+from fertool.spec import InputSpec
+
+
+def text(renderable: RenderableType, width: int = 80) -> str:
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(renderable)
+    return capture.get()
+
+
+def row(shown: str, start: str) -> list[str]:
+    line = next(line for line in shown.splitlines() if line.strip().startswith(start))
+    return line.split()
+
+
+def test_bench_says_everything_in_80_columns() -> None:
+    report = bench_report("build/micro/teacher.pt", "build/micro/student.onnx", "build/micro/int8.onnx")
+    out = text(tables.bench_table(report))
+    assert row(out, "student.onnx") == [
+        "student.onnx",
+        "2.44",
+        "MB",
+        "1.19",
+        "M",
+        "1.00",
+        "ms",
+        "1.00",
+        "k",
+        "64.0",
+        "%",
+        "2.00",
+        "x",
+    ]
+    assert row(out, "PyTorch") == ["PyTorch", "61.0", "MB", "10.1", "M", "2.10", "ms", "62.0-66.0", "baseline"]
+    assert "ONNX Runtime INT8" in " ".join(out.split())
+    assert "1.90-2.10" in out
+    assert "1 thread, batch 1, 1,000 runs" in out
+    assert "val, n = 3,589" in " ".join(out.split())
+    assert "…" not in out
+
+
+def test_bench_of_one_file_without_data() -> None:
+    out = text(tables.bench_table(bench_report("a.pt", accuracy=False)))
+    assert "accuracy" not in out
+    assert "speed-up" not in out
+
+
+def test_bench_of_a_file_against_itself() -> None:
+    out = text(tables.bench_table(bench_report("a.pt", "a.pt")))
+    assert out.count("baseline") == 1
+    assert "2.00 x" in out
+
+
+def test_bench_warnings_are_sentences_with_advice() -> None:
+    report = bench_report("x/a.pt", "x/b.onnx", "x/c.onnx")
+    report["warnings"] += [{"kind": "other-runtime", "file": f, "value": 2.0} for f in ("x/b.onnx", "x/c.onnx")]
+    assert tables.bench_warnings(report) == [
+        "a.pt: the 90th percentile is 1.7 times the median; close other programs and measure again",
+        "b.onnx, c.onnx: not the baseline's runtime, so that the speed-up is not the model's alone",
+    ]
+
+
+def test_eval_carries_split_n_interval_and_the_deduplicated_figure() -> None:
+    out = text(tables.eval_table(evaluation("models/[x].pt")))
+    assert "models/[x].pt" in out
+    assert "75.0 % [47.0 to 91.0], val, n = 12" in out
+    assert "70.0 % [40.0 to 89.0], val, n = 10" in out
+    assert row(out, "angry") == ["angry", "4", "50.0", "%", "75.0", "%", "0.600"]
+    assert "angry        75     25        0" in out
+
+
+def test_eval_of_many_classes_leaves_the_matrix_out() -> None:
+    entry = evaluation()
+    entry["per_class"] = {f"class{k}": {"precision": 0, "recall": 0, "f1": 0, "n": 1} for k in range(20)}
+    entry["confusion"] = [[0] * 20] * 20
+    assert "in percent of its images" not in text(tables.eval_table(entry))
+
+
+def test_comparison() -> None:
+    out = text(tables.comparison_table(COMPARISONS))
+    assert row(out, "int8.onnx") == ["int8.onnx", "-0.42", "-0.90", "to", "0.10", "<", "0.001", "3,589"]
+
+
+def test_show() -> None:
+    out = text(tables.show_table(shown(quant=QUANT, input=InputSpec(3, 48, (0.0, 0.2, 1.0), (1.0, 1.0, 1.0)))), 100)
+    for expected in (
+        "models/student.pt",
+        "toy (dropout=0.4)",
+        "48 x 48 RGB, (pixel / 255 - mean) / std with mean 0, 0.2, 1, std 1, 1, 1",
+        "angry, happy, neutral",
+        "integers, weights 4/8 bit, activations 8 bit (qat)",
+        "64.2 % [62.6 to 65.7], val, n = 3,589, macro F1 0.600",
+        "ef" * 32,
+        "epochs=2 seed=0; read data abababababab",
+        "target_flops=0.5; read model cdcdcdcdcdcd",
+    ):
+        assert expected in out
+    assert "init" not in out
+
+
+def test_show_of_a_new_model() -> None:
+    out = text(tables.show_table(shown(metrics=None, provenance=(), digest="")))
+    assert "not measured" in out
+    assert "float32" in out
+
+
+def test_plan_and_change() -> None:
+    out = text(tables.plan_table([("features.0", 16, 16), ("features.[1]", 88, 44)]))
+    assert row(out, "features.[1]") == ["features.[1]", "88", "44", "50", "%"]
+    before = {"size_bytes": 4e6, "params": 1000, "macs": 2e6, "accuracy": 0.64}
+    out = text(tables.change_table(before, {"size_bytes": 1e6, "macs": 1e6, "accuracy": 0.632}))
+    assert row(out, "size") == ["size", "4.00", "MB", "1.00", "MB", "0.250"]
+    assert row(out, "accuracy") == ["accuracy", "64.0", "%", "63.2", "%", "-0.8", "points"]
+    assert "params" not in out
+
+
+def test_sensitivity() -> None:
+    data = sensitivity()
+    layer = data["layers"][0]
+    traces = tuple(layer["weight_trace"])
+    measured = Sensitivity("ef", "probe", 32, 10, 0, (LayerSensitivity("conv", traces, (0.1,) * 3, 9),))
+    out = text(tables.sensitivity_table(measured))
+    assert row(out, "conv") == ["conv", "3", "27", "3", "1", "6"]
+    assert "32 images, 10 probes" in out
+
+
+@pytest.mark.parametrize("votes", [True, False])
+def test_data(votes: bool) -> None:
+    found = {
+        "source": "fer2013.csv",
+        "digest": "ab" * 32,
+        "classes": ("angry", "happy"),
+        "image_size": 48,
+        "channels": 1,
+        "counts": {"train": {"angry": 3995, "happy": 7215}, "val": {"angry": 467, "happy": 895}},
+        "images": 12572,
+        "distinct_images": 12000,
+        "copy_groups": 300,
+        "copies_across": {"val in train": 280},
+        "conflicting_groups": 47,
+        "constant_images": 12,
+        "not_faces": 160 if votes else None,
+        "ferplus_rule_counts": {"majority": {"train": 11000, "val": 1300}} if votes else None,
+    }
+    out = text(tables.data_table(found))
+    assert row(out, "angry") == ["angry", "3,995", "467", "4,462"]
+    assert row(out, "all ") == ["all", "11,210", "1,362", "12,572"]
+    assert "copies, val in train" in out
+    assert ("train 11,000, val 1,300" in out) == votes
