@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from fertool.artifact.header import ONNX_KEY
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
 from fertool.export.simplify import simplified
 from fertool.models.folding import folded, replace_layer
-from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear, Quantizer, dequantize, quantize
+from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear, dequantize, quantize
 from fertool.models.sites import exact_pixels
-from fertool.artifact.header import ONNX_KEY
 from fertool.spec import InputSpec, Spec
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
@@ -55,14 +54,18 @@ def export_model(
     operator that ONNX lacks.
     """
     options = options or ExportOptions()
-    network = _integer_network(module) if spec.quant is not None else folded(module)
+    network = folded(module) if spec.quant is None else _integer_network(module)
     model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
     if options.simplify:
         model = simplified(model, options.simplify_timeout_s, on_note)
     model = compacted(model)
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise FertoolError(f"the ONNX graph is not valid: {error}", "try another --opset, or --no-simplify") from None
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
 
 
 class _Dequantize(torch.autograd.Function):
@@ -94,8 +97,16 @@ class _QuantizeUint8(torch.autograd.Function):
         return g.op("QuantizeLinear", values, scale, zero_point)
 
 
+def _dequantized(integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = -1) -> Tensor:
+    values: Tensor = _Dequantize.apply(integers, scale, zero_point, axis)  # type: ignore[no-untyped-call]
+    return values
+
+
 class _FromPixels(nn.Module):
     """A network behind the normalisation of raw pixels."""
+
+    scale: Tensor
+    zero_point: Tensor
 
     def __init__(self, network: nn.Module, input: InputSpec) -> None:
         super().__init__()
@@ -107,22 +118,32 @@ class _FromPixels(nn.Module):
         self.register_buffer("zero_point", torch.tensor(input.zero_point[:count], dtype=torch.uint8).reshape(shape))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(_Dequantize.apply(images, self.scale, self.zero_point, self.axis))
+        logits: Tensor = self.network(_dequantized(images, self.scale, self.zero_point, self.axis))
+        return logits
 
 
 class _OnnxQuantizer(nn.Module):
+    scale: Tensor
+    zero_point: Tensor
+
     def __init__(self, source: Quantizer) -> None:
         super().__init__()
         self.register_buffer("scale", source.scale)
         self.register_buffer("zero_point", source.zero_point)
 
     def forward(self, values: Tensor) -> Tensor:
-        integers = _QuantizeUint8.apply(values, self.scale, self.zero_point)
-        return _Dequantize.apply(integers, self.scale, self.zero_point, -1)
+        integers = _QuantizeUint8.apply(values, self.scale, self.zero_point)  # type: ignore[no-untyped-call]
+        return _dequantized(integers, self.scale, self.zero_point)
 
 
 class _OnnxLayer(nn.Module):
     """An integer layer that computes with float operators on its dequantised integers."""
+
+    weight: Tensor
+    weight_scale: Tensor
+    zero_point: Tensor | None
+    bias: Tensor
+    bias_scale: Tensor
 
     def __init__(self, source: QuantConv2d | QuantLinear) -> None:
         super().__init__()
@@ -130,15 +151,20 @@ class _OnnxLayer(nn.Module):
         self.register_buffer("weight_scale", source.weight_scale)
         self.register_buffer("bias", source.bias)
         self.register_buffer("bias_scale", source.bias_scale())
+        zeros = torch.zeros(len(source.weight), dtype=torch.int8)
+        # ONNX Runtime makes a QGemm only of weights that name their zero points; a QLinearConv does without.
+        self.register_buffer("zero_point", zeros if isinstance(source, QuantLinear) else None)
         self.compute = source._conv_forward if isinstance(source, QuantConv2d) else nn.functional.linear
 
     def forward(self, values: Tensor) -> Tensor:
-        weight = _Dequantize.apply(self.weight, self.weight_scale, None, 0)
-        return self.compute(values, weight, _Dequantize.apply(self.bias, self.bias_scale, None, 0))
+        weight = _dequantized(self.weight, self.weight_scale, self.zero_point, axis=0)
+        return self.compute(values, weight, _dequantized(self.bias, self.bias_scale, axis=0))
 
 
 def _integer_network(module: nn.Module) -> nn.Module:
+    """Return a copy of a quantised network whose integers become constants of the ONNX graph."""
     network = copy.deepcopy(module)
+    assert isinstance(network, QuantizedNet)
     for name, layer in list(network.named_modules()):
         if isinstance(layer, Quantizer):
             replace_layer(network, name, _OnnxQuantizer(layer))
@@ -156,7 +182,7 @@ def _traced(network: nn.Module, input: InputSpec, opset: int) -> onnx.ModelProto
             torch.onnx.export(
                 network.cpu().eval(),
                 (images,),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # its annotation forgets the buffers that it takes
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
                 opset_version=opset,
@@ -166,5 +192,7 @@ def _traced(network: nn.Module, input: InputSpec, opset: int) -> onnx.ModelProto
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise FertoolError(f"the network cannot be written as ONNX opset {opset}: {reason}", "try another --opset") from None
+        raise FertoolError(
+            f"the network cannot be written as ONNX opset {opset}: {reason}", "try another --opset"
+        ) from None
     return onnx.load_from_string(buffer.getvalue())

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch.nn import functional as F  # noqa: N812
 from torch import Tensor, fx, nn
+from torch.nn import functional as F  # noqa: N812
 
 from fertool.errors import FertoolError
 
@@ -43,16 +43,17 @@ def folded(module: nn.Module) -> fx.GraphModule:
     return graph_module
 
 
-def fold_weights(weight: Tensor, bias: Tensor | None, norm: nn.Module) -> tuple[Tensor, Tensor]:
+def fold_weights(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Return weight [out, ...] and bias [out] of one layer that computes the layer and then the batch norm.
 
     With s = gamma / sqrt(variance + eps): weight' = s weight, bias' = s (bias - mean) + beta.
     """
-    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr, operator]
-    factor = torch.rsqrt(variance + norm.eps)  # type: ignore[operator]
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, factor = norm.running_mean.double(), torch.rsqrt(norm.running_var.double() + norm.eps)
     shift = torch.zeros_like(mean)
-    if norm.weight is not None:
-        factor, shift = factor * norm.weight.double(), norm.bias.double()  # type: ignore[operator, union-attr]
+    if norm.affine:
+        factor, shift = factor * norm.weight.double(), norm.bias.double()
     start = torch.zeros_like(mean) if bias is None else bias.double()
     new_weight = weight.double() * factor.reshape(-1, *[1] * (weight.dim() - 1))
     return new_weight.to(weight.dtype), (factor * (start - mean) + shift).to(weight.dtype)
@@ -101,9 +102,11 @@ def _fold_batch_norms(graph_module: fx.GraphModule) -> None:
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in list(graph.nodes):
         norm = called_module(node, graph_module)
-        source = node.args[0] if node.args else None
+        if not isinstance(norm, _BATCH_NORMS):
+            continue
+        source = node.all_input_nodes[0]
         layer = called_module(source, graph_module)
-        if not isinstance(norm, _BATCH_NORMS) or not isinstance(layer, nn.Conv2d | nn.Linear):
+        if not isinstance(layer, nn.Conv2d | nn.Linear):
             continue
         if norm.running_mean is None or len(source.users) > 1 or calls[source.target] > 1 or calls[node.target] > 1:
             continue

@@ -13,7 +13,7 @@ from fertool import cost
 from fertool.errors import FertoolError
 from fertool.models.folding import folded, replace_layer
 from fertool.models.sites import Sites, find_sites
-from fertool.spec import InputSpec, QuantSpec, Spec
+from fertool.spec import QuantSpec, Spec
 
 SITE_PREFIX = "activations"
 """Quantisers are submodules under this name, by the names of their sites."""
@@ -56,12 +56,14 @@ class Quantizer(nn.Module):
         return dequantize(integers, self.scale, self.zero_point)
 
 
-class _IntegerLayer(nn.Module):
+class IntegerLayer(nn.Module):
     """What the two integer layers share: int8 `weight` [out, ...] with `weight_scale` [out], int32 `bias` [out].
 
     The unit of the bias is `input_scale * weight_scale`, that of the sums which a runtime adds it to.
     """
 
+    weight: Tensor
+    bias: Tensor
     weight_scale: Tensor
     input_scale: Tensor
 
@@ -79,15 +81,14 @@ class _IntegerLayer(nn.Module):
 
     def float_weight(self) -> Tensor:
         """Return the weight as float32 [out, ...]."""
-        weight: Tensor = self.weight  # type: ignore[assignment]
-        return dequantize(weight, per_channel(self.weight_scale, weight))
+        return dequantize(self.weight, per_channel(self.weight_scale, self.weight))
 
     def float_bias(self) -> Tensor:
         """Return the bias as float32 [out]."""
-        return dequantize(self.bias, self.bias_scale())  # type: ignore[arg-type]
+        return dequantize(self.bias, self.bias_scale())
 
 
-class QuantConv2d(_IntegerLayer, nn.Conv2d):
+class QuantConv2d(IntegerLayer, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
     """A convolution with an integer weight and bias, of the shape of a given float layer."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
@@ -97,10 +98,11 @@ class QuantConv2d(_IntegerLayer, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of float32 [N, C, H, W] that lie on the input's grid."""
-        return self._conv_forward(input, self.float_weight(), self.float_bias())
+        output: Tensor = self._conv_forward(input, self.float_weight(), self.float_bias())
+        return output
 
 
-class QuantLinear(_IntegerLayer, nn.Linear):
+class QuantLinear(IntegerLayer, nn.Linear):  # type: ignore[misc]  # a bias there may be None
     """A linear layer with an integer weight and bias, of the shape of a given float layer."""
 
     def __init__(self, layer: nn.Linear) -> None:
@@ -118,7 +120,8 @@ class QuantizedNet(fx.GraphModule):
     float_params = 0
 
     def __deepcopy__(self, memo: Any) -> QuantizedNet:
-        copied: QuantizedNet = super().__deepcopy__(memo)
+        copied = super().__deepcopy__(memo)
+        assert isinstance(copied, QuantizedNet)
         copied.float_params = self.float_params
         return copied
 
@@ -144,9 +147,7 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
     return net.eval()
 
 
-def insert_at_sites(
-    graph_module: fx.GraphModule, sites: Sites, modules: Mapping[str, nn.Module]
-) -> fx.GraphModule:
+def insert_at_sites(graph_module: fx.GraphModule, sites: Sites, modules: Mapping[str, nn.Module]) -> fx.GraphModule:
     """Return a copy of a folded network in which the results at each named site pass through its module.
 
     A site with several nodes uses its one module for all of them.
@@ -159,10 +160,11 @@ def insert_at_sites(
         target = f"{SITE_PREFIX}.{site.name}"
         result.add_submodule(target, modules[site.name])
         for name in site.nodes:
-            node = nodes[name]
+            node, users = nodes[name], list(nodes[name].users)
             with result.graph.inserting_after(node):
                 rounded = result.graph.call_module(target, (node,))
-            node.replace_all_uses_with(rounded, lambda user, rounded=rounded: user is not rounded)  # type: ignore[misc]
+            for user in users:
+                user.replace_input_with(node, rounded)
     result.recompile()
     return result
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,7 @@ from fertool.models.quantized import (
     SITE_PREFIX,
     QuantConv2d,
     QuantizedNet,
+    Quantizer,
     QuantLinear,
     insert_at_sites,
     quantize,
@@ -76,7 +77,7 @@ def quantize_model(
 
     Weights: signed, one symmetric scale per output channel. Activations: unsigned, affine, per tensor. Biases: int32
     in units of exactly input scale x weight scale. `on_progress` counts batches of the two passes over the images.
-    Raises FertoolError without calibration images or for a network that is quantised already or has infinite activations.
+    Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
     """
     config = config or QuantizeConfig()
     if spec.quant is not None:
@@ -95,8 +96,9 @@ def quantize_model(
     net = quantized_module(module, replace(spec, quant=quant))
     for name, grid in grids.items():
         quantizer = net.get_submodule(f"{SITE_PREFIX}.{name}")
-        quantizer.scale.fill_(grid.scale)  # type: ignore[operator, union-attr]
-        quantizer.zero_point.fill_(grid.zero_point)  # type: ignore[operator, union-attr]
+        assert isinstance(quantizer, Quantizer)
+        quantizer.scale.fill_(grid.scale)
+        quantizer.zero_point.fill_(grid.zero_point)
     for name, source in sites.layer_inputs.items():
         input_scale = spec.input.scale[0] if source is None else grids[source].scale
         _fill_layer(net.get_submodule(name), layers[name], input_scale, quant.weights[name], config.weights)
@@ -114,7 +116,7 @@ class _Images:
 
     def run(self, network: nn.Module, pass_index: int) -> None:
         device = next(network.parameters()).device
-        batches = self.images.split(self.batch_size)
+        batches = torch.split(self.images, self.batch_size)
         with torch.inference_mode():
             for done, batch in enumerate(batches, start=1):
                 network(to_input(batch.to(device), self.input))
@@ -142,7 +144,7 @@ def _fill_layer(layer: nn.Module, source: nn.Module, input_scale: float, rule: W
     assert isinstance(layer, QuantConv2d | QuantLinear)
     assert isinstance(source, nn.Conv2d | nn.Linear)
     weight = source.weight.detach()
-    bias = torch.zeros(len(weight)) if source.bias is None else source.bias.detach()
+    bias = weight.new_zeros(len(weight)) if source.bias is None else source.bias.detach()
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
     # A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32 bits.
     least = bias.abs() / (input_scale * _LARGEST_BIAS)
@@ -152,4 +154,4 @@ def _fill_layer(layer: nn.Module, source: nn.Module, input_scale: float, rule: W
     layer.weight_scale.copy_(scale)
     layer.weight.copy_(integer_weight(weight, scale, limits))
     unit = layer.bias_scale().double()
-    layer.bias.copy_(quantize(bias.double(), unit, 0, -(2**31), 2**31 - 1))  # type: ignore[union-attr]
+    layer.bias.copy_(quantize(bias.double(), unit, 0, -(2**31), 2**31 - 1))

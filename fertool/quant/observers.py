@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from fertool.errors import unknown_name
 from fertool.models.quantized import dequantize, per_channel, quantize
 
-ACTIVATION_METHODS = ("minmax", "percentile", "mse")
-WEIGHT_METHODS = ("minmax", "mse")
+ACTIVATION_METHODS = ("min-max", "percentile", "mse")
+WEIGHT_METHODS = ("min-max", "mse")
 BINS = 2048
 _FRACTIONS_OF_WEIGHT = 31
 
@@ -56,7 +56,7 @@ class HistogramObserver(nn.Module):
 def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percentile: float = 99.99) -> Grid:
     """Return the grid that covers what was seen.
 
-    `minmax` covers everything; `percentile` leaves `100 - percentile` per cent of the values outside, at the top where
+    `min-max` covers everything; `percentile` leaves `100 - percentile` per cent of the values outside, at the top where
     none is negative and half at each end otherwise; `mse` takes the range with the least mean squared error, rounding
     and saturation together. Raises UsageError for another method.
     """
@@ -75,7 +75,7 @@ def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percent
 def weight_scales(weight: Tensor, limits: Tensor, method: str) -> Tensor:
     """Return one scale per output channel, float32 [out], for integers within plus and minus `limits` [out].
 
-    `minmax` represents the largest magnitude exactly; `mse` also tries smaller ranges, 0.4 to 1 of it, and takes the
+    `min-max` represents the largest magnitude exactly; `mse` also tries smaller ranges, 0.4 to 1 of it, and takes the
     one with the least squared error in each channel. A channel of zeros gets scale 0. Raises UsageError for another
     method.
     """
@@ -83,7 +83,7 @@ def weight_scales(weight: Tensor, limits: Tensor, method: str) -> Tensor:
         raise unknown_name("weight range", method, WEIGHT_METHODS)
     rows, bound = weight.detach().float().flatten(1), limits.float()
     best = rows.abs().amax(dim=1) / bound
-    if method == "minmax":
+    if method == "min-max":
         return best
     full, least = best, torch.full_like(best, torch.inf)
     for fraction in torch.linspace(1.0, 0.4, _FRACTIONS_OF_WEIGHT):

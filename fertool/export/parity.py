@@ -1,0 +1,92 @@
+"""Whether an exported file gives the answers of the module that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from fertool.data.pixels import to_input
+from fertool.errors import FertoolError
+from fertool.export.onnx import INPUT_NAME
+from fertool.spec import InputSpec, Spec
+
+FLOAT_TOLERANCE = 1e-4
+INT8_AGREEMENT = 0.99
+
+
+@dataclass(frozen=True)
+class Parity:
+    """ONNX Runtime against torch on `n` images.
+
+    `max_abs_diff` is the largest difference of a logit, `logit_scale` the largest logit, `top1_agreement` the share
+    of images of the same class.
+    """
+
+    max_abs_diff: float
+    logit_scale: float
+    top1_agreement: float
+    n: int
+    ok: bool
+
+
+def check_parity(
+    content: bytes,
+    module: nn.Module,
+    spec: Spec,
+    images: Tensor,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Parity:
+    """Compare an ONNX file's bytes with its module on images uint8 [N, C, S, S], logit by logit.
+
+    A float file passes when no logit differs by more than 1e-4, or 1e-4 of the largest logit where that is above 1.
+    An INT8 file passes when at least 99 % of the images get the same class: integer and float arithmetic round a few
+    values near a tie to either side. `on_progress` counts images.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    ours, theirs = [], []
+    with torch.inference_mode():
+        for batch in torch.split(images, batch_size):
+            ours.append(module(to_input(batch, spec.input)))
+            theirs.append(torch.from_numpy(session.run(None, {INPUT_NAME: batch.numpy()})[0]))
+            on_progress(sum(map(len, ours)), len(images))
+    return compare(torch.cat(ours), torch.cat(theirs), quantised=spec.quant is not None)
+
+
+def compare(expected: Tensor, actual: Tensor, *, quantised: bool) -> Parity:
+    """Return the parity of two tables of logits [N, K]."""
+    difference = (expected - actual).abs().max().item()
+    scale = expected.abs().max().item()
+    agreement = (expected.argmax(1) == actual.argmax(1)).float().mean().item()
+    # A NaN fails both comparisons.
+    ok = agreement >= INT8_AGREEMENT if quantised else difference <= FLOAT_TOLERANCE * max(1.0, scale)
+    finite = bool(expected.isfinite().all() and actual.isfinite().all())
+    return Parity(difference, scale, agreement, len(expected), ok and finite)
+
+
+def require_parity(parity: Parity) -> None:
+    """Raise FertoolError with the figures when the comparison failed."""
+    if parity.ok:
+        return
+    raise FertoolError(
+        f"the ONNX file does not give the module's answers: largest difference {parity.max_abs_diff:.2g} on logits up "
+        f"to {parity.logit_scale:.2g}, same class on {parity.top1_agreement:.1%} of {parity.n} images",
+        "nothing was written; try another --opset, or --no-simplify",
+    )
+
+
+def drawn_images(input: InputSpec, count: int, seed: int) -> Tensor:
+    """Return smooth random images uint8 [N, C, S, S] for a comparison where there is no data set."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, input.channels, 6, 6, generator=generator)
+    smooth = nn.functional.interpolate(coarse, size=(input.size, input.size), mode="bicubic")
+    noise = torch.randn(smooth.shape, generator=generator) * 8
+    return (smooth * 255 + noise).round().clamp(0, 255).to(torch.uint8)
