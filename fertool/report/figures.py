@@ -25,6 +25,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = "osD^vP"
 DPI = 144
 _MOST_BARS = 60
+_LONGEST_CLASS = 16
 _LABEL_PLACES = (
     (1, 10, 0),
     (1, -10, 0),
@@ -67,7 +68,7 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
 
 def confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
-    names, counts = list(entry["per_class"]), entry["confusion"]
+    names, counts = [name[:_LONGEST_CLASS] for name in entry["per_class"]], entry["confusion"]
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
     side = 1.4 + 0.62 * len(names)
     with _figure(side + 1.6, side) as (figure, png):

@@ -18,7 +18,7 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #e5e8eb; text-align: left; vertical-align: top; }
 thead th { border-bottom: 2px solid #57606a; vertical-align: bottom; }
 td.number, th.number { text-align: right; white-space: nowrap; }
-td.text { overflow-wrap: anywhere; }
+td.text { overflow-wrap: break-word; min-width: 5rem; }
 small, figcaption, .quiet { color: #57606a; }
 .notice { border-left: 4px solid #d55e00; background: #fff6f0; padding: .6rem 1rem; }
 figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }

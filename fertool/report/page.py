@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -94,9 +95,17 @@ def _widths(sources: Sources) -> Iterator[str]:
         earlier = next((other for other in sources.models[:index] if _is_narrower(model, other)), None)
         if earlier:
             after, before = names[model["file"]], names[earlier["file"]]
-            groups = [(name, width, model["widths"][name]) for name, width in earlier["widths"].items()]
+            groups = [
+                (name, width, model["widths"][name])
+                for name, width in sorted(earlier["widths"].items(), key=_by_number)
+            ]
             yield heading(f"Channels of {after}")
             yield picture(figures.width_bars(groups), f"Channels of {before} (before) and {after} (after)", 720)
+
+
+def _by_number(group: tuple[str, int]) -> list[int | str]:
+    """Sort key that puts "features.2" before "features.10", as the network has them."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", group[0])]
 
 
 def _is_narrower(model: Data, other: Data) -> bool:

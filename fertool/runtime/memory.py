@@ -33,6 +33,6 @@ def peak_memory(
         last = child.stderr.strip().rpartition("\n")[2]
         reason = f"exit code {child.returncode}" + (f": {last}" if last else "")
         raise FertoolError(
-            f"{path}: the process that measures its memory failed ({reason})", "leave it out with --no-memory"
+            f"{path}: the process that measures its memory failed ({reason})", "free some memory, or lower --batch-size"
         )
     return int(json.loads(child.stdout)["peak_rss_bytes"])
