@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,7 @@ from fertool.cli.options import Json, ModelFile, OptionalData, Output, ReadOptio
 from fertool.errors import UsageError
 
 PARITY_IMAGES = 512
+DRAWN = f"synth:{10 * PARITY_IMAGES // 2}"
 
 
 @command
@@ -34,25 +36,27 @@ def export(
     """
     from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.cli.output import announce
-    from fertool.export import ExportOptions, check_parity, export_onnx
-    from fertool.report.console import note
+    from fertool.cli.output import announce, default_output
+    from fertool.export import ExportOptions, check_parity, export_model, require_parity
+    from fertool.report.console import note, progress
 
-    output = output or model.with_suffix(".onnx")
+    output = output or default_output(model, "", ".onnx")
     if format == "auto" and output.suffix != ".onnx":
         raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
     require_writable(output, model)
     spec, module = models.load_model(model)
     shape = spec.input
-    # Without --data the faces are drawn; they are too few to hold every class of a model, and need not.
+    # Drawn faces have seven classes, which need not be the model's; only the images are used.
     classes = spec.classes if data else None
-    source = open_source(data or "synth:560", ReadOptions(), size=shape.size, channels=shape.channels, classes=classes)
-    images = source.split("val" if data else "train").images[:PARITY_IMAGES]
-    content = export_onnx(spec, module, ExportOptions(opset=opset, simplify=simplify), on_note=note)
-    parity = check_parity(content, spec, module, images)
+    source = open_source(data or DRAWN, ReadOptions(), size=shape.size, channels=shape.channels, classes=classes)
+    images = source.split("val").images[:PARITY_IMAGES]
+    content = export_model(spec, module, ExportOptions(opset=opset, simplify=simplify), on_note=note)
+    with progress("parity") as on_progress:
+        parity = check_parity(content, module, spec, images, on_progress=on_progress)
+    require_parity(parity)
     write_atomic(output, content)
-    if parity.quantized:
+    if spec.quant:
         note(f"same top class as torch on {parity.top1_agreement:.2%} of {parity.n} images")
     else:
         note(f"logits within {parity.max_abs_diff:.1e} of torch's on {parity.n} images")
-    announce(spec, output, json, parity=parity.as_dict())
+    announce(spec, output, json, parity=asdict(parity))

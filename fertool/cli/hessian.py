@@ -38,24 +38,22 @@ def hessian_sensitivity(
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.cli.output import default_output
     from fertool.data.pixels import to_input
+    from fertool.data.pixels import to_input
+    from fertool.device import resolve_device
     from fertool.hessian import Sensitivity, estimate
     from fertool.report import tables
     from fertool.report.console import progress, result
-    from fertool.train import resolve_device
 
     output = output or default_output(model, "sensitivity", ".json")
     require_writable(output, model)
     spec, module = models.load_model(model)
-    source = open_source(data, read, size=spec.input.size, channels=spec.input.channels, classes=spec.classes)
+    shape = spec.input
+    source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     images = source.split("train").balanced_subset(samples, seed).images
+    module = module.to(resolve_device(device))
     with progress("traces") as on_progress:
         layers = estimate(
-            module.to(resolve_device(device)),
-            to_input(images, spec.input),
-            method=method,
-            probes=probes,
-            seed=seed,
-            on_progress=on_progress,
+            module, to_input(images, shape), method=method, probes=probes, seed=seed, on_progress=on_progress
         )
     sensitivity = Sensitivity(
         model_digest=spec.digest,

@@ -108,7 +108,7 @@ class TrainingOptions:
         typer.Option(help="Course of the learning rate.", rich_help_panel=TRAINING),
     ] = "cosine"
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)] = (
-        1.0
+        0.5
     )
     label_smoothing: Annotated[
         float, typer.Option(help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING)

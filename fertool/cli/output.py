@@ -14,7 +14,7 @@ from fertool.spec import Spec
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it."""
-    return model.with_name(f"{model.stem}.{stage}{suffix}")
+    return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
 
 
 def print_json(value: Any) -> None:
