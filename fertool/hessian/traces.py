@@ -15,10 +15,10 @@ pass serves a batch, and the products of two images, most of the noise of a plai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import get_args
+from typing import cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -58,23 +58,17 @@ def estimate(
     if not layers:
         raise FertoolError("the model has no float convolution or linear layer", "give the model before quantisation")
     device = next(iter(layers.values())).weight.device
-    signs = torch.Generator().manual_seed(seed)
+    columns = partial(torch.permute, dims=(2, 0, 1))
+    signs = partial(_probes, probes=probes, generator=torch.Generator().manual_seed(seed))
+    directions = signs if method == "probe" else columns
     tallies = {name: _Tally(layer.weight, probes if method == "probe" else 0) for name, layer in layers.items()}
     done = 0
     with _eval_mode(module), torch.enable_grad():
         for batch in torch.split(images, batch_size):
-            logits, runs = _forward(module, layers, batch.detach().to(device))
-            factor = output_factor(logits.detach())
-            directions = _probes(factor, probes, signs) if method == "probe" else factor.permute(2, 0, 1)
-            for direction in directions:
-                _backward(logits, runs, direction)
+            for passes in _measure(module, tallies, batch.detach().to(device), directions):
                 done += len(batch)
                 if on_progress is not None:
-                    on_progress(done, len(images) * len(directions))
-            while runs:  # emptied, so that this batch's graph is gone before the next one is made
-                name, run = runs.popitem()
-                tallies[name].add(run)
-                del run
+                    on_progress(done, len(images) * passes)
     return tuple(tally.summary(name, len(images)) for name, tally in tallies.items())
 
 
@@ -114,16 +108,30 @@ def _eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _forward(module: nn.Module, layers: Mapping[str, Layer], batch: Tensor) -> tuple[Tensor, dict[str, LayerRun]]:
-    """Return the logits, in a graph, and the runs of the layers that took part."""
+def _measure(
+    module: nn.Module, tallies: Mapping[str, _Tally], batch: Tensor, directions: Callable[[Tensor], Tensor]
+) -> Iterator[int]:
+    """Add a batch to the tallies; yields, after each backward pass, how many there are. `directions` takes S."""
+    logits, runs = _forward(module, tallies, batch)
+    factor = output_factor(logits.detach().cpu())  # in float64, which not every device has
+    chosen = directions(factor)
+    for direction in chosen:
+        _backward(logits, runs, direction.to(logits))
+        yield len(chosen)
+    for name, run in runs.items():
+        tallies[name].add(run)
+
+
+def _forward(module: nn.Module, names: Iterable[str], batch: Tensor) -> tuple[Tensor, dict[str, LayerRun]]:
+    """Return the logits, in a graph, and the runs of those of the layers `names` that took part."""
     runs: dict[str, LayerRun] = {}
 
-    def record(name: str, _: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def record(name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if name in runs or len(args[0]) != len(batch):
             raise FertoolError(f"layer {name} does not run once per image", "give every use a layer of its own")
-        runs[name] = LayerRun(layers[name], args[0], output)
+        runs[name] = LayerRun(cast("Layer", layer), args[0], output)
 
-    hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]
+    hooks = [module.get_submodule(name).register_forward_hook(partial(record, name)) for name in names]
     try:
         # No gradient of the images is ever made: they put every layer's output into the graph, frozen weights or not.
         return module(batch.requires_grad_()), runs
@@ -152,12 +160,11 @@ class _Tally:
 
     def add(self, run: LayerRun) -> None:
         """Add a batch: an image's trace is the sum over its passes or, of probes, their mean."""
-        total, squares = run.total.cpu(), run.squares.cpu()
-        traces = total / max(self.probes, 1)
+        traces = run.total / max(self.probes, 1)
         self.total += traces.sum(0)
         self.squares += traces.square().sum(0)
         if self.probes:
-            self.noise += (_variance(total, squares, self.probes) / self.probes).sum(0)
+            self.noise += (_variance(run.total, run.squares, self.probes) / self.probes).sum(0)
 
     def summary(self, name: str, images: int) -> LayerSensitivity:
         """Return mean and standard error; raises FertoolError when a trace is not finite."""

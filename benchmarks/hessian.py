@@ -1,0 +1,159 @@
+"""How fast and how right the Hessian traces are: exact, probes as fertool draws them, and plain probes.
+
+    python benchmarks/hessian.py [MODEL] [--data fer2013.csv] [-o result.json]
+
+Without MODEL an untrained ResNet-18 for 48 x 48 gray images; without --data drawn faces. Times are medians of rounds in
+which all methods take turns; one unit is a forward and backward pass of all images as in training. A plain probe is
+one backward pass of the random combination summed over all images, squared afterwards: the same mean, more noise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fertool import models
+from fertool.artifact.atomic import write_atomic
+from fertool.data.labels import BASIC
+from fertool.data.pixels import to_input
+from fertool.data.source import DataOptions, open_data
+from fertool.hessian import estimate, output_factor, weighted_layers
+from fertool.spec import InputSpec
+
+Traces = np.ndarray
+
+
+def main() -> None:
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    spec, module = (
+        models.load_model(args.model) if args.model else models.create("resnet18", {}, InputSpec(), tuple(BASIC))
+    )
+    module.eval()
+    options = DataOptions(size=spec.input.size, channels=spec.input.channels, classes=spec.classes)
+    faces = open_data(args.data, options).split("train").balanced_subset(args.samples, args.seed)
+    images, labels = to_input(faces.images, spec.input), faces.labels
+
+    probe = {"method": "probe", "probes": args.probes, "seed": args.seed}
+    methods: dict[str, Callable[[], Traces | None]] = {
+        "forward + backward": lambda: forward_backward(module, images, labels),
+        "exact": lambda: flat(estimate(module, images, batch_size=args.samples)),
+        f"{args.probes} probes": lambda: flat(estimate(module, images, batch_size=args.samples, **probe)),
+        f"{args.probes} plain probes": lambda: plain_probes(module, images, args.probes, args.seed),
+    }
+    seconds, traces = take_turns(methods, args.rounds)
+    rows = [row(name, seconds, traces) for name in methods]
+    report = {
+        "arch": spec.arch,
+        "arch_args": dict(spec.arch_args),
+        "model": args.model.name if args.model else "untrained",
+        "data": Path(args.data).name,
+        "samples": len(images),
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "seed": args.seed,
+        "channels": len(traces["exact"]),
+        "methods": rows,
+    }
+    print_table(report)
+    if args.output:
+        write_atomic(args.output, json.dumps(report, indent=2).encode())
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Time Hessian traces and compare them with exact ones.")
+    parser.add_argument("model", type=Path, nargs="?", help="a float .pt file; default: an untrained ResNet-18")
+    parser.add_argument("--data", default="synth:280", help="any data source of fertool; default: drawn faces")
+    parser.add_argument("--samples", type=int, default=32, help="training images, balanced over the classes")
+    parser.add_argument("--probes", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("-o", "--output", type=Path, help="also write the figures as JSON")
+    return parser.parse_args()
+
+
+def take_turns(
+    methods: dict[str, Callable[[], Traces | None]], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, Traces | None]]:
+    """Run every method once to warm up and then in turns; returns all times in seconds and the first results."""
+    traces = {name: method() for name, method in methods.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in range(rounds):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            method()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds, traces
+
+
+def forward_backward(module: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Run one training step without the update."""
+    nn.functional.cross_entropy(module(images), labels).backward()
+    module.zero_grad()
+
+
+def plain_probes(module: nn.Module, images: Tensor, probes: int, seed: int) -> Traces:
+    """Return the mean over probes of squared weight gradients, one ordinary backward pass for each."""
+    weights = [layer.weight for layer in weighted_layers(module).values()]
+    generator = torch.Generator().manual_seed(seed)
+    logits = module(images)
+    factor = output_factor(logits.detach())
+    total = [torch.zeros(len(weight)) for weight in weights]
+    for _ in range(probes):
+        signs = 2.0 * torch.randint(2, logits.shape, generator=generator) - 1
+        direction = torch.einsum("nkj,nj->nk", factor, signs) / len(images) ** 0.5
+        gradients = torch.autograd.grad(logits, weights, direction, retain_graph=True)
+        for sums, gradient in zip(total, gradients, strict=True):
+            sums += gradient.flatten(1).square().sum(1) / probes
+    return torch.cat(total).numpy()
+
+
+def flat(layers: tuple) -> Traces:
+    """Return the traces of all channels of all layers in one row."""
+    return np.concatenate([layer.weight_trace for layer in layers])
+
+
+def row(name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None]) -> dict:
+    """Return one method's times and, where it has traces, their rank correlation with and distance from exact ones."""
+    units = [own / unit for own, unit in zip(seconds[name], seconds["forward + backward"], strict=True)]
+    result = {"method": name, "seconds": seconds[name], "forward_backward_passes": float(np.median(units))}
+    estimated, exact = traces[name], traces["exact"]
+    if estimated is None:
+        return result
+    live = exact > 0
+    error = float(np.median(np.abs(estimated[live] / exact[live] - 1)))
+    return {**result, "spearman": spearman(estimated, exact), "median_channel_error": error}
+
+
+def spearman(a: Traces, b: Traces) -> float:
+    """Return the rank correlation; equal values share their mean rank."""
+    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+
+
+def ranks(values: Traces) -> Traces:
+    _, which, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[which]
+
+
+def print_table(report: dict) -> None:
+    print(f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ", end="")
+    print(f"{report['data']}, {report['threads']} threads")
+    print(f"{'method':<20}{'seconds':>9}{'passes':>8}{'Spearman':>10}{'median error':>14}")
+    for entry in report["methods"]:
+        right = f"{entry['spearman']:>10.4f}{entry['median_channel_error']:>13.2%} " if "spearman" in entry else ""
+        print(
+            f"{entry['method']:<20}{np.median(entry['seconds']):>9.2f}{entry['forward_backward_passes']:>8.1f}{right}"
+        )
+
+
+if __name__ == "__main__":
+    main()
