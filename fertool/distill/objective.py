@@ -43,7 +43,7 @@ class KnowledgeDistillation:
         alpha: float = 0.7,
         label_smoothing: float = 0.0,
     ) -> None:
-        """Take in the teachers, put into eval mode, for a student with this `input` and these `classes`.
+        """Take in the teachers, put into eval mode and frozen, for a student with this `input` and these `classes`.
 
         Raises UsageError for a bad number, FertoolError for teachers of other classes.
         """
