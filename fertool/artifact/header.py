@@ -41,7 +41,8 @@ def _zip_header(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(MEMBER).decode()
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, EOFError, OSError):
+    # RuntimeError: a damaged entry that claims to be encrypted or packed in an unknown way.
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, EOFError, OSError, RuntimeError):
         raise not_an_artifact(path) from None
 
 

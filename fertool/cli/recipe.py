@@ -58,7 +58,8 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f":{place.line + 1}" if place else ""
-        raise UsageError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+        problem = getattr(error, "problem", error)
+        raise UsageError(f"{path}{line}: not valid YAML ({problem})", "see recipes/ for examples") from None
     if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
         raise UsageError(f"{path}: a recipe maps commands to their options", "for example  distill: {epochs: 30}")
     return content

@@ -1,10 +1,13 @@
 """The zoo, and the way from a spec to a module and back."""
 
-from fertool.models import efficientnet, micro_expnet, mobilenet_v2, mobilenet_v3, resnet, shufflenet_v2
+# Importing a family's module registers its architectures.
+from fertool.models import efficientnet as efficientnet
+from fertool.models import micro_expnet as micro_expnet
+from fertool.models import mobilenet_v2 as mobilenet_v2
+from fertool.models import mobilenet_v3 as mobilenet_v3
+from fertool.models import resnet as resnet
+from fertool.models import shufflenet_v2 as shufflenet_v2
 from fertool.models.build import build, create, load_model, save_model
 from fertool.models.registry import architecture_names, register
 
 __all__ = ["architecture_names", "build", "create", "load_model", "register", "save_model"]
-
-# Importing a family's module registers its architectures.
-_FAMILIES = (efficientnet, micro_expnet, mobilenet_v2, mobilenet_v3, resnet, shufflenet_v2)

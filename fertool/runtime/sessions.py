@@ -199,7 +199,10 @@ def _foreign_input(path: Path, shape: list[int | str | None], input_size: int | 
         raise FertoolError(f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout")
     fixed = {side for side in shape[2:] if isinstance(side, int)}
     if len(fixed) > 1 or (input_size is not None and not fixed <= {input_size}):
-        raise UsageError(f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {input_size}")
+        raise UsageError(
+            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {input_size}",
+            "give the graph's own size",
+        )
     size = input_size if input_size is not None else next(iter(fixed), None)
     if size is None:
         raise UsageError(f"{path}: the graph leaves the image size open", "give it: --input-size N")
