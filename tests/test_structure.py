@@ -11,13 +11,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
-    {"errors", "spec"},
-    {"artifact"},
-    {"device", "losses", "metrics", "data"},
-    {"models", "cost"},
+    {"errors"},
+    {"spec"},
+    {"artifact", "losses", "metrics", "device"},
+    {"data"},
+    {"cost"},
+    {"models"},
     {"train", "distill", "prune", "hessian", "quant", "export", "runtime"},
     {"report"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -47,7 +47,7 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     if channels == 3:
         return images.expand(-1, 3, -1, -1).contiguous()
     # PIL's integer luma, so that a colour file gives the same gray whoever converts it.
-    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(1, 3, 1, 1)
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32, device=images.device).view(1, 3, 1, 1)
     return (
         ((images.to(torch.int32) * weights).sum(dim=1, keepdim=True) + 0x8000).bitwise_right_shift(16).to(torch.uint8)
     )

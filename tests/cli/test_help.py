@@ -32,10 +32,9 @@ def test_same_option_same_meaning():
     meanings = {}
     for name in COMMANDS:
         for parameter in click_command(name).params:
-            for flag in parameter.opts:
-                if flag in {"--data", "--seed", "--device", "--json", "--recipe", "--batch-size", "--ferplus"}:
-                    meanings.setdefault(flag, set()).add(str(parameter.type))
-    assert {flag: len(kinds) for flag, kinds in meanings.items() if len(kinds) > 1} == {}
+            for flag in set(parameter.opts) & {"--seed", "--device", "--json", "--recipe", "--ferplus", "--dry-run"}:
+                meanings.setdefault(flag, set()).add(parameter.help)
+    assert {flag: kinds for flag, kinds in meanings.items() if len(kinds) > 1} == {}
 
 
 def test_the_seven_commands_of_the_contract_are_there(capsys):
