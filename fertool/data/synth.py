@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fertool.data.cache import Arrays, cached
-from fertool.data.drawing import Params, draw
+from fertool.data.drawing import Grid, Params, draw
 from fertool.data.faces import SPLITS, Faces, Indices, Pixels
 from fertool.data.fer2013 import write_csv
 from fertool.data.labels import BASIC
@@ -23,9 +21,9 @@ MAX_COUNT = 1_000_000
 MIN_COUNT = 10 * len(BASIC)
 """Fewer leave a class without an image in validation or test."""
 
-_CHUNK = 32
+_CHUNK = 16
 """Faces drawn at once: few enough for the temporary arrays to stay in the processor's cache."""
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 # What an expression does to a face, next to neutral; amounts in half-heights of the image or in shares.
 _NEUTRAL = {
@@ -139,14 +137,14 @@ def split_names(count: int) -> list[str]:
 
 def draw_faces(count: int, seed: int, size: int = 48) -> tuple[Pixels, Indices]:
     """Draw faces uint8 [N, 1, S, S] and labels int64 [N] in the order of fer2013.csv, classes by turns."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % len(BASIC)
-    params = _sample(labels, generator)
-    images = torch.empty((count, 1, size, size), dtype=torch.uint8)
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % len(BASIC)
+    params = _sample(labels, rng)
+    images = np.empty((count, 1, size, size), np.uint8)
     for start in range(0, count, _CHUNK):
         part = {name: value[start : start + _CHUNK] for name, value in params.items()}
-        images[start : start + _CHUNK, 0] = _photograph(draw(part, size), generator)
-    return images.numpy(), labels.numpy()
+        images[start : start + _CHUNK, 0] = _photograph(draw(part, size), rng)
+    return images, labels
 
 
 def write_faces(path: Path, count: int, seed: int) -> None:
@@ -155,42 +153,40 @@ def write_faces(path: Path, count: int, seed: int) -> None:
     write_csv(path, images, labels, split_names(count))
 
 
-def _sample(labels: Tensor, generator: torch.Generator) -> Params:
+def _sample(labels: Indices, rng: np.random.Generator) -> Params:
     """Draw the parameters of each face, each [N, 1, 1]."""
     n = len(labels)
-
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand((n, 1, 1), generator=generator)
-
-    intensity = uniform(0.6, 1.15)
+    intensity = _uniform(rng, n, 0.6, 1.15)
     p: Params = {}
     for name, rest in _NEUTRAL.items():
-        full = torch.tensor([_EXPRESSIONS[one].get(name, rest) for one in BASIC])[labels].view(-1, 1, 1)
-        noise = torch.randn((n, 1, 1), generator=generator).clamp_(-2, 2)
+        full = np.array([_EXPRESSIONS[one].get(name, rest) for one in BASIC], np.float32)[labels].reshape(-1, 1, 1)
+        noise = np.clip(rng.standard_normal((n, 1, 1), np.float32), -2, 2)
         p[name] = rest + intensity * (full - rest) + _EXPRESSION_SPREAD.get(name, 0.0) * noise
     for name, (low, high) in _PERSON_AND_POSE.items():
-        p[name] = uniform(low, high)
-    p["glasses"] = (uniform(0, 1) < _GLASSES_SHARE).float()
+        p[name] = _uniform(rng, n, low, high)
+    p["glasses"] = (_uniform(rng, n, 0, 1) < _GLASSES_SHARE).astype(np.float32)
     # A smile without teeth is a closed one, and any mouth that is not open shows the line between the lips.
-    closed_smile = (labels == BASIC.index("happy")).view(-1, 1, 1) & (uniform(0, 1) > _SMILES_WITH_TEETH)
-    p["mouth_open"] = torch.where(closed_smile, 0.0, p["mouth_open"]).clamp_min(0)
-    p["shut"] = (1 - p["mouth_open"] / 0.05).clamp(0, 1)
+    closed = (labels == BASIC.index("happy")).reshape(-1, 1, 1) & (_uniform(rng, n, 0, 1) > _SMILES_WITH_TEETH)
+    p["mouth_open"] = np.where(closed, np.float32(0), np.maximum(p["mouth_open"], 0))
+    p["shut"] = np.clip(1 - p["mouth_open"] / 0.05, 0, 1)
     return p
 
 
-def _photograph(drawn: Tensor, generator: torch.Generator) -> Tensor:
+def _photograph(drawn: Grid, rng: np.random.Generator) -> Pixels:
     """Light the drawing from a side, and add the contrast, brightness and grain of a poor camera: uint8 [N, S, S]."""
     n, size, _ = drawn.shape
+    ticks = np.linspace(-1, 1, size, dtype=np.float32)
+    angle = _uniform(rng, n, 0, 2 * np.pi)
+    slope = np.cos(angle) * ticks[None, None, :] + np.sin(angle) * ticks[None, :, None]
+    light = 1 + _uniform(rng, n, 0, 0.4) * slope
+    lit = 0.5 + _uniform(rng, n, 0.6, 1.1) * (drawn * light - 0.5) + _uniform(rng, n, -0.12, 0.12)
+    grain = _uniform(rng, n, 0.01, 0.05) * rng.standard_normal((n, size, size), np.float32)
+    pixels: Pixels = np.clip(np.rint((lit + grain) * 255), 0, 255).astype(np.uint8)
+    return pixels
 
-    def uniform(low: float, high: float) -> Tensor:
-        return low + (high - low) * torch.rand((n, 1, 1), generator=generator)
 
-    ticks = torch.linspace(-1, 1, size)
-    angle = uniform(0, 2 * torch.pi)
-    light = 1 + uniform(0, 0.4) * (torch.cos(angle) * ticks.view(1, 1, -1) + torch.sin(angle) * ticks.view(1, -1, 1))
-    lit = 0.5 + uniform(0.6, 1.1) * (drawn * light - 0.5) + uniform(-0.12, 0.12)
-    grain = uniform(0.01, 0.05) * torch.randn((n, size, size), generator=generator)
-    return ((lit + grain) * 255).round().clamp(0, 255).to(torch.uint8)
+def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> Grid:
+    return low + (high - low) * rng.random((n, 1, 1), np.float32)
 
 
 def _count(source: str) -> int:
