@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, UsageError
 from fertool.prune.graph import ChannelGraph
 from fertool.prune.keys import WidthKeys
 from fertool.prune.ladders import Ladder
@@ -24,6 +24,13 @@ class Targets:
 
     macs: float | None = None
     params: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs is None and self.params is None:
+            raise UsageError("no target for pruning", "give --target-flops or --target-params")
+        for flag, ratio in (("--target-flops", self.macs), ("--target-params", self.params)):
+            if ratio is not None and not 0 < ratio < 1:
+                raise UsageError(f"{flag} {ratio:g}: not between 0 and 1", f"for example {flag} 0.5")
 
 
 @dataclass(frozen=True, eq=False)

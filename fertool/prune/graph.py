@@ -114,7 +114,7 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
     """
     was_training = [m for m in module.modules() if m.training]
     try:
-        traced = fx.symbolic_trace(module.eval())
+        traced = fx.Tracer().trace(module.eval())
     except Exception as error:
         raise FertoolError(
             f"{type(module).__name__} cannot be traced: {error}", "write its forward without branches on tensor values"
@@ -122,7 +122,7 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
     finally:
         for m in was_training:
             m.training = True
-    runner = _Identities(traced)
+    runner = _Identities(module, traced)
     ids = runner.new_ids(input.channels)
     runner.fixed += ids.tolist()
     with torch.no_grad():
@@ -133,8 +133,8 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
 class _Identities(fx.Interpreter):
     """Runs a traced network on channel numbers: int64 [1, C, H, W], the same number over a whole channel map."""
 
-    def __init__(self, traced: fx.GraphModule) -> None:
-        super().__init__(traced)
+    def __init__(self, module: nn.Module, traced: fx.Graph) -> None:
+        super().__init__(module, graph=traced)
         self.extra_traceback = False
         self.node = ""
         self.parents: list[int] = []

@@ -1,0 +1,187 @@
+import pytest
+import torch
+from torch import nn
+
+from fertool.errors import FertoolError, UsageError
+from fertool.models import create
+from fertool.prune import PruneOptions, Targets, plan, prune
+from fertool.prune.criteria import l1_scores
+from fertool.prune.graph import trace_channels
+from fertool.prune.plan import make_plan
+from fertool.prune.surgery import remove_channels
+from fertool.spec import InputSpec
+
+INPUT = InputSpec(size=16)
+CLASSES = ("angry", "happy", "sad")
+
+
+def conv(inputs, outputs, kernel=1, **options):
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, **options)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class Mixed(nn.Module):
+    """Residual sum, depthwise, dense concatenation, a split and a flatten, each with widths of its own."""
+
+    def __init__(self, widths):
+        super().__init__()
+        stream, grown, hidden, quarter = (widths[key] for key in ("stream", "grown", "hidden", "quarter"))
+        self.stem = conv(1, stream, 3, stride=2)
+        self.expand, self.filter = conv(stream, hidden), conv(hidden, hidden, 3, groups=hidden)
+        self.project = conv(hidden, stream)
+        self.grow = conv(stream, grown, 3)
+        self.trunk = conv(stream + grown, 4 * quarter, 3)
+        self.parts = nn.ModuleList(conv(quarter, quarter, 3) for _ in range(4))
+        self.fc = nn.Linear(4 * quarter * 16, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.project(self.filter(self.expand(x)))
+        pieces = torch.chunk(self.trunk(torch.cat((x, self.grow(x)), 1)), 4, 1)
+        y, made = 0, []
+        for index, part in enumerate(self.parts):
+            y = part(pieces[index] + y)
+            made.append(y)
+        return self.fc(nn.functional.max_pool2d(torch.cat(made, 1), 2).flatten(1))
+
+
+WIDTHS = {"stream": 16, "grown": 12, "hidden": 40, "quarter": 8}
+
+
+@pytest.fixture
+def mixed(randomise_norms):
+    torch.manual_seed(0)
+    return randomise_norms(Mixed(WIDTHS).eval().double())
+
+
+def pruned(module, targets, round_to=4, build=Mixed, widths=WIDTHS, scores=None):
+    graph = trace_channels(module, INPUT)
+    scores = l1_scores(module, graph) if scores is None else scores
+    made, skeleton, smaller = make_plan(build, widths, INPUT, graph, scores, targets, round_to)
+    return made, remove_channels(module, graph, skeleton, smaller, made.kept)
+
+
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_removing_equals_zeroing_in_a_network_of_no_known_family(mixed, zero_removed, round_to):
+    made, smaller = pruned(mixed, Targets(macs=0.3), round_to)
+    assert made.widths["stream"] < 16
+    assert made.widths["quarter"] < 8
+    images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(images), zero_removed(mixed, INPUT, made)(images), atol=1e-9, rtol=0)
+
+
+def test_channels_of_no_importance_leave_no_trace(mixed):
+    dead = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:20]
+    with torch.no_grad():
+        for block in (mixed.expand, mixed.filter):
+            block[0].weight[dead] = 0
+            block[1].weight[dead] = 0
+            block[1].bias[dead] = 0
+    images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
+    made, smaller = pruned(mixed, Targets(macs=0.95))
+    assert made.widths == {**WIDTHS, "hidden": made.widths["hidden"]}
+    assert set(range(40)) - set(made.kept["expand.0"]) <= set(dead.tolist())
+    with torch.no_grad():
+        torch.testing.assert_close(smaller(images), mixed(images), atol=1e-12, rtol=0)
+
+
+def test_the_original_is_untouched_and_the_result_is_the_same_each_time(mixed):
+    before = {name: tensor.clone() for name, tensor in mixed.state_dict().items()}
+    (first, one), (second, two) = pruned(mixed, Targets(macs=0.5)), pruned(mixed, Targets(macs=0.5))
+    assert first == second
+    assert all(torch.equal(tensor, two.state_dict()[name]) for name, tensor in one.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in mixed.state_dict().items())
+    one.fc.weight.data.zero_()
+    assert torch.equal(mixed.fc.weight, before["fc.weight"])
+
+
+@pytest.mark.parametrize("targets", [Targets(params=0.5), Targets(macs=0.6, params=0.5), Targets(macs=0.4, params=0.9)])
+def test_every_target_is_met(mixed, targets):
+    made, smaller = pruned(mixed, targets)
+    assert made.macs_ratio <= (targets.macs or 1)
+    assert made.params_ratio <= (targets.params or 1)
+    assert sum(p.numel() for p in smaller.parameters()) == made.params
+
+
+def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
+    with pytest.raises(FertoolError, match=r"smallest reachable .* MACs at 0\.\d+ .* 0\.01 was asked.*trunk") as caught:
+        pruned(mixed, Targets(macs=0.01))
+    assert "--round-to" in caught.value.hint
+
+
+class Tied(nn.Module):
+    """An addition between two widths that are said to be free."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, widths["a"], 1), nn.Conv2d(1, widths["b"], 1)
+        self.fc = nn.Conv2d(widths["a"], 3, 16)
+
+    def forward(self, x):
+        return self.fc(self.a(x) + self.b(x)[:, : self.fc.in_channels]).flatten(1)
+
+
+def test_widths_tied_by_an_addition_are_named():
+    widths = {"a": 8, "b": 8}
+    with pytest.raises(FertoolError, match="'a' and 'b'"):
+        pruned(Tied(widths), Targets(macs=0.5), build=Tied, widths=widths)
+
+
+class Fixed(nn.Module):
+    """A width that no key decides, added to one that a key decides."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, widths["a"], 3, padding=1), nn.Conv2d(1, 8, 1)
+        self.c, self.fc = nn.Conv2d(8, widths["c"], 1), nn.Conv2d(widths["c"], 3, 16)
+
+    def forward(self, x):
+        return self.fc(self.c(self.a(x)[:, :8] + self.b(x))).flatten(1)
+
+
+def test_width_that_meets_a_constant_one_stays():
+    widths = {"a": 8, "c": 8}
+    made, _ = pruned(Fixed(widths), Targets(macs=0.6), build=Fixed, widths=widths, round_to=1)
+    assert made.widths["a"] == 8
+    assert made.widths["c"] < 8
+
+
+def test_widths_whose_positions_no_channel_fits_are_left_out():
+    torch.manual_seed(0)
+    spec, module = create("shufflenet_v2_x0_5", {}, InputSpec(), CLASSES)
+    result = prune(spec, module, PruneOptions(Targets(macs=0.6), round_to=8))
+    # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
+    assert result.widths["stage3"] in (48, 40, 16, 8)
+    assert 0.54 <= result.plan.macs_ratio <= 0.6
+
+
+def test_plan_tells_what_prune_does():
+    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(), CLASSES)
+    options = PruneOptions(Targets(params=0.7), round_to=8)
+    assert plan(spec, module, options) == prune(spec, module, options).plan
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (PruneOptions(Targets(macs=0.5), criterion="l2"), "--criterion 'l2'"),
+        (PruneOptions(Targets(macs=0.5), criterion="taylor"), "--criterion taylor"),
+        (PruneOptions(Targets(macs=0.5), round_to=0), "--round-to 0"),
+    ],
+)
+def test_options_without_sense_name_the_option(options, named):
+    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(), CLASSES)
+    with pytest.raises(UsageError) as caught:
+        plan(spec, module, options)
+    assert named in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [({"macs": 1.5}, "--target-flops 1.5"), ({"params": 0.0}, "--target-params 0"), ({}, "no target")],
+)
+def test_targets_without_sense_name_the_option(targets, named):
+    with pytest.raises(UsageError) as caught:
+        Targets(**targets)
+    assert named in caught.value.message
