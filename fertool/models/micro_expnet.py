@@ -66,7 +66,7 @@ class MicroExpNet(nn.Module):
         return logits
 
 
-@register(stem_stride=1)
+@register(early_stride=1)
 def micro_expnet(
     widths: Mapping[str, int] | None = None,
     *,

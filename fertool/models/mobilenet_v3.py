@@ -185,7 +185,7 @@ def mobilenet_v3_large(
     )
 
 
-@register(stem_stride=1)
+@register(early_stride=1)
 def mobilenet_v3_small(
     widths: Mapping[str, int] | None = None,
     *,
