@@ -148,7 +148,7 @@ class Spec:
                     "provenance": tuple(Step(**step) for step in data.get("provenance", ())),
                 }
             )
-        except (TypeError, KeyError, AttributeError) as error:
+        except (TypeError, KeyError, AttributeError, FertoolError) as error:
             raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
 
 
