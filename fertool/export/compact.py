@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-import fertool
+from fertool import __version__
 
 _STEM = "network."
 
@@ -20,7 +20,7 @@ def compacted(model: ModelProto) -> ModelProto:
     sets go.
     """
     result = onnx.ModelProto(ir_version=model.ir_version)
-    result.producer_name, result.producer_version = "fertool", fertool.__version__
+    result.producer_name, result.producer_version = "fertool", __version__
     used = {node.domain for node in model.graph.node}
     result.opset_import.extend(entry for entry in model.opset_import if entry.domain in used)
     graph = result.graph
