@@ -12,7 +12,7 @@ DATA ?= synth
 RUNS ?= runs
 
 .DELETE_ON_ERROR:
-.PHONY: demo micro_expnet chain install test lint types docs check bench clean
+.PHONY: demo micro_expnet chain install test lint types docs results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -74,6 +74,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+results: install
+	$(BIN)/python docs/make_results.py > docs/results.md
 
 docs: install
 	$(BIN)/python docs/make_cli.py > docs/cli.md

@@ -190,7 +190,7 @@ def data_facts(found: Data) -> list[Fact]:
         ),
         ("distinct images", f"{found['distinct_images']:,}; {found['copy_groups']:,} occur more than once"),
         *((f"copies, {where}", f"{count:,}") for where, count in found["copies_across"].items()),
-        ("copies with different labels", f"{found['conflicting_groups']:,} images"),
+        ("copies with different labels", f"{found['conflicting_groups']:,} groups"),
         ("images of one grey level", f"{found['constant_images']:,}"),
     ]
     if found["not_faces"] is not None:
