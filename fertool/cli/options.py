@@ -94,7 +94,7 @@ class ForeignOptions:
 class TrainingOptions:
     """Everything about the training loop; the defaults are recipe 1's of docs/methods.md."""
 
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=0, rich_help_panel=TRAINING)] = 30
+    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)] = 30
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=2, rich_help_panel=TRAINING)] = 64
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
     optimizer: Annotated[Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)] = (
