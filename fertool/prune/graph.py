@@ -296,7 +296,7 @@ class _Identities(fx.Interpreter):
     def _unknown(self, what: str) -> FertoolError:
         return FertoolError(
             f"cannot prune: what {what} does to channels is not known (graph node '{self.node}')",
-            "write it with operations that fertool knows; docs/pruning.md lists them",
+            "use 2-D convolutions, linear layers, BN, element-wise functions, pools, sums, products, chunk, cat, views",
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError
-from fertool.prune.graph import ChannelGraph
+from fertool.prune.graph import ChannelGraph, Layer
 
 Builder = Callable[[Mapping[str, int]], nn.Module]
 """Makes the network for a `widths` map; called on the meta device, since only shapes are read."""
@@ -33,13 +33,15 @@ class WidthKeys:
 def find_width_keys(build: Builder, widths: Mapping[str, int], graph: ChannelGraph) -> WidthKeys:
     """Return which key each class of channels belongs to.
 
-    Every key gets a width of its own in one probe network; a layer's output width then tells its
-    key. Raises FertoolError where an addition ties two keys, which could not be lowered together.
+    Every key gets a width of its own in one probe network; a layer's output width then tells its key. A key whose
+    channels meet ones that must stay is left out. Raises FertoolError where an addition ties two keys, which could
+    not be lowered apart.
     """
     names = list(widths)
     owners: list[set[int]] = [{_NOBODY} if fixed else set() for fixed in graph.fixed.tolist()]
-    for name, key in _keys_of_layers(build, names, graph).items():
-        for index in next(layer for layer in graph.layers if layer.name == name).outputs.tolist():
+    dense = [layer for layer in graph.layers if layer.kind == "dense"]
+    for layer, key in zip(dense, _keys_of_layers(build, names, dense), strict=True):
+        for index in layer.outputs.tolist():
             owners[index].add(key)
     stays = set().union(*(keys for keys in owners if _NOBODY in keys))
     for keys in owners:
@@ -52,16 +54,15 @@ def find_width_keys(build: Builder, widths: Mapping[str, int], graph: ChannelGra
     return WidthKeys(tuple(names[key] for key in used), of_class)
 
 
-def _keys_of_layers(build: Builder, names: list[str], graph: ChannelGraph) -> dict[str, int]:
-    """Return for each dense layer the index of the key whose multiple its output width is, or _NOBODY."""
+def _keys_of_layers(build: Builder, names: list[str], layers: list[Layer]) -> list[int]:
+    """Return for each layer the index of the key of which its output width is a multiple, or _NOBODY."""
     base = 16 * (len(names) + 1)
     probe = build({name: _GRAIN * (base + i) for i, name in enumerate(names)})
-    found = {}
-    for layer in graph.layers:
-        if layer.kind == "dense":
-            made = probe.get_parameter(f"{layer.name}.weight").shape[0]
-            multiple = made // (_GRAIN * base)
-            index = made // (_GRAIN * multiple) - base if multiple else _NOBODY
-            keyed = index < len(names) and made == _GRAIN * multiple * (base + index)
-            found[layer.name] = index if keyed else _NOBODY
+    found = []
+    for layer in layers:
+        made = probe.get_parameter(f"{layer.name}.weight").shape[0]
+        multiple = made // (_GRAIN * base)
+        index = made // (_GRAIN * multiple) - base if multiple else _NOBODY
+        keyed = index < len(names) and made == _GRAIN * multiple * (base + index)
+        found.append(index if keyed else _NOBODY)
     return found

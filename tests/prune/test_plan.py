@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.data import FaceDataset
 from fertool.errors import FertoolError, UsageError
 from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
@@ -156,10 +157,15 @@ def test_widths_whose_positions_no_channel_fits_are_left_out():
     assert 0.54 <= result.plan.macs_ratio <= 0.6
 
 
-def test_plan_tells_what_prune_does():
-    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(), CLASSES)
-    options = PruneOptions(Targets(params=0.7), round_to=8)
-    assert plan(spec, module, options) == prune(spec, module, options).plan
+def test_plan_by_taylor_scores_tells_what_prune_does():
+    torch.manual_seed(0)
+    spec, module = create("micro_expnet", {"width_mult": 0.5}, INPUT, CLASSES)
+    images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
+    faces = FaceDataset(images, torch.arange(8) % 3, CLASSES, "train", "")
+    options = PruneOptions(Targets(params=0.7), "taylor", round_to=8)
+    result = prune(spec, module, options, faces)
+    assert plan(spec, module, options, faces) == result.plan
+    assert 0.63 <= result.plan.params_ratio <= 0.7
 
 
 @pytest.mark.parametrize(
