@@ -1,0 +1,55 @@
+import pytest
+from torch import nn
+
+from fertool.errors import UsageError
+from fertool.models import registry
+from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
+
+
+def test_small_images_get_their_own_defaults_and_arguments_win():
+    assert resolve_arch_args("mobilenet_v2", {}, 224)["stem_stride"] == 2
+    assert resolve_arch_args("mobilenet_v2", {}, 48)["stem_stride"] == 1
+    assert resolve_arch_args("mobilenet_v2", {"stem_stride": "2"}, 48)["stem_stride"] == 2
+
+
+def test_text_becomes_the_type_of_the_default():
+    resolved = resolve_arch_args("resnet18", {"width_mult": "0.5", "stem_pool": "false", "stem_kernel": "3"}, 224)
+    assert (resolved["width_mult"], resolved["stem_pool"], resolved["stem_kernel"]) == (0.5, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"stem_stride": "two"}, "stem_stride=two: resnet18 wants int"),
+        ({"stem_pool": "maybe"}, "stem_pool=maybe: resnet18 wants bool"),
+        ({"stem_strides": "2"}, "unknown --arch-arg of resnet18 'stem_strides'"),
+    ],
+)
+def test_a_wrong_argument_is_named(given, message):
+    with pytest.raises(UsageError, match=message):
+        resolve_arch_args("resnet18", given, 48)
+
+
+def test_an_unknown_name_lists_the_zoo():
+    with pytest.raises(UsageError) as caught:
+        get_architecture("resnet19")
+    assert "did you mean 'resnet18'" in caught.value.hint
+    assert all(name in caught.value.hint for name in architecture_names())
+
+
+def test_an_installed_package_adds_its_architectures(monkeypatch):
+    def tiny(widths=None, *, num_classes=7, in_channels=1, depth=2):
+        module = nn.Linear(1, num_classes)
+        module.widths = widths or {}
+        return module
+
+    class Point:
+        name = "tiny"
+
+        def load(self):
+            return tiny
+
+    monkeypatch.setattr(registry, "entry_points", lambda group, name="tiny": [Point()] if name == "tiny" else [])
+    assert "tiny" in architecture_names()
+    assert get_architecture("tiny") is tiny
+    assert resolve_arch_args("tiny", {"depth": "3"}, 48) == {"depth": 3}
