@@ -38,7 +38,6 @@ def hessian_sensitivity(
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.cli.output import default_output
     from fertool.data.pixels import to_input
-    from fertool.data.pixels import to_input
     from fertool.device import resolve_device
     from fertool.hessian import Sensitivity, estimate
     from fertool.report import tables

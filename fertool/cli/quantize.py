@@ -47,9 +47,9 @@ def quantize(
     from fertool.artifact.atomic import require_writable
     from fertool.cli.output import announce, default_output
     from fertool.metrics import compare_paired, evaluate_logits, to_metrics
-    from fertool.train import predict_logits
     from fertool.quant import QuantizeConfig, quantize_model
     from fertool.report.console import note, progress
+    from fertool.train import predict_logits
 
     output = output or default_output(model, "int8")
     require_writable(output, model)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 Layer = nn.Conv2d | nn.Linear

@@ -16,7 +16,7 @@ SMALL_INPUT = 64
 """Inputs up to this many pixels get an architecture's `small_input` arguments by default."""
 
 Architecture = Callable[..., nn.Module]
-"""`(widths=None, *, num_classes, in_channels, **arch_args) -> module`; the module has `.widths`, the full map it used."""
+"""`(widths=None, *, num_classes, in_channels, **arch_args) -> module` with `.widths`, the full map that it used."""
 
 _ARCHITECTURES: dict[str, Architecture] = {}
 _SMALL_INPUT_ARGS: dict[str, Mapping[str, Any]] = {}

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from fertool.models.folding import called_module
 from fertool.spec import InputSpec
