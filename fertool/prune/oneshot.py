@@ -14,7 +14,7 @@ from fertool.models import build
 from fertool.prune.budget import Targets
 from fertool.prune.criteria import l1_scores, taylor_scores
 from fertool.prune.graph import ChannelGraph, trace_channels
-from fertool.prune.plan import PrunePlan, make_plan
+from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.surgery import remove_channels
 from fertool.spec import Spec
 

@@ -8,7 +8,7 @@ from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.criteria import l1_scores
 from fertool.prune.graph import trace_channels
-from fertool.prune.plan import make_plan
+from fertool.prune.planning import make_plan
 from fertool.prune.surgery import remove_channels
 from fertool.spec import InputSpec
 
