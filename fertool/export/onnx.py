@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,7 +180,8 @@ def _traced(network: nn.Module, input: InputSpec, opset: int) -> onnx.ModelProto
     images = torch.zeros(2, input.channels, input.size, input.size, dtype=torch.uint8)
     buffer = io.BytesIO()
     try:
-        with warnings.catch_warnings():
+        # The exporter warns that it is the older of two; the newer cannot write integer weights.
+        with warnings.catch_warnings(), _silent_stdout():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 network.cpu().eval(),
@@ -196,3 +200,17 @@ def _traced(network: nn.Module, input: InputSpec, opset: int) -> onnx.ModelProto
             f"the network cannot be written as ONNX opset {opset}: {reason}", "try another --opset"
         ) from None
     return onnx.load_from_string(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """When the exporter fails, torch's C++ part prints the whole graph on stdout, where Python cannot catch it."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

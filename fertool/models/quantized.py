@@ -38,46 +38,71 @@ def per_channel(values: Tensor, weight: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (weight.dim() - 1))
 
 
-class Quantizer(nn.Module):
-    """Rounds activations to an unsigned grid: 2 ** bits values, affine, one scale for the whole tensor."""
+class Grids(nn.Module):
+    """The grids of all activations, unsigned and affine, one per site: two tensors, since a file pays for each."""
 
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int = 8, device: torch.device | str | None = None) -> None:
+    def __init__(self, bits: Mapping[str, int], device: torch.device | str | None = None) -> None:
         super().__init__()
-        self.high = 2**bits - 1
-        self.register_buffer("scale", torch.ones((), device=device))
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.uint8, device=device))
+        self.bits = dict(bits)
+        self.index = {name: index for index, name in enumerate(sorted(bits))}
+        self.register_buffer("scale", torch.ones(len(bits), device=device))
+        self.register_buffer("zero_point", torch.zeros(len(bits), dtype=torch.uint8, device=device))
+
+
+class Quantizer(nn.Module):
+    """Rounds the activations of one site to its grid of 2 ** bits values."""
+
+    def __init__(self, grids: Grids, site: str) -> None:
+        super().__init__()
+        # In a tuple, so that the grids of all sites do not become a part of each of them.
+        self._grids, self._index = (grids,), grids.index[site]
+        self.high = 2 ** grids.bits[site] - 1
+
+    @property
+    def scale(self) -> Tensor:
+        """The step of the grid, float32 []."""
+        return self._grids[0].scale[self._index]
+
+    @property
+    def zero_point(self) -> Tensor:
+        """The integer that stands for 0, uint8 []."""
+        return self._grids[0].zero_point[self._index]
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the nearest grid values, float32, shape unchanged."""
-        integers = quantize(values, self.scale, self.zero_point, 0, self.high)
-        return dequantize(integers, self.scale, self.zero_point)
+        scale, zero_point = self.scale, self.zero_point
+        return dequantize(quantize(values, scale, zero_point, 0, self.high), scale, zero_point)
 
 
 class IntegerLayer(nn.Module):
     """What the two integer layers share: int8 `weight` [out, ...] with `weight_scale` [out], int32 `bias` [out].
 
-    The unit of the bias is `input_scale * weight_scale`, that of the sums which a runtime adds it to.
+    The unit of the bias is that of the sums which a runtime adds it to: the step of the input's grid x weight scale.
     """
 
     weight: Tensor
     bias: Tensor
     weight_scale: Tensor
-    input_scale: Tensor
 
-    def _hold_integers(self, weight: Tensor) -> None:
+    def _hold_integers(self, weight: Tensor, source: Quantizer | float) -> None:
         out, device = len(weight), weight.device
         del self.weight, self.bias
         self.register_buffer("weight", torch.zeros(weight.shape, dtype=torch.int8, device=device))
         self.register_buffer("weight_scale", torch.ones(out, device=device))
         self.register_buffer("bias", torch.zeros(out, dtype=torch.int32, device=device))
-        self.register_buffer("input_scale", torch.ones((), device=device))
+        self._source = (source,)
+
+    def input_scale(self) -> Tensor | float:
+        """Return the step of the grid that the input lies on."""
+        source = self._source[0]
+        return source if isinstance(source, float) else source.scale
 
     def bias_scale(self) -> Tensor:
         """Return the value of one unit of the bias, float32 [out]."""
-        return self.input_scale * self.weight_scale
+        return self.input_scale() * self.weight_scale
 
     def float_weight(self) -> Tensor:
         """Return the weight as float32 [out, ...]."""
@@ -89,12 +114,15 @@ class IntegerLayer(nn.Module):
 
 
 class QuantConv2d(IntegerLayer, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
-    """A convolution with an integer weight and bias, of the shape of a given float layer."""
+    """A convolution with an integer weight and bias, of the shape of a given float layer.
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    `source` is the quantiser that its input comes from, or the step of the pixels' grid.
+    """
+
+    def __init__(self, layer: nn.Conv2d, source: Quantizer | float) -> None:
         shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
         nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode)  # type: ignore[arg-type]
-        self._hold_integers(layer.weight)
+        self._hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of float32 [N, C, H, W] that lie on the input's grid."""
@@ -103,11 +131,14 @@ class QuantConv2d(IntegerLayer, nn.Conv2d):  # type: ignore[misc]  # a bias ther
 
 
 class QuantLinear(IntegerLayer, nn.Linear):  # type: ignore[misc]  # a bias there may be None
-    """A linear layer with an integer weight and bias, of the shape of a given float layer."""
+    """A linear layer with an integer weight and bias, of the shape of a given float layer.
 
-    def __init__(self, layer: nn.Linear) -> None:
+    `source` is the quantiser that its input comes from, or the step of the pixels' grid.
+    """
+
+    def __init__(self, layer: nn.Linear, source: Quantizer | float) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, device="meta")
-        self._hold_integers(layer.weight)
+        self._hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with float32 [N, in] that lie on the input's grid: [N, out]."""
@@ -115,14 +146,26 @@ class QuantLinear(IntegerLayer, nn.Linear):  # type: ignore[misc]  # a bias ther
 
 
 class QuantizedNet(fx.GraphModule):
-    """The graph of a quantised network; `float_params` counts the learned values of the float network it stands for."""
+    """The graph of a quantised network.
 
-    float_params = 0
+    `float_params` counts the learned values of the float network that it stands for.
+    """
+
+    grids: Grids
+    float_params: int
+
+    @classmethod
+    def of(cls, graph_module: fx.GraphModule, grids: Grids, float_params: int) -> QuantizedNet:
+        """Return the network of a graph whose quantisers use `grids`."""
+        net = cls(graph_module, graph_module.graph)
+        net.grids, net.float_params = grids, float_params
+        return net
 
     def __deepcopy__(self, memo: Any) -> QuantizedNet:
+        # A copied GraphModule keeps only what its graph calls.
         copied = super().__deepcopy__(memo)
         assert isinstance(copied, QuantizedNet)
-        copied.float_params = self.float_params
+        copied.grids, copied.float_params = copy.deepcopy(self.grids, memo), self.float_params
         return copied
 
 
@@ -137,14 +180,17 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
     graph_module = folded(module)
     sites = find_sites(graph_module, spec.input)
     _check_names(spec.quant, sites)
+    grids = Grids(spec.quant.activations, next(module.parameters()).device)
+    quantizers = {name: Quantizer(grids, name) for name in spec.quant.activations}
+    graph_module = insert_at_sites(graph_module, sites, quantizers)
     for name in spec.quant.weights:
-        layer = graph_module.get_submodule(name)
-        replace_layer(graph_module, name, QuantLinear(layer) if isinstance(layer, nn.Linear) else QuantConv2d(layer))  # type: ignore[arg-type]
-    bits, device = spec.quant.activations, next(module.parameters()).device
-    with_sites = insert_at_sites(graph_module, sites, {name: Quantizer(bits[name], device) for name in bits})
-    net = QuantizedNet(with_sites, with_sites.graph)
-    net.float_params = cost.parameters(module)
-    return net.eval()
+        layer, site = graph_module.get_submodule(name), sites.layer_inputs[name]
+        source = spec.input.scale[0] if site is None else quantizers[site]
+        if isinstance(layer, nn.Linear):
+            replace_layer(graph_module, name, QuantLinear(layer, source))
+        elif isinstance(layer, nn.Conv2d):
+            replace_layer(graph_module, name, QuantConv2d(layer, source))
+    return QuantizedNet.of(graph_module, grids, cost.parameters(module)).eval()
 
 
 def insert_at_sites(graph_module: fx.GraphModule, sites: Sites, modules: Mapping[str, nn.Module]) -> fx.GraphModule:
@@ -173,6 +219,8 @@ def _check_names(quant: QuantSpec, sites: Sites) -> None:
     unknown = [f"layer {name}" for name in quant.weights if name not in sites.layer_inputs]
     known = {site.name for site in sites.sites}
     unknown += [f"activation {name}" for name in quant.activations if name not in known]
+    sources = {sites.layer_inputs[name] for name in quant.weights if name in sites.layer_inputs}
+    unknown += [f"grid for {name}" for name in sorted(filter(None, sources)) if name not in quant.activations]
     if unknown:
         raise FertoolError(
             f"the header does not fit the architecture: no {', no '.join(unknown)}", "quantise again with this version"

@@ -9,7 +9,6 @@ the logits leaves them as floats.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import Counter
 from dataclasses import dataclass
@@ -17,18 +16,19 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 
 from fertool.models.folding import called_module
 from fertool.spec import InputSpec
 
 _CLIPS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")
+_SIZES: tuple[Any, ...] = ("size", "dim", getattr)
+_SPLITS: tuple[Any, ...] = (torch.chunk, torch.split, "chunk", "split")
 _CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
 _MOVES: tuple[Any, ...] = (
     *(nn.MaxPool2d, nn.Flatten, nn.ChannelShuffle, F.max_pool2d, F.channel_shuffle, operator.getitem),
-    *(torch.flatten, torch.reshape, torch.transpose, torch.permute, torch.chunk, torch.split, torch.squeeze),
-    *("flatten", "reshape", "view", "transpose", "permute", "chunk", "split", "squeeze", "unsqueeze", "contiguous"),
+    *(torch.flatten, torch.reshape, torch.transpose, torch.permute, torch.squeeze, torch.unsqueeze),
+    *("flatten", "reshape", "view", "transpose", "permute", "squeeze", "unsqueeze", "contiguous", *_SPLITS),
 )
 _NOT_NEGATIVE: tuple[Any, ...] = (
     *(*_CLIPS, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, F.sigmoid, F.hardsigmoid, F.softmax, torch.sigmoid, "sigmoid"),
@@ -65,7 +65,7 @@ def exact_pixels(input: InputSpec) -> bool:
 
 
 def find_sites(graph_module: fx.GraphModule, input: InputSpec) -> Sites:
-    """Return the quantisers of a folded network; only shapes are computed, so that any device will do."""
+    """Return the quantisers of a folded network; nothing is computed, so that any device will do."""
     plan = _Plan(graph_module, input)
     groups: dict[fx.Node, list[str]] = {}
     names: dict[fx.Node, str] = {}
@@ -95,15 +95,17 @@ class _Plan:
     """
 
     def __init__(self, graph_module: fx.GraphModule, input: InputSpec) -> None:
-        self.graph_module = _with_shapes(graph_module, input)
-        nodes = list(self.graph_module.graph.nodes)
-        self.tensors = [node for node in nodes if node.op != "output" and "tensor_meta" in node.meta]
+        self.graph_module = graph_module
+        self.tensors: list[fx.Node] = []
         self.unrounded: set[fx.Node] = set()
         self.passed_on: set[fx.Node] = set()
         self._above: dict[fx.Node, fx.Node] = {}
+        self._known: set[fx.Node] = set()
         self._not_negative: set[fx.Node] = set()
-        for node in self.tensors:
-            self._place(node, exact_pixels(input))
+        for node in graph_module.graph.nodes:
+            if self._holds_activations(node):
+                self.tensors.append(node)
+                self._place(node, exact_pixels(input))
 
     def root(self, node: fx.Node) -> fx.Node:
         while node in self._above:
@@ -117,8 +119,16 @@ class _Plan:
         layer = self.layer(node)
         return node.target in kinds if layer is None else type(layer) in kinds
 
+    def _holds_activations(self, node: fx.Node) -> bool:
+        """Sizes, and what is computed from sizes and constants alone, are no activations."""
+        if node.op == "placeholder":
+            return True
+        from_activations = any(source in self._known for source in node.all_input_nodes)
+        return node.op != "output" and node.target not in _SIZES and from_activations
+
     def _place(self, node: fx.Node, pixels_exact: bool) -> None:
-        sources = [source for source in node.all_input_nodes if "tensor_meta" in source.meta]
+        sources = [source for source in node.all_input_nodes if source in self._known]
+        self._known.add(node)
         same_sign = len({source in self._not_negative for source in sources}) == 1
         if self._is(node, _NOT_NEGATIVE) or (
             self._is(node, _KEEP_SIGN) and same_sign and sources[0] in self._not_negative
@@ -136,7 +146,7 @@ class _Plan:
         elif self._is(node, _CLIPS) and self._can_take(sources[0]):
             self._join(node, sources[0])
             self.passed_on.add(sources[0])
-        if not _is_one_tensor(node):
+        if self._is(node, _SPLITS):
             self.passed_on.add(node)
 
     def _can_take(self, source: fx.Node) -> bool:
@@ -148,17 +158,6 @@ class _Plan:
         first, second = sorted((self.root(node), self.root(source)), key=self.tensors.index)
         if first is not second:
             self._above[second] = first
-
-
-def _with_shapes(graph_module: fx.GraphModule, input: InputSpec) -> fx.GraphModule:
-    """Return a copy on the meta device whose nodes know the shapes of their tensors."""
-    shaped = copy.deepcopy(graph_module).to("meta")
-    ShapeProp(shaped).propagate(torch.empty(2, input.channels, input.size, input.size, device="meta"))
-    return shaped
-
-
-def _is_one_tensor(node: fx.Node) -> bool:
-    return hasattr(node.meta["tensor_meta"], "dtype")
 
 
 def _scoped_name(node: fx.Node) -> str:

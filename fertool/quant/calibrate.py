@@ -13,10 +13,8 @@ from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.models.folding import folded
 from fertool.models.quantized import (
-    SITE_PREFIX,
     QuantConv2d,
     QuantizedNet,
-    Quantizer,
     QuantLinear,
     insert_at_sites,
     quantize,
@@ -94,14 +92,10 @@ def quantize_model(
         activations={site.name: 8 for site in sites.sites},
     )
     net = quantized_module(module, replace(spec, quant=quant))
-    for name, grid in grids.items():
-        quantizer = net.get_submodule(f"{SITE_PREFIX}.{name}")
-        assert isinstance(quantizer, Quantizer)
-        quantizer.scale.fill_(grid.scale)
-        quantizer.zero_point.fill_(grid.zero_point)
-    for name, source in sites.layer_inputs.items():
-        input_scale = spec.input.scale[0] if source is None else grids[source].scale
-        _fill_layer(net.get_submodule(name), layers[name], input_scale, quant.weights[name], config.weights)
+    for name, index in net.grids.index.items():
+        net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
+    for name, layer in layers.items():
+        _fill_layer(net.get_submodule(name), layer, quant.weights[name], config.weights)
     return quant, net
 
 
@@ -139,7 +133,7 @@ def _measure_grids(
     }
 
 
-def _fill_layer(layer: nn.Module, source: nn.Module, input_scale: float, rule: WeightQuant, method: str) -> None:
+def _fill_layer(layer: nn.Module, source: nn.Module, rule: WeightQuant, method: str) -> None:
     """Compute the integers of one layer from its folded float form `source`."""
     assert isinstance(layer, QuantConv2d | QuantLinear)
     assert isinstance(source, nn.Conv2d | nn.Linear)
@@ -147,10 +141,9 @@ def _fill_layer(layer: nn.Module, source: nn.Module, input_scale: float, rule: W
     bias = weight.new_zeros(len(weight)) if source.bias is None else source.bias.detach()
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
     # A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32 bits.
-    least = bias.abs() / (input_scale * _LARGEST_BIAS)
+    least = bias.abs() / (layer.input_scale() * _LARGEST_BIAS)
     scale = torch.maximum(weight_scales(weight, limits, method), least)
     scale = torch.where(scale > 0, scale, 1.0)
-    layer.input_scale.fill_(input_scale)
     layer.weight_scale.copy_(scale)
     layer.weight.copy_(integer_weight(weight, scale, limits))
     unit = layer.bias_scale().double()

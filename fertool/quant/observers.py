@@ -33,8 +33,10 @@ class RangeObserver(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the values as they came."""
-        low, high = torch.aminmax(values)
-        self.low, self.high = min(self.low, low.item()), max(self.high, high.item())
+        low, high = (end.cpu() for end in torch.aminmax(values))
+        # Python's min and max would lose a NaN.
+        self.low = torch.minimum(low, torch.tensor(self.low)).item()
+        self.high = torch.maximum(high, torch.tensor(self.high)).item()
         return values
 
 
@@ -116,16 +118,22 @@ def _central_range(seen: HistogramObserver, share: float) -> tuple[float, float]
 
 
 def _least_error_range(seen: HistogramObserver, bits: int) -> tuple[float, float]:
-    """Search shrunken ranges, both ends apart, by the error of the histogram's bin centres."""
-    two_sided = seen.low < 0 < seen.high
-    fractions = torch.linspace(1.0, 0.2, 25 if two_sided else 97, dtype=torch.float64)
-    ends = torch.cartesian_prod(fractions, fractions) if two_sided else torch.stack([fractions, fractions], dim=1)
-    low, high = (seen.low * ends[:, :1]).clamp(max=0), (seen.high * ends[:, 1:]).clamp(min=0)
-    step = (seen.high - seen.low) / BINS
-    centres = seen.low + step * (torch.arange(BINS, dtype=torch.float64) + 0.5)
-    scale = (high - low) / (2**bits - 1)
-    zero_point = torch.round(-low / scale)
+    """Shrink one end of the range, then the other, then each once more: the tails hardly depend on each other."""
+    low, high = torch.tensor([[seen.low], [seen.high]], dtype=torch.float64)
+    shrunken = torch.linspace(1.0, 0.2, 65, dtype=torch.float64)
+    for _ in range(2 if seen.low < 0 < seen.high else 1):
+        ends = seen.high * shrunken
+        high = ends[_squared_errors(seen, low, ends, bits).argmin()] if seen.high > 0 else high
+        ends = seen.low * shrunken
+        low = ends[_squared_errors(seen, ends, high, bits).argmin()] if seen.low < 0 else low
+    return low.item(), high.item()
+
+
+def _squared_errors(seen: HistogramObserver, low: Tensor, high: Tensor, bits: int) -> Tensor:
+    """Return the error of each range, float64 [ranges], with the values of a bin at its centre."""
+    scale = ((high - low) / (2**bits - 1)).unsqueeze(-1)
+    zero_point = torch.round(-low.unsqueeze(-1) / scale)
+    centres = seen.low + (seen.high - seen.low) / BINS * (torch.arange(BINS, dtype=torch.float64) + 0.5)
     integers = quantize(centres, scale, zero_point, 0, 2**bits - 1)
-    error = ((integers - zero_point) * scale - centres).square() @ seen.counts
-    best = int(error.argmin())
-    return low[best].item(), high[best].item()
+    error = (integers - zero_point) * scale - centres
+    return torch.mv(error.square(), seen.counts)

@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from fertool import cost
 from fertool.errors import FertoolError
 from fertool.models.folding import folded
-from fertool.models.quantized import QuantConv2d, Quantizer, QuantLinear, quantized_module
+from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
@@ -61,9 +63,9 @@ def onnx_round_trip(values, scale, zero_point):
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.5, 3), (0.0371, 128), (6 / 255, 0), (1e-6, 255)])
 def test_rounding_is_that_of_onnx_runtime(scale, zero_point):
-    quantizer = Quantizer()
-    quantizer.scale.fill_(scale)
-    quantizer.zero_point.fill_(zero_point)
+    grids = Grids({"a": 8, "b": 8})
+    grids.scale[1], grids.zero_point[1] = scale, zero_point
+    quantizer = Quantizer(grids, "b")
     # Ties at every half step, both ends of the range and far outside.
     ties = (torch.arange(-600, 600) / 2) * torch.tensor(scale)
     values = torch.cat([ties, torch.randn(2000, generator=torch.Generator().manual_seed(0)) * scale * 100])
@@ -71,7 +73,7 @@ def test_rounding_is_that_of_onnx_runtime(scale, zero_point):
 
 
 def test_ties_go_to_even_and_the_ends_saturate():
-    quantizer = Quantizer()
+    quantizer = Quantizer(Grids({"a": 8}), "a")
     values = torch.tensor([0.5, 1.5, 2.5, -3.0, 254.5, 300.0])
     assert quantizer(values).tolist() == [0.0, 2.0, 2.0, 0.0, 254.0, 255.0]
 
@@ -99,11 +101,13 @@ def test_pixels_of_unequal_channels_get_a_site_of_their_own():
 def test_integer_layers_compute_with_their_integers():
     generator = torch.Generator().manual_seed(0)
     conv, linear = nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Linear(5, 3)
-    for layer, values in ((QuantConv2d(conv), torch.randn(2, 4, 7, 7)), (QuantLinear(linear), torch.randn(2, 5))):
+    for layer, values in (
+        (QuantConv2d(conv, 0.03), torch.randn(2, 4, 7, 7)),
+        (QuantLinear(linear, 0.03), torch.randn(2, 5)),
+    ):
         layer.weight.random_(-64, 65, generator=generator)
         layer.bias.random_(-5000, 5000, generator=generator)
         layer.weight_scale.uniform_(0.01, 0.02, generator=generator)
-        layer.input_scale.fill_(0.03)
         weight = layer.weight.double() * layer.weight_scale.double().reshape(-1, *[1] * (layer.weight.dim() - 1))
         bias = layer.bias.double() * layer.weight_scale.double() * 0.03
         if isinstance(layer, QuantLinear):
@@ -122,6 +126,12 @@ def test_the_structure_is_rebuilt_without_storage_and_costs_as_much_as_before():
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in real.state_dict().items()}
     assert shapes == {name: (tensor.dtype, tensor.shape) for name, tensor in empty.state_dict().items()}
     assert {t.device.type for t in empty.state_dict().values()} == {"meta"}
+    copied = copy.deepcopy(real)
+    assert copied.grids is not real.grids
+    copied.grids.scale.fill_(0.5)
+    assert (copied.get_submodule("head").bias_scale() == 0.5).all()
+    assert (real.get_submodule("head").bias_scale() == 1.0).all()
+    assert cost.parameters(copied) == cost.parameters(real)
     assert shapes["stem.0.weight"][0] == torch.int8
     assert shapes["stem.0.bias"][0] == torch.int32
     before, after = cost.count(module, spec.input), cost.count(real, spec.input)
