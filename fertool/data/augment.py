@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from fertool.errors import UsageError
 
-_FLAGS = {"translate": "--translation", "scale": "--zoom", "brightness": "--jitter", "contrast": "--jitter"}
 _LARGEST_ASPECT = 3.3
 _LARGEST_AREA = 0.3
 """Up to this area a rectangle of the largest aspect ratio still fits into the image."""
@@ -42,7 +41,7 @@ class AugmentConfig:
             value = getattr(self, name)
             if not (0 <= value <= limit and math.isfinite(value)):
                 wanted = "0 or more" if limit == math.inf else f"between 0 and {limit}"
-                raise UsageError(f"{_FLAGS.get(name, '--' + name)} {value}: must be {wanted}", "0 switches it off")
+                raise UsageError(f"--{name} {value}: must be {wanted}", "0 switches it off")
         if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= _LARGEST_AREA:
             raise UsageError(
                 f"erasing area {self.erasing_area}: must be two rising shares up to {_LARGEST_AREA}", "use 0.02 to 0.20"

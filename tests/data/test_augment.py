@@ -151,7 +151,7 @@ def test_mixup_of_zero_returns_the_batch_itself(images):
 
 @pytest.mark.parametrize(
     ("field", "value", "flag"),
-    [("flip", 1.5, "--flip"), ("rotation", -1, "--rotation"), ("scale", 1, "--zoom"), ("mixup", math.nan, "--mixup")],
+    [("flip", 1.5, "--flip"), ("rotation", -1, "--rotation"), ("scale", 1, "--scale"), ("mixup", math.nan, "--mixup")],
 )
 def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
     with pytest.raises(UsageError, match=f"^{flag} {value}"):
