@@ -37,7 +37,7 @@ def peak_rss_bytes() -> int:
 
 def main() -> None:
     """Measure the file named on the command line; JSON on stdout."""
-    parser = argparse.ArgumentParser(prog="python -m fertool.runtime.memory", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fertool.runtime.memory_child", description=__doc__)
     parser.add_argument("file", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
