@@ -48,6 +48,9 @@ def require_writable(path: Path, *inputs: Path) -> None:
             raise FertoolError(f"{path}: the output is also an input", "name another file with -o")
     if target.is_dir():
         raise FertoolError(f"{path}: is a folder", "name a file with -o")
+    if target.exists() and not target.is_file():
+        # Renaming onto /dev/null would put a file in its place.
+        raise FertoolError(f"{path}: is not a regular file", "name a file with -o")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):

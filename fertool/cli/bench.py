@@ -45,7 +45,7 @@ def bench(
     from fertool.runtime import bench as run_bench
 
     if output:
-        require_writable(output, *files)
+        require_writable(output, *files, *read.inputs(data))
     config = BenchConfig(
         threads=threads,
         batch_size=batch_size,

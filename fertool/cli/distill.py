@@ -77,7 +77,7 @@ def distill(
     from fertool.distill import KnowledgeDistillation, Teacher
 
     output = output or Path(f"{arch.arch}.pt")
-    require_writable(output, *teachers, Path(data))
+    require_writable(output, *teachers, *read.inputs(data), *([arch.init] if arch.init else []))
     loaded = [models.load_model(path) for path in teachers]
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)

@@ -46,7 +46,7 @@ def evaluate(
     from fertool.report.console import result
 
     if output:
-        require_writable(output, *files)
+        require_writable(output, *files, *read.inputs(data))
     entries, correct = [], []
     for path in files:
         predictor = foreign.open(path)

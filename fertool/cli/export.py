@@ -43,7 +43,7 @@ def export(
     output = output or default_output(model, "", ".onnx")
     if format == "auto" and output.suffix != ".onnx":
         raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
-    require_writable(output, model)
+    require_writable(output, model, *ReadOptions().inputs(data))
     spec, module = models.load_model(model)
     shape = spec.input
     # Drawn faces have seven classes, which need not be the model's; only the images are used.

@@ -44,7 +44,7 @@ def hessian_sensitivity(
     from fertool.report.console import progress, result
 
     output = output or default_output(model, "sensitivity", ".json")
-    require_writable(output, model)
+    require_writable(output, model, *read.inputs(data))
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)

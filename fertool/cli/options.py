@@ -65,6 +65,10 @@ class ReadOptions:
         typer.Option(help="How FER+ votes become labels.", rich_help_panel=DATA),
     ] = "majority"
 
+    def inputs(self, data: str | None) -> list[Path]:
+        """Return the files and folders that opening `data` so reads: none of them may be the output."""
+        return [Path(path) for path in (data, self.ferplus) if path]
+
 
 @dataclass(frozen=True)
 class ForeignOptions:

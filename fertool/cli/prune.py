@@ -102,7 +102,8 @@ def prune(
     from fertool.report.console import note, progress
 
     output = output or default_output(model, "pruned")
-    require_writable(output, model)
+    if not dry_run:
+        require_writable(output, model, *read.inputs(data))
     if data is None and training.epochs:
         raise UsageError(f"--epochs {training.epochs}: fine-tuning needs --data", "for example --data fer2013.csv")
     spec, module = models.load_model(model)

@@ -52,7 +52,8 @@ def quantize(
     from fertool.train import predict_logits
 
     output = output or default_output(model, "int8")
-    require_writable(output, model)
+    if not dry_run:
+        require_writable(output, model, *read.inputs(data))
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)

@@ -43,7 +43,7 @@ def train_teacher(
     from fertool.artifact.atomic import require_writable
 
     output = output or Path(f"{arch.arch}.pt")
-    require_writable(output, Path(data), *([arch.init] if arch.init else []))
+    require_writable(output, *read.inputs(data), *([arch.init] if arch.init else []))
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
     spec, module = new_model(arch, run.train, seed)

@@ -4,6 +4,7 @@ import stat
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,8 @@ def test_a_place_that_cannot_become_a_folder_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FertoolError, match="cannot write"):
         require_writable(tmp_path / "file" / "a.pt")
+
+
+def test_a_device_is_not_replaced_by_a_file():
+    with pytest.raises(FertoolError, match="/dev/null: is not a regular file"):
+        require_writable(Path("/dev/null"))

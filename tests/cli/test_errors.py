@@ -170,6 +170,32 @@ class TestOutputs:
         assert "also an input" in fails("prune", model, "-o", model, "--target-flops", "0.5", code=1)
         assert model.read_bytes() == before
 
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["train-teacher"],
+            ["distill", "MODEL"],
+            ["prune", "MODEL", "--target-flops", "0.5"],
+            ["hessian-sensitivity", "MODEL"],
+            ["quantize", "MODEL"],
+            ["export", "MODEL", "--format", "onnx"],
+            ["bench", "MODEL"],
+            ["eval", "MODEL"],
+        ],
+        ids=lambda command: command[0],
+    )
+    def test_equal_to_the_data(self, fails, model, tmp_path, command):
+        data = csv(tmp_path / "faces.csv")
+        before = data.read_bytes()
+        arguments = [model if part == "MODEL" else part for part in command]
+        assert "also an input" in fails(*arguments, "--data", data, "-o", data, code=1)
+        assert data.read_bytes() == before
+
+    def test_a_dry_run_makes_no_folder(self, fertool, model, tmp_path):
+        output = tmp_path / "new" / "x.pt"
+        assert fertool("prune", model, "--target-flops", "0.5", "--dry-run", "-o", output)[0] == 0
+        assert os.listdir(tmp_path) == []
+
     def test_unwritable(self, fails, model, tmp_path):
         (tmp_path / "file").write_text("")
         assert "cannot write" in fails("export", model, "-o", tmp_path / "file" / "x.onnx", code=1)
