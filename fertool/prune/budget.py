@@ -85,14 +85,12 @@ def choose_widths(
     targets: Targets,
     round_to: int,
 ) -> dict[str, int]:
-    """Return the widths that meet the targets at the least loss of score.
+    """Return the widths that meet the targets at the least loss.
 
-    The cheapest step down a ladder anywhere in the network is taken, again and again. A step costs the logarithm of
-    the part of its key's score that it leaves, per saved MAC or parameter, so that a thinned layer gets ever dearer.
-    Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
+    The step down a ladder that loses least per saved MAC or parameter is taken, anywhere in the network, again and
+    again. Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
     """
     model = CostModel.of(graph, keys, widths)
-    losses = [-torch.log1p(-ladder.lost / max(ladder.total, 1e-300)) for ladder in ladders]
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -103,7 +101,9 @@ def choose_widths(
             raise _unreachable(graph, cost / start, targets, round_to)
         lower = torch.minimum(steps + 1, last)
         after = model.costs(current, _widths_at(ladders, lower) - current)
-        lost = torch.stack([loss[b] - loss[a] for loss, a, b in zip(losses, steps, lower, strict=True)])
+        lost = torch.stack(
+            [ladder.losses[b] - ladder.losses[a] for ladder, a, b in zip(ladders, steps, lower, strict=True)]
+        )
         chosen = _cheapest(cost, after, limit, lost, steps < last)
         steps[chosen] += 1
         current, cost = _widths_at(ladders, steps), after[:, chosen]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,20 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 
-def l1_scores(module: nn.Module, graph: ChannelGraph) -> Tensor:
-    """Return the L1 norm of each class's filters, float64 [classes]; no data needed.
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The importance of each class, float64 [classes].
+
+    `additive`: the values are changes of the loss and add up over the network; otherwise they only compare channels
+    of one layer.
+    """
+
+    values: Tensor
+    additive: bool
+
+
+def l1_scores(module: nn.Module, graph: ChannelGraph) -> Scores:
+    """Return the L1 norm of each class's filters; no data needed.
 
     A filter's norm (Li et al. 2017, arXiv 1608.08710, section 3.1) is divided by the mean of its layer, so that layers
     of any fan-in compare; a class made or filtered by several layers scores the mean over them.
@@ -30,8 +43,7 @@ def l1_scores(module: nn.Module, graph: ChannelGraph) -> Tensor:
             norms = norms.abs().sum(1)
             total.index_add_(0, layer.outputs, norms / norms.mean().clamp(min=1e-300))
             count.index_add_(0, layer.outputs, torch.ones_like(norms))
-    mean: Tensor = total / count.clamp(min=1)
-    return mean
+    return Scores(total / count.clamp(min=1), additive=False)
 
 
 def taylor_scores(
@@ -42,8 +54,8 @@ def taylor_scores(
     *,
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Tensor:
-    """Return the first-order change of the loss when a class's gates close, float64 [classes].
+) -> Scores:
+    """Return the first-order change of the loss when a class's gates close.
 
     The gate is the BN scale γ and the score Σ over images |∂L/∂γ · γ| (equation 3-6 of the PRJ thesis), L being the
     cross-entropy of one image. The sum over images of absolute values, not the absolute value of the sum, is how
@@ -77,7 +89,7 @@ def taylor_scores(
             hook.remove()
         for m in was_training:
             m.training = True
-    return scores
+    return Scores(scores, additive=True)
 
 
 def _gates(graph: ChannelGraph) -> list[Layer]:

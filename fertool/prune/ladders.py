@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, Segments, Touching
 from fertool.prune.keys import WidthKeys
 
@@ -23,22 +24,25 @@ Retrace = Callable[[Mapping[str, int]], ChannelGraph]
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Widths of one key downwards from its present one, and the score of all that is removed at each, float64."""
+    """Widths of one key downwards from its present one, and what each of them loses, float64 from 0 upwards."""
 
     widths: tuple[int, ...]
-    lost: Tensor
-    total: float
+    losses: Tensor
 
 
 def make_ladders(
     graph: ChannelGraph,
     keys: WidthKeys,
-    scores: Tensor,
+    scores: Scores,
     widths: Mapping[str, int],
     round_to: int,
     retrace: Retrace,
 ) -> list[Ladder]:
     """Return one ladder per key: multiples of `round_to` down to the floor, each losing its least important channels.
+
+    The loss of additive scores is their sum over the removed channels. For others it is minus the logarithm of the
+    part of the key's score that stays: a thinned layer gets ever dearer, and no layer is emptied because its scale
+    differs.
 
     Where positions decide who reads a channel (several segments), a width may need more channels in some segment than
     there are; such widths are left out.
@@ -81,15 +85,17 @@ def _counts(segments: Segments) -> dict[Touching, int]:
     return {touching: len(members) for touching, members in segments.items()}
 
 
-def _ladder(levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Tensor) -> Ladder:
+def _ladder(levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Scores) -> Ladder:
     """Return the levels whose `counts` the segments can fill."""
-    ascending = {part: scores[members].to(torch.float64).sort().values for part, members in segments.items()}
+    ascending = {part: scores.values[members].sort().values for part, members in segments.items()}
     widths, lost = [], []
     for width, wanted in zip(levels, counts, strict=True):
         if all(count <= len(segments.get(part, ())) for part, count in wanted.items()):
             gone = (values[: len(values) - wanted.get(part, 0)] for part, values in ascending.items())
             widths.append(width)
             lost.append(sum(float(values.sum()) for values in gone))
-    return Ladder(
-        tuple(widths), torch.tensor(lost, dtype=torch.float64), sum(float(v.sum()) for v in ascending.values())
-    )
+    losses = torch.tensor(lost, dtype=torch.float64)
+    if not scores.additive:
+        total = sum(float(values.sum()) for values in ascending.values())
+        losses = -torch.log1p(-losses / max(total, 1e-300))
+    return Ladder(tuple(widths), losses)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models import build
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import l1_scores, taylor_scores
+from fertool.prune.criteria import Scores, l1_scores, taylor_scores
 from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.surgery import remove_channels
@@ -86,7 +86,7 @@ def _scored(
     options: PruneOptions,
     data: FaceDataset | None,
     on_progress: Callable[[int, int], None] | None,
-) -> tuple[ChannelGraph, Tensor]:
+) -> tuple[ChannelGraph, Scores]:
     if options.criterion not in CRITERIA:
         raise unknown_name("--criterion", options.criterion, CRITERIA)
     if options.round_to < 1:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError
 from fertool.prune.budget import Targets, choose_widths
+from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.keys import Builder, find_width_keys
 from fertool.prune.ladders import make_ladders
@@ -51,13 +52,13 @@ def make_plan(
     widths: Mapping[str, int],
     input: InputSpec,
     graph: ChannelGraph,
-    scores: Tensor,
+    scores: Scores,
     targets: Targets,
     round_to: int,
 ) -> tuple[PrunePlan, nn.Module, ChannelGraph]:
     """Return the plan, the pruned network as a skeleton on the meta device, and its channel graph.
 
-    `graph` is that of the network at `widths`, `scores` [classes] the importance of its classes. Raises FertoolError
+    `graph` is that of the network at `widths`, `scores` the importance of its classes. Raises FertoolError
     when the targets cannot be met.
     """
 
@@ -91,7 +92,7 @@ def make_plan(
     return plan, skeleton, pruned
 
 
-def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Tensor) -> Tensor:
+def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Scores) -> Tensor:
     """Return for each class of the pruned graph the original class that it carries on.
 
     Of each segment as many of the best classes stay as the same segment has in the pruned network: with chunk and
@@ -108,6 +109,6 @@ def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Tensor) 
                 f"readers, where the original has {len(members)}",
                 "try another --round-to",
             )
-        best = scores[members].argsort(descending=True, stable=True)[: len(places)]
+        best = scores.values[members].argsort(descending=True, stable=True)[: len(places)]
         survivors[places] = members[best.sort().values]
     return survivors

@@ -48,7 +48,7 @@ def outputs(graph, name):
 
 def test_l1_is_the_mean_over_the_class_of_norms_relative_to_their_layer(net):
     graph = trace_channels(net, INPUT)
-    scores = l1_scores(net, graph)
+    scores = l1_scores(net, graph).values
     relative = []
     for layer in (net.stem, net.dw, net.out):
         norms = torch.tensor([float(row.double().abs().sum()) for row in layer.weight.detach()], dtype=torch.float64)
@@ -59,7 +59,7 @@ def test_l1_is_the_mean_over_the_class_of_norms_relative_to_their_layer(net):
 
 def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
     graph = trace_channels(net, INPUT)
-    scores = taylor_scores(net, graph, faces, INPUT, batch_size=4)
+    scores = taylor_scores(net, graph, faces, INPUT, batch_size=4).values
     stream, hidden = torch.zeros(6), torch.zeros(5)
     for image, label in zip(faces.images, faces.labels, strict=True):
         net.zero_grad()
