@@ -88,17 +88,18 @@ def evaluate_file(
     with progress(predictor.path.name) as on_progress:
         answers = [predictor.logits(view, on_progress=on_progress) for view in views(images.images, tta)]
     # Views vote with probabilities; one view keeps its logits, which calibration needs.
-    logits = answers[0] if len(answers) == 1 else np.log(np.mean([_softmax(each) for each in answers], axis=0))
+    logits = answers[0] if len(answers) == 1 else _log_mean_softmax(np.stack(answers))
     labels = images.labels.numpy()
     entry: dict[str, Any] = {"file": str(predictor.path), "split": split, "tta": tta}
     entry.update(asdict(evaluate_logits(logits, labels, predictor.classes)))
     entry["digest"] = predictor.digest
-    if split != "train":
+    entry["deduplicated"] = None
+    # Without training images at hand nothing is known about copies of them.
+    if split != "train" and "train" in source.splits:
         fresh = source.distinct_from(split, "train").numpy()
-        alone = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
-        entry["deduplicated"] = {"n": alone.n, "accuracy": alone.accuracy, "accuracy_ci95": alone.accuracy_ci95}
-    else:
-        entry["deduplicated"] = None
+        if fresh.any():
+            alone = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
+            entry["deduplicated"] = {"n": alone.n, "accuracy": alone.accuracy, "accuracy_ci95": alone.accuracy_ci95}
     return entry, logits.argmax(1) == labels
 
 
@@ -112,9 +113,11 @@ def compare(files: Sequence[str], correct: Sequence[NDArray[np.bool_]]) -> list[
     ]
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+def _log_mean_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return [N, K], the logarithm of the mean softmax of `logits` [views, N, K]; finite however sure the model is."""
     import numpy as np
 
-    shifted = np.exp(logits - logits.max(1, keepdims=True))
-    softmax: NDArray[np.float32] = shifted / shifted.sum(1, keepdims=True)
-    return softmax
+    wide = logits.astype(np.float64)
+    log_p = wide - np.logaddexp.reduce(wide, axis=2, keepdims=True)
+    mean: NDArray[np.float64] = np.logaddexp.reduce(log_p, axis=0) - np.log(len(log_p))
+    return mean
