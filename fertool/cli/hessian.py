@@ -9,6 +9,7 @@ import typer
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.errors import FertoolError
 
 
 @command
@@ -46,6 +47,10 @@ def hessian_sensitivity(
     output = output or default_output(model, "sensitivity", ".json")
     require_writable(output, model, *read.inputs(data))
     spec, module = models.load_model(model)
+    if spec.quant is not None:
+        raise FertoolError(
+            f"{model}: a quantised model, whose rounding has no derivative", "give the model that it was made from"
+        )
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     images = source.split("train").balanced_subset(samples, seed).images

@@ -72,6 +72,14 @@ def test_sensitivity_names_the_model_it_is_of(chain):
         assert min(layer["weight_trace"]) >= 0
 
 
+def test_sensitivity_is_that_of_a_float_model(chain, fertool, tmp_path):
+    folder, _ = chain
+    code, out, err = fertool("hessian-sensitivity", folder / "q.pt", *DATA, "-o", tmp_path / "h.json")
+    assert (code, out) == (1, "")
+    assert "error: " in err
+    assert "a quantised model" in err
+
+
 def test_torch_and_onnx_runtime_agree_on_every_image_or_nearly(chain):
     _, printed = chain
     assert json.loads(printed["export int8"])["parity"]["top1_agreement"] >= 0.99
