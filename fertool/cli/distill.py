@@ -22,7 +22,7 @@ from fertool.cli.options import (
     TrainingOptions,
 )
 from fertool.cli.provenance import make_step
-from fertool.cli.training import TrainingRun, new_model, options_of
+from fertool.cli.training import TrainingRun, new_model, options_of, require_outputs
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,12 @@ def distill(
     Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
     """
     from fertool import models
-    from fertool.artifact.atomic import require_writable
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
 
     output = output or Path(f"{arch.arch}.pt")
-    require_writable(output, *teachers, *read.inputs(data), *([arch.init] if arch.init else []))
+    inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
+    require_outputs(output, training, *inputs)
     loaded = [models.load_model(path) for path in teachers]
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)

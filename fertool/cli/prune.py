@@ -23,7 +23,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.provenance import make_step
 from fertool.cli.targets import parse_target
-from fertool.cli.training import TrainingRun, options_of
+from fertool.cli.training import TrainingRun, options_of, require_outputs
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,15 +97,16 @@ def prune(
     """
     from fertool import models
     from fertool import prune as technique
-    from fertool.artifact.atomic import require_writable
     from fertool.cli.output import announce, default_output
     from fertool.report.console import note, progress
 
     output = output or default_output(model, "pruned")
     if not dry_run:
-        require_writable(output, model, *read.inputs(data))
+        require_outputs(output, training, model, *read.inputs(data))
     if data is None and training.epochs:
         raise UsageError(f"--epochs {training.epochs}: fine-tuning needs --data", "for example --data fer2013.csv")
+    if training.plot and not training.epochs:
+        raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
     spec, module = models.load_model(model)
     options = _options(pruning, spec, has_data=data is not None)
     source = None
@@ -129,7 +130,7 @@ def prune(
         return
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
     if training.epochs:
-        objective = _teacher(spec, module, device) if pruning.distill else None
+        objective = _teacher(spec, module, device, training.label_smoothing) if pruning.distill else None
         smaller, history = run.fit(smaller, pruned.module, objective)
     else:
         smaller, history = replace(smaller, metrics=_measure(smaller, pruned.module, run.val)), []
@@ -150,13 +151,13 @@ def _options(pruning: PruningOptions, spec: Spec, *, has_data: bool) -> PruneOpt
     return PruneOptions(Targets(macs=macs, params=params), criterion, pruning.round_to)
 
 
-def _teacher(spec: Spec, module: nn.Module, device: str) -> Objective:
-    """The unpruned model as the teacher of its own recovery, at the settings of recipe 1."""
+def _teacher(spec: Spec, module: nn.Module, device: str, label_smoothing: float) -> Objective:
+    """The unpruned model as the teacher of its own recovery, at recipe 1's temperature and alpha."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
 
     teacher = Teacher(module.to(resolve_device(device)), spec.input, spec.classes)
-    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes)
+    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, label_smoothing=label_smoothing)
 
 
 def _measure(spec: Spec, module: nn.Module, val: FaceDataset) -> Metrics:

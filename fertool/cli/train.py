@@ -18,7 +18,7 @@ from fertool.cli.options import (
     TrainingOptions,
 )
 from fertool.cli.provenance import make_step
-from fertool.cli.training import TrainingRun, new_model, options_of
+from fertool.cli.training import TrainingRun, new_model, options_of, require_outputs
 
 
 @command
@@ -40,10 +40,8 @@ def train_teacher(
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --arch resnet18 --epochs 40
     """
-    from fertool.artifact.atomic import require_writable
-
     output = output or Path(f"{arch.arch}.pt")
-    require_writable(output, *read.inputs(data), *([arch.init] if arch.init else []))
+    require_outputs(output, training, *read.inputs(data), *([arch.init] if arch.init else []))
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
     spec, module = new_model(arch, run.train, seed)

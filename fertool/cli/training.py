@@ -70,6 +70,22 @@ class TrainingRun:
         return spec
 
 
+def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
+    """Fail before any work when the model file or the picture cannot be written or would replace another file."""
+    from fertool.artifact.atomic import require_writable
+
+    require_writable(output, *inputs)
+    if options.plot:
+        from fertool.report.figures import require_matplotlib
+
+        if options.plot.resolve() == output.resolve():
+            raise UsageError(
+                f"--plot {options.plot}: the model goes there", "name another file, for example curves.png"
+            )
+        require_writable(options.plot, *inputs)
+        require_matplotlib()
+
+
 def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, nn.Module]:
     """Return the network that the options name, for the classes of `train`, seeded, with `--init` applied."""
     import torch
@@ -143,8 +159,9 @@ def parse_arch_args(pairs: list[str] | None) -> dict[str, str]:
 
 
 def options_of(*groups: Any) -> dict[str, Any]:
-    """Return the options for the provenance: without file names, which the digests of the inputs stand for."""
+    """Return the options for the provenance: what was given, but no file names; digests stand for inputs."""
     merged: dict[str, Any] = {}
     for group in groups:
         merged.update(group if isinstance(group, Mapping) else asdict(group))
-    return {key: value for key, value in merged.items() if not isinstance(value, Path) and key != "resume"}
+    named = {key: value for key, value in merged.items() if value is not None and not isinstance(value, Path)}
+    return {key: value for key, value in named.items() if key != "resume"}

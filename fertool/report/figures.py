@@ -41,6 +41,14 @@ _LABEL_PLACES = (
 the upper end (2), and how far to the right and up of it, in printer's points."""
 
 
+def require_matplotlib() -> None:
+    """Raise FertoolError when figures cannot be drawn."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise FertoolError("figures need Matplotlib", "pip install 'fertool[plots]'") from None
+
+
 def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     """Return loss and validation accuracy by epoch, one colour a model; the best epoch carries a mark.
 
@@ -215,11 +223,10 @@ def _label(axes: Axes, point: _Point, name: str, place: tuple[int, int, int]) ->
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
     """Give an empty figure (inches) and the buffer that holds its PNG afterwards; no global state is touched."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise FertoolError("figures need Matplotlib", "pip install 'fertool[plots]'") from None
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     style: Any = {
         "font.size": 10,
         "font.family": "DejaVu Sans",
