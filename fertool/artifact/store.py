@@ -76,11 +76,12 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         digest = header["digest"]
         with zipfile.ZipFile(path) as archive:
             member = archive.read(MEMBER).decode()
+        found = _digest({**header, "digest": ""}, state_dict)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError):
         raise not_an_artifact(path) from None
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise not_an_artifact(path) from None
-    if member != text or _digest({**header, "digest": ""}, state_dict) != digest:
+    if member != text or found != digest:
         raise FertoolError(f"{path}: damaged, its content does not match its digest", "make or copy the file again")
     return header, state_dict
 

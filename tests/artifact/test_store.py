@@ -133,6 +133,15 @@ def test_what_is_no_model_file_is_one_clear_error(tmp_path, name, content):
     assert caught.value.hint
 
 
+def test_what_is_no_tensor_is_one_clear_error(tmp_path):
+    path, text = tmp_path / "model.pt", json.dumps({"digest": "0" * 64})
+    torch.save({"state_dict": {"conv.weight": 3}, "spec": text}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(MEMBER, text)
+    with pytest.raises(FertoolError, match="not a fertool model file"):
+        store.load(path)
+
+
 def test_a_newer_format_is_refused_by_its_number(saved, tmp_path):
     _, content = store.pack({**json.loads(SPEC.to_json()), "format": 2}, tensors())
     (tmp_path / "new.pt").write_bytes(content)
