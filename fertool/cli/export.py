@@ -22,7 +22,7 @@ def export(
     output: Output = None,
     format: Annotated[Literal["auto", "onnx"], typer.Option(help="auto goes by the suffix of -o.")] = "auto",
     data: OptionalData = None,
-    opset: Annotated[int, typer.Option(help="ONNX operator set.", min=17, max=21)] = 18,
+    opset: Annotated[int, typer.Option(help="ONNX operator set.", min=17, max=20)] = 18,
     simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="Run onnxsim on the graph.")] = True,
     recipe: Recipe = None,
     json: Json = False,
