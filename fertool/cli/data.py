@@ -17,9 +17,14 @@ app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_
 
 
 def open_source(
-    data: str, read: ReadOptions, *, size: int, channels: int, classes: tuple[str, ...] | None = None, seed: int = 0
+    data: str,
+    read: ReadOptions,
+    *,
+    size: int | None = None,
+    channels: int = 1,
+    classes: tuple[str, ...] | None = None,
 ) -> DataSource:
-    """Open `--data` in the shape that a model takes; notes go to stderr."""
+    """Open `--data` in the shape that a model takes, size None for its own; notes go to stderr."""
     from fertool.data import DataOptions, open_data
     from fertool.report.console import note
 
@@ -30,7 +35,6 @@ def open_source(
         size=size,
         channels=channels,
         classes=classes,
-        seed=seed,
     )
     return open_data(data, options, on_note=note)
 
@@ -45,15 +49,11 @@ def info(data: DataOption, read: ReadOptions = ReadOptions(), json: Json = False
     from dataclasses import asdict
 
     from fertool.cli.output import print_json
-    from fertool.data import DataOptions, open_data
     from fertool.data.info import inspect
     from fertool.report import tables
-    from fertool.report.console import note, result
+    from fertool.report.console import result
 
-    options = DataOptions(
-        format=None if read.format == "auto" else read.format, ferplus=read.ferplus, ferplus_rule=read.ferplus_rule
-    )
-    found = asdict(inspect(open_data(data, options, on_note=note)))
+    found = asdict(inspect(open_source(data, read)))
     if json:
         print_json(found)
     else:
