@@ -11,6 +11,7 @@ from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.provenance import make_step
+from fertool.cli.training import options_of
 
 
 @command
@@ -65,7 +66,7 @@ def quantize(
     evaluation = evaluate_logits(after, val.labels, val.classes)
     change = compare_paired(before.argmax(1) == val.labels, after.argmax(1) == val.labels)
     options = {"bits": bits, "method": method, "observer": observer, "samples": samples, "full_range": full_range}
-    step = make_step("quantize", options, seed, model=spec.digest, data=calibration)
+    step = make_step("quantize", options_of(options, read), seed, model=spec.digest, data=calibration)
     quantized = spec.with_step(step, quant=quant, metrics=to_metrics(evaluation, val.split))
     low, high = change.difference_ci95
     note(
