@@ -96,7 +96,7 @@ class ForeignOptions:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything about the training loop; the defaults are recipe 1's of docs/methods.md."""
+    """Everything about the training loop."""
 
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)] = 30
     batch_size: Annotated[int, typer.Option(help="Images per step.", min=2, rich_help_panel=TRAINING)] = 64
@@ -161,7 +161,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class FineTuneOptions(TrainingOptions):
-    """The same loop after surgery: none by default, gentler and without mixup when asked for."""
+    """The same loop after surgery: none by default, at half the learning rate when asked for."""
 
     epochs: Annotated[int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)] = 0
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 5e-4

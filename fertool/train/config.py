@@ -15,7 +15,7 @@ ScheduleName = Literal["cosine", "onecycle", "constant"]
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop's options; the defaults are those of recipe 1, except for the number of epochs.
+    """The loop's options; the command line has defaults of its own (`fertool.cli.options`).
 
     `lr` is the peak and the last step's is `lr * final_lr_ratio`; `ema` is the decay of the running mean of the
     weights, `clip_norm` the largest gradient norm, `patience` the epochs without a better one before the run stops:
