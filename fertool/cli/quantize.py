@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,6 +13,11 @@ from fertool.cli.groups import command
 from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.provenance import make_step
 from fertool.cli.training import options_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.spec import Spec
 
 
 @command
@@ -74,6 +80,27 @@ def quantize(
         f"change {100 * change.difference:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
     )
     if dry_run:
-        note("--dry-run: nothing written")
+        _show_plan(model, quantized, integer, asdict(change), json)
         return
     announce(models.save_model(output, quantized, integer), output, json, change=asdict(change))
+
+
+def _show_plan(model: Path, spec: Spec, integer: nn.Module, change: dict[str, Any], json: bool) -> None:
+    """Print what `--dry-run` found: the bits of every layer, and the size of the file that it does not write."""
+    from fertool.artifact.store import pack
+    from fertool.cli.output import print_json
+    from fertool.report import tables
+    from fertool.report.console import result
+
+    header = asdict(spec)
+    size, before = len(pack(header, integer.state_dict())[1]), model.stat().st_size
+    if json:
+        print_json({"quant": header["quant"], "size_bytes_before": before, "size_bytes": size, "change": change})
+    else:
+        accuracy = header["metrics"]["accuracy"]
+        result(
+            tables.change_table(
+                {"size_bytes": before, "accuracy": accuracy - change["difference"]},
+                {"size_bytes": size, "accuracy": accuracy},
+            )
+        )

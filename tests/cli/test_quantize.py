@@ -1,0 +1,27 @@
+import json
+import os
+
+import torch
+
+from fertool import models
+from fertool.spec import InputSpec
+
+
+def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp_path):
+    torch.manual_seed(0)
+    spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
+    model = tmp_path / "m.pt"
+    models.save_model(model, spec, module)
+    arguments = ("quantize", model, "--data", "synth:70", "--samples", "4")
+    code, out, err = fertool(*arguments, "--dry-run", "--json")
+    assert code == 0, err
+    assert os.listdir(tmp_path) == ["m.pt"]
+    planned = json.loads(out)
+    assert fertool(*arguments, "-o", tmp_path / "q.pt")[0] == 0
+    written, _ = models.load_model(tmp_path / "q.pt")
+    assert set(planned["quant"]["weights"]) == set(written.quant.weights)
+    assert planned["size_bytes_before"] == model.stat().st_size
+    assert abs(planned["size_bytes"] - (tmp_path / "q.pt").stat().st_size) < 100
+    _, out, _ = fertool(*arguments, "--dry-run")
+    assert "size" in out
+    assert "points" in out
