@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fertool.cli.data import open_source
 from fertool.cli.evaluate import evaluate_file, open_for
 from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, ForeignOptions, Json, OptionalData, Output, ReadOptions, Recipe
@@ -62,7 +63,12 @@ def bench(
             accuracies[entry["file"]] = {key: entry[key] for key in ("split", "n", "accuracy", "accuracy_ci95")}
 
     def images(predictor: Predictor) -> Any:
-        faces = open_for(predictor, data or "synth:280", read)
+        if data:
+            faces = open_for(predictor, data, read)
+        else:
+            # Drawn faces have seven classes, which need not be the model's; only the images are used.
+            shape = predictor.input
+            faces = open_source("synth:280", ReadOptions(), size=shape.size, channels=shape.channels)
         return np.ascontiguousarray(faces.split("val").images[:256].numpy())
 
     with progress("bench") as on_progress:

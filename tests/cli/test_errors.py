@@ -123,6 +123,10 @@ class TestModelFiles:
         )
         assert code == 0
         assert json.loads(out)["n"] == 28
+        own = ("--classes", "a,b,c,d,e,f,g", "--input-size", 48)
+        code, out, err = fertool("bench", path, *own, "--runs", 2, "--warmup", 0, "--json")
+        assert code == 0, err
+        assert json.loads(out)["results"][0]["macs"] is None
 
 
 class TestData:
