@@ -99,11 +99,6 @@ def compare_paired(correct_a: Any, correct_b: Any) -> Comparison:
     )
 
 
-def agreement(logits_a: Any, logits_b: Any) -> float:
-    """Return the share of images on which two sets of logits [N, K] have the same top class."""
-    return float((_checked(logits_a).argmax(1) == _checked(logits_b).argmax(1)).mean())
-
-
 def wilson_ci95(successes: int, n: int) -> tuple[float, float]:
     """Return the 95 % score interval of a proportion (Wilson 1927)."""
     share, z2 = successes / n, Z_95**2
