@@ -138,8 +138,7 @@ def _tradeoff(
         axes = figure.subplots()
         points: list[_Point] = []
         for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
-            accuracy = entry["accuracy"]
-            y, (low, high) = 100 * accuracy["accuracy"], (100 * end for end in accuracy["accuracy_ci95"])
+            y, (low, high) = 100 * entry["accuracy"], (100 * end for end in entry["accuracy_ci95"])
             points.append((x, (low, y, high)))
             axes.errorbar(
                 x,
@@ -152,7 +151,7 @@ def _tradeoff(
                 capsize=3,
                 elinewidth=1,
             )
-        first = results[0]["accuracy"]
+        first = results[0]
         axes.set_xscale("log")
         axes.grid(color="#E5E5E5")
         axes.set_axisbelow(True)

@@ -44,7 +44,7 @@ def bench_grid(report: Data) -> Grid:
     results = report["results"]
     names = short_names([entry["file"] for entry in results])
     speedups = [None, *report["comparisons"]]
-    with_accuracy, several = any(entry["accuracy"] for entry in results), len(results) > 1
+    with_accuracy, several = any(entry["accuracy"] is not None for entry in results), len(results) > 1
     headers = ["file\nruntime", ">size\nmemory", ">params\nMACs", ">latency\n90th pct.", ">images/s"]
     headers += [">accuracy\n95 % CI"] * with_accuracy + [">speed-up\n95 % CI"] * several
     rows = []
@@ -58,7 +58,7 @@ def bench_grid(report: Data) -> Grid:
             f"{time_text(latency['median'])}\n{time_text(latency['p90'])}",
             count_text(entry["throughput_per_s"]),
         ]
-        cells += [accuracy_cell(entry["accuracy"])] * with_accuracy
+        cells += [accuracy_cell(entry)] * with_accuracy
         rows.append((*cells, *[_speedup_cell(speedup)] * several))
     return Grid(tuple(headers), tuple(rows))
 
@@ -68,8 +68,8 @@ def bench_caption(report: Data) -> str:
     first = report["results"][0]
     plural = "" if first["threads"] == 1 else "s"
     parts = [f"{first['threads']} thread{plural}, batch {first['batch']}, {report['runs']:,} runs, medians"]
-    if accuracy := next((entry["accuracy"] for entry in report["results"] if entry["accuracy"]), None):
-        parts.append(f"accuracy: {accuracy['split']}, n = {accuracy['n']:,}")
+    if measured := next((entry for entry in report["results"] if entry["accuracy"] is not None), None):
+        parts.append(f"accuracy: {measured['split']}, n = {measured['n']:,}")
     return "; ".join([*parts, report["environment"]["processor"]])
 
 
@@ -253,12 +253,12 @@ def quant_text(quant: Data | None) -> str:
     return f"integers, weights {w} bit, activations {a} bit ({quant['method']})"
 
 
-def accuracy_cell(accuracy: Data | None, with_split: bool = False) -> str:
+def accuracy_cell(figures: Data | None, with_split: bool = False) -> str:
     """Return an accuracy over its interval, and over split and number of images where no caption has them."""
-    if not accuracy:
+    if not figures or figures["accuracy"] is None:
         return MISSING
-    lines = [percent_text(accuracy["accuracy"]), interval_text(accuracy["accuracy_ci95"], between="-")]
-    return "\n".join([*lines, f"{accuracy['split']}, n = {accuracy['n']:,}"] if with_split else lines)
+    lines = [percent_text(figures["accuracy"]), interval_text(figures["accuracy_ci95"], between="-")]
+    return "\n".join([*lines, f"{figures['split']}, n = {figures['n']:,}"] if with_split else lines)
 
 
 def _speedup_cell(comparison: Data | None) -> str:

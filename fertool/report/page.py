@@ -60,7 +60,7 @@ def _benchmarks(sources: Sources) -> Iterator[str]:
             "quiet",
         )
         yield from (paragraph(line, "notice") for line in grids.bench_warnings(report))
-        measured = [entry for entry in report["results"] if entry["accuracy"]]
+        measured = [entry for entry in report["results"] if entry["accuracy"] is not None]
         if measured:
             caption = "Accuracy with 95 % interval against"
             yield picture(figures.size_against_accuracy(measured), f"{caption} file size", 720)

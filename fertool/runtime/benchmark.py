@@ -68,7 +68,8 @@ class Latency:
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file's figures; `throughput_per_s` in images; `accuracy` as `eval` reports it, if it was measured."""
+    """One file's figures; `throughput_per_s` in images; the last four are those of
+    `eval`, if it was run."""
 
     file: str
     runtime: str
@@ -83,7 +84,10 @@ class FileResult:
     params: int | None
     macs: int | None
     samples_s: tuple[float, ...]
-    accuracy: Mapping[str, Any] | None = None
+    accuracy: float | None = None
+    accuracy_ci95: tuple[float, float] | None = None
+    split: str | None = None
+    n: int | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class BenchResult:
 
     def with_accuracies(self, accuracies: Mapping[str, Mapping[str, Any]]) -> BenchResult:
         """Return the result with `{split, n, accuracy, accuracy_ci95}` filled in by file name."""
-        filled = tuple(replace(entry, accuracy=accuracies.get(entry.file, entry.accuracy)) for entry in self.results)
+        filled = tuple(replace(entry, **accuracies.get(entry.file, {})) for entry in self.results)
         return replace(self, results=filled)
 
     def as_dict(self) -> dict[str, Any]:

@@ -53,7 +53,10 @@ def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
             params=1_187_495,
             macs=10_053_824,
             samples_s=(0.0019 / (k + 1), 0.002 / (k + 1), 0.0021 / (k + 1)),
-            accuracy={"split": "val", "n": 3589, "accuracy": 0.64, "accuracy_ci95": [0.62, 0.66]} if accuracy else None,
+            accuracy=0.64 if accuracy else None,
+            accuracy_ci95=[0.62, 0.66] if accuracy else None,
+            split="val" if accuracy else None,
+            n=3589 if accuracy else None,
         )
         for k, file in enumerate(files)
     )
