@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fertool.cli.data import open_source
-from fertool.cli.evaluate import evaluate_file, open_for
+from fertool.cli.data import ModelData, open_source
+from fertool.cli.evaluate import evaluate_file
 from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, ForeignOptions, Json, OptionalData, Output, ReadOptions, Recipe
 
@@ -56,20 +56,22 @@ def bench(
         input_size=foreign.input_size,
     )
     accuracies: dict[str, Any] = {}
-    if data:
+    faces = ModelData(data, read) if data else None
+    if faces:
         for path in files:
             predictor = foreign.open(path)
-            entry, _ = evaluate_file(predictor, open_for(predictor, data, read), "val")
+            entry, _ = evaluate_file(predictor, faces.of(predictor), "val")
             accuracies[entry["file"]] = {key: entry[key] for key in ("split", "n", "accuracy", "accuracy_ci95")}
 
     def images(predictor: Predictor) -> Any:
-        if data:
-            faces = open_for(predictor, data, read)
-        else:
-            # Drawn faces have seven classes, which need not be the model's; only the images are used.
-            shape = predictor.input
-            faces = open_source("synth:280", ReadOptions(), size=shape.size, channels=shape.channels)
-        return np.ascontiguousarray(faces.split("val").images[:256].numpy())
+        shape = predictor.input
+        # Drawn faces have seven classes, which need not be the model's; only the images are used.
+        source = (
+            faces.of(predictor)
+            if faces
+            else open_source("synth:280", ReadOptions(), size=shape.size, channels=shape.channels)
+        )
+        return np.ascontiguousarray(source.split("val").images[:256].numpy())
 
     with progress("bench") as on_progress:
         measured = run_bench(files, config, images, on_progress).with_accuracies(accuracies)

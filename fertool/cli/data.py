@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from fertool.cli.options import DataOption, Json, ReadOptions, Seed
 
 if TYPE_CHECKING:
     from fertool.data.source import DataSource
+    from fertool.runtime import Predictor
 
 app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
 
@@ -37,6 +38,24 @@ def open_source(
         classes=classes,
     )
     return open_data(data, options, on_note=note)
+
+
+class ModelData:
+    """The data of one command, opened once for each shape and class order among its models."""
+
+    def __init__(self, data: str, read: ReadOptions) -> None:
+        self._data, self._read = data, read
+        self._opened: dict[Any, DataSource] = {}
+
+    def of(self, predictor: Predictor) -> DataSource:
+        """Return the data in the shape and class order of a model."""
+        shape, classes = predictor.input, predictor.classes
+        key = (shape.size, shape.channels, classes)
+        if key not in self._opened:
+            self._opened[key] = open_source(
+                self._data, self._read, size=shape.size, channels=shape.channels, classes=classes
+            )
+        return self._opened[key]
 
 
 @app.command("info", no_args_is_help=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fertool.cli.data import open_source
+from fertool.cli.data import ModelData
 from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
 
@@ -47,11 +47,11 @@ def evaluate(
 
     if output:
         require_writable(output, *files, *read.inputs(data))
+    faces = ModelData(data, read)
     entries, correct = [], []
     for path in files:
         predictor = foreign.open(path)
-        source = open_for(predictor, data, read)
-        entry, hits = evaluate_file(predictor, source, split, tta)
+        entry, hits = evaluate_file(predictor, faces.of(predictor), split, tta)
         entries.append(entry)
         correct.append(hits)
     report: dict[str, Any] = entries[0] if len(entries) == 1 else {"results": entries}
@@ -66,12 +66,6 @@ def evaluate(
             result(tables.eval_table(entry))
         if len(entries) > 1:
             result(tables.comparison_table(report["comparisons"]))
-
-
-def open_for(predictor: Predictor, data: str, read: ReadOptions) -> DataSource:
-    """Open the data in the shape and class order of a model."""
-    shape = predictor.input
-    return open_source(data, read, size=shape.size, channels=shape.channels, classes=predictor.classes)
 
 
 def evaluate_file(

@@ -30,9 +30,13 @@ def apply_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
             problems += [f"unknown option '{key}' of {name}" for key in section if key not in known]
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}", "the names are those of the flags, without the dashes")
-    known = option_names(ctx.command)
-    section = recipe.get(ctx.command.name or "", {})
-    ctx.default_map = {**(ctx.default_map or {}), **{known[key]: value for key, value in section.items()}}
+    known, section = option_names(ctx.command), recipe.get(ctx.command.name or "", {})
+    repeatable = {parameter.name for parameter in ctx.command.params if getattr(parameter, "multiple", False)}
+    presets = {
+        known[key]: [value] if known[key] in repeatable and not isinstance(value, list) else value
+        for key, value in section.items()
+    }
+    ctx.default_map = {**(ctx.default_map or {}), **presets}
     return path
 
 

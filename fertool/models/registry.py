@@ -47,7 +47,12 @@ def get_architecture(name: str) -> Architecture:
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        loaded: Architecture = point.load()
+        try:
+            loaded: Architecture = point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"architecture '{name}': its package does not load ({error})", f"reinstall what provides {point.value}"
+            ) from None
         return loaded
     raise unknown_name("architecture", name, architecture_names())
 

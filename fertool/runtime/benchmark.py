@@ -68,8 +68,9 @@ class Latency:
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file's figures; `throughput_per_s` in images; the last four are those of
-    `eval`, if it was run."""
+    """One file's figures; `throughput_per_s` in images; the last four are
+    `eval`'s, if it was run.
+    """
 
     file: str
     runtime: str

@@ -53,3 +53,15 @@ def test_an_installed_package_adds_its_architectures(monkeypatch):
     assert "tiny" in architecture_names()
     assert get_architecture("tiny") is tiny
     assert resolve_arch_args("tiny", {"depth": "3"}, 48) == {"depth": 3}
+
+
+def test_a_broken_package_is_one_error(monkeypatch):
+    class Point:
+        name, value = "tiny", "somewhere:tiny"
+
+        def load(self):
+            raise ImportError("no module named somewhere")
+
+    monkeypatch.setattr(registry, "entry_points", lambda group, name: [Point()])
+    with pytest.raises(UsageError, match="its package does not load"):
+        get_architecture("tiny")
