@@ -37,7 +37,9 @@ def compacted(model: ModelProto) -> ModelProto:
         graph.initializer[-1].name = names[name]
         graph.initializer[-1].ClearField("doc_string")
     for node in computing:
-        copied = graph.node.add(op_type=node.op_type, domain=node.domain)
+        copied = graph.node.add(op_type=node.op_type)
+        if node.domain:
+            copied.domain = node.domain
         copied.input.extend(names[same_as.get(value, value)] for value in node.input)
         copied.output.extend(names[value] for value in node.output)
         copied.attribute.extend(node.attribute)

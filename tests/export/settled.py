@@ -22,12 +22,12 @@ def patterns(count, channels=1, size=32, seed=0):
     return FaceDataset(pixels.round().clamp(0, 255).to(torch.uint8), labels, CLASSES, "train", "0" * 64)
 
 
-def settled(arch, channels=1, size=32, steps=12, **args):
+def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     """Return (spec, module, data): a network that has learnt to tell the patterns apart."""
     torch.manual_seed(0)
     input = InputSpec(channels, size, (129 / 255,) * channels, (64 / 255,) * channels)
     spec, module = create(arch, args, input, CLASSES)
-    data = patterns(70, channels, size)
+    data = patterns(count, channels, size)
     images = to_input(data.images, input)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
     for layer in module.modules():
