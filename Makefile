@@ -59,7 +59,8 @@ ONNX = $(STAGES:%=$(RUN)/%.onnx)
 $(RUN)/eval.json: $(ONNX)
 	$(FERTOOL) eval $^ -o $@ $(WITH)
 
-$(RUN)/bench.json: $(ONNX)
+# Last, so that its table is the last thing to be read.
+$(RUN)/bench.json: $(ONNX) | $(RUN)/sensitivity.json $(RUN)/eval.json
 	$(FERTOOL) bench $^ -o $@ $(WITH)
 
 $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/sensitivity.json
