@@ -51,7 +51,8 @@ def main() -> None:
     source = open_data(options.data, DataOptions(size=48, channels=1))
     train, val = source.split("train"), source.split("val")
     train = train.subset(torch.arange(0, len(train), options.share))
-    report = {**{key: str(value) for key, value in vars(options).items() if key != "output"}, "rows": []}
+    said = {key: str(value) for key, value in vars(options).items() if key != "output"}
+    report: dict[str, Any] = {**said, "data": Path(options.data).name, "rows": []}
     for arch in options.arch.split(","):
         speeds = latencies(arch, options.width)
         for variant, latency in zip(VARIANTS[arch], speeds, strict=True):
