@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import itertools
+import string
 from collections.abc import Iterator
+from typing import Any
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from fertool import __version__
 
+Array = NDArray[Any]
+
 _STEM = "network."
+_CONV_DEFAULTS = {"dilations": 1, "pads": 0, "strides": 1}
+"""One value per axis, which the schema can say only in words."""
 
 
 def compacted(model: ModelProto) -> ModelProto:
     """Return the same computation with shared constants, short names and nothing else.
 
-    Equal constants become one. Nodes lose their names, and values become `v0`, `v1`, ... except that inputs and outputs
-    keep theirs and weights those of their layers. Documentation, shapes of inner values, metadata and unused operator
-    sets go.
+    Equal constants become one. Nodes lose their names and the attributes that have their default value. Values become
+    `a`, `b`, ..., `aa`, ..., except that inputs and outputs keep their names and weights those of their layers.
+    Documentation, shapes of inner values, metadata and unused operator sets go.
     """
     result = onnx.ModelProto(ir_version=model.ir_version)
     result.producer_name, result.producer_version = "fertool", __version__
     used = {node.domain for node in model.graph.node}
     result.opset_import.extend(entry for entry in model.opset_import if entry.domain in used)
+    versions = {entry.domain: entry.version for entry in result.opset_import}
     graph = result.graph
     graph.name = "fertool"
     graph.input.extend(model.graph.input)
     graph.output.extend(model.graph.output)
-    constants, same_as = _shared_constants(model)
+    distinct, same_as = _shared_constants(model)
     computing = [node for node in model.graph.node if not same_as.keys() & set(node.output)]
     read = {same_as[value] for node in computing for value in node.input if value in same_as}
-    kept = {name: tensor for name, tensor in constants.items() if name in read}
+    kept = {name: tensor for name, tensor in distinct.items() if name in read}
     names = _names(model, computing, kept)
     for name, tensor in kept.items():
         graph.initializer.add().CopyFrom(tensor)
@@ -42,27 +51,13 @@ def compacted(model: ModelProto) -> ModelProto:
             copied.domain = node.domain
         copied.input.extend(names[same_as.get(value, value)] for value in node.input)
         copied.output.extend(names[value] for value in node.output)
-        copied.attribute.extend(node.attribute)
+        schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
+        copied.attribute.extend(attribute for attribute in node.attribute if not _is_default(attribute, schema))
     return result
 
 
-def _shared_constants(model: ModelProto) -> tuple[dict[str, TensorProto], dict[str, str]]:
-    """Return the distinct constants by name, and for each name of a constant the one that stands for it."""
-    first: dict[tuple[object, ...], str] = {}
-    constants: dict[str, TensorProto] = {}
-    same_as: dict[str, str] = {}
-    for name, tensor in _constants(model):
-        content = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
-        same_as[name] = first.setdefault(content, name)
-        constants.setdefault(same_as[name], tensor)
-    # The exporter itself shares equal parameters by Identity nodes.
-    for node in model.graph.node:
-        if node.op_type == "Identity" and node.input[0] in same_as:
-            same_as[node.output[0]] = same_as[node.input[0]]
-    return constants, same_as
-
-
-def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+def constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """Yield name and content of each constant of the graph, be it an initialiser or made by a Constant node."""
     for tensor in model.graph.initializer:
         yield tensor.name, tensor
     for node in model.graph.node:
@@ -70,14 +65,43 @@ def _constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
             yield node.output[0], node.attribute[0].t
 
 
-def _names(model: ModelProto, nodes: list[NodeProto], constants: dict[str, TensorProto]) -> dict[str, str]:
+def _is_default(attribute: AttributeProto, schema: onnx.defs.OpSchema) -> bool:
+    value = onnx.helper.get_attribute_value(attribute)
+    if schema.name == "Conv" and attribute.name in _CONV_DEFAULTS:
+        return set(value) == {_CONV_DEFAULTS[attribute.name]}
+    default = schema.attributes[attribute.name].default_value
+    return default.type == attribute.type and onnx.helper.get_attribute_value(default) == value
+
+
+def _shared_constants(model: ModelProto) -> tuple[dict[str, TensorProto], dict[str, str]]:
+    """Return the distinct constants by name, and for each name of a constant the one that stands for it."""
+    first: dict[tuple[object, ...], str] = {}
+    distinct: dict[str, TensorProto] = {}
+    same_as: dict[str, str] = {}
+    for name, tensor in constants(model):
+        content = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
+        same_as[name] = first.setdefault(content, name)
+        distinct.setdefault(same_as[name], tensor)
+    # The exporter itself shares equal parameters by Identity nodes.
+    for node in model.graph.node:
+        if node.op_type == "Identity" and node.input[0] in same_as:
+            same_as[node.output[0]] = same_as[node.input[0]]
+    return distinct, same_as
+
+
+def _names(model: ModelProto, nodes: list[NodeProto], distinct: dict[str, TensorProto]) -> dict[str, str]:
     """Return the new name of every value; "" stands for an optional input left out."""
     names = {"": "", **{value.name: value.name for value in (*model.graph.input, *model.graph.output)}}
-    weights = {name: name.removeprefix(_STEM) for name, tensor in constants.items() if len(tensor.dims) > 1}
+    weights = {name: name.removeprefix(_STEM) for name, tensor in distinct.items() if len(tensor.dims) > 1}
     names.update(weights)
     taken = set(names.values())
-    fresh = (name for name in map("v{}".format, range(2**31)) if name not in taken)
-    for value in (*constants, *(output for node in nodes for output in node.output)):
+    fresh = (name for name in _short_names() if name not in taken)
+    for value in (*distinct, *(output for node in nodes for output in node.output)):
         if value not in names:
             names[value] = next(fresh)
     return names
+
+
+def _short_names() -> Iterator[str]:
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(string.ascii_letters, repeat=length))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fertool.artifact.header import ONNX_KEY
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
+from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
 from fertool.models.folding import folded, replace_layer
 from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear, dequantize, quantize
@@ -61,7 +62,7 @@ def export_model(
     model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
     if options.simplify:
         model = simplified(model, options.simplify_timeout_s, on_note)
-    model = compacted(model)
+    model = compacted(scales_packed(model))
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -151,7 +152,7 @@ class _OnnxLayer(nn.Module):
     def __init__(self, source: QuantConv2d | QuantLinear) -> None:
         super().__init__()
         self.register_buffer("weight", source.weight)
-        self.register_buffer("weight_scale", source.weight_scale)
+        self.register_buffer("weight_scale", source.weight_scale.float())
         self.register_buffer("bias", source.bias)
         self.register_buffer("bias_scale", source.bias_scale())
         zeros = torch.zeros(len(source.weight), dtype=torch.int8)

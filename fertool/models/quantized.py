@@ -78,7 +78,7 @@ class Quantizer(nn.Module):
 
 
 class IntegerLayer(nn.Module):
-    """What the two integer layers share: int8 `weight` [out, ...] with `weight_scale` [out], int32 `bias` [out].
+    """What the two integer layers share: int8 `weight` [out, ...], float16 `weight_scale` [out], int32 `bias` [out].
 
     The unit of the bias is that of the sums which a runtime adds it to: the step of the input's grid x weight scale.
     """
@@ -91,7 +91,8 @@ class IntegerLayer(nn.Module):
         out, device = len(weight), weight.device
         del self.weight, self.bias
         self.register_buffer("weight", torch.zeros(weight.shape, dtype=torch.int8, device=device))
-        self.register_buffer("weight_scale", torch.ones(out, device=device))
+        # A scale is free to be any number close to the best one, so it need not take four bytes.
+        self.register_buffer("weight_scale", torch.ones(out, dtype=torch.float16, device=device))
         self.register_buffer("bias", torch.zeros(out, dtype=torch.int32, device=device))
         self._source = (source,)
 
@@ -102,11 +103,11 @@ class IntegerLayer(nn.Module):
 
     def bias_scale(self) -> Tensor:
         """Return the value of one unit of the bias, float32 [out]."""
-        return self.input_scale() * self.weight_scale
+        return self.input_scale() * self.weight_scale.float()
 
     def float_weight(self) -> Tensor:
         """Return the weight as float32 [out, ...]."""
-        return dequantize(self.weight, per_channel(self.weight_scale, self.weight))
+        return dequantize(self.weight, per_channel(self.weight_scale.float(), self.weight))
 
     def float_bias(self) -> Tensor:
         """Return the bias as float32 [out]."""

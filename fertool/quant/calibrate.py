@@ -38,6 +38,7 @@ Processors without VNNI add such pairs in 16 bits and saturate, so that weights 
 """
 FULL_LIMIT = 127
 _LARGEST_BIAS = 2**30
+_SMALLEST_HALF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def _fill_layer(layer: nn.Module, source: nn.Module, rule: WeightQuant, method: 
     # A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32 bits.
     least = bias.abs() / (layer.input_scale() * _LARGEST_BIAS)
     scale = torch.maximum(weight_scales(weight, limits, method), least)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, 1.0).clamp(_SMALLEST_HALF, torch.finfo(torch.float16).max)
     layer.weight_scale.copy_(scale)
-    layer.weight.copy_(integer_weight(weight, scale, limits))
+    layer.weight.copy_(integer_weight(weight, layer.weight_scale.float(), limits))
     unit = layer.bias_scale().double()
     layer.bias.copy_(quantize(bias.double(), unit, 0, -(2**31), 2**31 - 1))
