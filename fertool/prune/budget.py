@@ -88,7 +88,8 @@ def choose_widths(
     """Return the widths that meet the targets at the least loss.
 
     The step down a ladder that loses least per saved MAC or parameter is taken, anywhere in the network, again and
-    again. Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
+    again; then what is left of the budget goes to the steps up that regain most. Raises FertoolError with the smallest
+    reachable ratio when the floors forbid the targets.
     """
     model = CostModel.of(graph, keys, widths)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
@@ -101,18 +102,34 @@ def choose_widths(
             raise _unreachable(graph, cost / start, targets, round_to)
         lower = torch.minimum(steps + 1, last)
         after = model.costs(current, _widths_at(ladders, lower) - current)
-        lost = torch.stack(
-            [ladder.losses[b] - ladder.losses[a] for ladder, a, b in zip(ladders, steps, lower, strict=True)]
-        )
-        chosen = _cheapest(cost, after, limit, lost, steps < last)
+        chosen = _cheapest(cost, after, limit, _loss_between(ladders, steps, lower), steps < last)
         steps[chosen] += 1
         current, cost = _widths_at(ladders, steps), after[:, chosen]
+    current = _with_the_rest_spent(model, ladders, steps, limit)
     return {**widths, **{name: int(width) for name, width in zip(keys.names, current.tolist(), strict=True)}}
+
+
+def _with_the_rest_spent(model: CostModel, ladders: list[Ladder], steps: Tensor, limit: Tensor) -> Tensor:
+    """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [keys]."""
+    while True:
+        current, higher = _widths_at(ladders, steps), (steps - 1).clamp(min=0)
+        after = model.costs(current, _widths_at(ladders, higher) - current)
+        regained = torch.where((after <= limit[:, None]).all(0), _loss_between(ladders, higher, steps), 0.0)
+        if not (regained > 0).any():
+            return current
+        steps[regained.argmax()] -= 1
 
 
 def _widths_at(ladders: list[Ladder], steps: Tensor) -> Tensor:
     rungs = zip(ladders, steps.tolist(), strict=True)
     return torch.tensor([ladder.widths[step] for ladder, step in rungs], dtype=torch.float64)
+
+
+def _loss_between(ladders: list[Ladder], steps: Tensor, lower: Tensor) -> Tensor:
+    """Return for each key [keys] what the way from one of its rungs to a lower one loses."""
+    return torch.stack(
+        [ladder.losses[b] - ladder.losses[a] for ladder, a, b in zip(ladders, steps, lower, strict=True)]
+    )
 
 
 def _cheapest(cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor) -> int:

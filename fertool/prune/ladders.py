@@ -40,9 +40,9 @@ def make_ladders(
 ) -> list[Ladder]:
     """Return one ladder per key: multiples of `round_to` down to the floor, each losing its least important channels.
 
-    The loss of additive scores is their sum over the removed channels. For others it is minus the logarithm of the
-    part of the key's score that stays: a thinned layer gets ever dearer, and no layer is emptied because its scale
-    differs.
+    With a share q of the key's score gone the loss is `-log(1 - q)`, for additive scores times the key's total: the
+    first channels cost what they score, and a thinned layer gets ever dearer, as first-order scores, each taken with
+    all other channels in place, do not know.
 
     Where positions decide who reads a channel (several segments), a width may need more channels in some segment than
     there are; such widths are left out.
@@ -94,8 +94,7 @@ def _ladder(levels: list[int], counts: list[dict[Touching, int]], segments: Segm
             gone = (values[: len(values) - wanted.get(part, 0)] for part, values in ascending.items())
             widths.append(width)
             lost.append(sum(float(values.sum()) for values in gone))
-    losses = torch.tensor(lost, dtype=torch.float64)
-    if not scores.additive:
-        total = sum(float(values.sum()) for values in ascending.values())
-        losses = -torch.log1p(-losses / max(total, 1e-300))
-    return Ladder(tuple(widths), losses)
+    total = max(sum(float(values.sum()) for values in ascending.values()), 1e-300)
+    share = (torch.tensor(lost, dtype=torch.float64) / total).clamp(max=1 - 1e-12)
+    losses = -torch.log1p(-share)
+    return Ladder(tuple(widths), losses * total if scores.additive else losses)

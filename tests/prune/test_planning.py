@@ -105,6 +105,15 @@ def test_every_target_is_met(mixed, targets):
     assert sum(p.numel() for p in smaller.parameters()) == made.params
 
 
+@pytest.mark.parametrize("round_to", [1, 4])
+def test_nothing_that_fits_is_left_out(mixed, round_to):
+    made, _ = pruned(mixed, Targets(macs=0.5), round_to)
+    for name, width in made.widths.items():
+        if width < WIDTHS[name]:
+            wider = Mixed({**made.widths, name: min(width + round_to, WIDTHS[name])})
+            assert trace_channels(wider, INPUT).macs > 0.5 * made.macs_before
+
+
 def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
     with pytest.raises(FertoolError, match=r"smallest reachable .* MACs at 0\.\d+ .* 0\.01 was asked.*trunk") as caught:
         pruned(mixed, Targets(macs=0.01))
