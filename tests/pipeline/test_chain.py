@@ -119,17 +119,36 @@ def test_prune_works_as_it_stands(chain, fertool):
     assert spec.macs <= 0.5 * models.load_model(folder / "s.pt")[0].macs
 
 
-@pytest.mark.parametrize("stage", ["train", "prune", "quantize", "hessian", "export"])
+@pytest.mark.parametrize(
+    "stage", ["train", "distill", "prune", "quantize", "hessian", "export", "export int8", "report"]
+)
 def test_the_same_command_gives_the_same_bytes_under_another_name(chain, fertool, stage, tmp_path):
     folder, _ = chain
     commands = {
         "train": ("t.pt", "train-teacher", *DATA, "--arch", "resnet18", *SMALL, "--epochs", 1),
+        "distill": ("s.pt", "distill", folder / "t.pt", *DATA, *SMALL, "--epochs", 2),
         "prune": ("p.pt", "prune", folder / "s.pt", *DATA, "--target-flops", 0.5, "--round-to", 8, "--epochs", 1),
         "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--samples", 70),
         "hessian": ("h.json", "hessian-sensitivity", folder / "p.pt", *DATA, "--samples", 7),
-        "export": ("q.onnx", "export", folder / "q.pt", *DATA),
+        "export": ("s.onnx", "export", folder / "s.pt", *DATA),
+        "export int8": ("q.onnx", "export", folder / "q.pt", *DATA),
+        "report": ("report.html", "report", folder / "s.pt", folder / "q.pt", folder / "b.json"),
     }
     first, *arguments = commands[stage]
     again = tmp_path / f"another name{(folder / first).suffix}"
     assert fertool(*arguments, "-o", again)[0] == 0
     assert again.read_bytes() == (folder / first).read_bytes()
+
+
+def test_evaluating_pruning_without_data_and_drawing_repeat_to_the_byte(chain, fertool, tmp_path):
+    folder, _ = chain
+    made = []
+    for name in ("first", "second"):
+        where = tmp_path / name
+        where.mkdir()
+        assert fertool("eval", folder / "q.onnx", folder / "q.pt", *DATA, "-o", where / "e.json")[0] == 0
+        assert fertool("prune", folder / "s.pt", "--target-params", "0.6", "-o", where / "p.pt")[0] == 0
+        assert fertool("data", "synth", "-o", where / "faces.csv", "--count", "70")[0] == 0
+        made.append({path.name: path.read_bytes() for path in where.iterdir()})
+    assert len(made[0]) == 3
+    assert made[0] == made[1]
