@@ -3,7 +3,7 @@
     python benchmarks/small_input.py --data fer2013.csv --epochs 4 --share 3 -o small_input.json
 
 The same short training for every variant, on every `--share`-th training image, at a reduced width, so that two CPU
-cores suffice; on a GPU: --share 1 --epochs 40 --width 1 --seeds 0,1,2.
+cores suffice; on a GPU: --share 1 --epochs 40 --width 1 --seeds 0,1,2. Rows that the file has already are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from fertool.train import TrainConfig, fit
 STRIDES = ({"stem_stride": 2, "early_stride": 2}, {"stem_stride": 2, "early_stride": 1}, {"stem_stride": 1})
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "mobilenet_v3_small": STRIDES,
+    "mobilenet_v3_large": STRIDES,
     "mobilenet_v2": STRIDES,
+    "efficientnet_b0": STRIDES,
     "resnet18": (
         {"stem_kernel": 7, "stem_stride": 2, "stem_pool": True},
         {"stem_kernel": 3, "stem_stride": 2, "stem_pool": False},
@@ -51,12 +53,21 @@ def main() -> None:
     source = open_data(options.data, DataOptions(size=48, channels=1))
     train, val = source.split("train"), source.split("val")
     train = train.subset(torch.arange(0, len(train), options.share))
-    said = {key: str(value) for key, value in vars(options).items() if key != "output"}
-    report: dict[str, Any] = {**said, "data": Path(options.data).name, "rows": []}
+    settings = {"data": Path(options.data).name, "width": options.width, "epochs": options.epochs}
+    report: dict[str, Any] = {**settings, "share": options.share, "rows": []}
+    if options.output and options.output.exists():
+        found = json.loads(options.output.read_text())
+        if {**found, "rows": []} != report:
+            parser.error(f"{options.output} has other settings")
+        report = found
     for arch in options.arch.split(","):
-        speeds = latencies(arch, options.width)
-        for variant, latency in zip(VARIANTS[arch], speeds, strict=True):
-            for seed in map(int, options.seeds.split(",")):
+        seeds = [int(seed) for seed in options.seeds.split(",")]
+        made = [row["seed"] for row in report["rows"] if row["arch"] == arch]
+        missing = [seed for seed in seeds if made.count(seed) < len(VARIANTS[arch])]
+        report["rows"] = [row for row in report["rows"] if row["arch"] != arch or row["seed"] not in missing]
+        speeds = latencies(arch, options.width) if missing else []
+        for variant, latency in zip(VARIANTS[arch], speeds, strict=bool(missing)):
+            for seed in missing:
                 row = accuracy(arch, variant, options.width, train, val, options.epochs, seed)
                 row = {"arch": arch, "variant": variant, "seed": seed, "latency_s": latency, **row}
                 report["rows"].append(row)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fertool.modes import eval_mode
 from fertool.spec import InputSpec
 
 
@@ -43,14 +44,12 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
         macs += layer_macs(layer, output)
 
     hooks = [m.register_forward_hook(add) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    was_training = module.training
     try:
-        module.eval()
         state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
         image = torch.empty(1, input.channels, input.size, input.size, device="meta")
-        torch.func.functional_call(module, state, image)
+        with eval_mode(module):
+            torch.func.functional_call(module, state, image)
     finally:
-        module.train(was_training)
         for hook in hooks:
             hook.remove()
     return Cost(parameters(module), macs)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
     {"spec"},
-    {"artifact", "losses", "metrics", "device"},
+    {"artifact", "losses", "metrics", "device", "modes"},
     {"data"},
     {"cost"},
     {"models"},

@@ -16,7 +16,6 @@ pass serves a batch, and the products of two images, most of the noise of a plai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from typing import cast, get_args
 
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.hessian.norms import Layer, LayerRun
 from fertool.hessian.sensitivity import LayerSensitivity, Method
+from fertool.modes import eval_mode
 
 
 def weighted_layers(module: nn.Module) -> dict[str, Layer]:
@@ -63,7 +63,7 @@ def estimate(
     directions = signs if method == "probe" else columns
     tallies = {name: _Tally(layer.weight, probes if method == "probe" else 0) for name, layer in layers.items()}
     done = 0
-    with _eval_mode(module), torch.enable_grad():
+    with eval_mode(module), torch.enable_grad():
         for batch in torch.split(images, batch_size):
             for passes in _measure(module, tallies, batch.detach().to(device), directions):
                 done += len(batch)
@@ -94,18 +94,6 @@ def _probes(factor: Tensor, probes: int, generator: torch.Generator) -> Tensor:
     # Image by image, so that an image's signs do not depend on the batch that it is in.
     bits = torch.stack([torch.randint(2, (probes, classes), generator=generator) for _ in range(count)], dim=1)
     return torch.einsum("nkj,mnj->mnk", factor, (2 * bits - 1).to(factor))
-
-
-@contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
-    """Switch to eval mode and give every module its own flag back."""
-    flags = [(part, part.training) for part in module.modules()]
-    try:
-        module.eval()
-        yield
-    finally:
-        for part, training in flags:
-            part.training = training
 
 
 def _measure(

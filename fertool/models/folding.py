@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from fertool.errors import FertoolError
+from fertool.modes import eval_mode
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _IDENTITIES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
@@ -24,15 +25,13 @@ def folded(module: nn.Module) -> fx.GraphModule:
     vanish, and a mean over the image becomes a global average pool. Layers keep their names. Works on the meta device
     too, where only the structure is of interest. Raises FertoolError for a network that torch.fx cannot trace.
     """
-    was_training = module.training
     try:
-        graph_module = fx.symbolic_trace(module.eval())
+        with eval_mode(module):
+            graph_module = fx.symbolic_trace(module)
     except (fx.proxy.TraceError, TypeError) as error:
         raise FertoolError(
             f"the network cannot be traced: {error}", "its forward may not branch on the values of tensors"
         ) from None
-    finally:
-        module.train(was_training)
     graph_module = copy.deepcopy(graph_module).eval()
     _drop_identities(graph_module)
     _pool_means(graph_module.graph)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
+from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
 
@@ -68,27 +69,24 @@ def taylor_scores(
     has BN, the gate is the layer's whole output. BN uses its running statistics. Parameters are not changed.
     """
     device = next(module.parameters()).device
-    was_training = [m for m in module.modules() if m.training]
-    module.eval()
     scores = torch.zeros(len(graph.fixed), dtype=torch.float64)
     hooks = [
         module.get_submodule(layer.name).register_forward_hook(_gate_hook(scores, layer)) for layer in _gates(graph)
     ]
     targets = data.targets()
     try:
-        for start in range(0, len(data), batch_size):
-            part = slice(start, start + batch_size)
-            # The images require gradients so that a network with frozen parameters has a graph, too.
-            images = to_input(data.images[part].to(device), input).requires_grad_()
-            loss = F.cross_entropy(module(images), targets[part].to(device), reduction="sum")
-            torch.autograd.grad(loss, images)
-            if on_progress:
-                on_progress(min(start + batch_size, len(data)), len(data))
+        with eval_mode(module):
+            for start in range(0, len(data), batch_size):
+                part = slice(start, start + batch_size)
+                # The images require gradients so that a network with frozen parameters has a graph, too.
+                images = to_input(data.images[part].to(device), input).requires_grad_()
+                loss = F.cross_entropy(module(images), targets[part].to(device), reduction="sum")
+                torch.autograd.grad(loss, images)
+                if on_progress:
+                    on_progress(min(start + batch_size, len(data)), len(data))
     finally:
         for hook in hooks:
             hook.remove()
-        for m in was_training:
-            m.training = True
     return Scores(scores, additive=True)
 
 

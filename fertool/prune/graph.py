@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from fertool.errors import FertoolError
+from fertool.modes import eval_mode
 from fertool.spec import InputSpec
 
 _KEEPING_MODULES = {
@@ -112,16 +113,13 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
     Raises FertoolError for a module that torch.fx cannot trace, and for a layer or operation, by its name, whose
     effect on channels is not known.
     """
-    was_training = [m for m in module.modules() if m.training]
     try:
-        traced = fx.Tracer().trace(module.eval())
+        with eval_mode(module):
+            traced = fx.Tracer().trace(module)
     except Exception as error:
         raise FertoolError(
             f"{type(module).__name__} cannot be traced: {error}", "write its forward without branches on tensor values"
         ) from error
-    finally:
-        for m in was_training:
-            m.training = True
     runner = _Identities(module, traced)
     ids = runner.new_ids(input.channels)
     runner.fixed += ids.tolist()

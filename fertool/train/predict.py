@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
+from fertool.modes import eval_mode
 from fertool.spec import InputSpec
 
 
@@ -20,8 +21,8 @@ def predict_logits(
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return logits float32 [N, K] on the CPU for every image in order; the module ends in the mode it came in."""
-    training = module.training
-    module.eval()
-    parts = [module(to_input(images.to(device), input)).to(torch.float32) for images, _ in dataset.batches(batch_size)]
-    module.train(training)
+    with eval_mode(module):
+        parts = [
+            module(to_input(images.to(device), input)).to(torch.float32) for images, _ in dataset.batches(batch_size)
+        ]
     return torch.cat(parts).cpu() if parts else torch.empty(0, len(dataset.classes))
