@@ -21,6 +21,9 @@ from fertool.artifact.header import MEMBER, not_an_artifact, require_file
 from fertool.errors import FertoolError
 from fertool.spec import Spec, canonical_json
 
+_SMALL_BYTES = 4096
+"""Tensors up to this size share a storage in the file."""
+
 
 @dataclass(frozen=True)
 class Artifact:
@@ -51,8 +54,7 @@ def load(path: Path) -> Artifact:
 
 def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes]:
     """Return the header with its digest, and the bytes of the file that holds both it and the tensors."""
-    # Clones drop views and shared storages, which would write a tensor's unused neighbours too.
-    plain = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    plain = _stored_together({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
     header = {**header, "digest": ""}
     header["digest"] = _digest(header, plain)
     text = canonical_json(header)
@@ -93,6 +95,23 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _stored_together(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of which the small ones of one type share a storage: each storage costs a file 300 bytes.
+
+    Copies also drop the unused neighbours that a view of a larger storage would write.
+    """
+    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    small: dict[torch.dtype, list[str]] = {}
+    for name, tensor in tensors.items():
+        if tensor.nbytes <= _SMALL_BYTES:
+            small.setdefault(tensor.dtype, []).append(name)
+    for names in small.values():
+        whole = torch.cat([tensors[name].reshape(-1) for name in names])
+        parts = whole.split([tensors[name].numel() for name in names])
+        copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
+    return copies
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
