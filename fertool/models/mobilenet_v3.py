@@ -160,7 +160,7 @@ class MobileNetV3(nn.Module):
         return logits
 
 
-@register(stem_stride=1)
+@register(early_stride=1)
 def mobilenet_v3_large(
     widths: Mapping[str, int] | None = None,
     *,
