@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.export.onnx import INPUT_NAME
-from fertool.spec import InputSpec, Spec
+from fertool.spec import Spec
 
 FLOAT_TOLERANCE = 1e-4
 INT8_AGREEMENT = 0.99
@@ -82,12 +82,3 @@ def require_parity(parity: Parity) -> None:
         "nothing was written; a model quantised with --full-range needs a processor with VNNI (quantise with "
         "--portable), else try another --opset, or --no-simplify",
     )
-
-
-def drawn_images(input: InputSpec, count: int, seed: int) -> Tensor:
-    """Return smooth random images uint8 [N, C, S, S] for a comparison where there is no data set."""
-    generator = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, input.channels, 6, 6, generator=generator)
-    smooth = nn.functional.interpolate(coarse, size=(input.size, input.size), mode="bicubic")
-    noise = torch.randn(smooth.shape, generator=generator) * 8
-    return (smooth * 255 + noise).round().clamp(0, 255).to(torch.uint8)

@@ -9,9 +9,8 @@ from onnx import TensorProto
 from settled import patterns, settled
 
 from fertool.artifact.header import read_spec
-from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
-from fertool.export import ExportOptions, Parity, check_parity, drawn_images, export_model, require_parity
+from fertool.export import ExportOptions, Parity, check_parity, export_model, require_parity
 from fertool.export.parity import compare
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.spec import InputSpec
@@ -124,7 +123,7 @@ def test_a_network_that_onnx_cannot_express_is_refused_by_operator(capfd):
 def test_parity_finds_a_wrong_file(floats):
     spec, module = floats
     other = replace(spec, input=InputSpec(1, 32, (130 / 255,), (64 / 255,)))
-    parity = check_parity(export_model(other, module, PLAIN), module, spec, drawn_images(spec.input, 20, 0))
+    parity = check_parity(export_model(other, module, PLAIN), module, spec, patterns(20, seed=1).images)
     assert not parity.ok
     with pytest.raises(FertoolError, match=r"largest difference \d.* of 20 images"):
         require_parity(parity)
@@ -141,12 +140,3 @@ def test_parity_counts_what_it_says():
     assert compare(expected, expected + 9e-5, quantised=False).ok
     assert not compare(expected, expected + 1.1e-4, quantised=False).ok
     assert not compare(expected, expected * torch.nan, quantised=True).ok
-
-
-def test_drawn_images_fit_the_model_and_repeat():
-    images = drawn_images(InputSpec(1, 40), 6, seed=1)
-    assert images.shape == (6, 1, 40, 40)
-    assert images.dtype == torch.uint8
-    assert images.float().std() > 20
-    assert torch.equal(images, drawn_images(InputSpec(1, 40), 6, seed=1))
-    assert to_input(images, InputSpec(1, 40)).shape == (6, 1, 40, 40)
