@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fertool.errors import FertoolError
 
@@ -15,24 +17,34 @@ def write_atomic(path: Path, content: bytes) -> None:
 
     Raises FertoolError when the disk is full or the folder cannot be written.
     """
-    path = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with replacing(path) as file:
+            file.write(content)
     except OSError as error:
-        raise FertoolError(f"{path}: cannot write ({error.strerror})", "choose another place with -o") from None
+        raise FertoolError(
+            f"{path.resolve()}: cannot write ({error.strerror})", "free some space or choose another place with -o"
+        ) from None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give an empty file that takes the place of `path` when the block ends, and vanishes if the block fails.
+
+    For content that is not in memory as a whole. Raises OSError when the disk is full or the folder cannot be written.
+    """
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), _mode(path))
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException as error:
+    except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        if isinstance(error, OSError):
-            raise FertoolError(f"{path}: cannot write ({error.strerror})", "free some space or use -o") from None
         raise
     _sync_folder(path.parent)
 

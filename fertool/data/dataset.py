@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fertool.data.pixels import as_tensor
+from fertool.data.storage import take
+
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Face images of one split, in memory.
+    """Face images of one split, in memory or mapped from a file; nothing writes into them.
 
     `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes` (canonical names); `split` is train, val or
     test; `digest` is the SHA-256 of the whole source's content, the same for each of its splits; `soft_labels`, if
@@ -32,7 +35,13 @@ class FaceDataset:
     def subset(self, index: Tensor) -> FaceDataset:
         """Return the images at `index`: int64 positions [M] in the order given, or a bool mask [N]."""
         soft = None if self.soft_labels is None else self.soft_labels[index]
-        return replace(self, images=self.images[index], labels=self.labels[index], soft_labels=soft)
+        positions = index.nonzero().flatten() if index.dtype == torch.bool else index
+        if self.images.device.type == "cpu":
+            # The images may be larger than memory.
+            images = as_tensor(take(self.images.numpy(), positions.numpy()))
+        else:
+            images = self.images[positions]
+        return replace(self, images=images, labels=self.labels[index], soft_labels=soft)
 
     def to(self, device: torch.device | str) -> FaceDataset:
         """Return the same data on another device."""

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.data.storage import take
+
 SPLITS = ("train", "val", "test")
 
 Pixels = NDArray[np.uint8]
@@ -16,7 +18,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Faces:
-    """One split of a source as it was found.
+    """One split of a source as it was found; nothing writes into it, for its images may be a mapped file.
 
     `images` uint8 [N, C, H, W]; `labels` int64 [N], indices into `classes`; `votes`, if the source has them, uint8
     [N, 10] in the order of FER+ (eight expressions, unknown, not a face); `soft_labels`, if any, float32 [N, K].
@@ -32,10 +34,11 @@ class Faces:
         return len(self.labels)
 
     def subset(self, index: NDArray[Any]) -> Faces:
-        """Return the images at `index`, int positions or a bool mask."""
+        """Return the images at `index`, int positions or a bool mask; see `take` for where they lie."""
+        positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
         return replace(
             self,
-            images=self.images[index],
+            images=take(self.images, positions),
             labels=self.labels[index],
             votes=None if self.votes is None else self.votes[index],
             soft_labels=None if self.soft_labels is None else self.soft_labels[index],

@@ -1,21 +1,26 @@
-"""Image files, decoded by parallel threads into one array; each folder layout only lists what belongs where."""
+"""Image files, decoded by parallel threads into the cache; each folder layout only lists what belongs where."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
+from fertool.data.cache import Arrays, cached
 from fertool.data.faces import SPLITS, Faces, Indices, Pixels
+from fertool.data.storage import Chunks
 from fertool.errors import FertoolError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -23,11 +28,20 @@ SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _MODES = {1: "L", 3: "RGB"}
 
+_CACHE_VERSION = 1
+_AT_ONCE = 256
+"""Files in work at once, so that memory stays bounded."""
+_SETTLED_NS = 2_000_000_000
+"""A file changed later than this before it is read could change again without a sign: clocks of file systems are
+coarse."""
+
+T = TypeVar("T")
+
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One image file, the canonical name of its expression, and the part of it to take (None: all)."""
 
@@ -36,17 +50,13 @@ class Entry:
     box: Box | None = None
 
 
-@dataclass(frozen=True)
-class _Scanned:
-    digest: bytes
-    size: tuple[int, int]
-
-
 class ImageTree:
     """A source made of image files: `listing` has a tuple of entries for each split.
 
     `size` is the side in pixels to which all images are resized; None keeps the common size of the files, or takes the
-    median of their short sides when they differ. `digest` covers the relative path, label and bytes of every file.
+    median of their short sides when they differ. `digest` covers the relative path, label and bytes of every file, and
+    decoded images are kept under it. What files hold is kept by what the file system says of them (path, size, times of
+    change, as git does), so that a large set is read once; the same bytes elsewhere have the same digest still.
     """
 
     def __init__(
@@ -76,54 +86,62 @@ class ImageTree:
     def digest(self) -> str:
         """SHA-256 over all files, hexadecimal."""
         total = hashlib.sha256()
-        for split, entries in self._listing.items():
-            for entry in entries:
-                place = entry.path.relative_to(self._root).as_posix()
-                total.update(f"{split}\0{place}\0{entry.expression}\0{entry.box}\0".encode())
-                total.update(self._scanned[entry.path].digest)
+        files = ((split, entry) for split, entries in self._listing.items() for entry in entries)
+        for (split, entry), digest in zip(files, self._scanned["digests"], strict=True):
+            total.update(f"{split}\0{self._place(entry)}\0{entry.expression}\0{entry.box}\0".encode())
+            total.update(digest)
         return total.hexdigest()
 
     def read(self, split: str) -> Faces:
         """Decode the images of one of `splits`; raises FertoolError naming a file that cannot be decoded."""
         entries = self._listing[split]
         labels: Indices = np.array([self.classes.index(entry.expression) for entry in entries], np.int64)
-        return Faces(read_images(entries, self._side, self._channels), labels, self.classes)
+        side, channels = self._side, self._channels
+        images = Chunks((len(entries), channels, side, side), lambda: decode(entries, side, channels))
+        key = f"images-v{_CACHE_VERSION}-{self.digest}-{split}-{side}-{channels}"
+        return Faces(cached(key, lambda: {"images": images}, self._on_note)["images"], labels, self.classes)
 
     @cached_property
-    def _scanned(self) -> Mapping[Path, _Scanned]:
-        paths = sorted({entry.path for entries in self._listing.values() for entry in entries})
-        with _threads() as pool:
-            return dict(zip(paths, pool.map(_scan, paths), strict=True))
+    def _entries(self) -> tuple[Entry, ...]:
+        return tuple(entry for entries in self._listing.values() for entry in entries)
+
+    def _place(self, entry: Entry) -> str:
+        return entry.path.relative_to(self._root).as_posix()
+
+    @cached_property
+    def _scanned(self) -> Arrays:
+        """SHA-256 uint8 [F, 32] and size (width, height) int32 [F, 2] of the file of each entry, in order."""
+        known, newest, now = hashlib.sha256(), 0, time.time_ns()
+        for entry in self._entries:
+            state = _state(entry.path)
+            known.update(f"{self._place(entry)}\0{state.st_size}\0{state.st_mtime_ns}\0{state.st_ctime_ns}\0".encode())
+            newest = max(newest, state.st_mtime_ns)
+        if newest > now - _SETTLED_NS:
+            return _scan(self._entries)
+        return cached(f"files-v{_CACHE_VERSION}-{known.hexdigest()}", lambda: _scan(self._entries), self._on_note)
 
     @cached_property
     def _side(self) -> int:
         if self._size is not None:
             return self._size
-        entries = [entry for part in self._listing.values() for entry in part]
-        sizes = {_box_size(e.box) if e.box else self._scanned[e.path].size for e in entries}
-        if len(sizes) == 1 and len(set(next(iter(sizes)))) == 1:
-            return next(iter(sizes))[0]
-        short = (min(_box_size(e.box) if e.box else self._scanned[e.path].size) for e in entries)
-        side = statistics.median_low(short)
-        self._on_note(f"{self.name}: images of {len(sizes)} sizes, all resized to {side}x{side}")
+        sizes = self._scanned["sizes"].copy()
+        for i, entry in enumerate(self._entries):
+            if entry.box:
+                sizes[i] = entry.box[2] - entry.box[0], entry.box[3] - entry.box[1]
+        side: int = statistics.median_low(sizes.min(axis=1).tolist())
+        if (sizes != side).any():
+            different = len(np.unique(sizes, axis=0))
+            self._on_note(f"{self.name}: images of {different} sizes, all resized to {side}x{side}")
         return side
 
 
-def read_images(entries: Iterable[Entry], size: int, channels: int) -> Pixels:
-    """Decode, crop, convert to gray or RGB and resize: uint8 [N, channels, size, size], in the order of `entries`.
+def decode(entries: Sequence[Entry], size: int, channels: int) -> Iterator[Pixels]:
+    """Decode, crop, convert to gray or RGB and resize: uint8 [<= 256, channels, size, size] each, in order.
 
     Resizing is bilinear with antialiasing, as in `fertool.data.pixels.resize`. Raises FertoolError naming the file.
     """
-    listed = tuple(entries)
-    images = np.empty((len(listed), channels, size, size), np.uint8)
-
-    def decode(i: int) -> None:
-        images[i] = _decode(listed[i], size, channels)
-
-    with _threads() as pool:
-        for _ in pool.map(decode, range(len(listed))):
-            pass
-    return images
+    for images in _by_threads(lambda entry: _decode(entry, size, channels), entries):
+        yield np.stack(images)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -147,15 +165,30 @@ def _decode(entry: Entry, size: int, channels: int) -> Pixels:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _scan(path: Path) -> _Scanned:
+def _scan(entries: Sequence[Entry]) -> Arrays:
+    digests, sizes = np.empty((len(entries), 32), np.uint8), np.empty((len(entries), 2), np.int32)
+    found = itertools.chain.from_iterable(_by_threads(lambda entry: _scan_file(entry.path), entries))
+    for i, (digest, size) in enumerate(found):
+        digests[i], sizes[i] = np.frombuffer(digest, np.uint8), size
+    return {"digests": digests, "sizes": sizes}
+
+
+def _scan_file(path: Path) -> tuple[bytes, tuple[int, int]]:
     try:
         content = path.read_bytes()
     except OSError:
         raise _unreadable(path) from None
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-            return _Scanned(hashlib.sha256(content).digest(), image.size)
+            return hashlib.sha256(content).digest(), image.size
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+        raise _unreadable(path) from None
+
+
+def _state(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError:
         raise _unreadable(path) from None
 
 
@@ -165,10 +198,9 @@ def _unreadable(path: Path) -> FertoolError:
     return FertoolError(f"{path}: not a readable image", "remove the file or copy it again")
 
 
-def _box_size(box: Box) -> tuple[int, int]:
-    return box[2] - box[0], box[3] - box[1]
-
-
-def _threads() -> ThreadPoolExecutor:
+def _by_threads(work: Callable[[Entry], T], entries: Sequence[Entry]) -> Iterator[list[T]]:
+    """Yield the results in order, a list for every `_AT_ONCE` entries."""
     # Decoding and hashing release the interpreter's lock.
-    return ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(entries), _AT_ONCE):
+            yield list(pool.map(work, entries[start : start + _AT_ONCE]))

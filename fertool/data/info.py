@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fertool.data.copies import image_ids, numbered
-from fertool.data.faces import Faces
+from fertool.data.faces import Faces, Pixels
 from fertool.data.ferplus import RULES, label_by_votes
 from fertool.data.source import DataSource
+from fertool.data.storage import pieces
 
 _NOT_A_FACE = 9
 _MANY_VOTES = 5
@@ -51,7 +52,6 @@ def inspect(source: DataSource) -> DataInfo:
     sizes = np.bincount(group)
     labels = np.concatenate([faces.labels for faces in parts.values()])
     labels_met = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
-    flat = [faces.images.reshape(len(faces), -1) for faces in parts.values()]
     voted = {split: faces for split, faces in parts.items() if faces.votes is not None}
     first = next(iter(parts.values()))
     return DataInfo(
@@ -66,10 +66,15 @@ def inspect(source: DataSource) -> DataInfo:
         copy_groups=int(np.count_nonzero(sizes > 1)),
         copies_across=_copies_across(ids),
         conflicting_groups=int(np.count_nonzero(labels_met > 1)),
-        constant_images=sum(int(np.count_nonzero((rows == rows[:, :1]).all(axis=1))) for rows in flat),
+        constant_images=sum(_constant(faces.images) for faces in parts.values()),
         not_faces=_not_faces(parts) if voted else None,
         ferplus_rule_counts=_rule_counts(voted) if voted else None,
     )
+
+
+def _constant(images: Pixels) -> int:
+    flat = (piece.reshape(len(piece), -1) for piece in pieces(images))
+    return sum(int(np.count_nonzero((rows == rows[:, :1]).all(axis=1))) for rows in flat)
 
 
 def _class_counts(source: DataSource, split: str) -> dict[str, int]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fertool.data.storage import Chunks, assemble, pieces
 from fertool.errors import FertoolError
 from fertool.spec import InputSpec
 
@@ -26,6 +31,24 @@ def to_input(images: Tensor, input: InputSpec) -> Tensor:
     zero_point = torch.tensor(input.zero_point, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
     scale = torch.tensor(input.scale, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
     return (images.to(torch.float32) - zero_point) * scale
+
+
+def as_tensor(images: NDArray[np.uint8]) -> Tensor:
+    """Return a tensor over the memory of an array, which may be a mapped file: nothing may write into it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(images))
+
+
+def fitted(images: NDArray[np.uint8], size: int, channels: int) -> Tensor:
+    """Return images [N, C, H, W] as a tensor uint8 [N, channels, size, size], of the same memory if they are that."""
+    shape = (len(images), channels, size, size)
+    if images.shape == shape:
+        return as_tensor(images)
+    parts = Chunks(
+        shape, lambda: (resize(with_channels(as_tensor(part), channels), size).numpy() for part in pieces(images))
+    )
+    return as_tensor(assemble(parts))
 
 
 def resize(images: Tensor, size: int, *, chunk: int = 1024) -> Tensor:

@@ -144,9 +144,9 @@ class DataSource:
             )
         if name == "train":
             self._require_classes(faces)
-        images = pixels.with_channels(torch.from_numpy(np.ascontiguousarray(faces.images)), self._options.channels)
+        size = self._options.size or faces.images.shape[-1]
         return FaceDataset(
-            images=pixels.resize(images, self._options.size or images.shape[-1]),
+            images=pixels.fitted(faces.images, size, self._options.channels),
             labels=torch.from_numpy(faces.labels),
             classes=faces.classes,
             split=name,
@@ -171,6 +171,7 @@ def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note:
 
     Raises FertoolError for a source that is missing, of no known layout, or damaged.
     """
+    on_note = _once(on_note)
     try:
         reader = _reader(source, options, on_note)
     except OSError as error:
@@ -180,6 +181,18 @@ def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note:
     if options.ferplus is not None and not isinstance(reader, fer2013.Fer2013):
         raise UsageError(f"--ferplus: its votes belong to fer2013.csv, not to {source}", "leave --ferplus out")
     return DataSource(reader, options, on_note)
+
+
+def _once(on_note: Note) -> Note:
+    """Pass each note on only the first time: several steps may find the same cache folder read-only."""
+    said: set[str] = set()
+
+    def note(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            on_note(text)
+
+    return note
 
 
 def _reader(source: str, options: DataOptions, on_note: Note) -> Reader:

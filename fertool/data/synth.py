@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fertool.data.cache import Arrays, cached
+from fertool.data.cache import cached
 from fertool.data.drawing import Grid, Params, draw
 from fertool.data.faces import SPLITS, Faces, Indices, Pixels
 from fertool.data.fer2013 import write_csv
 from fertool.data.labels import BASIC
+from fertool.data.storage import Chunks
 from fertool.errors import UsageError
 
 DEFAULT_COUNT = 4000
@@ -107,7 +108,7 @@ class Synth:
     def read(self, split: str) -> Faces:
         """Return one split."""
         own = np.array(split_names(len(self.labels))) == split
-        return Faces(self.images[own], self.labels[own], self.classes)
+        return Faces(self.images, self.labels, self.classes).subset(own)
 
 
 def is_synth(source: str) -> bool:
@@ -119,14 +120,12 @@ def open_synth(source: str, seed: int, size: int | None, on_note: Callable[[str]
     """Draw the faces of `synth` or `synth:COUNT`, or take them from the cache; the same seed gives the same faces."""
     count, side = _count(source), size or 48
 
-    def make() -> Arrays:
-        images, labels = draw_faces(count, seed, side)
-        return {"images": images, "labels": labels}
-
-    arrays = cached(f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}", make, on_note)
-    images, labels = arrays["images"], arrays["labels"]
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    return Synth(source, digest, images, labels)
+    drawn = Chunks((count, 1, side, side), lambda: _draw(count, seed, side))
+    key = f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}"
+    images, labels = cached(key, lambda: {"images": drawn}, on_note)["images"], _labels(count)
+    digest = hashlib.sha256(images.reshape(-1).data)
+    digest.update(labels.data)
+    return Synth(source, digest.hexdigest(), images, labels)
 
 
 def split_names(count: int) -> list[str]:
@@ -137,20 +136,26 @@ def split_names(count: int) -> list[str]:
 
 def draw_faces(count: int, seed: int, size: int = 48) -> tuple[Pixels, Indices]:
     """Draw faces uint8 [N, 1, S, S] and labels int64 [N] in the order of fer2013.csv, classes by turns."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % len(BASIC)
-    params = _sample(labels, rng)
-    images = np.empty((count, 1, size, size), np.uint8)
-    for start in range(0, count, _CHUNK):
-        part = {name: value[start : start + _CHUNK] for name, value in params.items()}
-        images[start : start + _CHUNK, 0] = _photograph(draw(part, size), rng)
-    return images, labels
+    return np.concatenate(list(_draw(count, seed, size))), _labels(count)
 
 
 def write_faces(path: Path, count: int, seed: int) -> None:
     """Draw faces and write them in the form of fer2013.csv, atomically."""
     images, labels = draw_faces(count, seed)
     write_csv(path, images, labels, split_names(count))
+
+
+def _labels(count: int) -> Indices:
+    return np.arange(count) % len(BASIC)
+
+
+def _draw(count: int, seed: int, size: int) -> Iterator[Pixels]:
+    """Yield the faces, uint8 [<= _CHUNK, 1, S, S] each."""
+    rng = np.random.default_rng(seed)
+    params = _sample(_labels(count), rng)
+    for start in range(0, count, _CHUNK):
+        part = {name: value[start : start + _CHUNK] for name, value in params.items()}
+        yield _photograph(draw(part, size), rng)[:, None]
 
 
 def _sample(labels: Indices, rng: np.random.Generator) -> Params:

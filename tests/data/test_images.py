@@ -1,8 +1,13 @@
+import os
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from fertool.data.images import Entry, ImageTree, image_files, read_images
+from fertool.data import images as reader
+from fertool.data.images import Entry, ImageTree, decode, image_files
 from fertool.errors import FertoolError
 
 
@@ -12,7 +17,7 @@ def tree(root, names, **options):
 
 def test_pixels_are_those_of_the_file_in_the_order_given(write_image, tmp_path):
     expected = [write_image(tmp_path / f"{k}.png", level=8 * k) for k in range(30)]
-    images = read_images([Entry(tmp_path / f"{k}.png", "sad") for k in reversed(range(30))], 8, 1)
+    images = next(decode([Entry(tmp_path / f"{k}.png", "sad") for k in reversed(range(30))], 8, 1))
     assert np.array_equal(images[:, 0], np.stack(expected[::-1]))
 
 
@@ -20,7 +25,7 @@ def test_a_box_is_cut_out_before_resizing(tmp_path):
     pixels = np.zeros((20, 20), np.uint8)
     pixels[5:15, 2:12] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    images = read_images([Entry(tmp_path / "a.png", "sad", (2, 5, 12, 15))], 4, 1)
+    images = next(decode([Entry(tmp_path / "a.png", "sad", (2, 5, 12, 15))], 4, 1))
     assert np.unique(images).tolist() == [200]
 
 
@@ -28,8 +33,8 @@ def test_colour_files_become_gray_or_three_channels(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")
     entry = [Entry(tmp_path / "a.png", "sad")]
-    assert np.array_equal(read_images(entry, 6, 3)[0], rgb.transpose(2, 0, 1))
-    assert np.array_equal(read_images(entry, 6, 1)[0, 0], np.asarray(Image.fromarray(rgb).convert("L")))
+    assert np.array_equal(next(decode(entry, 6, 3))[0], rgb.transpose(2, 0, 1))
+    assert np.array_equal(next(decode(entry, 6, 1))[0, 0], np.asarray(Image.fromarray(rgb).convert("L")))
 
 
 @pytest.mark.parametrize("size", [None, 8])
@@ -77,3 +82,74 @@ def test_only_visible_image_files_are_listed(write_image, tmp_path):
         write_image(tmp_path / name)
     (tmp_path / "Thumbs.db").write_bytes(b"")
     assert [path.name for path in image_files(tmp_path)] == ["a.jpg", "b.PNG"]
+
+
+@pytest.fixture
+def old_images(tmp_path):
+    """Ten different images that were last changed long ago, as files of one length."""
+    for k in range(10):
+        path = tmp_path / f"{k}.pgm"
+        Image.fromarray(np.full((8, 8), k, np.uint8)).save(path)
+        os.utime(path, (1, 1))
+    return [f"{k}.pgm" for k in range(10)]
+
+
+def never(*arguments):
+    raise AssertionError("a file was read")
+
+
+def test_the_second_opening_reads_no_image_file(old_images, tmp_path, monkeypatch):
+    first = tree(tmp_path, old_images)
+    faces = first.read("train")
+    monkeypatch.setattr(reader, "_scan_file", never)
+    monkeypatch.setattr(reader, "_decode", never)
+    again = tree(tmp_path, old_images)
+    assert np.array_equal(again.read("train").images, faces.images)
+    assert faces.images[:, 0, 0, 0].tolist() == list(range(10))
+    assert again.digest == first.digest
+
+
+def test_touched_files_are_read_again_but_not_decoded_again(old_images, tmp_path, monkeypatch):
+    first = tree(tmp_path, old_images)
+    first.read("train")
+    os.utime(tmp_path / "3.pgm", (2, 2))
+    monkeypatch.setattr(reader, "_decode", never)
+    again = tree(tmp_path, old_images)
+    assert again.digest == first.digest
+    assert again.read("train").images[3].max() == 3
+
+
+def test_new_bytes_are_noticed_even_with_the_old_length_and_date(old_images, tmp_path):
+    tree(tmp_path, old_images).read("train")
+    # Longer than a tick of the clock that dates files.
+    time.sleep(0.05)
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(tmp_path / "3.pgm")
+    os.utime(tmp_path / "3.pgm", (1, 1))
+    assert tree(tmp_path, old_images).read("train").images[3].max() == 99
+
+
+def test_a_file_changed_just_now_is_not_taken_for_settled(write_image, tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", level=1)
+    tree(tmp_path, ["a.png"]).read("train")
+    monkeypatch.setattr(reader, "_scan_file", never)
+    with pytest.raises(AssertionError, match="was read"):
+        tree(tmp_path, ["a.png"]).read("train")
+
+
+def test_sizes_and_channels_are_kept_apart(old_images, tmp_path):
+    for size, channels in ((8, 1), (4, 1), (4, 3)):
+        images = tree(tmp_path, old_images, size=size, channels=channels).read("train").images
+        assert images.shape == (10, channels, size, size)
+
+
+def test_decoding_needs_the_memory_of_a_few_images(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    names = [f"{k}.pgm" for k in range(64)]
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, (256, 256), dtype=np.uint8)).save(tmp_path / name)
+    monkeypatch.setattr(reader, "_AT_ONCE", 2)
+    tracemalloc.start()
+    images = tree(tmp_path, names).read("train").images
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < images.nbytes / 3

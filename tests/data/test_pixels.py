@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fertool.data import pixels
+from fertool.data import pixels, storage
 from fertool.errors import FertoolError
 from fertool.spec import InputSpec
 
@@ -49,3 +49,16 @@ def test_resize_agrees_with_pil_to_one_level(colour, size):
     ]
     result = pixels.resize(colour[:, :1], size, chunk=2)[:, 0].numpy()
     assert np.abs(result.astype(int) - np.stack(expected).astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("size", "channels"), [(12, 1), (7, 3), (12, 3)])
+def test_fitted_piece_by_piece_is_fitted_at_once(monkeypatch, size, channels):
+    images = np.random.default_rng(1).integers(0, 256, (11, 1 if channels == 3 else 3, 12, 12), dtype=np.uint8)
+    at_once = pixels.resize(pixels.with_channels(torch.from_numpy(images), channels), size)
+    monkeypatch.setattr(storage, "PIECE", 3 * images[0].size)
+    assert torch.equal(pixels.fitted(images, size, channels), at_once)
+
+
+def test_images_that_fit_already_are_not_copied():
+    images = np.zeros((5, 1, 12, 12), np.uint8)
+    assert pixels.fitted(images, 12, 1).data_ptr() == images.ctypes.data

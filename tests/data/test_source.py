@@ -1,8 +1,10 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from fertool.data import DataOptions, open_data
+from fertool.data import DataOptions, open_data, storage
 from fertool.errors import FertoolError, UsageError
 
 BASIC = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -97,6 +99,39 @@ def test_distinct_from_finds_the_images_that_are_no_copies(write_fer2013):
     rows += [(0, [3] * 16, "PublicTest"), (1, [99] * 16, "PublicTest"), (2, [13] * 16, "PublicTest")]
     source = open_data(str(write_fer2013(rows)), DataOptions())
     assert source.distinct_from("val", "train").tolist() == [False, True, False]
+
+
+def test_images_come_from_the_cache_without_a_warning_and_stay_as_they_are(kaggle):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = open_data(str(kaggle), DataOptions()).split("test")
+        assert not data.images.numpy().flags.owndata
+        assert sorted(data.images[:, 0, 0, 0].tolist()) == [60, 61, 62, 63, 64, 65]
+
+
+def test_a_cache_that_cannot_be_written_is_noted_once_and_changes_nothing(kaggle, notes, tmp_path, monkeypatch):
+    cached = open_data(str(kaggle), DataOptions())
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "file"))
+    source = open_data(str(kaggle), DataOptions(), on_note=notes.append)
+    for split in ("train", "val", "test"):
+        assert torch.equal(source.split(split).images, cached.split(split).images)
+    assert source.digest == cached.digest
+    assert len([note for note in notes if "not cached" in note]) == 1
+
+
+def test_what_does_not_fit_in_memory_is_the_same(kaggle, monkeypatch):
+    options = DataOptions(classes=("happy", "angry"))
+    in_memory = open_data(str(kaggle), options)
+    parts = {split: in_memory.split(split) for split in ("train", "val", "test")}
+    subset = parts["train"].balanced_subset(11, seed=1)
+    monkeypatch.setattr(storage, "IN_MEMORY", 64)
+    monkeypatch.setattr(storage, "PIECE", 128)
+    in_files = open_data(str(kaggle), options)
+    for split, part in parts.items():
+        assert torch.equal(in_files.split(split).images, part.images)
+        assert torch.equal(in_files.split(split).labels, part.labels)
+    assert torch.equal(in_files.split("train").balanced_subset(11, seed=1).images, subset.images)
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""Images that may be larger than memory: worked on in pieces, held in files, mapped where they are read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+IN_MEMORY = 1 << 28
+"""Bytes up to which images that were made from others are held in memory."""
+PIECE = 1 << 23
+"""Bytes of images that are worked on at once."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Images uint8 of this `shape` [N, ...], in pieces that `parts` makes in order, anew at each call."""
+
+    shape: tuple[int, ...]
+    parts: Callable[[], Iterable[NDArray[np.uint8]]]
+
+
+def cache_folder() -> Path:
+    """Return $FERTOOL_CACHE, else `fertool` under $XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    if own := os.environ.get("FERTOOL_CACHE"):
+        return Path(own)
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "fertool"
+
+
+def pieces(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images in order, as many at once as `PIECE` holds."""
+    rows = max(1, PIECE // max(1, images[:1].size))
+    for start in range(0, len(images), rows):
+        yield images[start : start + rows]
+
+
+def take(images: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the images at these positions: a run without gaps is not copied, others go where `assemble` puts them."""
+    first = int(index[0]) if len(index) else 0
+    if first >= 0 and np.array_equal(index, np.arange(first, first + len(index))):
+        return images[first : first + len(index)]
+    rows = max(1, PIECE // max(1, images[:1].size))
+    starts = range(0, len(index), rows)
+    return assemble(
+        Chunks((len(index), *images.shape[1:]), lambda: (images[index[start : start + rows]] for start in starts))
+    )
+
+
+def assemble(chunks: Chunks) -> NDArray[np.uint8]:
+    """Return the whole: in memory up to `IN_MEMORY` bytes, else mapped from a nameless file in the cache folder.
+
+    Where that file cannot be written all is held in memory.
+    """
+    if np.prod(chunks.shape, dtype=np.int64) > IN_MEMORY:
+        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=cache_folder()) as file:
+            for part in chunks.parts():
+                file.write(np.ascontiguousarray(part).data)
+            file.flush()
+            return mapped(file, 0, chunks.shape)
+    whole, start = np.empty(chunks.shape, np.uint8), 0
+    for part in chunks.parts():
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
+def mapped(file: BinaryIO, offset: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Map bytes of an open file as an array; it is read-only, and the system may take its memory back at any time."""
+    return np.asarray(np.memmap(file, np.uint8, "r", offset, shape))
