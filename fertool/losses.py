@@ -1,9 +1,48 @@
-"""The losses that train and distil; every target is a distribution over the classes."""
+"""The losses that train and distil; every target is a distribution over the classes.
+
+All are computed in float32 at least, whatever precision the logits come in.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fertool.errors import FertoolError, UsageError
+
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """The loss against the labels: cross-entropy or, with a `focal_gamma` above 0, the focal loss.
+
+    `class_weights` has one number for each class. Raises UsageError for a bad number.
+    """
+
+    label_smoothing: float = 0.0
+    focal_gamma: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise UsageError(
+                f"--label-smoothing {self.label_smoothing}: must be 0 or more and below 1", "0.1 is usual, 0 is none"
+            )
+        if not 0 <= self.focal_gamma < float("inf"):
+            raise UsageError(f"--focal-gamma {self.focal_gamma}: must be 0 or more", "2 is usual, 0 is cross-entropy")
+
+    def __call__(self, logits: Tensor, target_probs: Tensor) -> Tensor:
+        """Return the mean loss of `logits` [N, K] against distributions `target_probs` [N, K], in nats."""
+        weights = None if self.class_weights is None else _on_device(self.class_weights, logits.device)
+        if self.focal_gamma == 0:
+            return cross_entropy(logits, target_probs, label_smoothing=self.label_smoothing, class_weights=weights)
+        return focal_loss(
+            logits, target_probs, self.focal_gamma, label_smoothing=self.label_smoothing, class_weights=weights
+        )
 
 
 def cross_entropy(
@@ -15,9 +54,47 @@ def cross_entropy(
     the weighted mean, so that for one-hot targets the value is that of torch's own loss over class indices.
     """
     total = F.cross_entropy(
-        logits, target_probs, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
+        _widened(logits), target_probs, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
     )
-    return total / (len(logits) if class_weights is None else (target_probs @ class_weights).sum())
+    return total / _total_weight(target_probs, class_weights)
+
+
+def focal_loss(
+    logits: Tensor,
+    target_probs: Tensor,
+    gamma: float,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the mean of `sum_k w_k t_k (1 - p_k)^gamma (-log p_k)`, in nats; t are the smoothed targets, [N, K].
+
+    For one-hot targets this is equation 5 of Lin et al. (2017) with w for their alpha. Smoothing and the weighted
+    mean are those of `cross_entropy`, which it equals for a gamma of 0.
+    """
+    log_p = _widened(logits).log_softmax(1)
+    targets = torch.lerp(target_probs, torch.full_like(target_probs, 1 / logits.shape[1]), label_smoothing)
+    # A power below 1 has no finite slope at 0, which is where a class that the network is certain of lies.
+    doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    losses = -targets * doubt.pow(gamma) * log_p
+    if class_weights is not None:
+        losses = losses * class_weights
+    return losses.sum() / _total_weight(target_probs, class_weights)
+
+
+def balanced_class_weights(target_probs: Tensor, classes: Sequence[str]) -> tuple[float, ...]:
+    """Return `w_y = max_c N_c / N_y` (Sun, thesis, equation 3-1), N_y being the sum of a class's target probabilities.
+
+    `target_probs` [N, K] are those of the whole training set. Raises FertoolError naming classes without images.
+    """
+    counts = target_probs.double().sum(0)
+    missing = [name for name, count in zip(classes, counts.tolist(), strict=True) if count == 0]
+    if missing:
+        raise FertoolError(
+            f"--class-weights balanced: no training image shows {', '.join(missing)}",
+            "use --class-weights none, or data with images of every class",
+        )
+    return tuple((counts.max() / counts).tolist())
 
 
 def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -25,11 +102,26 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
     Both are [N, K]. T^2 keeps the gradient's size as T grows (Hinton, Vinyals and Dean 2015, section 2).
     """
-    return distillation_kl_probs(student_logits, (teacher_logits / temperature).softmax(1), temperature)
+    return distillation_kl_probs(student_logits, (_widened(teacher_logits) / temperature).softmax(1), temperature)
 
 
 def distillation_kl_probs(student_logits: Tensor, teacher_probs: Tensor, temperature: float) -> Tensor:
     """Return the same as `distillation_kl` for a teacher that is given as a distribution already softened at T."""
-    log_p = (student_logits / temperature).log_softmax(1)
+    log_p = (_widened(student_logits) / temperature).log_softmax(1)
     # 'batchmean': torch's default reduction also divides by the number of classes, which is not a KL divergence.
     return F.kl_div(log_p, teacher_probs, reduction="batchmean") * temperature**2
+
+
+def _widened(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _total_weight(target_probs: Tensor, class_weights: Tensor | None) -> Tensor | int:
+    # Not a product of matrices: autocast would compute that in half precision.
+    return len(target_probs) if class_weights is None else (target_probs * class_weights).sum()
+
+
+@lru_cache(maxsize=16)
+def _on_device(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copied once: every copy to a GPU waits for it."""
+    return torch.tensor(weights, device=device)

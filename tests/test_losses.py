@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fertool.losses import cross_entropy, distillation_kl, distillation_kl_probs
+from fertool.errors import FertoolError, UsageError
+from fertool.losses import (
+    ClassificationLoss,
+    balanced_class_weights,
+    cross_entropy,
+    distillation_kl,
+    distillation_kl_probs,
+    focal_loss,
+)
 
 
 @pytest.fixture
@@ -60,3 +68,91 @@ def test_distillation_vanishes_with_its_gradient_where_student_and_teacher_agree
 def test_a_teacher_certain_of_its_class_leaves_the_plain_cross_entropy(logits, labels):
     certain = functional.one_hot(labels, 7).double()
     torch.testing.assert_close(distillation_kl_probs(logits, certain, 1.0), cross_entropy(logits, certain))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_focal_loss_is_the_papers_sum_over_classes(logits, smoothing, weighted):
+    targets = logits.flip(0, 1).softmax(1)
+    weights = [1.0, 2.5, 0.5, 1, 3, 1, 4] if weighted else [1.0] * 7
+    total = norm = 0.0
+    for row, target in zip(logits.tolist(), targets.tolist(), strict=True):
+        for logit, t, weight in zip(row, target, weights, strict=True):
+            p = math.exp(logit) / sum(map(math.exp, row))
+            smoothed = (1 - smoothing) * t + smoothing / 7
+            total += weight * smoothed * (1 - p) ** 2 * -math.log(p)
+            norm += weight * t
+    class_weights = torch.tensor(weights, dtype=torch.float64) if weighted else None
+    ours = focal_loss(logits, targets, 2.0, label_smoothing=smoothing, class_weights=class_weights)
+    assert ours.item() == pytest.approx(total / norm, rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_without_gamma_focal_loss_is_cross_entropy(logits, smoothing, weighted):
+    options = {
+        "label_smoothing": smoothing,
+        "class_weights": torch.linspace(0.5, 3, 7, dtype=torch.float64) if weighted else None,
+    }
+    targets = logits.flip(0, 1).softmax(1)
+    torch.testing.assert_close(focal_loss(logits, targets, 0.0, **options), cross_entropy(logits, targets, **options))
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])
+def test_a_class_that_the_network_is_certain_of_has_a_finite_focal_gradient(gamma):
+    logits = torch.tensor([[200.0, 0, 0], [0.0, 200, 0]], requires_grad=True)
+    loss = focal_loss(logits, torch.tensor([[1.0, 0, 0], [1, 0, 0]]), gamma, label_smoothing=0.1)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1, 0] < 0
+
+
+def test_balanced_weights_are_the_largest_class_over_each():
+    targets = torch.eye(3)[[0, 0, 0, 0, 1, 1, 2]]
+    assert balanced_class_weights(targets, "abc") == (1, 2, 4)
+    soft = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
+    assert balanced_class_weights(soft, "abc") == (1, 6, 6)
+
+
+def test_a_class_without_images_has_no_weight():
+    with pytest.raises(FertoolError, match="--class-weights balanced: no training image shows disgust, sad"):
+        balanced_class_weights(torch.eye(4)[[0, 2]], ("angry", "disgust", "happy", "sad"))
+
+
+def test_the_loss_against_labels_combines_its_parts(logits, labels):
+    logits, targets = logits.float(), functional.one_hot(labels, 7).float()
+    weights = tuple(float(k + 1) for k in range(7))
+    together = {"label_smoothing": 0.1, "class_weights": torch.tensor(weights)}
+    for loss, expected in (
+        (ClassificationLoss(), cross_entropy(logits, targets)),
+        (ClassificationLoss(0.1, 0.0, weights), cross_entropy(logits, targets, **together)),
+        (ClassificationLoss(0.1, 2.0, weights), focal_loss(logits, targets, 2.0, **together)),
+    ):
+        assert torch.equal(loss(logits, targets), expected)
+
+
+def test_losses_are_computed_in_float32_whatever_the_network_computes_in(logits, labels):
+    half, targets = logits.bfloat16(), functional.one_hot(labels, 7).float()
+    weights = tuple(1 + k / 7 for k in range(7))
+    for loss in (
+        ClassificationLoss(class_weights=weights),
+        ClassificationLoss(0.1, 2.0, weights),
+        lambda logits, targets: distillation_kl(logits, logits.flip(0), 4.0),
+    ):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = loss(half, targets)
+        torch.testing.assert_close(value, loss(half.float(), targets), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_smoothing": 1.0}, "--label-smoothing 1.0: must be 0 or more and below 1"),
+        ({"focal_gamma": -1}, "--focal-gamma -1: must be 0 or more"),
+        ({"focal_gamma": math.nan}, "--focal-gamma nan: must be 0 or more"),
+    ],
+)
+def test_a_bad_number_is_an_error_that_names_the_option(options, message):
+    with pytest.raises(UsageError) as error:
+        ClassificationLoss(**options)
+    assert error.value.message == message

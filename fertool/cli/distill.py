@@ -88,7 +88,7 @@ def distill(
         classes=spec.classes,
         temperature=distillation.temperature,
         alpha=distillation.alpha,
-        label_smoothing=training.label_smoothing,
+        loss=run.loss,
     )
     digests = {f"teacher.{i}": its.digest for i, (its, _) in enumerate(loaded)}
     options = options_of(arch, distillation, read, training)

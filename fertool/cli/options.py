@@ -99,24 +99,57 @@ class TrainingOptions:
     """Everything about the training loop."""
 
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)] = 30
-    batch_size: Annotated[int, typer.Option(help="Images per step.", min=2, rich_help_panel=TRAINING)] = 64
+    batch_size: Annotated[int, typer.Option(help="Images per batch.", min=2, rich_help_panel=TRAINING)] = 64
+    accumulate: Annotated[
+        int, typer.Option(help="Batches whose gradients make one step.", min=1, rich_help_panel=TRAINING)
+    ] = 1
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
     optimizer: Annotated[Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)] = (
         "adamw"
     )
+    momentum: Annotated[
+        float, typer.Option(help="Momentum of SGD; beta 1 of Adam.", min=0, rich_help_panel=TRAINING)
+    ] = 0.9
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum in SGD.", rich_help_panel=TRAINING)
+    ] = True
     weight_decay: Annotated[
         float, typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING)
     ] = 1e-4
+    sam: Annotated[
+        float,
+        typer.Option(
+            help="Radius (rho) of sharpness-aware minimisation, around any optimiser; 0 for none, 0.05 is usual.",
+            min=0,
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0.0
     lr_schedule: Annotated[
-        Literal["cosine", "onecycle", "constant"],
-        typer.Option(help="Course of the learning rate.", rich_help_panel=TRAINING),
+        Literal["cosine", "onecycle", "plateau", "constant"],
+        typer.Option(
+            help="Course of the learning rate; plateau: falls with the validation loss.", rich_help_panel=TRAINING
+        ),
     ] = "cosine"
+    plateau_factor: Annotated[
+        float, typer.Option(help="What plateau multiplies the rate by.", min=0, max=1, rich_help_panel=TRAINING)
+    ] = 0.1
+    plateau_patience: Annotated[
+        int,
+        typer.Option(help="Epochs that plateau waits for a lower loss.", min=0, rich_help_panel=TRAINING),
+    ] = 3
     warmup_epochs: Annotated[float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)] = (
         0.5
     )
     label_smoothing: Annotated[
         float, typer.Option(help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING)
     ] = 0.0
+    focal_gamma: Annotated[
+        float, typer.Option(help="Gamma of the focal loss, 0 for cross-entropy.", min=0, rich_help_panel=TRAINING)
+    ] = 0.0
+    class_weights: Annotated[
+        Literal["none", "balanced"],
+        typer.Option(help="balanced: a class weighs (largest class) / (its images).", rich_help_panel=TRAINING),
+    ] = "none"
     ema: Annotated[
         float,
         typer.Option(help="Decay of the running mean of weights, 0 for none.", min=0, rich_help_panel=TRAINING),
@@ -128,7 +161,28 @@ class TrainingOptions:
         int,
         typer.Option(help="Stop after N epochs without a better one, 0 for never.", min=0, rich_help_panel=TRAINING),
     ] = 15
+    freeze_epochs: Annotated[
+        int,
+        typer.Option(
+            help="First epochs in which the classifier's head alone is trained.", min=0, rich_help_panel=TRAINING
+        ),
+    ] = 0
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16", "fp16"],
+        typer.Option(
+            help="Number format of the network while it trains; auto: bf16 on GPUs that have it, else fp32.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "auto"
     mixup: Annotated[float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)] = 0.2
+    cutmix: Annotated[
+        float,
+        typer.Option(
+            help="CutMix's alpha, 0 for none; with mixup on too, each batch gets one of them.",
+            min=0,
+            rich_help_panel=AUGMENTATION,
+        ),
+    ] = 0.0
     flip: Annotated[
         bool, typer.Option("--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION)
     ] = True

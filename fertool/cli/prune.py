@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.data.dataset import FaceDataset
+    from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Metrics, Spec
     from fertool.train import Objective
@@ -130,7 +131,7 @@ def prune(
         return
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
     if training.epochs:
-        objective = _teacher(spec, module, device, training.label_smoothing) if pruning.distill else None
+        objective = _teacher(spec, module, device, run.loss) if pruning.distill else None
         smaller, history = run.fit(smaller, pruned.module, objective)
     else:
         smaller, history = replace(smaller, metrics=_measure(smaller, pruned.module, run.val)), []
@@ -151,13 +152,13 @@ def _options(pruning: PruningOptions, spec: Spec, *, has_data: bool) -> PruneOpt
     return PruneOptions(Targets(macs=macs, params=params), criterion, pruning.round_to)
 
 
-def _teacher(spec: Spec, module: nn.Module, device: str, label_smoothing: float) -> Objective:
+def _teacher(spec: Spec, module: nn.Module, device: str, loss: ClassificationLoss) -> Objective:
     """The unpruned model as the teacher of its own recovery, at recipe 1's temperature and alpha."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
 
     teacher = Teacher(module.to(resolve_device(device)), spec.input, spec.classes)
-    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, label_smoothing=label_smoothing)
+    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=loss)
 
 
 def _measure(spec: Spec, module: nn.Module, val: FaceDataset) -> Metrics:

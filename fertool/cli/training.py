@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.data.dataset import FaceDataset
+    from fertool.losses import ClassificationLoss
     from fertool.spec import Spec, Step
     from fertool.train import Objective, TrainConfig
 
@@ -31,11 +32,20 @@ class TrainingRun:
     seed: int
     device: str
 
+    @property
+    def loss(self) -> ClassificationLoss:
+        """The loss against the labels that the options name; balanced weights are those of the training images."""
+        from fertool.losses import ClassificationLoss, balanced_class_weights
+
+        balanced = self.options.class_weights == "balanced"
+        weights = balanced_class_weights(self.train.targets(), self.train.classes) if balanced else None
+        return ClassificationLoss(self.options.label_smoothing, self.options.focal_gamma, weights)
+
     def fit(self, spec: Spec, module: nn.Module, objective: Objective | None = None) -> tuple[Spec, History]:
         """Train `module` to its best epoch; returns the spec with its validation metrics, and the history."""
         from fertool.metrics import to_metrics
         from fertool.report.console import TrainingProgress
-        from fertool.train import discard_resume, fit, resume_path
+        from fertool.train import Supervised, discard_resume, fit, resume_path
 
         state = resume_path(self.output)
         if not self.options.resume:
@@ -47,7 +57,7 @@ class TrainingRun:
                 self.val,
                 spec.input,
                 train_config(self.options, self.seed),
-                objective=objective,
+                objective=objective or Supervised(self.loss),
                 device=self.device,
                 resume=state,
                 on_batch=progress.batch,
@@ -116,15 +126,22 @@ def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
     return TrainConfig(
         epochs=options.epochs,
         batch_size=options.batch_size,
+        accumulate=options.accumulate,
         lr=options.lr,
         optimizer=options.optimizer,
+        momentum=options.momentum,
+        nesterov=options.nesterov,
         weight_decay=options.weight_decay,
+        sam=options.sam,
         schedule=options.lr_schedule,
         warmup_epochs=options.warmup_epochs,
-        label_smoothing=options.label_smoothing,
+        plateau_factor=options.plateau_factor,
+        plateau_patience=options.plateau_patience,
         ema=options.ema,
         clip_norm=options.clip_norm,
         patience=options.patience,
+        freeze_epochs=options.freeze_epochs,
+        precision=options.precision,
         seed=seed,
         augmentation=AugmentConfig(
             flip=0.5 if options.flip else 0.0,
@@ -135,6 +152,7 @@ def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
             contrast=options.contrast,
             erasing=options.erasing,
             mixup=options.mixup,
+            cutmix=options.cutmix,
         ),
     )
 

@@ -22,7 +22,7 @@ class AugmentConfig:
 
     `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a share of the side, `scale`,
     `brightness` and `contrast` are deviations from a factor of 1, `erasing_area` is a range of shares of the image,
-    `mixup` the alpha of its Beta distribution.
+    `mixup` and `cutmix` the alphas of their Beta distributions.
     """
 
     flip: float = 0.5
@@ -34,10 +34,11 @@ class AugmentConfig:
     erasing: float = 0.15
     erasing_area: tuple[float, float] = (0.02, 0.20)
     mixup: float = 0.2
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
         limits = {"flip": 1, "rotation": 180, "translate": 1, "brightness": 1, "contrast": 1, "erasing": 1}
-        for name, limit in {**limits, "scale": 0.9, "mixup": math.inf}.items():
+        for name, limit in {**limits, "scale": 0.9, "mixup": math.inf, "cutmix": math.inf}.items():
             value = getattr(self, name)
             if not (0 <= value <= limit and math.isfinite(value)):
                 wanted = "0 or more" if limit == math.inf else f"between 0 and {limit}"
@@ -56,11 +57,23 @@ def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -
     """Return changed images float32 [N, C, S, S] on the 0-255 scale, from uint8 or float ones.
 
     One affine map, one colour map and one rectangle for each image; all random numbers come from `generator`, which
-    lives on the images' device. Mixup is apart, in `mixup`, because it changes the targets too.
+    lives on the images' device. What changes the targets too is apart, in `mix`.
     """
     pixels = _move(images.to(torch.float32), config, generator)
     pixels = _recolour(pixels, config, generator)
     return _erase(pixels, config, generator)
+
+
+def mix(
+    images: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator, toss: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the batch after mixup or CutMix, whichever is on; where both are, `toss` picks one for the whole batch.
+
+    `generator` lives on the images' device; `toss` lives on the CPU, so that nothing waits for a device.
+    """
+    if config.cutmix and (config.mixup == 0 or torch.rand((), generator=toss) < 0.5):
+        return cutmix(images, targets, config.cutmix, generator)
+    return mixup(images, targets, config.mixup, generator)
 
 
 def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -73,6 +86,25 @@ def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Genera
     share = _symmetric_beta(len(images), alpha, generator).to(images)
     blended = torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1))
     return blended, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+
+
+def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Replace a box of each image by its neighbour's, and targets [N, K] by as much; the batch is in random order.
+
+    Boxes have the image's shape, the share 1 - Beta(alpha, alpha) of its area and a uniform centre, one for each pair;
+    what lies outside is cut off, and targets mix by the pixels really replaced (Yun et al. 2019, section 3.1).
+    """
+    if alpha == 0:
+        return images, targets
+    n, side = len(images), images.shape[-1]
+    kept = _symmetric_beta(n, alpha, generator).to(images.dtype)
+    middle = side * torch.rand(2, n, 1, generator=generator, device=images.device)
+    half = side * (1 - kept).sqrt().view(n, 1) / 2
+    centres = torch.arange(side, device=images.device) + 0.5
+    rows, columns = (centres - middle).abs() < half
+    box = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
+    share = box.to(targets.dtype).mean((1, 2, 3)).view(n, 1)
+    return torch.where(box, images.roll(1, 0), images), torch.lerp(targets, targets.roll(1, 0), share)
 
 
 def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:

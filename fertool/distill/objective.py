@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from fertool.artifact.store import pack
 from fertool.data.pixels import to_input, with_channels
 from fertool.device import place
 from fertool.errors import FertoolError, UsageError
-from fertool.losses import cross_entropy, distillation_kl_probs
+from fertool.losses import ClassificationLoss, distillation_kl_probs
 from fertool.spec import InputSpec, canonical_json
 
 
@@ -41,9 +41,11 @@ class KnowledgeDistillation:
         classes: tuple[str, ...],
         temperature: float = 4.0,
         alpha: float = 0.7,
-        label_smoothing: float = 0.0,
+        loss: ClassificationLoss = ClassificationLoss(),
     ) -> None:
         """Take in the teachers, put into eval mode and frozen, for a student with this `input` and these `classes`.
+
+        `loss` is the one against the labels, CE in the formula.
 
         Raises UsageError for a bad number, FertoolError for teachers of other classes.
         """
@@ -57,7 +59,7 @@ class KnowledgeDistillation:
         self._inputs = [teacher.input for teacher in teachers]
         self._orders = [_class_order(teacher.classes, classes) for teacher in teachers]
         self._input, self._temperature, self._alpha = input, temperature, alpha
-        self._label_smoothing = label_smoothing
+        self._loss = loss
         self._device: torch.device | None = None
 
     @property
@@ -67,7 +69,7 @@ class KnowledgeDistillation:
             {
                 "temperature": self._temperature,
                 "alpha": self._alpha,
-                "label_smoothing": self._label_smoothing,
+                "loss": asdict(self._loss),
                 "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._teachers],
             }
         )
@@ -76,9 +78,7 @@ class KnowledgeDistillation:
         """Return the loss of a batch: normalised inputs [N, C, S, S], target distributions [N, K]."""
         logits = module(inputs)
         soft = distillation_kl_probs(logits, self.teacher_probs(inputs), self._temperature)
-        return self._alpha * soft + (1 - self._alpha) * cross_entropy(
-            logits, targets, label_smoothing=self._label_smoothing
-        )
+        return self._alpha * soft + (1 - self._alpha) * self._loss(logits, targets)
 
     @torch.no_grad()
     def teacher_probs(self, inputs: Tensor) -> Tensor:

@@ -49,6 +49,12 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
     return [*folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
 
 
+def head_name(module: nn.Module) -> str | None:
+    """Return the name of the classifier's head: the child of `module` that holds its last linear layer."""
+    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
+    return linear[-1].split(".")[0] if linear else None
+
+
 def _read(path: Path) -> dict[str, Tensor]:
     require_file(path)
     if _is_artifact(path):
@@ -105,8 +111,8 @@ def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, T
 
 def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the layers that keep their fresh weights, with the reason."""
-    linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    head = linear[-1].split(".")[:1] if linear else []
+    name_of_head = head_name(module)
+    head = [] if name_of_head is None else [name_of_head]
     fresh = {}
     for layer in dict.fromkeys(name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, head)):
         there, here = given.get(f"{layer}.weight"), wanted.get(f"{layer}.weight")

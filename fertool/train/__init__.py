@@ -2,15 +2,16 @@
 
 from fertool.device import resolve_device
 from fertool.train.config import TrainConfig
-from fertool.train.engine import CrossEntropy, FitResult, Objective, fit
+from fertool.train.engine import FitResult, fit
+from fertool.train.objective import Objective, Supervised
 from fertool.train.predict import predict_logits
 from fertool.train.resume import EpochRecord, discard_resume, resume_path
 
 __all__ = [
-    "CrossEntropy",
     "EpochRecord",
     "FitResult",
     "Objective",
+    "Supervised",
     "TrainConfig",
     "discard_resume",
     "fit",

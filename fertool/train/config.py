@@ -10,31 +10,41 @@ from fertool.data.augment import AugmentConfig
 from fertool.errors import UsageError, unknown_name
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
-ScheduleName = Literal["cosine", "onecycle", "constant"]
+ScheduleName = Literal["cosine", "onecycle", "plateau", "constant"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The loop's options; the command line has defaults of its own (`fertool.cli.options`).
 
-    `lr` is the peak and the last step's is `lr * final_lr_ratio`; `ema` is the decay of the running mean of the
-    weights, `clip_norm` the largest gradient norm, `patience` the epochs without a better one before the run stops:
-    0 switches each of them off.
+    `lr` is the peak; cosine and onecycle end at `lr * final_lr_ratio`, plateau multiplies by `plateau_factor` whenever
+    the validation loss has not fallen for more than `plateau_patience` epochs. `momentum` is SGD's, and beta 1 of
+    Adam. A step sees `accumulate` batches. `sam` is the radius rho of sharpness-aware minimisation, `ema` the decay of
+    the running mean of the weights, `clip_norm` the largest gradient norm, `patience` the epochs without a better one
+    before the run stops, `freeze_epochs` those in which the classifier's head alone is trained: 0 switches each of
+    them off.
     """
 
     epochs: int = 30
     batch_size: int = 64
+    accumulate: int = 1
     lr: float = 1e-3
     optimizer: OptimizerName = "adam"
     momentum: float = 0.9
+    nesterov: bool = True
     weight_decay: float = 0.0
+    sam: float = 0.0
     schedule: ScheduleName = "cosine"
     warmup_epochs: float = 0.0
     final_lr_ratio: float = 0.01
-    label_smoothing: float = 0.0
+    plateau_factor: float = 0.1
+    plateau_patience: int = 3
     ema: float = 0.0
     clip_norm: float = 0.0
     patience: int = 0
+    freeze_epochs: int = 0
+    precision: PrecisionName = "auto"
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     seed: int = 0
 
@@ -42,21 +52,29 @@ class TrainConfig:
         for flag, name, choices in (
             ("--optimizer", self.optimizer, get_args(OptimizerName)),
             ("--lr-schedule", self.schedule, get_args(ScheduleName)),
+            ("--precision", self.precision, get_args(PrecisionName)),
         ):
             if name not in choices:
                 raise unknown_name(flag, name, choices)
         _require("--epochs", self.epochs, 1)
         # Batch normalisation has no variance to take from a single image.
         _require("--batch-size", self.batch_size, 2)
+        _require("--accumulate", self.accumulate, 1)
         _require("--lr", self.lr, 0, above=True)
-        for flag, share in (("--momentum", self.momentum), ("--label-smoothing", self.label_smoothing)):
+        for flag, share in (("--momentum", self.momentum), ("--ema", self.ema)):
             _require(flag, share, 0, below=1)
-        _require("--ema", self.ema, 0, below=1)
         _require("--final-lr-ratio", self.final_lr_ratio, 0, most=1)
-        for flag, value in (("--weight-decay", self.weight_decay), ("--clip-norm", self.clip_norm)):
+        _require("--plateau-factor", self.plateau_factor, 0, above=True, below=1)
+        for flag, value in (
+            ("--weight-decay", self.weight_decay),
+            ("--clip-norm", self.clip_norm),
+            ("--patience", self.patience),
+            ("--plateau-patience", self.plateau_patience),
+        ):
             _require(flag, value, 0)
-        _require("--patience", self.patience, 0)
-        _require("--warmup-epochs", self.warmup_epochs, 0, below=self.epochs)
+        _require("--sam", self.sam, 0, below=math.inf)
+        for flag, epochs in (("--warmup-epochs", self.warmup_epochs), ("--freeze-epochs", self.freeze_epochs)):
+            _require(flag, epochs, 0, below=self.epochs)
 
 
 def _require(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from fertool.artifact.store import pack
-from fertool.data.augment import augment, mixup
+from fertool.data.augment import augment, mix
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place, resolve_device
@@ -23,36 +22,13 @@ from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
 from fertool.spec import InputSpec, canonical_json, digest_text
 from fertool.train.config import TrainConfig
+from fertool.train.freezing import HeadFirst
+from fertool.train.objective import Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
+from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.predict import predict_logits
 from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
-
-
-class Objective(Protocol):
-    """What a step minimises: (module, normalised inputs [N, C, S, S], target distributions [N, K]) to a scalar."""
-
-    @property
-    def fingerprint(self) -> str:
-        """All that the loss depends on, as text: a killed run goes on only under the same."""
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch, a scalar that has a gradient."""
-
-
-@dataclass(frozen=True)
-class CrossEntropy:
-    """The objective of plain training."""
-
-    label_smoothing: float = 0.0
-
-    @property
-    def fingerprint(self) -> str:
-        """Its name; the smoothing is part of the run's configuration."""
-        return "cross-entropy"
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean cross-entropy in nats."""
-        return cross_entropy(module(inputs), targets, label_smoothing=self.label_smoothing)
+from fertool.train.step import Batch, Stepper
 
 
 @dataclass(frozen=True)
@@ -73,15 +49,29 @@ class _Job:
     val: FaceDataset
     input: InputSpec
     config: TrainConfig
-    objective: Objective
-    device: torch.device
+    stepper: Stepper
+    head_first: HeadFirst
     on_batch: Callable[[int, int], None] | None
 
     @property
+    def device(self) -> torch.device:
+        """Where all of it happens."""
+        return self.stepper.device
+
+    @property
+    def images(self) -> int:
+        """Images that an epoch trains on; a last batch of one image is left out, since its variance is nothing."""
+        return len(self.train) - (len(self.train) % self.config.batch_size == 1)
+
+    @property
+    def images_per_step(self) -> int:
+        """All the batches whose gradients one step adds up."""
+        return self.config.batch_size * self.config.accumulate
+
+    @property
     def steps(self) -> int:
-        """Steps in an epoch; a last batch of one image is left out, since its variance is nothing."""
-        full, rest = divmod(len(self.train), self.config.batch_size)
-        return full + (rest > 1)
+        """Steps in an epoch; the last one may see fewer images."""
+        return math.ceil(self.images / self.images_per_step)
 
 
 def fit(
@@ -106,15 +96,17 @@ def fit(
     """
     _require_images(train, val)
     device = resolve_device(device)
-    objective = objective or CrossEntropy(config.label_smoothing)
+    objective = objective or Supervised()
     fingerprint = _fingerprint(module, train, val, input, config, objective) if resume else ""
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
     # Depthwise convolutions run faster in this layout on the CPU, the others no slower.
     place(module, device, torch.channels_last)
-    here = train.to(device)
-    job = _Job(here, here.targets(), val.to(device), input, config, objective, device, on_batch)
+    dtype = resolve_precision(config.precision, device)
     average = WeightAverage(module, config.ema) if config.ema else None
-    progress = Progress(module, average, make_optimizer(module, config), {}, [])
+    progress = Progress(module, average, make_optimizer(module, config), grad_scaler(dtype, device), {}, [])
+    stepper = Stepper(module, progress.optimizer, progress.scaler, objective, config, device, dtype)
+    here, head_first = train.to(device), HeadFirst(module, config.freeze_epochs)
+    job = _Job(here, here.targets(), val.to(device), input, config, stepper, head_first, on_batch)
     if resume:
         load_progress(resume, fingerprint, progress)
     while not _finished(progress.history, config):
@@ -126,6 +118,7 @@ def fit(
             save_progress(resume, fingerprint, progress)
         if on_epoch:
             on_epoch(record)
+    head_first.release()
     module.load_state_dict(progress.best)
     logits = predict_logits(module, job.val, input, device=device)
     place(module, home, torch.contiguous_format).eval()
@@ -145,7 +138,9 @@ def _require_images(train: FaceDataset, val: FaceDataset) -> None:
 def _finished(history: list[EpochRecord], config: TrainConfig) -> bool:
     if len(history) >= config.epochs:
         return True
-    return bool(config.patience and history) and len(history) - _best(history).epoch >= config.patience
+    # Patience counts from the first epoch that trains everything.
+    waited = len(history) - max(_best(history).epoch, config.freeze_epochs) if history else 0
+    return bool(config.patience) and waited >= config.patience
 
 
 def _best(history: list[EpochRecord]) -> EpochRecord:
@@ -177,17 +172,19 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     seed = job.config.seed
     shuffle = torch.Generator().manual_seed(_derived_seed(seed, epoch, "shuffle"))
     changes = torch.Generator(job.device).manual_seed(_derived_seed(seed, epoch, "augment"))
-    order = torch.randperm(len(job.train), generator=shuffle).to(job.device)
+    order = torch.randperm(len(job.train), generator=shuffle).to(job.device)[: job.images]
+    val_losses = [record.val_loss for record in progress.history]
     losses, sizes = [], []
     progress.module.train()
+    job.head_first.start_epoch(epoch)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
         # Dropout knows only the global generator.
         torch.manual_seed(_derived_seed(seed, epoch, "dropout"))
-        for step, index in enumerate(torch.split(order, job.config.batch_size)[: job.steps]):
+        for step, index in enumerate(torch.split(order, job.images_per_step)):
             done = (epoch - 1) * job.steps + step
             for group in progress.optimizer.param_groups:
-                group["lr"] = lr_at(job.config, done, job.steps)
-            losses.append(_step(job, progress, index, changes))
+                group["lr"] = lr_at(job.config, done, job.steps, val_losses)
+            losses.append(job.stepper.step(_batches(job, index, changes, shuffle)))
             sizes.append(len(index))
             if progress.average:
                 progress.average.update(done)
@@ -197,18 +194,13 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     return float(torch.stack(losses).cpu().double() @ weights / weights.sum())
 
 
-def _step(job: _Job, progress: Progress, index: Tensor, changes: torch.Generator) -> Tensor:
-    """Take one optimiser step on the images at `index`; returns the loss, still on the device."""
-    config = job.config
-    images = augment(job.train.images[index], config.augmentation, changes)
-    images, targets = mixup(images, job.targets[index], config.augmentation.mixup, changes)
-    loss = job.objective(progress.module, to_input(images, job.input), targets)
-    progress.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    if config.clip_norm:
-        nn.utils.clip_grad_norm_(progress.module.parameters(), config.clip_norm)
-    progress.optimizer.step()
-    return loss.detach()
+def _batches(job: _Job, index: Tensor, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
+    """Yield the batches of one step: the images at `index`, changed at random."""
+    augmentation = job.config.augmentation
+    for part in torch.split(index, job.config.batch_size):
+        images = augment(job.train.images[part], augmentation, changes)
+        images, targets = mix(images, job.targets[part], augmentation, changes, toss)
+        yield Batch(to_input(images, job.input), targets, len(part) / len(index))
 
 
 def _derived_seed(seed: int, epoch: int, purpose: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ ONECYCLE_RISE = 0.3
 """The share of the steps in which the one-cycle learning rate rises."""
 ONECYCLE_START = 1 / 25
 """Where it starts, as a share of the peak."""
+PLATEAU_THRESHOLD = 1e-4
+"""By this share a loss must be below the best one to count as better."""
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
@@ -28,18 +31,20 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     # One call for all tensors: small networks have hundreds of them.
     fused = all(p.device.type in ("cpu", "cuda") for p in trained)
     if config.optimizer == "sgd":
-        nesterov = config.momentum > 0
+        nesterov = config.nesterov and config.momentum > 0
+        # Fused momentum has to begin in all tensors at once, which it does not where the head goes first.
+        fused = fused and config.freeze_epochs == 0
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)
 
 
-def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def lr_at(config: TrainConfig, step: int, steps_per_epoch: int, val_losses: Sequence[float] = ()) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
-    Linear warm-up to the peak, then half a cosine down to `final_lr_ratio` (Loshchilov and Hutter 2017, equation 5)
-    or a constant; 'onecycle' rises by a cosine too, over the warm-up or, without one, 30 % of the run (Smith and Topin
-    2018).
+    Linear warm-up to the peak, then half a cosine down to `final_lr_ratio` (Loshchilov and Hutter 2017, equation 5),
+    a constant, or 'plateau', which falls with the `val_losses` of the epochs so far; 'onecycle' rises by a cosine too,
+    over the warm-up or, without one, 30 % of the run (Smith and Topin 2018).
     """
     last = max(1, config.epochs * steps_per_epoch - 1)
     rise = config.warmup_epochs * steps_per_epoch
@@ -52,7 +57,24 @@ def lr_at(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
         return config.lr * (step + 1) / (rise + 1)
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "plateau":
+        return config.lr * plateau_share(val_losses, config.plateau_factor, config.plateau_patience)
     return config.lr * _cosine(1.0, config.final_lr_ratio, (step - rise) / max(1, last - rise))
+
+
+def plateau_share(losses: Sequence[float], factor: float, patience: int) -> float:
+    """Return the share of the learning rate that is left after epochs with these losses.
+
+    It is multiplied by `factor` each time that more than `patience` epochs on end have not bettered the lowest loss:
+    the rule of torch's ReduceLROnPlateau, as a function of the history, so that there is no state to keep.
+    """
+    share, lowest, waited = 1.0, math.inf, 0
+    for loss in losses:
+        better = loss < lowest * (1 - PLATEAU_THRESHOLD)
+        lowest, waited = (loss, 0) if better else (lowest, waited + 1)
+        if waited > patience:
+            share, waited = share * factor, 0
+    return share
 
 
 def _cosine(start: float, end: float, share: float) -> float:

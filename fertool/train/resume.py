@@ -38,6 +38,7 @@ class Progress:
     module: nn.Module
     average: WeightAverage | None
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     best: dict[str, Tensor]
     history: list[EpochRecord]
 
@@ -59,7 +60,11 @@ def discard_resume(path: Path) -> None:
 
 def save_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     """Write the state atomically: killed at any moment, the file is that of this epoch or of the one before."""
-    header = {"fingerprint": fingerprint, "history": [asdict(record) for record in progress.history]}
+    header = {
+        "fingerprint": fingerprint,
+        "history": [asdict(record) for record in progress.history],
+        "scaler": progress.scaler.state_dict(),
+    }
     write_atomic(path, pack(header, _flatten(progress))[1])
 
 
@@ -78,6 +83,8 @@ def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     if progress.average is not None:
         progress.average.module.load_state_dict(sections["average"])
     _load_optimizer(progress.optimizer, sections.get("optimizer", {}))
+    if progress.scaler.is_enabled():
+        progress.scaler.load_state_dict(header["scaler"])
     progress.best = sections["best"]
     progress.history = [EpochRecord(**record) for record in header["history"]]
 

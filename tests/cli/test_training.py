@@ -1,4 +1,5 @@
 import json
+from dataclasses import asdict, fields, replace
 
 import pytest
 import torch
@@ -6,9 +7,13 @@ import torch
 from fertool import models
 from fertool.cli.options import TrainingOptions
 from fertool.cli.prune import _teacher
-from fertool.cli.training import options_of, require_outputs
+from fertool.cli.training import TrainingRun, options_of, require_outputs, train_config
+from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
-from fertool.spec import InputSpec
+from fertool.losses import ClassificationLoss
+from fertool.spec import InputSpec, canonical_json
+
+OTHER_NAMES = {"optimizer": "sgd", "lr_schedule": "plateau", "precision": "bf16", "class_weights": "balanced"}
 
 
 def test_a_picture_that_cannot_be_written_fails_before_the_training(tmp_path):
@@ -29,11 +34,57 @@ def test_pruning_without_training_has_nothing_to_plot(fertool, tmp_path):
     assert err.startswith("error: --plot")
 
 
-def test_fine_tuning_smooths_the_labels_as_asked():
+def run(options, soft_labels=None):
+    """A run on seven images: four angry, two happy, one sad."""
+    labels = torch.tensor([0, 0, 0, 0, 1, 1, 2])
+    images = torch.zeros(7, 1, 48, 48, dtype=torch.uint8)
+    data = FaceDataset(images, labels, ("angry", "happy", "sad"), "train", "source", soft_labels)
+    return TrainingRun(data, data, options, None, 0, "cpu")
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(TrainingOptions)])
+def test_every_option_of_training_reaches_the_loop_or_the_loss_or_the_output(name):
+    if name in {"resume", "plot"}:
+        return
+    before = TrainingOptions()
+    value = getattr(before, name)
+    kinds = {bool: lambda: not value, int: lambda: value + 1, float: lambda: value / 2 + 0.01}
+    other = kinds.get(type(value), lambda: OTHER_NAMES[name])()
+    changed = []
+    for options in (before, replace(before, **{name: other})):
+        config = asdict(train_config(options, 0))
+        config |= config.pop("augmentation")
+        changed.append({**config, **asdict(run(options).loss)})
+    name = {"lr_schedule": "schedule"}.get(name, name)
+    assert [key for key in changed[0] if changed[0][key] != changed[1][key]] == [name]
+
+
+def test_the_loss_against_labels_is_the_one_asked_for():
+    assert run(TrainingOptions()).loss == ClassificationLoss()
+    options = TrainingOptions(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced")
+    assert run(options).loss == ClassificationLoss(0.1, 2.0, (1.0, 2.0, 4.0))
+    soft = torch.tensor([[0.5, 0.5, 0.0]] * 6 + [[0.0, 0.0, 1.0]])
+    assert run(options, soft).loss.class_weights == (1.0, 1.0, 3.0)
+
+
+def test_fine_tuning_with_the_old_network_weighs_and_smooths_the_labels_as_asked():
     torch.manual_seed(0)
     spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
-    objective = _teacher(spec, module, "cpu", 0.1)
-    assert json.loads(objective.fingerprint)["label_smoothing"] == 0.1
+    loss = ClassificationLoss(0.1, 2.0, (1.0, 3.0))
+    fingerprint = json.loads(_teacher(spec, module, "cpu", loss).fingerprint)
+    assert fingerprint["loss"] == json.loads(canonical_json(asdict(loss)))
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("--freeze-epochs", 3), ("--plateau-factor", 1), ("--label-smoothing", 1), ("--momentum", 1)]
+)
+def test_a_bad_value_is_an_error_that_names_the_flag(fertool, tmp_path, flag, value):
+    code, _, err = fertool(
+        *("train-teacher", "--data", "synth:280", "--arch-arg", "width_mult=0.25", "--epochs", 3),
+        *("-o", tmp_path / "o.pt", flag, value),
+    )
+    assert code == 2
+    assert err.splitlines()[-2].startswith(f"error: {flag} {value}")
 
 
 def test_provenance_does_not_tell_where_the_picture_went(tmp_path):

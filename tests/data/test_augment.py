@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fertool.data.augment import NO_AUGMENTATION, AugmentConfig, augment, mixup
+from fertool.data.augment import NO_AUGMENTATION, AugmentConfig, augment, cutmix, mix, mixup
 from fertool.errors import UsageError
 
 
@@ -144,14 +144,83 @@ def test_mixup_blends_images_and_targets_by_the_same_share():
     assert ((targets > 0).sum(1) == 2).all()
 
 
-def test_mixup_of_zero_returns_the_batch_itself(images):
+@pytest.mark.parametrize("blend", [mixup, cutmix])
+def test_an_alpha_of_zero_returns_the_batch_itself(images, blend):
     targets = torch.eye(64)
-    assert mixup(images, targets, 0, generator()) == (images, targets)
+    assert blend(images, targets, 0, generator()) == (images, targets)
+
+
+def test_cutmix_replaces_one_box_and_as_much_of_the_target():
+    n, height = 500, 24
+    pixels = torch.arange(float(n)).view(n, 1, 1, 1).expand(n, 3, height, height)
+    mixed, targets = cutmix(pixels, torch.eye(n), 1.0, generator())
+    foreign = mixed[:, 0] != pixels[:, 0]
+    assert torch.equal(mixed, torch.where(foreign[:, None], pixels.roll(1, 0), pixels))
+    rows, columns = foreign.any(2), foreign.any(1)
+    assert torch.equal(foreign, rows[:, :, None] & columns[:, None, :])
+    for side in (rows, columns):
+        assert ((side[:, 1:] != side[:, :-1]).sum(1) <= 2).all()
+    share = foreign.float().mean((1, 2))
+    expected = torch.eye(n) * (1 - share[:, None]) + torch.eye(n).roll(1, 0) * share[:, None]
+    torch.testing.assert_close(targets, expected)
+    inside = ~(rows[:, 0] | rows[:, -1] | columns[:, 0] | columns[:, -1])
+    assert inside.sum() > 20
+    assert ((rows.sum(1) - columns.sum(1)).abs()[inside] <= 1).all()
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_boxes_are_as_large_as_the_papers(alpha):
+    n, width = 20_000, 32
+    _, targets = cutmix(torch.zeros(n, 1, width, width), torch.eye(2).repeat(n // 2, 1), alpha, generator())
+    ours = 1 - targets[torch.eye(2).repeat(n // 2, 1).bool()].double().numpy()
+    random = np.random.default_rng(0)
+    cut = width * np.sqrt(1 - random.beta(alpha, alpha, n))
+    sides = []
+    for _ in range(2):
+        centre = random.uniform(0, width, n)
+        sides.append(np.clip(centre + cut / 2, 0, width) - np.clip(centre - cut / 2, 0, width))
+    theirs = sides[0] * sides[1] / width**2
+    assert ours.mean() == pytest.approx(theirs.mean(), abs=4 * math.sqrt(2 * theirs.var() / n))
+    assert np.quantile(ours, [0.25, 0.5, 0.75]) == pytest.approx(np.quantile(theirs, [0.25, 0.5, 0.75]), abs=0.02)
+
+
+def test_with_both_each_batch_gets_mixup_or_cutmix(images):
+    targets, toss = torch.eye(64), generator(5)
+    config = only(mixup=0.5, cutmix=1.0)
+    cuts = []
+    for seed in range(200):
+        _, mixed = mix(images[:, :, :1, :1].float(), targets, config, generator(seed), toss)
+        candidates = [
+            blend(images[:, :, :1, :1].float(), targets, alpha, generator(seed))[1]
+            for blend, alpha in ((mixup, 0.5), (cutmix, 1.0))
+        ]
+        same = [torch.equal(mixed, candidate) for candidate in candidates]
+        assert sum(same) == 1
+        cuts.append(same[1])
+    assert 70 < sum(cuts) < 130
+
+
+@pytest.mark.parametrize(("mixups", "cuts"), [(0.4, 0), (0, 0.4), (0, 0)])
+def test_with_one_or_none_nothing_is_tossed_for(images, mixups, cuts):
+    targets, toss = torch.eye(64), generator(5)
+    before = toss.get_state()
+    mixed = mix(images.float(), targets, only(mixup=mixups, cutmix=cuts), generator(1), toss)
+    expected = mixup(images.float(), targets, mixups, generator(1))
+    if cuts:
+        expected = cutmix(images.float(), targets, cuts, generator(1))
+    assert all(map(torch.equal, mixed, expected))
+    assert torch.equal(toss.get_state(), before)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "flag"),
-    [("flip", 1.5, "--flip"), ("rotation", -1, "--rotation"), ("scale", 1, "--scale"), ("mixup", math.nan, "--mixup")],
+    [
+        ("flip", 1.5, "--flip"),
+        ("rotation", -1, "--rotation"),
+        ("scale", 1, "--scale"),
+        ("mixup", math.nan, "--mixup"),
+        ("cutmix", -1, "--cutmix"),
+    ],
 )
 def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
     with pytest.raises(UsageError, match=f"^{flag} {value}"):

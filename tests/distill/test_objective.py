@@ -6,7 +6,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, Teacher
 from fertool.errors import FertoolError, UsageError
-from fertool.losses import cross_entropy, distillation_kl
+from fertool.losses import ClassificationLoss, cross_entropy, distillation_kl
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit, predict_logits
 
@@ -37,6 +37,15 @@ def test_the_loss_of_one_teacher_is_the_papers():
     loss = distillation([Teacher(teacher, GRAY, CLASSES)], temperature=4, alpha=0.7)(student, inputs, targets)
     soft = distillation_kl(student(inputs), teacher(inputs), 4)
     torch.testing.assert_close(loss, 0.7 * soft + 0.3 * cross_entropy(student(inputs), targets))
+
+
+def test_the_labels_part_is_the_loss_asked_for():
+    inputs, targets = batch()
+    student, teacher = linear(), linear(seed=1)
+    against_labels = ClassificationLoss(0.1, 2.0, (1.0, 2.0, 3.0))
+    loss = distillation([Teacher(teacher, GRAY, CLASSES)], alpha=0.7, loss=against_labels)(student, inputs, targets)
+    soft = distillation_kl(student(inputs), teacher(inputs), 4)
+    torch.testing.assert_close(loss, 0.7 * soft + 0.3 * against_labels(student(inputs), targets))
 
 
 def test_several_teachers_are_averaged_as_probabilities():
@@ -95,7 +104,10 @@ def test_the_fingerprint_knows_the_numbers_and_the_teachers():
         return distillation([Teacher(linear(seed=seed), GRAY, CLASSES)], **options).fingerprint
 
     assert fingerprint() == fingerprint()
-    assert len({fingerprint(), fingerprint(seed=2), fingerprint(alpha=0.5), fingerprint(temperature=2)}) == 4
+    weighted = fingerprint(loss=ClassificationLoss(class_weights=(1.0, 2.0, 3.0)))
+    focal = fingerprint(loss=ClassificationLoss(focal_gamma=2.0))
+    others = {fingerprint(seed=2), fingerprint(alpha=0.5), fingerprint(temperature=2), weighted, focal}
+    assert len({fingerprint(), *others}) == 6
 
 
 @pytest.mark.parametrize(

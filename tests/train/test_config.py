@@ -14,7 +14,12 @@ from fertool.train import TrainConfig, resolve_device
         ("lr", 0, "--lr 0: must be above 0"),
         ("lr", math.nan, "--lr nan: must be above 0"),
         ("momentum", 1, "--momentum 1: must be 0 or more and below 1"),
-        ("label_smoothing", 1.0, "--label-smoothing 1.0: must be 0 or more and below 1"),
+        ("accumulate", 0, "--accumulate 0: must be 1 or more"),
+        ("sam", -0.1, "--sam -0.1: must be 0 or more"),
+        ("sam", math.inf, "--sam inf: must be 0 or more"),
+        ("plateau_factor", 1.0, "--plateau-factor 1.0: must be above 0 and below 1"),
+        ("plateau_patience", -1, "--plateau-patience -1: must be 0 or more"),
+        ("freeze_epochs", 30, "--freeze-epochs 30: must be 0 or more and below 30"),
         ("ema", 1.0, "--ema 1.0: must be 0 or more and below 1"),
         ("weight_decay", -1, "--weight-decay -1: must be 0 or more"),
         ("clip_norm", -1, "--clip-norm -1: must be 0 or more"),
@@ -30,7 +35,7 @@ def test_a_bad_value_is_an_error_that_names_the_option(field, value, message):
     assert error.value.hint
 
 
-@pytest.mark.parametrize(("field", "name"), [("optimizer", "adamx"), ("schedule", "cosin")])
+@pytest.mark.parametrize(("field", "name"), [("optimizer", "adamx"), ("schedule", "cosin"), ("precision", "fp61")])
 def test_an_unknown_name_lists_the_choices_and_the_nearest(field, name):
     with pytest.raises(UsageError, match=f"'{name}'") as error:
         TrainConfig(**{field: name})

@@ -8,8 +8,8 @@ from torch import nn
 from fertool.data.augment import NO_AUGMENTATION
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.losses import cross_entropy
-from fertool.train import fit, predict_logits
+from fertool.losses import ClassificationLoss, cross_entropy
+from fertool.train import Supervised, fit, predict_logits
 
 
 def state(module):
@@ -52,8 +52,8 @@ def test_one_plain_step_is_the_textbook_update(faces, network, quick, shape):
     config = quick(
         epochs=1, batch_size=32, optimizer="sgd", momentum=0, schedule="constant", augmentation=NO_AUGMENTATION
     )
-    config = replace(config, label_smoothing=0.1, weight_decay=0.01)
-    result = fit(module, data, data, shape, config)
+    config = replace(config, weight_decay=0.01)
+    result = fit(module, data, data, shape, config, objective=Supervised(ClassificationLoss(0.1)))
     loss = nn.functional.cross_entropy(twin(to_input(data.images, shape)), data.labels, label_smoothing=0.1)
     loss.backward()
     assert result.history[0].train_loss == pytest.approx(loss.item(), rel=1e-5)

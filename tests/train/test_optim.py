@@ -1,11 +1,12 @@
 import copy
+import random
 
 import pytest
 import torch
 from torch import nn
 
 from fertool.train import TrainConfig
-from fertool.train.optim import WeightAverage, lr_at, make_optimizer
+from fertool.train.optim import WeightAverage, lr_at, make_optimizer, plateau_share
 
 EPOCHS, STEPS = 6, 7
 
@@ -55,8 +56,38 @@ def test_a_constant_rate_is_constant():
     assert set(ours(schedule="constant")) == {0.1}
 
 
+@pytest.mark.parametrize(("factor", "patience"), [(0.1, 3), (0.5, 0), (0.5, 1), (0.3, 10)])
+def test_plateau_is_torchs(factor, patience):
+    draw = random.Random(0)
+    # Falls, then wanders, by less than the threshold too.
+    losses = [max(1.0, 2 - epoch / 10) + draw.choice([0, 0, 1e-5, -5e-5, -2e-4, 0.01]) for epoch in range(60)]
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, eps=0)
+    config = TrainConfig(epochs=60, lr=0.1, schedule="plateau", plateau_factor=factor, plateau_patience=patience)
+    for epoch in range(60):
+        expected = optimizer.param_groups[0]["lr"]
+        assert lr_at(config, epoch * STEPS, STEPS, losses[:epoch]) == pytest.approx(expected, rel=1e-12)
+        scheduler.step(losses[epoch])
+    assert plateau_share(losses, factor, patience) < 1
+
+
+def test_warm_up_leads_to_the_rate_of_the_plateau():
+    rates = ours(schedule="plateau", warmup_epochs=2)
+    assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])
+    assert rates[2 * STEPS :] == [0.1] * (EPOCHS - 2) * STEPS
+
+
+@pytest.mark.parametrize(
+    ("options", "nesterov"), [({}, True), ({"nesterov": False}, False), ({"momentum": 0}, False)], ids=str
+)
+def test_momentum_is_nesterovs_unless_told_otherwise(options, nesterov):
+    made = make_optimizer(nn.Linear(2, 2), TrainConfig(optimizer="sgd", **options))
+    assert {group["nesterov"] for group in made.param_groups} == {nesterov}
+    assert {group["momentum"] for group in made.param_groups} == {options.get("momentum", 0.9)}
+
+
 def test_one_step_in_all_is_enough_for_every_schedule():
-    for schedule in ("cosine", "constant", "onecycle"):
+    for schedule in ("cosine", "constant", "onecycle", "plateau"):
         assert 0 < lr_at(TrainConfig(epochs=1, schedule=schedule), 0, 1) <= 1e-3
 
 

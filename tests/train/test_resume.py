@@ -2,8 +2,13 @@ import pytest
 import torch
 
 from fertool.artifact.store import pack
+from fertool.data.augment import AugmentConfig
 from fertool.errors import FertoolError
-from fertool.train import discard_resume, fit, resume_path
+from fertool.losses import ClassificationLoss
+from fertool.train import Supervised, TrainConfig, discard_resume, fit, resume_path
+from fertool.train.optim import make_optimizer
+from fertool.train.precision import grad_scaler
+from fertool.train.resume import Progress, load_progress, save_progress
 
 
 class Killed(BaseException):
@@ -63,6 +68,25 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
     assert run(config) == undisturbed
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sam": 0.05, "accumulate": 2, "batch_size": 8, "augmentation": AugmentConfig(mixup=0.2, cutmix=1.0)},
+        {"schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
+        {"precision": "bf16", "freeze_epochs": 1, "ema": 0.8},
+        {"precision": "fp16", "clip_norm": 1.0},
+    ],
+    ids=str,
+)
+def test_what_else_a_run_has_to_keep_is_kept(run, quick, options):
+    config = quick(epochs=3, **options)
+    undisturbed = run(config, resume=None)
+    for kill in ({"on_epoch": kill_at(1)}, {"on_batch": kill_at(6)}):
+        with pytest.raises(Killed):
+            run(config, **kill)
+    assert run(config) == undisturbed
+
+
 def test_a_run_that_ended_answers_at_once_until_its_state_is_discarded(run, quick, tmp_path):
     steps = []
     first = run(quick(epochs=2))
@@ -115,9 +139,25 @@ def test_the_state_of_a_run_from_other_weights_data_or_objective_is_refused(
         (network(seed=1), faces(70), None),
         (network(), faces(71), None),
         (network(), faces(70), Other()),
+        (network(), faces(70), Supervised(ClassificationLoss(focal_gamma=2))),
+        (network(), faces(70), Supervised(ClassificationLoss(class_weights=(1, 2, 1)))),
     ):
         with pytest.raises(FertoolError, match="other options, data or weights"):
             fit(module, train, val, shape, quick(), resume=resume, objective=objective)
+
+
+def test_the_scale_of_float16_is_kept(network, tmp_path):
+    def progress():
+        module = network()
+        scaler = grad_scaler(torch.float16, torch.device("cpu"))
+        return Progress(module, None, make_optimizer(module, TrainConfig()), scaler, {"w": torch.zeros(1)}, [])
+
+    ended, begun = progress(), progress()
+    ended.scaler.load_state_dict({**ended.scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7})
+    save_progress(tmp_path / "resume", "same", ended)
+    load_progress(tmp_path / "resume", "same", begun)
+    assert begun.scaler.state_dict() == ended.scaler.state_dict()
+    assert begun.scaler.get_scale() == 128
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "bit", "another kind"])

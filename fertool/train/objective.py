@@ -1,0 +1,38 @@
+"""What the loop minimises: the protocol, and the objective of plain training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from fertool.losses import ClassificationLoss
+from fertool.spec import canonical_json
+
+
+class Objective(Protocol):
+    """What a step minimises: (module, normalised inputs [N, C, S, S], target distributions [N, K]) to a scalar."""
+
+    @property
+    def fingerprint(self) -> str:
+        """All that the loss depends on, as text: a killed run goes on only under the same."""
+
+    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch, a scalar that has a gradient."""
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """The objective of plain training: the loss against the labels."""
+
+    loss: ClassificationLoss = field(default_factory=ClassificationLoss)
+
+    @property
+    def fingerprint(self) -> str:
+        """The numbers of the loss."""
+        return canonical_json({"supervised": asdict(self.loss)})
+
+    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss in nats."""
+        return self.loss(module(inputs), targets)
