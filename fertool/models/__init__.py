@@ -1,6 +1,8 @@
 """The zoo, and the way from a spec to a module and back."""
 
 # Importing a family's module registers its architectures.
+from fertool.models import ean as ean
+from fertool.models import eff_resnet as eff_resnet
 from fertool.models import efficientnet as efficientnet
 from fertool.models import micro_expnet as micro_expnet
 from fertool.models import mobilenet_v2 as mobilenet_v2

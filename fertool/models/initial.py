@@ -25,9 +25,10 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
     """Copy the weights of a state dict or of a fertool `.pt` file into `module`; returns what was not taken as it is.
 
     Layers of the classifier that do not fit (1000 classes in place of 7) keep their fresh weights, and so do parts of
-    the network of which the file has nothing. An RGB stem becomes a grayscale one by the sum over its input channels:
-    the same result as on a grey RGB image. Raises FertoolError for a file that is damaged, quantised or would run
-    code, and otherwise listing every tensor that is missing, unknown or of another shape; `module` is then unchanged.
+    the network of which the file has nothing; parts of the file of which the network has nothing are dropped, provided
+    that both begin alike. An RGB stem becomes a grayscale one by the sum over its input channels: the same result as
+    on a grey RGB image. Raises FertoolError for a file that is damaged, quantised or would run code, and otherwise
+    listing every tensor that is missing, unknown or of another shape; `module` is then unchanged.
     """
     given = _read(path)
     wanted = module.state_dict()
@@ -110,7 +111,7 @@ def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, T
 
 
 def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the layers that keep their fresh weights, with the reason."""
+    """Return the layers that keep their fresh weights, and parts of the file that are dropped, with the reason."""
     name_of_head = head_name(module)
     head = [] if name_of_head is None else [name_of_head]
     fresh = {}
@@ -123,6 +124,10 @@ def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mappin
     for name, child in module.named_children():
         if child.state_dict() and not any(_inside(key, [name]) for key in given):
             fresh[name] = "not in the file: starts afresh"
+    if next(iter(wanted)) in given:  # otherwise the file holds another network
+        parts = {name.split(".")[0] for name in wanted}
+        unknown = dict.fromkeys(name.split(".")[0] for name in given)
+        fresh |= {part: "not in this network: dropped" for part in unknown if part not in parts}
     return fresh
 
 

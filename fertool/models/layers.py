@@ -59,6 +59,33 @@ class SqueezeExcitation(nn.Module):
         return scaled
 
 
+class EfficientChannelAttention(nn.Module):
+    """Local channel attention: pool, mix each channel with its neighbours, scale (ECA, Wang et al. 2020, 1910.03151).
+
+    One odd `kernel` slides along the channels; no weight belongs to a channel. It is a 2-D convolution, 1 x kernel over
+    [N, 1, 1, C], since these are what runtimes have in integers. The pooled channels are reshaped, not transposed:
+    ONNX Runtime moves transposes on to the maps, where they take time.
+    """
+
+    def __init__(self, channels: int, kernel: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.conv = nn.Conv2d(1, 1, (1, kernel), padding=(0, kernel // 2), bias=False)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the map [N, C, H, W] with each channel scaled."""
+        row = self.avgpool(x).reshape(-1, 1, 1, self.channels)
+        scaled: Tensor = self.sigmoid(self.conv(row).reshape(-1, self.channels, 1, 1)) * x
+        return scaled
+
+
+def eca_kernel(channels: int) -> int:
+    """Return the odd number nearest to log2(channels) / 2 + 1 / 2, the larger of two (ECA-Net, equation 12)."""
+    return 2 * int((math.log2(channels) + 1) / 4) + 1
+
+
 class StochasticDepth(nn.Module):
     """Drop whole images of a residual branch with probability `p` while training (Huang et al. 2016, 1603.09382)."""
 

@@ -88,35 +88,21 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_args(strides={"stem_stride": stem_stride}, width_mult=width_mult, probabilities={"dropout": dropout})
-        if stem_kernel < 1 or stem_kernel % 2 == 0:
-            raise UsageError(f"--arch-arg stem_kernel={stem_kernel}: not an odd number", "stem_kernel=3 or 7")
-        self.widths = check_widths(widths, _default_widths(block, depths, width_mult))
+        check_stem_kernel(stem_kernel)
+        self.widths = check_widths(widths, default_widths(block, depths, width_mult))
         stem = self.widths["conv1"]
         self.conv1 = nn.Conv2d(in_channels, stem, stem_kernel, stem_stride, stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else None
-        self.layer1 = self._stage(block, 1, depths[0])
-        self.layer2 = self._stage(block, 2, depths[1])
-        self.layer3 = self._stage(block, 3, depths[2])
-        self.layer4 = self._stage(block, 4, depths[3])
+        self.layer1 = build_stage(self.widths, block, 1, depths[0])
+        self.layer2 = build_stage(self.widths, block, 2, depths[1])
+        self.layer3 = build_stage(self.widths, block, 3, depths[2])
+        self.layer4 = build_stage(self.widths, block, 4, depths[3])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(self.widths["layer4"], num_classes)
         initialise_convolutions_(self)
-
-    def _stage(self, block: Block, stage: int, depth: int) -> nn.Sequential:
-        source = self.widths[_stream(block, stage - 1)]
-        out = self.widths[_stream(block, stage)]
-        blocks = []
-        for index in range(depth):
-            inner = [self.widths[f"layer{stage}.{index}.{conv}"] for conv in block.inner]
-            stride = 2 if index == 0 and stage > 1 else 1
-            downsample = None
-            if index == 0 and _stream(block, stage) != _stream(block, stage - 1):
-                downsample = nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-            blocks.append(block(source if index == 0 else out, inner, out, stride, downsample))
-        return nn.Sequential(*blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -128,18 +114,39 @@ class ResNet(nn.Module):
         return logits
 
 
-def _stream(block: Block, stage: int) -> str:
-    """The width key of a stage's residual stream; a first stage without downsampling adds onto the stem's channels."""
-    return "conv1" if stage == 0 or (stage == 1 and block.expansion == 1) else f"layer{stage}"
+def build_stage(widths: Mapping[str, int], block: Block, stage: int, depth: int) -> nn.Sequential:
+    """Return stage 1 to 4 with `depth` blocks, the first of them with stride 2 unless the stage is the first."""
+    source, out = widths[_stream(block, stage - 1)], widths[_stream(block, stage)]
+    blocks = []
+    for index in range(depth):
+        inner = [widths[f"layer{stage}.{index}.{conv}"] for conv in block.inner]
+        stride = 2 if index == 0 and stage > 1 else 1
+        downsample = None
+        if index == 0 and _stream(block, stage) != _stream(block, stage - 1):
+            downsample = nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), nn.BatchNorm2d(out))
+        blocks.append(block(source if index == 0 else out, inner, out, stride, downsample))
+    return nn.Sequential(*blocks)
 
 
-def _default_widths(block: Block, depths: tuple[int, ...], width_mult: float) -> dict[str, int]:
-    planes = [make_divisible(count * width_mult) for count in _PLANES]
+def default_widths(block: Block, depths: tuple[int, ...], width_mult: float) -> dict[str, int]:
+    """Return the widths by key of the stem and of as many stages as there are `depths`."""
+    planes = [make_divisible(count * width_mult) for count in _PLANES[: len(depths)]]
     widths = {"conv1": planes[0]}
     for stage, (count, depth) in enumerate(zip(planes, depths, strict=True), start=1):
         widths[_stream(block, stage)] = count * block.expansion
         widths |= {f"layer{stage}.{index}.{conv}": count for index in range(depth) for conv in block.inner}
     return widths
+
+
+def check_stem_kernel(kernel: int) -> None:
+    """Raise UsageError for a stem kernel without a centre."""
+    if kernel < 1 or kernel % 2 == 0:
+        raise UsageError(f"--arch-arg stem_kernel={kernel}: not an odd number", "stem_kernel=3 or 7")
+
+
+def _stream(block: Block, stage: int) -> str:
+    """The width key of a stage's residual stream; a first stage without downsampling adds onto the stem's channels."""
+    return "conv1" if stage == 0 or (stage == 1 and block.expansion == 1) else f"layer{stage}"
 
 
 @register(stem_kernel=3, stem_stride=1)

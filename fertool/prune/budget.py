@@ -38,12 +38,13 @@ class CostModel:
     """MACs and parameters as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
-    the constants.
+    the constants. `shared` marks layers whose channels share one block of weights.
     """
 
     inputs: Tensor
     outputs: Tensor
     dense: Tensor
+    shared: Tensor
     taps: Tensor
     per_output: Tensor
     positions: Tensor
@@ -64,6 +65,7 @@ class CostModel:
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
             torch.tensor([layer.kind == "dense" for layer in layers])[:, None],
+            torch.tensor([layer.kind == "across" for layer in layers])[:, None],
             column([layer.taps for layer in layers]),
             column([layer.per_output for layer in layers]),
             column([layer.positions for layer in layers]),
@@ -74,7 +76,8 @@ class CostModel:
         inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
         outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
-        return torch.stack([(weights * self.positions).sum(0), (weights + self.per_output * outputs).sum(0)])
+        params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
+        return torch.stack([(weights * self.positions).sum(0), params.sum(0)])
 
 
 def choose_widths(

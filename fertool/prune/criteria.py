@@ -39,7 +39,7 @@ def l1_scores(module: nn.Module, graph: ChannelGraph) -> Scores:
     """
     total, count = torch.zeros(2, len(graph.fixed), dtype=torch.float64)
     for layer in graph.layers:
-        if layer.kind != "norm":
+        if layer.kind in ("dense", "depthwise"):
             norms = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64).flatten(1)
             norms = norms.abs().sum(1)
             total.index_add_(0, layer.outputs, norms / norms.mean().clamp(min=1e-300))

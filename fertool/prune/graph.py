@@ -1,8 +1,9 @@
 """Which channel goes where: every channel gets a number, and the network's own data movements carry the numbers.
 
 The module is traced with torch.fx and run on an integer tensor in place of the image. Convolutions and linear layers
-make new numbers, layers that work channel by channel pass them on, additions and gates merge them in pairs, and
-whatever only moves data (chunk, cat, shuffle, flatten, ...) is simply executed. No architecture is known by name.
+make new numbers, layers that work channel by channel or along the channels pass them on, additions and gates merge
+them in pairs, and whatever only moves data (chunk, cat, shuffle, flatten, ...) is simply executed. No architecture is
+known by name.
 """
 
 from __future__ import annotations
@@ -51,10 +52,13 @@ class Layer:
     `inputs` and `outputs` hold the class of every channel, shapes [in] and [out]; depthwise convolutions and BN have
     the same ones on both sides. `positions` is the number of places of the output map, `per_output` the number of
     further parameters of an output channel (bias, BN scale and shift).
+
+    Of the kind "across" is a convolution along the channels: it mixes neighbours, and all channels, the same on both
+    sides, share its one block of weights.
     """
 
     name: str
-    kind: Literal["dense", "depthwise", "norm"]
+    kind: Literal["dense", "depthwise", "norm", "across"]
     inputs: Tensor
     outputs: Tensor
     taps: int
@@ -65,6 +69,13 @@ class Layer:
     def pairs(self) -> int:
         """Number of channel pairs that have weights."""
         return len(self.outputs) * (len(self.inputs) if self.kind == "dense" else 1)
+
+    @property
+    def params(self) -> int:
+        """Learned values of the layer."""
+        if self.kind == "across":
+            return self.taps + self.per_output
+        return self.taps * self.pairs + self.per_output * len(self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +99,7 @@ class ChannelGraph:
     @property
     def params(self) -> int:
         """Learned values; equal to `fertool.cost.count` of the module."""
-        return sum(layer.taps * layer.pairs + layer.per_output * len(layer.outputs) for layer in self.layers)
+        return sum(layer.params for layer in self.layers)
 
     def segments(self) -> Segments:
         """Group the classes by the layers that make and read them; each list is in channel order.
@@ -229,7 +240,12 @@ class _Identities(fx.Interpreter):
         taps = layer.weight.shape[2] * layer.weight.shape[3]
         window: Any = (layer.stride, layer.padding, layer.dilation)
         places = F.conv2d(_one_map(x), torch.zeros(1, 1, *layer.kernel_size), None, *window).shape[2:]
-        ids, per_output = self._channels(x), int(layer.bias is not None)
+        per_output = int(layer.bias is not None)
+        if layer.out_channels == 1 and places == x.shape[2:] and _is_channel_row(x):
+            # Neighbours mix, but what stands at a place remains the value of the channel that stood there.
+            self.layers[name] = Layer(name, "across", x.flatten(), x.flatten(), taps, per_output, 1)
+            return x
+        ids = self._channels(x)
         if layer.groups == 1:
             outputs = self.new_ids(layer.out_channels)
             self.layers[name] = Layer(name, "dense", ids, outputs, taps, per_output, places.numel())
@@ -312,6 +328,11 @@ def _spread(ids: Tensor, places: Iterable[int]) -> Tensor:
     """Return [1, C, *places] with the number of each channel at all its places, laid out as an activation would be."""
     places = tuple(places)
     return ids.reshape(1, -1, *[1] * len(places)).expand(1, -1, *places).contiguous()
+
+
+def _is_channel_row(x: Tensor) -> bool:
+    """Return whether the channels lie side by side in one map, as places."""
+    return x.shape[1] == 1 and x.numel() == max(x.shape[2:]) and bool((x != x.flatten()[0]).any())
 
 
 def _one_map(x: Tensor) -> Tensor:

@@ -27,6 +27,8 @@ def remove_channels(
     survivors = _survivors(graph, pruned_graph, kept)
     state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     for old, new in zip(graph.layers, pruned_graph.layers, strict=True):
+        if old.kind == "across":
+            continue
         rows = positions(old.outputs, survivors[new.outputs], survivors, old.name)
         for name in _tensors_of(state, old.name):
             if state[name].dim():

@@ -32,7 +32,7 @@ def test_every_channel_of_every_layer_has_a_trace(arch):
     assert max(layers[0].weight_trace) > 0
 
 
-@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "shufflenet_v2_x0_5", "ean"])
 def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
     module, images = (part.double() for part in fresh(arch))
     weights = [layer.weight for layer in weighted_layers(module).values()]

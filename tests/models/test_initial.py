@@ -89,6 +89,15 @@ def test_a_part_that_the_file_lacks_starts_afresh(tmp_path):
     assert torch.equal(module.features[12][0].weight, source.features[12][0].weight)
 
 
+def test_a_part_that_the_network_lacks_is_dropped_unless_the_file_is_of_another_network(tmp_path):
+    source, module = small("micro_expnet", num_classes=8), small()
+    notes = load_initial(module, saved(tmp_path, source.state_dict()))
+    assert "se: not in this network: dropped" in notes
+    assert torch.equal(module.features[12][0].weight, source.features[12][0].weight)
+    with pytest.raises(FertoolError, match=r"features.0.0.weight is unknown"):
+        load_initial(small("resnet18"), saved(tmp_path, {**source.state_dict(), "fc.weight": torch.zeros(7, 128)}))
+
+
 def test_every_misfit_outside_the_classifier_is_listed_and_nothing_is_loaded(tmp_path):
     module = small()
     before = snapshot(module)

@@ -1,7 +1,10 @@
+import math
+
 import torch
 from torch.fx import symbolic_trace
+from torch.nn import functional as F
 
-from fertool.models.layers import StochasticDepth, make_divisible
+from fertool.models.layers import EfficientChannelAttention, StochasticDepth, eca_kernel, make_divisible
 
 
 def test_make_divisible_rounds_to_eight_but_never_down_by_more_than_a_tenth():
@@ -25,3 +28,17 @@ def test_stochastic_depth_drops_whole_images_and_keeps_the_mean():
 def test_stochastic_depth_is_the_identity_in_eval_mode():
     x = torch.rand(8, 2, 3, 3)
     assert StochasticDepth(0.9).eval()(x) is x
+
+
+def test_local_attention_is_a_convolution_over_the_pooled_channels():
+    torch.manual_seed(0)
+    layer, x = EfficientChannelAttention(7, 5), torch.randn(3, 7, 4, 6)
+    row = F.conv1d(x.mean((2, 3))[:, None], layer.conv.weight.reshape(1, 1, 5), padding=2)[:, 0]
+    torch.testing.assert_close(layer(x), x * row.sigmoid()[:, :, None, None])
+
+
+def test_attention_kernel_is_the_odd_number_nearest_to_the_papers_formula():
+    # 256, 512 and 1024 channels have 5 in the paper's own networks, 2048 have 7.
+    for channels in range(1, 2500):
+        exact = math.log2(channels) / 2 + 1 / 2
+        assert eca_kernel(channels) == min((1, 3, 5, 7), key=lambda odd: (abs(odd - exact), -odd)), channels

@@ -18,6 +18,8 @@ PARAMETERS = {
     "shufflenet_v2_x1_0": 1_260_779,
     "efficientnet_b0": 4_016_515,
     "micro_expnet": 1_187_783,
+    "eff_resnet18": 1_127_879,
+    "ean": 680_112,
 }
 all_architectures = pytest.mark.parametrize("arch", PARAMETERS)
 
@@ -129,14 +131,19 @@ def test_a_shuffle_traced_by_example_takes_any_batch():
         ("efficientnet_b0", {}, 2),
         ("shufflenet_v2_x1_0", {"stem_stride": 1, "stem_pool": False}, 6),
         ("micro_expnet", {"stem_stride": 1}, 3),
+        ("eff_resnet18", {"stem_kernel": 3, "stem_stride": 1}, 12),
+        ("eff_resnet18", {}, 6),
+        ("ean", {"stem_stride": 1}, 6),
+        ("ean", {}, 3),
     ],
 )
 def test_strides_give_the_map_they_promise(arch, args, size):
     with torch.device("meta"):
         module = get_architecture(arch)(None, **args).eval()
-        layer = module.layer1 if arch.startswith("resnet") else module.conv5 if arch[:2] == "sh" else module.features
+        last = {"resnet": "layer1", "shufflenet": "conv5", "eff": "ffe2", "ean": "layer3"}
+        name = last.get(arch.split("_")[0].rstrip("0123456789"), "features")
         seen = []
-        layer.register_forward_hook(lambda _, __, output: seen.append(output.shape[-1]))
+        module.get_submodule(name).register_forward_hook(lambda _, __, output: seen.append(output.shape[-1]))
         module(torch.empty(1, 1, 48, 48))
     assert seen == [size]
 
@@ -151,6 +158,9 @@ def test_strides_give_the_map_they_promise(arch, args, size):
         ("mobilenet_v3_large", {"dropout": 1.0}),
         ("efficientnet_b0", {"stochastic_depth": -0.1}),
         ("micro_expnet", {"se_reduction": 0}),
+        ("eff_resnet18", {"stem_kernel": 2}),
+        ("eff_resnet18", {"subsets": 0}),
+        ("ean", {"stem_stride": 4}),
     ],
 )
 def test_a_bad_argument_is_named(arch, args):

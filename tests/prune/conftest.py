@@ -36,6 +36,8 @@ def zero_removed() -> Callable[[nn.Module, InputSpec, PrunePlan], nn.Module]:
         alive = set(graph.inputs.tolist()).union(*stays)
         with torch.no_grad():
             for layer in graph.layers:
+                if layer.kind == "across":
+                    continue
                 gone = torch.tensor([c not in alive for c in layer.outputs.tolist()])
                 owner = zeroed.get_submodule(layer.name)
                 owner.weight[gone] = 0

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fertool.cost import count
 from fertool.errors import FertoolError
 from fertool.prune.graph import trace_channels
 from fertool.spec import InputSpec
@@ -120,6 +121,24 @@ def test_mask_over_all_channels_must_stay_and_ties_nothing():
     assert not graph.fixed[layer_of(graph, "a").outputs].any()
 
 
+def along(s, x):
+    return s.eca(F.adaptive_avg_pool2d(s.a(x), 1).transpose(1, 3)).transpose(1, 3)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_convolution_along_the_channels_leaves_them_where_they_are(bias):
+    eca = nn.Conv2d(1, 1, (1, 5), padding=(0, 2), bias=bias)
+    a, c = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 2, 1, bias=False)
+    net = Net(lambda s, x: s.c(along(s, x)), a=a, eca=eca, c=c)
+    graph = trace_channels(net, INPUT)
+    assert outputs(graph, "a") == inputs(graph, "eca") == outputs(graph, "eca") == inputs(graph, "c")
+    assert len(set(outputs(graph, "a"))) == 4
+    assert not graph.fixed[layer_of(graph, "a").outputs].any()
+    cost = count(net, INPUT)
+    assert (graph.macs, graph.params) == (cost.macs, cost.params)
+    assert (cost.macs, cost.params) == (16 * 4 + 5 * 4 + 8, 4 + 5 + bias + 8)
+
+
 @pytest.mark.parametrize(
     ("run", "layers", "named"),
     [
@@ -131,6 +150,8 @@ def test_mask_over_all_channels_must_stay_and_ties_nothing():
         (lambda s, x: s.g(s.a(x)), {"g": nn.Conv2d(4, 4, 1, groups=2)}, "'g'"),
         (lambda s, x: s.b(s.b(s.a(x))), {"b": nn.Conv2d(4, 4, 1)}, "'b'"),
         (lambda s, x: s.a(x).mean(1), {}, "mean"),
+        (along, {"eca": nn.Conv2d(1, 1, (1, 3))}, "map"),
+        (along, {"eca": nn.Conv2d(1, 2, (1, 3), padding=(0, 1))}, "map"),
         (lambda s, x: s.b(s.a(x).flatten(2).unflatten(1, (1, 4)).transpose(1, 3)), {"b": nn.Conv2d(16, 2, 1)}, "map"),
     ],
 )

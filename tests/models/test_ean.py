@@ -1,0 +1,22 @@
+import torch
+
+from fertool.models.layers import EfficientChannelAttention
+from fertool.models.registry import get_architecture
+
+
+def kernels(module):
+    return [layer.conv.kernel_size for layer in module.modules() if isinstance(layer, EfficientChannelAttention)]
+
+
+def test_attention_kernels_follow_the_unpruned_widths_and_stay_when_channels_go():
+    build = get_architecture("ean")
+    with torch.device("meta"):
+        module = build(None)
+        expected = [(1, 3)] * 2 + [(1, 5)] * 7
+        assert kernels(module) == kernels(build(dict.fromkeys(module.widths, 3))) == expected
+        assert kernels(build(None, width_mult=0.25)) == [(1, 3)] * 9
+
+
+def test_parameters_stay_within_the_recipes_bound():
+    with torch.device("meta"):
+        assert sum(p.numel() for p in get_architecture("ean")(None).parameters()) <= 1_000_000
