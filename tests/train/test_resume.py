@@ -76,7 +76,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
         {"precision": "bf16", "freeze_epochs": 1, "ema": 0.8},
         {"precision": "fp16", "clip_norm": 1.0},
     ],
-    ids=str,
+    ids=lambda options: "+".join(options),
 )
 def test_what_else_a_run_has_to_keep_is_kept(run, quick, options):
     config = quick(epochs=3, **options)
