@@ -109,7 +109,7 @@ def _stored_together(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             small.setdefault(tensor.dtype, []).append(name)
     for names in small.values():
         whole = torch.cat([tensors[name].reshape(-1) for name in names])
-        parts = whole.split([tensors[name].numel() for name in names])
+        parts = torch.split(whole, [tensors[name].numel() for name in names])
         copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
     return copies
 
