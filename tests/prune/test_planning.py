@@ -2,12 +2,15 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.cost import count
 from fertool.data import FaceDataset
 from fertool.errors import FertoolError, UsageError
-from fertool.models import create
+from fertool.models import build, create
 from fertool.prune import PruneOptions, Targets, plan, prune
+from fertool.prune.budget import CostModel
 from fertool.prune.criteria import l1_scores
 from fertool.prune.graph import trace_channels
+from fertool.prune.keys import find_width_keys
 from fertool.prune.planning import make_plan
 from fertool.prune.surgery import remove_channels
 from fertool.spec import InputSpec
@@ -164,6 +167,24 @@ def test_widths_whose_positions_no_channel_fits_are_left_out():
     # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
     assert result.widths["stage3"] in (48, 40, 16, 8)
     assert 0.54 <= result.plan.macs_ratio <= 0.6
+
+
+@pytest.mark.parametrize("arch", ["ean", "eff_resnet18", "micro_expnet"])
+def test_costs_of_other_widths_are_known_without_building_them(arch):
+    with torch.device("meta"):
+        spec, module = create(arch, {}, InputSpec(), CLASSES)
+
+    def at(widths):
+        with torch.device("meta"):
+            return build(spec, widths)
+
+    graph = trace_channels(module, spec.input)
+    keys = find_width_keys(at, spec.widths, graph)
+    lower = {name: spec.widths[name] // 2 + 1 for name in keys.names}
+    widths = torch.tensor(list(lower.values()), dtype=torch.float64)
+    known = CostModel.of(graph, keys, spec.widths).costs(widths, torch.zeros_like(widths))[:, 0]
+    counted = count(at({**spec.widths, **lower}), spec.input)
+    torch.testing.assert_close(known, torch.tensor([counted.macs, counted.params], dtype=torch.float64))
 
 
 def test_plan_by_taylor_scores_tells_what_prune_does():
