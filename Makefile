@@ -87,6 +87,8 @@ check: lint types test
 bench: install
 	$(BIN)/python benchmarks/prune_speed.py -o $(RUNS)/prune_speed.json
 	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json
+	$(BIN)/python benchmarks/training.py -o $(RUNS)/training.json
+	$(BIN)/python benchmarks/big_data.py -o $(RUNS)/big_data.json
 
 clean:
 	rm -rf $(VENV) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -146,6 +146,56 @@ def default_mark(row: dict[str, Any]) -> str:
     return " (default)" if all(arguments[key] == value for key, value in given.items()) else ""
 
 
+def training(report: dict[str, Any]) -> str:
+    """The training loop beside a plain one, its augmentation, and the memory formats."""
+    loops, formats, shares = [], [], []
+    for network in report["networks"]:
+        arch = network["arch"]
+        for row in network["loops"]["rows"]:
+            ratio = (
+                f"{row['fertool_speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}" if "speedup_ci95" in row else ""
+            )
+            loops.append((arch, row["loop"], f"{row['images_per_s']:.1f}", ratio))
+        for row in network["formats"]:
+            times = (f"{1e3 * row[f'{name}_s']:.1f} ms" for name in ("channels_last", "contiguous"))
+            ratio = f"{row['channels_last_speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}"
+            formats.append((arch, str(row["threads"]), *times, ratio))
+        step = network["step"]
+        shares.append(f"{percent(step['share'])} of a step of {1e3 * step['step_s']:.1f} ms ({arch})")
+    return "\n\n".join(
+        (
+            table(("network", "loop", "images/s", "fertool is faster by"), loops),
+            f"Augmentation takes {', '.join(shares)}.",
+            table(("network", "threads", "channels-last", "contiguous", "ratio"), formats),
+            f"Turns of {report['images']:,} images in batches of {report['batch_size']}, {report['rounds']} rounds, "
+            f"{report['threads']} threads on {report['cores']} cores, PyTorch {report['torch']}.",
+        )
+    )
+
+
+def big_data(report: dict[str, Any]) -> str:
+    """More images than memory: what the process needed."""
+    mib = 1 / 2**20
+    rows = (
+        ("pixels", f"{report['pixel_bytes'] * mib:,.0f} MiB, {report['images']:,} images"),
+        ("limit", f"{report['budget_bytes'] * mib:,.0f} MiB, enforced by the kernel"),
+        ("counted against it", f"{report['peak_limited_bytes'] * mib:,.0f} MiB"),
+        ("of these in use (anonymous)", f"{report['peak_anonymous_bytes'] * mib:,.0f} MiB"),
+        ("resident, with pages of the mapped file", f"{report['peak_resident_bytes'] * mib:,.0f} MiB"),
+        ("making the file", f"{report['making_s']:.1f} s"),
+        ("opening it again", f"{report['opening_s']:.1f} s"),
+        ("searching for copies", f"{report['searching_s']:.1f} s"),
+        (
+            "training",
+            f"{report['training_s']:.1f} s, {report['steps']:,} steps, {report['images_per_s']:,.0f} images/s",
+        ),
+    )
+    net = (
+        f"{report['arch']} at width {report['width']}, batches of {report['batch_size']}, {report['threads']} threads."
+    )
+    return table(("", "peak or time"), rows) + f"\n\n{net}"
+
+
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
     ("Recipe 1 on FER2013", "micro_expnet_eval.json", "make micro_expnet DATA=fer2013.csv", chain),
@@ -179,6 +229,8 @@ SECTIONS: tuple[Section, ...] = (
         "python benchmarks/small_input.py --data fer2013.csv --arch efficientnet_b0 --share 1 -o small_input.json",
         small_input,
     ),
+    ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
+    ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
 )
 
 
