@@ -64,15 +64,15 @@ def quantize(
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
-    calibration, val = source.split("train").balanced_subset(samples, seed), source.split("val")
+    train, val = source.split("train"), source.split("val")
     config = QuantizeConfig(activations=observer, samples=samples, seed=seed, limit=127 if full_range else 64)
     with progress("calibration") as on_progress:
-        quant, integer = quantize_model(spec, module, calibration, config, on_progress)
+        quant, integer = quantize_model(spec, module, train, config, on_progress)
     before, after = (predict_logits(each, val, shape) for each in (module, integer))
     evaluation = evaluate_logits(after, val.labels, val.classes)
     change = compare_paired(before.argmax(1) == val.labels, after.argmax(1) == val.labels)
     options = {"bits": bits, "method": method, "observer": observer, "samples": samples, "full_range": full_range}
-    step = make_step("quantize", options_of(options, read), seed, model=spec.digest, data=calibration)
+    step = make_step("quantize", options_of(options, read), seed, model=spec.digest, data=train)
     quantized = spec.with_step(step, quant=quant, metrics=to_metrics(evaluation, val.split))
     low, high = change.difference_ci95
     note(
