@@ -127,7 +127,7 @@ def _spread_(layer: nn.Linear) -> None:
     nn.init.uniform_(layer.weight, -reach, reach)
 
 
-@register(stem_stride=1)
+@register(early_stride=1)
 def efficientnet_b0(
     widths: Mapping[str, int] | None = None,
     *,
