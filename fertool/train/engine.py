@@ -22,6 +22,7 @@ from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
 from fertool.spec import InputSpec, canonical_json, digest_text
 from fertool.train.config import TrainConfig
+from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
 from fertool.train.objective import Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
@@ -110,7 +111,8 @@ def fit(
     if resume:
         load_progress(resume, fingerprint, progress)
     while not _finished(progress.history, config):
-        record = _run_epoch(job, progress)
+        with direct_depthwise(module, device):
+            record = _run_epoch(job, progress)
         progress.history.append(record)
         if _best(progress.history) is record:
             progress.best = {name: tensor.clone() for name, tensor in progress.judged.state_dict().items()}
