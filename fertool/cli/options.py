@@ -154,6 +154,14 @@ class TrainingOptions:
         float,
         typer.Option(help="Decay of the running mean of weights, 0 for none.", min=0, rich_help_panel=TRAINING),
     ] = 0.0
+    start_size: Annotated[
+        int,
+        typer.Option(
+            help="Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: always whole.",
+            min=0,
+            rich_help_panel=TRAINING,
+        ),
+    ] = 0
     clip_norm: Annotated[
         float, typer.Option(help="Largest gradient norm, 0 for no limit.", min=0, rich_help_panel=TRAINING)
     ] = 0.0

@@ -138,6 +138,7 @@ def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
         plateau_factor=options.plateau_factor,
         plateau_patience=options.plateau_patience,
         ema=options.ema,
+        start_size=options.start_size,
         clip_norm=options.clip_norm,
         patience=options.patience,
         freeze_epochs=options.freeze_epochs,

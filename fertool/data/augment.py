@@ -53,13 +53,13 @@ NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, er
 """Images as they are."""
 
 
-def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Return changed images float32 [N, C, S, S] on the 0-255 scale, from uint8 or float ones.
+def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None) -> Tensor:
+    """Return changed images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones.
 
-    One affine map, one colour map and one rectangle for each image; all random numbers come from `generator`, which
-    lives on the images' device. What changes the targets too is apart, in `mix`.
+    One affine map, one colour map and one rectangle for each image; `side` is theirs by default. All random numbers
+    come from `generator`, which lives on the images' device. What changes the targets too is apart, in `mix`.
     """
-    pixels = _move(images.to(torch.float32), config, generator)
+    pixels = _move(images.to(torch.float32), config, generator, side or images.shape[-1])
     pixels = _recolour(pixels, config, generator)
     return _erase(pixels, config, generator)
 
@@ -107,11 +107,11 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Gener
     return torch.where(box, images.roll(1, 0), images), torch.lerp(targets, targets.roll(1, 0), share)
 
 
-def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    """Flip, rotate, scale and shift; what comes in from outside repeats the border."""
+def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int) -> Tensor:
+    """Flip, rotate, scale, shift and sample `side` by `side` points; what comes from outside repeats the border."""
     n = len(images)
     mirrored = torch.rand(n, generator=generator, device=images.device) < config.flip
-    if config.rotation == config.translate == config.scale == 0:
+    if config.rotation == config.translate == config.scale == 0 and side == images.shape[-1]:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
     angle, zoom, right, down = 2 * torch.rand(4, n, generator=generator, device=images.device) - 1
     angle = angle * math.radians(config.rotation)
@@ -121,7 +121,7 @@ def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> 
     along_x = mirror * torch.stack([size * angle.cos(), -size * angle.sin()], 1)
     along_y = mirror * torch.stack([size * angle.sin(), size * angle.cos()], 1)
     shift = 2 * config.translate * torch.stack([right, down], 1)
-    axis = (torch.arange(images.shape[-1], device=images.device) * 2 + 1) / images.shape[-1] - 1
+    axis = (torch.arange(side, device=images.device) * 2 + 1) / side - 1
     # Outer sums along rows of pixels: affine_grid's product of matrices took six times as long as the sampling.
     columns = along_x[:, :, None] * axis
     rows = along_y[:, :, None] * axis + shift[:, :, None]

@@ -110,12 +110,12 @@ def _class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> Tensor:
 
 def _adapt(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
     """Return normalised `inputs` as another network wants them: channels, size by bilinear filtering, mean, std."""
-    if given == wanted:
+    if given == wanted and inputs.shape[-1] == wanted.size:
         return inputs
     scale = torch.tensor(given.scale, device=inputs.device).view(1, -1, 1, 1)
     zero_point = torch.tensor(given.zero_point, device=inputs.device).view(1, -1, 1, 1)
     pixels = with_channels(inputs / scale + zero_point, wanted.channels)
-    if given.size != wanted.size:
+    if pixels.shape[-1] != wanted.size:
         pixels = F.interpolate(
             pixels, size=(wanted.size, wanted.size), mode="bilinear", align_corners=False, antialias=True
         )

@@ -21,9 +21,9 @@ class TrainConfig:
     `lr` is the peak; cosine and onecycle end at `lr * final_lr_ratio`, plateau multiplies by `plateau_factor` whenever
     the validation loss has not fallen for more than `plateau_patience` epochs. `momentum` is SGD's, and beta 1 of
     Adam. A step sees `accumulate` batches. `sam` is the radius rho of sharpness-aware minimisation, `ema` the decay of
-    the running mean of the weights, `clip_norm` the largest gradient norm, `patience` the epochs without a better one
-    before the run stops, `freeze_epochs` those in which the classifier's head alone is trained: 0 switches each of
-    them off.
+    the running mean of the weights, `start_size` the side of the first epochs' images in pixels, `clip_norm` the
+    largest gradient norm, `patience` the epochs without a better one before the run stops, `freeze_epochs` those in
+    which the classifier's head alone is trained: 0 switches each of them off.
     """
 
     epochs: int = 30
@@ -41,6 +41,7 @@ class TrainConfig:
     plateau_factor: float = 0.1
     plateau_patience: int = 3
     ema: float = 0.0
+    start_size: int = 0
     clip_norm: float = 0.0
     patience: int = 0
     freeze_epochs: int = 0
@@ -69,6 +70,7 @@ class TrainConfig:
             ("--weight-decay", self.weight_decay),
             ("--clip-norm", self.clip_norm),
             ("--patience", self.patience),
+            ("--start-size", self.start_size),
             ("--plateau-patience", self.plateau_patience),
         ):
             _require(flag, value, 0)

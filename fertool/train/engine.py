@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,6 +28,7 @@ from fertool.train.objective import Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
 from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.predict import predict_logits
+from fertool.train.resizing import side_at
 from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
 from fertool.train.step import Batch, Stepper
 
@@ -176,7 +177,7 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     changes = torch.Generator(job.device).manual_seed(_derived_seed(seed, epoch, "augment"))
     order = torch.randperm(len(job.train), generator=shuffle).to(job.device)[: job.images]
     val_losses = [record.val_loss for record in progress.history]
-    losses, sizes = [], []
+    losses, sizes, side = [], [], side_at(job.config, epoch, job.input.size)
     progress.module.train()
     job.head_first.start_epoch(epoch)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
@@ -186,7 +187,7 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
             done = (epoch - 1) * job.steps + step
             for group in progress.optimizer.param_groups:
                 group["lr"] = lr_at(job.config, done, job.steps, val_losses)
-            losses.append(job.stepper.step(_batches(job, index, changes, shuffle)))
+            losses.append(job.stepper.step(_batches(job, index, side, changes, shuffle)))
             sizes.append(len(index))
             if progress.average:
                 progress.average.update(done)
@@ -196,13 +197,13 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     return float(torch.stack(losses).cpu().double() @ weights / weights.sum())
 
 
-def _batches(job: _Job, index: Tensor, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
-    """Yield the batches of one step: the images at `index`, changed at random."""
-    augmentation = job.config.augmentation
+def _batches(job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
+    """Yield the batches of one step: the images at `index`, changed at random, `side` pixels wide and high."""
+    augmentation, input = job.config.augmentation, replace(job.input, size=side)
     for part in torch.split(index, job.config.batch_size):
-        images = augment(job.train.images[part], augmentation, changes)
+        images = augment(job.train.images[part], augmentation, changes, side)
         images, targets = mix(images, job.targets[part], augmentation, changes, toss)
-        yield Batch(to_input(images, job.input), targets, len(part) / len(index))
+        yield Batch(to_input(images, input), targets, len(part) / len(index))
 
 
 def _derived_seed(seed: int, epoch: int, purpose: str) -> int:

@@ -76,6 +76,17 @@ def test_rotation_turns_about_the_middle_up_to_the_angle_asked():
     assert max(angles) > 25
 
 
+def test_a_smaller_side_shows_the_whole_image():
+    picture = blob(8, -6)
+    whole = spot(augment(picture, NO_AUGMENTATION, generator()))
+    small = augment(picture, NO_AUGMENTATION, generator(), 22)
+    assert small.shape == (1, 1, 22, 22)
+    shrunk = torch.nn.functional.interpolate(picture, size=(22, 22), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(small, shrunk, rtol=0, atol=1e-2)
+    # A half pixel, since an even number of pixels has none in the middle.
+    torch.testing.assert_close(torch.tensor(spot(small)) + 0.5, torch.tensor(whole) * 22 / 33, rtol=0, atol=0.2)
+
+
 def test_shifts_are_shares_of_the_side():
     moved = augment(blob(0, 0).expand(200, 1, 33, 33), only(translate=0.2), generator())
     xs, ys = zip(*(spot(image[None]) for image in moved), strict=True)
