@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fertool.errors import UsageError
+from fertool.spec import digest_text
 
 _LARGEST_ASPECT = 3.3
 _LARGEST_AREA = 0.3
@@ -53,15 +55,71 @@ NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, er
 """Images as they are."""
 
 
-def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None) -> Tensor:
-    """Return changed images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones.
+@dataclass(frozen=True)
+class Changes:
+    """What happens to each of N images: how far they may go, and the random numbers, from 0 to 1, that say where.
 
-    One affine map, one colour map and one rectangle for each image; `side` is theirs by default. All random numbers
-    come from `generator`, which lives on the images' device. What changes the targets too is apart, in `mix`.
+    `mirror` is [N], `move` (rotation, scale, shift right, shift down) [4, N], `colour` (brightness, contrast) [2, N],
+    `erase` (whether, area, aspect, x, y) [5, N]; parts that are switched off are None.
     """
-    pixels = _move(images.to(torch.float32), config, generator, side or images.shape[-1])
-    pixels = _recolour(pixels, config, generator)
-    return _erase(pixels, config, generator)
+
+    config: AugmentConfig
+    mirror: Tensor
+    move: Tensor | None
+    colour: Tensor | None
+    erase: Tensor | None
+
+    def __getitem__(self, images: Tensor | slice) -> Changes:
+        """Return the changes of some of the images: positions int64 [M], or a slice."""
+        return self._each(lambda numbers: numbers[..., images])
+
+    def to(self, device: torch.device) -> Changes:
+        """Return the same changes on another device."""
+        return self._each(lambda numbers: numbers.to(device))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
+        rest = (None if part is None else function(part) for part in (self.move, self.colour, self.erase))
+        return Changes(self.config, function(self.mirror), *rest)
+
+
+def draw_changes(n: int, config: AugmentConfig, generator: torch.Generator) -> Changes:
+    """Draw the changes of n images, on the generator's device."""
+    device = generator.device
+    mirror = torch.rand(n, generator=generator, device=device)
+    still = config.rotation == config.translate == config.scale == 0
+    move = None if still else torch.rand(4, n, generator=generator, device=device)
+    plain = config.brightness == config.contrast == 0
+    colour = None if plain else torch.rand(2, n, generator=generator, device=device)
+    erase = torch.rand(5, n, generator=generator, device=device) if config.erasing else None
+    return Changes(config, mirror, move, colour, erase)
+
+
+def view_changes(n: int, config: AugmentConfig, seed: int, view: int) -> Changes:
+    """Return the changes that make up the fixed view number `view` (from 0) of a data set of n images.
+
+    They are drawn on the CPU, so that every device shows the same views.
+    """
+    generator = torch.Generator().manual_seed(int(digest_text(f"view {view} of {seed}")[:15], 16))
+    return draw_changes(n, config, generator)
+
+
+def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None) -> Tensor:
+    """Return images changed at random, float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones.
+
+    `side` is theirs by default. All random numbers come from `generator`, which lives on the images' device. What
+    changes the targets too is apart, in `mix`.
+    """
+    return apply_changes(images, draw_changes(len(images), config, generator), side)
+
+
+def apply_changes(images: Tensor, changes: Changes, side: int | None = None) -> Tensor:
+    """Return changed images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones on one device.
+
+    One affine map, one colour map and one rectangle for each image, the same whatever the `side`; it is theirs by
+    default.
+    """
+    pixels = _move(images.to(torch.float32), changes, side or images.shape[-1])
+    return _erase(_recolour(pixels, changes), changes)
 
 
 def mix(
@@ -107,13 +165,13 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Gener
     return torch.where(box, images.roll(1, 0), images), torch.lerp(targets, targets.roll(1, 0), share)
 
 
-def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int) -> Tensor:
+def _move(images: Tensor, changes: Changes, side: int) -> Tensor:
     """Flip, rotate, scale, shift and sample `side` by `side` points; what comes from outside repeats the border."""
-    n = len(images)
-    mirrored = torch.rand(n, generator=generator, device=images.device) < config.flip
-    if config.rotation == config.translate == config.scale == 0 and side == images.shape[-1]:
+    config, mirrored = changes.config, changes.mirror < changes.config.flip
+    if changes.move is None and side == images.shape[-1]:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
-    angle, zoom, right, down = 2 * torch.rand(4, n, generator=generator, device=images.device) - 1
+    moves = images.new_zeros(4, len(images)) if changes.move is None else 2 * changes.move - 1
+    angle, zoom, right, down = moves
     angle = angle * math.radians(config.rotation)
     # The map goes from output to input, on coordinates from -1 to 1: it is the inverse of what is seen.
     size = 1 / (1 + zoom * config.scale)
@@ -129,22 +187,23 @@ def _move(images: Tensor, config: AugmentConfig, generator: torch.Generator, sid
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _recolour(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _recolour(images: Tensor, changes: Changes) -> Tensor:
     """Scale the brightness, then the distance from the image's own mean."""
-    if config.brightness == config.contrast == 0:
+    if changes.colour is None:
         return images
-    brightness, contrast = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator, device=images.device) - 1
+    config = changes.config
+    brightness, contrast = 2 * changes.colour.view(2, -1, 1, 1, 1) - 1
     brightness, contrast = 1 + brightness * config.brightness, 1 + contrast * config.contrast
     offset = brightness * (1 - contrast) * images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(offset, images, brightness * contrast).clamp_(0, 255)
 
 
-def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _erase(images: Tensor, changes: Changes) -> Tensor:
     """Cover a rectangle with the image's mean (Zhong et al. 2020, with aspect ratios from 1 : 3.3 to 3.3 : 1)."""
-    if config.erasing == 0:
+    if changes.erase is None:
         return images
-    n, side = len(images), images.shape[-1]
-    chosen, area, aspect, x, y = torch.rand(5, n, 1, generator=generator, device=images.device)
+    config, side = changes.config, images.shape[-1]
+    chosen, area, aspect, x, y = changes.erase.unsqueeze(2)
     smallest, largest = config.erasing_area
     area = smallest + area * (largest - smallest)
     root = ((2 * aspect - 1) * (math.log(_LARGEST_ASPECT) / 2)).exp()
