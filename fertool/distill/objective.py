@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
+from fertool.data.augment import Changes
 from fertool.data.pixels import to_input, with_channels
 from fertool.device import place
+from fertool.distill.recorded import RecordedAnswers, RecordedTeacher
 from fertool.errors import FertoolError, UsageError
 from fertool.losses import ClassificationLoss, distillation_kl_probs
 from fertool.spec import InputSpec, canonical_json
@@ -30,12 +32,13 @@ class KnowledgeDistillation:
     """`alpha T^2 KL(q || p) + (1 - alpha) CE(y, p)` (Hinton, Vinyals and Dean 2015; recipe 1).
 
     q is the mean of the teachers' softmax at `temperature`, p the student's, CE is at temperature 1. The teachers see
-    what the student sees, augmented and mixed ("function matching", Beyer et al. 2022).
+    what the student sees, augmented and mixed ("function matching", Beyer et al. 2022). What recorded teachers said
+    stands beside the labels, at the right of the targets, so that mixup and CutMix mix it by the same shares.
     """
 
     def __init__(
         self,
-        teachers: Sequence[Teacher],
+        teachers: Sequence[Teacher | RecordedTeacher],
         *,
         input: InputSpec,
         classes: tuple[str, ...],
@@ -47,7 +50,8 @@ class KnowledgeDistillation:
 
         `loss` is the one against the labels, CE in the formula.
 
-        Raises UsageError for a bad number, FertoolError for teachers of other classes.
+        Raises UsageError for a bad number, FertoolError for teachers of other classes and for records that do not go
+        together.
         """
         if not 0 < temperature < float("inf"):
             raise UsageError(f"--temperature {temperature}: must be above 0", "recipe 1 uses 4")
@@ -55,9 +59,17 @@ class KnowledgeDistillation:
             raise UsageError(f"--alpha {alpha}: must be between 0 and 1", "0 is the labels alone, 1 the teachers alone")
         if not teachers:
             raise UsageError("there is no teacher to listen to", "name at least one model file")
-        self._teachers = [teacher.module.eval().requires_grad_(False) for teacher in teachers]
-        self._inputs = [teacher.input for teacher in teachers]
-        self._orders = [_class_order(teacher.classes, classes) for teacher in teachers]
+        live = [teacher for teacher in teachers if isinstance(teacher, Teacher)]
+        recorded = [
+            teacher.in_order(class_order(teacher.classes, classes))
+            for teacher in teachers
+            if isinstance(teacher, RecordedTeacher)
+        ]
+        self._recorded = RecordedAnswers(recorded) if recorded else None
+        self._teachers = [teacher.module.eval().requires_grad_(False) for teacher in live]
+        self._inputs = [teacher.input for teacher in live]
+        self._orders = [class_order(teacher.classes, classes) for teacher in live]
+        self._count, self._classes = len(teachers), len(classes)
         self._input, self._temperature, self._alpha = input, temperature, alpha
         self._loss = loss
         self._device: torch.device | None = None
@@ -65,31 +77,47 @@ class KnowledgeDistillation:
     @property
     def fingerprint(self) -> str:
         """The numbers of the loss and a digest of each teacher."""
-        return canonical_json(
-            {
-                "temperature": self._temperature,
-                "alpha": self._alpha,
-                "loss": asdict(self._loss),
-                "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._teachers],
-            }
-        )
+        described = {
+            "temperature": self._temperature,
+            "alpha": self._alpha,
+            "loss": asdict(self._loss),
+            "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._teachers],
+        }
+        return canonical_json({**described, "recorded": self._recorded.digests} if self._recorded else described)
+
+    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
+        """Return the labels [N, K] with what the recorded teachers say beside them, [N, 2 K], and the changes to make.
+
+        `epoch` counts from 1. Without recorded teachers the labels stay alone. Raises FertoolError when the records are
+        of another number of images.
+        """
+        if self._recorded is None:
+            return targets, None
+        said = self._recorded.total_probs(epoch, self._temperature, targets)
+        return torch.cat([targets, said], 1), self._recorded.changes(epoch, targets.device)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch: normalised inputs [N, C, S, S], target distributions [N, K]."""
+        """Return the loss of a batch: normalised inputs [N, C, S, S], targets [N, K or 2 K] as from `plan_epoch`."""
         logits = module(inputs)
-        soft = distillation_kl_probs(logits, self.teacher_probs(inputs), self._temperature)
+        targets, said = targets[:, : self._classes], targets[:, self._classes :]
+        soft = distillation_kl_probs(
+            logits, self.teacher_probs(inputs, said if self._recorded else None), self._temperature
+        )
         return self._alpha * soft + (1 - self._alpha) * self._loss(logits, targets)
 
     @torch.no_grad()
-    def teacher_probs(self, inputs: Tensor) -> Tensor:
-        """Return the mean of the teachers' softened distributions [N, K], in the student's order of classes."""
+    def teacher_probs(self, inputs: Tensor, recorded: Tensor | None = None) -> Tensor:
+        """Return the mean of the teachers' softened distributions [N, K], in the student's order of classes.
+
+        `recorded` [N, K] is the sum of those of the recorded teachers.
+        """
         if inputs.device != self._device:
             self._move(inputs.device)
-        total = torch.zeros((), device=inputs.device)
+        total = torch.zeros((), device=inputs.device) if recorded is None else recorded
         for module, wanted, order in zip(self._teachers, self._inputs, self._orders, strict=True):
-            logits = module(_adapt(inputs, self._input, wanted)).float()[:, order]
+            logits = module(adapt(inputs, self._input, wanted)).float()[:, order]
             total = total + (logits / self._temperature).softmax(1)
-        return total / len(self._teachers)
+        return total / self._count
 
     def _move(self, device: torch.device) -> None:
         for module in self._teachers:
@@ -98,7 +126,7 @@ class KnowledgeDistillation:
         self._device = device
 
 
-def _class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> Tensor:
+def class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> Tensor:
     """Return for each of the student's classes its index among the teacher's, int64 [K]."""
     if set(theirs) != set(ours):
         apart = sorted(set(theirs) ^ set(ours))
@@ -108,7 +136,7 @@ def _class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> Tensor:
     return torch.tensor([theirs.index(name) for name in ours])
 
 
-def _adapt(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
+def adapt(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
     """Return normalised `inputs` as another network wants them: channels, size by bilinear filtering, mean, std."""
     if given == wanted and inputs.shape[-1] == wanted.size:
         return inputs

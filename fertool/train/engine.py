@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.artifact.store import pack
-from fertool.data.augment import augment, mix
+from fertool.data.augment import Changes, apply_changes, draw_changes, mix
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place, resolve_device
@@ -24,7 +24,7 @@ from fertool.spec import InputSpec, canonical_json, digest_text
 from fertool.train.config import TrainConfig
 from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
-from fertool.train.objective import Objective, Supervised
+from fertool.train.objective import EpochPlanner, Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
 from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.predict import predict_logits
@@ -44,7 +44,10 @@ class FitResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What stays the same from epoch to epoch; the data lie on the device."""
+    """What stays the same from epoch to epoch; the data lie on the device.
+
+    `planned` are the changes of the images in one epoch, where the objective decides about them.
+    """
 
     train: FaceDataset
     targets: Tensor
@@ -54,6 +57,15 @@ class _Job:
     stepper: Stepper
     head_first: HeadFirst
     on_batch: Callable[[int, int], None] | None
+    planned: Changes | None = None
+
+    def for_epoch(self, epoch: int) -> _Job:
+        """Return the job with what the objective plans for an epoch."""
+        objective = self.stepper.objective
+        if not isinstance(objective, EpochPlanner):
+            return self
+        targets, planned = objective.plan_epoch(epoch, self.targets)
+        return replace(self, targets=targets, planned=planned)
 
     @property
     def device(self) -> torch.device:
@@ -178,6 +190,7 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     order = torch.randperm(len(job.train), generator=shuffle).to(job.device)[: job.images]
     val_losses = [record.val_loss for record in progress.history]
     losses, sizes, side = [], [], side_at(job.config, epoch, job.input.size)
+    job = job.for_epoch(epoch)
     progress.module.train()
     job.head_first.start_epoch(epoch)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
@@ -198,10 +211,11 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
 
 
 def _batches(job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
-    """Yield the batches of one step: the images at `index`, changed at random, `side` pixels wide and high."""
-    augmentation, input = job.config.augmentation, replace(job.input, size=side)
+    """Yield the batches of one step: the images at `index`, changed as planned or else at random, of that side."""
+    augmentation, planned, input = job.config.augmentation, job.planned, replace(job.input, size=side)
     for part in torch.split(index, job.config.batch_size):
-        images = augment(job.train.images[part], augmentation, changes, side)
+        drawn = draw_changes(len(part), augmentation, changes) if planned is None else planned[part]
+        images = apply_changes(job.train.images[part], drawn, side)
         images, targets = mix(images, job.targets[part], augmentation, changes, toss)
         yield Batch(to_input(images, input), targets, len(part) / len(index))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from fertool.data.augment import Changes
 from fertool.losses import ClassificationLoss
 from fertool.spec import canonical_json
 
@@ -20,6 +21,18 @@ class Objective(Protocol):
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar that has a gradient."""
+
+
+@runtime_checkable
+class EpochPlanner(Protocol):
+    """An objective that says before each epoch what the epoch trains on."""
+
+    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
+        """Return targets [N, K'] and the changes of all N images; no changes leave them to the loop's own chance.
+
+        `epoch` counts from 1 and `targets` [N, K] are the labels, on the training device. What stands beside them is
+        mixed as they are, by mixup and CutMix, and comes back in the calls for the batches.
+        """
 
 
 @dataclass(frozen=True)

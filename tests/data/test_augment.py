@@ -89,7 +89,9 @@ def test_a_view_is_the_same_whoever_asks_and_unlike_any_other(images):
     ]
     assert len(set(shown)) == 3
     assert apply_changes(images, view_changes(64, config, 0, 1)).numpy().tobytes() == shown[1]
-    assert view_changes(64, config, 0, 0).mirror[:4].tolist() == pytest.approx([0.8325, 0.5999, 0.4508, 0.8693], abs=1e-4)
+    assert view_changes(64, config, 0, 0).mirror[:4].tolist() == pytest.approx(
+        [0.8325, 0.5999, 0.4508, 0.8693], abs=1e-4
+    )
 
 
 def test_results_stay_within_the_range_of_pixels(images):
