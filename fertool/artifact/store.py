@@ -102,16 +102,15 @@ def _stored_together(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Copies also drop the unused neighbours that a view of a larger storage would write.
     """
-    copies = {name: tensor.clone() for name, tensor in tensors.items()}
+    copies = {name: tensor.clone() for name, tensor in tensors.items() if tensor.nbytes > _SMALL_BYTES}
     small: dict[torch.dtype, list[str]] = {}
-    for name, tensor in tensors.items():
-        if tensor.nbytes <= _SMALL_BYTES:
-            small.setdefault(tensor.dtype, []).append(name)
-    for names in small.values():
+    for name in tensors.keys() - copies.keys():
+        small.setdefault(tensors[name].dtype, []).append(name)
+    for names in map(sorted, small.values()):
         whole = torch.cat([tensors[name].reshape(-1) for name in names])
         parts = torch.split(whole, [tensors[name].numel() for name in names])
         copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
-    return copies
+    return {name: copies[name] for name in tensors}
 
 
 def _digest(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -37,9 +37,7 @@ def cache_folder() -> Path:
 
 def pieces(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """Yield the images in order, as many at once as `PIECE` holds."""
-    rows = max(1, PIECE // max(1, images[:1].size))
-    for start in range(0, len(images), rows):
-        yield images[start : start + rows]
+    return (images[rows] for rows in _runs(images, len(images)))
 
 
 def take(images: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -47,11 +45,14 @@ def take(images: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint
     first = int(index[0]) if len(index) else 0
     if first >= 0 and np.array_equal(index, np.arange(first, first + len(index))):
         return images[first : first + len(index)]
+    shape = (len(index), *images.shape[1:])
+    return assemble(Chunks(shape, lambda: (images[index[rows]] for rows in _runs(images, len(index)))))
+
+
+def _runs(images: NDArray[np.uint8], count: int) -> Iterator[slice]:
+    """Yield the slices of `count` positions that are worked on at once, by the size of an image."""
     rows = max(1, PIECE // max(1, images[:1].size))
-    starts = range(0, len(index), rows)
-    return assemble(
-        Chunks((len(index), *images.shape[1:]), lambda: (images[index[start : start + rows]] for start in starts))
-    )
+    return (slice(start, start + rows) for start in range(0, count, rows))
 
 
 def assemble(chunks: Chunks) -> NDArray[np.uint8]:
@@ -60,11 +61,13 @@ def assemble(chunks: Chunks) -> NDArray[np.uint8]:
     Where that file cannot be written all is held in memory.
     """
     if np.prod(chunks.shape, dtype=np.int64) > IN_MEMORY:
-        with contextlib.suppress(OSError), tempfile.TemporaryFile(dir=cache_folder()) as file:
-            for part in chunks.parts():
-                file.write(np.ascontiguousarray(part).data)
-            file.flush()
-            return mapped(file, 0, chunks.shape)
+        with contextlib.suppress(OSError):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=cache_folder()) as file:
+                for part in chunks.parts():
+                    file.write(np.ascontiguousarray(part).data)
+                file.flush()
+                return mapped(file, 0, chunks.shape)
     whole, start = np.empty(chunks.shape, np.uint8), 0
     for part in chunks.parts():
         whole[start : start + len(part)] = part

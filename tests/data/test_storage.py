@@ -41,16 +41,19 @@ def test_pieces_are_all_images_in_order(images):
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_what_is_too_large_for_memory_lies_in_a_file_that_nobody_sees(images, cache):
+def test_what_is_too_large_for_memory_lies_in_a_file_that_nobody_sees(images, tmp_path, monkeypatch):
+    folder = tmp_path / "not" / "yet"
+    monkeypatch.setenv("FERTOOL_CACHE", str(folder))
     whole = assemble(Chunks(images.shape, lambda: iter(np.split(images, 5))))
     assert np.array_equal(whole, images)
     assert not whole.flags.writeable
-    assert os.listdir(cache) == []
+    assert os.listdir(folder) == []
 
 
 @pytest.mark.usefixtures("little_memory")
 def test_without_a_place_for_the_file_memory_serves(images, tmp_path, monkeypatch):
-    monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "missing"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "file"))
     assert np.array_equal(assemble(Chunks(images.shape, lambda: iter(np.split(images, 5)))), images)
 
 
