@@ -89,6 +89,7 @@ bench: install
 	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json
 	$(BIN)/python benchmarks/training.py -o $(RUNS)/training.json
 	$(BIN)/python benchmarks/big_data.py -o $(RUNS)/big_data.json
+	$(BIN)/python benchmarks/kills.py -o $(RUNS)/kills.json
 
 clean:
 	rm -rf $(VENV) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
