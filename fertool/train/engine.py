@@ -24,7 +24,7 @@ from fertool.spec import InputSpec, canonical_json, digest_text
 from fertool.train.config import TrainConfig
 from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
-from fertool.train.objective import EpochPlanner, Objective, Supervised
+from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
 from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.predict import predict_logits
@@ -117,8 +117,11 @@ def fit(
     place(module, device, torch.channels_last)
     dtype = resolve_precision(config.precision, device)
     average = WeightAverage(module, config.ema) if config.ema else None
-    progress = Progress(module, average, make_optimizer(module, config), grad_scaler(dtype, device), {}, [])
-    stepper = Stepper(module, progress.optimizer, progress.scaler, objective, config, device, dtype)
+    adapters = objective.adapters if isinstance(objective, AdaptedObjective) else None
+    learners = module if adapters is None else nn.ModuleList([module, place(adapters, device, torch.channels_last)])
+    optimizer, scaler = make_optimizer(learners, config), grad_scaler(dtype, device)
+    progress = Progress(module, average, optimizer, scaler, {}, [], adapters)
+    stepper = Stepper(module, learners, optimizer, scaler, objective, config, device, dtype)
     here, head_first = train.to(device), HeadFirst(module, config.freeze_epochs)
     job = _Job(here, here.targets(), val.to(device), input, config, stepper, head_first, on_batch)
     if resume:

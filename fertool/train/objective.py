@@ -35,6 +35,15 @@ class EpochPlanner(Protocol):
         """
 
 
+@runtime_checkable
+class AdaptedObjective(Protocol):
+    """An objective with layers of its own, which learn with the network and stay behind when it is handed over."""
+
+    @property
+    def adapters(self) -> nn.Module:
+        """Those layers; the loop moves, trains and keeps them like the network's."""
+
+
 @dataclass(frozen=True)
 class Supervised:
     """The objective of plain training: the loss against the labels."""

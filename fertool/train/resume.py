@@ -33,7 +33,10 @@ class EpochRecord:
 
 @dataclass
 class Progress:
-    """What an epoch leaves to the next one; `best` are the tensors of the best epoch so far."""
+    """What an epoch leaves to the next one; `best` are the tensors of the best epoch so far.
+
+    `adapters` are the layers that only the objective has.
+    """
 
     module: nn.Module
     average: WeightAverage | None
@@ -41,6 +44,7 @@ class Progress:
     scaler: torch.amp.GradScaler
     best: dict[str, Tensor]
     history: list[EpochRecord]
+    adapters: nn.Module | None = None
 
     @property
     def judged(self) -> nn.Module:
@@ -82,6 +86,8 @@ def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     progress.module.load_state_dict(sections["module"])
     if progress.average is not None:
         progress.average.module.load_state_dict(sections["average"])
+    if progress.adapters is not None:
+        progress.adapters.load_state_dict(sections["adapters"])
     _load_optimizer(progress.optimizer, sections.get("optimizer", {}))
     if progress.scaler.is_enabled():
         progress.scaler.load_state_dict(header["scaler"])
@@ -104,6 +110,7 @@ def _flatten(progress: Progress) -> dict[str, Tensor]:
     sections: dict[str, Mapping[str, Tensor]] = {
         "module": progress.module.state_dict(),
         "average": progress.average.module.state_dict() if progress.average is not None else {},
+        "adapters": progress.adapters.state_dict() if progress.adapters is not None else {},
         "optimizer": optimizer,
         "best": progress.best,
     }

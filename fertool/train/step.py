@@ -25,9 +25,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Stepper:
-    """What moves the weights; it waits for no device. `dtype` is the one to compute in."""
+    """What moves the weights; it waits for no device. `dtype` is the one to compute in.
+
+    `learners` holds all the weights that move: those of the network `module`, and of the objective's own layers.
+    """
 
     module: nn.Module
+    learners: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     objective: Objective
@@ -43,14 +47,14 @@ class Stepper:
             # The same dropout in both passes, for the second gradient is of the same function.
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 loss = self._backward(batches)
-            with ascended(self.module, self.config.sam):
+            with ascended(self.learners, self.config.sam):
                 self.optimizer.zero_grad()
                 self._backward(batches)
         else:
             loss = self._backward(batches)
         if self.config.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.learners.parameters(), self.config.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss

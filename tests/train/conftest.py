@@ -4,6 +4,7 @@ from torch import nn
 
 from fertool.data.augment import AugmentConfig
 from fertool.data.dataset import FaceDataset
+from fertool.losses import cross_entropy
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig
 
@@ -63,3 +64,21 @@ def quick():
         return TrainConfig(**{"epochs": 5, "batch_size": 16, "lr": 0.02, "augmentation": augmentation, **changes})
 
     return make
+
+
+@pytest.fixture
+def adapted():
+    """Make an objective with a layer of its own, which sees what the network answers."""
+
+    class Adapted:
+        fingerprint = "adapted"
+
+        def __init__(self):
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.adapters = nn.Linear(3, 3, bias=False)
+
+        def __call__(self, module, inputs, targets):
+            return cross_entropy(self.adapters(module(inputs)), targets)
+
+    return Adapted

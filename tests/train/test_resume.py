@@ -87,6 +87,20 @@ def test_what_else_a_run_has_to_keep_is_kept(run, quick, options):
     assert run(config) == undisturbed
 
 
+@pytest.mark.parametrize("options", [{"optimizer": "sgd", "sam": 0.05}, {"ema": 0.8, "clip_norm": 1.0}], ids=str)
+def test_the_layers_of_the_objective_are_kept_too(run, quick, adapted, options):
+    def start(**more):
+        objective = adapted()
+        return run(quick(epochs=3, **options), objective=objective, **more), state(objective.adapters)
+
+    undisturbed = start(resume=None)
+    for kill in ({"on_epoch": kill_at(1)}, {"on_batch": kill_at(8)}):
+        with pytest.raises(Killed):
+            start(**kill)
+    assert start() == undisturbed
+    assert undisturbed[1] != state(adapted().adapters)
+
+
 def test_a_run_that_ended_answers_at_once_until_its_state_is_discarded(run, quick, tmp_path):
     steps = []
     first = run(quick(epochs=2))

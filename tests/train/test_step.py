@@ -34,7 +34,8 @@ def stepper():
     def make(module, dtype=torch.float32, objective=None, **options):
         config = TrainConfig(optimizer="sgd", momentum=0, **options)
         optimizer = make_optimizer(module, config)
-        return Stepper(module, optimizer, grad_scaler(dtype, CPU), objective or Supervised(), config, CPU, dtype)
+        scaler = grad_scaler(dtype, CPU)
+        return Stepper(module, module, optimizer, scaler, objective or Supervised(), config, CPU, dtype)
 
     return make
 
@@ -176,3 +177,21 @@ def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
     losses = [run.history[0].train_loss for run in runs]
     assert losses[0] == pytest.approx(losses[1])
     assert losses[0] != pytest.approx(losses[2])
+
+
+@pytest.mark.parametrize("options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}, {"weight_decay": 0.1}], ids=str)
+def test_layers_of_the_objective_step_like_layers_of_the_network(faces, plain, adapted, shape, options):
+    data = faces(24)
+    config = TrainConfig(*(2, 8), lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION, patience=0, **options)
+    beside, objective = plain(), adapted()
+    # Judged by the network without the layer, whose epochs may rank otherwise: only the last one is compared.
+    ends = []
+    fit(beside, data, data, shape, config, objective=objective, on_epoch=lambda _: ends.append(weights(beside)))
+    within = nn.Sequential(plain(), adapted().adapters)
+    fit(within, data, data, shape, config, on_epoch=lambda _: ends.append(weights(within)))
+    torch.testing.assert_close(ends[1], ends[3][:-1])
+    torch.testing.assert_close(objective.adapters.weight, ends[3][-1])
+
+
+def weights(module):
+    return [parameter.detach().clone() for parameter in module.parameters()]
