@@ -112,6 +112,40 @@ def distillation_kl_probs(student_logits: Tensor, teacher_probs: Tensor, tempera
     return F.kl_div(log_p, teacher_probs, reduction="batchmean") * temperature**2
 
 
+def attention_map(features: Tensor) -> Tensor:
+    """Return where feature maps [N, C, H, W] are active, [N, H W]: the mean of the squares over the channels.
+
+    Zagoruyko and Komodakis 2017, `F_sum^2` of section 3.1, divided by C.
+    """
+    return _widened(features).square().mean(1).flatten(1)
+
+
+def attention_transfer(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return `1 - cos(Q_s, Q_t)`, the mean over the batch, Q being the attention maps of [N, C, H, W] maps.
+
+    Channels may differ in number. It is half the squared distance of the maps at length 1 (Zagoruyko and Komodakis
+    2017, equation 2).
+    """
+    return 1 - F.cosine_similarity(attention_map(student), attention_map(teacher), dim=1).mean()
+
+
+def guided_feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return how far maps [N, C, H, W] lie apart where the teacher looks: `1/2 mean a (s - t)^2`.
+
+    s and t are the maps with each channel standardised over the batch, a is the teacher's attention map with a mean of
+    1 in each image: the attention-guided loss of Zhang and Ma (2021) between standardised maps. With the same
+    attention everywhere it is 1 minus the mean of the channels' correlations, which is PKD (Cao et al. 2022).
+    """
+    attention = attention_map(teacher)
+    guide = attention / attention.mean(1, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
+    distance = (_standardised(student) - _standardised(teacher)).square().mean(1).flatten(1)
+    return (guide * distance).mean() / 2
+
+
+def _standardised(features: Tensor) -> Tensor:
+    return F.batch_norm(_widened(features), None, None, training=True)
+
+
 def _widened(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

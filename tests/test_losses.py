@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -7,11 +8,14 @@ from torch.nn import functional
 from fertool.errors import FertoolError, UsageError
 from fertool.losses import (
     ClassificationLoss,
+    attention_map,
+    attention_transfer,
     balanced_class_weights,
     cross_entropy,
     distillation_kl,
     distillation_kl_probs,
     focal_loss,
+    guided_feature_loss,
 )
 
 
@@ -156,3 +160,64 @@ def test_a_bad_number_is_an_error_that_names_the_option(options, message):
     with pytest.raises(UsageError) as error:
         ClassificationLoss(**options)
     assert error.value.message == message
+
+
+def feature_maps(channels, seed, dtype=torch.float64):
+    return torch.randn(3, channels, 4, 5, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_an_attention_map_is_the_mean_of_the_squared_channels():
+    maps = feature_maps(6, 0)
+    torch.testing.assert_close(attention_map(maps), torch.from_numpy((maps.numpy() ** 2).mean(1)).reshape(3, 20))
+
+
+def test_attention_transfer_is_half_the_squared_distance_of_maps_of_length_one():
+    student, teacher = feature_maps(6, 0), feature_maps(9, 1)
+    distances = []
+    for s, t in zip(student.numpy(), teacher.numpy(), strict=True):
+        q_s, q_t = (s**2).sum(0), (t**2).sum(0)
+        distances.append(((q_s / np.sqrt((q_s**2).sum()) - q_t / np.sqrt((q_t**2).sum())) ** 2).sum())
+    assert attention_transfer(student, teacher).item() == pytest.approx(np.mean(distances) / 2)
+
+
+def test_attention_transfer_sees_where_a_network_looks_and_not_how_strongly():
+    maps = feature_maps(6, 0)
+    assert attention_transfer(7 * maps.flip(1), maps).item() == pytest.approx(0, abs=1e-12)
+    left, right = torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)
+    left[..., 0], right[..., 3] = 1, 1
+    assert attention_transfer(left, right).item() == 1
+
+
+def test_features_under_even_attention_lose_what_their_channels_lack_in_correlation():
+    signs = torch.where(feature_maps(6, 1) > 0, 1.0, -1.0)  # the same square everywhere
+    student = feature_maps(6, 0)
+    by_channel = zip(student.numpy().swapaxes(0, 1), signs.double().numpy().swapaxes(0, 1), strict=True)
+    correlations = [np.corrcoef(s.ravel(), t.ravel())[0, 1] for s, t in by_channel]
+    assert guided_feature_loss(student, signs.double()).item() == pytest.approx(1 - np.mean(correlations), abs=1e-4)
+
+
+def test_features_are_weighed_by_the_teachers_attention():
+    student, teacher = feature_maps(6, 0).numpy(), feature_maps(6, 1).numpy()
+    standard = [(x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True) for x in (student, teacher)]
+    attention = (teacher**2).mean(1)
+    attention /= attention.mean((1, 2), keepdims=True)
+    expected = (attention * ((standard[0] - standard[1]) ** 2).mean(1)).mean() / 2
+    ours = guided_feature_loss(torch.from_numpy(student), torch.from_numpy(teacher)).item()
+    assert ours == pytest.approx(expected, rel=1e-4)
+
+
+def test_features_are_compared_whatever_their_scale_and_offset_and_dead_channels_are_no_trouble():
+    maps = feature_maps(6, 0)
+    assert guided_feature_loss(3 * maps - 5, maps).item() == pytest.approx(0, abs=1e-4)
+    dead = torch.zeros(3, 6, 4, 5, dtype=torch.float64)
+    student = feature_maps(6, 1).requires_grad_()
+    for loss in (guided_feature_loss(student, dead), attention_transfer(student, dead)):
+        assert torch.isfinite(loss)
+        assert torch.isfinite(torch.autograd.grad(loss, student)[0]).all()
+
+
+def test_half_precision_features_are_compared_in_full():
+    student, teacher = feature_maps(6, 0, torch.bfloat16), feature_maps(6, 1, torch.bfloat16)
+    for loss in (attention_transfer, guided_feature_loss):
+        assert loss(student, teacher).dtype == torch.float32
+        torch.testing.assert_close(loss(student, teacher), loss(student.float(), teacher.float()))

@@ -28,8 +28,11 @@ class Teacher:
     classes: tuple[str, ...]
 
 
+AnyTeacher = Teacher | RecordedTeacher
+
+
 class KnowledgeDistillation:
-    """`alpha T^2 KL(q || p) + (1 - alpha) CE(y, p)` (Hinton, Vinyals and Dean 2015; recipe 1).
+    """`alpha T^2 KL(q || p) + gamma CE(y, p)`, gamma = 1 - alpha (Hinton, Vinyals and Dean 2015; recipe 1).
 
     q is the mean of the teachers' softmax at `temperature`, p the student's, CE is at temperature 1. The teachers see
     what the student sees, augmented and mixed ("function matching", Beyer et al. 2022). What recorded teachers said
@@ -38,12 +41,13 @@ class KnowledgeDistillation:
 
     def __init__(
         self,
-        teachers: Sequence[Teacher | RecordedTeacher],
+        teachers: Sequence[AnyTeacher],
         *,
         input: InputSpec,
         classes: tuple[str, ...],
         temperature: float = 4.0,
         alpha: float = 0.7,
+        gamma: float | None = None,
         loss: ClassificationLoss = ClassificationLoss(),
     ) -> None:
         """Take in the teachers, put into eval mode and frozen, for a student with this `input` and these `classes`.
@@ -57,6 +61,9 @@ class KnowledgeDistillation:
             raise UsageError(f"--temperature {temperature}: must be above 0", "recipe 1 uses 4")
         if not 0 <= alpha <= 1:
             raise UsageError(f"--alpha {alpha}: must be between 0 and 1", "0 is the labels alone, 1 the teachers alone")
+        gamma = 1 - alpha if gamma is None else gamma
+        if not 0 <= gamma < float("inf"):
+            raise UsageError(f"--gamma {gamma}: must be 0 or more", "left out, it is 1 - alpha")
         if not teachers:
             raise UsageError("there is no teacher to listen to", "name at least one model file")
         live = [teacher for teacher in teachers if isinstance(teacher, Teacher)]
@@ -70,7 +77,7 @@ class KnowledgeDistillation:
         self._inputs = [teacher.input for teacher in live]
         self._orders = [class_order(teacher.classes, classes) for teacher in live]
         self._count, self._classes = len(teachers), len(classes)
-        self._input, self._temperature, self._alpha = input, temperature, alpha
+        self._input, self._temperature, self._alpha, self._gamma = input, temperature, alpha, gamma
         self._loss = loss
         self._device: torch.device | None = None
 
@@ -80,6 +87,7 @@ class KnowledgeDistillation:
         described = {
             "temperature": self._temperature,
             "alpha": self._alpha,
+            "gamma": self._gamma,
             "loss": asdict(self._loss),
             "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._teachers],
         }
@@ -103,7 +111,7 @@ class KnowledgeDistillation:
         soft = distillation_kl_probs(
             logits, self.teacher_probs(inputs, said if self._recorded else None), self._temperature
         )
-        return self._alpha * soft + (1 - self._alpha) * self._loss(logits, targets)
+        return self._alpha * soft + self._gamma * self._loss(logits, targets)
 
     @torch.no_grad()
     def teacher_probs(self, inputs: Tensor, recorded: Tensor | None = None) -> Tensor:
