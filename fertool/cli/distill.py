@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +23,24 @@ from fertool.cli.options import (
     TrainingOptions,
 )
 from fertool.cli.provenance import make_step
+from fertool.cli.rounds import fit_rounds, start_from
 from fertool.cli.training import TrainingRun, new_model, options_of, require_outputs
+from fertool.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.distill import AnyTeacher, KnowledgeDistillation
+    from fertool.spec import Spec
+    from fertool.train import Objective
+
+DISTILLATION = "Distillation"
+_OWN: Mapping[str, Mapping[str, float | None]] = {
+    "kd": {},
+    "feature": {"beta": 1.0, "gamma": None, "match_depths": 4},
+    "iterative": {"rounds": 3},
+}
+"""The options that one method alone has, and what they are where they are left out."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +54,66 @@ class StudentOptions(ArchOptions):
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """How the student listens to its teachers."""
+    """How the student listens to its teachers; raises UsageError for an option that the method does not have."""
 
     temperature: Annotated[
-        float, typer.Option(help="Softens both distributions.", min=0.1, rich_help_panel="Distillation")
+        float, typer.Option(help="Softens both distributions.", min=0.1, rich_help_panel=DISTILLATION)
     ] = 4.0
     alpha: Annotated[
         float,
-        typer.Option(help="Weight of the teacher's part of the loss.", min=0, max=1, rich_help_panel="Distillation"),
+        typer.Option(help="Weight of the teacher's part of the loss.", min=0, max=1, rich_help_panel=DISTILLATION),
     ] = 0.7
     method: Annotated[
-        Literal["kd"],
-        typer.Option(help="kd: alpha T^2 KL(teacher, student) + (1 - alpha) CE.", rich_help_panel="Distillation"),
+        Literal["kd", "feature", "iterative"],
+        typer.Option(
+            help="kd: alpha T^2 KL(teacher, student) + (1 - alpha) CE; feature: inner feature maps are matched too, "
+            "alpha T^2 KL + beta L_feature + gamma CE; iterative: kd in rounds, each student teaching the next, which "
+            "goes on from its weights.",
+            rich_help_panel=DISTILLATION,
+        ),
     ] = "kd"
+    beta: Annotated[
+        float | None,
+        typer.Option(
+            help="feature: weight of the matched features, 1 if left out.", min=0, rich_help_panel=DISTILLATION
+        ),
+    ] = None
+    gamma: Annotated[
+        float | None,
+        typer.Option(help="feature: weight of the labels, 1 - alpha if left out.", min=0, rich_help_panel=DISTILLATION),
+    ] = None
+    match_depths: Annotated[
+        int | None,
+        typer.Option(
+            help="feature: how many depths are matched, from the last one back, 4 if left out.",
+            min=1,
+            rich_help_panel=DISTILLATION,
+        ),
+    ] = None
+    rounds: Annotated[
+        int | None,
+        typer.Option(
+            help="iterative: trainings of --epochs each, 3 if left out; the best is kept.",
+            min=1,
+            rich_help_panel=DISTILLATION,
+        ),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for method, names in _OWN.items():
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and method != self.method:
+                    flag = name.replace("_", "-")
+                    raise UsageError(
+                        f"--{flag} {value}: --method {self.method} has none", f"leave it out, or add --method {method}"
+                    )
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The options that the method alone has, the defaults for those left out."""
+        given = {name: getattr(self, name) for name in _OWN[self.method]}
+        return {**_OWN[self.method], **{name: value for name, value in given.items() if value is not None}}
 
 
 @command
@@ -67,13 +132,13 @@ def distill(
 ) -> None:
     """Train a student with one or several teachers, averaged in probability space.
 
-    Epochs are chosen on the validation split; a killed run goes on from OUT.resume.
+    Epochs are chosen on the validation split; a killed run goes on from OUT.resume (OUT.round-N.resume in rounds).
 
     Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
     """
     from fertool import models
     from fertool.device import resolve_device
-    from fertool.distill import KnowledgeDistillation, Teacher
+    from fertool.distill import Teacher
 
     output = output or Path(f"{arch.arch}.pt")
     inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
@@ -82,16 +147,61 @@ def distill(
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
     spec, module = new_model(arch, run.train, seed)
-    objective = KnowledgeDistillation(
-        [Teacher(teacher.to(resolve_device(device)), its.input, its.classes) for its, teacher in loaded],
+    judges = [Teacher(teacher.to(resolve_device(device)), its.input, its.classes) for its, teacher in loaded]
+    digests = {f"teacher.{i}": its.digest for i, (its, _) in enumerate(loaded)}
+    options = options_of(arch, distillation, distillation.own, read, training)
+    step = make_step("distill", options, seed, data=run.train, init=arch.init, **digests)
+    if distillation.method == "iterative":
+        if arch.init is None:
+            start_from(module, judges, spec.classes)
+        spec, history = fit_rounds(
+            *(run, distillation.own["rounds"], spec, module, judges),
+            lambda teachers: _answers(distillation, run, spec, teachers),
+        )
+    else:
+        spec, history = run.fit(spec, module, _objective(distillation, run, spec, module, judges))
+    run.finish(spec, module, step, history, json)
+
+
+def _objective(
+    options: DistillOptions,
+    run: TrainingRun,
+    spec: Spec,
+    student: nn.Module,
+    teachers: Sequence[AnyTeacher],
+) -> Objective:
+    """The objective of a training that has one: kd, or kd with matched features."""
+    from fertool.distill import FeatureDistillation, Teacher
+    from fertool.report.console import note
+
+    answers = _answers(options, run, spec, teachers)
+    if options.method == "kd":
+        return answers
+    objective = FeatureDistillation(
+        answers,
+        student,
+        spec.input,
+        [teacher for teacher in teachers if isinstance(teacher, Teacher)],
+        beta=options.own["beta"],
+        depths=options.own["match_depths"],
+        seed=run.seed,
+    )
+    for mine, index, theirs in objective.matched:
+        note(f"{mine} is matched with {theirs} of teacher {index + 1}")
+    return objective
+
+
+def _answers(
+    options: DistillOptions, run: TrainingRun, spec: Spec, teachers: Sequence[AnyTeacher]
+) -> KnowledgeDistillation:
+    from fertool.distill import KnowledgeDistillation
+
+    return KnowledgeDistillation(
+        teachers,
         input=spec.input,
         classes=spec.classes,
-        temperature=distillation.temperature,
-        alpha=distillation.alpha,
+        temperature=options.temperature,
+        alpha=options.alpha,
+        gamma=options.gamma,
         loss=run.loss,
     )
-    digests = {f"teacher.{i}": its.digest for i, (its, _) in enumerate(loaded)}
-    options = options_of(arch, distillation, read, training)
-    step = make_step("distill", options, seed, data=run.train, init=arch.init, **digests)
-    spec, history = run.fit(spec, module, objective)
-    run.finish(spec, module, step, history, json)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.spec import Spec, Step
-    from fertool.train import Objective, TrainConfig
+    from fertool.train import EpochRecord, Objective, TrainConfig
 
 History = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Round:
+    """A training that is number `number` of `total` on the way to one model; `before` are the epochs of the others."""
+
+    number: int
+    total: int
+    before: History
+
+    def __str__(self) -> str:
+        return f"round {self.number}/{self.total}"
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,15 @@ class TrainingRun:
     output: Path
     seed: int
     device: str
+    round: Round | None = None
+
+    @property
+    def state(self) -> Path:
+        """Where a killed run finds what to go on from: OUT.resume, or OUT.round-N.resume."""
+        from fertool.train import resume_path
+
+        name = self.output.name if self.round is None else f"{self.output.name}.round-{self.round.number}"
+        return resume_path(self.output.with_name(name))
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -45,12 +67,11 @@ class TrainingRun:
         """Train `module` to its best epoch; returns the spec with its validation metrics, and the history."""
         from fertool.metrics import to_metrics
         from fertool.report.console import TrainingProgress
-        from fertool.train import Supervised, discard_resume, fit, resume_path
+        from fertool.train import Supervised, discard_resume, fit
 
-        state = resume_path(self.output)
         if not self.options.resume:
-            discard_resume(state)
-        with TrainingProgress(self.options.epochs) as progress:
+            discard_resume(self.state)
+        with TrainingProgress(self.options.epochs, str(self.round or "")) as progress:
             result = fit(
                 module,
                 self.train,
@@ -59,25 +80,38 @@ class TrainingRun:
                 train_config(self.options, self.seed),
                 objective=objective or Supervised(self.loss),
                 device=self.device,
-                resume=state,
+                resume=self.state,
                 on_batch=progress.batch,
                 on_epoch=progress.epoch,
             )
         metrics = to_metrics(result.evaluation, self.val.split)
-        return replace(spec, metrics=metrics), [asdict(record) for record in result.history]
+        return replace(spec, metrics=metrics), self._history(result.history)
+
+    def _history(self, records: Iterable[EpochRecord]) -> History:
+        """Return the epochs of this training, behind those of the rounds before it."""
+        if self.round is None:
+            return [asdict(record) for record in records]
+        return [*self.round.before, *({"round": self.round.number, **asdict(record)} for record in records)]
 
     def finish(self, spec: Spec, module: nn.Module, step: Step, history: History, json: bool, **extra: Any) -> Spec:
         """Write the model, then remove the state that a killed run would continue from, and say what came out."""
         from fertool import models
         from fertool.cli.output import announce
-        from fertool.train import discard_resume, resume_path
 
         spec = models.save_model(self.output, spec.with_step(step), module)
-        discard_resume(resume_path(self.output))
+        self.discard()
         if self.options.plot:
-            write_curves(self.options.plot, {self.output.stem: history})
+            write_curves(self.options.plot, curves(self.output.stem, history))
         announce(spec, self.output, json, history=history, **extra)
         return spec
+
+    def discard(self) -> None:
+        """Remove the state that a killed run would continue from, of all rounds; for when the model is safe."""
+        from fertool.train import discard_resume
+
+        discard_resume(self.state)
+        for path in self.output.parent.glob(f"{escape(self.output.name)}.round-*.resume"):
+            discard_resume(path)
 
 
 def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
@@ -156,6 +190,14 @@ def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
             cutmix=options.cutmix,
         ),
     )
+
+
+def curves(name: str, history: History) -> dict[str, History]:
+    """Return a history as curves by name: one, or one for each round of which it has records."""
+    parts: dict[str, History] = {}
+    for record in history:
+        parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
+    return parts
 
 
 def write_curves(path: Path, histories: Mapping[str, History]) -> None:

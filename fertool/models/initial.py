@@ -50,6 +50,31 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
     return [*folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
 
 
+def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True) -> tuple[int, int]:
+    """Copy the layers of `source` whose tensors agree in name, shape and type with those of `module`.
+
+    Without `head` the layers of the classifier's head are left as they are. Returns how many layers were copied, and
+    how many `module` has.
+    """
+    wanted, given = module.state_dict(), source.state_dict()
+    spared = [] if head else [name for name in [head_name(module)] if name is not None]
+    names: dict[str, list[str]] = {}
+    for name in wanted:
+        names.setdefault(name.rpartition(".")[0], []).append(name)
+    taken: dict[str, Tensor] = {}
+    copied = 0
+    for layer, tensors in names.items():
+        if not _inside(layer, spared) and all(_alike(wanted[name], given.get(name)) for name in tensors):
+            taken.update((name, given[name]) for name in tensors)
+            copied += 1
+    module.load_state_dict(taken, strict=False)
+    return copied, len(names)
+
+
+def _alike(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and one.shape == other.shape and one.dtype == other.dtype
+
+
 def head_name(module: nn.Module) -> str | None:
     """Return the name of the classifier's head: the child of `module` that holds its last linear layer."""
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]

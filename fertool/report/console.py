@@ -80,11 +80,12 @@ class TrainingProgress:
     """One line for each epoch on stderr, and on a terminal a bar for the batches of the present one.
 
     Use as a context manager and give `batch` and `epoch` to the training loop. What `epoch` receives has `epoch` (from
-    1), `train_loss`, `val_accuracy` and `seconds`.
+    1), `train_loss`, `val_accuracy` and `seconds`. `part`, the part of a longer run, stands before each line.
     """
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: int, part: str = "") -> None:
         self._epochs = epochs
+        self._part = f"{part}  " if part else ""
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -93,7 +94,7 @@ class TrainingProgress:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task("epoch", total=None)
+            self._task = self._bar.add_task(f"{self._part}epoch", total=None)
         return self
 
     def __exit__(
@@ -111,7 +112,7 @@ class TrainingProgress:
     def epoch(self, record: Any) -> None:
         """Print the line of a finished epoch and empty the bar."""
         line = (
-            f"epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.3f}"
+            f"{self._part}epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.3f}"
             f"  acc {record.val_accuracy:.3f}  {record.seconds:.1f} s"
         )
         if self._bar:

@@ -7,7 +7,7 @@ import torch
 
 from fertool.errors import FertoolError
 from fertool.models import create, save_model
-from fertool.models.initial import load_initial
+from fertool.models.initial import load_initial, transfer_weights
 from fertool.models.registry import get_architecture
 from fertool.spec import InputSpec
 
@@ -169,3 +169,42 @@ def test_damaged_files_fail_with_a_message_and_nothing_else(tmp_path):
             path.write_bytes(damaged)
             with contextlib.suppress(FertoolError):
                 load_initial(module, path)
+
+
+def test_all_layers_go_over_between_networks_alike():
+    source, module = small(), small()
+    copied, layers = transfer_weights(module, source)
+    assert copied == layers > 50
+    assert same(module, source.state_dict())
+
+
+def test_layers_go_over_whole_where_names_and_shapes_agree():
+    # ResNet-18's stem and first stages are EFF-ResNet18's; its head has the name but not the shape.
+    source, module = small("resnet18"), small("eff_resnet18")
+    before = snapshot(module)
+    copied, layers = transfer_weights(module, source)
+    taken = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert {name.split(".")[0] for name in taken} <= {"conv1", "bn1", "layer1", "layer2"}
+    assert {"conv1.weight", "layer2.1.conv2.weight"} <= taken
+    assert copied == sum(bool(part.state_dict()) and not list(part.children()) for part in _shared(module))
+    assert copied < layers
+    assert all(
+        torch.equal(tensor, source.state_dict()[name]) for name, tensor in snapshot(module).items() if name in taken
+    )
+
+
+def _shared(module):
+    return [part for name in ("conv1", "bn1", "layer1", "layer2") for part in module.get_submodule(name).modules()]
+
+
+def test_the_head_can_be_left_out_and_strangers_have_nothing_in_common():
+    source, module = small(), small()
+    before = snapshot(module)
+    copied, layers = transfer_weights(module, source, head=False)
+    assert copied == layers - 2
+    assert torch.equal(module.classifier[3].weight, before["classifier.3.weight"])
+    assert torch.equal(module.features[0][0].weight, source.features[0][0].weight)
+    other = small("resnet18")
+    before = snapshot(other)
+    assert transfer_weights(other, source)[0] == 0
+    assert same(other, before)

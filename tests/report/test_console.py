@@ -60,6 +60,12 @@ def test_epochs_are_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixtu
     assert captured.out == ""
 
 
+def test_epochs_of_a_part_say_of_which(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.TrainingProgress(30, "round 2/3") as progress:
+        progress.epoch(RECORD)
+    assert capsys.readouterr().err == "round 2/3  epoch 3/30  loss 1.021  acc 0.642  12.3 s\n"
+
+
 def test_the_bar_of_a_terminal_leaves_the_epoch_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
