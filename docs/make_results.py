@@ -196,6 +196,22 @@ def big_data(report: dict[str, Any]) -> str:
     return table(("", "peak or time"), rows) + f"\n\n{net}"
 
 
+def kills(report: dict[str, Any]) -> str:
+    """Whether a training that was killed again and again ends with the bytes of an undisturbed one."""
+    rows = [
+        (
+            f"`{found['command']}`",
+            str(found["kills"]),
+            f"{found['undisturbed_s']:.0f} s",
+            ", ".join(f"{life:.1f}" for life in found["lives_s"]),
+            "the same" if found["same_bytes"] else "**others**",
+        )
+        for found in report["commands"]
+    ]
+    heads = ("command", "kills", "undisturbed", "killed after (s)", "bytes of the model")
+    return table(heads, rows) + f"\n\n{report['data']}, {report['epochs']} epochs."
+
+
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
     ("Recipe 1 on FER2013", "micro_expnet_eval.json", "make micro_expnet DATA=fer2013.csv", chain),
@@ -231,6 +247,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
     ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
+    ("Killed and resumed", "kills.json", "python benchmarks/kills.py --data fer2013.csv -o kills.json", kills),
 )
 
 
