@@ -1,6 +1,8 @@
 # make demo            everything from a bare checkout, on drawn faces, in minutes
 # make test            the tests
 # make micro_expnet DATA=fer2013.csv     recipe 1 on real faces; every target is a file in runs/micro_expnet
+# make tsnet DATA=fer2013.csv           recipe 2: teacher and student, into runs/tsnet
+# make ean DATA=fer2013.csv             recipe 3's training half, into runs/ean
 # make check           what CI runs: linters, types, generated docs, tests
 # make bench           speed and memory of fertool itself (benchmarks/)
 
@@ -12,7 +14,7 @@ DATA ?= synth
 RUNS ?= runs
 
 .DELETE_ON_ERROR:
-.PHONY: demo micro_expnet chain install test lint types docs results check bench clean
+.PHONY: demo micro_expnet tsnet ean chain install test lint types docs results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -28,9 +30,15 @@ demo: install
 micro_expnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/micro_expnet RECIPE=recipes/micro_expnet.yaml DATA=$(DATA)
 
-# The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what.
+tsnet ean: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) STAGES="teacher student"
+
+# The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what, STAGES how far it goes.
 RUN ?= $(RUNS)/micro_expnet
 RECIPE ?= recipes/micro_expnet.yaml
+STAGES ?= teacher student pruned int8
+ONNX = $(STAGES:%=$(RUN)/%.onnx)
+SENSITIVITY = $(if $(filter pruned,$(STAGES)),$(RUN)/sensitivity.json)
 WITH = --data $(DATA) --recipe $(RECIPE)
 
 chain: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/report.html
@@ -53,17 +61,14 @@ $(RUN)/int8.pt: $(RUN)/pruned.pt
 $(RUN)/%.onnx: $(RUN)/%.pt
 	$(FERTOOL) export $< -o $@ $(WITH)
 
-STAGES := teacher student pruned int8
-ONNX = $(STAGES:%=$(RUN)/%.onnx)
-
 $(RUN)/eval.json: $(ONNX)
 	$(FERTOOL) eval $^ -o $@ $(WITH)
 
 # Last, so that its table is the last thing to be read.
-$(RUN)/bench.json: $(ONNX) | $(RUN)/sensitivity.json $(RUN)/eval.json
+$(RUN)/bench.json: $(ONNX) | $(SENSITIVITY) $(RUN)/eval.json
 	$(FERTOOL) bench $^ -o $@ $(WITH)
 
-$(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/sensitivity.json
+$(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ -o $@
 
 test: install

@@ -5,29 +5,64 @@ import signal
 import subprocess
 import sys
 
-COMMAND = (
-    *(sys.executable, "-m", "fertool", "train-teacher", "--data", "synth:280", "--arch", "micro_expnet"),
-    *("--arch-arg", "width_mult=0.25", "--epochs", "3", "--ema", "0.9", "--device", "cpu"),
-)
+import pytest
+import torch
+
+from fertool import models
+from fertool.spec import InputSpec
+
+NETWORK = ("--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--device", "cpu")
 
 
-def test_kill_9_and_resume(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+@pytest.fixture
+def start():
+    """Start a training in a process of its own."""
 
-    def start(output):
-        return subprocess.Popen([*COMMAND, "-o", output], stdout=-1, stderr=-1, text=True, env=environment)
+    def call(command, output):
+        arguments = (sys.executable, "-m", "fertool", *command, "-o", output)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(arguments, stdout=-1, stderr=-1, text=True, env=environment)
+
+    return call
+
+
+def test_kill_9_and_resume(tmp_path, start):
+    command = ("train-teacher", "--data", "synth:280", *NETWORK, "--epochs", "3", "--ema", "0.9")
 
     undisturbed, killed = tmp_path / "a.pt", tmp_path / "b.pt"
-    assert start(undisturbed).wait(120) == 0
-    process = start(killed)
+    assert start(command, undisturbed).wait(300) == 0
+    process = start(command, killed)
     assert process.stderr.readline().startswith("epoch 1/3")
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not killed.exists()
     assert (tmp_path / "b.pt.resume").exists()
-    again = start(killed)
-    _, said = again.communicate(timeout=120)
+    again = start(command, killed)
+    _, said = again.communicate(timeout=300)
     assert again.returncode == 0
     assert "epoch 1/3" not in said
     assert killed.read_bytes() == undisturbed.read_bytes()
     assert sorted(os.listdir(tmp_path)) == ["a.pt", "b.pt"]
+
+
+def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
+    teacher = tmp_path / "teacher.pt"
+    torch.manual_seed(0)
+    classes = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+    models.save_model(teacher, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), classes))
+    command = ("distill", teacher, "--data", "synth:140", *NETWORK)
+    command += ("--method", "iterative", "--rounds", "2", "--epochs", "2")
+    undisturbed, killed = tmp_path / "a.pt", tmp_path / "b.pt"
+    assert start(command, undisturbed).wait(300) == 0
+    process = start(command, killed)
+    while not process.stderr.readline().startswith("round 2/2  epoch 1/2"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert [path.name for path in sorted(tmp_path.glob("b.pt*"))] == ["b.pt.round-1.resume", "b.pt.round-2.resume"]
+    again = start(command, killed)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0
+    assert [line[:20] for line in said.splitlines() if "  epoch " in line] == ["round 2/2  epoch 2/2"]
+    assert killed.read_bytes() == undisturbed.read_bytes()
+    assert not list(tmp_path.glob("*.resume"))
