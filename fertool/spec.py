@@ -126,9 +126,11 @@ class Spec:
         """Read a header; raises FertoolError naming `where` for a newer format, missing keys or wrong types."""
         try:
             data = json.loads(text)
-            version = data["format"]
-        except (ValueError, KeyError, TypeError):
+            kind, version = data.get("kind", "model"), data["format"]
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
+        if kind != "model":
+            raise FertoolError(f"{where}: a {kind} file, not a model", "give a model file, .pt or .onnx")
         if version != FORMAT:
             raise FertoolError(
                 f"{where}: header format {version}, this fertool reads format {FORMAT}", "install a newer fertool"

@@ -17,9 +17,13 @@ def read_spec(path: Path) -> Spec:
 
     Raises FertoolError for a missing file, another kind of file, or one without fertool's header.
     """
+    return Spec.from_json(read_header(path), str(path))
+
+
+def read_header(path: Path) -> str:
+    """Return the JSON text in the header of a file of any kind; raises FertoolError if it has none."""
     require_file(path)
-    text = _onnx_header(path) if path.suffix == ".onnx" else _zip_header(path)
-    return Spec.from_json(text, str(path))
+    return _onnx_header(path) if path.suffix == ".onnx" else _zip_header(path)
 
 
 def require_file(path: Path) -> None:

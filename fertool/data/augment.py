@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,6 +77,12 @@ class Changes:
     def to(self, device: torch.device) -> Changes:
         """Return the same changes on another device."""
         return self._each(lambda numbers: numbers.to(device))
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the random numbers."""
+        parts = (part for part in (self.mirror, self.move, self.colour, self.erase) if part is not None)
+        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
         rest = (None if part is None else function(part) for part in (self.move, self.colour, self.erase))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fertool.data.pixels import as_tensor
-from fertool.data.storage import take
+from fertool.data.storage import pieces, take
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,13 @@ class FaceDataset:
         if self.soft_labels is not None:
             return self.soft_labels
         return F.one_hot(self.labels, len(self.classes)).to(torch.float32)
+
+    def images_digest(self) -> str:
+        """Return the SHA-256 of the images' shape and pixels, in their order and whatever their labels."""
+        digest = hashlib.sha256(str(list(self.images.shape)).encode())
+        for part in pieces(self.images.cpu().numpy()):
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
     def balanced_subset(self, n: int, seed: int) -> FaceDataset:
         """Return `n` images (all, if there are fewer) with classes as even as their counts allow, drawn by `seed`.

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,3 +53,14 @@ def test_batches_hold_every_image_once_with_its_label(faces, generator):
     assert torch.equal(seen, torch.arange(50)) == (generator is None)
     assert torch.equal(seen.sort().values, torch.arange(50))
     assert torch.equal(torch.cat([labels for _, labels in batches]), faces.labels[seen])
+
+
+def test_the_digest_of_the_images_depends_on_pixels_shape_and_order_alone(faces, monkeypatch):
+    first = faces.images_digest()
+    monkeypatch.setattr("fertool.data.storage.PIECE", 100)
+    assert replace(faces, labels=faces.labels.flip(0), split="val").images_digest() == first
+    flipped, reshaped = faces.images.flip(0), faces.images.view(50, 1, 2, 8)
+    darker = faces.images.clone()
+    darker[20, 0, 1, 2] += 1
+    others = {replace(faces, images=images).images_digest() for images in (flipped, reshaped, darker)}
+    assert len({first, *others}) == 4
