@@ -130,7 +130,10 @@ class Spec:
         except (ValueError, KeyError, TypeError, AttributeError):
             raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
         if kind != "model":
-            raise FertoolError(f"{where}: a {kind} file, not a model", "give a model file, .pt or .onnx")
+            raise FertoolError(
+                f"{where}: a {kind} file, not a model",
+                "give a model file, .pt or .onnx; logits stand for teachers in distill",
+            )
         if version != FORMAT:
             raise FertoolError(
                 f"{where}: header format {version}, this fertool reads format {FORMAT}", "install a newer fertool"

@@ -83,7 +83,9 @@ class LogitsSpec:
 
 
 def is_logits(path: Path) -> bool:
-    """Tell a logits file from a model file by its header, whatever its name; raises FertoolError if it has none."""
+    """Tell a logits file from a model file by its header; raises FertoolError if it has none."""
+    if path.suffix == ".onnx":
+        return False
     try:
         header = json.loads(read_header(path))
     except ValueError:

@@ -11,7 +11,9 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
+from fertool.cli.logits import LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
+    TRAINING,
     ArchOptions,
     DataOption,
     Device,
@@ -24,7 +26,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.provenance import make_step
 from fertool.cli.rounds import fit_rounds, start_from
-from fertool.cli.training import TrainingRun, new_model, options_of, require_outputs
+from fertool.cli.training import TrainingRun, input_of, new_model, options_of, require_outputs
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -116,15 +118,48 @@ class DistillOptions:
         return {**_OWN[self.method], **{name: value for name, value in given.items() if value is not None}}
 
 
+@dataclass(frozen=True)
+class DistillTraining(TrainingOptions):
+    """The same loop, which may also be left out."""
+
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Passes over the training set; 0 stops once --save-logits is written.", min=0, rich_help_panel=TRAINING
+        ),
+    ] = 30
+
+    def require_sense(self, method: str, logits: LogitOptions, output: Path | None) -> None:
+        """Raise UsageError when without training there is nothing to do, or more is asked for than comes out of it.
+
+        With training, when the method needs what recorded teachers do not have.
+        """
+        if self.epochs:
+            if logits.save_logits and method == "feature":
+                raise UsageError(
+                    f"--save-logits {logits.save_logits}: --method feature needs the teachers themselves",
+                    "record them with --epochs 0, and name the models here",
+                )
+            return
+        if logits.save_logits is None:
+            raise UsageError("--epochs 0: nothing to do", "add --save-logits FILE to record the teachers")
+        for flag, path in (("-o", output), ("--plot", self.plot)):
+            if path:
+                raise UsageError(f"{flag} {path}: without training there is none", "leave it out, or give --epochs")
+
+
 @command
 def distill(
-    teachers: Annotated[list[Path], typer.Argument(metavar="TEACHER...", help="Teachers' .pt files.")],
+    teachers: Annotated[
+        list[Path], typer.Argument(metavar="TEACHER...", help="Teachers' .pt files, or files that --save-logits made.")
+    ],
     data: DataOption,
     output: Output = None,
     arch: StudentOptions = StudentOptions(),
     distillation: DistillOptions = DistillOptions(),
     read: ReadOptions = ReadOptions(),
-    training: TrainingOptions = TrainingOptions(),
+    training: DistillTraining = DistillTraining(),
+    logits: LogitOptions = LogitOptions(),
     seed: Seed = 0,
     device: Device = "auto",
     recipe: Recipe = None,
@@ -134,26 +169,40 @@ def distill(
 
     Epochs are chosen on the validation split; a killed run goes on from OUT.resume (OUT.round-N.resume in rounds).
 
-    Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
-    """
-    from fertool import models
-    from fertool.device import resolve_device
-    from fertool.distill import Teacher
+    With --save-logits the teachers are asked once, before the training; the file that keeps their
+    answers stands for them in later runs, which are faster and need no teacher.
 
+    Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
+
+    Example: fertool distill teacher.logits -o student.pt --data fer2013.csv
+    """
+    from fertool.cli.output import announce
+
+    training.require_sense(distillation.method, logits, output)
     output = output or Path(f"{arch.arch}.pt")
     inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
     require_outputs(output, training, *inputs)
-    loaded = [models.load_model(path) for path in teachers]
+    files = open_teachers(teachers)
+    logits.require_output(output, inputs, [name for name, _ in files.recordings])
+    training = files.agreed(training, logits.logit_views)
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
-    run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
-    spec, module = new_model(arch, run.train, seed)
-    judges = [Teacher(teacher.to(resolve_device(device)), its.input, its.classes) for its, teacher in loaded]
-    digests = {f"teacher.{i}": its.digest for i, (its, _) in enumerate(loaded)}
-    options = options_of(arch, distillation, distillation.own, read, training)
-    step = make_step("distill", options, seed, data=run.train, init=arch.init, **digests)
+    train = source.split("train")
+    files.require_images(train, data, read)
+    there = files.present(device)
+    if logits.save_logits:
+        own = (logits, train, input_of(arch), training, read)
+        files = record_teachers(files, *own, command="distill", seed=seed, device=device)
+        if not training.epochs:
+            announce(files.recordings[0][1].spec, logits.save_logits, json)
+            return
+    run = TrainingRun(train, source.split("val"), training, output, seed, device)
+    spec, module = new_model(arch, train, seed)
+    judges = files.teachers(device)
+    options = options_of(arch, distillation, distillation.own, read, training, {"logit_views": files.views})
+    step = make_step("distill", options, seed, data=train, init=arch.init, **files.digests)
     if distillation.method == "iterative":
         if arch.init is None:
-            start_from(module, judges, spec.classes)
+            start_from(module, there, spec.classes)
         spec, history = fit_rounds(
             *(run, distillation.own["rounds"], spec, module, judges),
             lambda teachers: _answers(distillation, run, spec, teachers),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fertool.artifact.atomic import write_atomic
+from fertool.artifact.logits import LogitsSpec
 from fertool.spec import Spec
 
 
@@ -28,13 +29,13 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
-def spec_as_json(spec: Spec, file: Path) -> dict[str, Any]:
+def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
     """Return the keys of `show --json` for a file and its spec."""
     fields = asdict(spec)
     return {"file": str(file), "size_bytes": file.stat().st_size, **fields}
 
 
-def announce(spec: Spec, file: Path, as_json: bool, **extra: Any) -> None:
+def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -> None:
     """Print the result of a command that wrote a file: its path, or as JSON what `show` says and `extra`."""
     if as_json:
         print_json({**spec_as_json(spec, file), **extra})

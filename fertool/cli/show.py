@@ -13,21 +13,23 @@ from fertool.cli.options import Json
 
 @command
 def show(
-    file: Annotated[Path, typer.Argument(help="A .pt or .onnx file.", metavar="FILE")],
+    file: Annotated[Path, typer.Argument(help="A .pt or .onnx file, or one of logits.", metavar="FILE")],
     json: Json = False,
 ) -> None:
-    """Print what is in a model file: architecture, size, classes, metrics, history.
+    """Print what is in a model file: architecture, size, classes, metrics, history; or in a file of logits.
 
     Reads the header only, in milliseconds.
 
     Example: fertool show student.pt --json | jq .metrics
     """
     from fertool.artifact.header import read_spec
+    from fertool.artifact.logits import is_logits, read_logits_spec
     from fertool.cli.output import print_json, spec_as_json
     from fertool.report import tables
     from fertool.report.console import result
 
-    summary = spec_as_json(read_spec(file), file)
+    spec = read_logits_spec(file) if is_logits(file) else read_spec(file)
+    summary = spec_as_json(spec, file)
     if json:
         print_json(summary)
     else:

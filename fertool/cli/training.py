@@ -14,9 +14,10 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.data.augment import AugmentConfig
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
-    from fertool.spec import Spec, Step
+    from fertool.spec import InputSpec, Spec, Step
     from fertool.train import EpochRecord, Objective, TrainConfig
 
 History = list[dict[str, Any]]
@@ -137,12 +138,8 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
     from fertool import models
     from fertool.models.initial import load_initial
     from fertool.report.console import note
-    from fertool.spec import InputSpec
 
-    gray, channels = InputSpec(), arch.input_channels
-    if channels == 2:
-        raise UsageError("--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)")
-    shape = InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
+    shape = input_of(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         spec, module = models.create(arch.arch, parse_arch_args(arch.arch_arg), shape, train.classes)
@@ -152,9 +149,18 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
     return spec, module
 
 
+def input_of(arch: ArchOptions) -> InputSpec:
+    """Return the input of the network that the options name."""
+    from fertool.spec import InputSpec
+
+    gray, channels = InputSpec(), arch.input_channels
+    if channels == 2:
+        raise UsageError("--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)")
+    return InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
+
+
 def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
     """Return the engine's configuration for the command-line options."""
-    from fertool.data.augment import AugmentConfig
     from fertool.train import TrainConfig
 
     return TrainConfig(
@@ -178,17 +184,24 @@ def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
         freeze_epochs=options.freeze_epochs,
         precision=options.precision,
         seed=seed,
-        augmentation=AugmentConfig(
-            flip=0.5 if options.flip else 0.0,
-            rotation=options.rotation,
-            translate=options.translate,
-            scale=options.scale,
-            brightness=options.brightness,
-            contrast=options.contrast,
-            erasing=options.erasing,
-            mixup=options.mixup,
-            cutmix=options.cutmix,
-        ),
+        augmentation=augmentation(options),
+    )
+
+
+def augmentation(options: TrainingOptions) -> AugmentConfig:
+    """Return how the command-line options change images."""
+    from fertool.data.augment import AugmentConfig
+
+    return AugmentConfig(
+        flip=0.5 if options.flip else 0.0,
+        rotation=options.rotation,
+        translate=options.translate,
+        scale=options.scale,
+        brightness=options.brightness,
+        contrast=options.contrast,
+        erasing=options.erasing,
+        mixup=options.mixup,
+        cutmix=options.cutmix,
     )
 
 

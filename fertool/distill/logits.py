@@ -145,7 +145,11 @@ def load_logits(path: Path) -> Recording:
 
 
 def require_same_images(spec: LogitsSpec, train: FaceDataset, name: str) -> None:
-    """Raise FertoolError unless the images are those of the recording, in its shape and order; labels may differ."""
+    """Raise FertoolError unless classes and images are the recording's, these in its shape and order.
+
+    Classes may stand in another order, and images may have other labels.
+    """
+    class_order(spec.classes, train.classes)
     if len(train) != spec.images.count:
         found = f"of {spec.images.count} training images, the data has {len(train)}"
     elif train.images_digest() != spec.images.digest:

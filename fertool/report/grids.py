@@ -218,6 +218,22 @@ def model_facts(summary: Data) -> list[Fact]:
     ]
 
 
+def logits_facts(summary: Data) -> list[Fact]:
+    """Return what `show --json` says about recorded logits, their history apart."""
+    images, views = summary["images"], summary["views"]
+    changes = {key: value for key, value in summary["augmentation"].items() if not isinstance(value, list | tuple)}
+    seen = f"{views}, seed {summary['seed']}: {_pairs(changes)}" if views else "the images as they are"
+    return [
+        ("size", size_text(summary["size_bytes"])),
+        ("logits of", ", ".join(f"teacher {digest[:12]}" for digest in summary["teachers"])),
+        ("images", f"{images['count']:,} of {images['size']} x {images['size']} {_colour(images['channels'])}"),
+        ("images digest", images["digest"]),
+        ("views", seen),
+        ("classes", ", ".join(summary["classes"])),
+        ("digest", summary["digest"] or MISSING),
+    ]
+
+
 def model_grid(summaries: Sequence[Data]) -> Grid:
     """Lay out several models (`show --json`) side by side."""
     names = short_names([summary["file"] for summary in summaries])

@@ -74,8 +74,9 @@ def data_table(found: Data) -> RenderableType:
 
 
 def show_table(summary: Data) -> RenderableType:
-    """Return what `show --json` gives: the header of a model file and the steps that made it."""
-    facts = _facts([("file", summary["file"]), *grids.model_facts(summary)])
+    """Return what `show --json` gives: the header of a file of a model or of logits, and the steps that made it."""
+    own = grids.logits_facts(summary) if summary.get("kind") == "logits" else grids.model_facts(summary)
+    facts = _facts([("file", summary["file"]), *own])
     return Group(facts, _draw(grids.history_grid(summary["provenance"]))) if summary["provenance"] else facts
 
 

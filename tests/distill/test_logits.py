@@ -174,6 +174,8 @@ def test_the_images_and_their_order_have_to_be_those_of_the_recording_and_the_la
     spec, data = record().spec, faces(20)
     require_same_images(spec, data, "t.logits")
     require_same_images(spec, replace(data, labels=data.labels.flip(0), digest="other"), "t.logits")
+    with pytest.raises(FertoolError, match="differ in their classes: contempt, sad"):
+        require_same_images(spec, replace(data, classes=("happy", "neutral", "contempt")), "t.logits")
     with pytest.raises(FertoolError, match=r"t\.logits: logits of 20 training images, the data has 19"):
         require_same_images(spec, data.subset(torch.arange(19)), "t.logits")
     for other in (faces(20, seed=3), data.subset(torch.arange(20).flip(0))):
