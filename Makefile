@@ -1,6 +1,7 @@
 # make demo            everything from a bare checkout, on drawn faces, in minutes
 # make test            the tests
-# make micro_expnet DATA=fer2013.csv     recipe 1 on real faces; every target is a file in runs/micro_expnet
+# make two_cores DATA=fer2013.csv        recipe 1 on real faces, sized for a CPU; every target is a file in runs/two_cores
+# make micro_expnet DATA=fer2013.csv     the same with its source's whole protocol, for a GPU
 # make tsnet DATA=fer2013.csv           recipe 2: teacher and student, into runs/tsnet
 # make ean DATA=fer2013.csv             recipe 3's training half, into runs/ean
 # make check           what CI runs: linters, types, generated docs, tests
@@ -14,7 +15,7 @@ DATA ?= synth
 RUNS ?= runs
 
 .DELETE_ON_ERROR:
-.PHONY: demo micro_expnet tsnet ean chain install test lint types docs results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean chain install test lint types docs results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -27,15 +28,15 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 demo: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/demo RECIPE=recipes/demo.yaml DATA=synth
 
-micro_expnet: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/micro_expnet RECIPE=recipes/micro_expnet.yaml DATA=$(DATA)
+two_cores micro_expnet: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA)
 
 tsnet ean: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) STAGES="teacher student"
 
 # The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what, STAGES how far it goes.
-RUN ?= $(RUNS)/micro_expnet
-RECIPE ?= recipes/micro_expnet.yaml
+RUN ?= $(RUNS)/two_cores
+RECIPE ?= recipes/two_cores.yaml
 STAGES ?= teacher student pruned int8
 ONNX = $(STAGES:%=$(RUN)/%.onnx)
 SENSITIVITY = $(if $(filter pruned,$(STAGES)),$(RUN)/sensitivity.json)

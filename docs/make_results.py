@@ -39,8 +39,8 @@ def main() -> None:
 
 def chain(evaluation: dict[str, Any]) -> str:
     """Accuracy, cost and speed of every stage."""
-    measured = {Path(r["file"]).stem: r for r in load("micro_expnet_bench.json")["results"]}
-    speedups = {Path(c["candidate"]).stem: c for c in load("micro_expnet_bench.json")["comparisons"]}
+    measured = {Path(r["file"]).stem: r for r in load("two_cores_bench.json")["results"]}
+    speedups = {Path(c["candidate"]).stem: c for c in load("two_cores_bench.json")["comparisons"]}
     rows = []
     for entry in evaluation["results"]:
         stage = Path(entry["file"]).stem
@@ -83,7 +83,7 @@ def pairs(comparisons: list[dict[str, Any]]) -> str:
 
 def int8(evaluation: dict[str, Any]) -> str:
     """The INT8 file beside the float file of the same network."""
-    sizes = {Path(r["file"]).stem: r["size_bytes"] for r in load("micro_expnet_bench.json")["results"]}
+    sizes = {Path(r["file"]).stem: r["size_bytes"] for r in load("two_cores_bench.json")["results"]}
     ratio = sizes["int8"] / sizes["pruned"]
     size = f"{sizes['int8']:,} bytes against {sizes['pruned']:,}, a ratio of {ratio:.3f}"
     return f"{pairs(evaluation['comparisons'])}\n\nOn disk: {size}."
@@ -214,10 +214,10 @@ def kills(report: dict[str, Any]) -> str:
 
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
-    ("Recipe 1 on FER2013", "micro_expnet_eval.json", "make micro_expnet DATA=fer2013.csv", chain),
+    ("Recipe 1 on FER2013, sized for two cores", "two_cores_eval.json", "make two_cores DATA=fer2013.csv", chain),
     (
         "INT8 against float",
-        "micro_expnet_int8.json",
+        "two_cores_int8.json",
         "fertool eval pruned.onnx int8.onnx --data fer2013.csv --json",
         int8,
     ),
@@ -280,9 +280,9 @@ def draw_table() -> None:
 
     from fertool.report.tables import bench_table
 
-    if (FOLDER / "micro_expnet_bench.json").exists():
+    if (FOLDER / "two_cores_bench.json").exists():
         console = Console(record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
-        console.print(bench_table(load("micro_expnet_bench.json")))
+        console.print(bench_table(load("two_cores_bench.json")))
         picture = console.export_svg(title="fertool bench teacher.onnx student.onnx pruned.onnx int8.onnx")
         # The picture must not fetch its font.
         TABLE.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))
