@@ -96,6 +96,7 @@ bench: install
 	$(BIN)/python benchmarks/training.py -o $(RUNS)/training.json
 	$(BIN)/python benchmarks/big_data.py -o $(RUNS)/big_data.json
 	$(BIN)/python benchmarks/kills.py -o $(RUNS)/kills.json
+	$(BIN)/python benchmarks/logits.py -o $(RUNS)/logits.json
 
 clean:
 	rm -rf $(VENV) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

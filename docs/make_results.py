@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -212,6 +213,23 @@ def kills(report: dict[str, Any]) -> str:
     return table(heads, rows) + f"\n\n{report['data']}, {report['epochs']} epochs."
 
 
+def logits(report: dict[str, Any]) -> str:
+    """An epoch of distillation with the teacher, and from a file of its logits."""
+    names = {"live": "the teacher runs along", "file": "from a logits file"}
+    rows = [(names[kind], f"{statistics.median(report[f'{kind}_s']):.2f} s") for kind in names]
+    ratio = f"{report['speedup']:.2f} {interval(report['speedup_ci95'], 1, 2)}"
+    return "\n\n".join(
+        (
+            table(("", "epoch"), rows),
+            f"The file is faster by {ratio}. Recording its {report['views']} views took {report['recording_s']:.1f} s, "
+            f"once, and it has {report['file_bytes']:,} bytes.",
+            f"{report['student']} taught by {report['teacher']}, {report['images']:,} images in batches of "
+            f"{report['batch_size']}, {report['rounds']} rounds in turns, {report['threads']} threads on "
+            f"{report['cores']} cores, PyTorch {report['torch']}.",
+        )
+    )
+
+
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
     ("Recipe 1 on FER2013, sized for two cores", "two_cores_eval.json", "make two_cores DATA=fer2013.csv", chain),
@@ -248,6 +266,7 @@ SECTIONS: tuple[Section, ...] = (
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
     ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
     ("Killed and resumed", "kills.json", "python benchmarks/kills.py --data fer2013.csv -o kills.json", kills),
+    ("Distillation without the teacher", "logits.json", "python benchmarks/logits.py -o logits.json", logits),
 )
 
 
