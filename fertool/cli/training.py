@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.spec import InputSpec, Spec, Step
-    from fertool.train import EpochRecord, Objective, TrainConfig
+    from fertool.train import EpochRecord, FitResult, Objective, TrainConfig
 
 History = list[dict[str, Any]]
 
@@ -65,13 +65,23 @@ class TrainingRun:
         return ClassificationLoss(self.options.label_smoothing, self.options.focal_gamma, weights)
 
     def fit(self, spec: Spec, module: nn.Module, objective: Objective | None = None) -> tuple[Spec, History]:
-        """Train `module` to its best epoch; returns the spec with its validation metrics, and the history."""
+        """Train `module` to its best epoch; returns the spec with its validation metrics, and the history.
+
+        OUT.history.json follows epoch by epoch.
+        """
         from fertool.metrics import to_metrics
         from fertool.report.console import TrainingProgress
-        from fertool.train import Supervised, discard_resume, fit
+        from fertool.train import Supervised, discard_resume, fit, read_history
 
         if not self.options.resume:
             discard_resume(self.state)
+        records = list(read_history(self.state))
+
+        def on_epoch(record: EpochRecord) -> None:
+            records.append(record)
+            write_history(self.output, self._history(records))
+            progress.epoch(record)
+
         with TrainingProgress(self.options.epochs, str(self.round or "")) as progress:
             result = fit(
                 module,
@@ -83,8 +93,9 @@ class TrainingRun:
                 device=self.device,
                 resume=self.state,
                 on_batch=progress.batch,
-                on_epoch=progress.epoch,
+                on_epoch=on_epoch,
             )
+        self._say(result)
         metrics = to_metrics(result.evaluation, self.val.split)
         return replace(spec, metrics=metrics), self._history(result.history)
 
@@ -94,17 +105,42 @@ class TrainingRun:
             return [asdict(record) for record in records]
         return [*self.round.before, *({"round": self.round.number, **asdict(record)} for record in records)]
 
+    def _say(self, result: FitResult) -> None:
+        """Note how good the best epoch is: the official figure, and the one without copies of training images."""
+        import torch
+
+        from fertool.data.copies import distinct_from
+        from fertool.metrics import evaluate_logits
+        from fertool.report.console import note
+        from fertool.report.units import accuracy_text
+
+        split, figures = self.val.split, asdict(result.evaluation)
+        epochs = f"best epoch {result.best_epoch} of {len(result.history)}"
+        note(f"{epochs}: accuracy {accuracy_text({**figures, 'split': split})}; ECE {figures['ece']:.3f}")
+        fresh = torch.from_numpy(distinct_from(self.val.images.numpy(), self.train.images.numpy()))
+        copies = len(fresh) - int(fresh.sum())
+        if 0 < copies < len(fresh):
+            alone = asdict(evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes))
+            note(f"without {copies} copies of training images: {accuracy_text({**alone, 'split': split})}")
+
     def finish(self, spec: Spec, module: nn.Module, step: Step, history: History, json: bool, **extra: Any) -> Spec:
         """Write the model, then remove the state that a killed run would continue from, and say what came out."""
-        from fertool import models
         from fertool.cli.output import announce
 
-        spec = models.save_model(self.output, spec.with_step(step), module)
+        spec = self.save(spec, module, step, history)
         self.discard()
         if self.options.plot:
             write_curves(self.options.plot, curves(self.output.stem, history))
         announce(spec, self.output, json, history=history, **extra)
         return spec
+
+    def save(self, spec: Spec, module: nn.Module, step: Step, history: History) -> Spec:
+        """Write the model and, if it was trained, its history; returns the spec as written."""
+        from fertool import models
+
+        if history:
+            write_history(self.output, history)
+        return models.save_model(self.output, spec.with_step(step), module)
 
     def discard(self) -> None:
         """Remove the state that a killed run would continue from, of all rounds; for when the model is safe."""
@@ -116,10 +152,12 @@ class TrainingRun:
 
 
 def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
-    """Fail before any work when the model file or the picture cannot be written or would replace another file."""
+    """Fail before any work when a file cannot be written or would replace another one: model, history, picture."""
     from fertool.artifact.atomic import require_writable
 
     require_writable(output, *inputs)
+    if options.epochs:
+        require_writable(history_path(output), *inputs)
     if options.plot:
         from fertool.report.figures import require_matplotlib
 
@@ -129,6 +167,18 @@ def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> No
             )
         require_writable(options.plot, *inputs)
         require_matplotlib()
+
+
+def history_path(output: Path) -> Path:
+    """Return where the epochs of the training that makes `output` are written down."""
+    return output.with_name(f"{output.name}.history.json")
+
+
+def write_history(output: Path, history: History) -> None:
+    """Write OUT.history.json, atomically: `file`, and under `history` a record for each epoch so far."""
+    from fertool.cli.output import write_json
+
+    write_json(history_path(output), {"file": output.name, "history": history})
 
 
 def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, nn.Module]:

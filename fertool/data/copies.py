@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fertool.data.faces import Faces, Indices, Pixels
 
@@ -13,6 +14,12 @@ def image_ids(images: Pixels) -> list[bytes]:
     """Return one value per image [N, C, H, W], equal for exact copies only (128 bits of BLAKE2b)."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
+
+
+def distinct_from(images: Pixels, others: Pixels) -> NDArray[np.bool_]:
+    """Say which `images` [N, C, H, W] are not exact copies of one among `others` [M, C, H, W]: bool [N]."""
+    known = set(image_ids(others))
+    return np.array([one not in known for one in image_ids(images)], np.bool_)
 
 
 def numbered(ids: list[bytes]) -> Indices:

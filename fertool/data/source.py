@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fertool.data import affectnet, fer2013, folders, pixels, rafdb, synth
-from fertool.data.copies import hold_out, image_ids
+from fertool.data.copies import distinct_from, hold_out
 from fertool.data.dataset import FaceDataset
 from fertool.data.faces import SPLITS, Faces, Reader
 from fertool.data.ferplus import RULES, label_by_votes
@@ -112,8 +112,7 @@ class DataSource:
 
     def distinct_from(self, split: str, other: str) -> Tensor:
         """Return bool [N]: which images of `split` are not exact copies of an image in `other`."""
-        known = set(image_ids(self.split(other).images.numpy()))
-        return torch.tensor([one not in known for one in image_ids(self.split(split).images.numpy())], dtype=torch.bool)
+        return torch.from_numpy(distinct_from(self.split(split).images.numpy(), self.split(other).images.numpy()))
 
     @property
     def _own_classes(self) -> tuple[str, ...]:

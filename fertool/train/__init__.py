@@ -5,7 +5,7 @@ from fertool.train.config import TrainConfig
 from fertool.train.engine import FitResult, fit
 from fertool.train.objective import Objective, Supervised
 from fertool.train.predict import predict_logits
-from fertool.train.resume import EpochRecord, discard_resume, resume_path
+from fertool.train.resume import EpochRecord, discard_resume, read_history, resume_path
 
 __all__ = [
     "EpochRecord",
@@ -16,6 +16,7 @@ __all__ = [
     "discard_resume",
     "fit",
     "predict_logits",
+    "read_history",
     "resolve_device",
     "resume_path",
 ]

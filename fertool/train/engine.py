@@ -35,11 +35,15 @@ from fertool.train.step import Batch, Stepper
 
 @dataclass(frozen=True)
 class FitResult:
-    """What the run went through, and how the best epoch (numbered from 1) does on the validation images."""
+    """What the run went through, and how the best epoch (numbered from 1) does on the validation images.
+
+    `logits` float32 [N, K] are its answers to them.
+    """
 
     history: tuple[EpochRecord, ...]
     best_epoch: int
     evaluation: Evaluation
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def fit(
     logits = predict_logits(module, job.val, input, device=device)
     place(module, home, torch.contiguous_format).eval()
     evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
-    return FitResult(tuple(progress.history), _best(progress.history).epoch, evaluation)
+    return FitResult(tuple(progress.history), _best(progress.history).epoch, evaluation, logits)
 
 
 def _require_images(train: FaceDataset, val: FaceDataset) -> None:

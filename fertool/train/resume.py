@@ -62,6 +62,14 @@ def discard_resume(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def read_history(path: Path) -> tuple[EpochRecord, ...]:
+    """Return the epochs that a killed run has behind it; none where no file can be read, which `fit` then refuses."""
+    try:
+        return tuple(EpochRecord(**record) for record in unpack(path)[0]["history"])
+    except (FertoolError, KeyError, TypeError):
+        return ()
+
+
 def save_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     """Write the state atomically: killed at any moment, the file is that of this epoch or of the one before."""
     header = {

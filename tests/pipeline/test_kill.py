@@ -1,5 +1,6 @@
 """A training killed with SIGKILL goes on and ends with the bytes of the undisturbed one."""
 
+import json
 import os
 import signal
 import subprocess
@@ -37,12 +38,18 @@ def test_kill_9_and_resume(tmp_path, start):
     process.wait()
     assert not killed.exists()
     assert (tmp_path / "b.pt.resume").exists()
+    assert json.loads((tmp_path / "b.pt.history.json").read_text())["file"] == "b.pt"
     again = start(command, killed)
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0
     assert "epoch 1/3" not in said
     assert killed.read_bytes() == undisturbed.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["a.pt", "b.pt"]
+    assert sorted(os.listdir(tmp_path)) == ["a.pt", "a.pt.history.json", "b.pt", "b.pt.history.json"]
+    histories = [json.loads((tmp_path / f"{name}.pt.history.json").read_text())["history"] for name in "ab"]
+    for record in histories[0] + histories[1]:
+        assert record.pop("seconds") > 0
+    assert histories[0] == histories[1]
+    assert [record["epoch"] for record in histories[0]] == [1, 2, 3]
 
 
 def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
@@ -59,10 +66,13 @@ def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert [path.name for path in sorted(tmp_path.glob("b.pt*"))] == ["b.pt.round-1.resume", "b.pt.round-2.resume"]
+    assert sorted(path.name for path in tmp_path.glob("b.pt*.resume")) == ["b.pt.round-1.resume", "b.pt.round-2.resume"]
+    assert not killed.exists()
     again = start(command, killed)
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0
     assert [line[:20] for line in said.splitlines() if "  epoch " in line] == ["round 2/2  epoch 2/2"]
     assert killed.read_bytes() == undisturbed.read_bytes()
     assert not list(tmp_path.glob("*.resume"))
+    records = json.loads((tmp_path / "b.pt.history.json").read_text())["history"]
+    assert [(record["round"], record["epoch"]) for record in records] == [(1, 1), (1, 2), (2, 1), (2, 2)]
