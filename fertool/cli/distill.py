@@ -11,7 +11,7 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
-from fertool.cli.logits import LogitOptions, open_teachers, record_teachers
+from fertool.cli.logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     TRAINING,
     ArchOptions,
@@ -26,14 +26,15 @@ from fertool.cli.options import (
 )
 from fertool.cli.provenance import make_step
 from fertool.cli.rounds import fit_rounds, start_from
-from fertool.cli.training import TrainingRun, input_of, new_model, options_of, require_outputs
+from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
+from fertool.cli.training import History, TrainingRun, input_of, new_model, options_of
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fertool.distill import AnyTeacher, KnowledgeDistillation
-    from fertool.spec import Spec
+    from fertool.spec import Spec, Step
     from fertool.train import Objective
 
 DISTILLATION = "Distillation"
@@ -150,6 +151,7 @@ class DistillTraining(TrainingOptions):
 
 @command
 def distill(
+    context: typer.Context,
     teachers: Annotated[
         list[Path], typer.Argument(metavar="TEACHER...", help="Teachers' .pt files, or files that --save-logits made.")
     ],
@@ -159,6 +161,7 @@ def distill(
     distillation: DistillOptions = DistillOptions(),
     read: ReadOptions = ReadOptions(),
     training: DistillTraining = DistillTraining(),
+    sweep: SweepOptions = SweepOptions(),
     logits: LogitOptions = LogitOptions(),
     seed: Seed = 0,
     device: Device = "auto",
@@ -167,7 +170,8 @@ def distill(
 ) -> None:
     """Train a student with one or several teachers, averaged in probability space.
 
-    Epochs are chosen on the validation split; a killed run goes on from OUT.resume (OUT.round-N.resume in rounds).
+    Epochs are chosen on the validation split, and so are the best seed and the best row of a grid. A killed run goes
+    on from OUT.resume (OUT.round-N.resume in rounds); what a sweep has finished is not trained again.
 
     With --save-logits the teachers are asked once, before the training; the file that keeps their
     answers stands for them in later runs, which are faster and need no teacher.
@@ -175,41 +179,64 @@ def distill(
     Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
 
     Example: fertool distill teacher.logits -o student.pt --data fer2013.csv
+
+    Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,6,8;alpha=0.2,0.4,0.6"
     """
     from fertool.cli.output import announce
 
     training.require_sense(distillation.method, logits, output)
     output = output or Path(f"{arch.arch}.pt")
     inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
-    require_outputs(output, training, *inputs)
+    plan = plan_sweep(context, sweep, seed, output, training, distillation)
+    plan.require_outputs(training, *inputs)
     files = open_teachers(teachers)
     logits.require_output(output, inputs, [name for name, _ in files.recordings])
+    if files.recordings or logits.save_logits:
+        plan.refuse_axes(IN_A_VIEW, "a recording of teachers fixes it")
     training = files.agreed(training, logits.logit_views)
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
-    train = source.split("train")
-    files.require_images(train, data, read)
+    images = source.split("train")
+    files.require_images(images, data, read)
     there = files.present(device)
     if logits.save_logits:
-        own = (logits, train, input_of(arch), training, read)
+        own = (logits, images, input_of(arch), training, read)
         files = record_teachers(files, *own, command="distill", seed=seed, device=device)
         if not training.epochs:
             announce(files.recordings[0][1].spec, logits.save_logits, json)
             return
-    run = TrainingRun(train, source.split("val"), training, output, seed, device)
-    spec, module = new_model(arch, train, seed)
-    judges = files.teachers(device)
-    options = options_of(arch, distillation, distillation.own, read, training, {"logit_views": files.views})
-    step = make_step("distill", options, seed, data=train, init=arch.init, **files.digests)
-    if distillation.method == "iterative":
-        if arch.init is None:
-            start_from(module, there, spec.classes)
-        spec, history = fit_rounds(
-            *(run, distillation.own["rounds"], spec, module, judges),
-            lambda teachers: _answers(distillation, run, spec, teachers),
-        )
-    else:
-        spec, history = run.fit(spec, module, _objective(distillation, run, spec, module, judges))
-    run.finish(spec, module, step, history, json)
+    val, judges = source.split("val"), files.teachers(device)
+
+    def describe(trial: Trial) -> Step:
+        lesson = trial.of(distillation)
+        options = options_of(arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views})
+        return make_step("distill", options, trial.seed, data=images, init=arch.init, **files.digests)
+
+    def train(trial: Trial) -> Trained:
+        run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)
+        spec, module = new_model(arch, images, trial.seed)
+        first = there if arch.init is None else []
+        spec, history = _learn(trial.of(distillation), run, spec, module, judges, first)
+        return Trained(run, spec, module, history)
+
+    plan.carry_out(describe, train, training, json)
+
+
+def _learn(
+    options: DistillOptions,
+    run: TrainingRun,
+    spec: Spec,
+    student: nn.Module,
+    teachers: Sequence[AnyTeacher],
+    lenders: Sequence[AnyTeacher],
+) -> tuple[Spec, History]:
+    """Train the student by the method; rounds begin with the weights that it shares with the first of `lenders`."""
+    if options.method != "iterative":
+        return run.fit(spec, student, _objective(options, run, spec, student, teachers))
+    start_from(student, lenders, spec.classes)
+    return fit_rounds(
+        *(run, options.own["rounds"], spec, student, teachers),
+        lambda teachers: _answers(options, run, spec, teachers),
+    )
 
 
 def _objective(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOGITS = "Teacher logits"
 VIEWS = 8
 """Views of a recording by default."""
-_IN_A_VIEW = ("flip", "rotation", "translate", "scale", "brightness", "contrast", "erasing")
+IN_A_VIEW = ("flip", "rotation", "translate", "scale", "brightness", "contrast", "erasing")
 """The options of augmentation that a recording fixes."""
 
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -215,7 +215,7 @@ _RECORD_ANEW = "leave it out, or record the teachers anew with --save-logits"
 
 def _fixed_options(views: Views, options: TrainingOptions, name: str) -> dict[str, Any]:
     """Return the options that a recording fixes; one that has been given another value is a contradiction."""
-    fixed = {key: getattr(views.config, key) for key in _IN_A_VIEW} | {"flip": views.config.flip > 0}
+    fixed = {key: getattr(views.config, key) for key in IN_A_VIEW} | {"flip": views.config.flip > 0}
     defaults = type(options)()
     for key, value in fixed.items():
         given = getattr(options, key)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
@@ -19,16 +22,22 @@ from fertool.cli.options import (
     TrainingOptions,
 )
 from fertool.cli.provenance import make_step
-from fertool.cli.training import TrainingRun, new_model, options_of, require_outputs
+from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
+from fertool.cli.training import TrainingRun, input_of, new_model, options_of
+
+if TYPE_CHECKING:
+    from fertool.spec import Step
 
 
 @command
 def train_teacher(
+    context: typer.Context,
     data: DataOption,
     output: Output = None,
     arch: ArchOptions = ArchOptions(),
     read: ReadOptions = ReadOptions(),
     training: TrainingOptions = TrainingOptions(),
+    sweep: SweepOptions = SweepOptions(),
     logits: LogitOptions = LogitOptions(),
     seed: Seed = 0,
     device: Device = "auto",
@@ -44,14 +53,23 @@ def train_teacher(
     """
     output = output or Path(f"{arch.arch}.pt")
     inputs = [*read.inputs(data), *([arch.init] if arch.init else [])]
-    require_outputs(output, training, *inputs)
+    plan = plan_sweep(context, sweep, seed, output, training)
+    plan.require_outputs(training, *inputs)
     logits.require_output(output, inputs)
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
-    run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
-    spec, module = new_model(arch, run.train, seed)
-    step = make_step("train-teacher", options_of(arch, read, training), seed, data=run.train, init=arch.init)
-    spec, history = run.fit(spec, module)
-    written = run.finish(spec, module, step, history, json)
+    images, val = source.split("train"), source.split("val")
+
+    def describe(trial: Trial) -> Step:
+        options = options_of(arch, read, trial.of(training))
+        return make_step("train-teacher", options, trial.seed, data=images, init=arch.init)
+
+    def train(trial: Trial) -> Trained:
+        run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)
+        spec, module = new_model(arch, images, trial.seed)
+        spec, history = run.fit(spec, module)
+        return Trained(run, spec, module, history)
+
+    best = plan.carry_out(describe, train, training, json)
     if logits.save_logits:
-        own = (logits, run.train, written.input, training, read)
-        record_teachers(open_teachers([output]), *own, command="train-teacher", seed=seed, device=device)
+        own = (logits, images, input_of(arch), best.of(training), read)
+        record_teachers(open_teachers([output]), *own, command="train-teacher", seed=best.seed, device=device)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -42,19 +42,28 @@ def note(message: str) -> None:
 
 def result(content: RenderableType) -> None:
     """Print a table or text on stdout."""
+    _print(content, sys.stdout)
+
+
+def _print(content: RenderableType, stream: TextIO) -> None:
     from rich.console import Console
 
-    if isinstance(sys.stdout, TextIOWrapper):
+    if isinstance(stream, TextIOWrapper):
         # A terminal without some sign gets a question mark in its place, not a traceback.
-        sys.stdout.reconfigure(errors="replace")
-    if sys.stdout.isatty():
-        Console(highlight=False, emoji=False).print(content)
+        stream.reconfigure(errors="replace")
+    if stream.isatty():
+        Console(file=stream, highlight=False, emoji=False).print(content)
         return
     width = int(os.environ.get("COLUMNS") or PIPE_WIDTH)
     console = Console(width=width, highlight=False, emoji=False, color_system=None)
     with console.capture() as capture:
         console.print(content)
-    sys.stdout.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+    stream.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+
+
+def story(content: RenderableType) -> None:
+    """Print a table on stderr: what a command has to tell besides its result."""
+    _print(content, sys.stderr)
 
 
 @contextmanager

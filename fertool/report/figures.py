@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from fertool.errors import FertoolError
-from fertool.report.units import short_names
+from fertool.report.units import short_names, value_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +74,19 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     return png.getvalue()
 
 
+def sweep(found: Data) -> bytes:
+    """Return what a sweep (OUT.grid.json, OUT.seeds.json) found.
+
+    Two options make a heat map, other grids lines over the option with the most values, with the standard deviation
+    of several seeds or the 95 % interval of one; seeds alone their training curves.
+    """
+    axes = found["axes"]
+    if not axes:
+        rows = sorted(found["rows"], key=lambda row: row["seed"])
+        return training_curves({f"seed {row['seed']}": row["history"] for row in rows})
+    return _heat_map(found) if len(axes) == 2 else _option_lines(found)
+
+
 def confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
     names, counts = [name[:_LONGEST_CLASS] for name in entry["per_class"]], entry["confusion"]
@@ -128,6 +141,80 @@ def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
         axes.set(xlabel="channels")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return png.getvalue()
+
+
+def _heat_map(found: Data) -> bytes:
+    (down, downs), (across, acrosses) = found["axes"].items()
+    points = {(point["options"][down], point["options"][across]): point for point in found["points"]}
+    means = [100 * point["accuracy_mean"] for point in points.values()]
+    with _figure(2.6 + 1.0 * len(acrosses), 1.6 + 0.7 * len(downs)) as (figure, png):
+        axes = figure.subplots()
+        grid = [[100 * points[d, a]["accuracy_mean"] if (d, a) in points else None for a in acrosses] for d in downs]
+        shown = [[float("nan") if value is None else value for value in row] for row in grid]
+        image = axes.imshow(shown, cmap="Blues", vmin=min(means), vmax=max(means) + 1e-9, aspect="auto")
+        middle = (min(means) + max(means)) / 2
+        for (row, d), (column, a) in product(enumerate(downs), enumerate(acrosses)):
+            if (d, a) in points:
+                sd, mean = points[d, a]["accuracy_sd"], 100 * points[d, a]["accuracy_mean"]
+                text = f"{mean:.1f}" if sd is None else f"{mean:.1f}\n± {100 * sd:.1f}"
+                best = points[d, a] is found["points"][0]
+                colour = "white" if mean > middle else "black"
+                weight = "bold" if best else "normal"
+                axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
+        axes.set_xticks(range(len(acrosses)), [value_text(value) for value in acrosses])
+        axes.set_yticks(range(len(downs)), [value_text(value) for value in downs])
+        axes.set(xlabel=across, ylabel=down)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        figure.colorbar(image, ax=axes, label=_accuracy_label(found)).outline.set_visible(False)
+    return png.getvalue()
+
+
+def _option_lines(found: Data) -> bytes:
+    """Draw accuracy over one option, a line for each combination of the others."""
+    axis = max(found["axes"], key=lambda name: (_is_numeric(found["axes"][name]), len(found["axes"][name])))
+    numeric = _is_numeric(found["axes"][axis])
+    values = sorted(found["axes"][axis]) if numeric else found["axes"][axis]
+    lines: dict[str, list[Data]] = {}
+    for point in sorted(found["points"], key=lambda point: values.index(point["options"][axis])):
+        others = [f"{name} {value_text(value)}" for name, value in point["options"].items() if name != axis]
+        lines.setdefault(", ".join(others), []).append(point)
+    lines = dict(sorted(lines.items()))
+    with _figure(7.5, 4.5) as (figure, png):
+        axes = figure.subplots()
+        looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+        for shift, ((name, points), (colour, marker)) in enumerate(zip(lines.items(), looks, strict=False)):
+            xs = [values.index(point["options"][axis]) + 0.04 * (shift - (len(lines) - 1) / 2) for point in points]
+            means = [100 * point["accuracy_mean"] for point in points]
+            below, above = zip(*(_spread(point) for point in points), strict=True)
+            axes.errorbar(
+                xs, means, yerr=[below, above], fmt=f"{marker}-", color=colour, capsize=3, elinewidth=1, label=name
+            )
+        axes.set_xticks(range(len(values)), [value_text(value) for value in values])
+        axes.set(xlabel=axis, ylabel=_accuracy_label(found))
+        axes.grid(axis="y", color="#E5E5E5")
+        axes.margins(x=0.1)
+        if len(lines) > 1:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+    return png.getvalue()
+
+
+def _is_numeric(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def _spread(point: Data) -> tuple[float, float]:
+    """How far a bar reaches below and above a mean, in points of percent."""
+    if point["accuracy_sd"] is not None:
+        return 100 * point["accuracy_sd"], 100 * point["accuracy_sd"]
+    low, high = point["accuracy_ci95"]
+    return 100 * (point["accuracy_mean"] - low), 100 * (high - point["accuracy_mean"])
+
+
+def _accuracy_label(found: Data) -> str:
+    first, seeds = found["rows"][0], len(found["seeds"])
+    spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else "95 % intervals" if len(found["axes"]) != 2 else ""
+    return ", ".join(filter(None, [f"accuracy (%), {first['split']}, n = {first['n']:,}", spread]))
 
 
 def _tradeoff(

@@ -15,6 +15,7 @@ from fertool.report.units import (
     short_names,
     size_text,
     time_text,
+    value_text,
 )
 
 Data = Mapping[str, Any]
@@ -128,6 +129,53 @@ def comparison_grid(comparisons: Sequence[Data]) -> Grid:
         for entry in comparisons
     )
     return Grid(("file", ">points", ">95 % interval", ">McNemar p", ">images"), tuple(rows))
+
+
+def sweep_grid(sweep: Data) -> Grid:
+    """Lay out every training of a sweep (OUT.grid.json, OUT.seeds.json)."""
+    several = len(sweep["seeds"]) > 1
+    rows = (
+        (
+            *(value_text(row["options"][name]) for name in sweep["axes"]),
+            *[str(row["seed"])] * several,
+            percent_text(row["accuracy"]),
+            interval_text(row["accuracy_ci95"]),
+            f"{row['loss']:.3f}",
+            f"{row['best_epoch']} of {row['epochs']}",
+            time_text(row["seconds"]),
+        )
+        for row in sweep["rows"]
+    )
+    axes = [f">{name}" for name in sweep["axes"]] + [">seed"] * several
+    return Grid((*axes, ">accuracy", ">95 % interval", ">loss", ">best epoch", ">time"), tuple(rows))
+
+
+def points_grid(sweep: Data) -> Grid:
+    """Lay out the mean over the seeds of each combination of a sweep's options."""
+    rows = (
+        (
+            *(value_text(point["options"][name]) for name in sweep["axes"]),
+            mean_text(point),
+            str(len(point["seeds"])),
+            f"{point['loss_mean']:.3f}",
+        )
+        for point in sweep["points"]
+    )
+    return Grid((*(f">{name}" for name in sweep["axes"]), ">mean ± sd", ">seeds", ">mean loss"), tuple(rows))
+
+
+def sweep_caption(sweep: Data) -> str:
+    """Say what the figures of a sweep are, and which training the model file is of."""
+    best, first = sweep["best"], sweep["rows"][0]
+    options = [f"{name} {value_text(value)}" for name, value in best["options"].items()]
+    chosen = ", ".join([*options, f"seed {best['seed']}"])
+    return f"{first['split']}, n = {first['n']:,}; chosen there: {chosen}, whose own figure therefore flatters"
+
+
+def mean_text(point: Data) -> str:
+    """Return a mean over seeds with the standard deviation of one: "64.20 ± 0.35 %"."""
+    mean, sd = 100 * point["accuracy_mean"], point["accuracy_sd"]
+    return f"{mean:.2f} %" if sd is None else f"{mean:.2f} ± {100 * sd:.2f} %"
 
 
 def plan_grid(rows: Iterable[tuple[str, int, int]]) -> Grid:

@@ -27,6 +27,7 @@ __all__ = [
     "plan_table",
     "sensitivity_table",
     "show_table",
+    "sweep_table",
 ]
 
 _MOST_CONFUSION_COLUMNS = 8
@@ -71,6 +72,14 @@ def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
 def data_table(found: Data) -> RenderableType:
     """Return what `data info --json` gives: images of each class in each split, then what can mislead."""
     return Group(_draw(grids.data_grid(found)), _facts(grids.data_facts(found)))
+
+
+def sweep_table(sweep: Data) -> RenderableType:
+    """Return a sweep's trainings and, over several seeds, the mean of each combination; the best first."""
+    parts: list[RenderableType] = [_draw(grids.sweep_grid(sweep))]
+    if len(sweep["seeds"]) > 1:
+        parts.append(_draw(grids.points_grid(sweep)))
+    return Group(*parts, Text(grids.sweep_caption(sweep), "dim"))
 
 
 def show_table(summary: Data) -> RenderableType:

@@ -51,6 +51,14 @@ def accuracy_text(figures: Mapping[str, Any]) -> str:
     return f"{percent_text(figures['accuracy'])} [{interval}], {figures['split']}, n = {figures['n']:,}"
 
 
+def value_text(value: bool | int | float | str) -> str:
+    """Return an option's value as people type it, 4.0 as "4", such that different values stay different."""
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)
+    return str(value).lower()
+
+
 def short_names(files: Sequence[str]) -> dict[str, str]:
     """Return for each file its shortest trailing path that tells it from the others."""
     parts = {file: file.replace("\\", "/").strip("/").split("/") for file in files}
