@@ -68,6 +68,8 @@ def run(arguments: list[str]) -> int:
     except FertoolError as error:
         return _fail(error.message, error.hint, error.exit_code)
     except _CLICK_ERROR as error:
+        if refusal := _refused_split(error):
+            return _fail(refusal.message, refusal.hint, 2)
         message = error.format_message()
         if not message:  # a group called without a subcommand has printed its help
             return 2
@@ -82,6 +84,13 @@ def run(arguments: list[str]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return _fail(f"{place}{error.strerror or error}", "check the path, its permissions and the free space", 1)
     return code if isinstance(code, int) else 0
+
+
+def _refused_split(error: Exception) -> FertoolError | None:
+    from fertool.cli.splits import refused_split
+
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    return refused_split(getattr(command, "name", None), getattr(error, "option_name", None))
 
 
 def _fail(message: str, hint: str, code: int) -> int:

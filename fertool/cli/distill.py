@@ -26,6 +26,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.provenance import make_step
 from fertool.cli.rounds import fit_rounds, start_from
+from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
 from fertool.cli.training import History, TrainingRun, input_of, new_model, options_of
 from fertool.errors import UsageError
@@ -204,7 +205,7 @@ def distill(
         if not training.epochs:
             announce(files.recordings[0][1].spec, logits.save_logits, json)
             return
-    val, judges = source.split("val"), files.teachers(device)
+    val, judges = validation_of(source), files.teachers(device)
 
     def describe(trial: Trial) -> Step:
         lesson = trial.of(distillation)

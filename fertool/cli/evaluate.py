@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -11,12 +12,15 @@ import typer
 from fertool.cli.data import ModelData
 from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
+from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
+    from fertool.metrics import Evaluation
     from fertool.runtime import Predictor
 
 
@@ -36,9 +40,12 @@ def evaluate(
 ) -> None:
     """Evaluate model files on the same images, with 95 % intervals and paired tests; changes no model file.
 
-    Images that are exact copies of training images are left out of a second, de-duplicated figure.
+    Images that are exact copies of training images are left out of a second, de-duplicated figure. With --tta the
+    figure of a single crop stands apart.
 
     Example: fertool eval student.onnx int8.onnx --data fer2013.csv --json
+
+    Example: fertool eval student.onnx --data fer2013.csv --tta ten-crop
     """
     from fertool.artifact.atomic import require_writable
     from fertool.cli.output import print_json, write_json
@@ -48,9 +55,12 @@ def evaluate(
     if output:
         require_writable(output, *files, *read.inputs(data))
     faces = ModelData(data, read)
-    entries, correct = [], []
+    entries, correct, first = [], [], None
     for path in files:
         predictor = foreign.open(path)
+        images = faces.of(predictor).split(split)
+        first = first or images
+        _require_same_images(path, images, files[0], first)
         entry, hits = evaluate_file(predictor, faces.of(predictor), split, tta)
         entries.append(entry)
         correct.append(hits)
@@ -71,7 +81,10 @@ def evaluate(
 def evaluate_file(
     predictor: Predictor, source: DataSource, split: Split, tta: Literal["none", "flip", "ten-crop"] = "none"
 ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
-    """Return the `eval` figures of one file and which images [N] it got right."""
+    """Return the `eval` figures of one file and which images [N] it got right.
+
+    With test-time augmentation they are those of all views; what a single crop reaches stands apart.
+    """
     import numpy as np
 
     from fertool.data.views import views
@@ -86,14 +99,17 @@ def evaluate_file(
     labels = images.labels.numpy()
     entry: dict[str, Any] = {"file": str(predictor.path), "split": split, "tta": tta}
     entry.update(asdict(evaluate_logits(logits, labels, predictor.classes)))
+    entry["single_crop"] = None
+    if tta != "none":
+        alone = answers[0] if tta == "flip" else predictor.logits(images.images)
+        entry["single_crop"] = _headline(evaluate_logits(alone, labels, predictor.classes))
     entry["digest"] = predictor.digest
     entry["deduplicated"] = None
     # Without training images at hand nothing is known about copies of them.
     if split != "train" and "train" in source.splits:
         fresh = source.distinct_from(split, "train").numpy()
         if fresh.any():
-            alone = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
-            entry["deduplicated"] = {"n": alone.n, "accuracy": alone.accuracy, "accuracy_ci95": alone.accuracy_ci95}
+            entry["deduplicated"] = _headline(evaluate_logits(logits[fresh], labels[fresh], predictor.classes))
     return entry, logits.argmax(1) == labels
 
 
@@ -105,6 +121,23 @@ def compare(files: Sequence[str], correct: Sequence[NDArray[np.bool_]]) -> list[
         {"baseline": files[0], "candidate": name, **asdict(compare_paired(correct[0], hits))}
         for name, hits in zip(files[1:], correct[1:], strict=True)
     ]
+
+
+def _headline(evaluation: Evaluation) -> dict[str, Any]:
+    return {"n": evaluation.n, "accuracy": evaluation.accuracy, "accuracy_ci95": evaluation.accuracy_ci95}
+
+
+def _require_same_images(path: Path, images: FaceDataset, first_path: Path, first: FaceDataset) -> None:
+    """Raise FertoolError unless two models answer about the same images: those of classes that they lack are left out.
+
+    Both come from one list in one order, so that the same names in the same order are the same images.
+    """
+    names, first_names = ([one.classes[k] for k in one.labels.tolist()] for one in (images, first))
+    if names != first_names:
+        raise FertoolError(
+            f"{path}: knows {len(names)} of the images, {first_path} {len(first_names)}, for their classes differ",
+            "compare models of the same classes, or evaluate each file alone",
+        )
 
 
 def _log_mean_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

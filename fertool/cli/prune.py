@@ -22,6 +22,7 @@ from fertool.cli.options import (
     Seed,
 )
 from fertool.cli.provenance import make_step
+from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_target
 from fertool.cli.training import TrainingRun, options_of, require_outputs
 from fertool.errors import UsageError
@@ -114,6 +115,7 @@ def prune(
     if data:
         shape = spec.input
         source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
+        val = validation_of(source)
     else:
         note("no --data: channels are ranked by the size of their weights; images would rank them by the loss")
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
@@ -129,7 +131,7 @@ def prune(
     if source is None:
         announce(models.save_model(output, smaller.with_step(step), pruned.module), output, json, **extra)
         return
-    run = TrainingRun(source.split("train"), source.split("val"), training, output, seed, device)
+    run = TrainingRun(source.split("train"), val, training, output, seed, device)
     if training.epochs:
         objective = _teacher(spec, module, device, run.loss) if pruning.distill else None
         smaller, history = run.fit(smaller, pruned.module, objective)

@@ -12,6 +12,7 @@ from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.provenance import make_step
+from fertool.cli.splits import validation_of
 from fertool.cli.training import options_of
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def quantize(
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
-    train, val = source.split("train"), source.split("val")
+    train, val = source.split("train"), validation_of(source)
     config = QuantizeConfig(activations=observer, samples=samples, seed=seed, limit=127 if full_range else 64)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, train, config, on_progress)

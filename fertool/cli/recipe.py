@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from fertool.cli.splits import refused_split
 from fertool.errors import FertoolError, UsageError
 
 _NOT_PRESETS = {"recipe", "help", "output", "json"}
@@ -23,11 +24,15 @@ def apply_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
     recipe = _read(path)
     root = ctx.find_root().command
     commands: Mapping[str, Any] = getattr(root, "commands", {})
+    refusals: list[UsageError] = []
     problems = [f"unknown command '{name}'" for name in recipe if name not in commands]
     for name, section in recipe.items():
         if name in commands:
             known = option_names(commands[name])
+            refusals += filter(None, (refused_split(name, key) for key in section if key not in known))
             problems += [f"unknown option '{key}' of {name}" for key in section if key not in known]
+    for refusal in refusals:
+        raise refusal
     if problems:
         raise UsageError(f"{path}: {'; '.join(problems)}", "the names are those of the flags, without the dashes")
     known, section = option_names(ctx.command), recipe.get(ctx.command.name or "", {})

@@ -13,7 +13,8 @@ from fertool.cli.groups import command
 @command
 def report(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON of eval, bench.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON: eval, bench, training, grids."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
 ) -> None:

@@ -28,6 +28,7 @@ import typer
 
 from fertool.cli.ledger import Axes, Ledger, Row, Value, fingerprint
 from fertool.cli.options import TRAINING, TrainingOptions
+from fertool.cli.splits import refused_split
 from fertool.cli.training import History, TrainingRun, history_path, require_outputs, train_config, write_history
 from fertool.errors import FertoolError, UsageError, unknown_name
 
@@ -270,6 +271,8 @@ def _axes(context: typer.Context, grid: str, groups: tuple[Any, ...]) -> dict[st
             )
         if name in {"seed", "seeds"}:
             raise UsageError(f"--grid {grid}: a seed is no axis", "--seeds 0,1,2 trains every combination so often")
+        if refusal := refused_split(context.command.name, name):
+            raise refusal
         if name not in known:
             raise unknown_name("option in --grid", name, known)
         if _given(context, known[name].name) == _GIVEN["COMMANDLINE"]:

@@ -22,6 +22,7 @@ from fertool.cli.options import (
     TrainingOptions,
 )
 from fertool.cli.provenance import make_step
+from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
 from fertool.cli.training import TrainingRun, input_of, new_model, options_of
 
@@ -46,10 +47,12 @@ def train_teacher(
 ) -> None:
     """Train a network on a data set and keep its best epoch.
 
-    Epochs are chosen on the validation split (PublicTest of fer2013.csv); the test split is never read. A run that
-    was killed goes on from OUT.resume and ends with the same file.
+    Epochs are chosen on the validation split (PublicTest of fer2013.csv), never on test images. A run that was killed
+    goes on from OUT.resume and ends with the same file.
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --arch resnet18 --epochs 40
+
+    Example: fertool train-teacher -o teacher.pt --data fer2013.csv --seeds 0,1,2 --plot curves.png
     """
     output = output or Path(f"{arch.arch}.pt")
     inputs = [*read.inputs(data), *([arch.init] if arch.init else [])]
@@ -57,7 +60,7 @@ def train_teacher(
     plan.require_outputs(training, *inputs)
     logits.require_output(output, inputs)
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
-    images, val = source.split("train"), source.split("val")
+    images, val = source.split("train"), validation_of(source)
 
     def describe(trial: Trial) -> Step:
         options = options_of(arch, read, trial.of(training))

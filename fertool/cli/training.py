@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -130,6 +130,8 @@ class TrainingRun:
         spec = self.save(spec, module, step, history)
         self.discard()
         if self.options.plot:
+            from fertool.report.figures import curves
+
             write_curves(self.options.plot, curves(self.output.stem, history))
         announce(spec, self.output, json, history=history, **extra)
         return spec
@@ -255,15 +257,7 @@ def augmentation(options: TrainingOptions) -> AugmentConfig:
     )
 
 
-def curves(name: str, history: History) -> dict[str, History]:
-    """Return a history as curves by name: one, or one for each round of which it has records."""
-    parts: dict[str, History] = {}
-    for record in history:
-        parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
-    return parts
-
-
-def write_curves(path: Path, histories: Mapping[str, History]) -> None:
+def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write training curves as a PNG."""
     from fertool.artifact.atomic import write_atomic
     from fertool.report.figures import training_curves

@@ -114,6 +114,13 @@ class DataSource:
         """Return bool [N]: which images of `split` are not exact copies of an image in `other`."""
         return torch.from_numpy(distinct_from(self.split(split).images.numpy(), self.split(other).images.numpy()))
 
+    def val_copies_of_test(self) -> int:
+        """Count the validation images that are exact copies of test images; 0 unless the source has both splits."""
+        if not {"val", "test"} <= set(self._reader.splits):
+            return 0
+        val, test = (self.raw(name).images for name in ("val", "test"))
+        return len(val) - int(distinct_from(val, test).sum())
+
     @property
     def _own_classes(self) -> tuple[str, ...]:
         if self._options.ferplus is not None:

@@ -74,6 +74,14 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     return png.getvalue()
 
 
+def curves(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
+    """Return a history as curves by name: one, or one for each round of which it has records."""
+    parts: dict[str, list[Data]] = {}
+    for record in history:
+        parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
+    return parts
+
+
 def sweep(found: Data) -> bytes:
     """Return what a sweep (OUT.grid.json, OUT.seeds.json) found.
 
@@ -83,7 +91,9 @@ def sweep(found: Data) -> bytes:
     axes = found["axes"]
     if not axes:
         rows = sorted(found["rows"], key=lambda row: row["seed"])
-        return training_curves({f"seed {row['seed']}": row["history"] for row in rows})
+        return training_curves(
+            {name: part for row in rows for name, part in curves(f"seed {row['seed']}", row["history"]).items()}
+        )
     return _heat_map(found) if len(axes) == 2 else _option_lines(found)
 
 
@@ -214,7 +224,7 @@ def _spread(point: Data) -> tuple[float, float]:
 def _accuracy_label(found: Data) -> str:
     first, seeds = found["rows"][0], len(found["seeds"])
     spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else "95 % intervals" if len(found["axes"]) != 2 else ""
-    return ", ".join(filter(None, [f"accuracy (%), {first['split']}, n = {first['n']:,}", spread]))
+    return "\n".join(filter(None, [f"accuracy (%), {first['split']}, n = {first['n']:,}", spread]))
 
 
 def _tradeoff(

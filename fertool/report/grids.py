@@ -22,6 +22,7 @@ Data = Mapping[str, Any]
 Fact = tuple[str, str]
 
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+_VIEWS = {"none": "single crop", "flip": "image and mirror image", "ten-crop": "ten crops"}
 _WARNINGS = {
     "noisy": "{file}: the 90th percentile is {value:.1f} times the median; close other programs and measure again",
     "few-runs": "{value:.0f} runs give no reliable percentiles; use --runs 1000",
@@ -89,7 +90,9 @@ def bench_warnings(report: Data) -> list[str]:
 
 def eval_facts(entry: Data) -> list[Fact]:
     """Return the figures of one file of `eval --json` over all classes."""
-    facts = [("accuracy", accuracy_text(entry))]
+    facts = [(f"accuracy, {_VIEWS[entry['tta']]}" if "tta" in entry else "accuracy", accuracy_text(entry))]
+    if single := entry.get("single_crop"):
+        facts.insert(0, (f"accuracy, {_VIEWS['none']}", accuracy_text({**single, "split": entry["split"]})))
     if alone := entry.get("deduplicated"):
         facts.append(("without copies of training images", accuracy_text({**alone, "split": entry["split"]})))
     balanced, error = percent_text(entry["balanced_accuracy"]), entry["ece"]

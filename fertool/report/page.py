@@ -84,8 +84,18 @@ def _evaluations(sources: Sources) -> Iterator[str]:
 def _training(sources: Sources) -> Iterator[str]:
     if sources.histories:
         yield heading("Training")
-        names = ", ".join(sources.histories)
-        yield picture(figures.training_curves(sources.histories), f"Loss and validation accuracy: {names}", 960)
+        parts = [figures.curves(name, history) for name, history in sources.histories.items()]
+        lines = {name: line for part in parts for name, line in part.items()}
+        yield picture(
+            figures.training_curves(lines), f"Loss and validation accuracy: {', '.join(sources.histories)}", 960
+        )
+    for sweep in sources.sweeps:
+        yield heading(f"Several trainings: {sweep['file']}")
+        if len(sweep["seeds"]) > 1:
+            yield table(grids.points_grid(sweep))
+        yield table(grids.sweep_grid(sweep))
+        yield paragraph(grids.sweep_caption(sweep), "quiet")
+        yield picture(figures.sweep(sweep), f"Accuracy of the trainings for {sweep['file']}", 720)
 
 
 def _widths(sources: Sources) -> Iterator[str]:

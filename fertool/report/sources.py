@@ -19,6 +19,20 @@ _EVAL = {"split", "n", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accura
 _SENSITIVITY = {"samples", "probes", "layers", "model_digest"}
 _LAYER = {"name", "weight_trace", "weight_params"}
 _EPOCH = {"epoch", "train_loss", "val_loss", "val_accuracy"}
+_ROW = {
+    "options",
+    "seed",
+    "split",
+    "n",
+    "accuracy",
+    "accuracy_ci95",
+    "loss",
+    "best_epoch",
+    "epochs",
+    "seconds",
+    "history",
+}
+_POINT = {"options", "seeds", "accuracy_mean", "accuracy_sd", "accuracy_ci95", "loss_mean"}
 
 
 @dataclass(frozen=True)
@@ -31,6 +45,7 @@ class Sources:
     comparisons: tuple[Sequence[Data], ...]
     sensitivities: Mapping[str, Data]
     histories: Mapping[str, Sequence[Data]]
+    sweeps: tuple[Data, ...]
 
 
 def read_sources(files: Sequence[Path]) -> Sources:
@@ -41,6 +56,7 @@ def read_sources(files: Sequence[Path]) -> Sources:
     comparisons: list[Sequence[Data]] = []
     sensitivities: dict[str, Data] = {}
     histories: dict[str, Sequence[Data]] = {}
+    sweeps: list[Data] = []
     for path in files:
         if path.suffix != ".json":
             models.append({"file": str(path), "size_bytes": _size(path), **asdict(read_spec(path))})
@@ -59,12 +75,26 @@ def read_sources(files: Sequence[Path]) -> Sources:
             _require(path, _SENSITIVITY, [data])
             _require(path, _LAYER, data["layers"])
             sensitivities[path.name] = data
+        elif "points" in data:
+            _require(path, {"file", "axes", "seeds", "best", "rows"}, [data])
+            _require(path, _ROW, data["rows"])
+            _require(path, _POINT, data["points"])
+            # A sweep that has only begun has nothing to compare yet.
+            sweeps += [data] if data["points"] else []
         elif "history" in data:
             _require(path, _EPOCH, data["history"])
             histories[Path(data.get("file", path)).stem] = data["history"]
         else:
             raise _unknown(path)
-    return Sources(tuple(models), tuple(benchmarks), tuple(evaluations), tuple(comparisons), sensitivities, histories)
+    return Sources(
+        tuple(models),
+        tuple(benchmarks),
+        tuple(evaluations),
+        tuple(comparisons),
+        sensitivities,
+        histories,
+        tuple(sweeps),
+    )
 
 
 def _size(path: Path) -> int:
@@ -86,7 +116,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _unknown(path: Path) -> FertoolError:
     return FertoolError(
-        f"{path}: not a result of a fertool command", "give models and JSON of bench, eval, training or sensitivity"
+        f"{path}: not a result of a fertool command",
+        "give models and JSON of bench, eval, training, grids or sensitivity",
     )
 
 

@@ -38,6 +38,31 @@ def test_a_test_set_alone_or_of_copies_alone_has_no_deduplicated_figure(fertool,
     assert found["deduplicated"] is None
 
 
+@pytest.mark.parametrize("tta", ["none", "flip", "ten-crop"])
+def test_the_figure_of_a_single_crop_stands_apart(fertool, model, tta):
+    code, out, err = fertool("eval", model, "--data", "synth:280", "--tta", tta, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    alone = json.loads(fertool("eval", model, "--data", "synth:280", "--json")[1])
+    assert found["tta"] == tta
+    if tta == "none":
+        assert found["single_crop"] is None
+    else:
+        assert found["single_crop"] == {key: alone[key] for key in ("n", "accuracy", "accuracy_ci95")}
+        assert found["ece"] != alone["ece"]
+
+
+def test_models_that_answer_about_different_images_are_not_compared(fertool, model, tmp_path):
+    other = tmp_path / "six.pt"
+    models.save_model(other, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES[1:]))
+    code, out, err = fertool("eval", model, other, "--data", "synth:280")
+    assert (code, out) == (1, "")
+    assert "six.pt: knows 24 of the images" in err
+    code, out, _ = fertool("eval", model, model, "--data", "synth:280", "--split", "test", "--json")
+    assert code == 0
+    assert json.loads(out)["comparisons"][0]["mcnemar_p"] == 1
+
+
 def test_views_vote_with_probabilities_even_when_they_round_to_zero():
     sure = np.array([[[0.0, 300.0]], [[0.0, 200.0]]], np.float32)
     voted = _log_mean_softmax(sure)

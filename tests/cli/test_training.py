@@ -8,7 +8,7 @@ import torch
 from fertool import models
 from fertool.cli.options import TrainingOptions
 from fertool.cli.prune import _teacher
-from fertool.cli.training import Round, TrainingRun, curves, options_of, require_outputs, train_config
+from fertool.cli.training import Round, TrainingRun, options_of, require_outputs, train_config
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
 from fertool.losses import ClassificationLoss
@@ -90,12 +90,6 @@ def test_a_bad_value_is_an_error_that_names_the_flag(fertool, tmp_path, flag, va
 
 def test_provenance_does_not_tell_where_the_picture_went(tmp_path):
     assert options_of(TrainingOptions(plot=tmp_path / "a.png")) == options_of(TrainingOptions())
-
-
-def test_rounds_are_curves_of_their_own():
-    history = [{"round": 1, "epoch": 1}, {"round": 1, "epoch": 2}, {"round": 2, "epoch": 1}]
-    assert curves("s", history) == {"s, round 1": history[:2], "s, round 2": history[2:]}
-    assert curves("s", [{"epoch": 1}]) == {"s": [{"epoch": 1}]}
 
 
 def test_each_round_has_a_state_of_its_own_and_all_go_together(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from fertool.runtime.benchmark import BenchResult, BenchWarning, FileResult, Latency, SpeedComparison
@@ -106,3 +107,40 @@ COMPARISONS = [
         "mcnemar_p": 0.0001,
     }
 ]
+
+
+def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> dict[str, Any]:
+    """What OUT.grid.json or OUT.seeds.json holds, the first combination the best."""
+    combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    rows = [
+        {
+            "options": options,
+            "seed": seed,
+            "split": "val",
+            "n": 3589,
+            "accuracy": 0.64 - 0.01 * k - 0.002 * seed,
+            "accuracy_ci95": [0.62 - 0.01 * k, 0.66 - 0.01 * k],
+            "loss": 1.1 + k / 10,
+            "best_epoch": 2,
+            "epochs": 3,
+            "seconds": 12.0,
+            "history": history(),
+        }
+        for k, options in enumerate(combinations)
+        for seed in seeds
+    ]
+    points = [
+        {
+            "options": options,
+            "seeds": list(seeds),
+            "n": 3589,
+            "accuracy_mean": 0.64 - 0.01 * k,
+            "accuracy_sd": 0.004 if len(seeds) > 1 else None,
+            "loss_mean": 1.1 + k / 10,
+            "accuracy_ci95": None if len(seeds) > 1 else [0.62 - 0.01 * k, 0.66 - 0.01 * k],
+        }
+        for k, options in enumerate(combinations)
+    ]
+    best = {"options": combinations[0], "seed": seeds[0]}
+    names = {"file": "s.pt", "axes": axes, "seeds": list(seeds), "finished": True, "best": best}
+    return {**names, "points": points, "rows": rows}

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from report_data import bench_report, evaluation, history
+from report_data import bench_report, evaluation, history, sweep
 
 pytest.importorskip("matplotlib")
 
@@ -16,6 +16,13 @@ DRAWN: dict[str, Callable[[], bytes]] = {
     "confusion_matrix": lambda: figures.confusion_matrix(evaluation()),
     "size_against_accuracy": lambda: figures.size_against_accuracy(bench_report("a.pt", "b_$.onnx")["results"]),
     "latency_against_accuracy": lambda: figures.latency_against_accuracy(bench_report("a.pt", "b.onnx")["results"]),
+    "heat map": lambda: figures.sweep(sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})),
+    "heat map of means": lambda: figures.sweep(sweep({"method": ["kd", "feature"], "ema": [0, 0.9]}, (0, 1))),
+    "lines": lambda: figures.sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]})),
+    "many lines": lambda: figures.sweep(
+        sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
+    ),
+    "seeds": lambda: figures.sweep(sweep({}, (0, 1, 2))),
     "width_bars": lambda: figures.width_bars([(f"layer{k}", 16, 16 - k % 9) for k in range(80)]),
 }
 
@@ -31,6 +38,21 @@ def test_a_figure_is_a_png_of_readable_size_and_the_same_bytes_each_time(name: s
     height, width = image.imread(io.BytesIO(png)).shape[:2]
     assert 400 < width < 2000
     assert 300 < height < 2600
+
+
+def test_a_grid_that_is_not_finished_is_drawn_as_far_as_it_is() -> None:
+    begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]})
+    begun["points"], begun["rows"] = begun["points"][:1], begun["rows"][:1]
+    assert figures.sweep(begun).startswith(b"\x89PNG")
+    begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0], "lr": [0.1]})
+    begun["points"] = begun["points"][:1]
+    assert figures.sweep(begun).startswith(b"\x89PNG")
+
+
+def test_rounds_are_curves_of_their_own() -> None:
+    records = [{"round": 1, "epoch": 1}, {"round": 1, "epoch": 2}, {"round": 2, "epoch": 1}]
+    assert figures.curves("s", records) == {"s, round 1": records[:2], "s, round 2": records[2:]}
+    assert figures.curves("s", [{"epoch": 1}]) == {"s": [{"epoch": 1}]}
 
 
 def test_labels_do_not_cover_each_other() -> None:

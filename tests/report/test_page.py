@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import helper
-from report_data import COMPARISONS, QUANT, bench_report, evaluation, history, sensitivity, spec
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, history, sensitivity, spec, sweep
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
@@ -61,12 +61,13 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
         json_file(tmp_path / "one.json", evaluation("alone.pt")),
         json_file(tmp_path / "train.json", {"file": "build/student.pt", "history": history()}),
         json_file(tmp_path / "sens.json", sensitivity()),
+        json_file(tmp_path / "s.pt.grid.json", sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]}, (0, 1))),
     ]
     content = render_page(files)
     page = Page(content)
     assert page.open == []
-    # Size and latency against accuracy, two confusion matrices, curves, widths.
-    assert len(page.sources) == 6
+    # Size and latency against accuracy, two confusion matrices, curves, a grid, widths.
+    assert len(page.sources) == 7
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "script" not in page.tags
     for expected in (
@@ -75,6 +76,8 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
         "integers, weights 4/8 bit",
         "Model card: student.onnx",
         "intended use",
+        "Several trainings: s.pt",
+        "64.00 ± 0.40 %",
         "excluded uses",
         "(pixel / 255 - mean) / std",
         "epochs=2 seed=0; read data abababababab",

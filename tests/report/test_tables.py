@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from report_data import COMPARISONS, QUANT, bench_report, evaluation, sensitivity, shown
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, sensitivity, shown, sweep
 from rich.console import Console, RenderableType
 
 from fertool.hessian import LayerSensitivity, Sensitivity
@@ -53,6 +53,31 @@ def test_bench_warnings_are_sentences_with_advice() -> None:
         "a.pt: the 90th percentile is 1.7 times the median; close other programs and measure again",
         "b.onnx, c.onnx: not the baseline's runtime, so that the speed-up is not the model's alone",
     ]
+
+
+def test_a_grid_says_every_training_in_80_columns() -> None:
+    out = text(tables.sweep_table(sweep({"temperature": [4.0, 6.0], "alpha": [0.2], "method": ["kd"]})))
+    assert row(out, "4 ") == "4 0.2 kd 64.0 % 62.0 to 66.0 1.100 2 of 3 12.0 s"
+    assert "val, n = 3,589; chosen there: temperature 4, alpha 0.2, method kd, seed 0" in " ".join(out.split())
+    assert "mean" not in out
+
+
+def test_several_seeds_have_their_mean_and_standard_deviation() -> None:
+    out = text(tables.sweep_table(sweep({}, (0, 1))))
+    assert row(out, "0 ") == "0 64.0 % 62.0 to 66.0 1.100 2 of 3 12.0 s"
+    assert row(out, "64.00") == "64.00 ± 0.40 % 2 1.100"
+
+
+@pytest.mark.parametrize(
+    ("tta", "name"), [("flip", "accuracy, image and mirror image"), ("ten-crop", "accuracy, ten crops")]
+)
+def test_figures_of_one_crop_and_of_several_views_are_told_apart(tta: str, name: str) -> None:
+    single = {"n": 12, "accuracy": 0.5, "accuracy_ci95": [0.25, 0.74]}
+    out = text(tables.eval_table({**evaluation(), "tta": tta, "single_crop": single}))
+    assert row(out, "accuracy, single crop") == "accuracy, single crop 50.0 % [25.0 to 74.0], val, n = 12"
+    assert row(out, name) == f"{name} 75.0 % [47.0 to 91.0], val, n = 12"
+    out = text(tables.eval_table({**evaluation(), "tta": "none", "single_crop": None}))
+    assert row(out, "accuracy") == "accuracy, single crop 75.0 % [47.0 to 91.0], val, n = 12"
 
 
 def test_eval_carries_split_n_interval_and_the_deduplicated_figure() -> None:

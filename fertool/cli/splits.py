@@ -1,0 +1,45 @@
+"""Nothing is chosen on test images: who asks for it anyway hears why, whichever way they ask."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from fertool.errors import UsageError
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+    from fertool.data.source import DataSource
+
+_CHOOSES = {
+    "train-teacher": "chooses epochs, seeds and grids on the validation split",
+    "distill": "chooses epochs, seeds and grids on the validation split",
+    "prune": "scores channels on training images and chooses epochs on the validation split",
+    "hessian-sensitivity": "measures on training images, since bits are chosen by it",
+    "quantize": "calibrates on training images and chooses on the validation split",
+}
+_ASKS = re.compile(r"(.*-)?split|test(-.*)?")
+
+
+def refused_split(command: str | None, option: str | None) -> UsageError | None:
+    """Return the error for an option that would name the split of a command that chooses something, else None."""
+    flag = (option or "").removeprefix("--").replace("_", "-")
+    if command not in _CHOOSES or not _ASKS.fullmatch(flag):
+        return None
+    return UsageError(
+        f"--{flag}: {command} {_CHOOSES[command]}, never on test images",
+        "what is chosen on the test images is no longer tested by them; the final figure: eval MODEL --split test",
+    )
+
+
+def validation_of(source: DataSource) -> FaceDataset:
+    """Return the images to choose on; raises UsageError when most of them are the test images under another name."""
+    if copies := source.val_copies_of_test():
+        count = len(source.raw("val"))
+        if 2 * copies > count:
+            raise UsageError(
+                f"{source.name}: {copies} of the {count} validation images are test images too",
+                "what is chosen on the test images is no longer tested by them; give other images for validation, "
+                "or none: then a tenth of the training images is held out",
+            )
+    return source.split("val")
