@@ -129,31 +129,49 @@ def apply_changes(images: Tensor, changes: Changes, side: int | None = None) -> 
     return _erase(_recolour(pixels, changes), changes)
 
 
+@dataclass(frozen=True)
+class Part:
+    """The images of a batch of `size` that are at hand, by their positions int64 [M] in it."""
+
+    size: int
+    positions: Tensor
+
+
 def mix(
-    images: Tensor, targets: Tensor, config: AugmentConfig, generator: torch.Generator, toss: torch.Generator
+    images: Tensor,
+    targets: Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    toss: torch.Generator,
+    part: Part | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the batch after mixup or CutMix, whichever is on; where both are, `toss` picks one for the whole batch.
 
-    `generator` lives on the images' device; `toss` lives on the CPU, so that nothing waits for a device.
+    `generator` lives on the images' device; `toss` lives on the CPU, so that nothing waits for a device. Of a `part`
+    each image whose left neighbour in the batch stands left of it becomes what it becomes in the whole batch.
     """
     if config.cutmix and (config.mixup == 0 or torch.rand((), generator=toss) < 0.5):
-        return cutmix(images, targets, config.cutmix, generator)
-    return mixup(images, targets, config.mixup, generator)
+        return cutmix(images, targets, config.cutmix, generator, part)
+    return mixup(images, targets, config.mixup, generator, part)
 
 
-def mixup(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mixup(
+    images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator, part: Part | None = None
+) -> tuple[Tensor, Tensor]:
     """Blend each image and its target distribution [N, K] with its neighbour's; the batch is in random order.
 
     The shares are Beta(alpha, alpha), one for each pair (Zhang et al. 2018, equation 1).
     """
     if alpha == 0:
         return images, targets
-    share = _symmetric_beta(len(images), alpha, generator).to(images)
+    share = _for_images(part, _symmetric_beta(part.size if part else len(images), alpha, generator)).to(images)
     blended = torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1))
     return blended, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
 
 
-def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cutmix(
+    images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator, part: Part | None = None
+) -> tuple[Tensor, Tensor]:
     """Replace a box of each image by its neighbour's, and targets [N, K] by as much; the batch is in random order.
 
     Boxes have the image's shape, the share 1 - Beta(alpha, alpha) of its area and a uniform centre, one for each pair;
@@ -161,15 +179,20 @@ def cutmix(images: Tensor, targets: Tensor, alpha: float, generator: torch.Gener
     """
     if alpha == 0:
         return images, targets
-    n, side = len(images), images.shape[-1]
-    kept = _symmetric_beta(n, alpha, generator).to(images.dtype)
-    middle = side * torch.rand(2, n, 1, generator=generator, device=images.device)
-    half = side * (1 - kept).sqrt().view(n, 1) / 2
+    n, side = part.size if part else len(images), images.shape[-1]
+    kept = _for_images(part, _symmetric_beta(n, alpha, generator)).to(images.dtype).view(-1, 1)
+    middle = side * _for_images(part, torch.rand(2, n, generator=generator, device=images.device)).unsqueeze(2)
+    half = side * (1 - kept).sqrt() / 2
     centres = torch.arange(side, device=images.device) + 0.5
     rows, columns = (centres - middle).abs() < half
     box = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    share = box.to(targets.dtype).mean((1, 2, 3)).view(n, 1)
+    share = box.to(targets.dtype).mean((1, 2, 3)).view(-1, 1)
     return torch.where(box, images.roll(1, 0), images), torch.lerp(targets, targets.roll(1, 0), share)
+
+
+def _for_images(part: Part | None, numbers: Tensor) -> Tensor:
+    """Return those of the numbers [..., N] drawn for a whole batch that belong to its images at hand."""
+    return numbers if part is None else numbers[..., part.positions]
 
 
 def _move(images: Tensor, changes: Changes, side: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from fertool.data.augment import (
     NO_AUGMENTATION,
     AugmentConfig,
+    Part,
     apply_changes,
     augment,
     cutmix,
@@ -284,3 +285,19 @@ def test_with_one_or_none_nothing_is_tossed_for(images, mixups, cuts):
 def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
     with pytest.raises(UsageError, match=f"^{flag} {value}"):
         AugmentConfig(**{field: value})
+
+
+@pytest.mark.parametrize("alphas", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}, {"mixup": 0}])
+@pytest.mark.parametrize("positions", [range(-1, 20), range(19, 64), range(40, 42)], ids=str)
+def test_a_part_of_a_batch_is_changed_and_mixed_as_it_is_in_the_whole(images, alphas, positions):
+    config, targets = AugmentConfig(**alphas), torch.rand(64, 5, generator=generator(1))
+    part = Part(64, torch.tensor(positions) % 64)
+    for seed in range(3):
+        results = []
+        for chosen in (None, part):
+            rows = torch.arange(64) if chosen is None else chosen.positions
+            chance, toss = generator(seed), generator(seed)
+            changed = apply_changes(images[rows], draw_changes(64, config, chance)[rows])
+            results.append(mix(changed, targets[rows], config, chance, toss, chosen))
+        for whole, piece in zip(*results, strict=True):
+            torch.testing.assert_close(piece[1:], whole[part.positions[1:]], atol=1e-4, rtol=1e-6)
