@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from fertool import distributed
 from fertool.errors import UsageError
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
     """Return the device of that name; 'auto' is the first CUDA GPU if there is one, else the CPU.
 
-    Raises UsageError for a name that is none, and for a device that this machine or this PyTorch lacks.
+    Each of several processes has a GPU of its own. Raises UsageError for a name that is none, and for a device that
+    this machine or this PyTorch lacks.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -22,7 +24,16 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         raise UsageError(f"--device {name}: no such device here", "use auto, cpu, cuda or cuda:N") from None
     if device.type == "meta":
         raise UsageError("--device meta: computes nothing", "use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and distributed.size() > 1:
+        _require_gpu_each(device)
     return device
+
+
+def _require_gpu_each(device: torch.device) -> None:
+    if ":" in str(device):
+        raise UsageError(f"--device {device}: the processes need a GPU each", "use cuda: each takes one of its own")
+    if (gpus := torch.cuda.device_count()) < (wanted := distributed.local_size()):
+        raise UsageError(f"--device cuda: {gpus} GPUs for {wanted} processes", "start as many as there are, or use cpu")
 
 
 def place(module: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:

@@ -13,6 +13,7 @@ PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
     {"spec"},
+    {"distributed"},
     {"artifact", "losses", "metrics", "device", "modes"},
     {"data"},
     {"cost"},

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fertool import distributed
 from fertool.artifact.store import pack
 from fertool.data.augment import Changes, apply_changes, draw_changes, mix
 from fertool.data.dataset import FaceDataset
@@ -27,10 +28,16 @@ from fertool.train.freezing import HeadFirst
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
 from fertool.train.precision import grad_scaler, resolve_precision
-from fertool.train.predict import predict_logits
 from fertool.train.resizing import side_at
 from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
 from fertool.train.step import Batch, Stepper
+from fertool.train.together import (
+    begin_alike,
+    own_part,
+    predict_shared,
+    require_images_for_all,
+    require_same,
+)
 
 
 @dataclass(frozen=True)
@@ -113,9 +120,12 @@ def fit(
     file belongs to another run; UsageError for an unknown device.
     """
     _require_images(train, val)
+    require_images_for_all(config.batch_size)
     device = resolve_device(device)
     objective = objective or Supervised()
-    fingerprint = _fingerprint(module, train, val, input, config, objective) if resume else ""
+    begin_alike(module)
+    described = resume or distributed.size() > 1
+    fingerprint = _fingerprint(module, train, val, input, config, objective) if described else ""
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
     # Depthwise convolutions run faster in this layout on the CPU, the others no slower.
     place(module, device, torch.channels_last)
@@ -130,19 +140,20 @@ def fit(
     job = _Job(here, here.targets(), val.to(device), input, config, stepper, head_first, on_batch)
     if resume:
         load_progress(resume, fingerprint, progress)
+    require_same(f"{fingerprint} from epoch {len(progress.history) + 1}")
     while not _finished(progress.history, config):
         with direct_depthwise(module, device):
             record = _run_epoch(job, progress)
         progress.history.append(record)
         if _best(progress.history) is record:
             progress.best = {name: tensor.clone() for name, tensor in progress.judged.state_dict().items()}
-        if resume:
+        if resume and distributed.leads():
             save_progress(resume, fingerprint, progress)
         if on_epoch:
             on_epoch(record)
     head_first.release()
     module.load_state_dict(progress.best)
-    logits = predict_logits(module, job.val, input, device=device)
+    logits = predict_shared(module, job.val, input, device)
     place(module, home, torch.contiguous_format).eval()
     evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
     return FitResult(tuple(progress.history), _best(progress.history).epoch, evaluation, logits)
@@ -172,8 +183,12 @@ def _best(history: list[EpochRecord]) -> EpochRecord:
 def _run_epoch(job: _Job, progress: Progress) -> EpochRecord:
     start, epoch = time.perf_counter(), len(progress.history) + 1
     train_loss = _train_epoch(job, progress, epoch)
-    logits = predict_logits(progress.judged, job.val, job.input, device=job.device)
+    logits = predict_shared(progress.judged, job.val, job.input, job.device)
     val_loss = float(cross_entropy(logits, job.val.targets().cpu()))
+    accuracy = float((logits.argmax(1) == job.val.labels.cpu()).double().mean())
+    train_loss, val_loss, accuracy, seconds = distributed.as_the_first_says(
+        (train_loss, val_loss, accuracy, time.perf_counter() - start)
+    )
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         raise FertoolError(
             f"epoch {epoch}: the loss is {train_loss:.4g} in training and {val_loss:.4g} in validation",
@@ -184,8 +199,8 @@ def _run_epoch(job: _Job, progress: Progress) -> EpochRecord:
         lr=progress.optimizer.param_groups[0]["lr"],
         train_loss=train_loss,
         val_loss=val_loss,
-        val_accuracy=float((logits.argmax(1) == job.val.labels.cpu()).double().mean()),
-        seconds=time.perf_counter() - start,
+        val_accuracy=accuracy,
+        seconds=seconds,
     )
 
 
@@ -201,8 +216,8 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     progress.module.train()
     job.head_first.start_epoch(epoch)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
-        # Dropout knows only the global generator.
-        torch.manual_seed(_derived_seed(seed, epoch, "dropout"))
+        # Dropout knows only the global generator; the images of other processes need numbers of their own.
+        torch.manual_seed(_derived_seed(seed, epoch, "dropout" + f" {distributed.rank()}" * (not distributed.leads())))
         for step, index in enumerate(torch.split(order, job.images_per_step)):
             done = (epoch - 1) * job.steps + step
             for group in progress.optimizer.param_groups:
@@ -214,17 +229,22 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
             if job.on_batch:
                 job.on_batch(step + 1, job.steps)
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return float(torch.stack(losses).cpu().double() @ weights / weights.sum())
+    return float(distributed.summed(torch.stack(losses)).cpu().double() @ weights / weights.sum())
 
 
 def _batches(job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
     """Yield the batches of one step: the images at `index`, changed as planned or else at random, of that side."""
     augmentation, planned, input = job.config.augmentation, job.planned, replace(job.input, size=side)
-    for part in torch.split(index, job.config.batch_size):
-        drawn = draw_changes(len(part), augmentation, changes) if planned is None else planned[part]
-        images = apply_changes(job.train.images[part], drawn, side)
-        images, targets = mix(images, job.targets[part], augmentation, changes, toss)
-        yield Batch(to_input(images, input), targets, len(part) / len(index))
+    for batch in torch.split(index, job.config.batch_size):
+        drawn = draw_changes(len(batch), augmentation, changes) if planned is None else planned[batch]
+        part, counted = own_part(len(batch), job.device)
+        if part:
+            batch, drawn = batch[part.positions], drawn[part.positions]
+        images = apply_changes(job.train.images[batch], drawn, side)
+        images, targets = mix(images, job.targets[batch], augmentation, changes, toss, part)
+        if part:
+            images, targets = images[1:], targets[1:]
+        yield Batch(to_input(images, input), targets, counted / len(index), shared=part is not None)
 
 
 def _derived_seed(seed: int, epoch: int, purpose: str) -> int:

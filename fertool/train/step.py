@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from fertool import distributed
+from fertool.train.batch_norm import shared_statistics
 from fertool.train.config import TrainConfig
 from fertool.train.objective import Objective
 from fertool.train.precision import autocast
@@ -16,11 +19,15 @@ from fertool.train.sam import ascended
 
 @dataclass(frozen=True)
 class Batch:
-    """Normalised inputs [N, C, S, S], target distributions [N, K], and N's share of the images of the step."""
+    """Normalised inputs [N, C, S, S], target distributions [N, K], and N's share of the images of the step.
+
+    Of a `shared` batch other processes have the other images.
+    """
 
     inputs: Tensor
     targets: Tensor
     share: float
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Stepper:
     """What moves the weights; it waits for no device. `dtype` is the one to compute in.
 
     `learners` holds all the weights that move: those of the network `module`, and of the objective's own layers.
+    Several processes each bring their parts of the batches, and all take the same step.
     """
 
     module: nn.Module
@@ -40,7 +48,10 @@ class Stepper:
     dtype: torch.dtype
 
     def step(self, batches: Iterable[Batch]) -> Tensor:
-        """Take one step; returns the loss of the images at the weights before it, detached, on the device."""
+        """Take one step; returns the loss of the images at the weights before it, detached, on the device.
+
+        With several processes it is what this one's images add to the loss.
+        """
         self.optimizer.zero_grad()
         if self.config.sam:
             batches = list(batches)
@@ -63,8 +74,10 @@ class Stepper:
         """Add up the gradients of the mean loss over the images of all batches; returns that loss."""
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            with autocast(self.dtype, self.device):
+            statistics = shared_statistics(self.learners) if batch.shared else nullcontext()
+            with statistics, autocast(self.dtype, self.device):
                 loss = self.objective(self.module, batch.inputs, batch.targets) * batch.share
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
+        distributed.sum_gradients_(self.learners.parameters())
         return total

@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -7,6 +10,9 @@ from fertool.data.dataset import FaceDataset
 from fertool.losses import cross_entropy
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig
+
+# With importlib's import mode no test folder is on the path, and `crew` has to be found.
+sys.path.append(str(Path(__file__).parent))
 
 CLASSES = ("happy", "neutral", "sad")
 
