@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, cast
 
 import typer
 
 from fertool import __version__
 from fertool.cli import bench, data, distill, evaluate, export, hessian, prune, quantize, report, show, train
+from fertool.cli.processes import Crew, Outcome, count
 from fertool.errors import FertoolError
 
 app = typer.Typer(
@@ -63,27 +65,37 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one `error:` and one `hint:` line on stderr."""
+    if count() == 1:
+        outcome = _outcome(arguments, nullcontext())
+        _tell(outcome)
+        return outcome.code
+    crew = Crew()
+    return crew.report(_outcome(arguments, crew.at_work()), _tell)
+
+
+def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outcome:
     try:
-        code = app(arguments, prog_name="fertool", standalone_mode=False)
+        with where:
+            code = app(arguments, prog_name="fertool", standalone_mode=False)
     except FertoolError as error:
-        return _fail(error.message, error.hint, error.exit_code)
+        return Outcome(error.exit_code, error.message, error.hint)
     except _CLICK_ERROR as error:
         if refusal := _refused_split(error):
-            return _fail(refusal.message, refusal.hint, 2)
+            return Outcome(2, refusal.message, refusal.hint)
         message = error.format_message()
         if not message:  # a group called without a subcommand has printed its help
-            return 2
+            return Outcome(2)
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "fertool"
-        return _fail(message.rstrip("."), f"see: {path} --help", 2)
+        return Outcome(2, message.rstrip("."), f"see: {path} --help")
     except KeyboardInterrupt:
-        return 130
+        return Outcome(130)
     except BrokenPipeError:
-        return 1
+        return Outcome(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error}", "check the path, its permissions and the free space", 1)
-    return code if isinstance(code, int) else 0
+        return Outcome(1, f"{place}{error.strerror or error}", "check the path, its permissions and the free space")
+    return Outcome(code if isinstance(code, int) else 0)
 
 
 def _refused_split(error: Exception) -> FertoolError | None:
@@ -93,8 +105,8 @@ def _refused_split(error: Exception) -> FertoolError | None:
     return refused_split(getattr(command, "name", None), getattr(error, "option_name", None))
 
 
-def _fail(message: str, hint: str, code: int) -> int:
+def _tell(outcome: Outcome) -> None:
     from fertool.report.console import error
 
-    error(message, hint)
-    return code
+    if outcome.message:
+        error(outcome.message, outcome.hint)

@@ -26,6 +26,7 @@ def open_source(
     classes: tuple[str, ...] | None = None,
 ) -> DataSource:
     """Open `--data` in the shape that a model takes, size None for its own; notes go to stderr."""
+    from fertool import distributed
     from fertool.data import DataOptions, open_data
     from fertool.report.console import note
 
@@ -37,7 +38,13 @@ def open_source(
         channels=channels,
         classes=classes,
     )
-    return open_data(data, options, on_note=note)
+    with distributed.first_alone():
+        source = open_data(data, options, on_note=note)
+        if distributed.size() > 1:
+            # Only training is shared, and it reads these; what takes long is decoded here and now.
+            for split in ("train", "val"):
+                source.split(split)
+    return source
 
 
 class ModelData:

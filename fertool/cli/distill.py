@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fertool.cli.data import open_source
-from fertool.cli.groups import command
+from fertool.cli.groups import training_command
 from fertool.cli.logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     TRAINING,
@@ -150,7 +150,7 @@ class DistillTraining(TrainingOptions):
                 raise UsageError(f"{flag} {path}: without training there is none", "leave it out, or give --epochs")
 
 
-@command
+@training_command
 def distill(
     context: typer.Context,
     teachers: Annotated[

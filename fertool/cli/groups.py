@@ -12,9 +12,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
+from fertool.cli.processes import require_one
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return `function` with every dataclass parameter replaced by one keyword parameter per field."""
+
+def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
+    """Return `function` with every dataclass parameter replaced by one keyword parameter per field.
+
+    Several processes are refused unless it is `shared`.
+    """
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Any]] = {
         name: hint for name, hint in hints.items() if isinstance(hint, type) and dataclasses.is_dataclass(hint)
@@ -31,12 +36,19 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         for name, group in groups.items():
             own = {field.name: values.pop(field.name) for field in dataclasses.fields(group)}
             values[name] = group(**own)
+        if not shared:
+            require_one(function.__name__)
         function(**values)
 
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del flat.__wrapped__  # or inspect would look through to the grouped signature
     return flat
+
+
+def training_command(function: Callable[..., None]) -> Callable[..., None]:
+    """Return the same for a command whose work several processes can share."""
+    return command(function, shared=True)
 
 
 def _fields(group: type[Any]) -> list[inspect.Parameter]:

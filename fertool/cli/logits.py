@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fertool.cli.options import ReadOptions, TrainingOptions
+from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.training import augmentation, options_of
 from fertool.errors import FertoolError, UsageError
@@ -72,6 +73,7 @@ class LogitOptions:
                     f"--logit-views {self.logit_views}: nothing is recorded", "add --save-logits FILE, or leave it out"
                 )
             return
+        require_one("--save-logits")
         if self.save_logits.resolve() == model.resolve():
             raise UsageError(
                 f"--save-logits {self.save_logits}: the model goes there", "name another file, for example t.logits"

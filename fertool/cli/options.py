@@ -99,7 +99,9 @@ class TrainingOptions:
     """Everything about the training loop."""
 
     epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)] = 30
-    batch_size: Annotated[int, typer.Option(help="Images per batch.", min=2, rich_help_panel=TRAINING)] = 64
+    batch_size: Annotated[
+        int, typer.Option(help="Images per batch, of all processes together.", min=2, rich_help_panel=TRAINING)
+    ] = 64
     accumulate: Annotated[
         int, typer.Option(help="Batches whose gradients make one step.", min=1, rich_help_panel=TRAINING)
     ] = 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fertool.cli.data import open_source
-from fertool.cli.groups import command
+from fertool.cli.groups import training_command
 from fertool.cli.options import (
     Device,
     DryRun,
@@ -21,6 +21,7 @@ from fertool.cli.options import (
     Recipe,
     Seed,
 )
+from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_target
@@ -76,7 +77,7 @@ class PruningOptions:
     ] = True
 
 
-@command
+@training_command
 def prune(
     model: ModelFile,
     output: Output = None,
@@ -102,6 +103,8 @@ def prune(
     from fertool.cli.output import announce, default_output
     from fertool.report.console import note, progress
 
+    if dry_run or not training.epochs:
+        require_one("prune without --epochs")
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))

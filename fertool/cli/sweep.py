@@ -42,6 +42,8 @@ Group = TypeVar("Group", bound="DataclassInstance")
 
 _GIVEN = {"COMMANDLINE": 2, "DEFAULT_MAP": 1}
 """Where a value comes from: a flag wins over a recipe, a recipe over the default."""
+_NO_MORE = -1
+"""What stands for a trial when all are done."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,20 @@ class Sweep:
     ) -> Trial:
         """Train what is not finished yet, write the best model to `output`, say what came out, and return its trial.
 
-        `describe` gives the step that a trial's model will record, without any work; `train` does the work.
+        `describe` gives the step that a trial's model will record, without any work; `train` does the work. Of several
+        processes the first one decides what to train.
         """
+        from fertool import distributed
+
         if self.single:
             (trial,) = self.trials
             step = describe(trial)
             run, spec, module, history = train(trial)
             run.finish(spec, module, step, history, json)
             return trial
+        if not distributed.leads():
+            return _follow(self.trials, train)
+        train = _leading(self.trials, train)
         trials = [(trial, describe(trial)) for trial in self.trials]
         ledger = Ledger(self.path, self.output, self.axes, self.seeds)
         if training.resume:
@@ -158,6 +166,7 @@ class Sweep:
                 _finish(ledger, trial, step, train)
             self._forget_losers(ledger)
         best = self._keep_best(ledger, trials, train)
+        distributed.as_the_first_says([_NO_MORE])
         self._report(ledger, training, json)
         return best
 
@@ -312,6 +321,28 @@ def _announce(line: str, row: Row | None = None) -> None:
     from fertool.report.units import percent_text
 
     note(f"{line}: finished, accuracy {percent_text(row.accuracy)}" if row else line)
+
+
+def _leading(trials: list[Trial], train: Callable[[Trial], Trained]) -> Callable[[Trial], Trained]:
+    """Return `train` so that it also tells the other processes which trial begins."""
+    from fertool import distributed
+
+    def lead(trial: Trial) -> Trained:
+        distributed.as_the_first_says([trials.index(trial)])
+        return train(trial)
+
+    return lead
+
+
+def _follow(trials: list[Trial], train: Callable[[Trial], Trained]) -> Trial:
+    """Take part in each trial that the first process begins, until there are no more; returns the last one."""
+    from fertool import distributed
+
+    trial = trials[0]
+    while (told := int(distributed.as_the_first_says([_NO_MORE])[0])) != _NO_MORE:
+        trial = trials[told]
+        train(trial)
+    return trial
 
 
 def _finish(ledger: Ledger, trial: Trial, step: Step, train: Callable[[Trial], Trained]) -> None:

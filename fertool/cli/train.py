@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from fertool.cli.data import open_source
-from fertool.cli.groups import command
+from fertool.cli.groups import training_command
 from fertool.cli.logits import LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     ArchOptions,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fertool.spec import Step
 
 
-@command
+@training_command
 def train_teacher(
     context: typer.Context,
     data: DataOption,

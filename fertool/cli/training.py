@@ -69,6 +69,7 @@ class TrainingRun:
 
         OUT.history.json follows epoch by epoch.
         """
+        from fertool import distributed
         from fertool.metrics import to_metrics
         from fertool.report.console import TrainingProgress
         from fertool.train import Supervised, discard_resume, fit, read_history
@@ -79,7 +80,8 @@ class TrainingRun:
 
         def on_epoch(record: EpochRecord) -> None:
             records.append(record)
-            write_history(self.output, self._history(records))
+            if distributed.leads():
+                write_history(self.output, self._history(records))
             progress.epoch(record)
 
         with TrainingProgress(self.options.epochs, str(self.round or "")) as progress:
@@ -124,9 +126,15 @@ class TrainingRun:
             note(f"without {copies} copies of training images: {accuracy_text({**alone, 'split': split})}")
 
     def finish(self, spec: Spec, module: nn.Module, step: Step, history: History, json: bool, **extra: Any) -> Spec:
-        """Write the model, then remove the state that a killed run would continue from, and say what came out."""
+        """Write the model, then remove the state that a killed run would continue from, and say what came out.
+
+        Of several processes the first one does it.
+        """
+        from fertool import distributed
         from fertool.cli.output import announce
 
+        if not distributed.leads():
+            return spec.with_step(step)
         spec = self.save(spec, module, step, history)
         self.discard()
         if self.options.plot:
