@@ -76,3 +76,25 @@ def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
     assert not list(tmp_path.glob("*.resume"))
     records = json.loads((tmp_path / "b.pt.history.json").read_text())["history"]
     assert [(record["round"], record["epoch"]) for record in records] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_kill_9_in_the_second_of_two_seeds_and_resume(tmp_path, start):
+    command = ("train-teacher", "--data", "synth:140", *NETWORK, "--epochs", "2", "--seeds", "0,1")
+    undisturbed, killed = tmp_path / "a.pt", tmp_path / "b.pt"
+    assert start(command, undisturbed).wait(300) == 0
+    process = start(command, killed)
+    while not process.stderr.readline().startswith("note: training 2 of 2"):
+        assert process.poll() is None
+    assert process.stderr.readline().startswith("epoch 1/2")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not killed.exists()
+    assert (tmp_path / "b.seed1.pt.resume").exists()
+    again = start(command, killed)
+    _, said = again.communicate(timeout=300)
+    assert again.returncode == 0
+    assert "note: training 1 of 2: seed 0: finished" in said
+    assert [line[:9] for line in said.splitlines() if line.startswith("epoch")] == ["epoch 2/2"]
+    for name in ("", ".seed0", ".seed1"):
+        assert (tmp_path / f"a{name}.pt").read_bytes() == (tmp_path / f"b{name}.pt").read_bytes()
+    assert not list(tmp_path.glob("*.resume"))
