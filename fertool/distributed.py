@@ -71,11 +71,13 @@ def meet() -> Store:
 
     Raises LostProcessError when it is not to be reached.
     """
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     with _exchange():
         found: tuple[Store, int, int] = next(rendezvous("env://"))
-    return found[0]
+    # torchrun keeps one store for all its --max-restarts, and with it what earlier processes have left.
+    return PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", found[0])
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 import torch
 
-from fertool import models
+from fertool import distributed, models
 from fertool.cli.options import TrainingOptions
 from fertool.cli.provenance import make_step
 from fertool.cli.sweep import Sweep, Trained
@@ -324,3 +324,23 @@ def test_a_seed_of_a_sweep_is_the_model_of_that_seed_alone(fertool, tmp_path):
     options = ("--seed", found["seed"], "--ema", found["options"]["ema"])
     assert fertool(*common, "-o", tmp_path / "one.pt", *options)[0] == 0
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "s.pt").read_bytes()
+
+
+def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_nothing(by_seed, tmp_path, monkeypatch):
+    first, other, told = over_seeds(tmp_path / "first", 0, 1, 2), over_seeds(tmp_path / "other", 0, 1, 2), []
+    for sweep in (first, other):
+        sweep.output.parent.mkdir()
+    by_seed.kill_at = 1
+    with pytest.raises(Killed):
+        by_seed.carry_out(first)
+
+    again, follower = Trainer(by_seed.accuracy), Trainer(by_seed.accuracy)
+    monkeypatch.setattr(distributed, "as_the_first_says", lambda numbers: told.append(numbers) or numbers)
+    again.carry_out(first)
+    monkeypatch.setattr(distributed, "as_the_first_says", lambda numbers: told.pop(0))
+    monkeypatch.setattr(distributed, "leads", lambda: False)
+    follower.carry_out(other)
+    assert follower.trained == again.trained == [({}, 1), ({}, 2)]
+    assert not told
+    assert not list(other.output.parent.glob("*.pt"))
+    assert not other.path.exists()
