@@ -265,7 +265,7 @@ SECTIONS: tuple[Section, ...] = (
     ),
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
     ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
-    ("Killed and resumed", "kills.json", "python benchmarks/kills.py --data fer2013.csv -o kills.json", kills),
+    ("Killed and resumed", "kills.json", "python benchmarks/kills.py -o kills.json", kills),
     ("Distillation without the teacher", "logits.json", "python benchmarks/logits.py -o logits.json", logits),
 )
 
