@@ -12,19 +12,19 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from turns import faces, take_turns
 
 from fertool.artifact.atomic import write_atomic
-from fertool.data import DataOptions, FaceDataset, open_data
+from fertool.data import FaceDataset
 from fertool.device import resolve_device
 from fertool.distill import KnowledgeDistillation, Teacher
 from fertool.distill.logits import Recording, load_logits, plan_recording, record_logits, save_logits
@@ -32,8 +32,6 @@ from fertool.models import create
 from fertool.runtime.benchmark import speedup_ci95
 from fertool.spec import InputSpec, Spec, Step
 from fertool.train import TrainConfig, fit
-
-VAL_IMAGES = 64
 
 
 def main() -> None:
@@ -88,13 +86,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def faces(images: int) -> tuple[FaceDataset, FaceDataset]:
-    """Return drawn faces to train on, as many as asked for, and a few to validate on."""
-    source = open_data(f"synth:{max(70, math.ceil(images / 0.8) + 10)}", DataOptions(size=InputSpec().size))
-    train, val = source.split("train"), source.split("val")
-    return train.subset(torch.arange(images)), val.subset(torch.arange(min(VAL_IMAGES, len(val))))
-
-
 def new(arch: str, train: FaceDataset, seed: int) -> tuple[Spec, torch.nn.Module]:
     torch.manual_seed(seed)
     return create(arch, {}, InputSpec(), train.classes)
@@ -113,17 +104,6 @@ def record(
         save_logits(path, recording)
         seconds = time.perf_counter() - start
         return load_logits(path), {"recording_s": seconds, "file_bytes": path.stat().st_size}
-
-
-def take_turns(methods: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Call every method once to warm up, then all in turns; returns the seconds that they say they took."""
-    for method in methods.values():
-        method()
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(rounds):
-        for name, method in methods.items():
-            seconds[name].append(method())
-    return seconds
 
 
 def print_report(report: Mapping[str, Any]) -> None:

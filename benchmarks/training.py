@@ -17,7 +17,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,10 @@ import torch
 from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from turns import faces, take_turns
 
 from fertool.artifact.atomic import write_atomic
-from fertool.data import DataOptions, FaceDataset, open_data
+from fertool.data import FaceDataset
 from fertool.data.augment import AugmentConfig, augment, mix
 from fertool.data.pixels import to_input
 from fertool.models import create
@@ -36,7 +37,6 @@ from fertool.runtime.benchmark import speedup_ci95
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit
 
-VAL_IMAGES = 64
 LARGEST_ASPECT = 3.3
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}
 
@@ -90,13 +90,6 @@ def parse_args() -> argparse.Namespace:
     return options
 
 
-def faces(images: int) -> tuple[FaceDataset, FaceDataset]:
-    """Return drawn faces to train on, as many as asked for, and a few to validate on."""
-    source = open_data(f"synth:{max(70, math.ceil(images / 0.8) + 10)}", DataOptions(size=InputSpec().size))
-    train, val = source.split("train"), source.split("val")
-    return train.subset(torch.arange(images)), val.subset(torch.arange(min(VAL_IMAGES, len(val))))
-
-
 def compare_loops(
     spec: Spec,
     module: nn.Module,
@@ -121,17 +114,6 @@ def compare_loops(
         rows.append(row if name == "fertool" else {**row, "fertool_speedup": speedup, "speedup_ci95": interval})
     best = min((row for row in rows[1:]), key=lambda row: row["fertool_speedup"])
     return {"rows": rows, "best_plain": best["loop"], "speedup": best["fertool_speedup"], "ci95": best["speedup_ci95"]}
-
-
-def take_turns(methods: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Call every method once to warm up, then all in turns; returns the seconds that they say they took."""
-    for method in methods.values():
-        method()
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(rounds):
-        for name, method in methods.items():
-            seconds[name].append(method())
-    return seconds
 
 
 class PlainLoop:

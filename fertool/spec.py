@@ -124,11 +124,7 @@ class Spec:
     @classmethod
     def from_json(cls, text: str, where: str) -> Spec:
         """Read a header; raises FertoolError naming `where` for a newer format, missing keys or wrong types."""
-        try:
-            data = json.loads(text)
-            kind, version = data.get("kind", "model"), data["format"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
+        data, kind, version = read_header_text(text, where)
         if kind != "model":
             raise FertoolError(
                 f"{where}: a {kind} file, not a model",
@@ -160,6 +156,15 @@ class Spec:
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def read_header_text(text: str, where: str) -> tuple[dict[str, Any], str, int]:
+    """Return a header's fields, the kind of file and the version of its format; raises FertoolError naming `where`."""
+    try:
+        data = json.loads(text)
+        return data, data.get("kind", "model"), data["format"]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
 
 
 def digest_text(text: str) -> str:

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from fertool.data.dataset import FaceDataset
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
@@ -26,3 +28,18 @@ def fertool(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def faces():
+    """Make data of one split: a bright bar at the top, in the middle or at the bottom, under noise."""
+
+    def make(n, split="train", seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(n) % 3
+        images = torch.randint(0, 160, (n, 1, 12, 12), generator=generator)
+        for position in range(3):
+            images[labels == position, :, 4 * position : 4 * position + 3] += 90
+        return FaceDataset(images.to(torch.uint8), labels, ("happy", "neutral", "sad"), split, digest="source")
+
+    return make

@@ -10,7 +10,7 @@ from typing import Any
 
 from fertool.artifact.header import read_header
 from fertool.errors import FertoolError
-from fertool.spec import Step, canonical_json
+from fertool.spec import Step, canonical_json, read_header_text
 
 KIND = "logits"
 FORMAT = 1
@@ -54,11 +54,7 @@ class LogitsSpec:
     @classmethod
     def from_json(cls, text: str, where: str) -> LogitsSpec:
         """Read a header; raises FertoolError naming `where` for another kind of file, a newer format or damage."""
-        try:
-            data = json.loads(text)
-            kind, version = data.get("kind", "model"), data["format"]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
+        data, kind, version = read_header_text(text, where)
         if kind != KIND:
             raise FertoolError(
                 f"{where}: a {kind} file, not a logits file",

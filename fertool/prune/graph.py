@@ -127,7 +127,7 @@ def trace_channels(module: nn.Module, input: InputSpec) -> ChannelGraph:
     try:
         with eval_mode(module):
             traced = fx.Tracer().trace(module)
-    except Exception as error:
+    except Exception as error:  # What tracing runs is the module's own forward, which may fail with anything.
         raise FertoolError(
             f"{type(module).__name__} cannot be traced: {error}", "write its forward without branches on tensor values"
         ) from error

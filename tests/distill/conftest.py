@@ -3,11 +3,8 @@ import torch
 from torch import nn
 
 from fertool.data.augment import AugmentConfig
-from fertool.data.dataset import FaceDataset
 from fertool.distill.recorded import Views
 from fertool.spec import InputSpec
-
-CLASSES = ("happy", "neutral", "sad")
 
 
 @pytest.fixture
@@ -19,21 +16,6 @@ def shape():
 def views():
     """Three views that move, recolour and erase."""
     return Views(3, AugmentConfig(translate=0.1, erasing=0.5, mixup=0.0), seed=7)
-
-
-@pytest.fixture
-def faces():
-    """Make data of one split: a bright bar at the top, in the middle or at the bottom, under noise."""
-
-    def make(n, split="train", seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.arange(n) % 3
-        images = torch.randint(0, 160, (n, 1, 12, 12), generator=generator)
-        for position in range(3):
-            images[labels == position, :, 4 * position : 4 * position + 3] += 90
-        return FaceDataset(images.to(torch.uint8), labels, CLASSES, split, digest="source")
-
-    return make
 
 
 @pytest.fixture

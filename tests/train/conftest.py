@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from fertool.data.augment import AugmentConfig
-from fertool.data.dataset import FaceDataset
 from fertool.losses import cross_entropy
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig
@@ -14,35 +13,10 @@ from fertool.train import TrainConfig
 # With importlib's import mode no test folder is on the path, and `crew` has to be found.
 sys.path.append(str(Path(__file__).parent))
 
-CLASSES = ("happy", "neutral", "sad")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 @pytest.fixture
 def shape():
     return InputSpec(size=12)
-
-
-@pytest.fixture
-def faces():
-    """Make data of one split: a bright bar at the top, in the middle or at the bottom, under noise."""
-
-    def make(n, split="train", seed=0):
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.arange(n) % 3
-        images = torch.randint(0, 160, (n, 1, 12, 12), generator=generator)
-        for position in range(3):
-            images[labels == position, :, 4 * position : 4 * position + 3] += 90
-        return FaceDataset(images.to(torch.uint8), labels, CLASSES, split, digest="source")
-
-    return make
 
 
 @pytest.fixture
