@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LOGITS = "Teacher logits"
 VIEWS = 8
 """Views of a recording by default."""
-IN_A_VIEW = ("flip", "rotation", "translate", "scale", "brightness", "contrast", "erasing")
+IN_A_VIEW = ("flip", "rotation", "translate", "scale", "aspect", "brightness", "contrast", "erasing")
 """The options of augmentation that a recording fixes."""
 
 Options = TypeVar("Options", bound=TrainingOptions)

@@ -180,7 +180,8 @@ class TrainingOptions:
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(
-            help="Number format of the network while it trains; auto: bf16 on GPUs that have it, else fp32.",
+            help="Number format of the network while it trains; auto: bf16 where GPU or CPU have it and the network "
+            "gains from it, else fp32.",
             rich_help_panel=TRAINING,
         ),
     ] = "auto"
@@ -204,6 +205,15 @@ class TrainingOptions:
     ] = 0.0
     scale: Annotated[
         float, typer.Option(help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.0
+    aspect: Annotated[
+        float,
+        typer.Option(
+            help="Largest change of width against height: 0.3 is 1/1.3 to 1.3; with --scale and --translate, a random "
+            "resized crop.",
+            min=0,
+            rich_help_panel=AUGMENTATION,
+        ),
     ] = 0.0
     brightness: Annotated[
         float, typer.Option(help="Largest change of brightness.", min=0, rich_help_panel=AUGMENTATION)

@@ -257,6 +257,7 @@ def augmentation(options: TrainingOptions) -> AugmentConfig:
         rotation=options.rotation,
         translate=options.translate,
         scale=options.scale,
+        aspect=options.aspect,
         brightness=options.brightness,
         contrast=options.contrast,
         erasing=options.erasing,

@@ -24,14 +24,16 @@ class AugmentConfig:
     """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
 
     `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a share of the side, `scale`,
-    `brightness` and `contrast` are deviations from a factor of 1, `erasing_area` is a range of shares of the image,
-    `mixup` and `cutmix` the alphas of their Beta distributions.
+    `brightness` and `contrast` are deviations from a factor of 1, `aspect` that of width to height, `erasing_area` is
+    a range of shares of the image, `mixup` and `cutmix` the alphas of their Beta distributions. Translation, scale and
+    aspect together are a random resized crop.
     """
 
     flip: float = 0.5
     rotation: float = 15.0
     translate: float = 0.0
     scale: float = 0.0
+    aspect: float = 0.0
     brightness: float = 0.2
     contrast: float = 0.2
     erasing: float = 0.15
@@ -41,7 +43,8 @@ class AugmentConfig:
 
     def __post_init__(self) -> None:
         limits = {"flip": 1, "rotation": 180, "translate": 1, "brightness": 1, "contrast": 1, "erasing": 1}
-        for name, limit in {**limits, "scale": 0.9, "mixup": math.inf, "cutmix": math.inf}.items():
+        limits |= {"scale": 0.9, "aspect": 1, "mixup": math.inf, "cutmix": math.inf}
+        for name, limit in limits.items():
             value = getattr(self, name)
             if not (0 <= value <= limit and math.isfinite(value)):
                 wanted = "0 or more" if limit == math.inf else f"between 0 and {limit}"
@@ -60,8 +63,8 @@ NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, er
 class Changes:
     """What happens to each of N images: how far they may go, and the random numbers, from 0 to 1, that say where.
 
-    `mirror` is [N], `move` (rotation, scale, shift right, shift down) [4, N], `colour` (brightness, contrast) [2, N],
-    `erase` (whether, area, aspect, x, y) [5, N]; parts that are switched off are None.
+    `mirror` is [N], `move` (rotation, scale, shift right, shift down, and aspect if that is on) [4 or 5, N], `colour`
+    (brightness, contrast) [2, N], `erase` (whether, area, aspect, x, y) [5, N]; parts that are switched off are None.
     """
 
     config: AugmentConfig
@@ -93,8 +96,8 @@ def draw_changes(n: int, config: AugmentConfig, generator: torch.Generator) -> C
     """Draw the changes of n images, on the generator's device."""
     device = generator.device
     mirror = torch.rand(n, generator=generator, device=device)
-    still = config.rotation == config.translate == config.scale == 0
-    move = None if still else torch.rand(4, n, generator=generator, device=device)
+    still = config.rotation == config.translate == config.scale == config.aspect == 0
+    move = None if still else torch.rand(4 + (config.aspect > 0), n, generator=generator, device=device)
     plain = config.brightness == config.contrast == 0
     colour = None if plain else torch.rand(2, n, generator=generator, device=device)
     erase = torch.rand(5, n, generator=generator, device=device) if config.erasing else None
@@ -196,16 +199,17 @@ def _for_images(part: Part | None, numbers: Tensor) -> Tensor:
 
 
 def _move(images: Tensor, changes: Changes, side: int) -> Tensor:
-    """Flip, rotate, scale, shift and sample `side` by `side` points; what comes from outside repeats the border."""
+    """Flip, turn, scale, stretch, shift, sample `side` by `side` points; what comes from outside repeats the border."""
     config, mirrored = changes.config, changes.mirror < changes.config.flip
     if changes.move is None and side == images.shape[-1]:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
     moves = images.new_zeros(4, len(images)) if changes.move is None else 2 * changes.move - 1
-    angle, zoom, right, down = moves
+    angle, zoom, right, down = moves[:4]
     angle = angle * math.radians(config.rotation)
     # The map goes from output to input, on coordinates from -1 to 1: it is the inverse of what is seen.
     size = 1 / (1 + zoom * config.scale)
-    mirror = torch.stack([1 - 2 * mirrored.to(images.dtype), torch.ones_like(size)], 1)
+    stretch = (moves[4] * math.log1p(config.aspect) / 2).exp() if config.aspect else torch.ones_like(size)
+    mirror = torch.stack([(1 - 2 * mirrored.to(images.dtype)) / stretch, stretch], 1)
     along_x = mirror * torch.stack([size * angle.cos(), -size * angle.sin()], 1)
     along_y = mirror * torch.stack([size * angle.sin(), size * angle.cos()], 1)
     shift = 2 * config.translate * torch.stack([right, down], 1)

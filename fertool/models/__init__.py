@@ -7,6 +7,7 @@ from fertool.models import efficientnet as efficientnet
 from fertool.models import micro_expnet as micro_expnet
 from fertool.models import mobilenet_v2 as mobilenet_v2
 from fertool.models import mobilenet_v3 as mobilenet_v3
+from fertool.models import nano_resnet as nano_resnet
 from fertool.models import resnet as resnet
 from fertool.models import shufflenet_v2 as shufflenet_v2
 from fertool.models.build import build, create, load_model, save_model

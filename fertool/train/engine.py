@@ -22,6 +22,7 @@ from fertool.errors import FertoolError
 from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
 from fertool.spec import InputSpec, canonical_json, digest_text
+from fertool.train.allocator import keep_freed_memory
 from fertool.train.config import TrainConfig
 from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
@@ -122,6 +123,7 @@ def fit(
     _require_images(train, val)
     require_images_for_all(config.batch_size)
     device = resolve_device(device)
+    keep_freed_memory()
     objective = objective or Supervised()
     begin_alike(module)
     described = resume or distributed.size() > 1
@@ -129,7 +131,7 @@ def fit(
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
     # Depthwise convolutions run faster in this layout on the CPU, the others no slower.
     place(module, device, torch.channels_last)
-    dtype = resolve_precision(config.precision, device)
+    dtype = resolve_precision(config.precision, device, module)
     average = WeightAverage(module, config.ema) if config.ema else None
     adapters = objective.adapters if isinstance(objective, AdaptedObjective) else None
     learners = module if adapters is None else nn.ModuleList([module, place(adapters, device, torch.channels_last)])

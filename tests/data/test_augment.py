@@ -151,6 +151,17 @@ def test_scale_is_a_factor_around_one():
     assert 1.2 < max(factors) < 1.26
 
 
+def test_aspect_is_the_largest_ratio_of_width_to_height_and_keeps_the_area():
+    wide = augment(blob(8, 0).expand(200, 1, 33, 33), only(aspect=0.3), generator())
+    high = augment(blob(0, 8).expand(200, 1, 33, 33), only(aspect=0.3), generator())
+    widths = torch.tensor([spot(image[None])[0] / 8 for image in wide])
+    heights = torch.tensor([spot(image[None])[1] / 8 for image in high])
+    torch.testing.assert_close(widths * heights, torch.ones(200), rtol=0, atol=0.02)
+    ratios = widths / heights
+    assert 1 / 1.31 < ratios.min() < 1 / 1.26
+    assert 1.26 < ratios.max() < 1.31
+
+
 def test_colour_changes_follow_brightness_then_contrast_about_the_mean():
     pixels = torch.full((500, 1, 8, 8), 100.0)
     pixels[..., ::2] = 140

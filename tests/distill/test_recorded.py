@@ -42,7 +42,7 @@ def state(module):
 def trained(module, data, shape, objective, **changes):
     # Adam would blow up the rounding of gradients that are 0 but for it.
     plain = {"epochs": 4, "batch_size": 16, "lr": 0.05, "optimizer": "sgd", "augmentation": AugmentConfig(mixup=0)}
-    config = TrainConfig(**{**plain, **changes})
+    config = TrainConfig(precision="fp32", **{**plain, **changes})
     result = fit(module, data, data, shape, config, objective=objective)
     return state(module), [record.train_loss for record in result.history]
 
@@ -152,7 +152,7 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
 def test_a_killed_run_on_a_record_ends_with_the_same_bytes(faces, network, shape, views, tmp_path):
     data = faces(48)
     record = listen(network(seed=1), data, views, shape)
-    config = TrainConfig(epochs=5, batch_size=16, lr=0.01)
+    config = TrainConfig(epochs=5, precision="fp32", batch_size=16, lr=0.01)
 
     def run(record, **options):
         module = network()

@@ -20,6 +20,7 @@ PARAMETERS = {
     "micro_expnet": 1_187_783,
     "eff_resnet18": 1_127_879,
     "ean": 680_112,
+    "nano_resnet": 574_727,
 }
 all_architectures = pytest.mark.parametrize("arch", PARAMETERS)
 

@@ -41,7 +41,9 @@ def quick():
 
     def make(**changes):
         augmentation = AugmentConfig(flip=0.5, rotation=5, mixup=0.2)
-        return TrainConfig(**{"epochs": 5, "batch_size": 16, "lr": 0.02, "augmentation": augmentation, **changes})
+        # What auto is depends on the processor.
+        fixed = {"precision": "fp32", "augmentation": augmentation}
+        return TrainConfig(**{"epochs": 5, "batch_size": 16, "lr": 0.02, **fixed, **changes})
 
     return make
 

@@ -54,7 +54,15 @@ def network(normalised):
 
 def train(case, **more):
     """Train for one case; returns the network's tensors and the history."""
-    options = {"epochs": 3, "batch_size": 16, "lr": 0.05, "optimizer": "sgd", "augmentation": MIXED, **CASES[case]}
+    options = {
+        "epochs": 3,
+        "batch_size": 16,
+        "lr": 0.05,
+        "optimizer": "sgd",
+        "augmentation": MIXED,
+        "precision": "fp32",
+        **CASES[case],
+    }
     module = network(normalised=case != "many passes a step")
     result = fit(module, bars(IMAGES), bars(31, "val", 1), SHAPE, TrainConfig(**options), **more)
     return module.state_dict(), [(r.lr, r.train_loss, r.val_loss, r.val_accuracy) for r in result.history]
@@ -81,7 +89,7 @@ def seen():
     """Which of 50 images this process trains on in each of two epochs."""
     faces, objective, epochs = bars(IMAGES), Watched(), []
     faces.images[:, 0, 0, 0] = torch.arange(IMAGES)
-    config = TrainConfig(epochs=2, batch_size=12, augmentation=NO_AUGMENTATION)
+    config = TrainConfig(epochs=2, precision="fp32", batch_size=12, augmentation=NO_AUGMENTATION)
 
     def note(record):
         epochs.append(objective.seen)

@@ -52,7 +52,12 @@ def test_accumulated_batches_are_one_large_batch(faces, plain, shape, options):
     for batch_size, accumulate in ((32, 1), (8, 4), (16, 2)):
         module = plain()
         config = TrainConfig(
-            *(3, batch_size, accumulate), lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION, **options
+            *(3, batch_size, accumulate),
+            lr=0.1,
+            precision="fp32",
+            optimizer="sgd",
+            augmentation=NO_AUGMENTATION,
+            **options,
         )
         losses = [record.train_loss for record in fit(module, data, data, shape, config).history]
         runs.append((module.state_dict(), losses))
@@ -65,7 +70,9 @@ def test_a_last_step_of_batches_of_unlike_size_weighs_images_alike(faces, plain,
     data, runs = faces(30), []
     for batch_size, accumulate in ((30, 1), (8, 4)):
         module = plain()
-        config = TrainConfig(1, batch_size, accumulate, lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION)
+        config = TrainConfig(
+            1, batch_size, accumulate, lr=0.1, precision="fp32", optimizer="sgd", augmentation=NO_AUGMENTATION
+        )
         fit(module, data, data, shape, config)
         runs.append(module.state_dict())
     torch.testing.assert_close(runs[0], runs[1], atol=1e-6, rtol=1e-4)
@@ -158,13 +165,19 @@ def test_runs_in_half_precision_learn(faces, network, quick, shape):
         assert result.evaluation.accuracy > 0.9
 
 
-def test_the_processor_computes_in_float32_unless_asked_otherwise(monkeypatch):
-    cuda = torch.device("cuda")
-    assert resolve_precision("auto", CPU) == torch.float32
+def test_auto_is_bf16_where_hardware_has_it_and_the_network_gains(monkeypatch):
+    cuda, dense = torch.device("cuda"), nn.Sequential(nn.Conv2d(4, 4, 3))
+    depthwise = nn.Sequential(dense, nn.Conv2d(4, 4, 3, groups=4))
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=supported: it)
-        assert resolve_precision("auto", cuda) == expected
-        assert resolve_precision("fp16", cuda) == torch.float16
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda it=supported: {"avx512_bf16": it}, raising=False)
+        assert resolve_precision("auto", cuda, depthwise) == expected
+        assert resolve_precision("fp16", cuda, depthwise) == torch.float16
+        assert resolve_precision("auto", CPU, dense) == expected
+        assert resolve_precision("auto", CPU, depthwise) == torch.float32
+        assert resolve_precision("bf16", CPU, depthwise) == torch.bfloat16
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve_precision("auto", CPU, dense) == torch.float32
 
 
 def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
@@ -182,7 +195,9 @@ def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
 @pytest.mark.parametrize("options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}, {"weight_decay": 0.1}], ids=str)
 def test_layers_of_the_objective_step_like_layers_of_the_network(faces, plain, adapted, shape, options):
     data = faces(24)
-    config = TrainConfig(*(2, 8), lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION, patience=0, **options)
+    config = TrainConfig(
+        *(2, 8), lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION, patience=0, precision="fp32", **options
+    )
     beside, objective = plain(), adapted()
     # Judged by the network without the layer, whose epochs may rank otherwise: only the last one is compared.
     ends = []
