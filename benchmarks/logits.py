@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from turns import faces, take_turns
+from turns import faces, machine, take_turns
 
 from fertool.artifact.atomic import write_atomic
 from fertool.data import FaceDataset
@@ -56,10 +56,8 @@ def main() -> None:
         "images": len(train),
         "batch_size": options.batch_size,
         "threads": options.threads,
-        "cores": os.cpu_count(),
         "rounds": options.rounds,
-        "torch": torch.__version__,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        **machine(),
         "views": options.views,
         **costs,
         "live_s": seconds["live"],

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from turns import machine
 
 from fertool import cost
 from fertool.artifact.atomic import write_atomic
@@ -37,11 +38,11 @@ from fertool.train import TrainConfig, fit, predict_logits
 
 CANDIDATES = (
     "c32s2-c48s2-1basic-c64-c96s2-2basic",
-    "c24s2-c48s2-2fused-c80s2-3fused",
-    "c32s2-c64s2-3bot-c128s2-4bot",
+    # nano_resnet in the zoo.
+    "c32s2-1basic-c64s2-2basic-c96s2-2basic",
+    "c32s2-2basic-c64s2-2basic-c128s2-4bot",
     "c32s2-c64s2-4bot-c128s2-6bot",
-    "c32s2-c64s2-3bot-c160s2-4bot",
-    "c32s2-c64s2-4bot-c128s2-2bot-d192s2-2bot",
+    "c24s2-2fused-c48s2-3fused-c80s2-2fused",
     "c24s2-c40s2-3mb-c64s2-6mb",
     "micro_expnet",
 )
@@ -65,6 +66,7 @@ def main() -> None:
                 report["rows"].append(train_one(plan, seed, train, val, options, files))
                 print(json.dumps(report["rows"][-1]), flush=True)
                 write_atomic(options.output, json.dumps(report, indent=1).encode())
+    report |= machine()
     report["latency_s"] = latencies(files, [row["plan"] for row in report["rows"]])
     write_atomic(options.output, json.dumps(report, indent=1).encode())
     print(json.dumps(report["latency_s"], indent=1))

@@ -5,8 +5,8 @@ Networks made for 224 pixels spend their depth on maps of 2 x 2 when they see 48
 own), and goes on with plain residual blocks (He et al. 2016, figure 2). Dense 3 x 3 convolutions with ReLU are what
 integer kernels are fastest at, relative to float; every shortcut adds two ReLU outputs, whose ranges are alike.
 
-`benchmarks/native.py` compares the plan with bottlenecks, fused and depthwise inverted residuals. 0.57 M parameters with
-7 classes, 49 M multiply-accumulates at 48 pixels; `width_mult` makes the family.
+`benchmarks/native.py` compares the plan with bottlenecks, fused and depthwise inverted residuals. 0.57 M parameters
+with 7 classes, 49 M multiply-accumulates at 48 pixels; `width_mult` makes the family.
 """
 
 from __future__ import annotations
@@ -87,6 +87,4 @@ def nano_resnet(
     dropout: float = 0.0,
 ) -> NanoResNet:
     """A ResNet of 13 layers for 48 x 48 pixels and INT8; at most 0.6 M parameters."""
-    return NanoResNet(
-        widths, num_classes, in_channels, stem_stride=stem_stride, width_mult=width_mult, dropout=dropout
-    )
+    return NanoResNet(widths, num_classes, in_channels, stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
