@@ -24,7 +24,8 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
 from fertool.data.source import DataOptions, open_data
-from fertool.hessian import estimate, output_factor, weighted_layers
+from fertool.hessian import estimate, weighted_layers
+from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
 Traces = np.ndarray

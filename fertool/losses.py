@@ -142,6 +142,25 @@ def guided_feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (guide * distance).mean() / 2
 
 
+def output_factor(logits: Tensor) -> Tensor:
+    """Return S of each image, [N, K, K], with `S S^T = diag(p) - p p^T` for p the softmax of `logits` [N, K]."""
+    # In float64: 1 - p_k loses its digits where the network is sure.
+    p = logits.double().softmax(-1)
+    columns = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - p[:, :, None]
+    return (columns * p.sqrt()[:, None, :]).to(logits.dtype)
+
+
+def output_probes(factor: Tensor, probes: int, generator: torch.Generator) -> Tensor:
+    """Return `u = S e` of each probe and image, [probes, N, K], e of independent random signs; `factor` is S.
+
+    In the mean over e, `u u^T` is `S S^T`.
+    """
+    count, classes, _ = factor.shape
+    # Image by image, so that an image's signs do not depend on the batch that it is in.
+    bits = torch.stack([torch.randint(2, (probes, classes), generator=generator) for _ in range(count)], dim=1)
+    return torch.einsum("nkj,mnj->mnk", factor, (2 * bits - 1).to(factor))
+
+
 def _standardised(features: Tensor) -> Tensor:
     return F.batch_norm(_widened(features), None, None, training=True)
 

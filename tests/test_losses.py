@@ -16,6 +16,8 @@ from fertool.losses import (
     distillation_kl_probs,
     focal_loss,
     guided_feature_loss,
+    output_factor,
+    output_probes,
 )
 
 
@@ -221,3 +223,18 @@ def test_half_precision_features_are_compared_in_full():
     for loss in (attention_transfer, guided_feature_loss):
         assert loss(student, teacher).dtype == torch.float32
         torch.testing.assert_close(loss(student, teacher), loss(student.float(), teacher.float()))
+
+
+def test_output_factor_is_a_root_of_the_hessian_of_kl_in_the_logits():
+    logits = torch.tensor([[0.0, 1.0, -2.0], [40.0, 0.0, 3.0]], dtype=torch.float64)
+    p = logits.softmax(-1)
+    factor = output_factor(logits)
+    expected = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    torch.testing.assert_close(factor @ factor.mT, expected, rtol=1e-12, atol=1e-16)
+
+
+def test_output_probes_are_roots_of_it_in_the_mean(logits):
+    probes = output_probes(output_factor(logits), 20_000, torch.Generator().manual_seed(0))
+    p = logits.softmax(-1)
+    mean = torch.einsum("mnk,mnj->nkj", probes, probes) / len(probes)
+    torch.testing.assert_close(mean, torch.diag_embed(p) - p[:, :, None] * p[:, None, :], rtol=0, atol=0.01)

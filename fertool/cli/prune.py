@@ -53,9 +53,19 @@ class PruningOptions:
         typer.Option(help="Parameters to keep: a ratio or a number.", metavar="R", rich_help_panel=PRUNING),
     ] = None
     criterion: Annotated[
-        Literal["auto", "l1", "taylor"],
+        Literal["auto", "l1", "l2", "bn-gamma", "l2-gamma", "taylor", "kl"],
         typer.Option(
-            help="l1: size of the weights, no data; taylor: change of the loss; auto: taylor if there is --data.",
+            help="By weights: l1 and l2, norms of the filters; bn-gamma, the scale behind them; l2-gamma, both. By "
+            "images: taylor, change of the loss to first order; kl, change of the output to second order, needs no "
+            "labels. auto: taylor if there is --data, else l1.",
+            rich_help_panel=PRUNING,
+        ),
+    ] = "auto"
+    normalise: Annotated[
+        Literal["auto", "layer", "none"],
+        typer.Option(
+            help="How scores compare across layers: relative to their layer's, or as they are; auto: as they are where "
+            "they are changes of loss or output, else by layer.",
             rich_help_panel=PRUNING,
         ),
     ] = "auto"
@@ -154,7 +164,7 @@ def _options(pruning: PruningOptions, spec: Spec, *, has_data: bool) -> PruneOpt
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
-    return PruneOptions(Targets(macs=macs, params=params), criterion, pruning.round_to)
+    return PruneOptions(Targets(macs=macs, params=params), criterion, pruning.normalise, pruning.round_to)
 
 
 def _teacher(spec: Spec, module: nn.Module, device: str, loss: ClassificationLoss) -> Objective:

@@ -42,8 +42,8 @@ class AugmentConfig:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = {"flip": 1, "rotation": 180, "translate": 1, "brightness": 1, "contrast": 1, "erasing": 1}
-        limits |= {"scale": 0.9, "aspect": 1, "mixup": math.inf, "cutmix": math.inf}
+        limits = dict.fromkeys(("flip", "translate", "aspect", "brightness", "contrast", "erasing"), 1.0)
+        limits |= {"rotation": 180, "scale": 0.9, "mixup": math.inf, "cutmix": math.inf}
         for name, limit in limits.items():
             value = getattr(self, name)
             if not (0 <= value <= limit and math.isfinite(value)):

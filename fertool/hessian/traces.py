@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.hessian.norms import Layer, LayerRun
 from fertool.hessian.sensitivity import LayerSensitivity, Method
+from fertool.losses import output_factor, output_probes
 from fertool.modes import eval_mode
 
 
@@ -59,7 +60,7 @@ def estimate(
         raise FertoolError("the model has no float convolution or linear layer", "give the model before quantisation")
     device = next(iter(layers.values())).weight.device
     columns = partial(torch.permute, dims=(2, 0, 1))
-    signs = partial(_probes, probes=probes, generator=torch.Generator().manual_seed(seed))
+    signs = partial(output_probes, probes=probes, generator=torch.Generator().manual_seed(seed))
     directions = signs if method == "probe" else columns
     tallies = {name: _Tally(layer.weight, probes if method == "probe" else 0) for name, layer in layers.items()}
     done = 0
@@ -72,28 +73,12 @@ def estimate(
     return tuple(tally.summary(name, len(images)) for name, tally in tallies.items())
 
 
-def output_factor(logits: Tensor) -> Tensor:
-    """Return S of each image, [N, K, K], with `S S^T = diag(p) - p p^T` for p the softmax of `logits` [N, K]."""
-    # In float64: 1 - p_k loses its digits where the network is sure.
-    p = logits.double().softmax(-1)
-    columns = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) - p[:, :, None]
-    return (columns * p.sqrt()[:, None, :]).to(logits.dtype)
-
-
 def _check_options(method: str, probes: int, batch_size: int, samples: int) -> None:
     if method not in get_args(Method):
         raise unknown_name("--method", method, get_args(Method))
     for option, value, least in (("--samples", samples, 2), ("--probes", probes, 2), ("--batch-size", batch_size, 1)):
         if value < least:
             raise UsageError(f"{option} {value}: at least {least} needed", f"for example {option} 32")
-
-
-def _probes(factor: Tensor, probes: int, generator: torch.Generator) -> Tensor:
-    """Return `u = S e` of each probe and image, [probes, N, K], e of independent random signs; `factor` is S."""
-    count, classes, _ = factor.shape
-    # Image by image, so that an image's signs do not depend on the batch that it is in.
-    bits = torch.stack([torch.randint(2, (probes, classes), generator=generator) for _ in range(count)], dim=1)
-    return torch.einsum("nkj,mnj->mnk", factor, (2 * bits - 1).to(factor))
 
 
 def _measure(

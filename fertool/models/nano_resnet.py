@@ -69,7 +69,7 @@ def _blocks(stage: str) -> range:
 
 
 def _default_widths(width_mult: float) -> dict[str, int]:
-    widths = {}
+    widths: dict[str, int] = {}
     for stage, (channels, _) in _STAGES.items():
         count = make_divisible(channels * width_mult)
         widths |= {stage: count, **{f"{stage}.{index}.conv1": count for index in _blocks(stage)}}

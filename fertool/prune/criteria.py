@@ -1,9 +1,18 @@
-"""How much each class of channels matters."""
+"""How much each class of channels matters: by its weights, or by what the network says about images.
+
+The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that makes it (PRJ thesis, 3.2).
+Since the derivative by γ sums gradient times normalised activation over the map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the
+BN output y: one backward pass gives all gates of all images. As in the source the shift β is no part of the gate: what
+a closed channel still adds through β is constant, and the next layer's bias can learn it. Where no BN stands behind the
+layers that make a class, the gate is the layer's whole output.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,12 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
+from fertool.losses import output_factor, output_probes
 from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+
+_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,89 +43,184 @@ class Scores:
     additive: bool
 
 
-def l1_scores(module: nn.Module, graph: ChannelGraph) -> Scores:
-    """Return the L1 norm of each class's filters; no data needed.
+Measure = Callable[[Tensor, Tensor | None], Tensor]
+"""Of a layer's weights [out, fan-in] and the scales [out] of the BN behind it, if there is one: [out] numbers."""
+Changes = list[tuple[Tensor, Tensor]]
+"""For each gate the classes [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
 
-    A filter's norm (Li et al. 2017, arXiv 1608.08710, section 3.1) is divided by the mean of its layer, so that layers
-    of any fan-in compare; a class made or filtered by several layers scores the mean over them.
+
+def _l2(weights: Tensor) -> Tensor:
+    return weights.square().sum(1).sqrt()
+
+
+def _l2_gamma(weights: Tensor, scales: Tensor | None) -> Tensor:
+    return _l2(weights) if scales is None else _l2(weights) * scales.abs()
+
+
+WEIGHT_CRITERIA: Mapping[str, Measure] = {
+    # Li et al. 2017, arXiv 1608.08710, section 3.1.
+    "l1": lambda weights, scales: weights.abs().sum(1),
+    "l2": lambda weights, scales: _l2(weights),
+    # Liu et al. 2017 (Network Slimming), arXiv 1708.06519; a layer without BN is measured by its filters.
+    "bn-gamma": lambda weights, scales: _l2(weights) if scales is None else scales.abs(),
+    # Recipe 3.
+    "l2-gamma": _l2_gamma,
+}
+"""Those that need no data."""
+
+
+def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str) -> Scores:
+    """Return what one of WEIGHT_CRITERIA gives each class; no data needed.
+
+    A channel's number is divided by the mean of its layer, so that layers of any fan-in compare; a class made or
+    filtered by several layers scores the mean over them.
     """
+    measure, scales = WEIGHT_CRITERIA[criterion], _scales(module, graph)
     total, count = torch.zeros(2, len(graph.fixed), dtype=torch.float64)
     for layer in graph.layers:
         if layer.kind in ("dense", "depthwise"):
-            norms = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64).flatten(1)
-            norms = norms.abs().sum(1)
-            total.index_add_(0, layer.outputs, norms / norms.mean().clamp(min=1e-300))
-            count.index_add_(0, layer.outputs, torch.ones_like(norms))
+            weights = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64).flatten(1)
+            found = measure(weights, scales.get(layer.name))
+            total.index_add_(0, layer.outputs, found / found.mean().clamp(min=1e-300))
+            count.index_add_(0, layer.outputs, torch.ones_like(found))
     return Scores(total / count.clamp(min=1), additive=False)
 
 
-def taylor_scores(
+def _scales(module: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
+    """Return the scales, float64, of the BN straight behind each layer that has one with scales."""
+    return {
+        name: module.get_parameter(f"{norm.name}.weight").detach().to("cpu", torch.float64)
+        for name, norm in _norms_behind(graph).items()
+        if norm.per_output
+    }
+
+
+def _norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
+    """Return the BN straight behind each layer that has one."""
+    return {
+        before.name: layer
+        for before, layer in zip(graph.layers, graph.layers[1:], strict=False)
+        if layer.kind == "norm" and before.kind != "norm" and torch.equal(layer.inputs, before.outputs)
+    }
+
+
+def _taylor_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(logits, targets, reduction="sum")
+
+
+def _taylor(changes: Changes, classes: int) -> Tensor:
+    """Sum |φ ∂L/∂φ| over images (equation 3-6 of the PRJ thesis), L being the cross-entropy of one image.
+
+    The sum of absolute values, not the absolute value of the sum, is how the equation is read here: changes of
+    opposite sign do not make a channel unimportant. Parallel gates of a residual stream add up.
+    """
+    scores = torch.zeros(classes, dtype=torch.float64)
+    for closed, change in changes:
+        scores.index_add_(0, closed, change.abs().sum(0).to("cpu", torch.float64))
+    return scores
+
+
+def _kl_loss(logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `u . z` summed over images, u a random root of the Hessian of KL in the logits z."""
+    factor = output_factor(logits.detach().cpu())
+    direction = output_probes(factor, 1, generator)[0].to(logits)
+    total: Tensor = (logits * direction).sum()
+    return total
+
+
+def _kl(changes: Changes, classes: int) -> Tensor:
+    """Sum half the squared change of `u . z` over images: KL(network || network without the class), to second order.
+
+    The first order of KL is nothing at the network's own weights, and labels are not needed. All gates of a class
+    close at once, so that their changes are added before they are squared.
+    """
+    joint = torch.zeros(len(changes[0][1]), classes, dtype=torch.float64)
+    for closed, change in changes:
+        joint.index_add_(1, closed, change.to("cpu", torch.float64))
+    return joint.square().sum(0) / 2
+
+
+@dataclass(frozen=True)
+class _GateCriterion:
+    """What is differentiated, given logits [N, K], targets [N, K] and a generator, and what comes of the changes."""
+
+    loss: Callable[[Tensor, Tensor, torch.Generator], Tensor]
+    tally: Callable[[Changes, int], Tensor]
+
+
+GATE_CRITERIA: Mapping[str, _GateCriterion] = {
+    "taylor": _GateCriterion(lambda logits, targets, generator: _taylor_loss(logits, targets), _taylor),
+    "kl": _GateCriterion(_kl_loss, _kl),
+}
+"""Those that look at images."""
+
+
+def gate_scores(
     module: nn.Module,
     graph: ChannelGraph,
+    criterion: str,
     data: FaceDataset,
     input: InputSpec,
     *,
-    batch_size: int = 64,
+    batch_size: int = _BATCH,
+    seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Return the first-order change of the loss when a class's gates close.
+    """Return what one of GATE_CRITERIA gives each class, summed over images: one forward and one backward pass each.
 
-    The gate is the BN scale γ and the score Σ over images |∂L/∂γ · γ| (equation 3-6 of the PRJ thesis), L being the
-    cross-entropy of one image. The sum over images of absolute values, not the absolute value of the sum, is how
-    the equation is read here: changes of opposite sign do not make a channel unimportant. Since the derivative by γ
-    sums gradient times normalised activation over the map, γ · ∂L/∂γ = Σ_hw ∂L/∂y · (y − β) at the BN output y: one
-    backward pass gives all gates of all images. As in the source the shift β is no part of the gate: what a closed
-    channel still adds through β is constant, and the next layer's bias can learn it.
-
-    Gates are those of the layers that make a class (parallel terms of a residual stream add up); where none of them
-    has BN, the gate is the layer's whole output. BN uses its running statistics. Parameters are not changed.
+    BN uses its running statistics. Parameters are not changed; random directions come from `seed`.
     """
-    device = next(module.parameters()).device
-    scores = torch.zeros(len(graph.fixed), dtype=torch.float64)
-    hooks = [
-        module.get_submodule(layer.name).register_forward_hook(_gate_hook(scores, layer)) for layer in _gates(graph)
-    ]
+    device, chosen = next(module.parameters()).device, GATE_CRITERIA[criterion]
+    scores, generator = torch.zeros(len(graph.fixed), dtype=torch.float64), torch.Generator().manual_seed(seed)
     targets = data.targets()
-    try:
-        with eval_mode(module):
-            for start in range(0, len(data), batch_size):
-                part = slice(start, start + batch_size)
-                # The images require gradients so that a network with frozen parameters has a graph, too.
-                images = to_input(data.images[part].to(device), input).requires_grad_()
-                loss = F.cross_entropy(module(images), targets[part].to(device), reduction="sum")
-                torch.autograd.grad(loss, images)
-                if on_progress:
-                    on_progress(min(start + batch_size, len(data)), len(data))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with eval_mode(module), _gates_of(module, graph) as changes:
+        for start in range(0, len(data), batch_size):
+            part = slice(start, start + batch_size)
+            # The images require gradients so that a network with frozen parameters has a graph, too.
+            images = to_input(data.images[part].to(device), input).requires_grad_()
+            changes.clear()
+            torch.autograd.grad(chosen.loss(module(images), targets[part].to(device), generator), images)
+            scores += chosen.tally(changes, len(scores))
+            if on_progress:
+                on_progress(min(start + batch_size, len(data)), len(data))
     return Scores(scores, additive=True)
 
 
-def _gates(graph: ChannelGraph) -> list[Layer]:
+@contextmanager
+def _gates_of(module: nn.Module, graph: ChannelGraph) -> Iterator[Changes]:
+    """Collect, in the list that is given, what every backward pass says of the gates."""
+    changes: Changes = []
+    hooks = [
+        module.get_submodule(layer.name).register_forward_hook(partial(_watch, changes, layer))
+        for layer in _gated_layers(graph)
+    ]
+    try:
+        yield changes
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _gated_layers(graph: ChannelGraph) -> list[Layer]:
     """Return the layers whose outputs are gated: the BN behind each dense layer, else the dense layer itself.
 
     A BN behind a depthwise convolution closes the same path once more and would count it twice.
     """
-    gates: list[Layer] = []
+    dense, norms = [layer for layer in graph.layers if layer.kind == "dense"], _norms_behind(graph)
+    gates = [norms[layer.name] for layer in dense if layer.name in norms]
     gated = torch.zeros(len(graph.fixed), dtype=torch.bool)
-    for before, layer in zip(graph.layers, graph.layers[1:], strict=False):
-        if layer.kind == "norm" and before.kind == "dense" and torch.equal(layer.inputs, before.outputs):
-            gates.append(layer)
-            gated[layer.outputs] = True
-    return gates + [la for la in graph.layers if la.kind == "dense" and not gated[la.outputs].any()]
+    for gate in gates:
+        gated[gate.outputs] = True
+    return gates + [layer for layer in dense if not gated[layer.outputs].any()]
 
 
-def _gate_hook(scores: Tensor, layer: Layer) -> Callable[[nn.Module, Any, Tensor], None]:
-    def hook(owner: nn.Module, _: Any, output: Tensor) -> None:
-        gated = output.detach().clone()  # an in-place activation may overwrite the output
-        if layer.kind == "norm" and owner.bias is not None:
-            gated -= owner.bias.detach().reshape(-1, *[1] * (output.dim() - 2))  # type: ignore[operator]
+def _watch(changes: Changes, layer: Layer, owner: nn.Module, _: Any, output: Tensor) -> None:
+    gated = output.detach().clone()  # an in-place activation may overwrite the output
+    if layer.kind == "norm" and owner.bias is not None:
+        gated -= owner.bias.detach().reshape(-1, *[1] * (output.dim() - 2))  # type: ignore[operator]
 
-        def add(gradient: Tensor) -> None:
-            changes = (gradient * gated).flatten(2).sum(2) if gradient.dim() > 2 else gradient * gated
-            scores.index_add_(0, layer.outputs, changes.abs().sum(0).to("cpu", torch.float64))
+    def add(gradient: Tensor) -> None:
+        change = gradient * gated
+        changes.append((layer.outputs, change.flatten(2).sum(2) if gradient.dim() > 2 else change))
 
-        output.register_hook(add)  # type: ignore[no-untyped-call]
-
-    return hook
+    output.register_hook(add)  # type: ignore[no-untyped-call]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models import build
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import Scores, l1_scores, taylor_scores
+from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, Scores, gate_scores, weight_scores
 from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.surgery import remove_channels
@@ -21,17 +21,23 @@ from fertool.spec import Spec
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
-CRITERIA = ("l1", "taylor")
+CRITERIA = (*WEIGHT_CRITERIA, *GATE_CRITERIA)
 DATA_FREE = "l1"
 ROUND_TO = 16
+Normalise = Literal["auto", "layer", "none"]
 
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """How to prune: what may remain, by which criterion, in steps of how many channels."""
+    """How to prune: what may remain, by which criterion, in steps of how many channels.
+
+    `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
+    or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
+    """
 
     targets: Targets
     criterion: str = DATA_FREE
+    normalise: Normalise = "auto"
     round_to: int = ROUND_TO
 
 
@@ -93,9 +99,13 @@ def _scored(
         raise UsageError(f"--round-to {options.round_to}: not a number of channels", "1 leaves widths as they come")
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
+    if options.normalise not in get_args(Normalise):
+        raise unknown_name("--normalise", options.normalise, get_args(Normalise))
     graph = trace_channels(module, spec.input)
-    if options.criterion == "l1":
-        return graph, l1_scores(module, graph)
-    if data is None:
+    if options.criterion in WEIGHT_CRITERIA:
+        scores = weight_scores(module, graph, options.criterion)
+    elif data is None:
         raise UsageError(f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1")
-    return graph, taylor_scores(module, graph, data, spec.input, on_progress=on_progress)
+    else:
+        scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
+    return graph, scores if options.normalise == "auto" else replace(scores, additive=options.normalise == "none")

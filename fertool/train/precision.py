@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -26,7 +28,7 @@ def resolve_precision(name: PrecisionName, device: torch.device, module: nn.Modu
         gains = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Older versions of PyTorch do not tell.
-        known = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
         gains = any(known.get(name) for name in _BF16_CPUS) and not any(map(_is_grouped, module.modules()))
     return torch.bfloat16 if gains else torch.float32
 

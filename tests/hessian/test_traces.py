@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError, UsageError
-from fertool.hessian import LayerSensitivity, estimate, output_factor
+from fertool.hessian import LayerSensitivity, estimate
 
 
 def small_net(activation: type[nn.Module], seed: int = 0) -> nn.Sequential:
@@ -89,14 +89,6 @@ def test_linear_layers_over_several_positions_equal_the_brute_force_hessian():
     net, x = Tokens().double(), images(3)
     for layer in estimate(net, x):
         np.testing.assert_allclose(layer.weight_trace, brute_force_traces(net, x, layer.name), rtol=1e-10)
-
-
-def test_output_factor_is_a_root_of_the_hessian_of_kl_in_the_logits():
-    logits = torch.tensor([[0.0, 1.0, -2.0], [40.0, 0.0, 3.0]], dtype=torch.float64)
-    p = logits.softmax(-1)
-    factor = output_factor(logits)
-    expected = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
-    torch.testing.assert_close(factor @ factor.mT, expected, rtol=1e-12, atol=1e-16)
 
 
 @pytest.mark.parametrize("probes", [2, 10])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.hessian import estimate, output_factor, weighted_layers
+from fertool.hessian import estimate, weighted_layers
+from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
 CLASSES = ("happy", "sad", "neutral")

@@ -5,7 +5,8 @@ from torch import nn
 
 from fertool.data import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.prune.criteria import l1_scores, taylor_scores
+from fertool.losses import output_factor
+from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, gate_scores, weight_scores
 from fertool.prune.graph import trace_channels
 from fertool.spec import InputSpec
 
@@ -46,20 +47,33 @@ def outputs(graph, name):
     return next(layer for layer in graph.layers if layer.name == name).outputs
 
 
-def test_l1_is_the_mean_over_the_class_of_norms_relative_to_their_layer(net):
+def by_hand(criterion, layer, norm):
+    rows = [row.double().flatten() for row in layer.weight.detach()]
+    norms = {"l1": [row.abs().sum() for row in rows]}.get(criterion, [row.square().sum().sqrt() for row in rows])
+    gammas = [1.0] * len(rows) if norm is None else norm.weight.detach().double().abs().tolist()
+    if criterion == "bn-gamma" and norm is not None:
+        return torch.tensor(gammas, dtype=torch.float64)
+    if criterion == "l2-gamma":
+        norms = [value * gamma for value, gamma in zip(norms, gammas, strict=True)]
+    return torch.tensor([float(value) for value in norms], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("criterion", WEIGHT_CRITERIA)
+def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(net, criterion):
     graph = trace_channels(net, INPUT)
-    scores = l1_scores(net, graph).values
-    relative = []
-    for layer in (net.stem, net.dw, net.out):
-        norms = torch.tensor([float(row.double().abs().sum()) for row in layer.weight.detach()], dtype=torch.float64)
-        relative.append(norms / norms.mean())
-    torch.testing.assert_close(scores[outputs(graph, "stem")], sum(relative) / 3)
-    assert float(scores[outputs(graph, "hidden")].mean()) == pytest.approx(1)
+    scores = weight_scores(net, graph, criterion)
+    assert not scores.additive
+    pairs = ((net.stem, net.bn1), (net.dw, net.bn2), (net.out, net.bn3))
+    sizes = [by_hand(criterion, *pair) for pair in pairs]
+    relative = [size / size.mean() for size in sizes]
+    torch.testing.assert_close(scores.values[outputs(graph, "stem")], sum(relative) / 3)
+    hidden = by_hand(criterion, net.hidden, None)
+    torch.testing.assert_close(scores.values[outputs(graph, "hidden")], hidden / hidden.mean())
 
 
 def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
     graph = trace_channels(net, INPUT)
-    scores = taylor_scores(net, graph, faces, INPUT, batch_size=4).values
+    scores = gate_scores(net, graph, "taylor", faces, INPUT, batch_size=4).values
     stream, hidden = torch.zeros(6), torch.zeros(5)
     for image, label in zip(faces.images, faces.labels, strict=True):
         net.zero_grad()
@@ -71,11 +85,31 @@ def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
     torch.testing.assert_close(scores[outputs(graph, "hidden")].float(), hidden.detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_taylor_leaves_the_network_as_it_was(net, faces):
+def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net, faces):
+    """Without its gates a class changes the logits by J; KL to second order is half of J^T (diag(p) - p p^T) J."""
+    graph = trace_channels(net, INPUT)
+    found = (
+        sum(gate_scores(net, graph, "kl", faces, INPUT, batch_size=4, seed=seed).values for seed in range(400)) / 400
+    )
+    stream, hidden = torch.zeros(6), torch.zeros(5)
+    for image in faces.images:
+        logits = net(to_input(image[None], INPUT))[0]
+        for column in output_factor(logits[None].detach())[0].T:
+            net.zero_grad()
+            (column @ logits).backward(retain_graph=True)
+            stream += sum(bn.weight.grad * bn.weight.detach() for bn in (net.bn1, net.bn3)).square() / 2
+            changes = net.hidden.weight.grad * net.hidden.weight.detach()
+            hidden += (changes.sum(1) + net.hidden.bias.grad * net.hidden.bias.detach()).square() / 2
+    torch.testing.assert_close(found[outputs(graph, "stem")].float(), stream, rtol=0.1, atol=1e-6)
+    torch.testing.assert_close(found[outputs(graph, "hidden")].float(), hidden, rtol=0.1, atol=1e-6)
+
+
+@pytest.mark.parametrize("criterion", GATE_CRITERIA)
+def test_looking_at_images_leaves_the_network_as_it_was(net, faces, criterion):
     net.train().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     graph = trace_channels(net, INPUT)
-    taylor_scores(net, graph, faces, INPUT)
+    gate_scores(net, graph, criterion, faces, INPUT)
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -85,5 +119,7 @@ def test_taylor_leaves_the_network_as_it_was(net, faces):
 def test_progress_counts_images(net, faces):
     seen = []
     graph = trace_channels(net, INPUT)
-    taylor_scores(net, graph, faces, INPUT, batch_size=4, on_progress=lambda done, total: seen.append((done, total)))
+    gate_scores(
+        net, graph, "taylor", faces, INPUT, batch_size=4, on_progress=lambda done, total: seen.append((done, total))
+    )
     assert seen == [(4, 10), (8, 10), (10, 10)]

@@ -8,7 +8,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.models import build, create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
-from fertool.prune.criteria import l1_scores
+from fertool.prune.criteria import weight_scores
 from fertool.prune.graph import trace_channels
 from fertool.prune.keys import find_width_keys
 from fertool.prune.planning import make_plan
@@ -60,7 +60,7 @@ def mixed(randomise_norms):
 
 def pruned(module, targets, round_to=4, build=Mixed, widths=WIDTHS, scores=None):
     graph = trace_channels(module, INPUT)
-    scores = l1_scores(module, graph) if scores is None else scores
+    scores = weight_scores(module, graph, "l1") if scores is None else scores
     made, skeleton, smaller = make_plan(build, widths, INPUT, graph, scores, targets, round_to)
     return made, remove_channels(module, graph, skeleton, smaller, made.kept)
 
@@ -201,7 +201,7 @@ def test_plan_by_taylor_scores_tells_what_prune_does():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (PruneOptions(Targets(macs=0.5), criterion="l2"), "--criterion 'l2'"),
+        (PruneOptions(Targets(macs=0.5), criterion="l3"), "--criterion 'l3'"),
         (PruneOptions(Targets(macs=0.5), criterion="taylor"), "--criterion taylor"),
         (PruneOptions(Targets(macs=0.5), round_to=0), "--round-to 0"),
     ],
