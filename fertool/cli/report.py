@@ -16,15 +16,21 @@ def report(
         list[Path],
         typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON: eval, bench, training, grids."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML file to write.")] = Path("report.html"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file to write: HTML or, if it ends in .md, Markdown.")
+    ] = (Path("report.html")),
 ) -> None:
     """Write a page with the card of every model, their figures and plots; one HTML file, nothing to fetch.
 
+    As Markdown, without the plots, it is a model card for a repository.
+
     Example: fertool report student.pt int8.pt bench.json eval.json -o report.html
+
+    Example: fertool report student.pt eval.json -o README.md
     """
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.report.page import render_page
 
     require_writable(output, *files)
-    write_atomic(output, render_page(files).encode())
+    write_atomic(output, render_page(files, as_markdown=output.suffix == ".md").encode())
     typer.echo(output)

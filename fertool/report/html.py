@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from fertool.report.grids import Fact, Grid
@@ -63,9 +63,9 @@ def facts(pairs: Iterable[Fact]) -> str:
     return f'<div class="wide"><table><tbody>\n{rows}\n</tbody></table></div>'
 
 
-def picture(png: bytes, caption: str, width: int) -> str:
-    """Return a PNG inside the page; `width` in CSS pixels."""
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
+    """Return the PNG that `draw` makes, inside the page; `width` in CSS pixels."""
+    source = f"data:image/png;base64,{base64.b64encode(draw()).decode()}"
     shown = escape(caption)
     return f'<figure><img src="{source}" alt="{shown}" width="{width}"><figcaption>{shown}</figcaption></figure>'
 

@@ -1,14 +1,15 @@
-"""The page of `fertool report`: models side by side, their figures, and a card for each."""
+"""The page of `fertool report`: models side by side, their figures, and a card for each; as HTML or as Markdown."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-from fertool.report import figures, grids
-from fertool.report.grids import Data
-from fertool.report.html import facts, heading, page, paragraph, picture, table
+from fertool.report import figures, grids, html, markdown
+from fertool.report.grids import Data, Fact, Grid
 from fertool.report.sources import Sources, read_sources
 from fertool.report.units import short_names
 
@@ -31,74 +32,99 @@ CHOSEN_ON_VAL = (
 )
 
 
-def render_page(files: Sequence[Path]) -> str:
-    """Return one HTML document about model files and the JSON of bench, eval, training and hessian-sensitivity.
+class Pen(Protocol):
+    """What writes the pieces of a page, each as a text; see `fertool.report.html`."""
 
-    The same files give the same text. Raises FertoolError for files that are none of these, and when figures are
-    needed but Matplotlib is missing.
+    def page(self, title: str, parts: Iterable[str]) -> str:
+        """Return a whole document."""
+
+    def heading(self, text: str, level: int = 2) -> str:
+        """Return a heading of level 2 or 3."""
+
+    def paragraph(self, text: str, kind: str = "") -> str:
+        """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
+
+    def table(self, grid: Grid) -> str:
+        """Return a table."""
+
+    def facts(self, pairs: Iterable[Fact]) -> str:
+        """Return names and values."""
+
+    def picture(self, draw: Callable[[], bytes], caption: str, width: int) -> str:
+        """Return the PNG that `draw` makes, `width` CSS pixels wide, or nothing where there is no room for it."""
+
+
+def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
+    """Return one document, HTML or Markdown, about model files and the JSON of bench, eval, training and the like.
+
+    The same files give the same text; Markdown leaves out the pictures. Raises FertoolError for files that are none
+    of these, and when figures are needed but Matplotlib is missing.
     """
     sources = read_sources(files)
+    pen: Pen = markdown if as_markdown else html
     sections = (_overview, _benchmarks, _evaluations, _training, _widths, _sensitivities, _cards)
-    return page("Facial-expression models", (part for section in sections for part in section(sources)))
+    return pen.page("Facial-expression models", (part for section in sections for part in section(sources, pen)))
 
 
-def _overview(sources: Sources) -> Iterator[str]:
-    yield paragraph(PROHIBITED, "notice")
+def _overview(sources: Sources, pen: Pen) -> Iterator[str]:
+    yield pen.paragraph(PROHIBITED, "notice")
     if sources.models:
-        yield heading("Models")
-        yield table(grids.model_grid(sources.models))
-        yield paragraph("MACs: multiply-accumulates of one image. CI: confidence interval.", "quiet")
+        yield pen.heading("Models")
+        yield pen.table(grids.model_grid(sources.models))
+        yield pen.paragraph("MACs: multiply-accumulates of one image. CI: confidence interval.", "quiet")
 
 
-def _benchmarks(sources: Sources) -> Iterator[str]:
+def _benchmarks(sources: Sources, pen: Pen) -> Iterator[str]:
     for report in sources.benchmarks:
-        yield heading("Speed, memory and size")
-        yield table(grids.bench_grid(report))
-        yield paragraph(
+        yield pen.heading("Speed, memory and size")
+        yield pen.table(grids.bench_grid(report))
+        yield pen.paragraph(
             f"{grids.bench_caption(report)}. Latency: one batch from pixels to logits, the files taking turns. Memory:"
             " the peak of a whole process with interpreter, runtime library, weights and work space.",
             "quiet",
         )
-        yield from (paragraph(line, "notice") for line in grids.bench_warnings(report))
+        yield from (pen.paragraph(line, "notice") for line in grids.bench_warnings(report))
         measured = [entry for entry in report["results"] if entry["accuracy"] is not None]
         if measured:
             caption = "Accuracy with 95 % interval against"
-            yield picture(figures.size_against_accuracy(measured), f"{caption} file size", 720)
+            yield pen.picture(partial(figures.size_against_accuracy, measured), f"{caption} file size", 720)
             spread = "latency; horizontal bars reach from the 10th to the 90th percentile"
-            yield picture(figures.latency_against_accuracy(measured), f"{caption} {spread}", 720)
+            yield pen.picture(partial(figures.latency_against_accuracy, measured), f"{caption} {spread}", 720)
 
 
-def _evaluations(sources: Sources) -> Iterator[str]:
+def _evaluations(sources: Sources, pen: Pen) -> Iterator[str]:
     if sources.evaluations:
-        yield heading("Accuracy")
+        yield pen.heading("Accuracy")
     for entry in sources.evaluations:
-        yield heading(entry["file"], 3)
-        yield facts(grids.eval_facts(entry))
-        yield table(grids.class_grid(entry))
-        yield picture(figures.confusion_matrix(entry), f"Confusion matrix of {entry['file']}", 620)
+        yield pen.heading(entry["file"], 3)
+        yield pen.facts(grids.eval_facts(entry))
+        yield pen.table(grids.class_grid(entry))
+        yield pen.picture(partial(figures.confusion_matrix, entry), f"Confusion matrix of {entry['file']}", 620)
     for comparisons in sources.comparisons:
-        yield heading(f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3)
-        yield table(grids.comparison_grid(comparisons))
+        yield pen.heading(f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3)
+        yield pen.table(grids.comparison_grid(comparisons))
 
 
-def _training(sources: Sources) -> Iterator[str]:
+def _training(sources: Sources, pen: Pen) -> Iterator[str]:
     if sources.histories:
-        yield heading("Training")
+        yield pen.heading("Training")
         parts = [figures.curves(name, history) for name, history in sources.histories.items()]
         lines = {name: line for part in parts for name, line in part.items()}
-        yield picture(
-            figures.training_curves(lines), f"Loss and validation accuracy: {', '.join(sources.histories)}", 960
+        yield pen.picture(
+            partial(figures.training_curves, lines),
+            f"Loss and validation accuracy: {', '.join(sources.histories)}",
+            960,
         )
     for sweep in sources.sweeps:
-        yield heading(f"Several trainings: {sweep['file']}")
+        yield pen.heading(f"Several trainings: {sweep['file']}")
         if len(sweep["seeds"]) > 1:
-            yield table(grids.points_grid(sweep))
-        yield table(grids.sweep_grid(sweep))
-        yield paragraph(grids.sweep_caption(sweep), "quiet")
-        yield picture(figures.sweep(sweep), f"Accuracy of the trainings for {sweep['file']}", 720)
+            yield pen.table(grids.points_grid(sweep))
+        yield pen.table(grids.sweep_grid(sweep))
+        yield pen.paragraph(grids.sweep_caption(sweep), "quiet")
+        yield pen.picture(partial(figures.sweep, sweep), f"Accuracy of the trainings for {sweep['file']}", 720)
 
 
-def _widths(sources: Sources) -> Iterator[str]:
+def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
     """A figure for each model that is narrower than an earlier one of the same architecture."""
     names = short_names([model["file"] for model in sources.models])
     for index, model in enumerate(sources.models):
@@ -109,8 +135,10 @@ def _widths(sources: Sources) -> Iterator[str]:
                 (name, width, model["widths"][name])
                 for name, width in sorted(earlier["widths"].items(), key=_by_number)
             ]
-            yield heading(f"Channels of {after}")
-            yield picture(figures.width_bars(groups), f"Channels of {before} (before) and {after} (after)", 720)
+            yield pen.heading(f"Channels of {after}")
+            yield pen.picture(
+                partial(figures.width_bars, groups), f"Channels of {before} (before) and {after} (after)", 720
+            )
 
 
 def _by_number(group: tuple[str, int]) -> list[int | str]:
@@ -124,21 +152,21 @@ def _is_narrower(model: Data, other: Data) -> bool:
     return same and ours != theirs and all(ours[name] <= theirs[name] for name in ours)
 
 
-def _sensitivities(sources: Sources) -> Iterator[str]:
+def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
     for name, data in sources.sensitivities.items():
-        yield heading(f"Sensitivity: {name}")
-        yield table(grids.sensitivity_grid(data))
-        yield paragraph(grids.sensitivity_caption(data), "quiet")
+        yield pen.heading(f"Sensitivity: {name}")
+        yield pen.table(grids.sensitivity_grid(data))
+        yield pen.paragraph(grids.sensitivity_caption(data), "quiet")
 
 
-def _cards(sources: Sources) -> Iterator[str]:
+def _cards(sources: Sources, pen: Pen) -> Iterator[str]:
     names = short_names([model["file"] for model in sources.models])
     for model in sources.models:
-        yield heading(f"Model card: {names[model['file']]}")
+        yield pen.heading(f"Model card: {names[model['file']]}")
         use = [("intended use", INTENDED), ("excluded uses", EXCLUDED), ("limits", LIMITS)]
-        yield facts([*use, *grids.model_facts(model)])
+        yield pen.facts([*use, *grids.model_facts(model)])
         if model["metrics"] and model["metrics"]["split"] == "val":
-            yield paragraph(CHOSEN_ON_VAL, "quiet")
+            yield pen.paragraph(CHOSEN_ON_VAL, "quiet")
         if model["provenance"]:
-            yield heading("How it was made", 3)
-            yield table(grids.history_grid(model["provenance"]))
+            yield pen.heading("How it was made", 3)
+            yield pen.table(grids.history_grid(model["provenance"]))

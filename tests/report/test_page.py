@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -128,3 +130,23 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for name in ("gone.pt", "gone.json"):
         with pytest.raises(FertoolError, match="no such file"):
             render_page([tmp_path / name])
+
+
+def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    files = [
+        model_file(tmp_path / "a|b_[x].onnx", spec()),
+        json_file(tmp_path / "eval.json", {"results": [evaluation()], "comparisons": COMPARISONS}),
+    ]
+    card = render_page(files, as_markdown=True)
+    assert card.startswith("# Facial-expression models\n")
+    assert "## Model card: a\\|b\\_\\[x\\].onnx" in card
+    assert "Article 5(1)(f)" in card
+    # Every table is whole: as many cells in each row as in its head.
+    for block in card.split("\n\n"):
+        if block.startswith("|"):
+            cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+            assert len(cells) == 1, block
+    assert "<td" not in card
