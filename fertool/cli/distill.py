@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,6 +29,7 @@ from fertool.cli.rounds import fit_rounds, start_from
 from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
 from fertool.cli.training import History, TrainingRun, input_of, new_model, options_of
+from fertool.cli.variants import Own, own_options, require_own
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from fertool.train import Objective
 
 DISTILLATION = "Distillation"
-_OWN: Mapping[str, Mapping[str, float | None]] = {
+_OWN: Own = {
     "kd": {},
     "feature": {"beta": 1.0, "gamma": None, "match_depths": 4},
     "iterative": {"rounds": 3},
@@ -104,20 +105,12 @@ class DistillOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        for method, names in _OWN.items():
-            for name in names:
-                value = getattr(self, name)
-                if value is not None and method != self.method:
-                    flag = name.replace("_", "-")
-                    raise UsageError(
-                        f"--{flag} {value}: --method {self.method} has none", f"leave it out, or add --method {method}"
-                    )
+        require_own(self, "method", _OWN)
 
     @property
     def own(self) -> dict[str, Any]:
         """The options that the method alone has, the defaults for those left out."""
-        given = {name: getattr(self, name) for name in _OWN[self.method]}
-        return {**_OWN[self.method], **{name: value for name, value in given.items() if value is not None}}
+        return own_options(self, "method", _OWN)
 
 
 @dataclass(frozen=True)

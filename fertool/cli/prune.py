@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -23,6 +25,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
+from fertool.cli.schedules import ScheduleChoice, Trainings, measure
 from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_target
 from fertool.cli.training import TrainingRun, options_of, require_outputs
@@ -31,10 +34,9 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
-    from fertool.spec import Metrics, Spec
+    from fertool.spec import Spec
     from fertool.train import Objective
 
 PRUNING = "Pruning"
@@ -69,9 +71,6 @@ class PruningOptions:
             rich_help_panel=PRUNING,
         ),
     ] = "auto"
-    schedule: Annotated[
-        Literal["one-shot"], typer.Option(help="one-shot: score, remove, fine-tune.", rich_help_panel=PRUNING)
-    ] = "one-shot"
     samples: Annotated[
         int, typer.Option(help="Training images that score the channels.", min=1, rich_help_panel=PRUNING)
     ] = 2048
@@ -93,6 +92,7 @@ def prune(
     output: Output = None,
     data: OptionalData = None,
     pruning: PruningOptions = PruningOptions(),
+    schedule: ScheduleChoice = ScheduleChoice(),
     read: ReadOptions = ReadOptions(),
     training: FineTuneOptions = FineTuneOptions(),
     dry_run: DryRun = False,
@@ -113,17 +113,15 @@ def prune(
     from fertool.cli.output import announce, default_output
     from fertool.report.console import note, progress
 
-    if dry_run or not training.epochs:
+    trains = bool(training.epochs) or schedule.trains_first
+    if dry_run or not trains:
         require_one("prune without --epochs")
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
-    if data is None and training.epochs:
-        raise UsageError(f"--epochs {training.epochs}: fine-tuning needs --data", "for example --data fer2013.csv")
-    if training.plot and not training.epochs:
-        raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
+    _require_data(data, schedule, training)
     spec, module = models.load_model(model)
-    options = _options(pruning, spec, has_data=data is not None)
+    options = _options(pruning, schedule, spec, has_data=data is not None)
     source = None
     if data:
         shape = spec.input
@@ -132,59 +130,69 @@ def prune(
     else:
         note("no --data: channels are ranked by the size of their weights; images would rank them by the loss")
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
-    with progress("scores") as on_progress:
-        if dry_run:
+    if dry_run:
+        with progress("scores") as on_progress:
             _show_plan(technique.plan(spec, module, options, scoring, on_progress=on_progress), json)
-            return
-        pruned = technique.prune(spec, module, options, scoring, on_progress=on_progress)
-    groups = (pruning, read, training) if training.epochs else (pruning, read)
+        return
+    groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
     step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
-    smaller = replace(spec, widths=dict(pruned.widths), metrics=None)
-    extra = {"plan": _plan_as_json(pruned.plan)}
-    if source is None:
-        announce(models.save_model(output, smaller.with_step(step), pruned.module), output, json, **extra)
+    net = technique.Shrinking(spec, module, options, scoring, partial(progress, "scores"))
+    if source is None or scoring is None:
+        schedule.carry_out(net, None, 0)
+        written = models.save_model(output, net.spec.with_step(step), net.module)
+        announce(written, output, json, plan=_plan_as_json(net.plan))
         return
     run = TrainingRun(source.split("train"), val, training, output, seed, device)
-    if training.epochs:
-        objective = _teacher(spec, module, device, run.loss) if pruning.distill else None
-        smaller, history = run.fit(smaller, pruned.module, objective)
-    else:
-        smaller, history = replace(smaller, metrics=_measure(smaller, pruned.module, run.val)), []
-    written = run.finish(smaller, pruned.module, step, history, json, **extra)
-    _show_change(spec, written)
+    trainings = Trainings(run, scoring, _objective(pruning, spec, module, device, run.loss))
+    schedule.carry_out(net, trainings, training.epochs)
+    if net.spec.metrics is None:
+        net.spec = replace(net.spec, metrics=measure(net, run.val))
+    extra = {"plan": _plan_as_json(net.plan)}
+    _show_change(spec, run.finish(net.spec, net.module, step, trainings.history, json, **extra))
 
 
-def _options(pruning: PruningOptions, spec: Spec, *, has_data: bool) -> PruneOptions:
+def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTuneOptions) -> None:
+    """Raise UsageError for a training without images, and for a picture without a training."""
+    if data is None and schedule.trains_first:
+        raise UsageError(f"--schedule {schedule.schedule} needs --data", "for example --data fer2013.csv")
+    if data is None and training.epochs:
+        raise UsageError(f"--epochs {training.epochs}: fine-tuning needs --data", "for example --data fer2013.csv")
+    if training.plot and not (training.epochs or schedule.trains_first):
+        raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
+
+
+def _options(pruning: PruningOptions, schedule: ScheduleChoice, spec: Spec, *, has_data: bool) -> PruneOptions:
     from fertool.prune import PruneOptions, Targets
 
-    if pruning.target_flops is None and pruning.target_params is None:
-        raise UsageError("no budget", "say how much may remain: --target-flops 0.5 or --target-params 0.5")
     macs = parse_target("--target-flops", pruning.target_flops, spec.macs) if pruning.target_flops else None
     params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
+    targets = None if macs is params is None else Targets(macs=macs, params=params)
+    if targets is None and schedule.max_drop is None:
+        raise UsageError("no budget", "say how much may remain: --target-flops 0.5 or --target-params 0.5")
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
-    return PruneOptions(Targets(macs=macs, params=params), criterion, pruning.normalise, pruning.round_to)
+    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to)
 
 
-def _teacher(spec: Spec, module: nn.Module, device: str, loss: ClassificationLoss) -> Objective:
-    """The unpruned model as the teacher of its own recovery, at recipe 1's temperature and alpha."""
+def _objective(
+    pruning: PruningOptions, spec: Spec, module: nn.Module, device: str, loss: ClassificationLoss
+) -> Objective:
+    """What all trainings minimise: the unpruned model teaches, at recipe 1's temperature and alpha, or labels alone."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
+    from fertool.train import Supervised
 
-    teacher = Teacher(module.to(resolve_device(device)), spec.input, spec.classes)
+    if not pruning.distill:
+        return Supervised(loss)
+    # Some schedules train the network itself before they cut it.
+    teacher = Teacher(copy.deepcopy(module).to(resolve_device(device)), spec.input, spec.classes)
     return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=loss)
 
 
-def _measure(spec: Spec, module: nn.Module, val: FaceDataset) -> Metrics:
-    from fertool.metrics import evaluate_logits, to_metrics
-    from fertool.train import predict_logits
-
-    logits = predict_logits(module, val, spec.input)
-    return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)
-
-
-def _plan_as_json(plan: PrunePlan) -> dict[str, Any]:
+def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:
+    if plan is None:
+        return None
     return {
         "widths_before": dict(plan.widths_before),
         "widths": dict(plan.widths),

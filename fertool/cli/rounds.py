@@ -37,7 +37,7 @@ def fit_rounds(
 
     def learn(number: int, teachers: Sequence[AnyTeacher]) -> tuple[float, float]:
         nonlocal history
-        one = replace(run, seed=round_seed(run.seed, number), round=Round(number, total, history))
+        one = replace(run, seed=round_seed(run.seed, number), round=Round(number, f"round {number}/{total}", history))
         before = len(history)
         taught, history = one.fit(spec, module, objective(teachers))
         specs.append(taught)

@@ -25,14 +25,15 @@ History = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Round:
-    """A training that is number `number` of `total` on the way to one model; `before` are the epochs of the others."""
+    """A training that is the `number`th on the way to one model; `before` are the epochs of those before it.
+
+    What is printed calls it `label`. One that does not `last` leaves no state: a killed run takes it up from its start.
+    """
 
     number: int
-    total: int
+    label: str
     before: History
-
-    def __str__(self) -> str:
-        return f"round {self.number}/{self.total}"
+    lasts: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class TrainingRun:
 
     @property
     def state(self) -> Path:
-        """Where a killed run finds what to go on from: OUT.resume, or OUT.round-N.resume."""
+        """Where a killed run finds what to go on from, if it may: OUT.resume, or OUT.round-N.resume."""
         from fertool.train import resume_path
 
         name = self.output.name if self.round is None else f"{self.output.name}.round-{self.round.number}"
@@ -74,9 +75,10 @@ class TrainingRun:
         from fertool.report.console import TrainingProgress
         from fertool.train import Supervised, discard_resume, fit, read_history
 
+        lasts = self.round is None or self.round.lasts
         if not self.options.resume:
             discard_resume(self.state)
-        records = list(read_history(self.state))
+        records = list(read_history(self.state)) if lasts else []
 
         def on_epoch(record: EpochRecord) -> None:
             records.append(record)
@@ -84,7 +86,7 @@ class TrainingRun:
                 write_history(self.output, self._history(records))
             progress.epoch(record)
 
-        with TrainingProgress(self.options.epochs, str(self.round or "")) as progress:
+        with TrainingProgress(self.options.epochs, self.round.label if self.round else "") as progress:
             result = fit(
                 module,
                 self.train,
@@ -93,7 +95,7 @@ class TrainingRun:
                 train_config(self.options, self.seed),
                 objective=objective or Supervised(self.loss),
                 device=self.device,
-                resume=self.state,
+                resume=self.state if lasts else None,
                 on_batch=progress.batch,
                 on_epoch=on_epoch,
             )

@@ -1,4 +1,4 @@
-"""New widths under a budget of multiply-accumulates or parameters."""
+"""New widths under a budget of multiply-accumulates, parameters or channels."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ SLACK = 0.9
 """A step that would land below this part of the target waits as long as a smaller one exists."""
 
 
+class UnreachableError(FertoolError):
+    """A budget below what the floors allow."""
+
+
 @dataclass(frozen=True)
 class Targets:
-    """What may remain, as parts of the given network's cost: of its MACs, of its parameters, or both."""
+    """What may remain, as parts of the given network's MACs, parameters and channels that can go; at least one.
+
+    `channels` is what schedules go down by; no option asks for it.
+    """
 
     macs: float | None = None
     params: float | None = None
+    channels: float | None = None
 
     def __post_init__(self) -> None:
-        if self.macs is None and self.params is None:
+        if self.macs is self.params is self.channels is None:
             raise UsageError("no target for pruning", "give --target-flops or --target-params")
         for flag, ratio in (("--target-flops", self.macs), ("--target-params", self.params)):
             if ratio is not None and not 0 < ratio < 1:
@@ -35,7 +43,7 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """MACs and parameters as a function of the widths [keys] alone.
+    """MACs, parameters and channels as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
     the constants. `shared` marks layers whose channels share one block of weights.
@@ -72,12 +80,12 @@ class CostModel:
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
-        """Return [2, keys]: MACs and parameters if only the k-th width changes, by `changes[k]`."""
+        """Return [3, keys]: MACs, parameters and channels if only the k-th width changes, by `changes[k]`."""
         inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
         outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
         params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
-        return torch.stack([(weights * self.positions).sum(0), params.sum(0)])
+        return torch.stack([(weights * self.positions).sum(0), params.sum(0), widths.sum() + changes])
 
 
 def choose_widths(
@@ -99,7 +107,9 @@ def choose_widths(
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
     start = cost = model.costs(current, torch.zeros_like(current))[:, 0]
-    limit = start * torch.tensor([math.inf if t is None else t for t in (targets.macs, targets.params)])
+    limit = start * torch.tensor(
+        [math.inf if t is None else t for t in (targets.macs, targets.params, targets.channels)]
+    )
     while bool((cost > limit).any()):
         if not bool((steps < last).any()):
             raise _unreachable(graph, cost / start, targets, round_to)
@@ -145,16 +155,16 @@ def _cheapest(cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Te
     return int(torch.where(gentle, lost / saved.clamp(min=1e-300), math.inf).argmin())
 
 
-def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> FertoolError:
+def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> UnreachableError:
     """Return the error for a budget below what the floors allow, with the layers that cost most there."""
-    wanted = {"MACs": targets.macs, "parameters": targets.params}
+    wanted = {"MACs": targets.macs, "parameters": targets.params, "channels": targets.channels}
     short = [
         f"{what} at {float(ratio):.3f} of the original where {target:g} was asked"
         for (what, target), ratio in zip(wanted.items(), ratios, strict=True)
         if target is not None and ratio > target
     ]
     heavy = sorted((layer for layer in graph.layers if layer.kind == "dense"), key=lambda la: -la.positions * la.pairs)
-    return FertoolError(
+    return UnreachableError(
         f"the smallest reachable network has {' and '.join(short)}; "
         f"most of it lies in {', '.join(layer.name for layer in heavy[:3])}",
         f"ask for more, or lower --round-to (now {round_to})",

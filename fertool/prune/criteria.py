@@ -35,7 +35,7 @@ _BATCH = 64
 class Scores:
     """The importance of each class, float64 [classes].
 
-    `additive`: the values are changes of the loss and add up over the network; otherwise they only compare channels
+    `additive`: the values add up over the network, as changes of the loss do; otherwise they only compare channels
     of one layer.
     """
 
@@ -43,8 +43,11 @@ class Scores:
     additive: bool
 
 
-Measure = Callable[[Tensor, Tensor | None], Tensor]
-"""Of a layer's weights [out, fan-in] and the scales [out] of the BN behind it, if there is one: [out] numbers."""
+Measure = Callable[[Tensor, Tensor | None], Tensor | None]
+"""Of a layer's weights [out, fan-in] and the scales [out] of the BN behind it, if there is one: [out] numbers.
+
+None where the layer has no say.
+"""
 Changes = list[tuple[Tensor, Tensor]]
 """For each gate the classes [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
 
@@ -61,29 +64,38 @@ WEIGHT_CRITERIA: Mapping[str, Measure] = {
     # Li et al. 2017, arXiv 1608.08710, section 3.1.
     "l1": lambda weights, scales: weights.abs().sum(1),
     "l2": lambda weights, scales: _l2(weights),
-    # Liu et al. 2017 (Network Slimming), arXiv 1708.06519; a layer without BN is measured by its filters.
-    "bn-gamma": lambda weights, scales: _l2(weights) if scales is None else scales.abs(),
+    # Liu et al. 2017 (Network Slimming), arXiv 1708.06519.
+    "bn-gamma": lambda weights, scales: None if scales is None else scales.abs(),
     # Recipe 3.
     "l2-gamma": _l2_gamma,
 }
 """Those that need no data."""
 
 
-def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str) -> Scores:
+def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str, *, relative: bool = True) -> Scores:
     """Return what one of WEIGHT_CRITERIA gives each class; no data needed.
 
-    A channel's number is divided by the mean of its layer, so that layers of any fan-in compare; a class made or
-    filtered by several layers scores the mean over them.
+    If `relative`, a channel's number is divided by the mean of its layer, so that layers of any fan-in compare; else
+    numbers compare as they are, as in Network Slimming. A class made or filtered by several layers scores the mean
+    over them; of the scales those count that are gates. Classes of which no layer has a say score by `l2`, relative
+    to their layer, in units of the mean of the others.
     """
     measure, scales = WEIGHT_CRITERIA[criterion], _scales(module, graph)
     total, count = torch.zeros(2, len(graph.fixed), dtype=torch.float64)
     for layer in graph.layers:
-        if layer.kind in ("dense", "depthwise"):
+        if layer.kind == "dense" or (layer.kind == "depthwise" and criterion != "bn-gamma"):
             weights = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64).flatten(1)
             found = measure(weights, scales.get(layer.name))
-            total.index_add_(0, layer.outputs, found / found.mean().clamp(min=1e-300))
+            if found is None:
+                continue
+            total.index_add_(0, layer.outputs, found / found.mean().clamp(min=1e-300) if relative else found)
             count.index_add_(0, layer.outputs, torch.ones_like(found))
-    return Scores(total / count.clamp(min=1), additive=False)
+    scores, silent = total / count.clamp(min=1), count == 0
+    if criterion != "l2" and silent.any():
+        scores[silent] = weight_scores(module, graph, "l2").values[silent] * (
+            1 if silent.all() else scores[~silent].mean()
+        )
+    return Scores(scores, additive=not relative)
 
 
 def _scales(module: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
@@ -192,7 +204,7 @@ def _gates_of(module: nn.Module, graph: ChannelGraph) -> Iterator[Changes]:
     changes: Changes = []
     hooks = [
         module.get_submodule(layer.name).register_forward_hook(partial(_watch, changes, layer))
-        for layer in _gated_layers(graph)
+        for layer in gated_layers(graph)
     ]
     try:
         yield changes
@@ -201,7 +213,7 @@ def _gates_of(module: nn.Module, graph: ChannelGraph) -> Iterator[Changes]:
             hook.remove()
 
 
-def _gated_layers(graph: ChannelGraph) -> list[Layer]:
+def gated_layers(graph: ChannelGraph) -> list[Layer]:
     """Return the layers whose outputs are gated: the BN behind each dense layer, else the dense layer itself.
 
     A BN behind a depthwise convolution closes the same path once more and would count it twice.

@@ -31,11 +31,13 @@ Normalise = Literal["auto", "layer", "none"]
 class PruneOptions:
     """How to prune: what may remain, by which criterion, in steps of how many channels.
 
+    Without targets only a schedule that has a judge can work.
+
     `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
     or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
     """
 
-    targets: Targets
+    targets: Targets | None
     criterion: str = DATA_FREE
     normalise: Normalise = "auto"
     round_to: int = ROUND_TO
@@ -50,6 +52,40 @@ class PruneResult:
     plan: PrunePlan
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What is going to be removed from a network: the plan, and what carrying it out takes."""
+
+    graph: ChannelGraph
+    plan: PrunePlan
+    skeleton: nn.Module
+    pruned: ChannelGraph
+
+    def carry_out(self, module: nn.Module) -> nn.Module:
+        """Return the smaller network with the weights that `module`, which is not changed, has by now; once only."""
+        return remove_channels(module, self.graph, self.skeleton, self.pruned, self.plan.kept)
+
+
+def make_cut(
+    spec: Spec,
+    module: nn.Module,
+    options: PruneOptions,
+    data: FaceDataset | None = None,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Cut:
+    """Score the channels and choose which go; the module is not changed.
+
+    `module` is the float network of `spec`; `data`, for the criteria that need it, is what their sums run over. Raises
+    UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
+    """
+    if options.targets is None:
+        raise UsageError("no budget", "say how much may remain: --target-flops 0.5 or --target-params 0.5")
+    graph, scores = _scored(spec, module, options, data, on_progress)
+    where = (partial(build, spec), spec.widths, spec.input)
+    return Cut(graph, *make_plan(*where, graph, scores, options.targets, options.round_to))
+
+
 def plan(
     spec: Spec,
     module: nn.Module,
@@ -58,12 +94,8 @@ def plan(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrunePlan:
-    """Return what `prune` would do; the module is not changed.
-
-    Raises UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
-    """
-    graph, scores = _scored(spec, module, options, data, on_progress)
-    return make_plan(partial(build, spec), spec.widths, spec.input, graph, scores, options.targets, options.round_to)[0]
+    """Return what `prune` would do; raises as `make_cut` does."""
+    return make_cut(spec, module, options, data, on_progress=on_progress).plan
 
 
 def prune(
@@ -76,14 +108,10 @@ def prune(
 ) -> PruneResult:
     """Remove the least important channels until the targets are met, in one step and without retraining.
 
-    `module` is the float network of `spec` and is not changed. `data`, for the criteria that need it, is what their
-    sums run over. Raises as `plan` does.
+    Raises as `make_cut` does; the module is not changed.
     """
-    graph, scores = _scored(spec, module, options, data, on_progress)
-    made, skeleton, pruned = make_plan(
-        partial(build, spec), spec.widths, spec.input, graph, scores, options.targets, options.round_to
-    )
-    return PruneResult(remove_channels(module, graph, skeleton, pruned, made.kept), made.widths, made)
+    cut = make_cut(spec, module, options, data, on_progress=on_progress)
+    return PruneResult(cut.carry_out(module), cut.plan.widths, cut.plan)
 
 
 def _scored(
@@ -103,9 +131,8 @@ def _scored(
         raise unknown_name("--normalise", options.normalise, get_args(Normalise))
     graph = trace_channels(module, spec.input)
     if options.criterion in WEIGHT_CRITERIA:
-        scores = weight_scores(module, graph, options.criterion)
-    elif data is None:
+        return graph, weight_scores(module, graph, options.criterion, relative=options.normalise != "none")
+    if data is None:
         raise UsageError(f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1")
-    else:
-        scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
-    return graph, scores if options.normalise == "auto" else replace(scores, additive=options.normalise == "none")
+    scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
+    return graph, replace(scores, additive=options.normalise != "layer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,17 @@ class PrunePlan:
     params: int
     targets: Targets
     round_to: int
+
+    def then(self, next: PrunePlan) -> PrunePlan:
+        """Return one plan for this one and another of the network that it makes."""
+        return replace(
+            next,
+            widths_before=self.widths_before,
+            kept={name: tuple(self.kept[name][index] for index in rows) for name, rows in next.kept.items()},
+            macs_before=self.macs_before,
+            params_before=self.params_before,
+            targets=self.targets,
+        )
 
     @property
     def macs_ratio(self) -> float:

@@ -94,7 +94,7 @@ def test_provenance_does_not_tell_where_the_picture_went(tmp_path):
 
 def test_each_round_has_a_state_of_its_own_and_all_go_together(tmp_path):
     plain = replace(run(TrainingOptions()), output=tmp_path / "[s].pt")
-    rounds = [replace(plain, round=Round(number, 2, [])) for number in (1, 2)]
+    rounds = [replace(plain, round=Round(number, f"round {number}/2", [])) for number in (1, 2)]
     assert [one.state.name for one in (plain, *rounds)] == [
         *("[s].pt.resume", "[s].pt.round-1.resume", "[s].pt.round-2.resume"),
     ]

@@ -184,7 +184,9 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
     known = CostModel.of(graph, keys, spec.widths).costs(widths, torch.zeros_like(widths))[:, 0]
     counted = count(at({**spec.widths, **lower}), spec.input)
-    torch.testing.assert_close(known, torch.tensor([counted.macs, counted.params], dtype=torch.float64))
+    torch.testing.assert_close(
+        known, torch.tensor([counted.macs, counted.params, sum(lower.values())], dtype=torch.float64)
+    )
 
 
 def test_plan_by_taylor_scores_tells_what_prune_does():

@@ -1,0 +1,209 @@
+"""In which order channels go and the network trains; the training itself is the caller's.
+
+A schedule shrinks one network, step by step, and asks for trainings in between. All share scores, planning and surgery
+with pruning in one shot.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from fertool.errors import FertoolError
+from fertool.prune.budget import Targets, UnreachableError
+from fertool.prune.graph import trace_channels
+from fertool.prune.oneshot import Cut, PruneOptions, make_cut
+from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
+from fertool.prune.planning import PrunePlan
+from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+
+RECOVERY = "recovery"
+
+OnProgress = Callable[[int, int], None]
+"""Told how many images of how many have been scored."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A training that a schedule asks for.
+
+    `few` trains on the balanced subset that also scores the channels, `frozen` are parameters that stay as they are;
+    a `few` phase is short, and need not be taken up again where a run was killed.
+    """
+
+    name: str
+    epochs: int
+    penalty: Penalty | None = None
+    few: bool = False
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How a schedule proceeds; `epochs` are those of the last training, which recovers what was lost.
+
+    iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of
+    `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the channels, and
+    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back.
+    """
+
+    epochs: int
+    steps: int = 4
+    step_epochs: int = 1
+    sparse_epochs: int = 5
+    sparsity: float = 1e-4
+    punish_epochs: int = 10
+    punish_share: float = 0.002
+    reward_epochs: int = 2
+    max_drop: float = 0.01
+
+
+class Shrinking:
+    """A network on its way down; `plan` leads from where it began to where it is, None before the first cut."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        module: nn.Module,
+        options: PruneOptions,
+        data: FaceDataset | None = None,
+        watch: Callable[[], AbstractContextManager[OnProgress | None]] = nullcontext,
+    ) -> None:
+        self.spec, self.module, self.options = spec, module, options
+        self.plan: PrunePlan | None = None
+        self._data, self._watch = data, watch
+
+    def way_to(self, share: float = 1.0) -> Targets | None:
+        """Return what of the present network stays after this share of the whole way to the targets, in equal ratios.
+
+        None when it is there already, and without targets.
+        """
+        asked, plan = self.options.targets, self.plan
+        if asked is None:
+            return None
+        macs, params = (1.0, 1.0) if plan is None else (plan.macs_ratio, plan.params_ratio)
+        rest = [
+            None if wanted is None or wanted**share >= present else wanted**share / present
+            for wanted, present in ((asked.macs, macs), (asked.params, params))
+        ]
+        return None if rest == [None, None] else Targets(*rest)
+
+    def cut(self, targets: Targets, **changes: Any) -> Cut:
+        """Choose what goes of the present network, by other options than its own where given."""
+        options = replace(self.options, targets=targets, **changes)
+        with self._watch() as on_progress:
+            return make_cut(self.spec, self.module, options, self._data, on_progress=on_progress)
+
+    def take(self, cut: Cut) -> None:
+        """Become the smaller network."""
+        self.module = cut.carry_out(self.module)
+        self.plan = cut.plan if self.plan is None else self.plan.then(cut.plan)
+        self.spec = replace(self.spec, widths=dict(cut.plan.widths), metrics=None)
+
+
+Train = Callable[[Phase, Shrinking], float]
+"""Trains the network of the second in place to its best epoch; returns its accuracy on the validation images."""
+
+
+def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+    """Score, remove, recover."""
+    if targets := net.way_to():
+        net.take(net.cut(targets))
+    _recover(net, options, train)
+
+
+def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+    """Remove in steps of equal ratio, coarse to fine, with a short training after each (recipe 4's progressive way)."""
+    for step in range(1, options.steps + 1):
+        if targets := net.way_to(step / options.steps):
+            net.take(net.cut(targets))
+        if step < options.steps and options.step_epochs:
+            train(Phase(f"step {step}/{options.steps}", options.step_epochs), net)
+    _recover(net, options, train)
+
+
+def slimming(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+    """Train under an L1 penalty on BN scales, then remove the smallest anywhere (Liu et al. 2017, section 3)."""
+    graph = trace_channels(net.module, net.spec.input)
+    train(Phase("sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity)), net)
+    if targets := net.way_to():
+        net.take(net.cut(targets, criterion="bn-gamma", normalise="none"))
+    _recover(net, options, train)
+
+
+def greg(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+    """Choose what goes, let a growing penalty shrink it while the rest learns, remove it (Wang et al. 2021, GReg-1)."""
+    if targets := net.way_to():
+        cut = net.cut(targets)
+        penalty = GrowingPenalty.of(net.module, cut.graph, cut.plan, options.sparsity)
+        train(Phase("growing penalty", options.sparse_epochs, penalty), net)
+        net.take(cut)
+    _recover(net, options, train)
+
+
+def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]) -> None:
+    """Punish, reward, judge (PRJ thesis, section 3.3), then recover.
+
+    Punishing removes the least important channels, few at a time, while all but the convolutions learns on a few
+    images; the reward is a training of everything under `λ Σ|γ|`. A cycle after which the network is worse by more
+    than `max_drop` is taken back, and ends the loop; so does the budget. Without a budget the judge alone decides.
+    Raises FertoolError when the first cycle costs too much.
+    """
+    wanted = judge(net) - options.max_drop
+    for cycle in itertools.count(1):
+        before = (net.spec, copy.deepcopy(net.module), net.plan)
+        for epoch in range(1, options.punish_epochs + 1):
+            if _punish(net, options.punish_share):
+                train(Phase(f"cycle {cycle}, punish {epoch}", 1, few=True, frozen=_convolutions(net.module)), net)
+        if net.plan is before[2]:
+            break
+        penalty = ScaleSparsity.of(trace_channels(net.module, net.spec.input), options.sparsity)
+        if train(Phase(f"cycle {cycle}, reward", options.reward_epochs, penalty), net) < wanted:
+            net.spec, net.module, net.plan = before
+            break
+    if net.plan is None:
+        raise FertoolError(
+            f"the first cycle of pruning lost more than {100 * options.max_drop:g} points",
+            "raise --max-drop, or train longer with --reward-epochs",
+        )
+    _recover(net, options, train)
+
+
+def _punish(net: Shrinking, share: float) -> bool:
+    """Remove this share of the channels; returns whether there was anything left to remove."""
+    if net.options.targets is not None and net.way_to() is None:
+        return False
+    try:
+        net.take(net.cut(Targets(channels=1 - share)))
+    except UnreachableError:
+        if net.options.targets is not None:
+            raise
+        return False
+    return True
+
+
+def _convolutions(module: nn.Module) -> tuple[str, ...]:
+    return tuple(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d))
+
+
+def _recover(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+    if options.epochs:
+        train(Phase(RECOVERY, options.epochs), net)
+
+
+SCHEDULES: dict[str, Callable[[Shrinking, ScheduleOptions, Train], None]] = {
+    "one-shot": one_shot,
+    "iterative": iterative,
+    "slimming": slimming,
+    "greg": greg,
+}
+"""Those that need no judge; `prj` does."""

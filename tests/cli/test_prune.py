@@ -1,0 +1,88 @@
+import json
+
+import pytest
+
+from fertool.artifact.header import read_spec
+from fertool.cli.app import run
+from fertool.train import engine
+
+TRAIN = ("--data", "synth:210", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--input-size", 32)
+OWN = {
+    "one-shot": (),
+    "iterative": ("--steps", 2),
+    "slimming": ("--sparse-epochs", 1, "--sparsity", 0.01),
+    "greg": ("--sparse-epochs", 1),
+    "prj": ("--punish-epochs", 2, "--punish-share", 0.3, "--reward-epochs", 1, "--max-drop", 100),
+}
+BUDGET = ("--data", "synth:210", "--target-flops", 0.6, "--round-to", 1, "--samples", 28, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.pt"
+    command = ("train-teacher", *TRAIN, "-o", path, "--epochs", 1, "--device", "cpu")
+    assert run([str(word) for word in command]) == 0
+    return path
+
+
+@pytest.mark.parametrize("schedule", OWN)
+def test_every_schedule_meets_the_budget_and_says_what_it_did(fertool, tmp_path, model, schedule):
+    output = tmp_path / "p.pt"
+    code, out, err = fertool(
+        *("prune", model, "-o", output, *BUDGET, "--epochs", 1, "--schedule", schedule, *OWN[schedule], "--json")
+    )
+    assert code == 0, err
+    printed = json.loads(out)
+    assert printed["macs"] / read_spec(model).macs <= 0.6
+    assert printed["plan"]["macs_ratio"] == pytest.approx(printed["macs"] / read_spec(model).macs)
+    assert printed["metrics"]["split"] == "val"
+    options = printed["provenance"][-1]["options"]
+    assert options["schedule"] == schedule
+    given = {flag.removeprefix("--").replace("-", "_") for flag in OWN[schedule][::2]}
+    assert given <= set(options)
+    assert not list(tmp_path.glob("*.resume"))
+    rounds = [record.get("round", 1) for record in printed["history"]]
+    assert rounds == sorted(rounds)
+    assert len(rounds) >= (1 if schedule == "one-shot" else 2)
+
+
+def test_a_killed_schedule_goes_on_to_the_same_bytes(fertool, tmp_path, model, monkeypatch):
+    command = ("prune", model, *BUDGET, "--epochs", 1, "--schedule", "iterative", "--steps", 2)
+    assert fertool(*command, "-o", tmp_path / "whole.pt")[0] == 0
+
+    class Killed(BaseException):
+        pass
+
+    def run_epoch(job, progress):
+        if run_epoch.left == 0:
+            raise Killed
+        run_epoch.left -= 1
+        return original(job, progress)
+
+    original, run_epoch.left = engine._run_epoch, 1
+    monkeypatch.setattr(engine, "_run_epoch", run_epoch)
+    with pytest.raises(Killed):
+        fertool(*command, "-o", tmp_path / "killed.pt")
+    assert (tmp_path / "killed.pt.round-1.resume").exists()
+    # The first training is not repeated: one epoch is enough for the rest.
+    run_epoch.left = 1
+    assert fertool(*command, "-o", tmp_path / "killed.pt")[0] == 0
+    assert (tmp_path / "killed.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+    assert not list(tmp_path.glob("*.resume"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("--schedule", "iterative", "--target-flops", 0.5), "--schedule iterative needs --data"),
+        (("--steps", 3, "--target-flops", 0.5), "--steps 3: --schedule one-shot has none"),
+        (("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"), "--max-drop 1.0: --schedule greg has none"),
+        (("--schedule", "prj", "--data", "synth:210"), "no budget"),
+        (("--criterion", "kl", "--target-flops", 0.5), "--criterion kl needs images"),
+    ],
+)
+def test_what_does_not_go_together_names_the_option(fertool, tmp_path, model, arguments, error):
+    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", *arguments)
+    assert code == 2
+    assert err.splitlines()[-2].startswith(f"error: {error}")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+"""Schedules with trainings that are only noted down, or play a given accuracy."""
+
+import copy
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from fertool.data.pixels import to_input
+from fertool.errors import FertoolError
+from fertool.models import create
+from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, prj
+from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
+from fertool.spec import InputSpec
+
+INPUT = InputSpec(size=32)
+
+
+@pytest.fixture
+def net(randomise_norms):
+    """Make a network on its way to half its MACs."""
+
+    def make(targets=Targets(macs=0.5), round_to=1):
+        torch.manual_seed(0)
+        spec, module = create("micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
+        return Shrinking(spec, randomise_norms(module).eval(), PruneOptions(targets, "l1", round_to=round_to))
+
+    return make
+
+
+class Notes(list):
+    """A trainer that notes what it is asked for and how small the network is by then."""
+
+    def __init__(self, accuracies=()):
+        super().__init__()
+        self.accuracies = list(accuracies)
+
+    def __call__(self, phase, net):
+        self.append((phase.name, phase.epochs, 1.0 if net.plan is None else net.plan.macs_ratio))
+        return self.accuracies.pop(0) if self.accuracies else 1.0
+
+
+def test_in_steps_each_takes_the_same_share_of_what_is_left(net):
+    shrinking, notes = net(), Notes()
+    SCHEDULES["iterative"](shrinking, ScheduleOptions(epochs=7, steps=4, step_epochs=2), notes)
+    assert [(name, epochs) for name, epochs, _ in notes] == [
+        *(("step 1/4", 2), ("step 2/4", 2), ("step 3/4", 2), ("recovery", 7)),
+    ]
+    ratios = [ratio for *_, ratio in notes]
+    assert ratios == pytest.approx([0.5**0.25, 0.5**0.5, 0.5**0.75, 0.5], abs=0.01)
+    assert all(ratio <= 0.5 ** (k / 4) for k, ratio in enumerate(ratios, start=1))
+    assert shrinking.plan.widths == shrinking.module.widths == shrinking.spec.widths
+    # The plan leads from the first network to the last one.
+    assert shrinking.plan.widths_before == net().spec.widths
+    first = dict(net().module.named_modules())
+    for name, rows in shrinking.plan.kept.items():
+        assert len(rows) == shrinking.module.get_submodule(name).weight.shape[0]
+        assert max(rows) < first[name].weight.shape[0]
+
+
+def test_steps_keep_the_weights_that_the_plan_names(net):
+    shrinking = net()
+    first = copy.deepcopy(shrinking.module)
+    SCHEDULES["iterative"](shrinking, ScheduleOptions(epochs=0, steps=3), Notes())
+    for name, rows in shrinking.plan.kept.items():
+        bias = first.get_submodule(name).bias
+        if bias is not None:
+            assert torch.equal(shrinking.module.get_submodule(name).bias, bias[list(rows)])
+
+
+def test_slimming_trains_under_sparsity_and_removes_the_smallest_scales_anywhere(net):
+    shrinking, seen = net(), []
+
+    def train(phase, net):
+        if phase.penalty:
+            seen.append(phase.penalty)
+            # What the penalty is for: some scales all but vanish.
+            for name in phase.penalty.scales:
+                net.module.get_parameter(name).data[::2] = 1e-4
+        return 1.0
+
+    before = copy.deepcopy(shrinking.module)
+    SCHEDULES["slimming"](shrinking, ScheduleOptions(epochs=1), train)
+    assert isinstance(seen[0], ScaleSparsity)
+    kept = {name: set(rows) for name, rows in shrinking.plan.kept.items()}
+    gone = [
+        row
+        for name, rows in kept.items()
+        if name.startswith("features") and name.endswith(".0")
+        for row in range(before.get_submodule(name).weight.shape[0])
+        if row not in rows
+    ]
+    assert gone
+    assert sum(row % 2 == 0 for row in gone) / len(gone) > 0.95
+
+
+def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
+    shrinking = net()
+
+    def train(phase, net):
+        if phase.penalty:
+            assert isinstance(phase.penalty, GrowingPenalty)
+            assert net.plan is None
+            for name, rows in phase.penalty.doomed.items():
+                net.module.get_parameter(name).data[list(rows)] = 0
+                bias = getattr(net.module.get_submodule(name.removesuffix(".weight")), "bias", None)
+                if bias is not None:
+                    bias.data[list(rows)] = 0
+            train.whole = copy.deepcopy(net.module)
+        return 1.0
+
+    SCHEDULES["greg"](shrinking, ScheduleOptions(epochs=1), train)
+    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    with torch.no_grad():
+        whole, small = (module(to_input(images, INPUT)) for module in (train.whole, shrinking.module))
+    torch.testing.assert_close(small, whole, rtol=1e-5, atol=1e-5)
+    assert shrinking.plan.macs_ratio <= 0.5
+
+
+OPTIONS = ScheduleOptions(epochs=3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=0.02)
+
+
+def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_stop_at_the_budget(net):
+    shrinking, phases = net(Targets(macs=0.8)), []
+
+    def train(phase, net):
+        phases.append((phase, sum(net.spec.widths.values())))
+        return 0.6
+
+    prj(shrinking, OPTIONS, train, lambda net: 0.6)
+    punishments = [(phase, channels) for phase, channels in phases if phase.few]
+    counts = [channels for _, channels in punishments]
+    assert all(0.985 <= after / before <= 0.99 for before, after in pairwise(counts))
+    frozen = set(punishments[-1][0].frozen)
+    assert frozen == {
+        f"{name}.weight" for name, part in shrinking.module.named_modules() if isinstance(part, nn.Conv2d)
+    }
+    assert isinstance(phases[4][0].penalty, ScaleSparsity)
+    assert phases[4][0].epochs == 2
+    assert phases[-1][0].name == "recovery"
+    assert 0.77 < shrinking.plan.macs_ratio <= 0.8
+
+
+def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
+    shrinking = net(targets=None)
+    cycle = [0.6] * 4
+    accuracies = [*cycle, 0.59, *cycle, 0.585, *cycle, 0.57]
+    states = []
+
+    def train(phase, net):
+        if phase.name == "recovery":
+            return 0.6
+        accuracy = accuracies.pop(0)
+        if "reward" in phase.name:
+            states.append((dict(net.spec.widths), net.plan))
+        return accuracy
+
+    prj(shrinking, OPTIONS, train, lambda net: 0.6)
+    assert accuracies == []
+    assert (dict(shrinking.spec.widths), shrinking.plan) == states[1]
+    assert shrinking.module.widths == states[1][0] != states[2][0]
+
+
+def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net):
+    with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
+        prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
+    assert "--max-drop" in caught.value.hint
