@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fertool.cli.change import Model, measure_changes, require_picture, show_changes, write_widths
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
+    OUTPUT,
     Device,
     DryRun,
     FineTuneOptions,
@@ -32,8 +35,6 @@ from fertool.cli.training import TrainingRun, options_of, require_outputs
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
@@ -86,6 +87,20 @@ class PruningOptions:
     ] = True
 
 
+Bench = Annotated[
+    bool,
+    typer.Option(
+        "--bench/--no-bench",
+        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+PlotWidths = Annotated[
+    Path | None,
+    typer.Option(help="Write a PNG of every layer's channels before and after.", rich_help_panel=OUTPUT),
+]
+
+
 @training_command
 def prune(
     model: ModelFile,
@@ -95,6 +110,8 @@ def prune(
     schedule: ScheduleChoice = ScheduleChoice(),
     read: ReadOptions = ReadOptions(),
     training: FineTuneOptions = FineTuneOptions(),
+    bench: Bench = True,
+    plot_widths: PlotWidths = None,
     dry_run: DryRun = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -119,6 +136,7 @@ def prune(
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
+        require_picture(plot_widths, output, model)
     _require_data(data, schedule, training)
     spec, module = models.load_model(model)
     options = _options(pruning, schedule, spec, has_data=data is not None)
@@ -136,19 +154,27 @@ def prune(
         return
     groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
     step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
+    before = (spec, copy.deepcopy(module))
     net = technique.Shrinking(spec, module, options, scoring, partial(progress, "scores"))
+
+    def tell(written: Spec) -> dict[str, Any]:
+        if plot_widths:
+            write_widths(plot_widths, net.plan)
+        changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
+        show_changes(model, output, before[0], written, changes)
+        return {"plan": _plan_as_json(net.plan), "change": changes}
+
     if source is None or scoring is None:
         schedule.carry_out(net, None, 0)
         written = models.save_model(output, net.spec.with_step(step), net.module)
-        announce(written, output, json, plan=_plan_as_json(net.plan))
+        announce(written, output, json, **tell(written))
         return
     run = TrainingRun(source.split("train"), val, training, output, seed, device)
-    trainings = Trainings(run, scoring, _objective(pruning, spec, module, device, run.loss))
+    trainings = Trainings(run, scoring, _objective(pruning, before, device, run.loss))
     schedule.carry_out(net, trainings, training.epochs)
     if net.spec.metrics is None:
         net.spec = replace(net.spec, metrics=measure(net, run.val))
-    extra = {"plan": _plan_as_json(net.plan)}
-    _show_change(spec, run.finish(net.spec, net.module, step, trainings.history, json, **extra))
+    run.finish(net.spec, net.module, step, trainings.history, json, tell)
 
 
 def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTuneOptions) -> None:
@@ -175,9 +201,7 @@ def _options(pruning: PruningOptions, schedule: ScheduleChoice, spec: Spec, *, h
     return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to)
 
 
-def _objective(
-    pruning: PruningOptions, spec: Spec, module: nn.Module, device: str, loss: ClassificationLoss
-) -> Objective:
+def _objective(pruning: PruningOptions, before: Model, device: str, loss: ClassificationLoss) -> Objective:
     """What all trainings minimise: the unpruned model teaches, at recipe 1's temperature and alpha, or labels alone."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
@@ -185,7 +209,7 @@ def _objective(
 
     if not pruning.distill:
         return Supervised(loss)
-    # Some schedules train the network itself before they cut it.
+    spec, module = before
     teacher = Teacher(copy.deepcopy(module).to(resolve_device(device)), spec.input, spec.classes)
     return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=loss)
 
@@ -220,12 +244,3 @@ def _show_plan(plan: PrunePlan, json: bool) -> None:
             {"params": plan.params_before, "macs": plan.macs_before}, {"params": plan.params, "macs": plan.macs}
         )
     )
-
-
-def _show_change(before: Spec, after: Spec) -> None:
-    from fertool.report.console import note
-
-    parts = [f"MACs {after.macs / before.macs:.3f}", f"parameters {after.params / before.params:.3f} of the input's"]
-    if before.metrics and after.metrics and before.metrics.split == after.metrics.split:
-        parts.append(f"{after.metrics.split} accuracy {before.metrics.accuracy:.3f} -> {after.metrics.accuracy:.3f}")
-    note(", ".join(parts))

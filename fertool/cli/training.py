@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
@@ -127,10 +127,18 @@ class TrainingRun:
             alone = asdict(evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes))
             note(f"without {copies} copies of training images: {accuracy_text({**alone, 'split': split})}")
 
-    def finish(self, spec: Spec, module: nn.Module, step: Step, history: History, json: bool, **extra: Any) -> Spec:
+    def finish(
+        self,
+        spec: Spec,
+        module: nn.Module,
+        step: Step,
+        history: History,
+        json: bool,
+        tell: Callable[[Spec], dict[str, Any]] = lambda written: {},
+    ) -> Spec:
         """Write the model, then remove the state that a killed run would continue from, and say what came out.
 
-        Of several processes the first one does it.
+        `tell`, given the spec as written, returns what else `--json` says. Of several processes the first one does it.
         """
         from fertool import distributed
         from fertool.cli.output import announce
@@ -143,7 +151,7 @@ class TrainingRun:
             from fertool.report.figures import curves
 
             write_curves(self.options.plot, curves(self.output.stem, history))
-        announce(spec, self.output, json, history=history, **extra)
+        announce(spec, self.output, json, history=history, **tell(spec))
         return spec
 
     def save(self, spec: Spec, module: nn.Module, step: Step, history: History) -> Spec:

@@ -188,15 +188,24 @@ def plan_grid(rows: Iterable[tuple[str, int, int]]) -> Grid:
 
 
 def change_grid(before: Data, after: Data) -> Grid:
-    """Lay out what a step does to any of `size_bytes`, `params`, `macs` and `accuracy` that both maps have."""
+    """Lay out what a step does to any of `size_bytes`, `params`, `macs`, `latency_s` and `accuracy` in both maps.
+
+    `after` may have `speedup` and `difference` with their intervals, and `mcnemar_p`, which then stand beside them.
+    """
     shown = {"size_bytes": ("size", size_text), "params": ("params", count_text), "macs": ("MACs", count_text)}
     rows = [
         (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}")
         for key, (name, text) in shown.items()
         if before.get(key) and after.get(key) is not None
     ]
+    if before.get("latency_s") and after.get("latency_s"):
+        times = (time_text(before["latency_s"]), time_text(after["latency_s"]))
+        rows.append(("latency", *times, _speedup_cell(after)))
     if before.get("accuracy") is not None and after.get("accuracy") is not None:
         points = f"{100 * (after['accuracy'] - before['accuracy']):+.1f} points"
+        if "difference_ci95" in after:
+            low, high = after["difference_ci95"]
+            points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {after['mcnemar_p']:.3f}"
         rows.append(("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points))
     return Grid(("", ">before", ">after", ">ratio"), tuple(rows))
 

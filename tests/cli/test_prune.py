@@ -29,7 +29,20 @@ def model(tmp_path_factory):
 def test_every_schedule_meets_the_budget_and_says_what_it_did(fertool, tmp_path, model, schedule):
     output = tmp_path / "p.pt"
     code, out, err = fertool(
-        *("prune", model, "-o", output, *BUDGET, "--epochs", 1, "--schedule", schedule, *OWN[schedule], "--json")
+        *(
+            "prune",
+            model,
+            "-o",
+            output,
+            *BUDGET,
+            "--epochs",
+            1,
+            "--schedule",
+            schedule,
+            *OWN[schedule],
+            "--json",
+            "--no-bench",
+        )
     )
     assert code == 0, err
     printed = json.loads(out)
@@ -86,3 +99,29 @@ def test_what_does_not_go_together_names_the_option(fertool, tmp_path, model, ar
     assert code == 2
     assert err.splitlines()[-2].startswith(f"error: {error}")
     assert not list(tmp_path.iterdir())
+
+
+def test_the_table_has_costs_latency_and_a_paired_test_and_the_picture_is_a_png(fertool, tmp_path, model):
+    output, picture = tmp_path / "p.pt", tmp_path / "w.png"
+    code, out, err = fertool("prune", model, "-o", output, *BUDGET, "--plot-widths", picture, "--json")
+    assert code == 0, err
+    change = json.loads(out)["change"]
+    assert change["accuracy"] - change["accuracy_before"] == pytest.approx(change["difference"])
+    assert change["speedup"] == pytest.approx(change["latency_s_before"] / change["latency_s"], rel=0.5)
+    assert {"mcnemar_p", "difference_ci95", "speedup_ci95"} <= set(change)
+    for expected in ("params", "MACs", "latency", "McNemar p", "before", "after"):
+        assert expected in err
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_images_and_bench_the_costs_alone_are_told(fertool, tmp_path, model):
+    code, out, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.5, "--no-bench", "--json")
+    assert code == 0, err
+    assert json.loads(out)["change"] == {}
+    assert "MACs" in err
+    assert "latency" not in err
+    code, _, err = fertool(
+        *("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.5, "--plot-widths", tmp_path / "p.pt")
+    )
+    assert code == 2
+    assert "error: --plot-widths" in err
