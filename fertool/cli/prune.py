@@ -35,12 +35,16 @@ from fertool.cli.training import TrainingRun, options_of, require_outputs
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
     from fertool.train import Objective
 
 PRUNING = "Pruning"
+_HISTORY = 2048
+"""Bytes that the step itself adds to a file's header, at most."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class PruningOptions:
     target_params: Annotated[
         str | None,
         typer.Option(help="Parameters to keep: a ratio or a number.", metavar="R", rich_help_panel=PRUNING),
+    ] = None
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes of the model file to keep: a ratio or a number (800k).", metavar="R", rich_help_panel=PRUNING
+        ),
     ] = None
     criterion: Annotated[
         Literal["auto", "l1", "l2", "bn-gamma", "l2-gamma", "taylor", "kl"],
@@ -139,7 +149,7 @@ def prune(
         require_picture(plot_widths, output, model)
     _require_data(data, schedule, training)
     spec, module = models.load_model(model)
-    options = _options(pruning, schedule, spec, has_data=data is not None)
+    options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
     source = None
     if data:
         shape = spec.input
@@ -187,18 +197,35 @@ def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTune
         raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
 
 
-def _options(pruning: PruningOptions, schedule: ScheduleChoice, spec: Spec, *, has_data: bool) -> PruneOptions:
+def _options(
+    pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: nn.Module, *, has_data: bool
+) -> PruneOptions:
     from fertool.prune import PruneOptions, Targets
 
     macs = parse_target("--target-flops", pruning.target_flops, spec.macs) if pruning.target_flops else None
     params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
-    targets = None if macs is params is None else Targets(macs=macs, params=params)
+    size = _stored_ratio(pruning.target_size, file, module) if pruning.target_size else None
+    targets = None if macs is params is size is None else Targets(macs, params, size)
     if targets is None and schedule.max_drop is None:
-        raise UsageError("no budget", "say how much may remain: --target-flops 0.5 or --target-params 0.5")
+        raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
     return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to)
+
+
+def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
+    """Return the part of the stored numbers that fits into what --target-size leaves beside the header."""
+    size = file.stat().st_size
+    ratio = parse_target("--target-size", text, size)
+    numbers = sum(4 * tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
+    rest = size - numbers + _HISTORY
+    if ratio * size <= rest:
+        raise UsageError(
+            f"--target-size {text}: the file's header alone has about {rest:,} bytes",
+            f"at least {rest / size:.2f} of the file's {size:,} bytes are needed",
+        )
+    return float(min((ratio * size - rest) / numbers, 1 - 1e-9))
 
 
 def _objective(pruning: PruningOptions, before: Model, device: str, loss: ClassificationLoss) -> Objective:

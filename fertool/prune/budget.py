@@ -1,4 +1,4 @@
-"""New widths under a budget of multiply-accumulates, parameters or channels."""
+"""New widths under a budget of multiply-accumulates, parameters, stored numbers or channels."""
 
 from __future__ import annotations
 
@@ -24,26 +24,34 @@ class UnreachableError(FertoolError):
 
 @dataclass(frozen=True)
 class Targets:
-    """What may remain, as parts of the given network's MACs, parameters and channels that can go; at least one.
+    """What may remain, as parts of the given network's cost; at least one.
 
-    `channels` is what schedules go down by; no option asks for it.
+    `macs`, `params`, `size`: the numbers that a file stores, which are the parameters and the statistics of BN; and
+    `channels` that can go, which schedules go down by and no option asks for.
     """
 
     macs: float | None = None
     params: float | None = None
+    size: float | None = None
     channels: float | None = None
 
     def __post_init__(self) -> None:
-        if self.macs is self.params is self.channels is None:
-            raise UsageError("no target for pruning", "give --target-flops or --target-params")
-        for flag, ratio in (("--target-flops", self.macs), ("--target-params", self.params)):
+        if all(ratio is None for ratio in self.ratios):
+            raise UsageError("no target for pruning", "give --target-flops, --target-params or --target-size")
+        flags = ("--target-flops", "--target-params", "--target-size")
+        for flag, ratio in zip(flags, self.ratios[:3], strict=True):
             if ratio is not None and not 0 < ratio < 1:
                 raise UsageError(f"{flag} {ratio:g}: not between 0 and 1", f"for example {flag} 0.5")
+
+    @property
+    def ratios(self) -> tuple[float | None, ...]:
+        """All of them, in the order of `CostModel.costs`."""
+        return self.macs, self.params, self.size, self.channels
 
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """MACs, parameters and channels as a function of the widths [keys] alone.
+    """MACs, parameters, stored numbers and channels as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
     the constants. `shared` marks layers whose channels share one block of weights.
@@ -55,6 +63,7 @@ class CostModel:
     shared: Tensor
     taps: Tensor
     per_output: Tensor
+    statistics: Tensor
     positions: Tensor
 
     @classmethod
@@ -76,16 +85,19 @@ class CostModel:
             torch.tensor([layer.kind == "across" for layer in layers])[:, None],
             column([layer.taps for layer in layers]),
             column([layer.per_output for layer in layers]),
+            column([2 * (layer.kind == "norm") for layer in layers]),
             column([layer.positions for layer in layers]),
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
-        """Return [3, keys]: MACs, parameters and channels if only the k-th width changes, by `changes[k]`."""
+        """Return [4, keys], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
         inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
         outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
         params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
-        return torch.stack([(weights * self.positions).sum(0), params.sum(0), widths.sum() + changes])
+        stored = params + self.statistics * outputs
+        macs = (weights * self.positions).sum(0)
+        return torch.stack([macs, params.sum(0), stored.sum(0), widths.sum() + changes])
 
 
 def choose_widths(
@@ -107,9 +119,7 @@ def choose_widths(
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
     start = cost = model.costs(current, torch.zeros_like(current))[:, 0]
-    limit = start * torch.tensor(
-        [math.inf if t is None else t for t in (targets.macs, targets.params, targets.channels)]
-    )
+    limit = start * torch.tensor([math.inf if ratio is None else ratio for ratio in targets.ratios])
     while bool((cost > limit).any()):
         if not bool((steps < last).any()):
             raise _unreachable(graph, cost / start, targets, round_to)
@@ -157,10 +167,11 @@ def _cheapest(cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Te
 
 def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> UnreachableError:
     """Return the error for a budget below what the floors allow, with the layers that cost most there."""
-    wanted = {"MACs": targets.macs, "parameters": targets.params, "channels": targets.channels}
     short = [
         f"{what} at {float(ratio):.3f} of the original where {target:g} was asked"
-        for (what, target), ratio in zip(wanted.items(), ratios, strict=True)
+        for what, target, ratio in zip(
+            ("MACs", "parameters", "stored numbers", "channels"), targets.ratios, ratios, strict=True
+        )
         if target is not None and ratio > target
     ]
     heavy = sorted((layer for layer in graph.layers if layer.kind == "dense"), key=lambda la: -la.positions * la.pairs)

@@ -101,6 +101,11 @@ class ChannelGraph:
         """Learned values; equal to `fertool.cost.count` of the module."""
         return sum(layer.params for layer in self.layers)
 
+    @property
+    def stored(self) -> int:
+        """Numbers that a file of the network stores: parameters, and mean and variance of BN."""
+        return self.params + sum(2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm")
+
     def segments(self) -> Segments:
         """Group the classes by the layers that make and read them; each list is in channel order.
 

@@ -80,7 +80,7 @@ def make_cut(
     UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
     """
     if options.targets is None:
-        raise UsageError("no budget", "say how much may remain: --target-flops 0.5 or --target-params 0.5")
+        raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     graph, scores = _scored(spec, module, options, data, on_progress)
     where = (partial(build, spec), spec.widths, spec.input)
     return Cut(graph, *make_plan(*where, graph, scores, options.targets, options.round_to))

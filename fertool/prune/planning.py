@@ -33,6 +33,8 @@ class PrunePlan:
     macs: int
     params_before: int
     params: int
+    stored_before: int
+    stored: int
     targets: Targets
     round_to: int
 
@@ -44,6 +46,7 @@ class PrunePlan:
             kept={name: tuple(self.kept[name][index] for index in rows) for name, rows in next.kept.items()},
             macs_before=self.macs_before,
             params_before=self.params_before,
+            stored_before=self.stored_before,
             targets=self.targets,
         )
 
@@ -56,6 +59,11 @@ class PrunePlan:
     def params_ratio(self) -> float:
         """Part of the parameters that remains."""
         return self.params / self.params_before
+
+    @property
+    def stored_ratio(self) -> float:
+        """Part of the numbers that a file stores that remains."""
+        return self.stored / self.stored_before
 
 
 def make_plan(
@@ -97,6 +105,8 @@ def make_plan(
         macs=pruned.macs,
         params_before=graph.params,
         params=pruned.params,
+        stored_before=graph.stored,
+        stored=pruned.stored,
         targets=targets,
         round_to=round_to,
     )

@@ -90,12 +90,12 @@ class Shrinking:
         asked, plan = self.options.targets, self.plan
         if asked is None:
             return None
-        macs, params = (1.0, 1.0) if plan is None else (plan.macs_ratio, plan.params_ratio)
+        present = (1.0, 1.0, 1.0) if plan is None else (plan.macs_ratio, plan.params_ratio, plan.stored_ratio)
         rest = [
-            None if wanted is None or wanted**share >= present else wanted**share / present
-            for wanted, present in ((asked.macs, macs), (asked.params, params))
+            None if wanted is None or wanted**share >= there else wanted**share / there
+            for wanted, there in zip(asked.ratios, present, strict=False)
         ]
-        return None if rest == [None, None] else Targets(*rest)
+        return None if all(ratio is None for ratio in rest) else Targets(*rest)
 
     def cut(self, targets: Targets, **changes: Any) -> Cut:
         """Choose what goes of the present network, by other options than its own where given."""

@@ -125,3 +125,15 @@ def test_without_images_and_bench_the_costs_alone_are_told(fertool, tmp_path, mo
     )
     assert code == 2
     assert "error: --plot-widths" in err
+
+
+def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
+    size = model.stat().st_size
+    for target, most in ((0.6, 0.6 * size), ("300k", 300e3)):
+        output = tmp_path / "p.pt"
+        code, _, err = fertool("prune", model, "-o", output, "--target-size", target, "--round-to", 1, "--no-bench")
+        assert code == 0, err
+        assert 0.95 * most < output.stat().st_size <= most
+    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-size", "2k", "--no-bench")
+    assert code == 2
+    assert "error: --target-size 2k: the file's header alone" in err

@@ -183,9 +183,11 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     lower = {name: spec.widths[name] // 2 + 1 for name in keys.names}
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
     known = CostModel.of(graph, keys, spec.widths).costs(widths, torch.zeros_like(widths))[:, 0]
-    counted = count(at({**spec.widths, **lower}), spec.input)
+    narrow = at({**spec.widths, **lower})
+    counted = count(narrow, spec.input)
+    stored = sum(tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point())
     torch.testing.assert_close(
-        known, torch.tensor([counted.macs, counted.params, sum(lower.values())], dtype=torch.float64)
+        known, torch.tensor([counted.macs, counted.params, stored, sum(lower.values())], dtype=torch.float64)
     )
 
 
