@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fertool.cli.latency import bench_networks
 from fertool.errors import FertoolError, UsageError
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from fertool.spec import Spec
 
 Model: TypeAlias = "tuple[Spec, nn.Module]"
-
-RUNS = 300
-"""Passes of each network: a ratio within a few percent on a quiet machine."""
 
 
 def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, bench: bool) -> dict[str, Any]:
@@ -49,14 +46,7 @@ def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str,
 
 def _latency_change(before: Model, after: Model) -> dict[str, Any]:
     """Return median seconds of one image in ONNX Runtime on one thread, taken in turns, and their ratio."""
-    from fertool.export import ExportOptions, export_model
-    from fertool.runtime import BenchConfig, bench
-
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{name}.onnx" for name in ("before", "after")]
-        for file, (spec, module) in zip(files, (before, after), strict=True):
-            file.write_bytes(export_model(spec, module, ExportOptions()))
-        measured = bench(files, BenchConfig(runs=RUNS, threads=1, memory=False))
+    measured = bench_networks(before, after)
     (pair,), (first, second) = measured.comparisons, (entry.latency_s.median for entry in measured.results)
     ratio = {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
     return {"latency_s_before": first, "latency_s": second, **ratio}

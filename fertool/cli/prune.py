@@ -37,6 +37,7 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
@@ -65,6 +66,15 @@ class PruningOptions:
             help="Bytes of the model file to keep: a ratio or a number (800k).", metavar="R", rich_help_panel=PRUNING
         ),
     ] = None
+    target_latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Latency to keep, in ONNX Runtime on one thread of this machine: a ratio or a time (0.4ms). Networks "
+            "of other widths are measured first, then the result, until it is right.",
+            metavar="R",
+            rich_help_panel=PRUNING,
+        ),
+    ] = None
     criterion: Annotated[
         Literal["auto", "l1", "l2", "bn-gamma", "l2-gamma", "taylor", "kl"],
         typer.Option(
@@ -86,9 +96,14 @@ class PruningOptions:
         int, typer.Option(help="Training images that score the channels.", min=1, rich_help_panel=PRUNING)
     ] = 2048
     round_to: Annotated[
-        int,
-        typer.Option(help="Widths become multiples of this; runtimes are fast at 16.", min=1, rich_help_panel=PRUNING),
-    ] = 16
+        int | None,
+        typer.Option(
+            help="Widths become multiples of this. Left out: 16, at which runtimes are fast; with --target-latency the "
+            "multiple that measured so.",
+            min=1,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None
     distill: Annotated[
         bool,
         typer.Option(
@@ -158,6 +173,8 @@ def prune(
     else:
         note("no --data: channels are ranked by the size of their weights; images would rank them by the loss")
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
+    if pruning.target_latency:
+        options = _with_latency(pruning, spec, module, options, scoring)
     if dry_run:
         with progress("scores") as on_progress:
             _show_plan(technique.plan(spec, module, options, scoring, on_progress=on_progress), json)
@@ -200,18 +217,30 @@ def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTune
 def _options(
     pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: nn.Module, *, has_data: bool
 ) -> PruneOptions:
-    from fertool.prune import PruneOptions, Targets
+    from fertool.prune import ROUND_TO, PruneOptions, Targets
 
     macs = parse_target("--target-flops", pruning.target_flops, spec.macs) if pruning.target_flops else None
     params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
     size = _stored_ratio(pruning.target_size, file, module) if pruning.target_size else None
     targets = None if macs is params is size is None else Targets(macs, params, size)
-    if targets is None and schedule.max_drop is None:
+    if targets is None and schedule.max_drop is None and pruning.target_latency is None:
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
-    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to)
+    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO)
+
+
+def _with_latency(
+    pruning: PruningOptions, spec: Spec, module: nn.Module, options: PruneOptions, scoring: FaceDataset | None
+) -> PruneOptions:
+    """Return the options with a model of this machine's latency and the budget by it that is --target-latency."""
+    from fertool.cli.latency import asked_ratio, calibrated, learn_model
+
+    asked = asked_ratio(pruning.target_latency or "", spec, module)
+    model = learn_model(spec)
+    options = replace(options, latency=model, round_to=pruning.round_to or max(8, model.grain))
+    return calibrated(asked, spec, module, options, scoring)
 
 
 def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
@@ -253,6 +282,7 @@ def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:
         "params_before": plan.params_before,
         "params": plan.params,
         "params_ratio": plan.params_ratio,
+        "latency_ratio": plan.seconds_ratio if plan.seconds_before else None,
         "round_to": plan.round_to,
     }
 

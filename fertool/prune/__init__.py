@@ -1,14 +1,18 @@
 """Structured pruning: which channels matter, which can go together, and the smaller network without them."""
 
-from fertool.prune.budget import Targets
-from fertool.prune.oneshot import PruneOptions, PruneResult, plan, prune
+from fertool.prune.budget import Targets, UnreachableError
+from fertool.prune.graph import trace_channels
+from fertool.prune.latency import LatencyModel, learn_latency
+from fertool.prune.oneshot import ROUND_TO, PruneOptions, PruneResult, make_cut, plan, prune, score_channels
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan
 from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, prj
 
 __all__ = [
     "RECOVERY",
+    "ROUND_TO",
     "SCHEDULES",
+    "LatencyModel",
     "Penalised",
     "Phase",
     "PruneOptions",
@@ -17,7 +21,12 @@ __all__ = [
     "ScheduleOptions",
     "Shrinking",
     "Targets",
+    "UnreachableError",
+    "learn_latency",
+    "make_cut",
     "plan",
     "prj",
     "prune",
+    "score_channels",
+    "trace_channels",
 ]

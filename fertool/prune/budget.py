@@ -1,4 +1,4 @@
-"""New widths under a budget of multiply-accumulates, parameters, stored numbers or channels."""
+"""New widths under a budget of multiply-accumulates, parameters, stored numbers, seconds or channels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.prune.graph import ChannelGraph
 from fertool.prune.keys import WidthKeys
 from fertool.prune.ladders import Ladder
+from fertool.prune.latency import NO_TIME, LatencyModel
 
 SLACK = 0.9
 """A step that would land below this part of the target waits as long as a smaller one exists."""
@@ -26,35 +27,38 @@ class UnreachableError(FertoolError):
 class Targets:
     """What may remain, as parts of the given network's cost; at least one.
 
-    `macs`, `params`, `size`: the numbers that a file stores, which are the parameters and the statistics of BN; and
-    `channels` that can go, which schedules go down by and no option asks for.
+    `macs`, `params`, `size`: the numbers that a file stores, which are the parameters and the statistics of BN,
+    `latency`, for which there has to be a LatencyModel; and `channels` that can go, which schedules go down by and no
+    option asks for.
     """
 
     macs: float | None = None
     params: float | None = None
     size: float | None = None
+    latency: float | None = None
     channels: float | None = None
 
     def __post_init__(self) -> None:
         if all(ratio is None for ratio in self.ratios):
             raise UsageError("no target for pruning", "give --target-flops, --target-params or --target-size")
-        flags = ("--target-flops", "--target-params", "--target-size")
-        for flag, ratio in zip(flags, self.ratios[:3], strict=True):
+        flags = ("--target-flops", "--target-params", "--target-size", "--target-latency")
+        for flag, ratio in zip(flags, self.ratios, strict=False):
             if ratio is not None and not 0 < ratio < 1:
                 raise UsageError(f"{flag} {ratio:g}: not between 0 and 1", f"for example {flag} 0.5")
 
     @property
     def ratios(self) -> tuple[float | None, ...]:
         """All of them, in the order of `CostModel.costs`."""
-        return self.macs, self.params, self.size, self.channels
+        return self.macs, self.params, self.size, self.latency, self.channels
 
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """MACs, parameters, stored numbers and channels as a function of the widths [keys] alone.
+    """MACs, parameters, stored numbers, seconds and channels as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
-    the constants. `shared` marks layers whose channels share one block of weights.
+    the constants. `shared` marks layers whose channels share one block of weights. Without a `latency` model nothing
+    takes time; `terms` [3, layers, 1] are those of the layers in it.
     """
 
     inputs: Tensor
@@ -65,9 +69,13 @@ class CostModel:
     per_output: Tensor
     statistics: Tensor
     positions: Tensor
+    latency: LatencyModel
+    terms: Tensor
 
     @classmethod
-    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int]) -> CostModel:
+    def of(
+        cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel | None = None
+    ) -> CostModel:
         """Read the factors off the graph of a network with these widths."""
         size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
 
@@ -77,7 +85,7 @@ class CostModel:
         def column(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
 
-        layers = graph.layers
+        layers, latency = graph.layers, latency or NO_TIME
         return cls(
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
@@ -87,17 +95,22 @@ class CostModel:
             column([layer.per_output for layer in layers]),
             column([2 * (layer.kind == "norm") for layer in layers]),
             column([layer.positions for layer in layers]),
+            latency,
+            latency.columns(layers),
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
-        """Return [4, keys], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
+        """Return [5, keys], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
         inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
         outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
         params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
         stored = params + self.statistics * outputs
         macs = (weights * self.positions).sum(0)
-        return torch.stack([macs, params.sum(0), stored.sum(0), widths.sum() + changes])
+        i, o = self.latency.rounded(inputs), self.latency.rounded(outputs)
+        fixed, by_pairs, by_outputs = self.terms
+        seconds = self.latency.rest + (fixed + by_pairs * i * o + by_outputs * o).sum(0)
+        return torch.stack([macs, params.sum(0), stored.sum(0), seconds, widths.sum() + changes])
 
 
 def choose_widths(
@@ -107,6 +120,7 @@ def choose_widths(
     widths: Mapping[str, int],
     targets: Targets,
     round_to: int,
+    latency: LatencyModel | None = None,
 ) -> dict[str, int]:
     """Return the widths that meet the targets at the least loss.
 
@@ -114,7 +128,7 @@ def choose_widths(
     again; then what is left of the budget goes to the steps up that regain most. Raises FertoolError with the smallest
     reachable ratio when the floors forbid the targets.
     """
-    model = CostModel.of(graph, keys, widths)
+    model = CostModel.of(graph, keys, widths, latency)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -170,7 +184,7 @@ def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to
     short = [
         f"{what} at {float(ratio):.3f} of the original where {target:g} was asked"
         for what, target, ratio in zip(
-            ("MACs", "parameters", "stored numbers", "channels"), targets.ratios, ratios, strict=True
+            ("MACs", "parameters", "stored numbers", "latency", "channels"), targets.ratios, ratios, strict=True
         )
         if target is not None and ratio > target
     ]

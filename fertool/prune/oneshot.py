@@ -14,6 +14,7 @@ from fertool.models import build
 from fertool.prune.budget import Targets
 from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, Scores, gate_scores, weight_scores
 from fertool.prune.graph import ChannelGraph, trace_channels
+from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.surgery import remove_channels
 from fertool.spec import Spec
@@ -31,7 +32,8 @@ Normalise = Literal["auto", "layer", "none"]
 class PruneOptions:
     """How to prune: what may remain, by which criterion, in steps of how many channels.
 
-    Without targets only a schedule that has a judge can work.
+    `latency` says what a network of other widths takes, for a target in seconds. Without targets only a schedule that
+    has a judge can work.
 
     `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
     or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
@@ -41,6 +43,7 @@ class PruneOptions:
     criterion: str = DATA_FREE
     normalise: Normalise = "auto"
     round_to: int = ROUND_TO
+    latency: LatencyModel = NO_TIME
 
 
 @dataclass(frozen=True)
@@ -72,18 +75,19 @@ def make_cut(
     options: PruneOptions,
     data: FaceDataset | None = None,
     *,
+    scored: tuple[ChannelGraph, Scores] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Cut:
-    """Score the channels and choose which go; the module is not changed.
+    """Score the channels, unless they are `scored`, and choose which go; the module is not changed.
 
     `module` is the float network of `spec`; `data`, for the criteria that need it, is what their sums run over. Raises
     UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
     """
     if options.targets is None:
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
-    graph, scores = _scored(spec, module, options, data, on_progress)
+    graph, scores = scored or score_channels(spec, module, options, data, on_progress)
     where = (partial(build, spec), spec.widths, spec.input)
-    return Cut(graph, *make_plan(*where, graph, scores, options.targets, options.round_to))
+    return Cut(graph, *make_plan(*where, graph, scores, options.targets, options.round_to, options.latency))
 
 
 def plan(
@@ -114,13 +118,14 @@ def prune(
     return PruneResult(cut.carry_out(module), cut.plan.widths, cut.plan)
 
 
-def _scored(
+def score_channels(
     spec: Spec,
     module: nn.Module,
     options: PruneOptions,
     data: FaceDataset | None,
-    on_progress: Callable[[int, int], None] | None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ChannelGraph, Scores]:
+    """Return the channels of a network and how much each matters; raises as `make_cut` does."""
     if options.criterion not in CRITERIA:
         raise unknown_name("--criterion", options.criterion, CRITERIA)
     if options.round_to < 1:

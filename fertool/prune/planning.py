@@ -14,6 +14,7 @@ from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.keys import Builder, find_width_keys
 from fertool.prune.ladders import make_ladders
+from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.surgery import positions
 from fertool.spec import InputSpec
 
@@ -35,6 +36,8 @@ class PrunePlan:
     params: int
     stored_before: int
     stored: int
+    seconds_before: float
+    seconds: float
     targets: Targets
     round_to: int
 
@@ -47,6 +50,7 @@ class PrunePlan:
             macs_before=self.macs_before,
             params_before=self.params_before,
             stored_before=self.stored_before,
+            seconds_before=self.seconds_before,
             targets=self.targets,
         )
 
@@ -65,6 +69,11 @@ class PrunePlan:
         """Part of the numbers that a file stores that remains."""
         return self.stored / self.stored_before
 
+    @property
+    def seconds_ratio(self) -> float:
+        """Part of the latency that remains, by the model of the machine; 1 where nothing was measured."""
+        return self.seconds / self.seconds_before if self.seconds_before else 1.0
+
 
 def make_plan(
     build: Builder,
@@ -74,6 +83,7 @@ def make_plan(
     scores: Scores,
     targets: Targets,
     round_to: int,
+    latency: LatencyModel = NO_TIME,
 ) -> tuple[PrunePlan, nn.Module, ChannelGraph]:
     """Return the plan, the pruned network as a skeleton on the meta device, and its channel graph.
 
@@ -89,7 +99,7 @@ def make_plan(
     ladders = make_ladders(
         graph, keys, scores, widths, round_to, lambda lower: trace_channels(skeleton_at(lower), input)
     )
-    chosen = choose_widths(graph, keys, ladders, widths, targets, round_to)
+    chosen = choose_widths(graph, keys, ladders, widths, targets, round_to, latency)
     skeleton = skeleton_at(chosen)
     pruned = trace_channels(skeleton, input)
     survivors = choose_survivors(graph, pruned, scores)
@@ -107,6 +117,8 @@ def make_plan(
         params=pruned.params,
         stored_before=graph.stored,
         stored=pruned.stored,
+        seconds_before=latency.seconds(graph),
+        seconds=latency.seconds(pruned),
         targets=targets,
         round_to=round_to,
     )

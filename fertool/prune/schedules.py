@@ -90,10 +90,12 @@ class Shrinking:
         asked, plan = self.options.targets, self.plan
         if asked is None:
             return None
-        present = (1.0, 1.0, 1.0) if plan is None else (plan.macs_ratio, plan.params_ratio, plan.stored_ratio)
+        ratios = (1.0,) * 4
+        if plan is not None:
+            ratios = (plan.macs_ratio, plan.params_ratio, plan.stored_ratio, plan.seconds_ratio)
         rest = [
             None if wanted is None or wanted**share >= there else wanted**share / there
-            for wanted, there in zip(asked.ratios, present, strict=False)
+            for wanted, there in zip(asked.ratios, ratios, strict=False)
         ]
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
 

@@ -162,7 +162,8 @@ def _open_onnx(path: Path, threads: int | None, classes: tuple[str, ...] | None,
     return Predictor(path, ONNXRUNTIME, spec, names, input, batch, prepare)
 
 
-def _onnx_session(path: Path, threads: int | None) -> Any:
+def session_options(threads: int | None) -> Any:
+    """Return how ONNX Runtime is to run a network; None leaves the number of threads to it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -172,6 +173,13 @@ def _onnx_session(path: Path, threads: int | None) -> Any:
         options.intra_op_num_threads = threads
     # Idle workers that spin after a pass would take the cores from the next model in an interleaved benchmark.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+def _onnx_session(path: Path, threads: int | None) -> Any:
+    import onnxruntime
+
+    options = session_options(threads)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no base class of their own

@@ -1,9 +1,14 @@
 import json
+import re
 
 import pytest
+import torch
 
 from fertool.artifact.header import read_spec
+from fertool.cli import latency
 from fertool.cli.app import run
+from fertool.models import create, save_model
+from fertool.spec import InputSpec
 from fertool.train import engine
 
 TRAIN = ("--data", "synth:210", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--input-size", 32)
@@ -137,3 +142,25 @@ def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
     code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-size", "2k", "--no-bench")
     assert code == 2
     assert "error: --target-size 2k: the file's header alone" in err
+
+
+def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "RUNS", 200)
+    torch.manual_seed(0)
+    spec, module = create("mobilenet_v2", {}, InputSpec(), ("angry", "happy", "sad"))
+    model, output = tmp_path / "m.pt", tmp_path / "p.pt"
+    save_model(model, spec, module)
+    code, out, err = fertool("prune", model, "-o", output, "--target-latency", 0.7, "--no-bench", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    # Other work on the machine moves every measurement, so that only what the table says is certain.
+    assert found["plan"]["latency_ratio"] < 1
+    assert found["macs"] < read_spec(model).macs
+    assert re.search(r"a budget of 0\.\d+ by the table is 0\.\d+ of the input's latency by the clock", err)
+
+
+@pytest.mark.parametrize("target", ["1.5", "fast", "3m"])
+def test_a_budget_of_latency_that_is_none_names_the_option(fertool, tmp_path, model, target):
+    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-latency", target)
+    assert code == 2
+    assert err.splitlines()[-2].startswith(f"error: --target-latency {target}")

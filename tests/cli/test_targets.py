@@ -1,6 +1,6 @@
 import pytest
 
-from fertool.cli.targets import parse_target
+from fertool.cli.targets import SECONDS, is_ratio, parse_target
 from fertool.errors import UsageError
 
 
@@ -16,3 +16,11 @@ def test_anything_else_names_the_flag_and_shows_what_to_write(text):
     with pytest.raises(UsageError, match="--target-flops") as caught:
         parse_target("--target-flops", text, 20e6)
     assert "--target-flops" in caught.value.hint
+
+
+def test_times_have_units_of_their_own():
+    assert parse_target("--target-latency", "0.4ms", 1e-3, SECONDS) == pytest.approx(0.4)
+    assert parse_target("--target-latency", "250 us", 1e-3, SECONDS) == pytest.approx(0.25)
+    assert [is_ratio(text) for text in ("0.5", " .5 ", "20M", "4ms")] == [True, True, False, False]
+    with pytest.raises(UsageError, match="--target-latency 20M"):
+        parse_target("--target-latency", "20M", 1e-3, SECONDS)

@@ -1,0 +1,100 @@
+"""Budgets of latency: a table measured on this machine, and the budget by it that is the asked one by the clock."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.cli.targets import SECONDS, is_ratio, parse_target
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.data.dataset import FaceDataset
+    from fertool.prune import LatencyModel, PruneOptions
+    from fertool.runtime import BenchResult
+    from fertool.spec import Spec
+
+RUNS = 600
+"""Passes of each network in a comparison."""
+ATTEMPTS = 6
+BAND = (0.94, 1.01)
+"""A measured network is what was asked for within these parts of the budget."""
+
+
+def learn_model(spec: Spec) -> LatencyModel:
+    """Measure networks of other widths, with random weights, layer by layer in ONNX Runtime on one thread."""
+    from fertool.export import ExportOptions, export_model
+    from fertool.models import build
+    from fertool.prune import learn_latency, trace_channels
+    from fertool.report.console import note, progress
+    from fertool.runtime import profile_layers
+
+    def profile(widths: Mapping[str, int]) -> Any:
+        narrow = replace(spec, widths=dict(widths))
+        module = build(narrow).eval()
+        graph = trace_channels(module, spec.input)
+        return profile_layers(export_model(narrow, module, ExportOptions(simplify=False))), graph
+
+    with progress("latency table") as on_progress:
+        model = learn_latency(spec.widths, profile, on_progress)
+    note(f"the runtime works in steps of {model.grain} channels here")
+    return model
+
+
+def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:
+    """Return --target-latency as a part of the network's own latency, which is measured if need be."""
+    if is_ratio(text):
+        return parse_target("--target-latency", text, 1.0, SECONDS)
+    (own,) = bench_networks((spec, module)).results
+    return parse_target("--target-latency", text, own.latency_s.median, SECONDS)
+
+
+def calibrated(
+    asked: float, spec: Spec, module: nn.Module, options: PruneOptions, data: FaceDataset | None
+) -> PruneOptions:
+    """Return the options with a budget by the table whose network takes the asked part of the time by the clock.
+
+    The table knows the layers, not what the runtime makes of the whole: networks are cut, timed in turns with the
+    uncut one, and the budget is corrected, until the time is right; the best attempt counts.
+    """
+    from fertool.prune import Targets, UnreachableError, make_cut, score_channels
+    from fertool.report.console import note, progress
+
+    with progress("scores") as on_progress:
+        scored = score_channels(spec, module, options, data, on_progress)
+    macs, params, size = options.targets.ratios[:3] if options.targets else (None, None, None)
+    budget = asked
+    found: list[tuple[float, PruneOptions]] = []
+    for _ in range(ATTEMPTS):
+        tried = replace(options, targets=Targets(macs, params, size, min(budget, 1 - 1e-9)))
+        try:
+            cut = make_cut(spec, module, tried, data, scored=scored)
+        except UnreachableError:
+            if not found:
+                raise
+            break
+        narrow = replace(spec, widths=dict(cut.plan.widths))
+        (pair,) = bench_networks((spec, module), (narrow, cut.carry_out(module))).comparisons
+        measured = 1 / pair.speedup
+        found.append((abs(measured / asked - sum(BAND) / 2), tried))
+        note(f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock")
+        if BAND[0] <= measured / asked <= BAND[1]:
+            break
+        budget *= asked * sum(BAND) / 2 / measured
+    return min(found, key=lambda attempt: attempt[0])[1]
+
+
+def bench_networks(*networks: tuple[Spec, nn.Module], runs: int = RUNS) -> BenchResult:
+    """Time networks in ONNX Runtime, one image on one thread, in turns."""
+    from fertool.export import ExportOptions, export_model
+    from fertool.runtime import BenchConfig, bench
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
+        for file, (spec, module) in zip(files, networks, strict=True):
+            file.write_bytes(export_model(spec, module, ExportOptions()))
+        return bench(files, BenchConfig(runs=runs, threads=1, memory=False))

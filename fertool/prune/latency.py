@@ -1,0 +1,132 @@
+"""What a network of other widths would take: a few measured networks, and a curve through them for every layer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fertool.prune.graph import ChannelGraph, Layer
+from fertool.prune.ladders import FLOOR
+
+SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
+"""Networks in the table, by the share of every width that they have."""
+GRAINS = (1, 8, 16, 32)
+"""Multiples of channels among which the runtime's own is looked for."""
+LEVEL = 0.12
+"""A part of the rise from one multiple of the coarsest grain to the next that is no rise."""
+
+Seconds = Mapping[str, float]
+"""Of each layer; what belongs to none is under another name."""
+Profile = Callable[[Mapping[str, int]], tuple[Seconds, ChannelGraph]]
+"""Measures the network at some widths; returns also its channel graph."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyModel:
+    """Seconds of a network on one machine as a function of its widths.
+
+    A layer takes `a + b I O + c O` with the channels that it reads and makes, I and O, rounded up to `grain`; layers
+    that keep their channels take `a + c O`. `terms` [3] holds a, b and c by layer, `rest` is what belongs to none.
+    """
+
+    grain: int
+    terms: Mapping[str, tuple[float, float, float]]
+    rest: float
+
+    def columns(self, layers: Sequence[Layer]) -> Tensor:
+        """Return the terms of these layers, float64 [3, layers, 1]; nothing for those that the runtime folds away."""
+        rows = [self.terms.get(layer.name, (0.0, 0.0, 0.0)) for layer in layers]
+        return torch.tensor(rows, dtype=torch.float64).T[:, :, None]
+
+    def seconds(self, graph: ChannelGraph) -> float:
+        """Return what a network takes."""
+        a, b, c = self.columns(graph.layers)[:, :, 0]
+        inputs, outputs = (
+            self.rounded(torch.tensor([len(side) for side in sides], dtype=torch.float64))
+            for sides in zip(*((layer.inputs, layer.outputs) for layer in graph.layers), strict=True)
+        )
+        return self.rest + float((a + b * inputs * outputs + c * outputs).sum())
+
+    def rounded(self, channels: Tensor) -> Tensor:
+        """Return numbers of channels rounded up to the grain."""
+        return torch.ceil(channels / self.grain - 1e-9) * self.grain
+
+
+NO_TIME = LatencyModel(1, {}, 0.0)
+"""Where nothing has been measured."""
+
+
+def learn_latency(
+    widths: Mapping[str, int], profile: Profile, on_progress: Callable[[int, int], None] | None = None
+) -> LatencyModel:
+    """Measure a table of narrower networks and fit the curves, each term 0 or more.
+
+    First the grain: the largest number of channels by which all layers can grow at no more cost than by fewer, from
+    multiples of the coarsest grain on. Then networks of seven widths, rounded to it.
+    """
+    total, done = 1 + len(GRAINS) + len(SCALES), itertools.count(1)
+
+    def measure(wanted: Mapping[str, int]) -> tuple[Seconds, ChannelGraph]:
+        found = profile(wanted)
+        if on_progress:
+            on_progress(next(done), total)
+        return found
+
+    coarse = {name: GRAINS[-1] * max(1, round(0.7 * count / GRAINS[-1])) for name, count in widths.items()}
+    cost = {
+        more: sum(measure({name: count + more for name, count in coarse.items()})[0].values()) for more in (0, *GRAINS)
+    }
+    rise = cost[GRAINS[-1]] - cost[0]
+    grain = max(
+        (more for more in GRAINS if cost[more] - min(cost[other] for other in GRAINS if other <= more) <= LEVEL * rise),
+        default=GRAINS[0],
+    )
+    samples = [measure({name: _scaled(count, scale, grain) for name, count in widths.items()}) for scale in SCALES]
+    known = {layer.name for layer in samples[0][1].layers}
+    rest = [sum(value for name, value in seconds.items() if name not in known) for seconds, _ in samples]
+    terms = {}
+    for position, layer in enumerate(samples[0][1].layers):
+        times = [seconds.get(layer.name, 0.0) for seconds, _ in samples]
+        if any(times):
+            sizes = [(len(graph.layers[position].inputs), len(graph.layers[position].outputs)) for _, graph in samples]
+            terms[layer.name] = _fitted(sizes, times, grain, dense=layer.kind == "dense")
+    return LatencyModel(grain, terms, sum(rest) / len(rest))
+
+
+def _scaled(count: int, scale: float, grain: int) -> int:
+    """Return a share of a width as a multiple of the grain, not below the floor nor above the width."""
+    if scale == 1:
+        return count
+    least = max(1, round(FLOOR * count))
+    return min(count, max(least, grain * max(1, round(scale * count / grain))))
+
+
+def _fitted(
+    sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool
+) -> tuple[float, float, float]:
+    """Return the terms (a, b, c), none below 0, that come closest to the times in relative error."""
+    channels = torch.ceil(torch.tensor(sizes, dtype=torch.float64) / grain) * grain
+    inputs, outputs = channels.T
+    features = torch.stack([torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1)
+    target = torch.tensor(times, dtype=torch.float64)
+    weighted = features / target.clamp(min=1e-9)[:, None]
+    best: tuple[float, Tensor] = (float("inf"), torch.zeros(3, dtype=torch.float64))
+    # Three terms have seven sets that may be above 0: non-negative least squares by trying all.
+    for chosen in itertools.chain.from_iterable(itertools.combinations((0, 1, 2), n) for n in (1, 2, 3)):
+        columns = weighted[:, chosen]
+        found = torch.linalg.lstsq(columns, torch.ones(len(times), 1, dtype=torch.float64), driver="gelsd").solution[
+            :, 0
+        ]
+        if bool((found < 0).any()):
+            continue
+        error = float((columns @ found - 1).square().sum())
+        if error < best[0] - 1e-12:
+            solution = torch.zeros(3, dtype=torch.float64)
+            solution[list(chosen)] = found
+            best = (error, solution)
+    a, b, c = best[1].tolist()
+    return a, b, c

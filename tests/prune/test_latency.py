@@ -1,0 +1,77 @@
+"""The latency model against machines whose cost is known."""
+
+import math
+
+import pytest
+import torch
+
+from fertool.models import build, create
+from fertool.prune import PruneOptions, Targets, learn_latency, plan, trace_channels
+from fertool.spec import InputSpec
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))[0]
+
+
+def machine(spec, grain, overhead=2e-7):
+    """Make what measures networks on a machine that works in whole grains of channels."""
+
+    def rounded(count):
+        return grain * math.ceil(count / grain)
+
+    def seconds(layer):
+        made = rounded(len(layer.outputs))
+        if layer.kind == "dense":
+            return overhead + layer.taps * layer.positions * (1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made)
+        return overhead + 1e-10 * layer.taps * layer.positions * made
+
+    def profile(widths):
+        with torch.device("meta"):
+            module = build(spec, widths)
+        graph = trace_channels(module, spec.input)
+        measured = {layer.name: seconds(layer) for layer in graph.layers if layer.kind != "norm"}
+        return {**measured, "": 1e-6}, graph
+
+    return profile
+
+
+@pytest.mark.parametrize("grain", [1, 8, 16])
+def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(spec, grain):
+    profile = machine(spec, grain)
+    model = learn_latency(spec.widths, profile)
+    assert model.grain == grain
+    for share in (0.9, 0.55, 0.3):
+        widths = {name: max(1, round(share * count)) for name, count in spec.widths.items()}
+        seconds, graph = profile(widths)
+        assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
+
+
+def test_no_term_is_negative_and_noise_does_little_harm(spec):
+    noise, profile = torch.Generator().manual_seed(0), machine(spec, 8)
+
+    def noisy(widths):
+        seconds, graph = profile(widths)
+        factors = 1 + 0.05 * torch.randn(len(seconds), generator=noise)
+        return {name: value * float(f) for (name, value), f in zip(seconds.items(), factors, strict=True)}, graph
+
+    model = learn_latency(spec.widths, noisy)
+    assert all(term >= 0 for terms in model.terms.values() for term in terms)
+    seconds, graph = profile({name: max(1, count // 2) for name, count in spec.widths.items()})
+    assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.05)
+
+
+def test_a_budget_of_seconds_is_met_and_no_step_is_taken_that_saves_none(spec):
+    torch.manual_seed(0)
+    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))
+    profile = machine(spec, 16)
+    model = learn_latency(spec.widths, profile)
+    made = plan(spec, module, PruneOptions(Targets(latency=0.6), round_to=1, latency=model))
+    before, after = (sum(profile(widths)[0].values()) for widths in (spec.widths, made.widths))
+    assert 0.55 < after / before < 0.61
+    assert made.seconds_ratio == pytest.approx(after / before, rel=0.02)
+    # Steps go by single channels here, and still every narrowed layer ends at a multiple of the grain.
+    ended = [made.widths[name] for name, count in spec.widths.items() if made.widths[name] < count]
+    assert ended
+    assert sum(width % 16 == 0 for width in ended) > 0.8 * len(ended)
