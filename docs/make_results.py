@@ -87,7 +87,8 @@ def best(evaluation: dict[str, Any]) -> str:
         (
             stages(evaluation, benchmark),
             f"With the mirror image: {', '.join(flips)}. Seed 0, trained on FER2013's training images alone; the logs "
-            f"are beside the JSON. The steps were run one by one with the recipe's options. Processor: {benchmark['environment']['processor']}.",
+            "are beside the JSON. The steps were run one by one, with the recipe's options. "
+            f"Processor: {benchmark['environment']['processor']}.",
             "`teacher`, `nano` (`nano_resnet`) and its INT8 form are the recipe's. `second` is the teacher taught for "
             "8 epochs more by the teacher's own logits file, from its weights: `fertool distill teacher.logits --init "
             "teacher.pt --arch resnet18 --arch-arg width_mult=0.5 --arch-arg stem_pool=false --arch-arg dropout=0.2 "
