@@ -7,7 +7,7 @@ import torch
 
 from fertool import models
 from fertool.cli.options import TrainingOptions
-from fertool.cli.prune import _teacher
+from fertool.cli.prune import PruningOptions, _objective
 from fertool.cli.training import Round, TrainingRun, options_of, require_outputs, train_config
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
@@ -72,7 +72,7 @@ def test_fine_tuning_with_the_old_network_weighs_and_smooths_the_labels_as_asked
     torch.manual_seed(0)
     spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
     loss = ClassificationLoss(0.1, 2.0, (1.0, 3.0))
-    fingerprint = json.loads(_teacher(spec, module, "cpu", loss).fingerprint)
+    fingerprint = json.loads(_objective(PruningOptions(), (spec, module), "cpu", loss).fingerprint)
     assert fingerprint["loss"] == json.loads(canonical_json(asdict(loss)))
 
 
