@@ -31,7 +31,7 @@ def learn_model(spec: Spec) -> LatencyModel:
     from fertool.models import build
     from fertool.prune import learn_latency, trace_channels
     from fertool.report.console import note, progress
-    from fertool.runtime import profile_layers
+    from fertool.runtime.profile import profile_layers
 
     def profile(widths: Mapping[str, int]) -> Any:
         narrow = replace(spec, widths=dict(widths))

@@ -133,7 +133,9 @@ def choose_widths(
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
     start = cost = model.costs(current, torch.zeros_like(current))[:, 0]
-    limit = start * torch.tensor([math.inf if ratio is None else ratio for ratio in targets.ratios])
+    # Not start * inf, which is nothing where nothing was measured.
+    pairs = zip(targets.ratios, start.tolist(), strict=True)
+    limit = torch.tensor([math.inf if ratio is None else ratio * cost for ratio, cost in pairs], dtype=torch.float64)
     while bool((cost > limit).any()):
         if not bool((steps < last).any()):
             raise _unreachable(graph, cost / start, targets, round_to)

@@ -1,7 +1,6 @@
 """Run a model file of any kind, and measure how fast, how large and how hungry it is."""
 
 from fertool.runtime.benchmark import BenchConfig, BenchResult, bench
-from fertool.runtime.profile import profile_layers
 from fertool.runtime.sessions import Predictor, open_predictor
 
-__all__ = ["BenchConfig", "BenchResult", "Predictor", "bench", "open_predictor", "profile_layers"]
+__all__ = ["BenchConfig", "BenchResult", "Predictor", "bench", "open_predictor"]

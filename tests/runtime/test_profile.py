@@ -4,7 +4,7 @@ from torch import nn
 
 from fertool.export import ExportOptions, export_model
 from fertool.models import create
-from fertool.runtime import profile_layers
+from fertool.runtime.profile import profile_layers
 from fertool.spec import InputSpec
 
 
