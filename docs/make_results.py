@@ -338,9 +338,9 @@ SECTIONS: tuple[Section, ...] = (
         "What distillation brings to nano_resnet",
         "nano_distilled.json",
         "fertool distill teacher.logits -o distilled.pt --data fer2013.csv --recipe recipes/best.yaml --epochs 8 "
-        "--seeds 0,1,2; fertool train-teacher -o alone.pt --data fer2013.csv --arch nano_resnet --epochs 8 --batch-size "
-        "128 --lr 0.1 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema 0.998 --start-size 32 --patience "
-        "0 --rotation 12 --translate 0.08 --scale 0.15 --erasing 0.25 --seeds 0,1,2",
+        "--seeds 0,1,2; fertool train-teacher -o alone.pt --data fer2013.csv --arch nano_resnet --epochs 8 "
+        "--batch-size 128 --lr 0.1 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema 0.998 "
+        "--start-size 32 --patience 0 --rotation 12 --translate 0.08 --scale 0.15 --erasing 0.25 --seeds 0,1,2",
         seeds("distilled", "alone"),
     ),
     (
