@@ -158,6 +158,9 @@ def prune(
     trains = bool(training.epochs) or schedule.trains_first
     if dry_run or not trains:
         require_one("prune without --epochs")
+    if pruning.target_latency:
+        # Each process would go by a clock of its own.
+        require_one("prune --target-latency")
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
@@ -179,6 +182,9 @@ def prune(
         with progress("scores") as on_progress:
             _show_plan(technique.plan(spec, module, options, scoring, on_progress=on_progress), json)
         return
+    if schedule.trains_first and options.targets:
+        # What can be reached does not depend on the scores: better an error now than after the trainings.
+        technique.plan(spec, module, replace(options, criterion=technique.DATA_FREE))
     groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
     step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
     before = (spec, copy.deepcopy(module))

@@ -3,12 +3,13 @@
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
-from fertool.prune.oneshot import ROUND_TO, PruneOptions, PruneResult, make_cut, plan, prune, score_channels
+from fertool.prune.oneshot import DATA_FREE, ROUND_TO, PruneOptions, PruneResult, make_cut, plan, prune, score_channels
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan
 from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, prj
 
 __all__ = [
+    "DATA_FREE",
     "RECOVERY",
     "ROUND_TO",
     "SCHEDULES",

@@ -89,6 +89,15 @@ def test_a_killed_schedule_goes_on_to_the_same_bytes(fertool, tmp_path, model, m
     assert not list(tmp_path.glob("*.resume"))
 
 
+def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, model):
+    command = ("prune", model, "-o", tmp_path / "p.pt", "--data", "synth:210", "--target-flops", 0.0001)
+    code, _, err = fertool(*command, "--schedule", "iterative", "--device", "cpu")
+    assert code == 1
+    assert "error: the smallest reachable network has MACs at 0." in err
+    assert "epoch" not in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
