@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fertool.models.registry import resolve_arch_args
+from fertool.report.units import p_value_text
 
 FOLDER = Path(__file__).parent / "results"
 TABLE = Path(__file__).parent / "result-table.svg"
@@ -146,7 +147,7 @@ def pairs(comparisons: list[dict[str, Any]]) -> str:
             f"{Path(c['candidate']).stem} less {Path(c['baseline']).stem}",
             f"{100 * c['difference']:+.2f}",
             interval(c["difference_ci95"], 100, 2),
-            f"{c['mcnemar_p']:.3f}" if c["mcnemar_p"] >= 0.001 else "< 0.001",
+            p_value_text(c["mcnemar_p"]),
         )
         for c in comparisons
     ]

@@ -11,6 +11,7 @@ from fertool.report.units import (
     accuracy_text,
     count_text,
     interval_text,
+    p_value_text,
     percent_text,
     short_names,
     size_text,
@@ -126,7 +127,7 @@ def comparison_grid(comparisons: Sequence[Data]) -> Grid:
             names[entry["candidate"]],
             f"{100 * entry['difference']:+.2f}",
             interval_text(entry["difference_ci95"], decimals=2),
-            f"{entry['mcnemar_p']:.3f}" if entry["mcnemar_p"] >= 0.001 else "< 0.001",
+            p_value_text(entry["mcnemar_p"]),
             f"{entry['n']:,}",
         )
         for entry in comparisons
@@ -205,7 +206,7 @@ def change_grid(before: Data, after: Data) -> Grid:
         points = f"{100 * (after['accuracy'] - before['accuracy']):+.1f} points"
         if "difference_ci95" in after:
             low, high = after["difference_ci95"]
-            points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {after['mcnemar_p']:.3f}"
+            points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {p_value_text(after['mcnemar_p'])}"
         rows.append(("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points))
     return Grid(("", ">before", ">after", ">ratio"), tuple(rows))
 

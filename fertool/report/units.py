@@ -34,6 +34,11 @@ def time_text(seconds: float) -> str:
     raise AssertionError
 
 
+def p_value_text(p: float) -> str:
+    """Return the p-value of a test; it is never 0."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def percent_text(share: float | None) -> str:
     """Return a share as a percentage with one decimal: 0.6417 is "64.2 %"."""
     return MISSING if share is None else f"{100 * share:.1f} %"
