@@ -191,14 +191,14 @@ def distill(
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     images = source.split("train")
     files.require_images(images, data, read)
-    there = files.present(device)
+    there = files.present(device, training.precision)
     if logits.save_logits:
         own = (logits, images, input_of(arch), training, read)
         files = record_teachers(files, *own, command="distill", seed=seed, device=device)
         if not training.epochs:
             announce(files.recordings[0][1].spec, logits.save_logits, json)
             return
-    val, judges = validation_of(source), files.teachers(device)
+    val, judges = validation_of(source), files.teachers(device, training.precision)
 
     def describe(trial: Trial) -> Step:
         lesson = trial.of(distillation)

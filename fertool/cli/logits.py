@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fertool.distill.logits import Recording
     from fertool.distill.recorded import Views
     from fertool.spec import InputSpec, Spec
+    from fertool.train.config import PrecisionName
 
 LOGITS = "Teacher logits"
 VIEWS = 8
@@ -106,17 +107,17 @@ class TeacherFiles:
         roles = {f"teacher.{i}": digest for i, digest in enumerate(teachers)}
         return {**roles, **{f"logits.{i}": its.spec.digest for i, (_, its) in enumerate(self.recordings)}}
 
-    def teachers(self, device: str) -> list[Teacher | RecordedTeacher]:
+    def teachers(self, device: str, precision: PrecisionName) -> list[Teacher | RecordedTeacher]:
         """Return all of them, models first, ready to teach."""
-        return [*self.present(device), *(teacher for _, its in self.recordings for teacher in its.teachers)]
+        return [*self.present(device, precision), *(teacher for _, its in self.recordings for teacher in its.teachers)]
 
-    def present(self, device: str) -> list[Teacher]:
+    def present(self, device: str, precision: PrecisionName) -> list[Teacher]:
         """Return those that are there as models."""
         from fertool.device import resolve_device
         from fertool.distill import Teacher
 
         where = resolve_device(device)
-        return [Teacher(module.to(where), spec.input, spec.classes) for spec, module in self.models]
+        return [Teacher(module.to(where), spec.input, spec.classes, precision) for spec, module in self.models]
 
     def agreed(self, given: Options, logit_views: int | None) -> Options:
         """Return the options with the augmentation that the recordings fix; raises UsageError for contradictions."""
@@ -194,7 +195,9 @@ def record_teachers(
     if recording is None:
         with progress("logits") as on_progress:
             recording = record_logits(
-                *(plan, files.present(device), train, input), device=resolve_device(device), on_progress=on_progress
+                *(plan, files.present(device, options.precision), train, input),
+                device=resolve_device(device),
+                on_progress=on_progress,
             )
     recording = save_logits(path, recording)
     views = f"{logits.views} views" if logits.views else "one look"

@@ -180,8 +180,8 @@ class TrainingOptions:
     precision: Annotated[
         Literal["auto", "fp32", "bf16", "fp16"],
         typer.Option(
-            help="Number format of the network while it trains; auto: bf16 where GPU or CPU have it and the network "
-            "gains from it, else fp32.",
+            help="Number format of the network while it trains, and of its teachers; auto: bf16 where GPU or CPU have "
+            "it and the network gains from it, else fp32.",
             rich_help_panel=TRAINING,
         ),
     ] = "auto"

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.losses import ClassificationLoss
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
     from fertool.train import Objective
@@ -203,7 +202,7 @@ def prune(
         announce(written, output, json, **tell(written))
         return
     run = TrainingRun(source.split("train"), val, training, output, seed, device)
-    trainings = Trainings(run, scoring, _objective(pruning, before, device, run.loss))
+    trainings = Trainings(run, scoring, _objective(pruning, before, run))
     schedule.carry_out(net, trainings, training.epochs)
     if net.spec.metrics is None:
         net.spec = replace(net.spec, metrics=measure(net, run.val))
@@ -263,17 +262,18 @@ def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
     return float(min((ratio * size - rest) / numbers, 1 - 1e-9))
 
 
-def _objective(pruning: PruningOptions, before: Model, device: str, loss: ClassificationLoss) -> Objective:
+def _objective(pruning: PruningOptions, before: Model, run: TrainingRun) -> Objective:
     """What all trainings minimise: the unpruned model teaches, at recipe 1's temperature and alpha, or labels alone."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher
     from fertool.train import Supervised
 
     if not pruning.distill:
-        return Supervised(loss)
+        return Supervised(run.loss)
     spec, module = before
-    teacher = Teacher(copy.deepcopy(module).to(resolve_device(device)), spec.input, spec.classes)
-    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=loss)
+    unpruned = copy.deepcopy(module).to(resolve_device(run.device))
+    teacher = Teacher(unpruned, spec.input, spec.classes, run.options.precision)
+    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=run.loss)
 
 
 def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:

@@ -43,7 +43,9 @@ def fit_rounds(
         specs.append(taught)
         return max((record["val_accuracy"], -record["val_loss"]) for record in history[before:])
 
-    best = learn_iteratively(module, teachers, total, learn, input=spec.input, classes=spec.classes)
+    best = learn_iteratively(
+        *(module, teachers, total, learn), input=spec.input, classes=spec.classes, precision=run.options.precision
+    )
     note(f"round {best} of {total} is the best")
     return specs[best - 1], history
 

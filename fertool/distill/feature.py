@@ -111,7 +111,9 @@ class FeatureDistillation:
     def _feature_loss(self, mine: Mapping[str, Tensor], theirs: Sequence[Mapping[str, Tensor]]) -> Tensor:
         losses = []
         for match, adapter in zip(self._matches, self.adapters, strict=True):
+            # Each network computes in a format of its own.
             student, teacher = _same_size(mine[match.student.name], theirs[match.index][match.teacher.name])
+            teacher = teacher.to(student.dtype)
             losses.append(attention_transfer(student, teacher) + guided_feature_loss(adapter(student), teacher))
         return torch.stack(losses).mean()
 

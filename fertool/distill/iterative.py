@@ -10,6 +10,7 @@ from torch import nn
 
 from fertool.distill.objective import AnyTeacher, Teacher
 from fertool.spec import InputSpec
+from fertool.train.config import PrecisionName
 
 
 def learn_iteratively(
@@ -20,6 +21,7 @@ def learn_iteratively(
     *,
     input: InputSpec,
     classes: tuple[str, ...],
+    precision: PrecisionName = "fp32",
 ) -> int:
     """Teach `student`, in place, in `rounds` rounds; returns the best one, counted from 1, whose weights it then has.
 
@@ -32,7 +34,7 @@ def learn_iteratively(
         score = learn(number, teachers)
         taught = copy.deepcopy(student)
         results.append((score, taught.state_dict()))
-        teachers = [Teacher(taught, input, classes)]
+        teachers = [Teacher(taught, input, classes, precision)]
     best = max(range(rounds), key=lambda index: results[index][0])
     student.load_state_dict(results[best][1])
     return best + 1

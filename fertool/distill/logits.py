@@ -18,7 +18,7 @@ from fertool.data.augment import AugmentConfig, apply_changes
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place
-from fertool.distill.objective import Teacher, adapt, class_order
+from fertool.distill.objective import Teacher, class_order
 from fertool.distill.recorded import RecordedTeacher, Views
 from fertool.errors import FertoolError
 from fertool.spec import InputSpec, Step, canonical_json
@@ -101,7 +101,7 @@ def record_logits(
             images = train.images[part].to(device)
             inputs = to_input(images if changes is None else apply_changes(images, changes[part]), input)
             for teacher, order, row in zip(teachers, orders, logits, strict=True):
-                row[view, part] = teacher.module(adapt(inputs, input, teacher.input))[:, order].to(torch.float16)
+                row[view, part] = teacher.logits(inputs, input)[:, order].to(torch.float16)
             if on_progress:
                 on_progress(view * n + min(n, start + _BATCH), rounds * n)
     if not logits.isfinite().all():

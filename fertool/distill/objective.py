@@ -17,15 +17,25 @@ from fertool.distill.recorded import RecordedAnswers, RecordedTeacher
 from fertool.errors import FertoolError, UsageError
 from fertool.losses import ClassificationLoss, distillation_kl_probs
 from fertool.spec import InputSpec, canonical_json
+from fertool.train.config import PrecisionName
+from fertool.train.precision import autocast, resolve_precision
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A trained network with the input that it expects and the order of its classes."""
+    """A trained network with the input that it expects, the order of its classes, and the format it computes in."""
 
     module: nn.Module
     input: InputSpec
     classes: tuple[str, ...]
+    precision: PrecisionName = "fp32"
+
+    def logits(self, inputs: Tensor, given: InputSpec) -> Tensor:
+        """Return float32 [N, K] for normalised inputs of the form that `given` names, in the order of its classes."""
+        dtype = resolve_precision(self.precision, inputs.device, self.module)
+        with autocast(dtype, inputs.device):
+            answers: Tensor = self.module(adapt(inputs, given, self.input))
+        return answers.float()
 
 
 AnyTeacher = Teacher | RecordedTeacher
@@ -73,8 +83,9 @@ class KnowledgeDistillation:
             if isinstance(teacher, RecordedTeacher)
         ]
         self._recorded = RecordedAnswers(recorded) if recorded else None
-        self._teachers = [teacher.module.eval().requires_grad_(False) for teacher in live]
-        self._inputs = [teacher.input for teacher in live]
+        self._teachers = live
+        for teacher in live:
+            teacher.module.eval().requires_grad_(False)
         self._orders = [class_order(teacher.classes, classes) for teacher in live]
         self._count, self._classes = len(teachers), len(classes)
         self._input, self._temperature, self._alpha, self._gamma = input, temperature, alpha, gamma
@@ -89,7 +100,7 @@ class KnowledgeDistillation:
             "alpha": self._alpha,
             "gamma": self._gamma,
             "loss": asdict(self._loss),
-            "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._teachers],
+            "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._modules],
         }
         return canonical_json({**described, "recorded": self._recorded.digests} if self._recorded else described)
 
@@ -122,13 +133,17 @@ class KnowledgeDistillation:
         if inputs.device != self._device:
             self._move(inputs.device)
         total = torch.zeros((), device=inputs.device) if recorded is None else recorded
-        for module, wanted, order in zip(self._teachers, self._inputs, self._orders, strict=True):
-            logits = module(adapt(inputs, self._input, wanted)).float()[:, order]
+        for teacher, order in zip(self._teachers, self._orders, strict=True):
+            logits = teacher.logits(inputs, self._input)[:, order]
             total = total + (logits / self._temperature).softmax(1)
         return total / self._count
 
+    @property
+    def _modules(self) -> list[nn.Module]:
+        return [teacher.module for teacher in self._teachers]
+
     def _move(self, device: torch.device) -> None:
-        for module in self._teachers:
+        for module in self._modules:
             place(module, device, torch.channels_last)
         self._orders = [order.to(device) for order in self._orders]
         self._device = device

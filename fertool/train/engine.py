@@ -213,7 +213,9 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     changes = torch.Generator(job.device).manual_seed(_derived_seed(seed, epoch, "augment"))
     order = torch.randperm(len(job.train), generator=shuffle).to(job.device)[: job.images]
     val_losses = [record.val_loss for record in progress.history]
-    losses, sizes, side = [], [], side_at(job.config, epoch, job.input.size)
+    side = side_at(job.config, epoch, job.input.size)
+    # A tensor kept from each step would lie between the activations, and the memory around it be lost to the next.
+    losses, sizes = torch.zeros(job.steps, device=job.device), []
     job = job.for_epoch(epoch)
     progress.module.train()
     job.head_first.start_epoch(epoch)
@@ -224,14 +226,14 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
             done = (epoch - 1) * job.steps + step
             for group in progress.optimizer.param_groups:
                 group["lr"] = lr_at(job.config, done, job.steps, val_losses)
-            losses.append(job.stepper.step(_batches(job, index, side, changes, shuffle)))
+            losses[step] = job.stepper.step(_batches(job, index, side, changes, shuffle))
             sizes.append(len(index))
             if progress.average:
                 progress.average.update(done)
             if job.on_batch:
                 job.on_batch(step + 1, job.steps)
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return float(distributed.summed(torch.stack(losses)).cpu().double() @ weights / weights.sum())
+    return float(distributed.summed(losses).cpu().double() @ weights / weights.sum())
 
 
 def _batches(job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:

@@ -56,6 +56,19 @@ def test_several_teachers_are_averaged_as_probabilities():
     torch.testing.assert_close(objective.teacher_probs(inputs), expected)
 
 
+def test_a_teacher_computes_in_a_format_of_its_own():
+    inputs, _ = batch()
+    network = linear(seed=1)
+    exact, coarse = (Teacher(network, GRAY, CLASSES, precision) for precision in ("fp32", "bf16"))
+    with torch.no_grad():
+        expected, rounded = network(inputs), coarse.logits(inputs, GRAY)
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(exact.logits(inputs, GRAY), expected)
+    assert rounded.dtype == torch.float32
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    torch.testing.assert_close(rounded, expected, rtol=2**-7, atol=0.02)
+
+
 def test_classes_are_matched_by_name():
     inputs, _ = batch()
     network = linear()
