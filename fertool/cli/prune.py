@@ -103,6 +103,15 @@ class PruningOptions:
             rich_help_panel=PRUNING,
         ),
     ] = None
+    local_retrain: Annotated[
+        bool | None,
+        typer.Option(
+            "--local-retrain/--no-local-retrain",
+            help="After each cut, let every layer say again what it said before, on the images that scored the "
+            "channels. Left out: where there is --data, in the schedules one-shot and iterative.",
+            rich_help_panel=PRUNING,
+        ),
+    ] = None
     distill: Annotated[
         bool,
         typer.Option(
@@ -183,7 +192,7 @@ def prune(
         return
     if schedule.trains_first and options.targets:
         # What can be reached does not depend on the scores: better an error now than after the trainings.
-        technique.plan(spec, module, replace(options, criterion=technique.DATA_FREE))
+        technique.plan(spec, module, replace(options, criterion=technique.DATA_FREE, local_retrain=False))
     groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
     step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
     before = (spec, copy.deepcopy(module))
@@ -233,7 +242,8 @@ def _options(
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
-    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO)
+    retrain = has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
+    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO, local_retrain=retrain)
 
 
 def _with_latency(

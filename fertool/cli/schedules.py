@@ -113,6 +113,11 @@ class ScheduleChoice:
         """Whether the network trains before the last channels go."""
         return self.schedule != "one-shot"
 
+    @property
+    def repairs(self) -> bool:
+        """Whether layers are repaired after a cut unless told otherwise; the published schedules know no such step."""
+        return self.schedule in ("one-shot", "iterative")
+
     def carry_out(self, net: Shrinking, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
         from fertool.prune import SCHEDULES, ScheduleOptions, prj

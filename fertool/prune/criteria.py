@@ -102,12 +102,12 @@ def _scales(module: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
     """Return the scales, float64, of the BN straight behind each layer that has one with scales."""
     return {
         name: module.get_parameter(f"{norm.name}.weight").detach().to("cpu", torch.float64)
-        for name, norm in _norms_behind(graph).items()
+        for name, norm in norms_behind(graph).items()
         if norm.per_output
     }
 
 
-def _norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
+def norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
     """Return the BN straight behind each layer that has one."""
     return {
         before.name: layer
@@ -218,7 +218,7 @@ def gated_layers(graph: ChannelGraph) -> list[Layer]:
 
     A BN behind a depthwise convolution closes the same path once more and would count it twice.
     """
-    dense, norms = [layer for layer in graph.layers if layer.kind == "dense"], _norms_behind(graph)
+    dense, norms = [layer for layer in graph.layers if layer.kind == "dense"], norms_behind(graph)
     gates = [norms[layer.name] for layer in dense if layer.name in norms]
     gated = torch.zeros(len(graph.fixed), dtype=torch.bool)
     for gate in gates:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import nn
+from torch import Tensor, nn
 
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models import build
@@ -16,8 +16,9 @@ from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, Scores, gate_
 from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
-from fertool.prune.surgery import remove_channels
-from fertool.spec import Spec
+from fertool.prune.reconstruct import reconstruct
+from fertool.prune.surgery import remove_channels, surviving_rows
+from fertool.spec import InputSpec, Spec
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
@@ -37,6 +38,8 @@ class PruneOptions:
 
     `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
     or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
+
+    `local_retrain` repairs the layers after each cut, on the images that score the channels (`reconstruct`).
     """
 
     targets: Targets | None
@@ -44,6 +47,7 @@ class PruneOptions:
     normalise: Normalise = "auto"
     round_to: int = ROUND_TO
     latency: LatencyModel = NO_TIME
+    local_retrain: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,16 +61,25 @@ class PruneResult:
 
 @dataclass(frozen=True, eq=False)
 class Cut:
-    """What is going to be removed from a network: the plan, and what carrying it out takes."""
+    """What is going to be removed from a network: the plan, and what carrying it out takes.
+
+    `repair` are images uint8 [N, C, S, S] on which the layers are repaired afterwards, if they are.
+    """
 
     graph: ChannelGraph
     plan: PrunePlan
     skeleton: nn.Module
     pruned: ChannelGraph
+    input: InputSpec
+    repair: Tensor | None = None
 
     def carry_out(self, module: nn.Module) -> nn.Module:
         """Return the smaller network with the weights that `module`, which is not changed, has by now; once only."""
-        return remove_channels(module, self.graph, self.skeleton, self.pruned, self.plan.kept)
+        smaller = remove_channels(module, self.graph, self.skeleton, self.pruned, self.plan.kept)
+        if self.repair is not None:
+            rows = surviving_rows(self.graph, self.pruned, self.plan.kept)
+            reconstruct(module, smaller, self.graph, rows, self.repair, self.input)
+        return smaller
 
 
 def make_cut(
@@ -87,7 +100,10 @@ def make_cut(
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
     where = (partial(build, spec), spec.widths, spec.input)
-    return Cut(graph, *make_plan(*where, graph, scores, options.targets, options.round_to, options.latency))
+    planned = make_plan(*where, graph, scores, options.targets, options.round_to, options.latency)
+    if options.local_retrain and data is None:
+        raise UsageError("--local-retrain needs images", "give --data")
+    return Cut(graph, *planned, spec.input, data.images if data and options.local_retrain else None)
 
 
 def plan(

@@ -25,19 +25,30 @@ def remove_channels(
     Raises FertoolError when the survivors would not reach every layer that they reached before.
     """
     survivors = _survivors(graph, pruned_graph, kept)
+    rows = surviving_rows(graph, pruned_graph, kept)
     state = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
     for old, new in zip(graph.layers, pruned_graph.layers, strict=True):
         if old.kind == "across":
             continue
-        rows = positions(old.outputs, survivors[new.outputs], survivors, old.name)
         for name in _tensors_of(state, old.name):
             if state[name].dim():
-                state[name] = state[name][rows]
+                state[name] = state[name][rows[old.name]]
         if old.kind == "dense":
             columns = positions(old.inputs, survivors[new.inputs], survivors, old.name)
             state[f"{old.name}.weight"] = state[f"{old.name}.weight"][:, columns].contiguous()
     pruned.load_state_dict(state, assign=True)
     return pruned.train(module.training)
+
+
+def surviving_rows(
+    graph: ChannelGraph, pruned_graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]
+) -> dict[str, Tensor]:
+    """Return for each layer of the pruned network where its outputs stood in the original's; see `remove_channels`."""
+    survivors = _survivors(graph, pruned_graph, kept)
+    return {
+        old.name: positions(old.outputs, survivors[new.outputs], survivors, old.name)
+        for old, new in zip(graph.layers, pruned_graph.layers, strict=True)
+    }
 
 
 def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> Tensor:

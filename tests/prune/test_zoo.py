@@ -8,10 +8,13 @@ import torch
 from torch import nn
 
 from fertool import cost
+from fertool.data.dataset import FaceDataset
+from fertool.data.synth import draw_faces
 from fertool.models import architecture_names, create
 from fertool.models.layers import EfficientChannelAttention
-from fertool.prune import PruneOptions, PruneResult, Targets, prune
+from fertool.prune import PruneOptions, PruneResult, Targets, make_cut, prune
 from fertool.spec import InputSpec, Spec
+from fertool.train import predict_logits
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ZOO = architecture_names()
@@ -82,3 +85,15 @@ def test_widths_describe_the_pruned_network(arch):
     assert lowered
     assert all(width % result.plan.round_to == 0 for width in lowered.values())
     assert all(width >= 0.1 * spec.widths[key] for key, width in lowered.items())
+
+
+@pytest.mark.parametrize("arch", ZOO)
+def test_repaired_layers_bring_the_answers_nearer(arch):
+    spec, module, result = pruned_to_half(arch)
+    images = torch.from_numpy(draw_faces(192, 0, 48)[0])
+    faces = FaceDataset(images, torch.zeros(192, dtype=torch.int64), CLASSES, "train", "")
+    cut = make_cut(spec, module, PruneOptions(Targets(macs=0.5), local_retrain=True), faces.subset(torch.arange(128)))
+    fresh = faces.subset(torch.arange(128, 192))
+    networks = (module, result.module, cut.carry_out(module))
+    wanted, plain, repaired = (predict_logits(network, fresh, spec.input) for network in networks)
+    assert (repaired - wanted).square().mean() < 0.5 * (plain - wanted).square().mean()
