@@ -36,11 +36,11 @@ from fertool.data import FaceDataset
 from fertool.data.augment import AugmentConfig, augment, mix
 from fertool.data.pixels import to_input
 from fertool.models import create
+from fertool.precision import resolve_precision
 from fertool.runtime.benchmark import speedup_ci95
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit
 from fertool.train.config import PrecisionName
-from fertool.train.precision import resolve_precision
 
 LARGEST_ASPECT = 3.3
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +37,24 @@ def layer_macs(layer: nn.Module, output: Tensor) -> int:
     return 0
 
 
+@runtime_checkable
+class Branching(Protocol):
+    """A network that sends each image through `gate` and one of `networks`, the `shares` of the images through each."""
+
+    gate: nn.Module
+    networks: Sequence[nn.Module]
+    shares: tuple[float, ...]
+
+
 def count(module: nn.Module, input: InputSpec) -> Cost:
-    """Count a float or quantised network by running its shapes, without arithmetic, on one image."""
+    """Count a float or quantised network by running its shapes, without arithmetic, on one image.
+
+    Where the work depends on the image `macs` is the mean over the images of which the shares tell.
+    """
+    if isinstance(module, Branching):
+        gate, parts = count(module.gate, input), [count(network, input) for network in module.networks]
+        mean = sum(share * part.macs for share, part in zip(module.shares, parts, strict=True))
+        return Cost(gate.params + sum(part.params for part in parts), gate.macs + round(mean))
     macs = 0
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:

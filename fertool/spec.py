@@ -74,6 +74,18 @@ class QuantSpec:
 
 
 @dataclass(frozen=True)
+class GateSpec:
+    """A dynamic network: the widths of its profiles, the widest first, and the units of its gate's hidden layer.
+
+    `shares` is the part of the images that each profile got, on those that `metrics` speaks of.
+    """
+
+    profiles: tuple[Mapping[str, int], ...]
+    hidden: int
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Metrics:
     """A measured accuracy and what it was measured on; `accuracy_ci95` is the Wilson 95 % interval."""
 
@@ -106,7 +118,7 @@ class Spec:
     classes: tuple[str, ...]
     params: int = 0
     macs: int = 0
-    gates: Mapping[str, Any] | None = None
+    gates: GateSpec | None = None
     quant: QuantSpec | None = None
     metrics: Metrics | None = None
     provenance: tuple[Step, ...] = ()
@@ -116,6 +128,14 @@ class Spec:
     def with_step(self, step: Step, **changes: Any) -> Spec:
         """Return the spec of the next file in the chain: `changes` applied and `step` appended to the provenance."""
         return replace(self, provenance=(*self.provenance, step), digest="", **changes)
+
+    def require_static(self, step: str) -> None:
+        """Raise FertoolError for a dynamic network, saying that it cannot be what `step` says."""
+        if self.gates is not None:
+            raise FertoolError(
+                f"a dynamic network, of {len(self.gates.profiles)} profiles, cannot be {step}",
+                "give the model that it was made from",
+            )
 
     def to_json(self) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content."""
@@ -144,6 +164,7 @@ class Spec:
                     **data,
                     "input": InputSpec(**_tuples(data["input"])),
                     "classes": tuple(data["classes"]),
+                    "gates": GateSpec(**_tuples(data["gates"])) if data.get("gates") else None,
                     "quant": _quant_from_dict(data.get("quant")),
                     "metrics": Metrics(**_tuples(data["metrics"])) if data.get("metrics") else None,
                     "provenance": tuple(Step(**step) for step in data.get("provenance", ())),

@@ -14,7 +14,7 @@ LEVELS = [
     {"errors"},
     {"spec"},
     {"distributed"},
-    {"artifact", "losses", "metrics", "device", "modes"},
+    {"artifact", "losses", "metrics", "device", "modes", "precision"},
     {"data"},
     {"cost"},
     {"models"},

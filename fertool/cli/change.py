@@ -28,7 +28,7 @@ def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, ben
         changes |= _accuracy_change(before, after, val)
     if bench:
         try:
-            changes |= _latency_change(before, after)
+            changes |= _latency_change(before, after, val)
         except FertoolError as error:
             note(f"no latency measured: {error.message}")
     return changes
@@ -44,10 +44,15 @@ def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str,
     return {**accuracies, **asdict(compare_paired(first, second))}
 
 
-def _latency_change(before: Model, after: Model) -> dict[str, Any]:
-    """Return median seconds of one image in ONNX Runtime on one thread, taken in turns, and their ratio."""
-    measured = bench_networks(before, after)
-    (pair,), (first, second) = measured.comparisons, (entry.latency_s.median for entry in measured.results)
+def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dict[str, Any]:
+    """Return seconds of one image in ONNX Runtime on one thread, taken in turns, and their ratio.
+
+    They are medians; of a dynamic network, and of the one beside it, means over images.
+    """
+    dynamic = after[0].gates is not None
+    measured = bench_networks(before, after, images=val if dynamic else None)
+    kind = "mean" if dynamic else "median"
+    (pair,), (first, second) = measured.comparisons, (getattr(entry.latency_s, kind) for entry in measured.results)
     ratio = {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
     return {"latency_s_before": first, "latency_s": second, **ratio}
 

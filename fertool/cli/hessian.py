@@ -51,6 +51,7 @@ def hessian_sensitivity(
         raise FertoolError(
             f"{model}: a quantised model, whose rounding has no derivative", "give the model that it was made from"
         )
+    spec.require_static("measured channel by channel")
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     images = source.split("train").balanced_subset(samples, seed).images

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from fertool.distill import RecordedTeacher, Teacher
     from fertool.distill.logits import Recording
     from fertool.distill.recorded import Views
+    from fertool.precision import PrecisionName
     from fertool.spec import InputSpec, Spec
-    from fertool.train.config import PrecisionName
 
 LOGITS = "Teacher logits"
 VIEWS = 8

@@ -28,7 +28,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
-from fertool.cli.schedules import ScheduleChoice, Trainings, measure
+from fertool.cli.schedules import ScheduleChoice, Trainings, measured
 from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_target
 from fertool.cli.training import TrainingRun, options_of, require_outputs
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
-    from fertool.train import Objective
+    from fertool.train.objective import LogitsObjective
 
 PRUNING = "Pruning"
 _HISTORY = 2048
@@ -214,7 +214,7 @@ def prune(
     trainings = Trainings(run, scoring, _objective(pruning, before, run))
     schedule.carry_out(net, trainings, training.epochs)
     if net.spec.metrics is None:
-        net.spec = replace(net.spec, metrics=measure(net, run.val))
+        net.spec = measured(net, run.val)
     run.finish(net.spec, net.module, step, trainings.history, json, tell)
 
 
@@ -272,7 +272,7 @@ def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
     return float(min((ratio * size - rest) / numbers, 1 - 1e-9))
 
 
-def _objective(pruning: PruningOptions, before: Model, run: TrainingRun) -> Objective:
+def _objective(pruning: PruningOptions, before: Model, run: TrainingRun) -> LogitsObjective:
     """What all trainings minimise: the unpruned model teaches, at recipe 1's temperature and alpha, or labels alone."""
     from fertool.device import resolve_device
     from fertool.distill import KnowledgeDistillation, Teacher

@@ -15,8 +15,8 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.prune import Phase, Shrinking
-    from fertool.spec import Metrics
-    from fertool.train import Objective
+    from fertool.spec import Metrics, Spec
+    from fertool.train.objective import LogitsObjective, Objective
 
 SCHEDULE = "Schedule"
 _OWN: Own = {
@@ -31,6 +31,7 @@ _OWN: Own = {
         "sparsity": 1e-4,
         "max_drop": 1.0,
     },
+    "dynamic": {"profiles": "", "sparsity": 10.0},
 }
 """The options that some schedules alone have, and what they are where they are left out."""
 
@@ -40,10 +41,11 @@ class ScheduleChoice:
     """In which order channels go and the network trains; raises UsageError for an option that the schedule lacks."""
 
     schedule: Annotated[
-        Literal["one-shot", "iterative", "slimming", "greg", "prj"],
+        Literal["one-shot", "iterative", "slimming", "greg", "prj", "dynamic"],
         typer.Option(
             help="one-shot: score, remove, fine-tune; iterative: in steps, training in between; slimming: sparse BN "
-            "scales first, the smallest go; greg: a growing penalty shrinks what will go; prj: punish, reward, judge.",
+            "scales first, the smallest go; greg: a growing penalty shrinks what will go; prj: punish, reward, judge; "
+            "dynamic: several widths, one of which a small gate chooses for each image; --target-flops is their mean.",
             rich_help_panel=SCHEDULE,
         ),
     ] = "one-shot"
@@ -63,7 +65,7 @@ class ScheduleChoice:
         float | None,
         typer.Option(
             help="Strength of the penalty: L1 of BN scales in slimming and prj, 1e-4 if left out; greg: what L2 grows "
-            "to, 1 if left out.",
+            "to, 1 if left out; dynamic: of the squared distance to the budget, 10 if left out.",
             min=0,
             rich_help_panel=SCHEDULE,
         ),
@@ -100,6 +102,16 @@ class ScheduleChoice:
         ),
     ] = None
 
+    profiles: Annotated[
+        str | None,
+        typer.Option(
+            help="dynamic: MACs of the widths to choose from, as ratios; 1.6, 1 and 0.5 times --target-flops if left "
+            "out.",
+            metavar="R,R,…",
+            rich_help_panel=SCHEDULE,
+        ),
+    ] = None
+
     def __post_init__(self) -> None:
         require_own(self, "schedule", _OWN)
 
@@ -116,21 +128,42 @@ class ScheduleChoice:
     @property
     def repairs(self) -> bool:
         """Whether layers are repaired after a cut unless told otherwise; the published schedules know no such step."""
-        return self.schedule in ("one-shot", "iterative")
+        return self.schedule in ("one-shot", "iterative", "dynamic")
 
     def carry_out(self, net: Shrinking, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
-        from fertool.prune import SCHEDULES, ScheduleOptions, prj
+        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, prj
 
-        own = {**self.own, **({"max_drop": self.own["max_drop"] / 100} if "max_drop" in self.own else {})}
+        own = self.own
+        if "max_drop" in own:
+            own["max_drop"] /= 100
+        if "profiles" in own:
+            own["profiles"] = _ratios(own["profiles"])
         options = ScheduleOptions(epochs, **own)
         train = trainings or _no_training
         if self.schedule == "prj":
             if trainings is None:
                 raise UsageError("--schedule prj needs --data", "for example --data fer2013.csv")
             prj(net, options, train, trainings.judge)
+        elif self.schedule == "dynamic":
+            if trainings is None:
+                raise UsageError("--schedule dynamic needs --data", "for example --data fer2013.csv")
+            if not epochs:
+                raise UsageError("--schedule dynamic: its gate has to be trained", "for example --epochs 10")
+            dynamic(net, options, train, trainings.few)
         else:
             SCHEDULES[self.schedule](net, options, train)
+
+
+def _ratios(text: str) -> tuple[float, ...]:
+    """Read --profiles; raises UsageError unless it is a list of ratios."""
+    try:
+        ratios = tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        ratios = (0.0,)
+    if not all(0 < ratio <= 1 for ratio in ratios) or len(set(ratios)) != len(ratios) or len(ratios) == 1:
+        raise UsageError(f"--profiles {text}: not two or more different ratios up to 1", "for example 0.7,0.4,0.2")
+    return ratios
 
 
 def _no_training(phase: Phase, net: Shrinking) -> float:
@@ -143,27 +176,30 @@ class Trainings:
     `few` are the images that score the channels. `objective` is that of every training, before any penalty.
     """
 
-    def __init__(self, run: TrainingRun, few: FaceDataset, objective: Objective) -> None:
+    def __init__(self, run: TrainingRun, few: FaceDataset, objective: LogitsObjective) -> None:
         self.history: History = []
-        self._run, self._few, self._objective, self._number = run, few, objective, 0
+        self.few = few
+        self._run, self._objective, self._number = run, objective, 0
 
     def __call__(self, phase: Phase, net: Shrinking) -> float:
         """Train the network in place to its best epoch; returns its accuracy on the validation images."""
-        from fertool.prune import RECOVERY, Penalised
+        from fertool.prune import RECOVERY, Penalised, RoutedObjective
 
         self._number += 1
         run = replace(
             self._run,
-            train=self._few if phase.few else self._run.train,
+            train=self.few if phase.few else self._run.train,
             options=replace(self._run.options, epochs=phase.epochs, warmup_epochs=self._warmup(phase)),
         )
         # A single training is that of a command without rounds: its state, history and bytes.
         if self._number > 1 or phase.name != RECOVERY:
             round = Round(self._number, phase.name, self.history, lasts=not phase.few)
             run = replace(run, seed=round_seed(run.seed, self._number), round=round)
-        objective = self._objective
+        objective: Objective = self._objective
         if phase.penalty:
             objective = Penalised(objective, phase.penalty, phase.epochs)
+        if phase.routing:
+            objective = RoutedObjective(self._objective, phase.routing, phase.epochs)
         frozen = [net.module.get_parameter(name).requires_grad_(False) for name in phase.frozen]
         net.spec, self.history = run.fit(net.spec, net.module, objective)
         for parameter in frozen:
@@ -174,14 +210,25 @@ class Trainings:
 
     def judge(self, net: Shrinking) -> float:
         """Return the accuracy of the network as it is on the validation images."""
-        return measure(net, self._run.val).accuracy
+        return _metrics(net, self._run.val).accuracy
 
     def _warmup(self, phase: Phase) -> float:
         return min(self._run.options.warmup_epochs, phase.epochs / 2)
 
 
-def measure(net: Shrinking, val: FaceDataset) -> Metrics:
-    """Return how a network does on the validation images."""
+def measured(net: Shrinking, val: FaceDataset) -> Spec:
+    """Return the network's spec with how it does on the validation images."""
+    from fertool.models.dynamic import DynamicNetwork
+    from fertool.prune import measure_shares
+
+    spec = replace(net.spec, metrics=_metrics(net, val))
+    if spec.gates and isinstance(net.module, DynamicNetwork):
+        net.module.shares = measure_shares(net.module, val, spec.input)
+        spec = replace(spec, gates=replace(spec.gates, shares=net.module.shares))
+    return spec
+
+
+def _metrics(net: Shrinking, val: FaceDataset) -> Metrics:
     from fertool.metrics import evaluate_logits, to_metrics
     from fertool.train import predict_logits
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from fertool.distill.objective import AnyTeacher, Teacher
+from fertool.precision import PrecisionName
 from fertool.spec import InputSpec
-from fertool.train.config import PrecisionName
 
 
 def learn_iteratively(

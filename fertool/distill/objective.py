@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -16,9 +16,8 @@ from fertool.device import place
 from fertool.distill.recorded import RecordedAnswers, RecordedTeacher
 from fertool.errors import FertoolError, UsageError
 from fertool.losses import ClassificationLoss, distillation_kl_probs
+from fertool.precision import PrecisionName, autocast, resolve_precision
 from fertool.spec import InputSpec, canonical_json
-from fertool.train.config import PrecisionName
-from fertool.train.precision import autocast, resolve_precision
 
 
 @dataclass(frozen=True)
@@ -117,12 +116,18 @@ class KnowledgeDistillation:
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch: normalised inputs [N, C, S, S], targets [N, K or 2 K] as from `plan_epoch`."""
-        logits = module(inputs)
-        targets, said = targets[:, : self._classes], targets[:, self._classes :]
-        soft = distillation_kl_probs(
-            logits, self.teacher_probs(inputs, said if self._recorded else None), self._temperature
-        )
-        return self._alpha * soft + self._gamma * self._loss(logits, targets)
+        return self.against(inputs, targets)(module(inputs))
+
+    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the loss of a batch as a function of the student's logits [N, K]; the teachers look once."""
+        labels, said = targets[:, : self._classes], targets[:, self._classes :]
+        probs = self.teacher_probs(inputs, said if self._recorded else None)
+
+        def loss(logits: Tensor) -> Tensor:
+            soft = distillation_kl_probs(logits, probs, self._temperature)
+            return self._alpha * soft + self._gamma * self._loss(logits, labels)
+
+        return loss
 
     @torch.no_grad()
     def teacher_probs(self, inputs: Tensor, recorded: Tensor | None = None) -> Tensor:

@@ -19,8 +19,10 @@ from torch import Tensor, nn
 from fertool.artifact.header import ONNX_KEY
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
+from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
+from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.models.folding import folded, replace_layer
 from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear, dequantize, quantize
 from fertool.models.sites import exact_pixels
@@ -53,16 +55,24 @@ def export_model(
 
     Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as `fertool.data.pixels.to_input`.
     A quantised module becomes QuantizeLinear / DequantizeLinear pairs around float operators, with weights and biases
-    as integers, which runtimes turn into integer operators. `on_note` hears when onnxsim failed and the file is
+    as integers, which runtimes turn into integer operators. A dynamic network has a second output, "profile" int64
+    [N]: which of its widths looked at the image, and did the work. `on_note` hears when onnxsim failed and the file is
     exported without it. The same spec and module give the same bytes. Raises FertoolError when the network has an
     operator that ONNX lacks.
     """
     options = options or ExportOptions()
-    network = folded(module) if spec.quant is None else _integer_network(module)
-    model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
-    if options.simplify:
-        model = simplified(model, options.simplify_timeout_s, on_note)
-    model = compacted(scales_packed(model))
+
+    def graph_of(network: nn.Module) -> onnx.ModelProto:
+        model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
+        if options.simplify:
+            model = simplified(model, options.simplify_timeout_s, on_note)
+        return compacted(scales_packed(model))
+
+    if isinstance(module, DynamicNetwork):
+        networks = [graph_of(folded(network)) for network in module.networks]
+        model = routed(graph_of(_Choice(module.gate.folded())), networks, len(spec.classes))
+    else:
+        model = graph_of(folded(module) if spec.quant is None else _integer_network(module))
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -124,6 +134,18 @@ class _FromPixels(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.network(_dequantized(images, self.scale, self.zero_point, self.axis))
         return logits
+
+
+class _Choice(nn.Module):
+    """A gate that answers with the profile itself."""
+
+    def __init__(self, gate: ImageGate) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: Tensor) -> Tensor:
+        choice: Tensor = self.gate(x).argmax(1)
+        return choice
 
 
 class _OnnxQuantizer(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fertool import cost
 from fertool.artifact import store
 from fertool.errors import FertoolError, UsageError
+from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.models.registry import get_architecture, resolve_arch_args
 from fertool.spec import InputSpec, Spec
 
@@ -30,8 +31,12 @@ def create(
 def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
     """Return the float network of a spec with fresh weights, at the spec's widths or at others.
 
-    Raises UsageError for an unknown architecture and FertoolError for arguments or widths that do not fit it.
+    Where the spec has gates that is all profiles and the gate, unless there are `widths`. Raises UsageError for an
+    unknown architecture and FertoolError for arguments or widths that do not fit it.
     """
+    if spec.gates is not None and widths is None:
+        gate = ImageGate(len(spec.gates.profiles), spec.gates.hidden)
+        return DynamicNetwork(gate, [build(spec, profile) for profile in spec.gates.profiles], spec.gates.shares)
     architecture = get_architecture(spec.arch)
     chosen = spec.widths if widths is None else widths
     try:

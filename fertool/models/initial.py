@@ -87,6 +87,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         artifact = store.load(path)
         if artifact.spec.quant is not None:
             raise FertoolError(f"{path}: a quantised model has no float weights", "give the model it was made from")
+        artifact.spec.require_static("where a training starts")
         return artifact.state_dict
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,11 +1,13 @@
 """Structured pruning: which channels matter, which can go together, and the smaller network without them."""
 
 from fertool.prune.budget import Targets, UnreachableError
+from fertool.prune.dynamic import dynamic, measure_shares
 from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
 from fertool.prune.oneshot import DATA_FREE, ROUND_TO, PruneOptions, PruneResult, make_cut, plan, prune, score_channels
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan
+from fertool.prune.routing import RoutedObjective
 from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, prj
 
 __all__ = [
@@ -19,12 +21,15 @@ __all__ = [
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
+    "RoutedObjective",
     "ScheduleOptions",
     "Shrinking",
     "Targets",
     "UnreachableError",
+    "dynamic",
     "learn_latency",
     "make_cut",
+    "measure_shares",
     "plan",
     "prj",
     "prune",

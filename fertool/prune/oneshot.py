@@ -148,6 +148,7 @@ def score_channels(
         raise UsageError(f"--round-to {options.round_to}: not a number of channels", "1 leaves widths as they come")
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
+    spec.require_static("pruned again")
     if options.normalise not in get_args(Normalise):
         raise unknown_name("--normalise", options.normalise, get_args(Normalise))
     graph = trace_channels(module, spec.input)

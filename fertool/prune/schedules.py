@@ -21,6 +21,7 @@ from fertool.prune.graph import trace_channels
 from fertool.prune.oneshot import Cut, PruneOptions, make_cut
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan
+from fertool.prune.routing import Routing
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Phase:
     """A training that a schedule asks for.
 
     `few` trains on the balanced subset that also scores the channels, `frozen` are parameters that stay as they are;
-    a `few` phase is short, and need not be taken up again where a run was killed.
+    a `few` phase is short, and need not be taken up again where a run was killed. `routing` teaches a gate too.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Phase:
     penalty: Penalty | None = None
     few: bool = False
     frozen: tuple[str, ...] = ()
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class ScheduleOptions:
 
     iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of
     `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the channels, and
-    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back.
+    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back. dynamic:
+    `profiles` of these MACs, relative to the network's, where there are some, and a regulariser of `sparsity`.
     """
 
     epochs: int
@@ -65,6 +68,7 @@ class ScheduleOptions:
     punish_share: float = 0.002
     reward_epochs: int = 2
     max_drop: float = 0.01
+    profiles: tuple[float, ...] = ()
 
 
 class Shrinking:

@@ -81,6 +81,7 @@ def quantize_model(
     config = config or QuantizeConfig()
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
+    spec.require_static("quantised")
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images

@@ -43,7 +43,10 @@ class Grid:
 
 
 def bench_grid(report: Data) -> Grid:
-    """Lay out `bench --json`, two lines a file; accuracy and speed-up only where there is something to say."""
+    """Lay out `bench --json`, two lines a file; accuracy and speed-up only where there is something to say.
+
+    Below a dynamic network stand its profiles.
+    """
     results = report["results"]
     names = short_names([entry["file"] for entry in results])
     speedups = [None, *report["comparisons"]]
@@ -58,19 +61,27 @@ def bench_grid(report: Data) -> Grid:
             f"{names[entry['file']]}\n{kind}",
             f"{size_text(entry['size_bytes'])}\n{size_text(entry['peak_rss_bytes'])}",
             f"{count_text(entry['params'])}\n{count_text(entry['macs'])}",
-            f"{time_text(latency['median'])}\n{time_text(latency['p90'])}",
+            f"{time_text(latency[_typical(report)])}\n{time_text(latency['p90'])}",
             count_text(entry["throughput_per_s"]),
         ]
         cells += [accuracy_cell(entry)] * with_accuracy
         rows.append((*cells, *[_speedup_cell(speedup)] * several))
+        for profile in entry["profiles"]:
+            name = f"  profile {profile['profile']}: {percent_text(profile['share'])} of the images"
+            rows.append((name, "", "", time_text(profile["latency_s"]), *[""] * (len(headers) - 4)))
     return Grid(tuple(headers), tuple(rows))
+
+
+def _typical(report: Data) -> str:
+    """Return which latency the table shows: where the work depends on the image, not the median."""
+    return "mean" if any(entry["profiles"] for entry in report["results"]) else "median"
 
 
 def bench_caption(report: Data) -> str:
     """Say how `bench` measured."""
     first = report["results"][0]
     plural = "" if first["threads"] == 1 else "s"
-    parts = [f"{first['threads']} thread{plural}, batch {first['batch']}, {report['runs']:,} runs, medians"]
+    parts = [f"{first['threads']} thread{plural}, batch {first['batch']}, {report['runs']:,} runs, {_typical(report)}s"]
     if measured := next((entry for entry in report["results"] if entry["accuracy"] is not None), None):
         parts.append(f"accuracy: {measured['split']}, n = {measured['n']:,}")
     return "; ".join([*parts, report["environment"]["processor"]])
@@ -270,13 +281,19 @@ def model_facts(summary: Data) -> list[Fact]:
         ("architecture", summary["arch"] + (f" ({arguments})" if arguments else "")),
         ("size", size_text(summary["size_bytes"])),
         ("parameters", count_text(summary["params"])),
-        ("MACs", f"{count_text(summary['macs'])} per image"),
+        ("MACs", f"{count_text(summary['macs'])} per image" + ", on average" * bool(summary["gates"])),
+        *([("profiles", _profiles_text(summary["gates"]))] if summary["gates"] else []),
         ("input", _input_text(summary["input"])),
         ("classes", ", ".join(summary["classes"])),
         ("arithmetic", quant_text(summary["quant"])),
         ("accuracy", accuracy),
         ("digest", summary["digest"] or MISSING),
     ]
+
+
+def _profiles_text(gates: Data) -> str:
+    shares = ", ".join(percent_text(share) for share in gates["shares"])
+    return f"{len(gates['profiles'])} widths, the widest first, for {shares} of the images"
 
 
 def logits_facts(summary: Data) -> list[Fact]:

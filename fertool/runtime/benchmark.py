@@ -27,8 +27,8 @@ RESAMPLES = 2000
 _RESAMPLES_AT_ONCE = 50
 NOISY = 1.5
 """A file whose 90th percentile is this many times its median was disturbed."""
-DISTINCT_BATCHES = 16
-"""Batches that the passes cycle through, the same for every file."""
+DISTINCT_BATCHES, DYNAMIC_BATCHES = 16, 256
+"""Batches that the passes cycle through, the same for every file; more where the work depends on the image."""
 
 ImageSource = Callable[[Predictor], NDArray[np.uint8]]
 """Gives images uint8 [N, C, S, S] in the shape that a predictor takes."""
@@ -67,9 +67,19 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class ProfileResult:
+    """What the images of one profile of a dynamic network took: their share of all, and the median seconds of one."""
+
+    profile: int
+    share: float
+    latency_s: float
+
+
+@dataclass(frozen=True)
 class FileResult:
-    """One file's figures; `throughput_per_s` in images; the last four are
-    `eval`'s, if it was run.
+    """One file's figures; `throughput_per_s` in images; the last four are `eval`'s, if it was run.
+
+    `profiles` are a dynamic network's, for passes of one image.
     """
 
     file: str
@@ -85,6 +95,7 @@ class FileResult:
     params: int | None
     macs: int | None
     samples_s: tuple[float, ...]
+    profiles: tuple[ProfileResult, ...] = ()
     accuracy: float | None = None
     accuracy_ci95: tuple[float, float] | None = None
     split: str | None = None
@@ -152,13 +163,22 @@ def bench(
     ]
     for predictor in predictors:
         _check_batch(predictor, config.batch_size)
-    passes = [_passes(predictor, config, images) for predictor in predictors]
+    dynamic = any(predictor.choose for predictor in predictors)
+    batches = [
+        _batches(predictor, config, images, DYNAMIC_BATCHES if dynamic else DISTINCT_BATCHES)
+        for predictor in predictors
+    ]
+    passes = [
+        [predictor.run_once(batch) for batch in shown] for predictor, shown in zip(predictors, batches, strict=True)
+    ]
     samples = time_interleaved(passes, config.warmup, config.runs, on_progress)
     results = tuple(
-        _file_result(predictor, times.reshape(-1), config) for predictor, times in zip(predictors, samples, strict=True)
+        _file_result(predictor, times.reshape(-1), config, shown)
+        for predictor, times, shown in zip(predictors, samples, batches, strict=True)
     )
+    typical = np.mean if dynamic else np.median
     comparisons = tuple(
-        SpeedComparison(results[0].file, result.file, *speedup_ci95(samples[0], times, config.seed))
+        SpeedComparison(results[0].file, result.file, *speedup_ci95(samples[0], times, config.seed, typical))
         for result, times in zip(results[1:], samples[1:], strict=True)
     )
     return BenchResult(
@@ -204,9 +224,12 @@ def time_interleaved(
 
 
 def speedup_ci95(
-    baseline: NDArray[np.float64], candidate: NDArray[np.float64], seed: int
+    baseline: NDArray[np.float64],
+    candidate: NDArray[np.float64],
+    seed: int,
+    typical: Callable[..., Any] = np.median,
 ) -> tuple[float, tuple[float, float]]:
-    """Return the ratio of the median times [rounds, block] and its 95 % interval.
+    """Return the ratio of the typical times, medians or means of [rounds, block], and its 95 % interval.
 
     Percentile bootstrap over whole rounds (Efron and Tibshirani 1993, chapter 13), the same rounds for both files:
     what slows the machine for a while slows both, and what follows in a block is not independent.
@@ -216,10 +239,10 @@ def speedup_ci95(
     ratios = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
         drawn = generator.integers(rounds, size=(_RESAMPLES_AT_ONCE, rounds))
-        medians = (np.median(times[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1) for times in (baseline, candidate))
-        ratios[start : start + _RESAMPLES_AT_ONCE] = np.divide(*medians)
+        middles = (typical(times[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1) for times in (baseline, candidate))
+        ratios[start : start + _RESAMPLES_AT_ONCE] = np.divide(*middles)
     low, high = np.percentile(ratios, [2.5, 97.5])
-    return float(np.median(baseline) / np.median(candidate)), (float(low), float(high))
+    return float(typical(baseline) / typical(candidate)), (float(low), float(high))
 
 
 def find_warnings(results: Sequence[FileResult], comparisons: Sequence[SpeedComparison]) -> tuple[BenchWarning, ...]:
@@ -227,7 +250,7 @@ def find_warnings(results: Sequence[FileResult], comparisons: Sequence[SpeedComp
     found: list[BenchWarning] = []
     for result in results:
         spread = result.latency_s.p90 / result.latency_s.median
-        if spread > NOISY:
+        if spread > NOISY and not result.profiles:
             found.append(BenchWarning("noisy", result.file, spread))
     if len(results[0].samples_s) < 100:
         found.append(BenchWarning("few-runs", results[0].file, len(results[0].samples_s)))
@@ -257,12 +280,14 @@ def _check_batch(predictor: Predictor, batch_size: int) -> None:
         )
 
 
-def _passes(predictor: Predictor, config: BenchConfig, images: ImageSource | None) -> list[Forward]:
+def _batches(
+    predictor: Predictor, config: BenchConfig, images: ImageSource | None, most: int
+) -> list[NDArray[np.uint8]]:
     pixels = images(predictor) if images else _noise(predictor, config)
-    count = min(DISTINCT_BATCHES, max(1, len(pixels) // config.batch_size))
+    count = min(most, max(1, len(pixels) // config.batch_size))
     wanted = count * config.batch_size
     pixels = np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels[:wanted]
-    return [predictor.run_once(batch) for batch in np.split(pixels, count)]
+    return np.split(pixels, count)
 
 
 def _noise(predictor: Predictor, config: BenchConfig) -> NDArray[np.uint8]:
@@ -270,7 +295,23 @@ def _noise(predictor: Predictor, config: BenchConfig) -> NDArray[np.uint8]:
     return np.random.default_rng(config.seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def _file_result(predictor: Predictor, times: NDArray[np.float64], config: BenchConfig) -> FileResult:
+def _profiles(
+    predictor: Predictor, times: NDArray[np.float64], batches: Sequence[NDArray[np.uint8]]
+) -> tuple[ProfileResult, ...]:
+    """Split the times [passes] by the profile of the pass's image, where a pass has one image."""
+    if predictor.choose is None or len(batches[0]) > 1:
+        return ()
+    of_batch = predictor.choose(np.concatenate(batches))
+    of_pass = of_batch[np.arange(len(times)) % len(batches)]
+    return tuple(
+        ProfileResult(int(number), float((of_batch == number).mean()), float(np.median(times[of_pass == number])))
+        for number in np.unique(of_pass)
+    )
+
+
+def _file_result(
+    predictor: Predictor, times: NDArray[np.float64], config: BenchConfig, batches: Sequence[NDArray[np.uint8]]
+) -> FileResult:
     p90, p99 = np.percentile(times, [90, 99])
     memory = None
     if config.memory:
@@ -295,6 +336,7 @@ def _file_result(predictor: Predictor, times: NDArray[np.float64], config: Bench
         params=predictor.params,
         macs=predictor.macs,
         samples_s=tuple(times.tolist()),
+        profiles=_profiles(predictor, times, batches),
     )
 
 

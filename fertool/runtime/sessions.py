@@ -18,8 +18,10 @@ from fertool.errors import FertoolError, UsageError
 from fertool.spec import InputSpec, Spec
 
 TORCH, ONNXRUNTIME = "torch", "onnxruntime"
+PROFILE_OUTPUT = "profile"
 _PIXEL_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
+Choose = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 Forward = Callable[[], Any]
 """One pass over images given beforehand: from uint8 pixels to logits [N, K], preprocessing included."""
 
@@ -29,7 +31,8 @@ class Predictor:
     """A model file ready to run on the CPU.
 
     `spec` is None for a foreign ONNX file; then `params` and `macs` are unknown too. `batch` is the only batch size
-    that the file takes, or None for any. `prepare` turns uint8 images into a pass over them.
+    that the file takes, or None for any. `prepare` turns uint8 images into a pass over them. `choose`, which a dynamic
+    network has, tells the profile of each image, int64 [N].
     """
 
     path: Path
@@ -39,6 +42,7 @@ class Predictor:
     input: InputSpec
     batch: int | None
     prepare: Callable[[NDArray[np.uint8]], Forward]
+    choose: Choose | None = None
 
     @property
     def params(self) -> int | None:
@@ -120,6 +124,7 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
     if threads is not None:
         torch.set_num_threads(threads)
     spec, module = load_model(path)
+    network: Any = module
 
     def prepare(images: NDArray[np.uint8]) -> Forward:
         pixels = torch.from_numpy(images)
@@ -130,7 +135,12 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
 
         return forward
 
-    return Predictor(path, TORCH, spec, spec.classes, spec.input, None, prepare)
+    def choose(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        with torch.inference_mode():
+            chosen: NDArray[np.int64] = network.choose(to_input(torch.from_numpy(images), spec.input)).numpy()
+        return chosen
+
+    return Predictor(path, TORCH, spec, spec.classes, spec.input, None, prepare, choose if spec.gates else None)
 
 
 def _open_onnx(path: Path, threads: int | None, classes: tuple[str, ...] | None, input_size: int | None) -> Predictor:
@@ -159,7 +169,11 @@ def _open_onnx(path: Path, threads: int | None, classes: tuple[str, ...] | None,
         wanted = [output.name]
         return lambda: session.run(wanted, feed)[0]
 
-    return Predictor(path, ONNXRUNTIME, spec, names, input, batch, prepare)
+    def choose(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        chosen: NDArray[np.int64] = session.run([PROFILE_OUTPUT], {entry.name: images})[0]
+        return chosen
+
+    return Predictor(path, ONNXRUNTIME, spec, names, input, batch, prepare, choose if spec and spec.gates else None)
 
 
 def session_options(threads: int | None) -> Any:

@@ -8,10 +8,10 @@ from typing import Literal, get_args
 
 from fertool.data.augment import AugmentConfig
 from fertool.errors import UsageError, unknown_name
+from fertool.precision import PrecisionName
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["cosine", "onecycle", "plateau", "constant"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)

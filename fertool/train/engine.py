@@ -21,6 +21,7 @@ from fertool.device import place, resolve_device
 from fertool.errors import FertoolError
 from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
+from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec, canonical_json, digest_text
 from fertool.train.allocator import keep_freed_memory
 from fertool.train.config import TrainConfig
@@ -28,7 +29,6 @@ from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
 from fertool.train.optim import WeightAverage, lr_at, make_optimizer
-from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.resizing import side_at
 from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
 from fertool.train.step import Batch, Stepper

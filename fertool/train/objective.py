@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +22,14 @@ class Objective(Protocol):
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar that has a gradient."""
+
+
+@runtime_checkable
+class LogitsObjective(Objective, Protocol):
+    """An objective that needs the logits alone, whichever network they come from."""
+
+    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the loss of a batch as a function of the logits [N, K], for several networks on the same images."""
 
 
 @runtime_checkable
@@ -57,4 +66,8 @@ class Supervised:
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss in nats."""
-        return self.loss(module(inputs), targets)
+        return self.against(inputs, targets)(module(inputs))
+
+    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the loss of a batch as a function of the logits."""
+        return lambda logits: self.loss(logits, targets)

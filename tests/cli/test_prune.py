@@ -30,6 +30,48 @@ def model(tmp_path_factory):
     return path
 
 
+def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
+    dynamic, exported = tmp_path / "d.pt", tmp_path / "d.onnx"
+    options = ("--schedule", "dynamic", "--profiles", "0.8,0.3", "--epochs", 2, "--json")
+    code, out, err = fertool("prune", model, "-o", dynamic, *BUDGET, *options)
+    assert code == 0, err
+    made = json.loads(out)
+    assert len(made["gates"]["profiles"]) == 2
+    assert sum(made["gates"]["shares"]) == pytest.approx(1)
+    assert {"latency_s", "latency_s_before", "accuracy"} <= set(made["change"])
+    assert fertool("export", dynamic, "-o", exported)[0] == 0
+    code, out, _ = fertool("bench", dynamic, exported, "--runs", 40, "--json")
+    assert code == 0
+    for result in json.loads(out)["results"]:
+        assert sum(profile["share"] for profile in result["profiles"]) == pytest.approx(1)
+    _, table, _ = fertool("bench", exported, "--runs", 40)
+    assert "of the images" in table
+    assert "2 widths" in fertool("show", dynamic)[1]
+    code, out, _ = fertool("eval", dynamic, exported, "--data", "synth:210", "--json")
+    first, second = json.loads(out)["results"]
+    assert first["accuracy"] == second["accuracy"]
+    for step in ("prune", "quantize"):
+        data = ("--target-flops", 0.5) if step == "prune" else ("--data", "synth:210")
+        code, _, err = fertool(step, dynamic, "-o", tmp_path / "no.pt", *data)
+        assert code == 1
+        assert "dynamic network" in err
+        assert not (tmp_path / "no.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--epochs", 1, "--profiles", "0.5"), "two or more"),
+        (("--epochs", 1, "--profiles", "0.5,x"), "two or more"),
+        ((), "has to be trained"),
+    ],
+)
+def test_a_gate_that_could_not_choose_is_refused(fertool, tmp_path, model, options, reason):
+    code, _, err = fertool("prune", model, "-o", tmp_path / "d.pt", *BUDGET, "--schedule", "dynamic", *options)
+    assert code == 2
+    assert reason in err
+
+
 @pytest.mark.parametrize("schedule", OWN)
 def test_every_schedule_meets_the_budget_and_says_what_it_did(fertool, tmp_path, model, schedule):
     output = tmp_path / "p.pt"

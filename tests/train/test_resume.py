@@ -5,9 +5,9 @@ from fertool.artifact.store import pack
 from fertool.data.augment import AugmentConfig
 from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss
+from fertool.precision import grad_scaler
 from fertool.train import Supervised, TrainConfig, discard_resume, fit, resume_path
 from fertool.train.optim import make_optimizer
-from fertool.train.precision import grad_scaler
 from fertool.train.resume import Progress, load_progress, save_progress
 
 

@@ -7,9 +7,9 @@ from torch import nn
 from fertool.data.augment import NO_AUGMENTATION
 from fertool.data.pixels import to_input
 from fertool.losses import ClassificationLoss
+from fertool.precision import grad_scaler, resolve_precision
 from fertool.train import Supervised, TrainConfig, fit
 from fertool.train.optim import make_optimizer
-from fertool.train.precision import grad_scaler, resolve_precision
 from fertool.train.step import Batch, Stepper
 
 CPU = torch.device("cpu")

@@ -1,13 +1,13 @@
-"""In which number format the network computes while it trains; weights and losses stay float32."""
+"""In which number format a network computes while it trains or teaches; weights and losses stay float32."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from fertool.train.config import PrecisionName
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,0 +1,81 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from fertool.data.pixels import to_input
+from fertool.export import ExportOptions, export_model
+from fertool.models import build, create
+from fertool.models.dynamic import DynamicNetwork, ImageGate
+from fertool.spec import GateSpec, InputSpec
+
+INPUT = InputSpec(size=48)
+
+
+@pytest.fixture(scope="module")
+def dynamic():
+    torch.manual_seed(0)
+    spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
+    profiles = [spec.widths, {**spec.widths, "classifier.0": 64}, {**spec.widths, "classifier.0": 8}]
+    networks = [wide, *(build(spec, widths) for widths in profiles[1:])]
+    gate = ImageGate(3)
+    gate(torch.randn(32, 1, 48, 48))
+    nn.init.normal_(gate.fc2.weight)
+    # Between them: at the mean image all three are alike.
+    with torch.no_grad():
+        gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, 48, 48)).mean(0))
+    module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
+    return replace(spec, gates=GateSpec(tuple(profiles), 44, module.shares)), module
+
+
+@pytest.fixture(scope="module")
+def images():
+    scales = np.random.default_rng(0).uniform(0, 1, (64, 1, 1, 1))
+    return (np.random.default_rng(1).integers(0, 256, (64, 1, 48, 48)) * scales).astype(np.uint8)
+
+
+def session_of(content, **config):
+    options = onnxruntime.SessionOptions()
+    for key, value in config.items():
+        setattr(options, key, value)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def test_batches_of_any_mix_get_torchs_answers_in_their_order(dynamic, images):
+    spec, module = dynamic
+    session = session_of(export_model(spec, module, ExportOptions()))
+    with torch.inference_mode():
+        inputs = to_input(torch.from_numpy(images), INPUT)
+        wanted, profiles = module(inputs).numpy(), module.choose(inputs).numpy()
+    assert len(set(profiles)) == 3
+    for size in (1, 5, 64):
+        for start in range(0, 60, size):
+            part = slice(start, start + size)
+            logits, chosen = session.run(["logits", "profile"], {"images": images[part]})
+            np.testing.assert_allclose(logits, wanted[part], atol=1e-4)
+            assert chosen.tolist() == profiles[part].tolist()
+
+
+def test_only_the_chosen_network_runs(dynamic, images, tmp_path):
+    spec, module = dynamic
+    content = export_model(spec, module, ExportOptions())
+    session = session_of(content, enable_profiling=True, profile_file_prefix=str(tmp_path / "trace"))
+    session.run(["logits"], {"images": images[:1]})
+    with open(session.end_profiling()) as file:
+        ran = [event["args"]["op_name"] for event in json.load(file) if event["name"].endswith("kernel_time")]
+    (one,) = {sum(isinstance(layer, nn.Conv2d) for layer in network.modules()) for network in module.networks}
+    assert ran.count("If") == 3
+    assert ran.count("Conv") == one + 1
+
+
+def test_the_file_is_what_it_says(dynamic):
+    spec, module = dynamic
+    content = export_model(spec, module, ExportOptions())
+    model = onnx.load_from_string(content)
+    assert [output.name for output in model.graph.output] == ["logits", "profile"]
+    assert export_model(spec, module, ExportOptions()) == content

@@ -1,0 +1,108 @@
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+
+from fertool import cost
+from fertool.data import DataOptions, open_data
+from fertool.errors import UsageError
+from fertool.models import create
+from fertool.models.dynamic import DynamicNetwork
+from fertool.prune import PruneOptions, RoutedObjective, ScheduleOptions, Shrinking, Targets, dynamic, measure_shares
+from fertool.prune.dynamic import default_profiles, profile_costs, set_threshold
+from fertool.prune.routing import Routing
+from fertool.spec import InputSpec
+from fertool.train.objective import Supervised
+
+INPUT = InputSpec(size=32)
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return open_data("synth:350", DataOptions(size=32)).split("train")
+
+
+@pytest.fixture
+def net():
+    def make(targets=Targets(macs=0.5)):
+        torch.manual_seed(0)
+        spec, module = create("micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
+        return Shrinking(spec, module.eval(), PruneOptions(targets, "l1", round_to=1))
+
+    return make
+
+
+class Gate(nn.Module):
+    def __init__(self, profiles):
+        super().__init__()
+        self.fc2 = nn.Linear(1, profiles)
+
+    def forward(self, x):
+        return self.fc2(x.mean((1, 2, 3))[:, None])
+
+
+class Constant(nn.Module):
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor(logits))
+
+    def forward(self, x):
+        return self.logits.expand(len(x), -1)
+
+
+def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces):
+    shrinking, phases = net(), []
+    whole = cost.count(shrinking.module, INPUT).macs
+    dynamic(shrinking, ScheduleOptions(4, sparsity=10.0), lambda phase, _: phases.append(phase), faces)
+    assert [(phase.name, phase.epochs) for phase in phases] == [("opening", 2), ("recovery", 2)]
+    first, last = (phase.routing for phase in phases)
+    assert first.start > first.end == last.start == last.end == 0.5
+    profiles = shrinking.spec.gates.profiles
+    for wider, narrower in pairwise(profiles):
+        assert all(narrower[key] <= width for key, width in wider.items())
+    costs = [cost.count(network, INPUT).macs / whole for network in shrinking.module.networks]
+    assert all(0.9 * wanted <= there <= wanted for there, wanted in zip(costs, default_profiles(0.5), strict=True))
+    assert profile_costs(shrinking.module, INPUT, whole) == pytest.approx(
+        [each + cost.count(shrinking.module.gate, INPUT).macs / whole for each in costs]
+    )
+
+
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
+def test_the_threshold_spends_what_was_asked(net, faces, target):
+    torch.manual_seed(0)
+    module = DynamicNetwork(Gate(3), [Constant([0.0, 0, 0]) for _ in range(3)], (1.0, 0, 0)).eval()
+    costs = (0.8, 0.5, 0.25)
+    set_threshold(module, faces, INPUT, costs, target)
+    shares = measure_shares(module, faces, INPUT)
+    spent = sum(share * each for share, each in zip(shares, costs, strict=True))
+    assert target - 0.02 <= spent <= target
+
+
+def test_the_loss_is_each_profiles_and_the_chosen_ones_and_the_budgets():
+    networks = [Constant([2.0, 0.0]), Constant([0.0, 1.0])]
+    gate = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        gate[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]))
+    module = DynamicNetwork(gate, networks, (0.5, 0.5))
+    inputs = torch.zeros(2, 1, 2, 2)
+    inputs[:, 0, 0, 0] = torch.tensor([3.0, -1.0])
+    targets = torch.eye(2)
+    objective = RoutedObjective(Supervised(), Routing((0.9, 0.3), 5.0, 0.8, 0.4), 3)
+    objective.plan_epoch(2, targets)
+    loss = objective(module, inputs, targets)
+    soft = torch.tensor([[3.0, 0.0], [-1.0, 0.0]]).softmax(1)
+    alone = [nn.functional.cross_entropy(n.logits.detach().expand(2, 2), targets) for n in networks]
+    chosen = nn.functional.cross_entropy(torch.stack([n.logits.detach() for n in networks]), targets)
+    budget = ((soft @ torch.tensor([0.9, 0.3])).mean() - 0.6) ** 2
+    torch.testing.assert_close(loss, sum(alone) / 2 + chosen + 5 * budget)
+    loss.backward()
+    assert gate[1].weight.grad.abs().sum() > 0
+
+
+def test_a_budget_of_something_else_is_refused(net, faces):
+    for targets in (None, Targets(params=0.5), Targets(macs=0.5, params=0.5)):
+        with pytest.raises(UsageError, match="mean of the multiply"):
+            dynamic(net(targets), ScheduleOptions(1), lambda *_: 0.0, faces)
+    with pytest.raises(UsageError, match="not between the profiles"):
+        dynamic(net(), ScheduleOptions(1, profiles=(0.4, 0.2)), lambda *_: 0.0, faces)
