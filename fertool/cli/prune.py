@@ -30,7 +30,7 @@ from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.schedules import ScheduleChoice, Trainings, measured
 from fertool.cli.splits import validation_of
-from fertool.cli.targets import parse_target
+from fertool.cli.targets import parse_floors, parse_target
 from fertool.cli.training import TrainingRun, options_of, require_outputs
 from fertool.errors import UsageError
 
@@ -100,6 +100,15 @@ class PruningOptions:
             help="Widths become multiples of this. Left out: 16, at which runtimes are fast; with --target-latency the "
             "multiple that measured so.",
             min=1,
+            rich_help_panel=PRUNING,
+        ),
+    ] = None
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A width that must not fall: KEY as --dry-run prints it, with * and ?, or KEY=N, N channels (or a "
+            "part, 0.5) of it; repeatable.",
+            metavar="KEY[=N]",
             rich_help_panel=PRUNING,
         ),
     ] = None
@@ -239,11 +248,18 @@ def _options(
     targets = None if macs is params is size is None else Targets(macs, params, size)
     if targets is None and schedule.max_drop is None and pruning.target_latency is None:
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
+    if schedule.schedule == "one-shot" and schedule.max_drop is not None and (targets or pruning.target_latency):
+        raise UsageError(
+            f"--max-drop {schedule.max_drop:g}: one-shot has a budget already", "give one of them, or --schedule prj"
+        )
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = "taylor" if has_data else "l1"
+    floors = parse_floors(pruning.keep or (), spec.widths)
     retrain = has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
-    return PruneOptions(targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO, local_retrain=retrain)
+    return PruneOptions(
+        targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO, local_retrain=retrain, floors=floors
+    )
 
 
 def _with_latency(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SCHEDULE = "Schedule"
 _OWN: Own = {
-    "one-shot": {},
+    "one-shot": {"max_drop": None},
     "iterative": {"steps": 4, "step_epochs": 1},
     "slimming": {"sparse_epochs": 5, "sparsity": 1e-4},
     "greg": {"sparse_epochs": 5, "sparsity": 1.0},
@@ -94,8 +94,8 @@ class ScheduleChoice:
     max_drop: Annotated[
         float | None,
         typer.Option(
-            help="prj: points of validation accuracy that may be lost before recovery, 1 if left out; the cycle that "
-            "loses more is taken back. A budget of its own where there is no --target.",
+            help="one-shot, prj: points of validation accuracy that may be lost before recovery, the budget if "
+            "there is no other; prj takes the cycle back that loses more, 1 if left out.",
             min=0,
             max=100,
             rich_help_panel=SCHEDULE,
@@ -132,19 +132,19 @@ class ScheduleChoice:
 
     def carry_out(self, net: Shrinking, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
-        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, prj
+        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, judged, prj
 
-        own = self.own
+        own = {name: value for name, value in self.own.items() if value is not None}
         if "max_drop" in own:
             own["max_drop"] /= 100
         if "profiles" in own:
             own["profiles"] = _ratios(own["profiles"])
         options = ScheduleOptions(epochs, **own)
         train = trainings or _no_training
-        if self.schedule == "prj":
+        if self.schedule == "prj" or "max_drop" in own:
             if trainings is None:
-                raise UsageError("--schedule prj needs --data", "for example --data fer2013.csv")
-            prj(net, options, train, trainings.judge)
+                raise UsageError("--max-drop needs --data to judge by", "for example --data fer2013.csv")
+            (prj if self.schedule == "prj" else judged)(net, options, train, trainings.judge)
         elif self.schedule == "dynamic":
             if trainings is None:
                 raise UsageError("--schedule dynamic needs --data", "for example --data fer2013.csv")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 
 from fertool.errors import UsageError
 
@@ -35,3 +36,29 @@ def parse_target(flag: str, text: str, current: float, units: Mapping[str, float
         have = f"the model has {current:.3g}; " if unit else ""
         raise UsageError(f"{flag} {text}: must be more than 0 and less than the input model", f"{have}try {flag} 0.5")
     return ratio
+
+
+def parse_floors(texts: Sequence[str], widths: Mapping[str, int]) -> dict[str, int]:
+    """Return the widths that --keep says must stay: KEY for all channels, KEY=N or KEY=0.5 for a part of them.
+
+    KEY may have the wildcards * and ?. Raises UsageError for one that no width has, and for a bad number.
+    """
+    floors: dict[str, int] = {}
+    for text in texts:
+        pattern, _, amount = text.partition("=")
+        names = [name for name in widths if fnmatchcase(name, pattern)]
+        if not names:
+            raise UsageError(
+                f"--keep {text}: no width is called {pattern}",
+                f"for example --keep {next(iter(widths))}; see --dry-run",
+            )
+        number = re.fullmatch(r"[0-9]+|0?\.[0-9]+", amount)
+        if amount and not number:
+            raise UsageError(
+                f"--keep {text}: {amount} is not a number of channels", f"for example --keep {pattern}=0.5"
+            )
+        for name in names:
+            share = float(amount) if "." in amount else 0.0
+            least = widths[name] if not amount else round(share * widths[name]) if share else int(amount)
+            floors[name] = max(floors.get(name, 0), min(least, widths[name]))
+    return floors

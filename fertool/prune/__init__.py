@@ -8,7 +8,7 @@ from fertool.prune.oneshot import DATA_FREE, ROUND_TO, PruneOptions, PruneResult
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan
 from fertool.prune.routing import RoutedObjective
-from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, prj
+from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, judged, prj
 
 __all__ = [
     "DATA_FREE",
@@ -27,6 +27,7 @@ __all__ = [
     "Targets",
     "UnreachableError",
     "dynamic",
+    "judged",
     "learn_latency",
     "make_cut",
     "measure_shares",

@@ -37,8 +37,11 @@ def make_ladders(
     widths: Mapping[str, int],
     round_to: int,
     retrace: Retrace,
+    floors: Mapping[str, int],
 ) -> list[Ladder]:
     """Return one ladder per key: multiples of `round_to` down to the floor, each losing its least important channels.
+
+    `floors` are widths that some keys do not go below, beside the common floor.
 
     With a share q of the key's score gone the loss is `-log(1 - q)`, for additive scores times the key's total: the
     first channels cost what they score, and a thinned layer gets ever dearer, as first-order scores, each taken with
@@ -49,7 +52,10 @@ def make_ladders(
     """
     present = _segments(graph, keys, graph)
     split = [k for k, segments in enumerate(present) if len(segments) > 1]
-    levels = [_levels(widths[name], round_to, MAX_TRACES if k in split else None) for k, name in enumerate(keys.names)]
+    levels = [
+        _levels(widths[name], round_to, floors.get(name, 0), MAX_TRACES if k in split else None)
+        for k, name in enumerate(keys.names)
+    ]
     traced = []
     for step in range(max((len(levels[k]) for k in split), default=0)):
         lower = {keys.names[k]: levels[k][min(step, len(levels[k]) - 1)] for k in split}
@@ -64,8 +70,9 @@ def make_ladders(
     return ladders
 
 
-def _levels(width: int, round_to: int, most: int | None) -> list[int]:
-    floor = max(round_to, math.ceil(FLOOR * width))
+def _levels(width: int, round_to: int, floor: int, most: int | None) -> list[int]:
+    # With a single channel a depthwise convolution could not be told from a dense one.
+    floor = max(2, floor, round_to, math.ceil(FLOOR * width))
     lower = range((width - 1) // round_to * round_to, floor - 1, -round_to)
     return [width, *(lower[:: math.ceil(len(lower) / most)] if most and lower else lower)]
 

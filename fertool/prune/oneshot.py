@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -39,7 +39,8 @@ class PruneOptions:
     `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
     or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
 
-    `local_retrain` repairs the layers after each cut, on the images that score the channels (`reconstruct`).
+    `local_retrain` repairs the layers after each cut, on the images that score the channels (`reconstruct`). `floors`
+    are the widths that some keys of the spec's `widths` do not go below.
     """
 
     targets: Targets | None
@@ -48,6 +49,7 @@ class PruneOptions:
     round_to: int = ROUND_TO
     latency: LatencyModel = NO_TIME
     local_retrain: bool = False
+    floors: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def make_cut(
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
     where = (partial(build, spec), spec.widths, spec.input)
-    planned = make_plan(*where, graph, scores, options.targets, options.round_to, options.latency)
+    planned = make_plan(
+        *(*where, graph, scores, options.targets, options.round_to), latency=options.latency, floors=options.floors
+    )
     if options.local_retrain and data is None:
         raise UsageError("--local-retrain needs images", "give --data")
     return Cut(graph, *planned, spec.input, data.images if data and options.local_retrain else None)

@@ -84,11 +84,12 @@ def make_plan(
     targets: Targets,
     round_to: int,
     latency: LatencyModel = NO_TIME,
+    floors: Mapping[str, int] | None = None,
 ) -> tuple[PrunePlan, nn.Module, ChannelGraph]:
     """Return the plan, the pruned network as a skeleton on the meta device, and its channel graph.
 
-    `graph` is that of the network at `widths`, `scores` the importance of its classes. Raises FertoolError
-    when the targets cannot be met.
+    `graph` is that of the network at `widths`, `scores` the importance of its classes, `floors` the widths that some
+    keys do not go below. Raises FertoolError when the targets cannot be met.
     """
 
     def skeleton_at(widths: Mapping[str, int]) -> nn.Module:
@@ -97,7 +98,7 @@ def make_plan(
 
     keys = find_width_keys(skeleton_at, widths, graph)
     ladders = make_ladders(
-        graph, keys, scores, widths, round_to, lambda lower: trace_channels(skeleton_at(lower), input)
+        graph, keys, scores, widths, round_to, lambda lower: trace_channels(skeleton_at(lower), input), floors or {}
     )
     chosen = choose_widths(graph, keys, ladders, widths, targets, round_to, latency)
     skeleton = skeleton_at(chosen)

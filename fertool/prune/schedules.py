@@ -17,8 +17,9 @@ from torch import nn
 
 from fertool.errors import FertoolError
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.graph import trace_channels
-from fertool.prune.oneshot import Cut, PruneOptions, make_cut
+from fertool.prune.criteria import Scores
+from fertool.prune.graph import ChannelGraph, trace_channels
+from fertool.prune.oneshot import Cut, PruneOptions, make_cut, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan
 from fertool.prune.routing import Routing
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 RECOVERY = "recovery"
+PRECISION = 0.02
+"""How near the judge's budget is found, as a part of the MACs."""
 
 OnProgress = Callable[[int, int], None]
 """Told how many images of how many have been scored."""
@@ -55,7 +58,8 @@ class ScheduleOptions:
 
     iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of
     `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the channels, and
-    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back. dynamic:
+    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back. In one
+    shot `max_drop` takes the place of a budget, where it is above 0. dynamic:
     `profiles` of these MACs, relative to the network's, where there are some, and a regulariser of `sparsity`.
     """
 
@@ -103,11 +107,16 @@ class Shrinking:
         ]
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
 
-    def cut(self, targets: Targets, **changes: Any) -> Cut:
+    def cut(self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any) -> Cut:
         """Choose what goes of the present network, by other options than its own where given."""
         options = replace(self.options, targets=targets, **changes)
+        with nullcontext() if scored else self._watch() as on_progress:
+            return make_cut(self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress)
+
+    def score(self) -> tuple[ChannelGraph, Scores]:
+        """Return the channels of the present network and how much each matters."""
         with self._watch() as on_progress:
-            return make_cut(self.spec, self.module, options, self._data, on_progress=on_progress)
+            return score_channels(self.spec, self.module, self.options, self._data, on_progress)
 
     def take(self, cut: Cut) -> None:
         """Become the smaller network."""
@@ -124,6 +133,33 @@ def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Score, remove, recover."""
     if targets := net.way_to():
         net.take(net.cut(targets))
+    _recover(net, options, train)
+
+
+def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]) -> None:
+    """Remove in one step as much as loses no more than `max_drop` before the recovery, found by halving; recover.
+
+    Raises FertoolError when even the smallest cut loses more.
+    """
+    wanted, low, high = judge(net) - options.max_drop, 0.0, 1.0
+    best: Cut | None = None
+    scored = net.score()
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        trial = copy.copy(net)
+        try:
+            cut = net.cut(Targets(macs=middle), scored)
+        except UnreachableError:
+            low = middle
+            continue
+        trial.module = cut.carry_out(net.module)
+        passed = judge(trial) >= wanted
+        best, low, high = (cut, low, middle) if passed else (best, middle, high)
+    if best is None:
+        raise FertoolError(
+            f"no pruning loses less than {100 * options.max_drop:g} points", "raise --max-drop, or lower --round-to"
+        )
+    net.take(net.cut(best.plan.targets, scored))
     _recover(net, options, train)
 
 

@@ -215,3 +215,18 @@ def test_a_budget_of_latency_that_is_none_names_the_option(fertool, tmp_path, mo
     code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-latency", target)
     assert code == 2
     assert err.splitlines()[-2].startswith(f"error: --target-latency {target}")
+
+
+def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
+    output = tmp_path / "p.pt"
+    data = ("--data", "synth:210", "--samples", 28, "--round-to", 1, "--no-bench")
+    code, out, err = fertool("prune", model, "-o", output, *data, "--max-drop", 100, "--keep", "classifier.*", "--json")
+    assert code == 0, err
+    widths = json.loads(out)["widths"]
+    before = read_spec(model).widths
+    assert widths["classifier.0"] == before["classifier.0"]
+    assert json.loads(out)["macs"] < 0.4 * read_spec(model).macs
+    both = ("--target-flops", 0.5, "--max-drop", 1)
+    code, _, err = fertool("prune", model, "-o", output, *data, *both)
+    assert code == 2
+    assert "a budget already" in err

@@ -1,6 +1,6 @@
 import pytest
 
-from fertool.cli.targets import SECONDS, is_ratio, parse_target
+from fertool.cli.targets import SECONDS, is_ratio, parse_floors, parse_target
 from fertool.errors import UsageError
 
 
@@ -24,3 +24,25 @@ def test_times_have_units_of_their_own():
     assert [is_ratio(text) for text in ("0.5", " .5 ", "20M", "4ms")] == [True, True, False, False]
     with pytest.raises(UsageError, match="--target-latency 20M"):
         parse_target("--target-latency", "20M", 1e-3, SECONDS)
+
+
+WIDTHS = {"features.0": 16, "features.1.block.0": 72, "features.2.block.0": 88}
+
+
+@pytest.mark.parametrize(
+    ("texts", "floors"),
+    [
+        (["features.0"], {"features.0": 16}),
+        (["features.?.block.0=0.5"], {"features.1.block.0": 36, "features.2.block.0": 44}),
+        (["features.1*=40", "features.*=8"], {"features.0": 8, "features.1.block.0": 40, "features.2.block.0": 8}),
+        (["features.0=999"], {"features.0": 16}),
+    ],
+)
+def test_widths_that_must_stay(texts, floors):
+    assert parse_floors(texts, WIDTHS) == floors
+
+
+@pytest.mark.parametrize(("text", "reason"), [("stem", "no width is called stem"), ("features.0=x", "not a number")])
+def test_a_width_that_there_is_not_is_refused(text, reason):
+    with pytest.raises(UsageError, match=reason):
+        parse_floors([text], WIDTHS)

@@ -19,6 +19,12 @@ INPUT = InputSpec(size=16)
 CLASSES = ("angry", "happy", "sad")
 
 
+@pytest.fixture(scope="module")
+def net():
+    torch.manual_seed(0)
+    return create("micro_expnet", {"width_mult": 0.25}, InputSpec(size=32), CLASSES)
+
+
 def conv(inputs, outputs, kernel=1, **options):
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False, **options)
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
@@ -225,3 +231,13 @@ def test_targets_without_sense_name_the_option(targets, named):
     with pytest.raises(UsageError) as caught:
         Targets(**targets)
     assert named in caught.value.message
+
+
+def test_widths_stay_above_their_floors(net):
+    spec, module = net
+    free = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    lowered = max(free.widths, key=lambda name: spec.widths[name] - free.widths[name])
+    least = spec.widths[lowered] - 3
+    held = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1, floors={lowered: least}))
+    assert held.widths[lowered] >= least > free.widths[lowered]
+    assert held.macs_ratio <= 0.5

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.cost import count
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.models import create
-from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, prj
+from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, judged, prj
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
 from fertool.spec import InputSpec
 
@@ -166,3 +167,21 @@ def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net)
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
         prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
     assert "--max-drop" in caught.value.hint
+
+
+def test_the_judge_finds_the_smallest_network_that_passes(net):
+    shrinking, notes = net(targets=None), Notes()
+    whole = count(shrinking.module, INPUT).macs
+
+    def judge(one):
+        return min(1.0, 0.5 + count(one.module, INPUT).macs / whole)  # loses points below half the MACs
+
+    judged(shrinking, ScheduleOptions(epochs=3, max_drop=0.05), notes, judge)
+    assert 0.45 <= count(shrinking.module, INPUT).macs / whole <= 0.48
+    assert [(name, epochs) for name, epochs, _ in notes] == [("recovery", 3)]
+
+
+def test_a_judge_that_passes_nothing_ends_with_an_error(net):
+    verdicts = iter([1.0])
+    with pytest.raises(FertoolError, match="loses less than 1 points"):
+        judged(net(targets=None), ScheduleOptions(epochs=1), Notes(), lambda one: next(verdicts, 0.0))
