@@ -161,7 +161,7 @@ class Fixed(nn.Module):
 
 def test_width_that_meets_a_constant_one_stays():
     widths = {"a": 8, "c": 8}
-    made, _ = pruned(Fixed(widths), Targets(macs=0.6), build=Fixed, widths=widths, round_to=1)
+    made, _ = pruned(Fixed(widths), Targets(macs=0.7), build=Fixed, widths=widths, round_to=1)
     assert made.widths["a"] == 8
     assert made.widths["c"] < 8
 
