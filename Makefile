@@ -3,7 +3,9 @@
 # make two_cores DATA=fer2013.csv        recipe 1 on real faces, sized for a CPU; every target is a file in runs/two_cores
 # make micro_expnet DATA=fer2013.csv     the same with its source's whole protocol, for a GPU
 # make tsnet DATA=fer2013.csv           recipe 2: teacher and student, into runs/tsnet
-# make ean DATA=fer2013.csv             recipe 3's training half, into runs/ean
+# make ean DATA=fer2013.csv             recipe 3: EAN, taught by itself and pruned, into runs/ean
+# make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image
+# make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
 # make check           what CI runs: linters, types, generated docs, tests
 # make bench           speed and memory of fertool itself (benchmarks/)
@@ -16,7 +18,7 @@ DATA ?= synth
 RUNS ?= runs
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean best chain install test lint types docs results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install test lint types docs results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -32,8 +34,16 @@ demo: install
 two_cores micro_expnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA)
 
-tsnet ean: install
+tsnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) STAGES="teacher student"
+
+ean dynamic_mbv3: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
+		STAGES="teacher student pruned" SENSITIVITY=
+
+prj_hawqc: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
+		STAGES="teacher pruned" PRUNED_OF=teacher SENSITIVITY=
 
 best: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
@@ -43,7 +53,8 @@ best: install
 RUN ?= $(RUNS)/two_cores
 RECIPE ?= recipes/two_cores.yaml
 STAGES ?= teacher student pruned int8
-# What becomes INT8, and what else distill is told.
+# What is pruned, what becomes INT8, and what else distill is told.
+PRUNED_OF ?= student
 INT8_OF ?= pruned
 TEACH ?=
 ONNX = $(STAGES:%=$(RUN)/%.onnx)
@@ -58,7 +69,7 @@ $(RUN)/teacher.pt: $(RECIPE)
 $(RUN)/student.pt: $(RUN)/teacher.pt
 	$(FERTOOL) distill $< -o $@ $(TEACH) $(WITH)
 
-$(RUN)/pruned.pt: $(RUN)/student.pt
+$(RUN)/pruned.pt: $(RUN)/$(PRUNED_OF).pt
 	$(FERTOOL) prune $< -o $@ $(WITH)
 
 $(RUN)/sensitivity.json: $(RUN)/pruned.pt

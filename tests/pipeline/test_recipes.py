@@ -46,3 +46,28 @@ def test_every_recipe_has_a_target_of_its_name():
     makefile = (ROOT / "Makefile").read_text()
     targets = {name for line in re.findall(r"^([\w ]+):", makefile, re.MULTILINE) for name in line.split()}
     assert {path.stem for path in RECIPES} <= targets
+
+
+@pytest.mark.parametrize(
+    ("name", "faster", "given"),
+    [
+        ("ean", (), {"criterion": "l2-gamma", "local_retrain": True}),
+        ("dynamic_mbv3", ("--epochs", 2), {"schedule": "dynamic"}),
+        (
+            "prj_hawqc",
+            ("--punish-share", 0.2, "--punish-epochs", 1, "--reward-epochs", 1, "--max-drop", 100),
+            {"schedule": "prj", "criterion": "taylor", "class_weights": "balanced"},
+        ),
+    ],
+)
+def test_a_recipe_prunes(fertool, tmp_path, name, faster, given):
+    arch = "ean" if name == "ean" else "micro_expnet"
+    small = ("--data", "synth:140", "--device", "cpu")
+    made = ("--arch", arch, "--arch-arg", "width_mult=0.5", "--input-size", 32, "--epochs", 1)
+    assert fertool("train-teacher", *small, *made, "-o", tmp_path / "t.pt")[0] == 0
+    recipe = ("--recipe", ROOT / "recipes" / f"{name}.yaml")
+    own = ("--samples", 56, "--no-bench", "--json", "--epochs", 1, *faster)
+    code, out, err = fertool("prune", tmp_path / "t.pt", "-o", tmp_path / "p.pt", *recipe, *small, *own)
+    assert code == 0, err
+    options = json.loads(out)["provenance"][-1]["options"]
+    assert {key: options[key] for key in given} == given
