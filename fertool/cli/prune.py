@@ -103,6 +103,15 @@ class PruningOptions:
             rich_help_panel=PRUNING,
         ),
     ] = None
+    prune_blocks: Annotated[
+        int,
+        typer.Option(
+            help="First remove this many whole residual blocks, those without which the answers change least; needs "
+            "--data.",
+            min=0,
+            rich_help_panel=PRUNING,
+        ),
+    ] = 0
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -195,17 +204,17 @@ def prune(
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
     if pruning.target_latency:
         options = _with_latency(pruning, spec, module, options, scoring)
-    if dry_run:
-        with progress("scores") as on_progress:
-            _show_plan(technique.plan(spec, module, options, scoring, on_progress=on_progress), json)
-        return
-    if schedule.trains_first and options.targets:
-        # What can be reached does not depend on the scores: better an error now than after the trainings.
-        technique.plan(spec, module, replace(options, criterion=technique.DATA_FREE, local_retrain=False))
-    groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
-    step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
     before = (spec, copy.deepcopy(module))
     net = technique.Shrinking(spec, module, options, scoring, partial(progress, "scores"))
+    net.remove_blocks(pruning.prune_blocks)
+    if dry_run:
+        _show_plan(net.preview(), json)
+        return
+    if schedule.trains_first:
+        # Better an error now than after the trainings.
+        net.require_reachable()
+    groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
+    step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_widths:
@@ -246,8 +255,12 @@ def _options(
     params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
     size = _stored_ratio(pruning.target_size, file, module) if pruning.target_size else None
     targets = None if macs is params is size is None else Targets(macs, params, size)
-    if targets is None and schedule.max_drop is None and pruning.target_latency is None:
+    if targets is None and schedule.max_drop is None and not (pruning.target_latency or pruning.prune_blocks):
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
+    if pruning.prune_blocks and pruning.target_latency:
+        raise UsageError(
+            f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency", "prune twice, blocks first"
+        )
     if schedule.schedule == "one-shot" and schedule.max_drop is not None and (targets or pruning.target_latency):
         raise UsageError(
             f"--max-drop {schedule.max_drop:g}: one-shot has a budget already", "give one of them, or --schedule prj"
@@ -319,11 +332,15 @@ def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:
     }
 
 
-def _show_plan(plan: PrunePlan, json: bool) -> None:
+def _show_plan(plan: PrunePlan | None, json: bool) -> None:
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
 
+    if plan is None:
+        raise UsageError(
+            "--dry-run: no budget to plan for", "--max-drop finds one only by pruning; give --target-flops"
+        )
     if json:
         print_json(_plan_as_json(plan))
         return

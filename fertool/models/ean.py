@@ -78,7 +78,12 @@ class EAN(nn.Module):
         super().__init__()
         check_args(strides={"stem_stride": stem_stride}, width_mult=width_mult, probabilities={"dropout": dropout})
         unpruned = _default_widths(width_mult)
-        self.widths = check_widths(widths, unpruned)
+        self.blocks = {
+            f"{name}.{index}": (f"{name}.{index}.sep1",)
+            for name, (_, depth) in _STAGES.items()
+            for index in range(1, depth)
+        }
+        self.widths = check_widths(widths, unpruned, self.blocks)
         self.stem = ConvNormAct(in_channels, self.widths["stem"], 3, stem_stride, act=nn.ReLU)
         self.layer1 = self._stage("layer1", "stem", unpruned)
         self.layer2 = self._stage("layer2", "layer1", unpruned)
@@ -93,7 +98,7 @@ class EAN(nn.Module):
         inner = [self.widths[f"{name}.{index}.sep1"] for index in range(_STAGES[name][1])]
         return nn.Sequential(
             SeparableBlock(source, inner[0], out, stride=2, eca=eca),
-            *(SeparableBlock(out, count, out, stride=1, eca=eca) for count in inner[1:]),
+            *(SeparableBlock(out, count, out, stride=1, eca=eca) if count else nn.Identity() for count in inner[1:]),
         )
 
     def forward(self, x: Tensor) -> Tensor:

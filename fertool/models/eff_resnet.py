@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fertool.errors import UsageError
 from fertool.models.layers import ConvNormAct, check_args, check_widths, initialise_convolutions_
 from fertool.models.registry import register
-from fertool.models.resnet import BasicBlock, build_stage, check_stem_kernel, default_widths
+from fertool.models.resnet import BasicBlock, build_stage, check_stem_kernel, default_widths, removable_blocks
 
 _DEPTHS = (2, 2)
 _SUBSET = "ffe1.left.0"
@@ -77,7 +77,8 @@ class EffResNet(nn.Module):
         check_stem_kernel(stem_kernel)
         if subsets < 1:
             raise UsageError(f"--arch-arg subsets={subsets}: not above 0", "for example subsets=4")
-        self.widths = check_widths(widths, _default_widths(subsets, width_mult))
+        self.blocks = removable_blocks(BasicBlock, _DEPTHS)
+        self.widths = check_widths(widths, _default_widths(subsets, width_mult), self.blocks)
         stem, stream = self.widths["conv1"], subsets * self.widths[_SUBSET]
         channels = {**self.widths, "layer2": stream}
         self.conv1 = nn.Conv2d(in_channels, stem, stem_kernel, stem_stride, stem_kernel // 2, bias=False)

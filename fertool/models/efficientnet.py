@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from fertool.models.layers import (
     BlockPlan,
     ConvNormAct,
-    InvertedResidual,
     SqueezeExcitation,
     check_args,
     check_widths,
     first_strided,
     initialise_,
+    inverted_residual,
     make_divisible,
     plan_block,
+    removable_blocks,
 )
 from fertool.models.registry import register
 
@@ -59,7 +60,8 @@ class EfficientNet(nn.Module):
             probabilities={"dropout": dropout, "stochastic_depth": stochastic_depth},
         )
         stages, default = _plan(early_stride, width_mult)
-        self.widths = check_widths(widths, default)
+        self.blocks = removable_blocks(block for stage in stages for block in stage)
+        self.widths = check_widths(widths, default, self.blocks)
         self.features = nn.Sequential(
             ConvNormAct(in_channels, self.widths["features.0"], 3, stem_stride, act=nn.SiLU),
             *self._stages(stages, stochastic_depth),
@@ -75,7 +77,7 @@ class EfficientNet(nn.Module):
         result, done = [], 0
         for stage in stages:
             blocks = [
-                InvertedResidual(
+                inverted_residual(
                     block,
                     self.widths,
                     norm=nn.BatchNorm2d,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +151,20 @@ def plan_block(
     return keys
 
 
+def removable_blocks(plans: Iterable[BlockPlan]) -> Blocks:
+    """Return the blocks that have a shortcut and hidden channels of their own."""
+    return {
+        plan.hidden.rpartition(".block.")[0]: (plan.hidden, *([plan.squeeze] if plan.squeeze else []))
+        for plan in plans
+        if plan.out == plan.source != plan.hidden
+    }
+
+
+def inverted_residual(plan: BlockPlan, widths: Mapping[str, int], **parts: Any) -> nn.Module:
+    """Return an InvertedResidual, or nothing but its shortcut where it has no width."""
+    return InvertedResidual(plan, widths, **parts) if widths[plan.hidden] else nn.Identity()
+
+
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, squeeze-and-excite, project: the block of MobileNetV3 and EfficientNet."""
 
@@ -188,13 +203,27 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def check_widths(given: Mapping[str, int] | None, default: Mapping[str, int]) -> dict[str, int]:
-    """Return the widths to build: `given`, or the default; raises ValueError naming missing, unknown or bad keys."""
+Blocks = Mapping[str, tuple[str, ...]]
+"""By the path of a residual block, the width keys that are its own; where they are 0 the shortcut stands alone."""
+
+
+def check_widths(
+    given: Mapping[str, int] | None, default: Mapping[str, int], blocks: Blocks | None = None
+) -> dict[str, int]:
+    """Return the widths to build: `given`, or the default; raises ValueError naming missing, unknown or bad keys.
+
+    The own widths of each of the `blocks` may be 0, all of them at once.
+    """
     if given is None:
         return dict(default)
+    gone = {key for keys in (blocks or {}).values() if not any(given.get(key) for key in keys) for key in keys}
     problems = [f"{key} is missing" for key in default if key not in given]
     problems += [f"{key} is unknown" for key in given if key not in default]
-    problems += [f"{key} is {value!r}" for key, value in given.items() if not isinstance(value, int) or value < 1]
+    problems += [
+        f"{key} is {value!r}"
+        for key, value in given.items()
+        if not isinstance(value, int) or value < (0 if key in gone else 1)
+    ]
     if problems:
         raise ValueError(f"widths: {', '.join(problems)}")
     return dict(given)

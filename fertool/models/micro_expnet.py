@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import UsageError
-from fertool.models.layers import SqueezeExcitation, check_args, check_widths, initialise_, make_divisible
+from fertool.models.layers import (
+    SqueezeExcitation,
+    check_args,
+    check_widths,
+    initialise_,
+    make_divisible,
+    removable_blocks,
+)
 from fertool.models.mobilenet_v3 import SMALL, build_features, plan_trunk
 from fertool.models.registry import register
 
@@ -50,7 +57,8 @@ class MicroExpNet(nn.Module):
             "se.fc1": max(1, plan.widths[plan.last] // se_reduction),
             "classifier.0": make_divisible(256 * width_mult),
         }
-        self.widths = check_widths(widths, {**plan.widths, **head})
+        self.blocks = removable_blocks(plan.blocks)
+        self.widths = check_widths(widths, {**plan.widths, **head}, self.blocks)
         last, hidden = self.widths[plan.last], self.widths["classifier.0"]
         self.features = build_features(plan, self.widths, in_channels, stem_stride)
         self.se = SqueezeExcitation(last, self.widths["se.fc1"])

@@ -75,11 +75,16 @@ class MobileNetV2(nn.Module):
             probabilities={"dropout": dropout},
         )
         blocks, default = _plan(early_stride, width_mult)
-        self.widths = check_widths(widths, default)
+        self.blocks = {
+            block.hidden.removesuffix(".conv.0"): (block.hidden,)
+            for block in blocks
+            if block.out == block.source != block.hidden
+        }
+        self.widths = check_widths(widths, default, self.blocks)
         last = f"features.{len(blocks) + 1}"
         self.features = nn.Sequential(
             ConvNormAct(in_channels, self.widths["features.0"], 3, stem_stride, act=nn.ReLU6),
-            *(InvertedResidual(block, self.widths) for block in blocks),
+            *(InvertedResidual(block, self.widths) if self.widths[block.hidden] else nn.Identity() for block in blocks),
             ConvNormAct(self.widths[blocks[-1].out], self.widths[last], act=nn.ReLU6),
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from fertool.models.layers import (
     BlockPlan,
     ConvNormAct,
-    InvertedResidual,
     SqueezeExcitation,
     check_args,
     check_widths,
     first_strided,
     initialise_,
+    inverted_residual,
     make_divisible,
     plan_block,
+    removable_blocks,
 )
 from fertool.models.registry import register
 
@@ -110,7 +111,7 @@ def plan_trunk(rows: tuple[Row, ...], *, early_stride: int, width_mult: float) -
 def build_features(plan: TrunkPlan, widths: Mapping[str, int], in_channels: int, stem_stride: int) -> nn.Sequential:
     """Return stem, blocks and last convolution: [N, in_channels, S, S] to [N, widths[plan.last], s, s]."""
     blocks = [
-        InvertedResidual(block, widths, norm=_norm, act=nn.Hardswish if hardswish else nn.ReLU, squeeze=_squeeze)
+        inverted_residual(block, widths, norm=_norm, act=nn.Hardswish if hardswish else nn.ReLU, squeeze=_squeeze)
         for block, hardswish in zip(plan.blocks, plan.hardswish, strict=True)
     ]
     return nn.Sequential(
@@ -143,7 +144,9 @@ class MobileNetV3(nn.Module):
             probabilities={"dropout": dropout},
         )
         plan = plan_trunk(rows, early_stride=early_stride, width_mult=width_mult)
-        self.widths = check_widths(widths, {**plan.widths, "classifier.0": make_divisible(hidden * width_mult)})
+        default = {**plan.widths, "classifier.0": make_divisible(hidden * width_mult)}
+        self.blocks = removable_blocks(plan.blocks)
+        self.widths = check_widths(widths, default, self.blocks)
         self.features = build_features(plan, self.widths, in_channels, stem_stride)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(

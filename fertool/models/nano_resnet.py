@@ -39,7 +39,8 @@ class NanoResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_args(strides={"stem_stride": stem_stride}, width_mult=width_mult, probabilities={"dropout": dropout})
-        self.widths = check_widths(widths, _default_widths(width_mult))
+        self.blocks = {f"{name}.{index}": (f"{name}.{index}.conv1",) for name in _STAGES for index in _blocks(name)}
+        self.widths = check_widths(widths, _default_widths(width_mult), self.blocks)
         self.layer1 = self._stage("layer1", in_channels, stem_stride)
         self.layer2 = self._stage("layer2", self.widths["layer1"], 2)
         self.layer3 = self._stage("layer3", self.widths["layer2"], 2)
@@ -53,7 +54,7 @@ class NanoResNet(nn.Module):
         inner = [self.widths[f"{name}.{index}.conv1"] for index in _blocks(name)]
         return nn.Sequential(
             ConvNormAct(source, out, 3, stride, act=nn.ReLU),
-            *(BasicBlock(out, [count], out, 1, None) for count in inner),
+            *(BasicBlock(out, [count], out, 1, None) if count else nn.Identity() for count in inner),
         )
 
     def forward(self, x: Tensor) -> Tensor:

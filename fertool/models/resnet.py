@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import UsageError
-from fertool.models.layers import check_args, check_widths, initialise_convolutions_, make_divisible
+from fertool.models.layers import Blocks, check_args, check_widths, initialise_convolutions_, make_divisible
 from fertool.models.registry import register
 
 _PLANES = (64, 128, 256, 512)
@@ -89,7 +89,8 @@ class ResNet(nn.Module):
         super().__init__()
         check_args(strides={"stem_stride": stem_stride}, width_mult=width_mult, probabilities={"dropout": dropout})
         check_stem_kernel(stem_kernel)
-        self.widths = check_widths(widths, default_widths(block, depths, width_mult))
+        self.blocks = removable_blocks(block, depths)
+        self.widths = check_widths(widths, default_widths(block, depths, width_mult), self.blocks)
         stem = self.widths["conv1"]
         self.conv1 = nn.Conv2d(in_channels, stem, stem_kernel, stem_stride, stem_kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(stem)
@@ -124,8 +125,21 @@ def build_stage(widths: Mapping[str, int], block: Block, stage: int, depth: int)
         downsample = None
         if index == 0 and _stream(block, stage) != _stream(block, stage - 1):
             downsample = nn.Sequential(nn.Conv2d(source, out, 1, stride, bias=False), nn.BatchNorm2d(out))
-        blocks.append(block(source if index == 0 else out, inner, out, stride, downsample))
+        # What comes in has passed a ReLU, so that nothing is left to do for a block without width.
+        blocks.append(
+            block(source if index == 0 else out, inner, out, stride, downsample) if any(inner) else nn.Identity()
+        )
     return nn.Sequential(*blocks)
+
+
+def removable_blocks(block: Block, depths: tuple[int, ...]) -> Blocks:
+    """Return the blocks whose shortcut is the input itself."""
+    return {
+        f"layer{stage}.{index}": tuple(f"layer{stage}.{index}.{conv}" for conv in block.inner)
+        for stage, depth in enumerate(depths, start=1)
+        for index in range(depth)
+        if index or _stream(block, stage) == _stream(block, stage - 1)
+    }
 
 
 def default_widths(block: Block, depths: tuple[int, ...], width_mult: float) -> dict[str, int]:

@@ -38,7 +38,7 @@ class PrunePlan:
     stored: int
     seconds_before: float
     seconds: float
-    targets: Targets
+    targets: Targets | None
     round_to: int
 
     def then(self, next: PrunePlan) -> PrunePlan:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, UsageError
+from fertool.prune.blocks import remove_block
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, trace_channels
-from fertool.prune.oneshot import Cut, PruneOptions, make_cut, score_channels
+from fertool.prune.oneshot import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan
 from fertool.prune.routing import Routing
@@ -95,17 +96,32 @@ class Shrinking:
 
         None when it is there already, and without targets.
         """
-        asked, plan = self.options.targets, self.plan
+        asked, done = self.options.targets, self.plan
         if asked is None:
             return None
         ratios = (1.0,) * 4
-        if plan is not None:
-            ratios = (plan.macs_ratio, plan.params_ratio, plan.stored_ratio, plan.seconds_ratio)
+        if done is not None:
+            ratios = (done.macs_ratio, done.params_ratio, done.stored_ratio, done.seconds_ratio)
         rest = [
             None if wanted is None or wanted**share >= there else wanted**share / there
             for wanted, there in zip(asked.ratios, ratios, strict=False)
         ]
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
+
+    def preview(self) -> PrunePlan | None:
+        """Return the plan that one cut would leave, without making it."""
+        targets = self.way_to()
+        if targets is None:
+            return self.plan
+        next = self.cut(targets).plan
+        return next if self.plan is None else self.plan.then(next)
+
+    def require_reachable(self) -> None:
+        """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
+        if targets := self.way_to():
+            plan(
+                self.spec, self.module, replace(self.options, targets=targets, criterion=DATA_FREE, local_retrain=False)
+            )
 
     def cut(self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any) -> Cut:
         """Choose what goes of the present network, by other options than its own where given."""
@@ -123,6 +139,21 @@ class Shrinking:
         self.module = cut.carry_out(self.module)
         self.plan = cut.plan if self.plan is None else self.plan.then(cut.plan)
         self.spec = replace(self.spec, widths=dict(cut.plan.widths), metrics=None)
+
+    def remove_blocks(self, count: int) -> None:
+        """Become a network of `count` residual blocks less, one after the other; raises UsageError without images."""
+        for _ in range(count):
+            if self._data is None:
+                raise UsageError("--prune-blocks needs images", "give --data")
+            with self._watch() as on_progress:
+                shallower = remove_block(
+                    *(self.spec, self.module, self._data),
+                    repair=self.options.local_retrain,
+                    latency=self.options.latency,
+                    on_progress=on_progress,
+                )
+            self.spec, self.module = shallower.spec, shallower.module
+            self.plan = shallower.plan if self.plan is None else self.plan.then(shallower.plan)
 
 
 Train = Callable[[Phase, Shrinking], float]
@@ -142,7 +173,7 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
     Raises FertoolError when even the smallest cut loses more.
     """
     wanted, low, high = judge(net) - options.max_drop, 0.0, 1.0
-    best: Cut | None = None
+    best: float | None = None
     scored = net.score()
     while high - low > PRECISION:
         middle = (low + high) / 2
@@ -154,12 +185,12 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
             continue
         trial.module = cut.carry_out(net.module)
         passed = judge(trial) >= wanted
-        best, low, high = (cut, low, middle) if passed else (best, middle, high)
+        best, low, high = (middle, low, middle) if passed else (best, middle, high)
     if best is None:
         raise FertoolError(
             f"no pruning loses less than {100 * options.max_drop:g} points", "raise --max-drop, or lower --round-to"
         )
-    net.take(net.cut(best.plan.targets, scored))
+    net.take(net.cut(Targets(macs=best), scored))
     _recover(net, options, train)
 
 

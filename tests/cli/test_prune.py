@@ -230,3 +230,18 @@ def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
     code, _, err = fertool("prune", model, "-o", output, *data, *both)
     assert code == 2
     assert "a budget already" in err
+
+
+def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
+    output = tmp_path / "p.pt"
+    data = ("--data", "synth:210", "--samples", 28, "--no-bench")
+    code, out, err = fertool("prune", model, "-o", output, *data, "--prune-blocks", 2, "--json")
+    assert code == 0, err
+    widths = json.loads(out)["widths"]
+    assert sum(width == 0 for width in widths.values()) >= 2
+    assert fertool("export", output, "-o", tmp_path / "p.onnx")[0] == 0
+    assert fertool("quantize", output, "-o", tmp_path / "q.pt", "--data", "synth:210", "--samples", 28)[0] == 0
+    assert fertool("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)[0] == 0
+    code, _, err = fertool("prune", model, "-o", tmp_path / "no.pt", "--prune-blocks", 1)
+    assert code == 2
+    assert "needs images" in err

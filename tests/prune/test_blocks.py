@@ -1,0 +1,106 @@
+import pytest
+import torch
+from torch import nn
+
+from fertool import cost
+from fertool.data import DataOptions, open_data
+from fertool.data.pixels import to_input
+from fertool.errors import FertoolError
+from fertool.models import architecture_names, build, create
+from fertool.prune import PruneOptions, Shrinking, Targets
+from fertool.prune.blocks import open_blocks, remove_block
+from fertool.spec import InputSpec
+from fertool.train import predict_logits
+
+INPUT = InputSpec(size=32)
+DEEP = [name for name in architecture_names() if not name.startswith("shufflenet")]
+
+
+@pytest.fixture(scope="module")
+def faces():
+    return open_data("synth:210", DataOptions(size=32)).split("train")
+
+
+def a_net(arch, randomise_norms):
+    torch.manual_seed(0)
+    args = {} if arch == "eff_resnet18" else {"width_mult": 0.5}
+    spec, module = create(arch, args, INPUT, ("angry", "happy", "sad"))
+    return spec, randomise_norms(module).eval()
+
+
+class Skipped(nn.Module):
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("arch", DEEP)
+def test_a_network_without_a_block_is_the_one_that_skips_it(arch, faces, randomise_norms):
+    spec, module = a_net(arch, randomise_norms)
+    blocks = open_blocks(spec, module)
+    assert blocks
+    for path, keys in blocks.items():
+        widths = {**spec.widths, **dict.fromkeys(keys, 0)}
+        shorter = build(spec, widths).eval()
+        state = module.state_dict()
+        shorter.load_state_dict({name: state[name] for name in shorter.state_dict()})
+        owner, _, name = path.rpartition(".")
+        parent = module.get_submodule(owner)
+        block = parent._modules[name]
+        parent._modules[name] = Skipped()
+        try:
+            torch.testing.assert_close(
+                predict_logits(shorter, faces.subset(torch.arange(8)), INPUT),
+                predict_logits(module, faces.subset(torch.arange(8)), INPUT),
+            )
+        finally:
+            parent._modules[name] = block
+        assert cost.count(shorter, INPUT).params < cost.count(module, INPUT).params
+
+
+def test_the_block_goes_whose_absence_changes_least(faces, randomise_norms):
+    spec, module = a_net("nano_resnet", randomise_norms)
+    images = faces.subset(torch.arange(64))
+    inputs = to_input(images.images, INPUT)
+    costs = {}
+    with torch.no_grad():
+        p = module(inputs).softmax(1)
+        for path in open_blocks(spec, module):
+            stage, index = path.split(".")
+            layer = module.get_submodule(stage)
+            block, layer[int(index)] = layer[int(index)], nn.Identity()
+            q = module(inputs).softmax(1)
+            layer[int(index)] = block
+            costs[path] = float((p * (p / q).log()).sum(1).mean())
+    found = remove_block(spec, module, images, repair=False)
+    assert found.spec.widths[f"{min(costs, key=costs.get)}.conv1"] == 0
+    assert found.plan.macs == cost.count(found.module, INPUT).macs
+    assert found.plan.macs_before == cost.count(module, INPUT).macs
+
+
+def test_repaired_networks_stay_nearer(faces, randomise_norms):
+    spec, module = a_net("resnet18", randomise_norms)
+    wanted = predict_logits(module, faces, INPUT)
+    plain, repaired = (
+        predict_logits(remove_block(spec, module, faces, repair=repair).module, faces, INPUT)
+        for repair in (False, True)
+    )
+    assert (repaired - wanted).square().mean() < 0.8 * (plain - wanted).square().mean()
+
+
+def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms):
+    spec, module = a_net("mobilenet_v2", randomise_norms)
+    whole = cost.count(module, INPUT).macs
+    net = Shrinking(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=1), faces)
+    net.remove_blocks(2)
+    assert sum(width == 0 for width in net.spec.widths.values()) == 2
+    net.take(net.cut(net.way_to()))
+    assert 0.45 <= cost.count(net.module, INPUT).macs / whole <= 0.5
+    assert net.plan.macs_ratio == pytest.approx(cost.count(net.module, INPUT).macs / whole)
+    assert sum(width == 0 for width in net.spec.widths.values()) == 2
+
+
+def test_when_all_are_gone_that_is_said(faces, randomise_norms):
+    spec, module = a_net("nano_resnet", randomise_norms)
+    net = Shrinking(spec, module, PruneOptions(None, "l1"), faces)
+    with pytest.raises(FertoolError, match="no residual block left"):
+        net.remove_blocks(6)
