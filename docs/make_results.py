@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from fertool.metrics import wilson_ci95
 from fertool.models.registry import resolve_arch_args
 from fertool.report.units import p_value_text
 
@@ -325,6 +326,103 @@ def logits(report: dict[str, Any]) -> str:
     )
 
 
+def pruners(report: dict[str, Any]) -> str:
+    """Accuracy at a budget of MACs, beside another library's, after the same fine-tuning."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in report["rows"]:
+        runs.setdefault(row["method"], []).append(row)
+    rows = []
+    for method, found in sorted(runs.items(), key=lambda item: -mean_of(item[1], "accuracy")):
+        trained = [row["accuracy"] for row in found]
+        spread = f" ± {100 * statistics.stdev(trained):.2f}" if len(trained) > 1 else ""
+        rows.append(
+            (
+                method if method.startswith("fertool") else f"Torch-Pruning, {method}",
+                str(len(found)),
+                *(f"{found[0][key]:.3f}" for key in ("macs_ratio", "params_ratio")),
+                percent(mean_of(found, "untrained_accuracy")),
+                f"{100 * statistics.mean(trained):.2f}{spread} %",
+                f"{100 * (statistics.mean(trained) - report['accuracy']):+.2f}",
+            )
+        )
+    heads = ("pruned by", "seeds", "MACs", "params", "before training", "accuracy (± sd)", "points from unpruned")
+    return "\n\n".join(
+        (
+            table(heads, rows),
+            f"Unpruned: {percent(report['accuracy'])} {interval(wilson_interval(report['accuracy'], report['n']))}, "
+            f"{report['params'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs "
+            f"({arguments(report['model'])}). Then {report['epochs']} epochs each, distilled from the unpruned "
+            "network, accuracy of the last one; single crop. Torch-Pruning 1.6.1 with widths in multiples of 16, as "
+            "fertool's; of each importance the better ranking, on these very images, is the one with several seeds.",
+        )
+    )
+
+
+def mean_of(rows: list[dict[str, Any]], key: str) -> float:
+    """Return the mean of one figure."""
+    return statistics.mean(row[key] for row in rows)
+
+
+def arguments(model: dict[str, Any]) -> str:
+    """Return an architecture with its arguments."""
+    return f"{model['arch']}, {', '.join(f'{key}={value}' for key, value in model['arch_args'].items())}"
+
+
+def wilson_interval(accuracy: float, n: int) -> list[float]:
+    """Return the 95 % interval of an accuracy on n images."""
+    return list(wilson_ci95(round(accuracy * n), n))
+
+
+def criteria(report: dict[str, Any]) -> str:
+    """Every criterion at the same budgets, before any training."""
+    parts = []
+    for model in report["models"]:
+        targets = sorted({row["target"] for row in model["rows"]}, reverse=True)
+        ways = dict.fromkeys((row["criterion"], row["normalise"]) for row in model["rows"])
+        found = {(row["criterion"], row["normalise"], row["target"]): row for row in model["rows"]}
+        rows = []
+        for way in ways:
+            cells = [
+                f"{percent(row['accuracy'])} (not repaired {percent(row['plain_accuracy'])}; params "
+                f"{row['params_ratio']:.2f})"
+                for row in (found[(*way, target)] for target in targets)
+            ]
+            rows.append((f"`{way[0]}`", {"none": "as they are", "layer": "by layer"}[way[1]], *cells))
+        heads = ("criterion", "scores compare", *(f"{target:g} of the MACs" for target in targets))
+        parts.append(f"`{model['arch']}`, unpruned {percent(model['accuracy'])}:\n\n{table(heads, rows)}")
+    return "\n\n".join([*parts, f"{report['samples']:,} training images score the channels."])
+
+
+def dynamic(report: dict[str, Any]) -> str:
+    """A dynamic network beside the one that it was pruned from."""
+    change, gates, (base, bench) = report["change"], report["gates"], report["bench"]["results"]
+    profiles = {profile["profile"]: profile for profile in bench["profiles"]}
+    rows = [
+        (
+            f"profile {number}",
+            percent(share),
+            f"{1e3 * profiles[number]['latency_s']:.3f} ms" if number in profiles else "",
+        )
+        for number, share in enumerate(gates["shares"])
+    ]
+    (pair,) = report["bench"]["comparisons"]
+    low, high = change["difference_ci95"]
+    return "\n\n".join(
+        (
+            table(("", "share of the images", "median latency"), rows),
+            f"MACs {report['macs'] / report['macs_before']:.3f} of {report['macs_before'] / 1e6:.1f} M on average over "
+            f"the {report['metrics']['n']:,} images; {report['params'] / 1e6:.2f} M parameters where it had "
+            f"{report['params_before'] / 1e6:.2f} M.",
+            f"Accuracy {percent(change['accuracy'])} where it had {percent(change['accuracy_before'])}, a difference "
+            f"of {100 * change['difference']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}].",
+            f"Mean latency in ONNX Runtime, one thread, the same images in turns: "
+            f"{1e3 * base['latency_s']['mean']:.3f} ms to {1e3 * bench['latency_s']['mean']:.3f} ms, "
+            f"{pair['speedup']:.2f} {interval(pair['speedup_ci95'], 1, 2)} times as fast "
+            f"({report['bench']['environment']['processor']}).",
+        )
+    )
+
+
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
     ("Recipe 1 on FER2013, sized for two cores", "two_cores_eval.json", "make two_cores DATA=fer2013.csv", chain),
@@ -385,6 +483,27 @@ SECTIONS: tuple[Section, ...] = (
         "native.json",
         "python benchmarks/native.py --data fer2013.csv -o native.json",
         native,
+    ),
+    (
+        "Which channels to remove",
+        "criteria.json",
+        "python benchmarks/criteria.py micro.pt nano.pt --data fer2013.csv -o criteria.json",
+        criteria,
+    ),
+    *(
+        (
+            f"Half the MACs of {name}",
+            f"pruners_{arch}.json",
+            f"python benchmarks/pruners.py {arch}.pt --data fer2013.csv --epochs 2 -o pruners.json",
+            pruners,
+        )
+        for arch, name in (("mobilenet_v2", "MobileNetV2"), ("mobilenet_v3_large", "MobileNetV3-Large"))
+    ),
+    (
+        "A dynamic network",
+        "dynamic.json",
+        "fertool prune mobilenet_v3_large.pt -o dynamic.pt --schedule dynamic --data fer2013.csv",
+        dynamic,
     ),
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
     ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
