@@ -107,7 +107,8 @@ class TrainingRun:
         """Return the epochs of this training, behind those of the rounds before it."""
         if self.round is None:
             return [asdict(record) for record in records]
-        return [*self.round.before, *({"round": self.round.number, **asdict(record)} for record in records)]
+        mark = {"round": self.round.number, "phase": self.round.label}
+        return [*self.round.before, *({**mark, **asdict(record)} for record in records)]
 
     def _say(self, result: FitResult) -> None:
         """Note how good the best epoch is: the official figure, and the one without copies of training images."""
