@@ -111,6 +111,7 @@ check: lint types test
 
 bench: install
 	$(BIN)/python benchmarks/prune_speed.py -o $(RUNS)/prune_speed.json
+	$(BIN)/python benchmarks/prune_time.py -o $(RUNS)/prune_time.json
 	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json
 	$(BIN)/python benchmarks/training.py -o $(RUNS)/training.json
 	$(BIN)/python benchmarks/big_data.py -o $(RUNS)/big_data.json

@@ -358,6 +358,18 @@ def pruners(report: dict[str, Any]) -> str:
     )
 
 
+def prune_time(report: dict[str, Any]) -> str:
+    """What one-shot pruning itself takes."""
+    rows = (
+        ("graph, plan and surgery", f"{statistics.median(report['cut_s']):.2f} s"),
+        (f"scores by `{report['criterion']}`", f"{statistics.median(report['scores_s']):.1f} s"),
+        ("forward and backward passes alone", f"{statistics.median(report['passes_s']):.1f} s"),
+        ("scores in units of these", f"{report['scores_in_passes']:.2f}"),
+    )
+    what = f"{report['arch']} at 48 x 48, {report['images']:,} images, {report['threads']} threads, {report['rounds']} "
+    return f"{table(('', 'median'), rows)}\n\n{what}rounds in turns ({report['cpu']})."
+
+
 def mean_of(rows: list[dict[str, Any]], key: str) -> float:
     """Return the mean of one figure."""
     return statistics.mean(row[key] for row in rows)
@@ -460,6 +472,7 @@ SECTIONS: tuple[Section, ...] = (
         "python benchmarks/prune_speed.py -o prune_speed.json",
         prune_speed,
     ),
+    ("Time that pruning takes", "prune_time.json", "python benchmarks/prune_time.py -o prune_time.json", prune_time),
     (
         "Cost of Hessian traces",
         "hessian.json",
