@@ -407,30 +407,36 @@ def criteria(report: dict[str, Any]) -> str:
 
 def dynamic(report: dict[str, Any]) -> str:
     """A dynamic network beside the one that it was pruned from."""
-    change, gates, (base, bench) = report["change"], report["gates"], report["bench"]["results"]
-    profiles = {profile["profile"]: profile for profile in bench["profiles"]}
+    base, ours = report["bench"]["results"]
+    latency = {profile["profile"]: profile["latency_s"] for profile in ours["profiles"]}
     rows = [
         (
             f"profile {number}",
-            percent(share),
-            f"{1e3 * profiles[number]['latency_s']:.3f} ms" if number in profiles else "",
+            f"{macs / report['macs_before']:.3f}",
+            percent(report["profile_accuracies"][number]),
+            percent(report["shares"][number]),
+            f"{1e3 * latency[number]:.3f} ms" if number in latency else "",
         )
-        for number, share in enumerate(gates["shares"])
+        for number, macs in enumerate(report["profile_macs"])
     ]
     (pair,) = report["bench"]["comparisons"]
-    low, high = change["difference_ci95"]
+    low, high = report["difference_ci95"]
+    heads = ("", "MACs", "accuracy on all images", "images that it got", "latency of these, median")
     return "\n\n".join(
         (
-            table(("", "share of the images", "median latency"), rows),
-            f"MACs {report['macs'] / report['macs_before']:.3f} of {report['macs_before'] / 1e6:.1f} M on average over "
-            f"the {report['metrics']['n']:,} images; {report['params'] / 1e6:.2f} M parameters where it had "
-            f"{report['params_before'] / 1e6:.2f} M.",
-            f"Accuracy {percent(change['accuracy'])} where it had {percent(change['accuracy_before'])}, a difference "
-            f"of {100 * change['difference']:+.2f} points [{100 * low:+.2f}, {100 * high:+.2f}].",
+            table(heads, rows),
+            f"Together: accuracy {percent(report['accuracy'])} {interval(report['accuracy_ci95'])} where the network "
+            f"had {percent(report['accuracy_before'])}, {100 * report['difference']:+.2f} points "
+            f"[{100 * low:+.2f}, {100 * high:+.2f}]. The same shares sent through the profiles at random: "
+            f"{percent(report['random_accuracy'])} (sd {100 * report['random_sd']:.2f} points).",
+            f"MACs on average {report['macs'] / report['macs_before']:.3f} of {report['macs_before'] / 1e6:.1f} M, the "
+            f"gate's included; parameters {report['params'] / 1e6:.2f} M where it had "
+            f"{report['params_before'] / 1e6:.2f} M, of these {report['gate_params']:,} in the gate.",
             f"Mean latency in ONNX Runtime, one thread, the same images in turns: "
-            f"{1e3 * base['latency_s']['mean']:.3f} ms to {1e3 * bench['latency_s']['mean']:.3f} ms, "
+            f"{1e3 * base['latency_s']['mean']:.3f} ms and {1e3 * ours['latency_s']['mean']:.3f} ms, "
             f"{pair['speedup']:.2f} {interval(pair['speedup_ci95'], 1, 2)} times as fast "
-            f"({report['bench']['environment']['processor']}).",
+            f"({report['bench']['environment']['processor']}). {arguments(report['model'])}; "
+            f"{report['options']['epochs']} epochs, seed 0.",
         )
     )
 
@@ -515,7 +521,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "A dynamic network",
         "dynamic.json",
-        "fertool prune mobilenet_v3_large.pt -o dynamic.pt --schedule dynamic --data fer2013.csv",
+        "python benchmarks/dynamic.py mobilenet_v3_large.pt dynamic.pt --data fer2013.csv -o dynamic.json",
         dynamic,
     ),
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),

@@ -182,11 +182,7 @@ def prune(
     from fertool.report.console import note, progress
 
     trains = bool(training.epochs) or schedule.trains_first
-    if dry_run or not trains:
-        require_one("prune without --epochs")
-    if pruning.target_latency:
-        # Each process would go by a clock of its own.
-        require_one("prune --target-latency")
+    _require_one_process(pruning, schedule, trains=trains and not dry_run)
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
@@ -234,6 +230,17 @@ def prune(
     if net.spec.metrics is None:
         net.spec = measured(net, run.val)
     run.finish(net.spec, net.module, step, trainings.history, json, tell)
+
+
+def _require_one_process(pruning: PruningOptions, schedule: ScheduleChoice, *, trains: bool) -> None:
+    if not trains:
+        require_one("prune without --epochs")
+    if pruning.target_latency:
+        # Each process would go by a clock of its own.
+        require_one("prune --target-latency")
+    if schedule.schedule == "dynamic":
+        # A gate's mean cost is that of whole batches.
+        require_one("prune --schedule dynamic")
 
 
 def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTuneOptions) -> None:
