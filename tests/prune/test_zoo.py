@@ -74,7 +74,9 @@ def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
     faces = FaceDataset(images, torch.zeros(192, dtype=torch.int64), CLASSES, "train", "")
     shown, fresh = faces.subset(torch.arange(128)), faces.subset(torch.arange(128, 192))
     plain, repaired = (
-        make_cut(spec, module, PruneOptions(Targets(macs=0.5), local_retrain=repair), shown).carry_out(module)
+        make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown).carry_out(
+            module
+        )
         for repair in (False, True)
     )
     wanted, without, with_repair = (predict_logits(network, fresh, spec.input) for network in (module, plain, repaired))
