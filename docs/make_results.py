@@ -96,9 +96,9 @@ def best(evaluation: dict[str, Any]) -> str:
             "--temperature 2 --alpha 0.5 --epochs 8 --batch-size 128 --lr 0.03 --optimizer sgd --weight-decay 5e-4 "
             "--lr-schedule onecycle --ema 0.998`. `micro` is recipe 1's `micro_expnet`, taught from the same file: "
             "`--arch micro_expnet --temperature 4 --alpha 0.9 --epochs 36 --batch-size 128 --lr 0.003 "
-            "--weight-decay 0.01 --ema 0.998 --start-size 32`. `micro_fine` has the same parameters on maps of twice the "
-            "side, from the weights of `micro`: `--arch-arg stem_stride=1 --arch-arg early_stride=1 --init micro.pt "
-            "--epochs 40 --lr 0.05 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle`, else the same.",
+            "--weight-decay 0.01 --ema 0.998 --start-size 32`. `micro_fine` has the same parameters on maps of twice "
+            "the side, from the weights of `micro`: `--arch-arg stem_stride=1 --arch-arg early_stride=1 "
+            "--init micro.pt --epochs 40 --lr 0.05 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle`, else the same.",
         )
     )
 

@@ -44,6 +44,8 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
             "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
         )
     whole = cost.count(net.module, net.spec.input).macs
+    if net.plan is not None:
+        whole = net.plan.macs_before
     ratios = options.profiles or default_profiles(targets.macs)
     if not min(ratios) <= targets.macs <= max(ratios):
         raise UsageError(

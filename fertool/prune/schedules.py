@@ -60,8 +60,8 @@ class ScheduleOptions:
     iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of
     `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the channels, and
     `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back. In one
-    shot `max_drop` takes the place of a budget, where it is above 0. dynamic:
-    `profiles` of these MACs, relative to the network's, where there are some, and a regulariser of `sparsity`.
+    shot `max_drop` can take the place of a budget. dynamic: `profiles` of these MACs, relative to the network's, where
+    there are some, and a regulariser of `sparsity`.
     """
 
     epochs: int
