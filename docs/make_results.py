@@ -98,7 +98,8 @@ def best(evaluation: dict[str, Any]) -> str:
             "`--arch micro_expnet --temperature 4 --alpha 0.9 --epochs 36 --batch-size 128 --lr 0.003 "
             "--weight-decay 0.01 --ema 0.998 --start-size 32`. `micro_fine` has the same parameters on maps of twice "
             "the side, from the weights of `micro`: `--arch-arg stem_stride=1 --arch-arg early_stride=1 "
-            "--init micro.pt --epochs 40 --lr 0.05 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle`, else the same.",
+            "--init micro.pt --epochs 40 --lr 0.05 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle`, "
+            "else the same.",
         )
     )
 
