@@ -514,7 +514,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Which channels to remove",
         "criteria.json",
-        "python benchmarks/criteria.py micro.pt nano.pt --data fer2013.csv -o criteria.json",
+        "python benchmarks/criteria.py micro.pt --data fer2013.csv --targets 0.5,0.3 -o criteria.json",
         criteria,
     ),
     *(

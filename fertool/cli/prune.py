@@ -79,7 +79,7 @@ class PruningOptions:
         typer.Option(
             help="By weights: l1 and l2, norms of the filters; bn-gamma, the scale behind them; l2-gamma, both. By "
             "images: taylor, change of the loss to first order; kl, change of the output to second order, needs no "
-            "labels. auto: taylor if there is --data, else l1.",
+            "labels. auto: kl if there is --data (taylor, its source's, in --schedule prj), else l1.",
             rich_help_panel=PRUNING,
         ),
     ] = "auto"
@@ -274,7 +274,7 @@ def _options(
         )
     criterion = pruning.criterion
     if criterion == "auto":
-        criterion = "taylor" if has_data else "l1"
+        criterion = schedule.criterion if has_data else "l1"
     floors = parse_floors(pruning.keep or (), spec.widths)
     retrain = has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
     return PruneOptions(

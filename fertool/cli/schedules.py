@@ -126,6 +126,11 @@ class ScheduleChoice:
         return self.schedule != "one-shot"
 
     @property
+    def criterion(self) -> str:
+        """What scores channels by images unless told otherwise: what measured best (docs/results.md), PRJ by its own."""
+        return "taylor" if self.schedule == "prj" else "kl"
+
+    @property
     def repairs(self) -> bool:
         """Whether layers are repaired after a cut unless told otherwise; the published schedules know no such step."""
         return self.schedule in ("one-shot", "iterative", "dynamic")
