@@ -127,7 +127,7 @@ class ScheduleChoice:
 
     @property
     def criterion(self) -> str:
-        """What scores channels by images unless told otherwise: what measured best (docs/results.md), PRJ by its own."""
+        """What scores channels by images unless told otherwise: what measured best; in PRJ what its source has."""
         return "taylor" if self.schedule == "prj" else "kl"
 
     @property

@@ -66,7 +66,7 @@ def bench_grid(report: Data) -> Grid:
         ]
         cells += [accuracy_cell(entry)] * with_accuracy
         rows.append((*cells, *[_speedup_cell(speedup)] * several))
-        for profile in entry["profiles"]:
+        for profile in entry.get("profiles", ()):
             name = f"  profile {profile['profile']}: {percent_text(profile['share'])} of the images"
             rows.append((name, "", "", time_text(profile["latency_s"]), *[""] * (len(headers) - 4)))
     return Grid(tuple(headers), tuple(rows))
@@ -74,7 +74,7 @@ def bench_grid(report: Data) -> Grid:
 
 def _typical(report: Data) -> str:
     """Return which latency the table shows: where the work depends on the image, not the median."""
-    return "mean" if any(entry["profiles"] for entry in report["results"]) else "median"
+    return "mean" if any(entry.get("profiles") for entry in report["results"]) else "median"
 
 
 def bench_caption(report: Data) -> str:
