@@ -541,7 +541,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "A dynamic network",
         "dynamic.json",
-        "python benchmarks/dynamic.py mobilenet_v3_large.pt dynamic.pt --data fer2013.csv -o dynamic.json",
+        "python benchmarks/dynamic.py micro.pt dynamic.pt --data fer2013.csv -o dynamic.json",
         dynamic,
     ),
     ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
