@@ -80,6 +80,8 @@ def main() -> None:
     for result in timed["results"]:
         result.pop("samples_s")
         result["file"] = Path(result["file"]).name
+    for pair in timed["comparisons"]:
+        pair |= {side: Path(pair[side]).name for side in ("baseline", "candidate")}
     write_atomic(options.output, json.dumps({**report, "bench": timed}, indent=1).encode())
     print(options.output)
 

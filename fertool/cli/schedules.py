@@ -126,7 +126,7 @@ class ScheduleChoice:
         return self.schedule != "one-shot"
 
     @property
-    def criterion(self) -> str:
+    def criterion(self) -> Literal["taylor", "kl"]:
         """What scores channels by images unless told otherwise: what measured best; in PRJ what its source has."""
         return "taylor" if self.schedule == "prj" else "kl"
 
