@@ -126,7 +126,7 @@ class PruningOptions:
         typer.Option(
             "--local-retrain/--no-local-retrain",
             help="After each cut, let every layer say again what it said before, on the images that scored the "
-            "channels. Left out: where there is --data, in the schedules one-shot and iterative.",
+            "channels. Left out: where there is --data, in the schedules one-shot, iterative and dynamic.",
             rich_help_panel=PRUNING,
         ),
     ] = None
