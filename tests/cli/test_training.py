@@ -71,9 +71,9 @@ def test_the_loss_against_labels_is_the_one_asked_for():
 def test_fine_tuning_with_the_old_network_weighs_and_smooths_the_labels_as_asked():
     torch.manual_seed(0)
     spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
-    loss = ClassificationLoss(0.1, 2.0, (1.0, 3.0))
-    fingerprint = json.loads(_objective(PruningOptions(), (spec, module), "cpu", loss).fingerprint)
-    assert fingerprint["loss"] == json.loads(canonical_json(asdict(loss)))
+    training = run(TrainingOptions(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced"))
+    fingerprint = json.loads(_objective(PruningOptions(), (spec, module), training).fingerprint)
+    assert fingerprint["loss"] == json.loads(canonical_json(asdict(training.loss)))
 
 
 @pytest.mark.parametrize(

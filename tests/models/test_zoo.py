@@ -88,14 +88,15 @@ def test_width_keys_are_module_paths(arch):
 
 
 @all_architectures
-def test_missing_unknown_and_empty_widths_are_all_named(arch):
+def test_missing_unknown_and_impossible_widths_are_all_named(arch):
     widths = random_widths(arch, 5)
     first, second, *_ = widths
     del widths[first]
-    widths |= {second: 0, "features.99": 3}
+    # A width of 0 is what a block that is gone has.
+    widths |= {second: -1, "features.99": 3}
     with pytest.raises(ValueError) as error:
         get_architecture(arch)(widths)
-    for part in (f"{first} is missing", f"{second} is 0", "features.99 is unknown"):
+    for part in (f"{first} is missing", f"{second} is -1", "features.99 is unknown"):
         assert part in str(error.value)
 
 
@@ -179,3 +180,11 @@ def test_micro_expnet_is_the_published_size_and_has_mobilenets_trunk():
     }.items()
     # The source's own estimate for a reduction of 4 is 2 C^2 / r, about 166 K.
     assert parameters(build(None, se_reduction=4).se) == 2 * 576 * 576 // 4 + 576 // 4 + 576
+
+
+@all_architectures
+def test_only_what_belongs_to_a_block_may_have_no_width(arch):
+    widths = random_widths(arch, 5)
+    first, *_ = widths
+    with pytest.raises(ValueError, match=f"{first} is 0"):
+        get_architecture(arch)({**widths, first: 0})
