@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from fertool.spec import Spec
 
 RUNS = 600
+"""Passes of each network in a comparison."""
 SHOWN = 256
 """Images that dynamic networks are timed on."""
-"""Passes of each network in a comparison."""
 ATTEMPTS = 6
 BAND = (0.94, 1.01)
 """A measured network is what was asked for within these parts of the budget."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.models import build
 from fertool.modes import eval_mode
-from fertool.prune.graph import ChannelGraph, trace_channels
+from fertool.prune.graph import trace_channels
 from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan
 from fertool.prune.reconstruct import reconstruct
@@ -67,7 +67,15 @@ def remove_block(
     if repair:
         rows = {layer.name: torch.arange(len(layer.outputs)) for layer in after.layers}
         reconstruct(module, shorter, after, rows, data.images, spec.input)
-    return Shallower(shallower, shorter, _plan(spec, shallower, before, after, latency))
+    plan = PrunePlan.between(
+        *(before, after, latency),
+        widths_before=dict(spec.widths),
+        widths=dict(shallower.widths),
+        kept={layer.name: tuple(range(len(layer.outputs))) for layer in after.layers if layer.kind == "dense"},
+        targets=None,
+        round_to=1,
+    )
+    return Shallower(shallower, shorter, plan)
 
 
 def open_blocks(spec: Spec, module: nn.Module) -> dict[str, tuple[str, ...]]:
@@ -91,24 +99,3 @@ def _log_probs(module: nn.Module, data: FaceDataset, input: InputSpec) -> Tensor
     with eval_mode(module):
         parts = [module(to_input(batch.to(device), input)) for batch in torch.split(data.images, _BATCH)]
     return torch.cat(parts).double().log_softmax(1)
-
-
-def _plan(before: Spec, after: Spec, graph: ChannelGraph, shorter: ChannelGraph, latency: LatencyModel) -> PrunePlan:
-    kept: dict[str, Any] = {
-        layer.name: tuple(range(len(layer.outputs))) for layer in shorter.layers if layer.kind == "dense"
-    }
-    return PrunePlan(
-        widths_before=dict(before.widths),
-        widths=dict(after.widths),
-        kept=kept,
-        macs_before=graph.macs,
-        macs=shorter.macs,
-        params_before=graph.params,
-        params=shorter.params,
-        stored_before=graph.stored,
-        stored=shorter.stored,
-        seconds_before=latency.seconds(graph),
-        seconds=latency.seconds(shorter),
-        targets=None,
-        round_to=1,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,21 @@ class PrunePlan:
     seconds: float
     targets: Targets | None
     round_to: int
+
+    @classmethod
+    def between(cls, graph: ChannelGraph, pruned: ChannelGraph, latency: LatencyModel, **chosen: Any) -> PrunePlan:
+        """Return the plan that leads from one network to another, with the costs of both; `chosen` are the others."""
+        return cls(
+            macs_before=graph.macs,
+            macs=pruned.macs,
+            params_before=graph.params,
+            params=pruned.params,
+            stored_before=graph.stored,
+            stored=pruned.stored,
+            seconds_before=latency.seconds(graph),
+            seconds=latency.seconds(pruned),
+            **chosen,
+        )
 
     def then(self, next: PrunePlan) -> PrunePlan:
         """Return one plan for this one and another of the network that it makes."""
@@ -104,7 +120,8 @@ def make_plan(
     skeleton = skeleton_at(chosen)
     pruned = trace_channels(skeleton, input)
     survivors = choose_survivors(graph, pruned, scores)
-    plan = PrunePlan(
+    plan = PrunePlan.between(
+        *(graph, pruned, latency),
         widths_before=dict(widths),
         widths=chosen,
         kept={
@@ -112,14 +129,6 @@ def make_plan(
             for old, new in zip(graph.layers, pruned.layers, strict=True)
             if old.kind == "dense"
         },
-        macs_before=graph.macs,
-        macs=pruned.macs,
-        params_before=graph.params,
-        params=pruned.params,
-        stored_before=graph.stored,
-        stored=pruned.stored,
-        seconds_before=latency.seconds(graph),
-        seconds=latency.seconds(pruned),
         targets=targets,
         round_to=round_to,
     )

@@ -11,18 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.models.dynamic import DynamicNetwork
+from fertool.prune.penalties import Loss
 from fertool.spec import canonical_json
 
 
-class Judged(Protocol):
+class Judged(Loss, Protocol):
     """An objective that needs the logits alone."""
-
-    @property
-    def fingerprint(self) -> str:
-        """All that the loss depends on."""
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch."""
 
     def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the loss of a batch as a function of the logits."""
