@@ -1,8 +1,10 @@
-"""What rounding pruned widths is worth in ONNX Runtime: each architecture at half its MACs against its unpruned self.
+"""What half the MACs are worth in ONNX Runtime: each architecture pruned in several ways against its unpruned self.
 
-    python benchmarks/prune_speed.py --round-to 1,8,16 --size 48 -o prune_speed.json
+    python benchmarks/prune_speed.py --round-to 1,16 --latency 0.55 --size 48,96 -o prune_speed.json
 
-Weights are random: speed depends on shapes alone. The files of one architecture are timed interleaved.
+Widths come from rounding alone, or, with --latency, from `--target-flops` and `--target-latency` together, which
+measures this machine first. Weights are random: speed depends on shapes alone. The files of one architecture are timed
+interleaved, on one thread. Rows that the output has already are kept.
 """
 
 from __future__ import annotations
@@ -10,74 +12,102 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from fertool.artifact.atomic import write_atomic
+from fertool.cli.latency import calibrated, learn_model
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, export_model
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, Targets, prune
+from fertool.prune import PruneOptions, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
-from fertool.spec import InputSpec
+from fertool.spec import InputSpec, Spec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def main() -> None:
+    options = parse_args()
+    torch.set_num_threads(1)
+    report: dict[str, Any] = {"target": options.target, "rows": []}
+    if options.output and options.output.exists():
+        report = json.loads(options.output.read_text())
+    for size in map(int, options.size.split(",")):
+        for arch in options.arch.split(","):
+            if any((row["arch"], row["size"]) == (arch, size) for row in report["rows"]):
+                continue
+            report["rows"].append(measure(arch, size, options))
+            print(line(report["rows"][-1]), flush=True)
+            if options.output:
+                write_atomic(options.output, json.dumps(report, indent=1).encode())
+
+
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default=",".join(architecture_names()), help="architectures, separated by commas")
-    parser.add_argument("--round-to", default="1,8,16", help="roundings, separated by commas")
-    parser.add_argument("--size", type=int, default=48, help="side of the input in pixels")
+    parser.add_argument("--round-to", default="1,16", help="roundings, separated by commas")
+    parser.add_argument("--latency", type=float, help="also prune with this --target-latency")
+    parser.add_argument("--size", default="48", help="sides of the input in pixels, separated by commas")
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs to keep")
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    roundings = [int(part) for part in options.round_to.split(",")]
-    rows = []
-    print(f"{'architecture':20} {'latency_ms':>10}  speed-up (MACs) per --round-to {', '.join(map(str, roundings))}")
-    for arch in options.arch.split(","):
-        rows.append(measure(arch, roundings, options.size, options.target, options.runs))
-        cells = (f"{entry['speedup']:.2f} ({entry['macs_ratio']:.3f})" for entry in rows[-1]["pruned"])
-        print(f"{arch:20} {rows[-1]['latency_s'] * 1e3:10.3f}  {'  '.join(cells)}", flush=True)
-    if options.output:
-        text = json.dumps({"size": options.size, "target": options.target, "rows": rows}, indent=1)
-        write_atomic(options.output, text.encode())
+    return parser.parse_args()
 
 
-def measure(arch: str, roundings: list[int], size: int, target: float, runs: int) -> dict[str, Any]:
+def line(row: dict[str, Any]) -> str:
+    """Return a row as text."""
+    cells = (f"{entry['rule']} {entry['speedup']:.2f} ({entry['macs_ratio']:.3f})" for entry in row["pruned"])
+    return f"{row['arch']:20} {row['size']:3} px {row['latency_s'] * 1e3:8.3f} ms  {', '.join(cells)}"
+
+
+def measure(arch: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Prune one network by each rule, and time the results in turns with it."""
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(size=size), CLASSES)
     module.eval()
     with tempfile.TemporaryDirectory() as folder:
-        paths, plans = [Path(folder) / "unpruned.onnx"], []
+        paths = [Path(folder) / "unpruned.onnx"]
         paths[0].write_bytes(export_model(spec, module, ExportOptions(simplify=False)))
-        for rounding in roundings:
-            try:
-                result = prune(spec, module, PruneOptions(Targets(macs=target), round_to=rounding))
-            except FertoolError as error:
-                print(f"{arch} --round-to {rounding}: {error}")
-                continue
-            paths.append(Path(folder) / f"round{rounding}.onnx")
-            plans.append(result.plan)
+        pruned = []
+        for rule, result in pruned_networks(spec, module, options):
+            pruned.append((rule, result.plan))
+            paths.append(Path(folder) / f"{len(paths)}.onnx")
             smaller = replace(spec, widths=dict(result.widths))
             paths[-1].write_bytes(export_model(smaller, result.module, ExportOptions(simplify=False)))
-        timed = bench(paths, BenchConfig(warmup=30, runs=runs, memory=False))
-    pruned = [
+        timed = bench(paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False))
+    rows = [
         {
+            "rule": rule,
             "round_to": plan.round_to,
             "macs_ratio": plan.macs_ratio,
             "params_ratio": plan.params_ratio,
             "speedup": compared.speedup,
             "speedup_ci95": compared.speedup_ci95,
         }
-        for plan, compared in zip(plans, timed.comparisons, strict=True)
+        for (rule, plan), compared in zip(pruned, timed.comparisons, strict=True)
     ]
-    return {"arch": arch, "latency_s": timed.results[0].latency_s.median, "pruned": pruned}
+    return {"arch": arch, "size": size, "latency_s": timed.results[0].latency_s.median, "pruned": rows}
+
+
+def pruned_networks(spec: Spec, module: nn.Module, options: argparse.Namespace) -> Iterator[tuple[str, PruneResult]]:
+    """Prune by each rule that can meet the budget."""
+    plain = PruneOptions(Targets(macs=options.target))
+    rules = {f"--round-to {number}": replace(plain, round_to=int(number)) for number in options.round_to.split(",")}
+    if options.latency:
+        model = learn_model(spec)
+        timed = replace(plain, latency=model, round_to=max(8, model.grain))
+        rules[f"--target-latency {options.latency:g}"] = calibrated(options.latency, spec, module, timed, None)
+    for rule, chosen in rules.items():
+        try:
+            yield rule, prune(spec, module, chosen)
+        except FertoolError as error:
+            print(f"{spec.arch} {rule}: {error}")
 
 
 if __name__ == "__main__":

@@ -176,18 +176,18 @@ def int8(evaluation: dict[str, Any]) -> str:
 
 
 def prune_speed(report: dict[str, Any]) -> str:
-    """Half the MACs against the unpruned network, by rounding of the widths."""
-    roundings = sorted({p["round_to"] for row in report["rows"] for p in row["pruned"]})
+    """Half the MACs against the unpruned network, by what chose the widths."""
+    rules = list(dict.fromkeys(p["rule"] for row in report["rows"] for p in row["pruned"]))
     rows = []
     for row in report["rows"]:
-        found = {p["round_to"]: p for p in row["pruned"]}
+        found = {p["rule"]: p for p in row["pruned"]}
         cells = [
             f"{p['speedup']:.2f} {interval(p['speedup_ci95'], 1, 2)}, MACs {p['macs_ratio']:.3f}" if p else "-"
-            for p in map(found.get, roundings)
+            for p in map(found.get, rules)
         ]
-        rows.append((row["arch"], f"{1e3 * row['latency_s']:.2f} ms", *cells))
-    heads = ("architecture", "unpruned", *(f"--round-to {r}" for r in roundings))
-    return table(heads, rows) + f"\n\nRandom weights, {report['size']} x {report['size']} pixels, one thread."
+        rows.append((row["arch"], f"{row['size']}", f"{1e3 * row['latency_s']:.2f} ms", *cells))
+    asked = f"`--target-flops {report['target']}`, and where it says so `--target-latency` with it"
+    return table(("architecture", "pixels", "unpruned", *rules), rows) + f"\n\nRandom weights, one thread; {asked}."
 
 
 def hessian(report: dict[str, Any]) -> str:
@@ -495,7 +495,7 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Speed of pruned networks",
         "prune_speed.json",
-        "python benchmarks/prune_speed.py -o prune_speed.json",
+        "python benchmarks/prune_speed.py --size 48,96 --latency 0.55 -o prune_speed.json",
         prune_speed,
     ),
     ("Time that pruning takes", "prune_time.json", "python benchmarks/prune_time.py -o prune_time.json", prune_time),
