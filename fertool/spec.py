@@ -47,21 +47,33 @@ class InputSpec:
         return tuple(1 / (255 * s) for s in self.std)
 
 
+WIDTHS = (2, 3, 4, 5, 6, 7, 8)
+"""Bits that a weight may have."""
+
+
 @dataclass(frozen=True)
 class WeightQuant:
     """Symmetric integers for the weight of one layer, one scale per output channel.
 
     `bits` holds one width per output channel, or a single one for all of them; `limit` is the largest magnitude that
-    an 8-bit channel uses: 127, or 64 where pairs of products must fit 16 bits (processors without VNNI).
+    an 8-bit channel uses: 127, or 63 where pairs of products must fit 16 bits (processors without VNNI).
     """
 
     bits: tuple[int, ...]
     limit: int = 127
 
+    def __post_init__(self) -> None:
+        if not self.bits or not set(self.bits) <= set(WIDTHS):
+            raise FertoolError(f"weights of {self.bits} bits: there are 2 to 8 of them", "make the file again")
+
     def limits(self, channels: int) -> tuple[int, ...]:
         """Return the largest magnitude of the integers of each output channel."""
         bits = self.bits * channels if len(self.bits) == 1 else self.bits
         return tuple(min(self.limit, 2 ** (b - 1) - 1) for b in bits)
+
+    def stored_bits(self, channels: int) -> tuple[int, ...]:
+        """Return the bits that hold the integers of each output channel."""
+        return tuple(limit.bit_length() + 1 for limit in self.limits(channels))
 
 
 @dataclass(frozen=True)
@@ -139,7 +151,11 @@ class Spec:
 
     def to_json(self) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content."""
-        return canonical_json(asdict(self))
+        data = asdict(self)
+        for entry in (data["quant"] or {"weights": {}})["weights"].values():
+            # One letter for each of thousands of channels.
+            entry["bits"] = "".join(map(str, entry["bits"]))
+        return canonical_json(data)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Spec:
@@ -170,7 +186,7 @@ class Spec:
                     "provenance": tuple(Step(**step) for step in data.get("provenance", ())),
                 }
             )
-        except (TypeError, KeyError, AttributeError, FertoolError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, FertoolError) as error:
             raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
 
 
@@ -200,5 +216,8 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 def _quant_from_dict(data: Mapping[str, Any] | None) -> QuantSpec | None:
     if data is None:
         return None
-    weights = {name: WeightQuant(**_tuples(entry)) for name, entry in data["weights"].items()}
+    weights = {
+        name: WeightQuant(**{**entry, "bits": tuple(map(int, entry["bits"]))})
+        for name, entry in data["weights"].items()
+    }
     return QuantSpec(weights=weights, activations=dict(data["activations"]), method=data["method"])

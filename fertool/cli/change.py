@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from fertool.data.dataset import FaceDataset
     from fertool.prune import PrunePlan
-    from fertool.spec import Spec
+    from fertool.spec import InputSpec, Metrics, Spec
 
 Model: TypeAlias = "tuple[Spec, nn.Module]"
 
@@ -38,10 +38,11 @@ def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str,
     from fertool.metrics import compare_paired
     from fertool.train import predict_logits
 
-    answers = (predict_logits(module, val, spec.input).argmax(1) for spec, module in (before, after))
+    answers = [predict_logits(module, val, spec.input).argmax(1) for spec, module in (before, after)]
     first, second = (answer.numpy() == val.labels.numpy() for answer in answers)
+    agreement = float((answers[0] == answers[1]).float().mean())
     accuracies = {"accuracy_before": float(first.mean()), "accuracy": float(second.mean())}
-    return {**accuracies, **asdict(compare_paired(first, second))}
+    return {**accuracies, **asdict(compare_paired(first, second)), "top1_agreement": agreement}
 
 
 def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dict[str, Any]:
@@ -57,8 +58,8 @@ def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dic
     return {"latency_s_before": first, "latency_s": second, **ratio}
 
 
-def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes: dict[str, Any]) -> None:
-    """Print the table of both files, and a warning where the smaller network is not faster."""
+def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes: dict[str, Any], warning: str) -> None:
+    """Print the table of both files, and a warning where the new network is not measurably faster."""
     from fertool.report.console import note, story
     from fertool.report.tables import change_table
 
@@ -68,10 +69,18 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
         sides.append({"size_bytes": file.stat().st_size, "params": spec.params, "macs": spec.macs, **measured})
     story(change_table(sides[0], {**changes, **sides[1]}))
     if changes.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
-        note("the smaller network is not measurably faster here: try --round-to 16, or a smaller budget")
+        note(warning)
 
 
-def require_picture(path: Path | None, *others: Path) -> None:
+def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> Metrics:
+    """Return how a network does on the validation images."""
+    from fertool.metrics import evaluate_logits, to_metrics
+    from fertool.train import predict_logits
+
+    return to_metrics(evaluate_logits(predict_logits(module, val, input), val.labels, val.classes), val.split)
+
+
+def require_picture(flag: str, path: Path | None, *others: Path) -> None:
     """Fail before any work when the picture cannot be written or would replace a file of the command."""
     from fertool.artifact.atomic import require_writable
     from fertool.report.figures import require_matplotlib
@@ -79,7 +88,7 @@ def require_picture(path: Path | None, *others: Path) -> None:
     if path is None:
         return
     if path.resolve() in {other.resolve() for other in others}:
-        raise UsageError(f"--plot-widths {path}: the model goes there", "name another file, for example widths.png")
+        raise UsageError(f"{flag} {path}: the model goes there", "name another file, for example picture.png")
     require_writable(path)
     require_matplotlib()
 
@@ -92,3 +101,12 @@ def write_widths(path: Path, plan: PrunePlan | None) -> None:
     if plan is not None:
         groups = [(group, count, plan.widths[group]) for group, count in plan.widths_before.items()]
         write_atomic(path, width_bars(groups))
+
+
+def write_bits(path: Path, spec: Spec) -> None:
+    """Write the picture of a quantised model: how many channels of each layer have how many bits."""
+    from fertool.artifact.atomic import write_atomic
+    from fertool.report.figures import bit_bars
+
+    if spec.quant is not None:
+        write_atomic(path, bit_bars([(name, rule.bits) for name, rule in spec.quant.weights.items()]))

@@ -47,6 +47,16 @@ Recipe = Annotated[
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)]
 
 
+Bench = Annotated[
+    bool,
+    typer.Option(
+        "--bench/--no-bench",
+        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """How a data set is read."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fertool.cli.change import Model, measure_changes, require_picture, show_changes, write_widths
+from fertool.cli.change import measure_changes, require_picture, show_changes, write_widths
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
     OUTPUT,
+    Bench,
     Device,
     DryRun,
     FineTuneOptions,
@@ -28,6 +29,7 @@ from fertool.cli.options import (
 )
 from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
+from fertool.cli.recovery import recovery
 from fertool.cli.schedules import ScheduleChoice, Trainings, measured
 from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_floors, parse_target
@@ -40,9 +42,9 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
-    from fertool.train.objective import LogitsObjective
 
 PRUNING = "Pruning"
+_NOT_FASTER = "the smaller network is not measurably faster here: try --round-to 16, or a smaller budget"
 _HISTORY = 2048
 """Bytes that the step itself adds to a file's header, at most."""
 
@@ -138,14 +140,6 @@ class PruningOptions:
     ] = True
 
 
-Bench = Annotated[
-    bool,
-    typer.Option(
-        "--bench/--no-bench",
-        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 PlotWidths = Annotated[
     Path | None,
     typer.Option(help="Write a PNG of every layer's channels before and after.", rich_help_panel=OUTPUT),
@@ -186,7 +180,7 @@ def prune(
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
-        require_picture(plot_widths, output, model)
+        require_picture("--plot-widths", plot_widths, output, model)
     _require_data(data, schedule, training)
     spec, module = models.load_model(model)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
@@ -216,7 +210,7 @@ def prune(
         if plot_widths:
             write_widths(plot_widths, net.plan)
         changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
-        show_changes(model, output, before[0], written, changes)
+        show_changes(model, output, before[0], written, changes, _NOT_FASTER)
         return {"plan": _plan_as_json(net.plan), "change": changes}
 
     if source is None or scoring is None:
@@ -225,7 +219,7 @@ def prune(
         announce(written, output, json, **tell(written))
         return
     run = TrainingRun(source.split("train"), val, training, output, seed, device)
-    trainings = Trainings(run, scoring, _objective(pruning, before, run))
+    trainings = Trainings(run, scoring, recovery(before, run, distill=pruning.distill))
     schedule.carry_out(net, trainings, training.epochs)
     if net.spec.metrics is None:
         net.spec = measured(net, run.val)
@@ -306,20 +300,6 @@ def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
             f"at least {rest / size:.2f} of the file's {size:,} bytes are needed",
         )
     return float(min((ratio * size - rest) / numbers, 1 - 1e-9))
-
-
-def _objective(pruning: PruningOptions, before: Model, run: TrainingRun) -> LogitsObjective:
-    """What all trainings minimise: the unpruned model teaches, at recipe 1's temperature and alpha, or labels alone."""
-    from fertool.device import resolve_device
-    from fertool.distill import KnowledgeDistillation, Teacher
-    from fertool.train import Supervised
-
-    if not pruning.distill:
-        return Supervised(run.loss)
-    spec, module = before
-    unpruned = copy.deepcopy(module).to(resolve_device(run.device))
-    teacher = Teacher(unpruned, spec.input, spec.classes, run.options.precision)
-    return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=run.loss)
 
 
 def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:

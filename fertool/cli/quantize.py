@@ -2,106 +2,195 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fertool.cli.bits import QUANTISATION, BitsOptions
+from fertool.cli.change import Model, measure_changes, measured_metrics, require_picture, show_changes, write_bits
 from fertool.cli.data import open_source
-from fertool.cli.groups import command
-from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.groups import training_command
+from fertool.cli.options import (
+    OUTPUT,
+    Bench,
+    DataOption,
+    Device,
+    DryRun,
+    FineTuneOptions,
+    Json,
+    ModelFile,
+    Output,
+    ReadOptions,
+    Recipe,
+    Seed,
+)
+from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
+from fertool.cli.recovery import recovery
 from fertool.cli.splits import validation_of
-from fertool.cli.training import options_of
+from fertool.cli.training import History, TrainingRun, options_of, require_outputs
+from fertool.errors import UsageError
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from fertool.models.quantized import QuantizedNet
+    from fertool.quant import QuantizeConfig
     from fertool.spec import Spec
 
 
-@command
-def quantize(
-    model: ModelFile,
-    data: DataOption,
-    output: Output = None,
-    bits: Annotated[int, typer.Option(help="Bits of weights and activations.", min=8, max=8)] = 8,
-    method: Annotated[Literal["ptq"], typer.Option(help="ptq: post-training, with calibration images.")] = "ptq",
+@dataclass(frozen=True)
+class QuantizeOptions:
+    """How integers are found for given bits."""
+
+    method: Annotated[
+        Literal["ptq", "qat"],
+        typer.Option(
+            help="ptq: after training, with calibration images; qat: then --epochs of training with rounding in it, "
+            "steps learned.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = "ptq"
+    rounding: Annotated[
+        Literal["compensated", "nearest"],
+        typer.Option(
+            help="compensated: the error of each weight is made up for by those rounded after it, and by the bias; "
+            "nearest: each by itself.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = "compensated"
     observer: Annotated[
-        Literal["min-max", "percentile", "mse"], typer.Option(help="How activation ranges are chosen.")
-    ] = "mse",
-    samples: Annotated[int, typer.Option(help="Calibration images, balanced over the classes.", min=1)] = 512,
+        Literal["min-max", "percentile", "mse"],
+        typer.Option(help="How activation ranges are chosen.", rich_help_panel=QUANTISATION),
+    ] = "mse"
+    samples: Annotated[
+        int,
+        typer.Option(help="Calibration images, balanced over the classes.", min=1, rich_help_panel=QUANTISATION),
+    ] = 512
     full_range: Annotated[
         bool,
         typer.Option(
             "--full-range/--portable",
-            help="Use weights up to 127, or up to 64: the same answers on processors without VNNI, too.",
+            help="Use weights up to 127, or up to 63: the same answers on processors without VNNI, too.",
+            rich_help_panel=QUANTISATION,
         ),
-    ] = False,
-    dry_run: DryRun = False,
+    ] = False
+    distill: Annotated[
+        bool,
+        typer.Option(
+            "--distill/--no-distill", help="qat: train on the float model's answers too.", rich_help_panel=QUANTISATION
+        ),
+    ] = True
+
+
+PlotBits = Annotated[
+    Path | None, typer.Option(help="Write a PNG of the bits of every layer's channels.", rich_help_panel=OUTPUT)
+]
+
+
+@training_command
+def quantize(
+    model: ModelFile,
+    data: DataOption,
+    output: Output = None,
+    bits: BitsOptions = BitsOptions(),
+    options: QuantizeOptions = QuantizeOptions(),
     read: ReadOptions = ReadOptions(),
+    training: FineTuneOptions = FineTuneOptions(),
+    bench: Bench = True,
+    plot_bits: PlotBits = None,
+    dry_run: DryRun = False,
     seed: Seed = 0,
+    device: Device = "auto",
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Quantise a float model to integers after training; the file stores the integers.
+    """Quantise a float model to integers of 2 to 8 bits; the file stores the integers, packed.
 
-    Calibrates on training images, and reports the validation accuracy before and after.
+    Calibrates on training images, and reports the validation accuracy before and after. Arithmetic is INT8 whatever
+    the bits of the weights: fewer make the file smaller, not the network faster.
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
     from fertool import models
-    from fertool.artifact.atomic import require_writable
-    from fertool.cli.output import announce, default_output
-    from fertool.metrics import compare_paired, evaluate_logits, to_metrics
-    from fertool.quant import QuantizeConfig, quantize_model
-    from fertool.report.console import note, progress
-    from fertool.train import predict_logits
+    from fertool.cli.output import default_output
+    from fertool.quant import quantize_model
+    from fertool.report.console import progress
 
-    output = output or default_output(model, "int8")
+    _require_sense(options, training)
+    output = output or default_output(model, "mixed" if bits.mixed else f"int{bits.bits or 8}")
     if not dry_run:
-        require_writable(output, model, *read.inputs(data))
+        require_outputs(output, training, model, *read.inputs(data))
+        require_picture("--plot-bits", plot_bits, output, model)
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
-    train, val = source.split("train"), validation_of(source)
-    config = QuantizeConfig(activations=observer, samples=samples, seed=seed, limit=127 if full_range else 64)
-    with progress("calibration") as on_progress:
-        quant, integer = quantize_model(spec, module, train, config, on_progress)
-    before, after = (predict_logits(each, val, shape) for each in (module, integer))
-    evaluation = evaluate_logits(after, val.labels, val.classes)
-    change = compare_paired(before.argmax(1) == val.labels, after.argmax(1) == val.labels)
-    options = {"bits": bits, "method": method, "observer": observer, "samples": samples, "full_range": full_range}
-    step = make_step("quantize", options_of(options, read), seed, model=spec.digest, data=train)
-    quantized = spec.with_step(step, quant=quant, metrics=to_metrics(evaluation, val.split))
-    low, high = change.difference_ci95
-    note(
-        f"{val.split} accuracy {evaluation.accuracy - change.difference:.3f} -> {evaluation.accuracy:.3f}, "
-        f"change {100 * change.difference:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
+    run = TrainingRun(source.split("train"), validation_of(source), training, output, seed, device)
+    config = _config(options, seed)
+    groups = (bits, options, read, training) if training.epochs else (bits, options, read)
+    step = make_step(
+        "quantize", options_of(*groups), seed, model=spec.digest, data=run.train, sensitivity=bits.sensitivity
     )
+    widths = bits.chosen(model, spec, step, module, config, run.val)
+    with progress("calibration") as on_progress:
+        quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
+    quantized, before, history = replace(spec, quant=replace(quant, method=options.method)), (spec, module), []
+    if training.epochs and not dry_run:
+        history = _train(quantized, integer, before, run, distill=options.distill)
+    quantized = replace(quantized, metrics=measured_metrics(integer, run.val, shape))
+    changes = measure_changes(before, (quantized, integer), run.val, bench=bench and not dry_run)
     if dry_run:
-        _show_plan(model, quantized, integer, asdict(change), json)
+        _show_plan(model, quantized.with_step(step), changes, json)
         return
-    announce(models.save_model(output, quantized, integer), output, json, change=asdict(change))
+
+    def tell(written: Spec) -> dict[str, Any]:
+        if plot_bits:
+            write_bits(plot_bits, written)
+        show_changes(model, output, spec, written, changes, "the integer network is not measurably faster here")
+        return {"change": changes}
+
+    run.finish(quantized, integer, step, history, json, tell)
 
 
-def _show_plan(model: Path, spec: Spec, integer: nn.Module, change: dict[str, Any], json: bool) -> None:
+def _require_sense(options: QuantizeOptions, training: FineTuneOptions) -> None:
+    """Raise UsageError where method and epochs do not go together; of several processes only training has use."""
+    if options.method == "qat" and not training.epochs:
+        raise UsageError("--method qat: no epochs to train", "for example --epochs 5")
+    if options.method == "ptq" and training.epochs:
+        raise UsageError(f"--epochs {training.epochs}: --method ptq does not train", "add --method qat")
+    if options.method == "ptq":
+        require_one("quantize --method ptq")
+
+
+def _config(options: QuantizeOptions, seed: int) -> QuantizeConfig:
+    from fertool.quant import FULL_LIMIT, PORTABLE_LIMIT, QuantizeConfig
+
+    limit = FULL_LIMIT if options.full_range else PORTABLE_LIMIT
+    return QuantizeConfig(options.observer, rounding=options.rounding, samples=options.samples, seed=seed, limit=limit)
+
+
+def _train(spec: Spec, integer: QuantizedNet, before: Model, run: TrainingRun, *, distill: bool) -> History:
+    """Train with rounding, and fill the integers in again; returns the history."""
+    from fertool.quant import settle, trainable
+
+    assert spec.quant is not None
+    trained = trainable(integer, spec.quant)
+    _, history = run.fit(spec, trained, recovery(before, run, distill=distill))
+    settle(trained.cpu(), integer, spec.quant)
+    return history
+
+
+def _show_plan(model: Path, spec: Spec, changes: dict[str, Any], json: bool) -> None:
     """Print what `--dry-run` found: the bits of every layer, and the size of the file that it does not write."""
-    from fertool.artifact.store import pack
     from fertool.cli.output import print_json
+    from fertool.models import stored_size
     from fertool.report import tables
     from fertool.report.console import result
 
-    header = asdict(spec)
-    size, before = len(pack(header, integer.state_dict())[1]), model.stat().st_size
+    header, size, before = asdict(spec), stored_size(spec), model.stat().st_size
     if json:
-        print_json({"quant": header["quant"], "size_bytes_before": before, "size_bytes": size, "change": change})
-    else:
-        accuracy = header["metrics"]["accuracy"]
-        result(
-            tables.change_table(
-                {"size_bytes": before, "accuracy": accuracy - change["difference"]},
-                {"size_bytes": size, "accuracy": accuracy},
-            )
-        )
+        print_json({"quant": header["quant"], "size_bytes_before": before, "size_bytes": size, "change": changes})
+        return
+    result(tables.bits_table(header["quant"]))
+    first = {"size_bytes": before, "accuracy": changes["accuracy_before"]}
+    result(tables.change_table(first, {**changes, "size_bytes": size}))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fertool.cli.change import measured_metrics
 from fertool.cli.rounds import round_seed
 from fertool.cli.training import History, Round, TrainingRun
 from fertool.cli.variants import Own, own_options, require_own
@@ -15,7 +16,7 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.prune import Phase, Shrinking
-    from fertool.spec import Metrics, Spec
+    from fertool.spec import Spec
     from fertool.train.objective import LogitsObjective, Objective
 
 SCHEDULE = "Schedule"
@@ -215,7 +216,7 @@ class Trainings:
 
     def judge(self, net: Shrinking) -> float:
         """Return the accuracy of the network as it is on the validation images."""
-        return _metrics(net, self._run.val).accuracy
+        return measured_metrics(net.module, self._run.val, net.spec.input).accuracy
 
     def _warmup(self, phase: Phase) -> float:
         return min(self._run.options.warmup_epochs, phase.epochs / 2)
@@ -226,16 +227,8 @@ def measured(net: Shrinking, val: FaceDataset) -> Spec:
     from fertool.models.dynamic import DynamicNetwork
     from fertool.prune import measure_shares
 
-    spec = replace(net.spec, metrics=_metrics(net, val))
+    spec = replace(net.spec, metrics=measured_metrics(net.module, val, net.spec.input))
     if spec.gates and isinstance(net.module, DynamicNetwork):
         net.module.shares = measure_shares(net.module, val, spec.input)
         spec = replace(spec, gates=replace(spec.gates, shares=net.module.shares))
     return spec
-
-
-def _metrics(net: Shrinking, val: FaceDataset) -> Metrics:
-    from fertool.metrics import evaluate_logits, to_metrics
-    from fertool.train import predict_logits
-
-    logits = predict_logits(net.module, val, net.spec.input)
-    return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)

@@ -10,7 +10,7 @@ from fertool.models import mobilenet_v3 as mobilenet_v3
 from fertool.models import nano_resnet as nano_resnet
 from fertool.models import resnet as resnet
 from fertool.models import shufflenet_v2 as shufflenet_v2
-from fertool.models.build import build, create, load_model, save_model
+from fertool.models.build import build, create, load_model, save_model, stored_size
 from fertool.models.registry import architecture_names, register
 
-__all__ = ["architecture_names", "build", "create", "load_model", "register", "save_model"]
+__all__ = ["architecture_names", "build", "create", "load_model", "register", "save_model", "stored_size"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +60,17 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
             module = build(artifact.spec)
     except UsageError as error:
         raise FertoolError(f"{path}: {error.message}", "install the package that provides it") from None
-    if artifact.spec.quant is not None:
-        from fertool.models.quantized import quantized_module
+    quant = artifact.spec.quant
+    if quant is None:
+        _require_fit(artifact.state_dict, module.state_dict(), path)
+        module.load_state_dict(artifact.state_dict, assign=True)
+        return artifact.spec, module.eval()
+    from fertool.models.quantized import loaded_form, quantized_module, stored_form
 
-        module = quantized_module(module, artifact.spec)
-    _load_checked(module, artifact.state_dict, path)
+    module = quantized_module(module, artifact.spec)
+    wanted = module.state_dict()
+    _require_fit(artifact.state_dict, stored_form(quant, wanted), path)
+    module.load_state_dict(loaded_form(quant, artifact.state_dict, wanted), assign=True)
     return artifact.spec, module.eval()
 
 
@@ -71,11 +78,30 @@ def save_model(path: Path, spec: Spec, module: nn.Module) -> Spec:
     """Write a module with its spec, parameters and MACs counted afresh; returns the spec with its digest."""
     counted = cost.count(module, spec.input)
     spec = replace(spec, params=counted.params, macs=counted.macs)
-    return store.save(path, spec, module.state_dict())
+    return store.save(path, spec, tensors_of(spec, module))
 
 
-def _load_checked(module: nn.Module, state_dict: Mapping[str, Tensor], path: Path) -> None:
-    wanted = module.state_dict()
+def tensors_of(spec: Spec, module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors that a model file holds; of fewer than 8 bits packed."""
+    if spec.quant is None:
+        return module.state_dict()
+    from fertool.models.quantized import stored_form
+
+    return stored_form(spec.quant, module.state_dict())
+
+
+def stored_size(spec: Spec) -> int:
+    """Return the bytes of a quantised model's file, which its spec alone decides."""
+    from fertool.models.quantized import quantized_module
+
+    with torch.device("meta"):
+        module = quantized_module(build(replace(spec, quant=None)), spec)
+    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(spec, module).items()}
+    zeros = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items()}
+    return len(store.pack(json.loads(spec.to_json()), zeros)[1])
+
+
+def _require_fit(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in state_dict]
     problems += [f"{name} is unknown" for name in state_dict if name not in wanted]
     problems += [
@@ -85,7 +111,6 @@ def _load_checked(module: nn.Module, state_dict: Mapping[str, Tensor], path: Pat
     ]
     if problems:
         raise FertoolError(f"{path}: the tensors do not fit the spec: {'; '.join(problems)}", "make the file again")
-    module.load_state_dict(state_dict, assign=True)
 
 
 def _form(tensor: Tensor) -> str:

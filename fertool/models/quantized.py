@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from fertool import cost
+from fertool.artifact import planes
 from fertool.errors import FertoolError
 from fertool.models.folding import folded, replace_layer
 from fertool.models.sites import Sites, find_sites
-from fertool.spec import QuantSpec, Spec
+from fertool.spec import WIDTHS, QuantSpec, Spec
 
 SITE_PREFIX = "activations"
 """Quantisers are submodules under this name, by the names of their sites."""
+PLANES_PREFIX = "planes"
+"""Packed weights are tensors of a file under this name, by the bits of their digits."""
 
 
 def quantize(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
@@ -58,7 +61,7 @@ class Quantizer(nn.Module):
     def __init__(self, grids: Grids, site: str) -> None:
         super().__init__()
         # In a tuple, so that the grids of all sites do not become a part of each of them.
-        self._grids, self._index = (grids,), grids.index[site]
+        self._grids, self._index, self.site = (grids,), grids.index[site], site
         self.high = 2 ** grids.bits[site] - 1
 
     @property
@@ -94,11 +97,17 @@ class IntegerLayer(nn.Module):
         # A scale is free to be any number close to the best one, so it need not take four bytes.
         self.register_buffer("weight_scale", torch.ones(out, dtype=torch.float16, device=device))
         self.register_buffer("bias", torch.zeros(out, dtype=torch.int32, device=device))
+        # In a tuple, so that the quantiser does not become a part of each layer that reads from it.
         self._source = (source,)
+
+    @property
+    def source(self) -> Quantizer | float:
+        """The quantiser that the input comes from, or the step of the pixels' grid."""
+        return self._source[0]
 
     def input_scale(self) -> Tensor | float:
         """Return the step of the grid that the input lies on."""
-        source = self._source[0]
+        source = self.source
         return source if isinstance(source, float) else source.scale
 
     def bias_scale(self) -> Tensor:
@@ -180,7 +189,7 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
         raise ValueError("the spec is that of a float network")
     graph_module = folded(module)
     sites = find_sites(graph_module, spec.input)
-    _check_names(spec.quant, sites)
+    _check_names(spec.quant, sites, graph_module)
     grids = Grids(spec.quant.activations, next(module.parameters()).device)
     quantizers = {name: Quantizer(grids, name) for name in spec.quant.activations}
     graph_module = insert_at_sites(graph_module, sites, quantizers)
@@ -192,6 +201,30 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
         elif isinstance(layer, nn.Conv2d):
             replace_layer(graph_module, name, QuantConv2d(layer, source))
     return QuantizedNet.of(graph_module, grids, cost.parameters(module)).eval()
+
+
+def stored_form(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a quantised network as a file holds them: weights below 8 bits packed into planes."""
+    bits = _packed_bits(quant, tensors)
+    packed = planes.pack({name: tensors[name] for name in bits}, bits) if bits else {}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in bits}
+    return kept | {f"{PLANES_PREFIX}.{digit}": plane for digit, plane in packed.items()}
+
+
+def loaded_form(quant: QuantSpec, stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a quantised network from those of a file; `wanted` has their shapes."""
+    bits = _packed_bits(quant, wanted)
+    packed = {name: tensor for name, tensor in stored.items() if name.startswith(f"{PLANES_PREFIX}.")}
+    by_digit = {int(name.removeprefix(f"{PLANES_PREFIX}.")): plane for name, plane in packed.items()}
+    weights = planes.unpack(by_digit, bits, {name: wanted[name].shape for name in bits})
+    return {name: tensor for name, tensor in stored.items() if name not in packed} | weights
+
+
+def _packed_bits(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the bits of the channels of each weight that has some below 8."""
+    rules = {f"{layer}.weight": rule for layer, rule in sorted(quant.weights.items())}
+    bits = {name: rule.stored_bits(len(tensors[name])) for name, rule in rules.items()}
+    return {name: widths for name, widths in bits.items() if min(widths) < WIDTHS[-1]}
 
 
 def insert_at_sites(graph_module: fx.GraphModule, sites: Sites, modules: Mapping[str, nn.Module]) -> fx.GraphModule:
@@ -216,8 +249,14 @@ def insert_at_sites(graph_module: fx.GraphModule, sites: Sites, modules: Mapping
     return result
 
 
-def _check_names(quant: QuantSpec, sites: Sites) -> None:
+def _check_names(quant: QuantSpec, sites: Sites, graph_module: fx.GraphModule) -> None:
     unknown = [f"layer {name}" for name in quant.weights if name not in sites.layer_inputs]
+    channels = {name: len(graph_module.get_parameter(f"{name}.weight")) for name in sites.layer_inputs}
+    unknown += [
+        f"layer {name} of {len(rule.bits)} channels"
+        for name, rule in quant.weights.items()
+        if len(rule.bits) not in (1, channels.get(name, 1))
+    ]
     known = {site.name for site in sites.sites}
     unknown += [f"activation {name}" for name in quant.activations if name not in known]
     sources = {sites.layer_inputs[name] for name in quant.weights if name in sites.layer_inputs}

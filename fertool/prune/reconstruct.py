@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
+from fertool.models.patches import at, patches
 from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
@@ -88,7 +88,7 @@ def _record(
 
     def keep(layer: Layer, _: nn.Module, args: Any, output: Tensor) -> None:
         there = output if layer.kind == "dense" else args[0]
-        seen = _at(there, places[layer.name])[:, rows[layer.name].to(device)]
+        seen = at(there, places[layer.name])[:, rows[layer.name].to(device)]
         parts.setdefault(layer.name, []).append(seen)
 
     with eval_mode(original), ExitStack() as hooks:
@@ -128,7 +128,7 @@ def _mend_dense(before: _Before, layer: nn.Module, args: Any) -> None:
 
 def _mend_norm(before: _Before, norm: nn.Module, args: Any) -> None:
     """Let the running statistics follow what arrives, as though each channel were scaled and shifted since."""
-    now, then = (x.double().transpose(0, 1).flatten(1) for x in (_at(args[0], before.places), before.values))
+    now, then = (x.double().transpose(0, 1).flatten(1) for x in (at(args[0], before.places), before.values))
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     old = then.var(1)
     ratio = torch.where(old > 0, now.var(1) / old, 1.0)
@@ -139,27 +139,4 @@ def _mend_norm(before: _Before, norm: nn.Module, args: Any) -> None:
 def _samples(layer: nn.Module, x: Tensor, before: _Before) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield what arrives at the layer at the places and what it said there: float64 [n, fan-in] and [n, out]."""
     for images, said in zip(torch.split(x, _BATCH), torch.split(before.values, _BATCH), strict=True):
-        yield _patches(layer, images, before.places).double(), said.transpose(1, 2).flatten(0, 1).double()
-
-
-def _patches(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
-    """Return what the layer multiplies by its weights at some places of its output map: [N P, fan-in]."""
-    if isinstance(layer, nn.Linear):
-        return x
-    if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
-        raise AssertionError("dense layers are linear ones and convolutions")
-    (high, wide), (up, left) = layer.kernel_size, layer.padding
-    padded = F.pad(x, (left, left, up, up))
-    columns = (padded.shape[3] - layer.dilation[1] * (wide - 1) - 1) // layer.stride[1] + 1
-    top, start = places // columns * layer.stride[0], places % columns * layer.stride[1]
-    taps = [
-        padded[:, :, top + i * layer.dilation[0], start + j * layer.dilation[1]]
-        for i in range(high)
-        for j in range(wide)
-    ]
-    return torch.stack(taps, 2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
-
-
-def _at(x: Tensor, places: Tensor) -> Tensor:
-    """Return a map [N, C, H, W], or a vector [N, C] as a map of one place, at some places: [N, C, P]."""
-    return (x.flatten(2) if x.dim() > 2 else x.unsqueeze(2))[:, :, places]
+        yield patches(layer, images, before.places)[0].double(), said.transpose(1, 2).flatten(0, 1).double()

@@ -1,5 +1,26 @@
-"""INT8 quantisation after training: ranges measured on a few hundred faces, integers computed from them."""
+"""Integers in place of floats: ranges measured on a few hundred faces, bits shared out, errors made up for."""
 
-from fertool.quant.calibrate import QuantizeConfig, quantize_model
+from __future__ import annotations
 
-__all__ = ["QuantizeConfig", "quantize_model"]
+from fertool.quant.actor_critic import RoundedAccuracy, Search, search
+from fertool.quant.allocation import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
+from fertool.quant.calibrate import FULL_LIMIT, PORTABLE_LIMIT, QuantizeConfig, plan_quantization, quantize_model
+from fertool.quant.qat import settle, trainable
+
+__all__ = [
+    "ALLOCATIONS",
+    "FULL_LIMIT",
+    "PORTABLE_LIMIT",
+    "Problem",
+    "QuantizeConfig",
+    "RoundedAccuracy",
+    "Search",
+    "allocate",
+    "lower_bound",
+    "make_problem",
+    "plan_quantization",
+    "quantize_model",
+    "search",
+    "settle",
+    "trainable",
+]

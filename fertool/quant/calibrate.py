@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,35 +10,21 @@ from torch import Tensor, fx, nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models.folding import folded
-from fertool.models.quantized import (
-    QuantConv2d,
-    QuantizedNet,
-    QuantLinear,
-    insert_at_sites,
-    quantize,
-    quantized_module,
-)
+from fertool.models.quantized import QuantizedNet, insert_at_sites, quantized_module
 from fertool.models.sites import Sites, find_sites
-from fertool.quant.observers import (
-    Grid,
-    HistogramObserver,
-    RangeObserver,
-    activation_grid,
-    integer_weight,
-    weight_scales,
-)
+from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid
+from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
-PORTABLE_LIMIT = 64
-"""Largest integer weight whose products with two unsigned bytes fit 16 bits together: 2 x 255 x 64 < 32,768.
+PORTABLE_LIMIT = 63
+"""Largest integer weight of 7 bits; its products with two unsigned bytes fit 16 bits together: 2 x 255 x 63 < 32,768.
 
 Processors without VNNI add such pairs in 16 bits and saturate, so that weights up to 127 give them other answers.
 """
 FULL_LIMIT = 127
-_LARGEST_BIAS = 2**30
-_SMALLEST_HALF = 2.0**-24
+ROUNDINGS = ("compensated", "nearest")
 
 
 @dataclass(frozen=True)
@@ -50,6 +36,7 @@ class QuantizeConfig:
 
     activations: str = "mse"
     weights: str = "mse"
+    rounding: str = "compensated"
     percentile: float = 99.99
     samples: int = 512
     batch_size: int = 64
@@ -59,10 +46,29 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
             raise UsageError(f"percentile {self.percentile}: not above 50 and up to 100", "for example 99.99")
+        if self.rounding not in ROUNDINGS:
+            raise unknown_name("--rounding", self.rounding, ROUNDINGS)
         if self.samples < 1:
             raise UsageError(f"{self.samples} calibration samples: there must be some", "for example 512")
         if not 1 <= self.limit <= FULL_LIMIT:
-            raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "64 is portable, 127 the full range")
+            raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "63 is portable, 127 the full range")
+
+
+def plan_quantization(
+    spec: Spec, module: nn.Module, config: QuantizeConfig, bits: Mapping[str, Sequence[int]] | None = None
+) -> QuantSpec:
+    """Return which tensors become integers of how many bits: weights of 8, or of as many as `bits` says by channel.
+
+    Raises FertoolError for a network that is quantised already, or dynamic.
+    """
+    if spec.quant is not None:
+        raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
+    spec.require_static("quantised")
+    sites = find_sites(folded(module), spec.input)
+    return QuantSpec(
+        weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
+        activations={site.name: 8 for site in sites.sites},
+    )
 
 
 def quantize_model(
@@ -71,33 +77,34 @@ def quantize_model(
     calibration: FaceDataset,
     config: QuantizeConfig | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    bits: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[QuantSpec, QuantizedNet]:
-    """Return the INT8 form of a float network, and what to write into `spec.quant`; `module` stays as it is.
+    """Return the integer form of a float network, and what to write into `spec.quant`; `module` stays as it is.
 
-    Weights: signed, one symmetric scale per output channel. Activations: unsigned, affine, per tensor. Biases: int32
-    in units of exactly input scale x weight scale. `on_progress` counts batches of the two passes over the images.
+    Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` says for each channel of
+    each layer. Activations: unsigned, affine, per tensor. Biases: int32 in units of exactly input scale x weight scale.
+    `on_progress` counts batches of the two passes over the images.
     Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
     """
     config = config or QuantizeConfig()
-    if spec.quant is not None:
-        raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
-    spec.require_static("quantised")
+    quant = plan_quantization(spec, module, config, bits)
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images
     graph_module = folded(module)
     sites = find_sites(graph_module, spec.input)
     grids = _measure_grids(graph_module, sites, _Images(images, spec.input, config.batch_size, on_progress), config)
-    layers = {name: graph_module.get_submodule(name) for name in sites.layer_inputs}
-    quant = QuantSpec(
-        weights={name: WeightQuant(bits=(8,), limit=config.limit) for name in layers},
-        activations={site.name: 8 for site in sites.sites},
-    )
+    layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     net = quantized_module(module, replace(spec, quant=quant))
     for name, index in net.grids.index.items():
         net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
-    for name, layer in layers.items():
-        _fill_layer(net.get_submodule(name), layer, quant.weights[name], config.weights)
+    for name, source in layers.items():
+        layer = net.get_submodule(name)
+        assert isinstance(layer, IntegerLayer)
+        fill_layer(layer, source, quant.weights[name], config.weights)
+    if config.rounding == "compensated":
+        fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights)
     return quant, net
 
 
@@ -133,20 +140,3 @@ def _measure_grids(
     return {
         name: activation_grid(seen, config.activations, percentile=config.percentile) for name, seen in counts.items()
     }
-
-
-def _fill_layer(layer: nn.Module, source: nn.Module, rule: WeightQuant, method: str) -> None:
-    """Compute the integers of one layer from its folded float form `source`."""
-    assert isinstance(layer, QuantConv2d | QuantLinear)
-    assert isinstance(source, nn.Conv2d | nn.Linear)
-    weight = source.weight.detach()
-    bias = weight.new_zeros(len(weight)) if source.bias is None else source.bias.detach()
-    limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
-    # A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32 bits.
-    least = bias.abs() / (layer.input_scale() * _LARGEST_BIAS)
-    scale = torch.maximum(weight_scales(weight, limits, method), least)
-    scale = torch.where(scale > 0, scale, 1.0).clamp(_SMALLEST_HALF, torch.finfo(torch.float16).max)
-    layer.weight_scale.copy_(scale)
-    layer.weight.copy_(integer_weight(weight, layer.weight_scale.float(), limits))
-    unit = layer.bias_scale().double()
-    layer.bias.copy_(quantize(bias.double(), unit, 0, -(2**31), 2**31 - 1))

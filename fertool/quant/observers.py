@@ -74,12 +74,12 @@ def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percent
     return _grid(low, high, bits)
 
 
-def weight_scales(weight: Tensor, limits: Tensor, method: str) -> Tensor:
+def weight_scales(weight: Tensor, limits: Tensor, method: str, importance: Tensor | None = None) -> Tensor:
     """Return one scale per output channel, float32 [out], for integers within plus and minus `limits` [out].
 
     `min-max` represents the largest magnitude exactly; `mse` also tries smaller ranges, 0.4 to 1 of it, and takes the
-    one with the least squared error in each channel. A channel of zeros gets scale 0. Raises UsageError for another
-    method.
+    one with the least squared error in each channel, weighted by the `importance` [out, fan-in] of inputs. A channel
+    of zeros gets scale 0. Raises UsageError for another method.
     """
     if method not in WEIGHT_METHODS:
         raise unknown_name("weight range", method, WEIGHT_METHODS)
@@ -88,10 +88,11 @@ def weight_scales(weight: Tensor, limits: Tensor, method: str) -> Tensor:
     if method == "min-max":
         return best
     full, least = best, torch.full_like(best, torch.inf)
+    factor = 1.0 if importance is None else importance.float()
     for fraction in torch.linspace(1.0, 0.4, _FRACTIONS_OF_WEIGHT):
         scale = full * fraction
         integers = integer_weight(rows, scale, limits)
-        error = (dequantize(integers, per_channel(scale, rows)) - rows).square().sum(dim=1)
+        error = ((dequantize(integers, per_channel(scale, rows)) - rows).square() * factor).sum(dim=1)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best
 

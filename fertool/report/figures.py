@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.errors import FertoolError
 from fertool.report.units import short_names, value_text
+from fertool.spec import WIDTHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ _Point = tuple[float, tuple[float, float, float]]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's palette, told apart with every common kind of colour blindness."""
+_BIT_COLOURS = ("#440154", "#443A83", "#31688E", "#21908C", "#35B779", "#8FD744", "#FDE725")
+"""Viridis, from the fewest bits to the most."""
 MARKERS = "osD^vP"
 DPI = 144
 _MOST_BARS = 60
@@ -150,6 +153,26 @@ def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
         axes.margins(y=0.01)
         axes.set(xlabel="channels")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return png.getvalue()
+
+
+def bit_bars(layers: Sequence[tuple[str, Sequence[int]]]) -> bytes:
+    """Return a bar for each layer (name, bits of its channels) of a quantised network: the shares of each width."""
+    colours = dict(zip(WIDTHS, _BIT_COLOURS, strict=True))
+    with _figure(8, 1.4 + 0.24 * len(layers)) as (figure, png):
+        axes = figure.subplots()
+        rows, start = range(len(layers)), [0.0] * len(layers)
+        for width in WIDTHS:
+            shares = [100 * bits.count(width) / len(bits) for _, bits in layers]
+            if any(shares):
+                axes.barh(rows, shares, left=start, color=colours[width], label=f"{width}")
+                start = [before + share for before, share in zip(start, shares, strict=True)]
+        axes.set_yticks(rows, [name for name, _ in layers], fontsize=8)
+        axes.invert_yaxis()
+        axes.margins(x=0, y=0.01)
+        axes.set(xlabel="channels of the layer, %")
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, title="bits")
     return png.getvalue()
 
 

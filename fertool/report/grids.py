@@ -222,6 +222,17 @@ def change_grid(before: Data, after: Data) -> Grid:
     return Grid(("", ">before", ">after", ">ratio"), tuple(rows))
 
 
+def bits_grid(quant: Data) -> Grid:
+    """Lay out `quant` of `show --json`: for each layer how many channels have how many bits."""
+    layers = {name: entry["bits"] for name, entry in quant["weights"].items()}
+    widths = sorted({width for bits in layers.values() for width in bits})
+    rows = [
+        (name, f"{len(bits):,}" if len(bits) > 1 else "all", *(str(bits.count(width) or "") for width in widths))
+        for name, bits in layers.items()
+    ]
+    return Grid(("layer", ">channels", *(f">{width} bits" for width in widths)), tuple(rows))
+
+
 def sensitivity_grid(sensitivity: Data) -> Grid:
     """Lay out `hessian-sensitivity --json`: for each layer its channels, and the mean and extreme traces."""
     rows = []

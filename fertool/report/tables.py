@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "bench_table",
     "bench_warnings",
+    "bits_table",
     "change_table",
     "comparison_table",
     "data_table",
@@ -61,6 +62,11 @@ def plan_table(rows: Iterable[tuple[str, int, int]]) -> RenderableType:
 def change_table(before: Data, after: Data) -> RenderableType:
     """Return what a step does to a model: any of `size_bytes`, `params`, `macs` and `accuracy` in both maps."""
     return _draw(grids.change_grid(before, after))
+
+
+def bits_table(quant: Data) -> RenderableType:
+    """Return how many channels of each layer have how many bits, from `quant` of `show --json`."""
+    return _draw(grids.bits_grid(quant))
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:

@@ -1,0 +1,175 @@
+"""How many bits `fertool quantize` gives to each channel: the options, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from fertool.cli.targets import parse_target
+from fertool.errors import FertoolError, UsageError
+from fertool.spec import WIDTHS
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fertool.data.dataset import FaceDataset
+    from fertool.quant import Problem, QuantizeConfig
+    from fertool.spec import Spec, Step
+
+QUANTISATION = "Quantisation"
+SEARCH_IMAGES = 512
+"""Validation images that the actor-critic tries bits on."""
+
+
+@dataclass(frozen=True)
+class BitsOptions:
+    """Bits alike for all, or a budget and who shares it out."""
+
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Bits of all weights; 8 if there is no other budget.", min=2, max=8, rich_help_panel=QUANTISATION
+        ),
+    ] = None
+    average_bits: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean bits of a weight, shared out over the channels.", min=2, max=8, rich_help_panel=QUANTISATION
+        ),
+    ] = None
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Bytes of the file: a ratio of the input's (0.1) or a number (800k).",
+            metavar="R",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = None
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            help="What hessian-sensitivity wrote about this very model; decides who gets the bits.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = None
+    allocation: Annotated[
+        Literal["optimal", "hawq", "actor-critic", "uniform"],
+        typer.Option(
+            help="optimal: least trace x rounding error, channel by channel; hawq: the same by whole layers; "
+            "actor-critic: learned shares of the channels sorted by trace, tried out on validation images; uniform: "
+            "alike, needs no --sensitivity.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = "optimal"
+
+    def __post_init__(self) -> None:
+        given = [
+            flag
+            for flag, value in (
+                ("--bits", self.bits),
+                ("--average-bits", self.average_bits),
+                ("--target-size", self.target_size),
+            )
+            if value is not None
+        ]
+        if len(given) > 1:
+            raise UsageError(f"{' and '.join(given)}: more than one budget", "give one of them")
+        if not self.mixed:
+            if self.sensitivity:
+                raise UsageError(
+                    "--sensitivity: no budget to share out", "give --average-bits, for example 4, or --target-size"
+                )
+        elif self.sensitivity is None and self.allocation != "uniform":
+            raise UsageError(
+                f"{given[0]}: --allocation {self.allocation} needs --sensitivity",
+                "run fertool hessian-sensitivity on this model, or take --allocation uniform",
+            )
+
+    @property
+    def mixed(self) -> bool:
+        """Whether channels get bits of their own."""
+        return self.average_bits is not None or self.target_size is not None
+
+    def chosen(
+        self, model: Path, spec: Spec, step: Step, module: nn.Module, config: QuantizeConfig, val: FaceDataset
+    ) -> dict[str, tuple[int, ...]] | None:
+        """Return the bits of each channel of each layer, or None where all have 8.
+
+        `spec` is that of the float model in the file `model`; `step` is what quantises it. Raises FertoolError for
+        traces that are not this model's, and for budgets that cannot be met.
+        """
+        from fertool.quant import plan_quantization
+
+        planned = spec.with_step(step, quant=plan_quantization(spec, module, config))
+        if not self.mixed:
+            return dict.fromkeys(planned.quant.weights, (self.bits,)) if planned.quant and self.bits else None
+        problem = self._problem(spec, module, config.limit)
+        allocate = self._allocator(problem, spec, module, config, val)
+        if self.average_bits is not None:
+            return problem.by_layer(allocate(self.average_bits))
+        size = model.stat().st_size
+        budget = parse_target("--target-size", self.target_size or "", size) * size
+        mean = _affordable_bits(problem, planned, budget)
+        if mean < WIDTHS[0]:
+            raise FertoolError(
+                f"--target-size {self.target_size}: at {WIDTHS[0]} bits a weight the file has about "
+                f"{budget + (WIDTHS[0] - mean) * int(problem.weights.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
+                "ask for more, or prune the model first",
+            )
+        return problem.by_layer(allocate(min(mean, WIDTHS[-1])))
+
+    def _problem(self, spec: Spec, module: nn.Module, limit: int) -> Problem:
+        """Return what is to be shared out."""
+        from fertool.hessian import Sensitivity
+        from fertool.hessian.traces import weighted_layers
+        from fertool.quant import make_problem
+
+        if self.sensitivity is None:
+            return make_problem(spec, module, None, limit)
+        hint = "run fertool hessian-sensitivity on this model"
+        try:
+            text = self.sensitivity.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise FertoolError(f"{self.sensitivity}: cannot be read ({error})", hint) from None
+        read = Sensitivity.from_json(text, str(self.sensitivity))
+        channels = {name: len(layer.weight) for name, layer in weighted_layers(module).items()}
+        read.require_fit(spec.digest, channels, str(self.sensitivity))
+        return make_problem(spec, module, {layer.name: layer.weight_trace for layer in read.layers}, limit)
+
+    def _allocator(
+        self, problem: Problem, spec: Spec, module: nn.Module, config: QuantizeConfig, val: FaceDataset
+    ) -> Callable[[float], Tensor]:
+        """Return what gives every channel its width, for a mean of bits."""
+        from fertool.quant import RoundedAccuracy, Search, allocate, search
+        from fertool.report.console import progress
+
+        if self.allocation != "actor-critic":
+            return partial(allocate, self.allocation, problem)
+        accuracy = RoundedAccuracy(spec, module, problem, val.balanced_subset(SEARCH_IMAGES, config.seed), config.limit)
+
+        def searched(average_bits: float) -> Tensor:
+            with progress("episodes") as on_progress:
+                return search(problem, average_bits, accuracy, Search(seed=config.seed), on_progress)
+
+        return searched
+
+
+def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
+    """Return the mean bits of a weight at which the file has so many bytes: all else in it has the same size always."""
+    import torch
+
+    from fertool.models import stored_size
+
+    assert planned.quant is not None
+    # Some channels of every width, so that nothing is missing that any mixture could have.
+    every = torch.tensor(WIDTHS).repeat(len(problem.weights) // len(WIDTHS) + 1)[: len(problem.weights)]
+    bits = problem.by_layer(every)
+    rules = {name: replace(rule, bits=bits[name]) for name, rule in planned.quant.weights.items()}
+    rest = stored_size(replace(planned, quant=replace(planned.quant, weights=rules)))
+    count = int(problem.weights.sum())
+    return problem.average_bits(every) + 8 * (budget - rest) / count

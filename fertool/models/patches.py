@@ -1,0 +1,34 @@
+"""What a layer multiplies by its weights, at some places of its output map: regression takes the layer's part there."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def patches(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
+    """Return the inputs of a convolution or linear layer at `places` [P] of its output: [groups, N P, fan-in].
+
+    `x` is [N, C, H, W], or [N, C] for a linear layer, which has one group and one place.
+    """
+    if isinstance(layer, nn.Linear):
+        return x.unsqueeze(0)
+    if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
+        raise AssertionError("only linear layers and convolutions have weights")
+    (high, wide), (up, left) = layer.kernel_size, layer.padding
+    padded = F.pad(x, (left, left, up, up))
+    columns = (padded.shape[3] - layer.dilation[1] * (wide - 1) - 1) // layer.stride[1] + 1
+    top, start = places // columns * layer.stride[0], places % columns * layer.stride[1]
+    taps = [
+        padded[:, :, top + i * layer.dilation[0], start + j * layer.dilation[1]]
+        for i in range(high)
+        for j in range(wide)
+    ]
+    by_channel = torch.stack(taps, 2).reshape(len(x), layer.groups, -1, len(taps), len(places))
+    return by_channel.permute(1, 0, 4, 2, 3).flatten(3).flatten(1, 2)
+
+
+def at(x: Tensor, places: Tensor) -> Tensor:
+    """Return a map [N, C, H, W], or a vector [N, C] as a map of one place, at some places: [N, C, P]."""
+    return (x.flatten(2) if x.dim() > 2 else x.unsqueeze(2))[:, :, places]

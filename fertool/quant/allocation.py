@@ -1,0 +1,223 @@
+"""How many bits each output channel's weights get, under a budget of bits for the whole network.
+
+A channel c of n_c weights w_c with Hessian trace t_c loses, at k bits, about
+
+    L_c(k) = t_c / (2 n_c) ||w_c - Q_k(w_c)||^2
+
+(second-order Taylor with the mean second derivative for all weights: HAWQ-V2, Dong et al. 2020, arXiv 1911.03852,
+equation 5, for a channel instead of a layer), in nats where the Hessian is that of KL. To be chosen are widths k_c of 2
+to 8 bits with the least sum of losses and `sum n_c k_c` within the budget: a knapsack of multiple choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fertool.errors import FertoolError, unknown_name
+from fertool.models.folding import folded
+from fertool.models.quantized import dequantize, per_channel
+from fertool.models.sites import find_sites
+from fertool.quant.observers import integer_weight, weight_scales
+from fertool.spec import WIDTHS, Spec, WeightQuant
+
+_WIDTHS = torch.tensor(WIDTHS)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The channels of a network: `weights` [C] counts their weights, `losses` [C, 7] is what each width loses.
+
+    `layers` [C] is the index in `names` of each channel's layer, `traces` [C] the mean second derivative of its
+    weights, and `errors` [C, 7] the squared error of these.
+    """
+
+    names: tuple[str, ...]
+    layers: Tensor
+    weights: Tensor
+    traces: Tensor
+    errors: Tensor
+
+    @property
+    def losses(self) -> Tensor:
+        """What each channel loses at each width, [C, 7]."""
+        return self.traces[:, None] / 2 * self.errors
+
+    def loss(self, widths: Tensor) -> float:
+        """Return the sum of the losses of some widths [C]."""
+        return float(self.losses.gather(1, (widths - WIDTHS[0])[:, None]).sum())
+
+    def average_bits(self, widths: Tensor) -> float:
+        """Return the mean bits of a weight under some widths [C]."""
+        return float((self.weights * widths).sum() / self.weights.sum())
+
+    def by_layer(self, widths: Tensor) -> dict[str, tuple[int, ...]]:
+        """Return widths [C] as those of each layer's channels."""
+        return {name: tuple(widths[self.layers == index].tolist()) for index, name in enumerate(self.names)}
+
+
+def make_problem(
+    spec: Spec, module: nn.Module, traces: Mapping[str, Sequence[float]] | None, limit: int = 127
+) -> Problem:
+    """Return the problem of a float network; `traces` are those of its weights, one per output channel.
+
+    Without traces all weights matter alike. Batch norm is folded into the weights, and the traces follow: a weight s
+    times as large has a second derivative 1 / s^2 times as large.
+    """
+    graph_module = folded(module)
+    names = tuple(find_sites(graph_module, spec.input).layer_inputs)
+    counts, curvatures, errors = [], [], []
+    for name in names:
+        weight = graph_module.get_parameter(f"{name}.weight").detach().cpu()
+        before, after = (w.detach().cpu().flatten(1).double() for w in (module.get_parameter(f"{name}.weight"), weight))
+        count = torch.full((len(weight),), weight[0].numel())
+        counts.append(count)
+        if traces is None:
+            curvatures.append(torch.ones(len(weight), dtype=torch.float64))
+        else:
+            stretched = after.square().sum(1) / before.square().sum(1).clamp(min=1e-300)
+            trace = torch.tensor(traces[name], dtype=torch.float64) / count
+            curvatures.append(torch.where(stretched > 0, trace / stretched.clamp(min=1e-300), 0.0))
+        errors.append(_errors(weight, limit))
+    layers = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(count) for count in counts]))
+    return Problem(names, layers, torch.cat(counts), torch.cat(curvatures).clamp(min=0), torch.cat(errors))
+
+
+def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
+    """Return the width of each channel, int64 [C], by the allocation of this name, within a mean of `average_bits`.
+
+    Raises FertoolError for less than 2 bits a weight, and UsageError for another name.
+    """
+    if name not in ALLOCATIONS:
+        raise unknown_name("--allocation", name, tuple(ALLOCATIONS))
+    if average_bits < WIDTHS[0]:
+        raise FertoolError(
+            f"a budget of {average_bits:.2f} bits a weight: the least is {WIDTHS[0]}", "ask for more bits or bytes"
+        )
+    return ALLOCATIONS[name](problem, int(average_bits * int(problem.weights.sum()) + 1e-6))
+
+
+def uniform(problem: Problem, budget: int) -> Tensor:
+    """Return the same width for all channels or, where the budget lies between two, both in turn."""
+    mean = min(budget / int(problem.weights.sum()), WIDTHS[-1])
+    total = torch.cumsum(problem.weights * mean, 0)
+    widths, spent = torch.empty(len(problem.weights), dtype=torch.int64), 0
+    for channel, (count, until) in enumerate(zip(problem.weights.tolist(), total.tolist(), strict=True)):
+        width = min(max(int((until - spent + 1e-6) // count), int(mean)), WIDTHS[-1])
+        widths[channel] = width
+        spent += count * width
+    return widths
+
+
+def hawq(problem: Problem, budget: int) -> Tensor:
+    """Return one width for each layer, by its mean trace (HAWQ-V2); one layer, which the rest goes to, may have two."""
+    count = len(problem.names)
+
+    def summed(values: Tensor) -> Tensor:
+        return values.new_zeros((count, *values.shape[1:])).index_add_(0, problem.layers, values)
+
+    weights = summed(problem.weights)
+    mean = summed(problem.traces * problem.weights) / weights
+    losses = mean[:, None] / 2 * summed(problem.errors)
+    chosen, rest = _least_loss(losses, weights, budget)
+    widths = chosen[problem.layers]
+    if rest:
+        layer, width = rest[0]
+        for channel in (problem.layers == layer).nonzero().flatten().tolist():
+            extra = int(problem.weights[channel]) * (width - int(widths[channel]))
+            if extra <= budget - int((problem.weights * widths).sum()):
+                widths[channel] = width
+    return widths
+
+
+def optimal(problem: Problem, budget: int) -> Tensor:
+    """Return the widths of least loss, at most one channel's step away from the best that there are."""
+    return _least_loss(problem.losses, problem.weights, budget)[0]
+
+
+def filled(problem: Problem, widths: Tensor, budget: int) -> Tensor:
+    """Return widths [C] near the given ones that use the budget: one bit after the other, where it matters least."""
+    widths, losses, everyone = widths.clone(), problem.losses, torch.arange(len(widths))
+
+    def change(to: Tensor) -> Tensor:
+        index = (to - WIDTHS[0]).clamp(0, len(WIDTHS) - 1)
+        return (losses[everyone, index] - losses[everyone, widths - WIDTHS[0]]) / problem.weights
+
+    while int((problem.weights * widths).sum()) > budget and bool((widths > WIDTHS[0]).any()):
+        widths[torch.where(widths > WIDTHS[0], change(widths - 1), torch.inf).argmin()] -= 1
+    while True:
+        fits = (problem.weights <= budget - int((problem.weights * widths).sum())) & (widths < WIDTHS[-1])
+        if not bool(fits.any()):
+            return widths
+        widths[torch.where(fits, change(widths + 1), torch.inf).argmin()] += 1
+
+
+def lower_bound(problem: Problem, average_bits: float) -> float:
+    """Return a loss that no widths within the budget get below: that of the relaxed problem, with parts of steps."""
+    budget = average_bits * float(problem.weights.sum())
+    _, slopes, costs, _, _ = _steps(problem.losses, problem.weights)
+    left = budget - float(problem.weights.sum()) * WIDTHS[0]
+    before = torch.cumsum(costs, 0) - costs
+    taken = ((left - before) / costs).clamp(0, 1)
+    return float(problem.losses[:, 0].sum() - (slopes * costs * taken).sum())
+
+
+ALLOCATIONS: Mapping[str, Callable[[Problem, int], Tensor]] = {"optimal": optimal, "hawq": hawq, "uniform": uniform}
+
+
+def _errors(weight: Tensor, limit: int) -> Tensor:
+    """Return the squared rounding error of each channel at each width, float64 [out, 7]."""
+    columns = []
+    for width in WIDTHS:
+        limits = torch.tensor(WeightQuant((width,), limit).limits(len(weight)))
+        scale = weight_scales(weight, limits, "mse")
+        rounded = dequantize(integer_weight(weight, scale, limits), per_channel(scale, weight))
+        columns.append((rounded - weight).flatten(1).double().square().sum(1))
+    # More bits never hurt, whatever the search for scales found.
+    return torch.stack(columns, 1).cummin(1).values
+
+
+def _steps(losses: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """Return the steps up the lower convex hulls of `losses` [I, 7], those first that save most per bit.
+
+    Each of five tensors [steps] says of a step: its item, what it saves per bit, its bits, the width that it starts
+    from, and the one that it leads to.
+    """
+    found: list[tuple[Tensor, ...]] = []
+    at = torch.zeros(len(losses), dtype=torch.int64)
+    while True:
+        saved = losses.gather(1, at[:, None]) - losses
+        bits = (_WIDTHS - _WIDTHS[at][:, None]) * weights[:, None]
+        slopes, to = torch.where(bits > 0, saved / bits.clamp(min=1), 0.0).max(1)
+        items = (slopes > 0).nonzero().flatten()
+        if not len(items):
+            break
+        cost = bits.gather(1, to[:, None])[:, 0]
+        found.append((items, slopes[items], cost[items], _WIDTHS[at[items]], _WIDTHS[to[items]]))
+        at = torch.where(slopes > 0, to, at)
+    if not found:
+        return tuple(torch.empty(0) for _ in range(5))
+    columns = [torch.cat(column) for column in zip(*found, strict=True)]
+    # On a hull slopes fall, so that an item's steps stay in their order.
+    order = columns[1].argsort(descending=True, stable=True)
+    return tuple(column[order] for column in columns)
+
+
+def _least_loss(losses: Tensor, weights: Tensor, budget: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return widths [I], and the steps that would come next if the budget were larger, (item, width).
+
+    Steps up the hulls in the order of what they save per bit, as far as the budget goes: the optimum for the budget
+    then spent (Lagrange). Steps further down that still fit fill up what is left.
+    """
+    items, _, costs, source, to = _steps(losses, weights)
+    widths = torch.full((len(losses),), WIDTHS[0], dtype=torch.int64)
+    left, missed = budget - int(weights.sum()) * WIDTHS[0], []
+    for item, cost, low, high in zip(*(column.tolist() for column in (items, costs, source, to)), strict=True):
+        if widths[item] == low and cost <= left:
+            widths[item], left = high, left - cost
+        else:
+            missed.append((item, high))
+    return widths, missed

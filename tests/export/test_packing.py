@@ -1,0 +1,82 @@
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from settled import patterns, settled
+
+import fertool.export.onnx
+from fertool.export import ExportOptions, export_model
+from fertool.models import load_model, save_model
+from fertool.quant import QuantizeConfig, make_problem, quantize_model
+
+PLAIN = ExportOptions(simplify=False)
+
+
+@pytest.fixture(scope="module", params=["nano_resnet", "mobilenet_v2", "shufflenet_v2_x0_5"])
+def mixed(request):
+    """A network whose channels have all widths from 2 to 8 bits."""
+    spec, module, data = settled(request.param, steps=1)
+    problem = make_problem(spec, module, None)
+    generator = torch.Generator().manual_seed(0)
+    widths = torch.randint(2, 9, (len(problem.weights),), generator=generator)
+    config = QuantizeConfig(samples=16, limit=127)
+    quant, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
+    return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
+
+
+def optimised(content, path):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.optimized_model_filepath = str(path)
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": patterns(20, seed=2).images.numpy()})
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    return logits, {name: operators.count(name) for name in set(operators)}
+
+
+def test_the_runtime_makes_the_same_network_of_packed_weights(mixed, monkeypatch, tmp_path):
+    spec, module, least = mixed
+    packed = export_model(spec, module, PLAIN)
+    monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
+    plain = export_model(spec, module, PLAIN)
+    assert len(packed) - least < 0.96 * (len(plain) - least)
+    first, operators = optimised(packed, tmp_path / "packed.onnx")
+    second, expected = optimised(plain, tmp_path / "plain.onnx")
+    assert np.array_equal(first, second)
+    assert operators == expected
+    assert operators["QLinearConv"] > 5
+    assert "Conv" not in operators
+    assert "BitShift" not in operators
+
+
+def test_onnxsim_leaves_weights_to_be_packed(mixed):
+    spec, module, _ = mixed
+    notes = []
+    content = export_model(spec, module, on_note=notes.append)
+    assert notes == []
+    assert len(content) <= 1.001 * len(export_model(spec, module, PLAIN))
+
+
+def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
+    spec, module, _ = mixed
+    notes = []
+    content = export_model(spec, module, replace(PLAIN, opset=17), on_note=notes.append)
+    assert "--opset 18" in notes[0]
+    assert len(content) > len(export_model(spec, module, PLAIN))
+
+
+def test_a_model_file_packs_them_too(mixed, tmp_path):
+    spec, module, least = mixed
+    path = tmp_path / "mixed.pt"
+    saved = save_model(path, spec, module)
+    again, loaded = load_model(path)
+    assert again == saved
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    stored = torch.load(path, weights_only=True)["state_dict"]
+    weights = sum(tensor.nbytes for name, tensor in stored.items() if name.startswith("planes."))
+    assert least <= weights < least + 4
+    assert not any(name.endswith(".weight") for name in stored)
