@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fertool.cli.latency import bench_networks
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -69,19 +69,6 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
     story(change_table(sides[0], {**changes, **sides[1]}))
     if changes.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
         note("the smaller network is not measurably faster here: try --round-to 16, or a smaller budget")
-
-
-def require_picture(path: Path | None, *others: Path) -> None:
-    """Fail before any work when the picture cannot be written or would replace a file of the command."""
-    from fertool.artifact.atomic import require_writable
-    from fertool.report.figures import require_matplotlib
-
-    if path is None:
-        return
-    if path.resolve() in {other.resolve() for other in others}:
-        raise UsageError(f"--plot-widths {path}: the model goes there", "name another file, for example widths.png")
-    require_writable(path)
-    require_matplotlib()
 
 
 def write_widths(path: Path, plan: PrunePlan | None) -> None:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from fertool.report import figures, grids, html, markdown
+from fertool.report import figures, grids, html, markdown, strips
 from fertool.report.grids import Data, Fact, Grid
 from fertool.report.sources import Sources, read_sources
 from fertool.report.units import short_names
@@ -157,6 +157,7 @@ def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
         yield pen.heading(f"Sensitivity: {name}")
         yield pen.table(grids.sensitivity_grid(data))
         yield pen.paragraph(grids.sensitivity_caption(data), "quiet")
+        yield pen.picture(partial(strips.sensitivity, data), "Hessian traces by layer and channel", 900)
 
 
 def _cards(sources: Sources, pen: Pen) -> Iterator[str]:
