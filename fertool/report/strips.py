@@ -26,7 +26,7 @@ def sensitivity(found: Data) -> bytes:
     """
     layers = found["layers"]
     kinds = [kind for kind in ("weight", "activation") if any(layer.get(f"{kind}_trace") for layer in layers)]
-    with blank_figure(min(14, 4 + 0.3 * len(layers)), 2 + 2.8 * len(kinds)) as (figure, png):
+    with blank_figure(min(13.5, 4 + 0.3 * len(layers)), 2 + 2.8 * len(kinds)) as (figure, png):
         panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
         for axes, kind in zip(panels, kinds, strict=True):
             _draw_strips(axes, [layer[f"{kind}_trace"] for layer in layers])

@@ -50,8 +50,8 @@ def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
         np.testing.assert_allclose(layer.weight_trace, traces, rtol=1e-9, atol=1e-12 * float(traces.max()))
 
 
-@pytest.mark.parametrize("arch", models.architecture_names())
-def test_every_architecture_has_second_derivatives(arch):
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5", "ean", "eff_resnet18"])
+def test_every_kind_of_operator_has_second_derivatives(arch):
     module, images = fresh(arch)
     found = estimate(module, images, LABELS, TraceConfig("hutchinson", probes=2))
     assert [layer.name for layer in found.layers] == list(weighted_layers(module))

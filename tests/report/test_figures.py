@@ -3,13 +3,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from report_data import bench_report, evaluation, history, sweep
+from report_data import bench_report, evaluation, history, sensitivity, sweep
 
 pytest.importorskip("matplotlib")
 
-from fertool.report import figures
+from fertool.report import figures, strips
+
+
+def many_layers() -> dict[str, Any]:
+    values = [(-1) ** k * 10.0 ** (k % 5 - 5) for k in range(20)]
+    layers = [
+        {"name": f"features.{k}.conv", "weight_trace": values[k % 7 :], "activation_trace": values[k % 7 :]}
+        for k in range(130)
+    ]
+    return {"hessian": "cross-entropy", "layers": layers}
+
 
 DRAWN: dict[str, Callable[[], bytes]] = {
     "training_curves": lambda: figures.training_curves({"teacher $x$": history(5), "student": history(1)}),
@@ -23,6 +34,11 @@ DRAWN: dict[str, Callable[[], bytes]] = {
         sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
     ),
     "seeds": lambda: figures.sweep(sweep({}, (0, 1, 2))),
+    "traces": lambda: strips.sensitivity(sensitivity()),
+    "traces of many layers, some below 0": lambda: strips.sensitivity(many_layers()),
+    "traces without activations": lambda: strips.sensitivity(
+        {"layers": [{"name": "conv", "weight_trace": [1.0, 2.0], "weight_params": 9}]}
+    ),
     "width_bars": lambda: figures.width_bars([(f"layer{k}", 16, 16 - k % 9) for k in range(80)]),
 }
 
