@@ -117,4 +117,4 @@ def _say_error(found: Sensitivity, config: TraceConfig) -> None:
     if config.target_error is None or error <= config.target_error:
         note(said)
     else:
-        warn(f"{said}: not {percent_text(config.target_error)}; raise --max-rounds, or give more images")
+        warn(f"{said}: not {percent_text(config.target_error)}; raise --max-rounds, or take a larger data set")
