@@ -56,11 +56,12 @@ def hessian_sensitivity(
 ) -> None:
     """Estimate Hessian traces of each output channel of every convolution and linear layer; write JSON.
 
-    By the channel's weights, and by its activation: the layer's output, ahead of batch norm. The Hessian is that of
-    the KL divergence from the model's own answers, which needs no labels and is never negative; with the two
-    hutchinson methods that of the cross-entropy. A killed run goes on from OUT.resume and ends with the same file.
+    By the channel's weights, and by its activation: the layer's output, ahead of batch norm.
+    The Hessian is that of the KL divergence from the model's own answers, which needs no labels
+    and is never negative; with the two hutchinson methods it is that of the cross-entropy.
+    A killed run goes on from OUT.resume and ends with the same file.
 
-    Example: fertool hessian-sensitivity pruned.pt -o sensitivity.json --data fer2013.csv --plot traces.png
+    Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
     from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
