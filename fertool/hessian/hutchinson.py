@@ -25,17 +25,18 @@ from fertool.errors import FertoolError
 from fertool.hessian.layers import Layer, Pass, channel_slices, run_layers
 
 
-class TwiceDifferentiable(TorchFunctionMode):
+class _TwiceDifferentiable(TorchFunctionMode):
     """While active, a HardSigmoid is computed from a ReLU6: PyTorch has no second derivative of its own kernel.
 
     Both have the same values, and a second derivative of 0 almost everywhere.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call `func`, or what stands for it."""
-        if func is F.hardsigmoid:
-            return F.relu6(args[0] + 3) / 6
-        return func(*args, **(kwargs or {}))
+        return (_hardsigmoid if func is F.hardsigmoid else func)(*args, **(kwargs or {}))
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.relu6(input + 3) / 6
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def _points(module: nn.Module, layers: Mapping[str, Layer], images: Tensor, labe
     # Leaves of their own, so that frozen weights count and nothing of the network is touched.
     weights = {name: layer.weight.detach().requires_grad_() for name, layer in layers.items()}
     network = partial(functional_call, module, {f"{name}.weight": weight for name, weight in weights.items()})
-    with TwiceDifferentiable():
+    with _TwiceDifferentiable():
         logits, runs = run_layers(network, layers, images)
     loss = F.cross_entropy(logits, labels, reduction="sum")
     places: list[Any] = [*(weights[name] for name in runs), *(run.edge for run in runs.values())]
