@@ -112,6 +112,7 @@ check: lint types test
 bench: install
 	$(BIN)/python benchmarks/prune_speed.py --size 48,96 --latency 0.55 -o $(RUNS)/prune_speed.json
 	$(BIN)/python benchmarks/prune_time.py -o $(RUNS)/prune_time.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pyhessian
 	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json
 	$(BIN)/python benchmarks/training.py -o $(RUNS)/training.json
 	$(BIN)/python benchmarks/big_data.py -o $(RUNS)/big_data.json

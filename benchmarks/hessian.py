@@ -1,22 +1,28 @@
-"""How fast and how right the Hessian traces are: exact, probes as fertool draws them, and plain probes.
+"""How fast and how right Hessian traces are: exact ones, probes as fertool draws them, and what others do.
 
+    pip install --no-deps pyhessian==0.1
     python benchmarks/hessian.py [MODEL] [--data fer2013.csv] [-o result.json]
 
 Without MODEL an untrained ResNet-18 for 48 x 48 gray images; without --data drawn faces. Times are medians of rounds in
-which all methods take turns; one unit is a forward and backward pass of all images as in training. A plain probe is
-one backward pass of the random combination summed over all images, squared afterwards: the same mean, more noise.
+which all methods take turns. Units are a forward and backward pass of all images as in training, and one iteration of
+PyHessian's trace, which is one number for the whole network, on a graph made before. A plain probe is one backward pass
+of the random combination summed over all images, squared afterwards: the same mean, more noise. With ReLUs and frozen
+BN the cross-entropy's traces, which Hutchinson's products estimate, are the exact ones too.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from pyhessian import hessian as PyHessian
 from torch import Tensor, nn
 
 from fertool import models
@@ -24,11 +30,15 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
 from fertool.data.source import DataOptions, open_data
-from fertool.hessian import estimate, weighted_layers
+from fertool.hessian import TraceConfig, estimate, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
-Traces = np.ndarray
+Traces = dict[str, np.ndarray]
+"""Of "weight" and "activation", those of all channels of all layers in one row."""
+
+UNIT = "forward + backward"
+OTHER = "PyHessian, one iteration"
 
 
 def main() -> None:
@@ -43,12 +53,19 @@ def main() -> None:
     faces = open_data(args.data, options).split("train").balanced_subset(args.samples, args.seed)
     images, labels = to_input(faces.images, spec.input), faces.labels
 
-    probe = {"method": "probe", "probes": args.probes, "seed": args.seed}
+    def ours(method: str) -> Callable[[], Traces]:
+        config = TraceConfig(method, len(images), args.probes, seed=args.seed, batch_size=len(images))
+        return lambda: flat(estimate(module, images, labels, config).layers)
+
+    warnings.filterwarnings("ignore", "Using backward")  # PyHessian keeps a graph on purpose
+    whole = PyHessian(copy.deepcopy(module), nn.CrossEntropyLoss(), data=(images, labels), cuda=False)
     methods: dict[str, Callable[[], Traces | None]] = {
-        "forward + backward": lambda: forward_backward(module, images, labels),
-        "exact": lambda: flat(estimate(module, images, batch_size=args.samples)),
-        f"{args.probes} probes": lambda: flat(estimate(module, images, batch_size=args.samples, **probe)),
+        UNIT: lambda: forward_backward(module, images, labels),
+        OTHER: lambda: whole.trace(maxIter=1) and None,
+        "exact": ours("exact"),
+        f"{args.probes} probes": ours("probe"),
         f"{args.probes} plain probes": lambda: plain_probes(module, images, args.probes, args.seed),
+        f"{args.probes} products": ours("hutchinson"),
     }
     seconds, traces = take_turns(methods, args.rounds)
     rows = [row(name, seconds, traces) for name in methods]
@@ -61,7 +78,7 @@ def main() -> None:
         "threads": args.threads,
         "rounds": args.rounds,
         "seed": args.seed,
-        "channels": len(traces["exact"]),
+        "channels": len(traces["exact"]["weight"]),
         "methods": rows,
     }
     print_table(report)
@@ -115,32 +132,47 @@ def plain_probes(module: nn.Module, images: Tensor, probes: int, seed: int) -> T
         gradients = torch.autograd.grad(logits, weights, direction, retain_graph=True)
         for sums, gradient in zip(total, gradients, strict=True):
             sums += gradient.flatten(1).square().sum(1) / probes
-    return torch.cat(total).numpy()
+    return {"weight": torch.cat(total).numpy()}
 
 
 def flat(layers: tuple) -> Traces:
-    """Return the traces of all channels of all layers in one row."""
-    return np.concatenate([layer.weight_trace for layer in layers])
+    kinds = ("weight", "activation")
+    return {kind: np.concatenate([getattr(layer, f"{kind}_trace") for layer in layers]) for kind in kinds}
 
 
 def row(name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None]) -> dict:
-    """Return one method's times and, where it has traces, their rank correlation with and distance from exact ones."""
-    units = [own / unit for own, unit in zip(seconds[name], seconds["forward + backward"], strict=True)]
-    result = {"method": name, "seconds": seconds[name], "forward_backward_passes": float(np.median(units))}
-    estimated, exact = traces[name], traces["exact"]
-    if estimated is None:
-        return result
+    """Return one method's times and, where it has traces, how they compare with exact ones, by kind."""
+    passes, iterations = (
+        float(np.median([own / unit for own, unit in zip(seconds[name], seconds[other], strict=True)]))
+        for other in (UNIT, OTHER)
+    )
+    result = {
+        "method": name,
+        "seconds": seconds[name],
+        "forward_backward_passes": passes,
+        "pyhessian_iterations": iterations,
+    }
+    for kind, estimated in (traces[name] or {}).items():
+        result[kind] = compare(estimated, traces["exact"][kind])
+    return result
+
+
+def compare(estimated: np.ndarray, exact: np.ndarray) -> dict[str, float]:
+    """Return the rank correlation with exact traces, the distance of the median channel, the share of negatives."""
     live = exact > 0
-    error = float(np.median(np.abs(estimated[live] / exact[live] - 1)))
-    return {**result, "spearman": spearman(estimated, exact), "median_channel_error": error}
+    return {
+        "spearman": spearman(estimated, exact),
+        "median_channel_error": float(np.median(np.abs(estimated[live] / exact[live] - 1))),
+        "negative": float(np.mean(estimated < 0)),
+    }
 
 
-def spearman(a: Traces, b: Traces) -> float:
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Return the rank correlation; equal values share their mean rank."""
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def ranks(values: Traces) -> Traces:
+def ranks(values: np.ndarray) -> np.ndarray:
     _, which, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[which]
 
@@ -148,12 +180,18 @@ def ranks(values: Traces) -> Traces:
 def print_table(report: dict) -> None:
     print(f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ", end="")
     print(f"{report['data']}, {report['threads']} threads")
-    print(f"{'method':<20}{'seconds':>9}{'passes':>8}{'Spearman':>10}{'median error':>14}")
+    heads = f"{'seconds':>9}{'passes':>8}{'PyHessian':>11}"
+    print(f"{'method':<26}{heads}{'traces by':>12}{'Spearman':>10}{'median error':>14}{'negative':>10}")
     for entry in report["methods"]:
-        right = f"{entry['spearman']:>10.4f}{entry['median_channel_error']:>13.2%} " if "spearman" in entry else ""
-        print(
-            f"{entry['method']:<20}{np.median(entry['seconds']):>9.2f}{entry['forward_backward_passes']:>8.1f}{right}"
-        )
+        times = (np.median(entry["seconds"]), entry["forward_backward_passes"], entry["pyhessian_iterations"])
+        line = f"{entry['method']:<26}{times[0]:>9.2f}{times[1]:>8.1f}{times[2]:>11.1f}"
+        for kind in [kind for kind in ("weight", "activation") if kind in entry] or [""]:
+            found = entry.get(kind)
+            right = (
+                found and f"{found['spearman']:>10.4f}{found['median_channel_error']:>14.2%}{found['negative']:>10.1%}"
+            )
+            print(f"{line:<54}{kind:>12}{right or ''}".rstrip())
+            line = ""
 
 
 if __name__ == "__main__":

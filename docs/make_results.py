@@ -191,20 +191,28 @@ def prune_speed(report: dict[str, Any]) -> str:
 
 
 def hessian(report: dict[str, Any]) -> str:
-    """Cost and agreement of the traces."""
-    rows = [
-        (
-            row["method"],
-            f"{min(row['seconds']):.2f}",
-            f"{row['forward_backward_passes']:.1f}",
-            f"{row['spearman']:.4f}" if "spearman" in row else "",
-            f"{percent(row['median_channel_error'])}" if "median_channel_error" in row else "",
+    """Cost and agreement of the traces, beside one iteration of PyHessian."""
+    rows = []
+    for row in report["methods"]:
+        kinds = [row[kind] for kind in ("weight", "activation") if kind in row]
+        units = (row["forward_backward_passes"], row["pyhessian_iterations"])
+        rows.append(
+            (
+                row["method"],
+                f"{statistics.median(row['seconds']):.2f}",
+                *(f"{unit:.1f}" for unit in units),
+                " / ".join(f"{kind['spearman']:.4f}" for kind in kinds),
+                " / ".join(percent(kind["median_channel_error"]) for kind in kinds),
+                " / ".join(percent(kind["negative"]) for kind in kinds),
+            )
         )
-        for row in report["methods"]
-    ]
-    heads = ("method", "seconds", "in forward + backward passes", "Spearman to exact", "median channel error")
+    units = ("seconds", "in forward + backward passes", "in PyHessian iterations")
+    heads = ("method", *units, "Spearman to exact", "median channel error", "negative")
     what = f"{report['arch']} ({report['model']}), {report['channels']:,} channels, {report['samples']} images"
-    return table(heads, rows) + f"\n\n{what}, {report['threads']} threads."
+    return (
+        f"{table(heads, rows)}\n\n{what}, {report['threads']} threads. Traces by weights / by activations of every "
+        "channel, where PyHessian's iteration is one number for the network; products are Hutchinson's estimator."
+    )
 
 
 def small_input(report: dict[str, Any]) -> str:

@@ -126,7 +126,7 @@ class BitsOptions:
     def _problem(self, spec: Spec, module: nn.Module, limit: int) -> Problem:
         """Return what is to be shared out."""
         from fertool.hessian import Sensitivity
-        from fertool.hessian.traces import weighted_layers
+        from fertool.hessian.layers import weighted_layers
         from fertool.quant import make_problem
 
         if self.sensitivity is None:
@@ -138,7 +138,7 @@ class BitsOptions:
             raise FertoolError(f"{self.sensitivity}: cannot be read ({error})", hint) from None
         read = Sensitivity.from_json(text, str(self.sensitivity))
         channels = {name: len(layer.weight) for name, layer in weighted_layers(module).items()}
-        read.require_fit(spec.digest, channels, str(self.sensitivity))
+        read.require_fit(spec.digest, channels, str(self.sensitivity), accept=("kl", "cross-entropy"))
         return make_problem(spec, module, {layer.name: layer.weight_trace for layer in read.layers}, limit)
 
     def _allocator(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fertool.cli.latency import bench_networks
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -80,23 +80,10 @@ def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> M
     return to_metrics(evaluate_logits(predict_logits(module, val, input), val.labels, val.classes), val.split)
 
 
-def require_picture(flag: str, path: Path | None, *others: Path) -> None:
-    """Fail before any work when the picture cannot be written or would replace a file of the command."""
-    from fertool.artifact.atomic import require_writable
-    from fertool.report.figures import require_matplotlib
-
-    if path is None:
-        return
-    if path.resolve() in {other.resolve() for other in others}:
-        raise UsageError(f"{flag} {path}: the model goes there", "name another file, for example picture.png")
-    require_writable(path)
-    require_matplotlib()
-
-
 def write_widths(path: Path, plan: PrunePlan | None) -> None:
     """Write the picture of a plan: the channels of every group, before and after."""
     from fertool.artifact.atomic import write_atomic
-    from fertool.report.figures import width_bars
+    from fertool.report.bars import width_bars
 
     if plan is not None:
         groups = [(group, count, plan.widths[group]) for group, count in plan.widths_before.items()]
@@ -106,7 +93,7 @@ def write_widths(path: Path, plan: PrunePlan | None) -> None:
 def write_bits(path: Path, spec: Spec) -> None:
     """Write the picture of a quantised model: how many channels of each layer have how many bits."""
     from fertool.artifact.atomic import write_atomic
-    from fertool.report.figures import bit_bars
+    from fertool.report.bars import bit_bars
 
     if spec.quant is not None:
         write_atomic(path, bit_bars([(name, rule.bits) for name, rule in spec.quant.weights.items()]))

@@ -8,14 +8,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fertool.artifact.atomic import write_atomic
+from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.logits import LogitsSpec
+from fertool.errors import UsageError
 from fertool.spec import Spec
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it."""
     return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
+
+
+def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -> None:
+    """Fail before any work when the picture of an option cannot be drawn or written, or would replace a file."""
+    from fertool.report.canvas import require_matplotlib
+
+    if path is None:
+        return
+    if path.resolve() == output.resolve():
+        raise UsageError(f"{flag} {path}: the result goes there", "name another file, for example picture.png")
+    require_writable(path, *inputs)
+    require_matplotlib()
 
 
 def print_json(value: Any) -> None:

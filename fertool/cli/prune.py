@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fertool.cli.change import measure_changes, require_picture, show_changes, write_widths
+from fertool.cli.change import measure_changes, show_changes, write_widths
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
@@ -172,7 +172,7 @@ def prune(
     """
     from fertool import models
     from fertool import prune as technique
-    from fertool.cli.output import announce, default_output
+    from fertool.cli.output import announce, default_output, require_picture
     from fertool.report.console import note, progress
 
     trains = bool(training.epochs) or schedule.trains_first
@@ -180,7 +180,7 @@ def prune(
     output = output or default_output(model, "pruned")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
-        require_picture("--plot-widths", plot_widths, output, model)
+        require_picture("--plot-widths", plot_widths, output, model, *read.inputs(data))
     _require_data(data, schedule, training)
     spec, module = models.load_model(model)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)

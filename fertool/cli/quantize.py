@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fertool.cli.bits import QUANTISATION, BitsOptions
-from fertool.cli.change import Model, measure_changes, measured_metrics, require_picture, show_changes, write_bits
+from fertool.cli.change import Model, measure_changes, measured_metrics, show_changes, write_bits
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
@@ -113,7 +113,7 @@ def quantize(
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
     from fertool import models
-    from fertool.cli.output import default_output
+    from fertool.cli.output import default_output, require_picture
     from fertool.quant import quantize_model
     from fertool.report.console import progress
 
@@ -121,7 +121,7 @@ def quantize(
     output = output or default_output(model, "mixed" if bits.mixed else f"int{bits.bits or 8}")
     if not dry_run:
         require_outputs(output, training, model, *read.inputs(data))
-        require_picture("--plot-bits", plot_bits, output, model)
+        require_picture("--plot-bits", plot_bits, output, model, *read.inputs(data))
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)

@@ -175,19 +175,12 @@ class TrainingRun:
 def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
     """Fail before any work when a file cannot be written or would replace another one: model, history, picture."""
     from fertool.artifact.atomic import require_writable
+    from fertool.cli.output import require_picture
 
     require_writable(output, *inputs)
     if options.epochs:
         require_writable(history_path(output), *inputs)
-    if options.plot:
-        from fertool.report.figures import require_matplotlib
-
-        if options.plot.resolve() == output.resolve():
-            raise UsageError(
-                f"--plot {options.plot}: the model goes there", "name another file, for example curves.png"
-            )
-        require_writable(options.plot, *inputs)
-        require_matplotlib()
+    require_picture("--plot", options.plot, output, *inputs)
 
 
 def history_path(output: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Squared gradients of each image in each output channel's weights, from one backward pass of a whole batch.
+"""Squared gradients of each image in each output channel, from one backward pass of a whole batch.
 
 An image's gradient in the weights of a convolution is `D U^T`, with U its unfolded input [fan-in, positions] and D the
 gradient at the output [channels, positions]; the squared norm of channel o is `(D U^T U D^T)_oo`. Where there are fewer
@@ -12,40 +12,31 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import get_gradient_edge
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-Layer = nn.Conv2d | nn.Linear
+from fertool.hessian.layers import Layer
 
 _CHUNK_ELEMENTS = 1 << 22
 """Largest unfolded input made at a time, in elements (16 MB in float32): a whole batch's can be gigabytes."""
 
 
-class LayerRun:
-    """One layer's run on one batch, and the sums of its squared gradients over the backward passes.
+class Norms:
+    """The squared gradients of one layer that has read `x`, for any number of backward passes."""
 
-    `total` and `squares`, float64 [N, channels] on the CPU, are the sums of the squared norms and of their squares;
-    `edge` is the place in the graph where the gradient at the output, `add`'s argument, is taken.
-    """
-
-    def __init__(self, layer: Layer, x: Tensor, output: Tensor) -> None:
+    def __init__(self, layer: Layer, x: Tensor) -> None:
         self.layer, self.x = layer, x.detach()
-        # An edge, not the tensor: an in-place activation may overwrite the layer's output before the backward pass.
-        self.edge = get_gradient_edge(output)
-        self.total = torch.zeros(len(x), layer.weight.shape[0], dtype=torch.float64)
-        self.squares = torch.zeros_like(self.total)
         self._gram: Tensor | None = None
 
-    def add(self, gradient: Tensor) -> None:
-        """Add one backward pass, given the gradient at the layer's output."""
-        norms = self.squared_norms(gradient).cpu().double()
-        self.total += norms
-        self.squares += norms.square()
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Return the squared norms in each channel's weights and in its outputs, [2, N, channels].
 
-    def squared_norms(self, gradient: Tensor) -> Tensor:
-        """Return the squared norm of each image's gradient in each channel's weights, [N, channels]."""
+        `gradient` is that at the layer's output.
+        """
         d = _output_matrix(self.layer, gradient)
+        return torch.stack([self._in_weights(gradient, d), d.square().sum(-1).flatten(1)])
+
+    def _in_weights(self, gradient: Tensor, d: Tensor) -> Tensor:
         if isinstance(self.layer, nn.Conv2d) and d.shape[-1] >= self.layer.weight[0].numel():
             return _image_gradients(self.layer, self.x, gradient).square().sum(-1)
         if self._gram is None:

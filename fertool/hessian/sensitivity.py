@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from fertool.errors import FertoolError
 from fertool.spec import canonical_json
 
-Method = Literal["exact", "probe"]
+Method = Literal["exact", "probe", "hutchinson", "hutchinson-masked"]
+Hessian = Literal["kl", "cross-entropy"]
+HESSIAN_OF: Mapping[Method, Hessian] = {
+    "exact": "kl",
+    "probe": "kl",
+    "hutchinson": "cross-entropy",
+    "hutchinson-masked": "cross-entropy",
+}
+"""Whose second derivatives a method measures: "kl", the divergence from the float model's own answers, never negative;
+"cross-entropy", against labels, negative where the curvature is."""
 
 _HINT = "run fertool hessian-sensitivity on this model"
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """Traces of one convolution or linear layer, one per output channel, in nats per squared unit of weight.
+    """Traces of one convolution or linear layer, one per output channel; means over images, in nats.
 
-    `weight_trace_sem` is the standard error of `weight_trace`. Method "exact": from the spread over images, how far the
-    trace may be from that of all images of the same kind. Method "probe": from the spread over probes at each image,
-    how far it may be from the exact trace of the same images. `weight_params` counts the weights of each channel.
+    `weight_trace` is by the channel's weights, which `weight_params` counts; `activation_trace` by its activation: the
+    channel of the layer's output, ahead of any batch norm, at all positions of an image. What batch norm of factor s
+    and a ReLU make of it has the trace divided by s^2, as have the folded weights; positions that the ReLU shuts are 0.
+
+    The `_sem` are standard errors. Method "exact": from the spread over images, how far the trace may be from that of
+    all images of the same kind. Other methods: from the spread over probes, how far it may be from the trace of these
+    very images. Files of older versions have no traces of activations.
     """
 
     name: str
@@ -30,14 +44,15 @@ class LayerSensitivity:
     weight_trace_sem: tuple[float, ...]
     weight_params: int
     activation_trace: tuple[float, ...] = ()
+    activation_trace_sem: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sensitivity:
     """Every layer's traces and how they were measured.
 
-    `samples` counts images and `probes` random vectors per image (0 for method "exact"); `hessian` names the function
-    whose second derivatives these are: "kl", the divergence from the float model, mean over images.
+    `samples` counts images and `probes` random vectors for each of them (0 for method "exact"); `hessian` names the
+    function whose second derivatives these are, mean over images.
     """
 
     model_digest: str
@@ -46,7 +61,13 @@ class Sensitivity:
     probes: int
     seed: int
     layers: tuple[LayerSensitivity, ...] = field(repr=False)
-    hessian: str = "kl"
+    hessian: Hessian = "kl"
+
+    def relative_error(self) -> float:
+        """Return the median of `weight_trace_sem` / |`weight_trace`| over the channels that are not dead, 0 to inf."""
+        pairs = [pair for layer in self.layers for pair in zip(layer.weight_trace, layer.weight_trace_sem, strict=True)]
+        live = [sem / abs(trace) if trace else math.inf for trace, sem in pairs if trace or sem]
+        return statistics.median(live) if live else 0.0
 
     def to_json(self) -> str:
         """Return the file's text, the same bytes for the same content."""
@@ -57,20 +78,30 @@ class Sensitivity:
         """Read a file's text; raises FertoolError naming `where` for anything that is not a sensitivity file."""
         try:
             data = json.loads(text)
-            read = cls(**{**data, "layers": tuple(_layer(entry) for entry in data["layers"])})
+            signed = data["hessian"] == "cross-entropy"
+            read = cls(**{**data, "layers": tuple(_layer(entry, signed) for entry in data["layers"])})
         except (ValueError, TypeError, KeyError) as error:
             raise FertoolError(f"{where}: not a sensitivity file ({error})", _HINT) from None
-        if read.method not in get_args(Method) or read.hessian != "kl":
+        if read.method not in HESSIAN_OF or read.hessian != HESSIAN_OF[read.method]:
             raise FertoolError(
                 f"{where}: unknown traces, method '{read.method}' of '{read.hessian}'", "install a newer fertool"
             )
         return read
 
-    def require_fit(self, model_digest: str, channels: Mapping[str, int], where: str) -> None:
+    def require_fit(
+        self, model_digest: str, channels: Mapping[str, int], where: str, accept: tuple[Hessian, ...] = ("kl",)
+    ) -> None:
         """Raise FertoolError, naming `where` and all differences, unless these are the traces of this very model.
 
-        `channels` maps the path of every convolution and linear layer to its number of output channels.
+        `channels` maps the path of every convolution and linear layer to its number of output channels; `accept` names
+        the functions that the traces may be of.
         """
+        if self.hessian not in accept:
+            raise FertoolError(
+                f"{where}: the traces are of the Hessian of {self.hessian}, not of {' or '.join(accept)}",
+                "run fertool hessian-sensitivity with --method "
+                + " or ".join(method for method, hessian in HESSIAN_OF.items() if hessian in accept),
+            )
         if self.model_digest != model_digest:
             raise FertoolError(
                 f"{where}: the traces are of model {self.model_digest[:12]}, not of this one, {model_digest[:12]}",
@@ -88,16 +119,22 @@ class Sensitivity:
             raise FertoolError(f"{where}: the traces do not fit the model: {'; '.join(problems)}", _HINT)
 
 
-def _layer(entry: Mapping[str, Any]) -> LayerSensitivity:
-    lists = {key: _values(entry, key) for key in ("weight_trace", "weight_trace_sem", "activation_trace")}
+def _layer(entry: Mapping[str, Any], signed: bool) -> LayerSensitivity:
+    entry = {"activation_trace_sem": [], **entry}
+    lists = {}
+    for kind in ("weight", "activation"):
+        lists[f"{kind}_trace"] = _values(entry, f"{kind}_trace", signed)
+        lists[f"{kind}_trace_sem"] = _values(entry, f"{kind}_trace_sem", False)
     layer = LayerSensitivity(**{**entry, **lists})
-    if len(layer.weight_trace) != len(layer.weight_trace_sem):
-        raise ValueError(f"layer {layer.name}: {len(layer.weight_trace)} traces, {len(layer.weight_trace_sem)} errors")
+    counts = {key: len(values) for key, values in lists.items() if values or key.startswith("weight")}
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{count} of {key}" for key, count in counts.items())
+        raise ValueError(f"layer {layer.name}: unequal numbers of values, {said}")
     return layer
 
 
-def _values(entry: Mapping[str, Any], key: str) -> tuple[float, ...]:
+def _values(entry: Mapping[str, Any], key: str, signed: bool) -> tuple[float, ...]:
     values = tuple(float(value) for value in entry[key])
-    if not all(math.isfinite(value) and value >= 0 for value in values):
-        raise ValueError(f"layer {entry['name']}: {key} holds a negative or infinite value")
+    if not all(math.isfinite(value) and (signed or value >= 0) for value in values):
+        raise ValueError(f"layer {entry['name']}: {key} holds {'an' if signed else 'a negative or'} infinite value")
     return values

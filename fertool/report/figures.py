@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
-from fertool.errors import FertoolError
+from fertool.report.canvas import COLOURS, blank_figure
 from fertool.report.units import short_names, value_text
-from fertool.spec import WIDTHS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
 Data = Mapping[str, Any]
 _Point = tuple[float, tuple[float, float, float]]
 """A position and, above it, the lower end of an interval, the value, and the upper end."""
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart with every common kind of colour blindness."""
-_BIT_COLOURS = ("#440154", "#443A83", "#31688E", "#21908C", "#35B779", "#8FD744", "#FDE725")
-"""Viridis, from the fewest bits to the most."""
 MARKERS = "osD^vP"
-DPI = 144
-_MOST_BARS = 60
 _LONGEST_CLASS = 16
 _LABEL_PLACES = (
     (1, 10, 0),
@@ -44,20 +34,12 @@ _LABEL_PLACES = (
 the upper end (2), and how far to the right and up of it, in printer's points."""
 
 
-def require_matplotlib() -> None:
-    """Raise FertoolError when figures cannot be drawn."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError:
-        raise FertoolError("figures need Matplotlib", "pip install 'fertool[plots]'") from None
-
-
 def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     """Return loss and validation accuracy by epoch, one colour a model; the best epoch carries a mark.
 
     Each record has `epoch`, `train_loss`, `val_loss` and `val_accuracy` (a share).
     """
-    with _figure(10, 4) as (figure, png):
+    with blank_figure(10, 4) as (figure, png):
         losses, accuracies = figure.subplots(1, 2)
         for (name, history), colour in zip(histories.items(), cycle(COLOURS), strict=False):
             epochs = [record["epoch"] for record in history]
@@ -105,7 +87,7 @@ def confusion_matrix(entry: Data) -> bytes:
     names, counts = [name[:_LONGEST_CLASS] for name in entry["per_class"]], entry["confusion"]
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
     side = 1.4 + 0.62 * len(names)
-    with _figure(side + 1.6, side) as (figure, png):
+    with blank_figure(side + 1.6, side) as (figure, png):
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
         for row, line in enumerate(shares):
@@ -139,48 +121,11 @@ def latency_against_accuracy(results: Sequence[Data]) -> bytes:
     return _tradeoff(results, medians, spreads, label)
 
 
-def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
-    """Return bars of the channels of each group (name, before, after) of a pruned network."""
-    if len(groups) > _MOST_BARS:
-        groups = sorted(groups, key=lambda group: group[2] - group[1])[:_MOST_BARS]
-    with _figure(8, 1.4 + 0.24 * len(groups)) as (figure, png):
-        axes = figure.subplots()
-        rows = range(len(groups))
-        axes.barh(rows, [before for _, before, _ in groups], color="#D0D7DE", label="before")
-        axes.barh(rows, [after for _, _, after in groups], color=COLOURS[0], height=0.5, label="after")
-        axes.set_yticks(rows, [name for name, _, _ in groups], fontsize=8)
-        axes.invert_yaxis()
-        axes.margins(y=0.01)
-        axes.set(xlabel="channels")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
-    return png.getvalue()
-
-
-def bit_bars(layers: Sequence[tuple[str, Sequence[int]]]) -> bytes:
-    """Return a bar for each layer (name, bits of its channels) of a quantised network: the shares of each width."""
-    colours = dict(zip(WIDTHS, _BIT_COLOURS, strict=True))
-    with _figure(8, 1.4 + 0.24 * len(layers)) as (figure, png):
-        axes = figure.subplots()
-        rows, start = range(len(layers)), [0.0] * len(layers)
-        for width in WIDTHS:
-            shares = [100 * bits.count(width) / len(bits) for _, bits in layers]
-            if any(shares):
-                axes.barh(rows, shares, left=start, color=colours[width], label=f"{width}")
-                start = [before + share for before, share in zip(start, shares, strict=True)]
-        axes.set_yticks(rows, [name for name, _ in layers], fontsize=8)
-        axes.invert_yaxis()
-        axes.margins(x=0, y=0.01)
-        axes.set(xlabel="channels of the layer, %")
-        handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, title="bits")
-    return png.getvalue()
-
-
 def _heat_map(found: Data) -> bytes:
     (down, downs), (across, acrosses) = found["axes"].items()
     points = {(point["options"][down], point["options"][across]): point for point in found["points"]}
     means = [100 * point["accuracy_mean"] for point in points.values()]
-    with _figure(2.6 + 1.0 * len(acrosses), 1.6 + 0.7 * len(downs)) as (figure, png):
+    with blank_figure(2.6 + 1.0 * len(acrosses), 1.6 + 0.7 * len(downs)) as (figure, png):
         axes = figure.subplots()
         grid = [[100 * points[d, a]["accuracy_mean"] if (d, a) in points else None for a in acrosses] for d in downs]
         shown = [[float("nan") if value is None else value for value in row] for row in grid]
@@ -213,7 +158,7 @@ def _option_lines(found: Data) -> bytes:
         others = [f"{name} {value_text(value)}" for name, value in point["options"].items() if name != axis]
         lines.setdefault(", ".join(others), []).append(point)
     lines = dict(sorted(lines.items()))
-    with _figure(7.5, 4.5) as (figure, png):
+    with blank_figure(7.5, 4.5) as (figure, png):
         axes = figure.subplots()
         looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
         for shift, ((name, points), (colour, marker)) in enumerate(zip(lines.items(), looks, strict=False)):
@@ -254,7 +199,7 @@ def _tradeoff(
     results: Sequence[Data], positions: Sequence[float], spreads: Sequence[tuple[float, float]] | None, label: str
 ) -> bytes:
     names = short_names([entry["file"] for entry in results])
-    with _figure(7.5, 4.8) as (figure, png):
+    with blank_figure(7.5, 4.8) as (figure, png):
         axes = figure.subplots()
         points: list[_Point] = []
         for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
@@ -337,25 +282,3 @@ def _label(axes: Axes, point: _Point, name: str, place: tuple[int, int, int]) ->
         fontsize=9,
         parse_math=False,
     )
-
-
-@contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """Give an empty figure (inches) and the buffer that holds its PNG afterwards; no global state is touched."""
-    require_matplotlib()
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    style: Any = {
-        "font.size": 10,
-        "font.family": "DejaVu Sans",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": False,
-        "text.parse_math": False,
-    }
-    png = io.BytesIO()
-    with matplotlib.rc_context(style):
-        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-        yield figure, png
-        figure.savefig(png, format="png", metadata={"Software": None})

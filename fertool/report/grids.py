@@ -10,6 +10,7 @@ from fertool.report.units import (
     MISSING,
     accuracy_text,
     count_text,
+    hessian_text,
     interval_text,
     p_value_text,
     percent_text,
@@ -237,18 +238,22 @@ def sensitivity_grid(sensitivity: Data) -> Grid:
     """Lay out `hessian-sensitivity --json`: for each layer its channels, and the mean and extreme traces."""
     rows = []
     for layer in sensitivity["layers"]:
-        traces = layer["weight_trace"]
+        traces, activations = layer["weight_trace"], layer.get("activation_trace")
         weights = count_text(layer["weight_params"] * len(traces))
         figures = (sum(traces) / len(traces), min(traces), max(traces))
-        rows.append((layer["name"], f"{len(traces):,}", weights, *(f"{value:.3g}" for value in figures)))
-    return Grid(("layer", ">channels", ">weights", ">mean trace", ">smallest", ">largest"), tuple(rows))
+        by_activation = f"{sum(activations) / len(activations):.3g}" if activations else MISSING
+        cells = (*(f"{value:.3g}" for value in figures), by_activation)
+        rows.append((layer["name"], f"{len(traces):,}", weights, *cells))
+    headers = ("layer", ">channels", ">weights", ">mean trace", ">smallest", ">largest", ">mean by\nactivation")
+    return Grid(headers, tuple(rows))
 
 
 def sensitivity_caption(sensitivity: Data) -> str:
     """Say what the traces are."""
     probes = sensitivity["probes"]
     how = f"{probes} probes" if probes else "exact"
-    return f"Hessian trace of the KL divergence, per output channel; {sensitivity['samples']:,} images, {how}"
+    effort = f"{sensitivity['samples']:,} images, {how}"
+    return f"Hessian trace of the {hessian_text(sensitivity)}, per output channel; {effort}"
 
 
 def data_grid(found: Data) -> Grid:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from fertool.report import figures, grids, html, markdown
+from fertool.report import bars, figures, grids, html, markdown, strips
 from fertool.report.grids import Data, Fact, Grid
 from fertool.report.sources import Sources, read_sources
 from fertool.report.units import short_names
@@ -62,7 +62,7 @@ def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
     """
     sources = read_sources(files)
     pen: Pen = markdown if as_markdown else html
-    sections = (_overview, _benchmarks, _evaluations, _training, _widths, _sensitivities, _cards)
+    sections = (_overview, _benchmarks, _evaluations, _training, _widths, _bits, _sensitivities, _cards)
     return pen.page("Facial-expression models", (part for section in sections for part in section(sources, pen)))
 
 
@@ -137,8 +137,20 @@ def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
             ]
             yield pen.heading(f"Channels of {after}")
             yield pen.picture(
-                partial(figures.width_bars, groups), f"Channels of {before} (before) and {after} (after)", 720
+                partial(bars.width_bars, groups), f"Channels of {before} (before) and {after} (after)", 720
             )
+
+
+def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
+    """A table and a figure for each model whose weights have several widths."""
+    names = short_names([model["file"] for model in sources.models])
+    for model in sources.models:
+        weights = model["quant"]["weights"] if model["quant"] else {}
+        if len({width for rule in weights.values() for width in rule["bits"]}) > 1:
+            yield pen.heading(f"Bits of {names[model['file']]}")
+            yield pen.table(grids.bits_grid(model["quant"]))
+            layers = [(name, rule["bits"]) for name, rule in weights.items()]
+            yield pen.picture(partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720)
 
 
 def _by_number(group: tuple[str, int]) -> list[int | str]:
@@ -157,6 +169,7 @@ def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
         yield pen.heading(f"Sensitivity: {name}")
         yield pen.table(grids.sensitivity_grid(data))
         yield pen.paragraph(grids.sensitivity_caption(data), "quiet")
+        yield pen.picture(partial(strips.sensitivity, data), "Hessian traces by layer and channel", 900)
 
 
 def _cards(sources: Sources, pen: Pen) -> Iterator[str]:

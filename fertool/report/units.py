@@ -56,6 +56,11 @@ def accuracy_text(figures: Mapping[str, Any]) -> str:
     return f"{percent_text(figures['accuracy'])} [{interval}], {figures['split']}, n = {figures['n']:,}"
 
 
+def hessian_text(sensitivity: Mapping[str, Any]) -> str:
+    """Return the function whose second derivatives a file of traces holds."""
+    return "KL divergence" if sensitivity.get("hessian", "kl") == "kl" else "cross-entropy"
+
+
 def value_text(value: bool | int | float | str) -> str:
     """Return an option's value as people type it, 4.0 as "4", such that different values stay different."""
     if isinstance(value, float):

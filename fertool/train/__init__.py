@@ -1,11 +1,12 @@
 """The training loop, its options, and the state of a run that was killed."""
 
+from fertool.artifact.resume import discard_resume, resume_path
 from fertool.device import resolve_device
 from fertool.train.config import TrainConfig
 from fertool.train.engine import FitResult, fit
 from fertool.train.objective import Objective, Supervised
 from fertool.train.predict import predict_logits
-from fertool.train.resume import EpochRecord, discard_resume, read_history, resume_path
+from fertool.train.resume import EpochRecord, read_history
 
 __all__ = [
     "EpochRecord",

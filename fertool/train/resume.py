@@ -1,4 +1,4 @@
-"""OUT.resume: what a killed run needs to go on and to end with the same bytes as an undisturbed one.
+"""What a training keeps in OUT.resume.
 
 Every epoch derives its random numbers from the seed and its own number, so no generator's state is kept.
 """
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fertool.artifact.atomic import write_atomic
-from fertool.artifact.store import pack, unpack
+from fertool.artifact.resume import load_state, save_state
+from fertool.artifact.store import unpack
 from fertool.errors import FertoolError
 from fertool.train.optim import WeightAverage
 
@@ -52,16 +52,6 @@ class Progress:
         return self.module if self.average is None else self.average.module
 
 
-def resume_path(output: Path) -> Path:
-    """Return where the run that makes `output` keeps its state."""
-    return output.with_name(f"{output.name}.resume")
-
-
-def discard_resume(path: Path) -> None:
-    """Remove the state of a run; for the moment when its result is safely written, or a fresh start is asked for."""
-    path.unlink(missing_ok=True)
-
-
 def read_history(path: Path) -> tuple[EpochRecord, ...]:
     """Return the epochs that a killed run has behind it; none where no file can be read, which `fit` then refuses."""
     try:
@@ -73,23 +63,18 @@ def read_history(path: Path) -> tuple[EpochRecord, ...]:
 def save_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     """Write the state atomically: killed at any moment, the file is that of this epoch or of the one before."""
     header = {
-        "fingerprint": fingerprint,
         "history": [asdict(record) for record in progress.history],
         "scaler": progress.scaler.state_dict(),
     }
-    write_atomic(path, pack(header, _flatten(progress))[1])
+    save_state(path, fingerprint, header, _flatten(progress))
 
 
 def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     """Fill `progress` from the file, if there is one; raises FertoolError if it is damaged or of another run."""
-    if not path.exists():
+    state = load_state(path, fingerprint)
+    if state is None:
         return
-    try:
-        header, tensors = unpack(path)
-    except FertoolError as error:
-        raise _refused(path, f"not readable ({error.message})") from None
-    if header.get("fingerprint") != fingerprint:
-        raise _refused(path, "of a run with other options, data or weights")
+    header, tensors = state
     sections = _sections(tensors)
     progress.module.load_state_dict(sections["module"])
     if progress.average is not None:
@@ -101,10 +86,6 @@ def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
         progress.scaler.load_state_dict(header["scaler"])
     progress.best = sections["best"]
     progress.history = [EpochRecord(**record) for record in header["history"]]
-
-
-def _refused(path: Path, why: str) -> FertoolError:
-    return FertoolError(f"{path}: the state of a killed run, but {why}", "delete it, or start anew with --no-resume")
 
 
 def _flatten(progress: Progress) -> dict[str, Tensor]:

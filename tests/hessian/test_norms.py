@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.hessian import norms
-from fertool.hessian.norms import LayerRun
+from fertool.hessian.norms import Norms
 
 LAYERS = {
     "few positions": (nn.Conv2d(6, 4, 3), (6, 4, 5)),
@@ -37,15 +37,11 @@ def test_squared_norms_equal_those_of_single_images(case, chunk, monkeypatch):
     layer.double()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
-    output = layer(x)
-    run = LayerRun(layer, x, output)
+    squared_norms = Norms(layer, x)
     for _ in range(2):
-        gradient = torch.randn(output.shape, dtype=torch.float64, generator=generator)
-        expected = one_by_one(layer, x, gradient)
-        torch.testing.assert_close(run.squared_norms(gradient), expected, rtol=1e-12, atol=0)
-        run.add(gradient)
-        run.add(gradient)
-        torch.testing.assert_close(run.total, 2 * expected, rtol=1e-12, atol=0)
-        torch.testing.assert_close(run.squares, 2 * expected.square(), rtol=1e-12, atol=0)
-        run.total.zero_()
-        run.squares.zero_()
+        gradient = torch.randn(layer(x).shape, dtype=torch.float64, generator=generator)
+        in_weights, in_outputs = squared_norms(gradient)
+        torch.testing.assert_close(in_weights, one_by_one(layer, x, gradient), rtol=1e-12, atol=0)
+        channels_first = gradient.movedim(-1, 1) if isinstance(layer, nn.Linear) else gradient
+        expected = channels_first.reshape(3, len(layer.weight), -1).square().sum(2)
+        torch.testing.assert_close(in_outputs, expected, rtol=1e-12, atol=0)

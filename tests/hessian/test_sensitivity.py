@@ -1,6 +1,7 @@
 """The JSON file: what it holds, and what is said when it does not fit."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,15 +9,34 @@ from fertool.errors import FertoolError
 from fertool.hessian import LayerSensitivity, Sensitivity
 
 LAYERS = (
-    LayerSensitivity("stem.0", (0.1, 2e-17), (0.01, 0.0), weight_params=9),
-    LayerSensitivity("head", (1 / 3,), (0.25,), weight_params=2),
+    LayerSensitivity("stem.0", (0.1, 2e-17), (0.01, 0.0), 9, (0.5, 7e-9), (0.125, 0.0)),
+    LayerSensitivity("head", (1 / 3,), (0.25,), 2, (3.0,), (0.75,)),
 )
 SENSITIVITY = Sensitivity("ab" * 32, "exact", samples=32, probes=0, seed=5, layers=LAYERS)
+SIGNED = replace(
+    SENSITIVITY,
+    method="hutchinson",
+    hessian="cross-entropy",
+    layers=(LayerSensitivity("head", (-0.5,), (0.25,), 2, (-3.0,), (0.75,)),),
+)
 CHANNELS = {"stem.0": 2, "head": 1}
 
 
 def test_the_file_comes_back_as_it_was():
-    assert Sensitivity.from_json(SENSITIVITY.to_json(), "sens.json") == SENSITIVITY
+    for written in (SENSITIVITY, SIGNED):
+        assert Sensitivity.from_json(written.to_json(), "sens.json") == written
+
+
+def test_a_file_without_traces_of_activations_is_read():
+    data = json.loads(SENSITIVITY.to_json())
+    for layer in data["layers"]:
+        layer["activation_trace"] = []
+        del layer["activation_trace_sem"]
+    read = Sensitivity.from_json(json.dumps(data), "old.json")
+    assert [layer.weight_trace for layer in read.layers] == [(0.1, 2e-17), (1 / 3,)]
+    assert {layer.activation_trace for layer in read.layers} == {layer.activation_trace_sem for layer in read.layers}
+    assert read.layers[0].activation_trace == ()
+    assert Sensitivity.from_json(read.to_json(), "old.json") == read
 
 
 def test_the_file_has_the_keys_that_scripts_read():
@@ -27,7 +47,8 @@ def test_the_file_has_the_keys_that_scripts_read():
         "name": "stem.0",
         "weight_trace": [0.1, 2e-17],
         "weight_trace_sem": [0.01, 0.0],
-        "activation_trace": [],
+        "activation_trace": [0.5, 7e-9],
+        "activation_trace_sem": [0.125, 0.0],
         "weight_params": 9,
     }
 
@@ -41,17 +62,21 @@ def changed(**changes):
     [
         ("{", "not a sensitivity file"),
         ("[1]", "not a sensitivity file"),
-        ("{}", "layers"),
+        ("{}", "hessian"),
         (changed(extra=1), "extra"),
         (changed(layers=[{"name": "head", "weight_trace": [1.0]}]), "weight_trace_sem"),
         (
             changed(layers=[{**json.loads(SENSITIVITY.to_json())["layers"][0], "weight_trace": [1.0]}]),
-            "1 traces, 2 errors",
+            "unequal numbers of values, 1 of weight_trace, 2 of weight_trace_sem",
         ),
         (SENSITIVITY.to_json().replace("2e-17", "-1.0"), "stem.0: weight_trace holds a negative"),
         (SENSITIVITY.to_json().replace("2e-17", "NaN"), "stem.0: weight_trace holds a negative or infinite"),
+        (SENSITIVITY.to_json().replace("7e-09", "-1.0"), "stem.0: activation_trace holds a negative"),
+        (SENSITIVITY.to_json().replace("[3.0]", "[3.0,1.0]"), "1 of weight_trace_sem, 2 of activation_trace"),
+        (SIGNED.to_json().replace("-3.0", "-Infinity"), "head: activation_trace holds an infinite"),
+        (SIGNED.to_json().replace("0.25", "-0.25"), "head: weight_trace_sem holds a negative"),
         (changed(method="lanczos"), "lanczos"),
-        (changed(hessian="cross-entropy"), "cross-entropy"),
+        (changed(hessian="cross-entropy"), "'exact' of 'cross-entropy'"),
     ],
 )
 def test_a_file_that_is_no_sensitivity_file_is_named(text, said):
@@ -63,6 +88,23 @@ def test_a_file_that_is_no_sensitivity_file_is_named(text, said):
 
 def test_fits_its_own_model():
     SENSITIVITY.require_fit("ab" * 32, CHANNELS, "sens.json")
+
+
+def test_who_needs_traces_that_are_never_negative_gets_no_others():
+    with pytest.raises(FertoolError, match="the Hessian of cross-entropy, not of kl") as caught:
+        SIGNED.require_fit("ab" * 32, {"head": 1}, "sens.json")
+    assert caught.value.hint == "run fertool hessian-sensitivity with --method exact or probe"
+    SIGNED.require_fit("ab" * 32, {"head": 1}, "sens.json", accept=("kl", "cross-entropy"))
+    with pytest.raises(FertoolError, match="not of cross-entropy"):
+        SENSITIVITY.require_fit("ab" * 32, CHANNELS, "sens.json", accept=("cross-entropy",))
+
+
+def test_the_relative_error_is_that_of_the_median_live_channel():
+    traces, errors = (2.0, -4.0, 0.0, 1.0, 0.0), (0.2, 0.8, 0.0, 0.3, 1.0)
+    layer = LayerSensitivity("head", traces, errors, 2)
+    assert replace(SENSITIVITY, layers=(layer,)).relative_error() == pytest.approx((0.2 + 0.3) / 2)  # of .1 .2 .3 inf
+    dead = LayerSensitivity("head", (0.0,), (0.0,), 2)
+    assert replace(SENSITIVITY, layers=(dead,)).relative_error() == 0
 
 
 def test_traces_of_another_model_are_refused():

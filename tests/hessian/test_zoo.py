@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.hessian import estimate, weighted_layers
+from fertool.hessian import TraceConfig, estimate, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
+LABELS = torch.tensor([0, 2])
 CLASSES = ("happy", "sad", "neutral")
 
 
@@ -21,14 +22,15 @@ def fresh(arch):
 @pytest.mark.parametrize("arch", models.architecture_names())
 def test_every_channel_of_every_layer_has_a_trace(arch):
     module, images = fresh(arch)
-    layers = estimate(module, images, method="probe", probes=2)
+    layers = estimate(module, images, LABELS, TraceConfig("probe", probes=2)).layers
     weighted = weighted_layers(module)
     assert [layer.name for layer in layers] == list(weighted)
     for layer in layers:
         weight = weighted[layer.name].weight
-        assert len(layer.weight_trace) == len(layer.weight_trace_sem) == len(weight)
+        for kind in ("weight", "activation"):
+            assert len(getattr(layer, f"{kind}_trace")) == len(getattr(layer, f"{kind}_trace_sem")) == len(weight)
+            assert min(getattr(layer, f"{kind}_trace")) >= 0
         assert layer.weight_params * len(weight) == weight.numel()
-        assert min(layer.weight_trace) >= 0
     assert min(layers[-1].weight_trace) > 0
     assert max(layers[0].weight_trace) > 0
 
@@ -44,5 +46,14 @@ def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
             gradients = torch.autograd.grad(logits, weights, column[None], retain_graph=True)
             for total, gradient in zip(expected, gradients, strict=True):
                 total += gradient.flatten(1).square().sum(1) / len(images)
-    for layer, traces in zip(estimate(module, images), expected, strict=True):
+    for layer, traces in zip(estimate(module, images, LABELS).layers, expected, strict=True):
         np.testing.assert_allclose(layer.weight_trace, traces, rtol=1e-9, atol=1e-12 * float(traces.max()))
+
+
+@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5", "ean", "eff_resnet18"])
+def test_every_kind_of_operator_has_second_derivatives(arch):
+    module, images = fresh(arch)
+    found = estimate(module, images, LABELS, TraceConfig("hutchinson", probes=2))
+    assert [layer.name for layer in found.layers] == list(weighted_layers(module))
+    assert np.abs(found.layers[0].weight_trace).max() > 0
+    assert np.abs(found.layers[0].activation_trace).max() > 0

@@ -68,8 +68,9 @@ def test_sensitivity_names_the_model_it_is_of(chain):
     assert found["model_digest"] == spec.digest
     weights = dict(module.named_modules())
     for layer in found["layers"]:
-        assert len(layer["weight_trace"]) == len(weights[layer["name"]].weight)
-        assert min(layer["weight_trace"]) >= 0
+        for key in ("weight_trace", "activation_trace"):
+            assert len(layer[key]) == len(weights[layer["name"]].weight)
+            assert min(layer[key]) >= 0
 
 
 def test_sensitivity_is_that_of_a_float_model(chain, fertool, tmp_path):

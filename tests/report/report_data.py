@@ -93,8 +93,24 @@ def history(epochs: int = 3) -> list[dict[str, Any]]:
 
 
 def sensitivity() -> dict[str, Any]:
-    layers = [{"name": "conv", "weight_trace": [1.0, 2.0, 6.0], "weight_trace_sem": [0.1] * 3, "weight_params": 9}]
-    return {"model_digest": "ef" * 32, "samples": 32, "probes": 10, "layers": layers}
+    layers = [
+        {
+            "name": "conv",
+            "weight_trace": [1.0, 2.0, 6.0],
+            "weight_trace_sem": [0.1] * 3,
+            "weight_params": 9,
+            "activation_trace": [0.25, 0.0, 0.5],
+            "activation_trace_sem": [0.1] * 3,
+        }
+    ]
+    return {
+        "model_digest": "ef" * 32,
+        "samples": 32,
+        "probes": 10,
+        "method": "probe",
+        "hessian": "kl",
+        "layers": layers,
+    }
 
 
 COMPARISONS = [

@@ -3,13 +3,24 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-from report_data import bench_report, evaluation, history, sweep
+from report_data import bench_report, evaluation, history, sensitivity, sweep
 
 pytest.importorskip("matplotlib")
 
-from fertool.report import figures
+from fertool.report import bars, figures, strips
+
+
+def many_layers() -> dict[str, Any]:
+    values = [(-1) ** k * 10.0 ** (k % 5 - 5) for k in range(20)]
+    layers = [
+        {"name": f"features.{k}.conv", "weight_trace": values[k % 7 :], "activation_trace": values[k % 7 :]}
+        for k in range(130)
+    ]
+    return {"hessian": "cross-entropy", "layers": layers}
+
 
 DRAWN: dict[str, Callable[[], bytes]] = {
     "training_curves": lambda: figures.training_curves({"teacher $x$": history(5), "student": history(1)}),
@@ -23,7 +34,13 @@ DRAWN: dict[str, Callable[[], bytes]] = {
         sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
     ),
     "seeds": lambda: figures.sweep(sweep({}, (0, 1, 2))),
-    "width_bars": lambda: figures.width_bars([(f"layer{k}", 16, 16 - k % 9) for k in range(80)]),
+    "traces": lambda: strips.sensitivity(sensitivity()),
+    "traces of many layers, some below 0": lambda: strips.sensitivity(many_layers()),
+    "traces without activations": lambda: strips.sensitivity(
+        {"layers": [{"name": "conv", "weight_trace": [1.0, 2.0], "weight_params": 9}]}
+    ),
+    "bits": lambda: bars.bit_bars([(f"layer{k}", (2 + k % 7, 3, 8)) for k in range(30)]),
+    "width_bars": lambda: bars.width_bars([(f"layer{k}", 16, 16 - k % 9) for k in range(80)]),
 }
 
 
@@ -74,8 +91,8 @@ def test_labels_do_not_cover_each_other() -> None:
 def test_without_matplotlib_the_message_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"
-        "from fertool.report import figures; from fertool.errors import FertoolError\n"
-        "try: figures.width_bars([('a', 2, 1)])\n"
+        "from fertool.report import bars; from fertool.errors import FertoolError\n"
+        "try: bars.width_bars([('a', 2, 1)])\n"
         "except FertoolError as error: print(error.message, '|', error.hint)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

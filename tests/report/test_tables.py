@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from report_data import COMPARISONS, QUANT, bench_report, evaluation, sensitivity, shown, sweep
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, shown, sweep
 from rich.console import Console, RenderableType
 
 from fertool.hessian import LayerSensitivity, Sensitivity
@@ -135,13 +135,18 @@ def test_plan_and_change() -> None:
 
 
 def test_sensitivity() -> None:
-    data = sensitivity()
-    layer = data["layers"][0]
-    traces = tuple(layer["weight_trace"])
-    measured = Sensitivity("ef", "probe", 32, 10, 0, (LayerSensitivity("conv", traces, (0.1,) * 3, 9),))
+    layer = LayerSensitivity("conv", (1.0, 2.0, 6.0), (0.1,) * 3, 9, (0.25, 0.0, 0.5), (0.1,) * 3)
+    measured = Sensitivity("ef", "probe", 32, 10, 0, (layer,))
     out = text(tables.sensitivity_table(measured))
-    assert row(out, "conv") == "conv 3 27 3 1 6"
-    assert "32 images, 10 probes" in out
+    assert row(out, "conv") == "conv 3 27 3 1 6 0.25"
+    assert "KL divergence, per output channel; 32 images, 10 probes" in out
+
+
+def test_sensitivity_of_the_cross_entropy_and_without_activations() -> None:
+    layer = LayerSensitivity("conv", (1.0, -2.0), (0.1,) * 2, 9)
+    out = text(tables.sensitivity_table(Sensitivity("ef", "hutchinson", 32, 10, 0, (layer,), "cross-entropy")))
+    assert row(out, "conv") == "conv 2 18 -0.5 -2 1 -"
+    assert "of the cross-entropy" in out
 
 
 @pytest.mark.parametrize("votes", [True, False])

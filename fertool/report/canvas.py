@@ -1,0 +1,47 @@
+"""What all figures are drawn on and with."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from fertool.errors import FertoolError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart with every common kind of colour blindness."""
+DPI = 144
+
+
+def require_matplotlib() -> None:
+    """Raise FertoolError when figures cannot be drawn."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        raise FertoolError("figures need Matplotlib", "pip install 'fertool[plots]'") from None
+
+
+@contextmanager
+def blank_figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """Give an empty figure (inches) and the buffer that holds its PNG afterwards; no global state is touched."""
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "font.size": 10,
+        "font.family": "DejaVu Sans",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": False,
+        "text.parse_math": False,
+    }
+    png = io.BytesIO()
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+        yield figure, png
+        figure.savefig(png, format="png", metadata={"Software": None})
