@@ -12,7 +12,7 @@ import typer
 
 from fertool.cli.targets import parse_target
 from fertool.errors import FertoolError, UsageError
-from fertool.spec import WIDTHS
+from fertool.spec import WIDTHS, Metrics
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 QUANTISATION = "Quantisation"
 SEARCH_IMAGES = 512
 """Validation images that the actor-critic tries bits on."""
+_ANY_METRICS = Metrics("val", 3589, 1 / 3, (1 / 3, 2 / 3), 1 / 3)
+"""Of the length that metrics have, for files that have none yet."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,7 @@ def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
     every = torch.tensor(WIDTHS).repeat(len(problem.weights) // len(WIDTHS) + 1)[: len(problem.weights)]
     bits = problem.by_layer(every)
     rules = {name: replace(rule, bits=bits[name]) for name, rule in planned.quant.weights.items()}
-    rest = stored_size(replace(planned, quant=replace(planned.quant, weights=rules)))
-    count = int(problem.weights.sum())
-    return problem.average_bits(every) + 8 * (budget - rest) / count
+    metrics = planned.metrics or _ANY_METRICS
+    size = stored_size(replace(planned, quant=replace(planned.quant, weights=rules), metrics=metrics))
+    stored = torch.tensor([width for name in problem.names for width in rules[name].stored_bits(1)])
+    return (8 * (budget - size) + int((stored * problem.weights).sum())) / int(problem.weights.sum())

@@ -1,10 +1,15 @@
 import json
 import os
 
+import pytest
 import torch
 
 from fertool import models
+from fertool.cli.app import run
 from fertool.spec import InputSpec
+
+EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+DATA = ("--data", "synth:140")
 
 
 def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp_path):
@@ -25,3 +30,118 @@ def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp
     _, out, _ = fertool(*arguments, "--dry-run")
     assert "size" in out
     assert "points" in out
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """A small network and its traces."""
+    folder = tmp_path_factory.mktemp("chain")
+    torch.manual_seed(0)
+    spec, module = models.create("nano_resnet", {"width_mult": 0.5}, InputSpec(1, 32), EMOTIONS)
+    models.save_model(folder / "m.pt", spec, module)
+    assert (
+        run(["hessian-sensitivity", str(folder / "m.pt"), *DATA, "--samples", "4", "-o", str(folder / "s.json")]) == 0
+    )
+    return folder
+
+
+def quantised(fertool, chain, output, *options):
+    return fertool("quantize", chain / "m.pt", "-o", output, *DATA, "--samples", "16", "--no-bench", *options)
+
+
+@pytest.mark.parametrize("allocation", ["optimal", "hawq", "uniform"])
+def test_a_budget_of_bytes_is_met_within_one_percent(fertool, chain, tmp_path, allocation):
+    output, picture = tmp_path / "q.pt", tmp_path / "bits.png"
+    shares = ("--sensitivity", chain / "s.json", "--allocation", allocation, "--plot-bits", picture)
+    code, out, err = quantised(fertool, chain, output, "--target-size", "0.14", *shares, "--json")
+    assert code == 0, err
+    budget = 0.14 * (chain / "m.pt").stat().st_size
+    assert 0.99 * budget <= output.stat().st_size <= 1.002 * budget
+    told = json.loads(out)
+    assert told["change"]["n"] > 0
+    assert 0 <= told["change"]["top1_agreement"] <= 1
+    assert "sensitivity" in told["provenance"][-1]["inputs"]
+    bits = [width for rule in told["quant"]["weights"].values() for width in rule["bits"]]
+    assert 2 <= min(bits) < max(bits) <= 8
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    code, out, err = fertool("export", output, "-o", tmp_path / "q.onnx")
+    assert code == 0, err
+    assert (tmp_path / "q.onnx").stat().st_size < 1.1 * output.stat().st_size
+
+
+def test_a_mean_of_bits_and_one_width_for_all(fertool, chain, tmp_path):
+    sizes = {}
+    for name, options in {
+        "mixed": ("--average-bits", 3, "--sensitivity", chain / "s.json"),
+        "three": ("--bits", 3),
+        "eight": (),
+    }.items():
+        code, out, err = quantised(fertool, chain, tmp_path / f"{name}.pt", *options, "--json")
+        assert code == 0, err
+        sizes[name] = json.loads(out)["size_bytes"]
+    assert abs(sizes["mixed"] - sizes["three"]) < 3000
+    assert sizes["three"] < 0.6 * sizes["eight"]
+
+
+def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(fertool, chain, tmp_path, monkeypatch):
+    options = ("--bits", 2, "--method", "qat", "--epochs", 2, "--batch-size", 16)
+    code, out, err = quantised(fertool, chain, tmp_path / "whole.pt", *options, "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert told["quant"]["method"] == "qat"
+    assert len(told["history"]) == 2
+    from fertool.train import engine
+
+    epoch = engine._train_epoch
+
+    def killed(job, progress, number):
+        if number == 2:
+            raise KeyboardInterrupt
+        return epoch(job, progress, number)
+
+    monkeypatch.setattr(engine, "_train_epoch", killed)
+    assert quantised(fertool, chain, tmp_path / "again.pt", *options)[0] == 130
+    monkeypatch.undo()
+    assert not (tmp_path / "again.pt").exists()
+    assert quantised(fertool, chain, tmp_path / "again.pt", *options)[0] == 0
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "whole.pt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--bits", "4", "--average-bits", "3"), "--bits and --average-bits: more than one budget"),
+        (("--average-bits", "3"), "--average-bits: --allocation optimal needs --sensitivity"),
+        (("--sensitivity", "{chain}/s.json"), "--sensitivity: no budget"),
+        (("--average-bits", "1.5", "--allocation", "uniform"), "--average-bits"),
+        (("--target-size", "0.02", "--allocation", "uniform"), "--target-size 0.02: at 2 bits a weight"),
+        (("--average-bits", "3", "--sensitivity", "{chain}/m.pt"), "m.pt: cannot be read"),
+        (("--average-bits", "3", "--sensitivity", "{chain}/nothing.json"), "nothing.json: No such file"),
+        (("--method", "qat"), "--method qat: no epochs"),
+        (("--epochs", "2"), "--epochs 2: --method ptq does not train"),
+        (("--plot-bits", "{chain}/q.pt"), "--plot-bits"),
+    ],
+)
+def test_what_does_not_go_together_gets_one_error_and_leaves_nothing(fertool, chain, options, said):
+    before = sorted(os.listdir(chain))
+    options = [str(option).format(chain=chain) for option in options]
+    code, _, err = quantised(fertool, chain, chain / "q.pt", *options)
+    assert code in (1, 2)
+    assert err.count("error: ") == 1
+    assert said in err
+    assert "hint: " in err
+    assert sorted(os.listdir(chain)) == before
+
+
+def test_traces_of_another_model_or_with_a_layer_missing(fertool, chain, tmp_path):
+    text = json.loads((chain / "s.json").read_text())
+    other = tmp_path / "other.json"
+    for change, said in (
+        ({"model_digest": "f" * 64}, "the traces are of model ffffffffffff"),
+        ({"layers": text["layers"][1:]}, f"{text['layers'][0]['name']} is missing"),
+    ):
+        other.write_text(json.dumps({**text, **change}))
+        code, _, err = quantised(fertool, chain, tmp_path / "q.pt", "--average-bits", 3, "--sensitivity", other)
+        assert code == 1
+        assert said in err
+        assert not (tmp_path / "q.pt").exists()

@@ -1,0 +1,104 @@
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from fertool.data.dataset import FaceDataset
+from fertool.models import create
+from fertool.models.patches import patches
+from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant.weights import _compensated
+from fertool.spec import InputSpec
+from fertool.train import predict_logits
+
+CLASSES = ("a", "b", "c", "d")
+
+
+def squared(weight, integers, step, xx):
+    rest = weight - integers * step
+    return float(rest @ xx @ rest)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_with_compensation_comes_close_to_the_best_integers(seed):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(200, 6, generator=generator, dtype=torch.float64)
+    x[:, 1:] += 1.5 * x[:, :1]  # inputs that can make up for each other
+    xx = x.T @ x / 200
+    weight = torch.randn(6, generator=generator, dtype=torch.float64)
+    step, limit = weight.abs().max() / 3, 3
+    integers = _compensated(weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None])[0, 0]
+    assert integers.abs().max() <= limit
+    ours = squared(weight, integers, step, xx)
+    nearest = squared(weight, (weight / step).round().clamp(-limit, limit), step, xx)
+    grid = torch.tensor(list(itertools.product(range(-limit, limit + 1), repeat=6)), dtype=torch.float64)
+    rest = weight - grid * step
+    best = float(((rest @ xx) * rest).sum(1).min())
+    assert best - 1e-12 <= ours
+    assert ours <= nearest + 1e-12
+    assert ours < best + 0.5 * (nearest - best) + 1e-9
+
+
+def test_with_independent_inputs_each_is_rounded_to_the_nearest():
+    weight = torch.randn(2, 3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    xx = torch.eye(40, dtype=torch.float64).expand(2, 40, 40)
+    step = torch.full((2, 3), 0.2, dtype=torch.float64)
+    integers = _compensated(weight, step, torch.full((2, 3), 7), xx)
+    assert torch.equal(integers, (weight / 0.2).round().clamp(-7, 7))
+
+
+@pytest.mark.parametrize("fan_in", [5, 130, 300])
+def test_blocks_only_save_time(fan_in, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2 * fan_in, fan_in, generator=generator, dtype=torch.float64)
+    weight = torch.randn(1, 4, fan_in, generator=generator, dtype=torch.float64)
+    arguments = (weight, torch.full((1, 4), 0.3, dtype=torch.float64), torch.full((1, 4), 7), (x.T @ x)[None])
+    whole = _compensated(*arguments)
+    monkeypatch.setattr("fertool.quant.weights._BLOCK", 1000)
+    assert torch.equal(whole, _compensated(*arguments))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.Conv2d(6, 6, 3, padding=1, groups=6),
+        nn.Conv2d(6, 8, 3, padding=2, dilation=2, groups=2),
+        nn.Conv2d(6, 4, 1),
+        nn.Linear(6, 5),
+    ],
+    ids=["strided", "depthwise", "grouped", "pointwise", "linear"],
+)
+def test_patches_times_weights_are_the_output(layer):
+    x = torch.randn(3, 6) if isinstance(layer, nn.Linear) else torch.randn(3, 6, 9, 9)
+    output = layer(x).detach()
+    flat = output.flatten(2) if output.dim() > 2 else output.unsqueeze(2)
+    places = torch.arange(0, flat.shape[2], 2)
+    seen = patches(layer, x, places)
+    groups = len(seen)
+    weight = layer.weight.detach().reshape(groups, -1, seen.shape[2])
+    found = torch.einsum("gnf,grf->ngr", seen, weight).flatten(1) + layer.bias.detach()
+    assert torch.allclose(found, flat[:, :, places].permute(0, 2, 1).flatten(0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", ["nano_resnet", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
+    torch.manual_seed(0)
+    spec, module = create(arch, {"width_mult": 0.25}, InputSpec(1, 32), CLASSES)
+    images = torch.randint(0, 256, (96, 1, 4, 4), dtype=torch.uint8)
+    images = images.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    data = FaceDataset(images, torch.arange(96) % 4, CLASSES, "train", "0" * 64)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = None
+        module.train()(images.float() / 128 - 1)
+    said = predict_logits(module.eval(), data, spec.input)
+    error = {}
+    for rounding in ("nearest", "compensated"):
+        layers = {n: p for n, p in module.named_modules() if isinstance(p, nn.Conv2d | nn.Linear)}
+        bits = {name: (3,) * len(layer.weight) for name, layer in layers.items()}
+        _, integer = quantize_model(spec, module, data, QuantizeConfig(rounding=rounding), bits=bits)
+        error[rounding] = float((predict_logits(integer, data, spec.input) - said).square().mean())
+    assert error["compensated"] < 0.5 * error["nearest"]
