@@ -12,13 +12,14 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 FERTOOL := $(BIN)/fertool
 DATA ?= synth
 RUNS ?= runs
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install test lint types docs results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -92,7 +93,15 @@ $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ -o $@
 
 test: install
-	$(BIN)/python -m pytest
+	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) $(BIN)/python -m pytest
+
+# A second environment with the oldest ONNX Runtime that files have to run in; with it `make test` tests that too.
+oldest-runtime: $(OLDEST)/.installed
+
+$(OLDEST)/.installed:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check 'onnxruntime==1.17.3' 'numpy<2'
+	touch $@
 
 lint: install
 	$(BIN)/ruff check .
@@ -120,4 +129,4 @@ bench: install
 	$(BIN)/python benchmarks/logits.py -o $(RUNS)/logits.json
 
 clean:
-	rm -rf $(VENV) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -53,7 +53,7 @@ def main() -> None:
     report = open_report(options, spec, module, val)
     seeds = [int(seed) for seed in options.seeds.split(",")]
     run = partial(row_of, options, report, spec, module, train, val)
-    for method in OURS:
+    for method in OURS if options.unrepaired else OURS[:1]:
         for seed in seeds:
             run(method, seed)
     for importance in options.importances.split(","):
@@ -71,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs that stays")
     parser.add_argument("--importances", default="taylor,magnitude,lamp", help="Torch-Pruning's, separated by commas")
     parser.add_argument("--criterion", default="kl", help="of fertool")
+    parser.add_argument("--unrepaired", action="store_true", help="fertool also without its repair of the layers")
     parser.add_argument("--samples", type=int, default=2048, help="images that score the channels")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
