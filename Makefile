@@ -44,7 +44,7 @@ ean dynamic_mbv3: install
 
 prj_hawqc: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
-		STAGES="teacher pruned" PRUNED_OF=teacher SENSITIVITY=
+		STAGES="teacher pruned mixed" PRUNED_OF=teacher
 
 best: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
@@ -54,7 +54,7 @@ best: install
 RUN ?= $(RUNS)/two_cores
 RECIPE ?= recipes/two_cores.yaml
 STAGES ?= teacher student pruned int8
-# What is pruned, what becomes INT8, and what else distill is told.
+# What is pruned, what becomes integers, and what else distill is told.
 PRUNED_OF ?= student
 INT8_OF ?= pruned
 TEACH ?=
@@ -73,11 +73,14 @@ $(RUN)/student.pt: $(RUN)/teacher.pt
 $(RUN)/pruned.pt: $(RUN)/$(PRUNED_OF).pt
 	$(FERTOOL) prune $< -o $@ $(WITH)
 
-$(RUN)/sensitivity.json: $(RUN)/pruned.pt
+$(RUN)/sensitivity.json: $(RUN)/$(INT8_OF).pt
 	$(FERTOOL) hessian-sensitivity $< -o $@ $(WITH)
 
 $(RUN)/int8.pt: $(RUN)/$(INT8_OF).pt
 	$(FERTOOL) quantize $< -o $@ $(WITH)
+
+$(RUN)/mixed.pt: $(RUN)/$(INT8_OF).pt $(RUN)/sensitivity.json
+	$(FERTOOL) quantize $< -o $@ --sensitivity $(RUN)/sensitivity.json $(WITH)
 
 $(RUN)/%.onnx: $(RUN)/%.pt
 	$(FERTOOL) export $< -o $@ $(WITH)
