@@ -9,15 +9,27 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fertool.metrics import wilson_ci95
-from fertool.models.registry import resolve_arch_args
-from fertool.report.units import p_value_text
+from compression import (
+    bits,
+    criteria,
+    dynamic,
+    half,
+    int8,
+    packing,
+    prune_speed,
+    prune_time,
+    pruners,
+    schedules,
+    small_files,
+)
+from tables import FOLDER, interval, load, pairs, percent, table
 
-FOLDER = Path(__file__).parent / "results"
+from fertool.models.registry import resolve_arch_args
+
 TABLE = Path(__file__).parent / "result-table.svg"
 THIRD = " on every third training image"
 VIEWS = "--rotation 12 --translate 0.08 --scale 0.15 --erasing 0.25 --seeds 0,1,2"
@@ -151,43 +163,6 @@ def seeds(first: str, second: str, beside: str, data: str = "") -> Callable[[dic
         return f"{table(heads, rows)}\n\nDifference of the means: {100 * (means[0] - means[1]):+.2f} points; {budget}."
 
     return section
-
-
-def pairs(comparisons: list[dict[str, Any]]) -> str:
-    """Paired differences of accuracy on the same images."""
-    rows = [
-        (
-            f"{Path(c['candidate']).stem} less {Path(c['baseline']).stem}",
-            f"{100 * c['difference']:+.2f}",
-            interval(c["difference_ci95"], 100, 2),
-            p_value_text(c["mcnemar_p"]),
-        )
-        for c in comparisons
-    ]
-    return table(("pair", "points", "interval", "McNemar p"), rows)
-
-
-def int8(evaluation: dict[str, Any]) -> str:
-    """The INT8 file beside the float file of the same network."""
-    sizes = {Path(r["file"]).stem: r["size_bytes"] for r in load("two_cores_bench.json")["results"]}
-    ratio = sizes["int8"] / sizes["pruned"]
-    size = f"{sizes['int8']:,} bytes against {sizes['pruned']:,}, a ratio of {ratio:.3f}"
-    return f"{pairs(evaluation['comparisons'])}\n\nOn disk: {size}."
-
-
-def prune_speed(report: dict[str, Any]) -> str:
-    """Half the MACs against the unpruned network, by what chose the widths."""
-    rules = list(dict.fromkeys(p["rule"] for row in report["rows"] for p in row["pruned"]))
-    rows = []
-    for row in report["rows"]:
-        found = {p["rule"]: p for p in row["pruned"]}
-        cells = [
-            f"{p['speedup']:.2f} {interval(p['speedup_ci95'], 1, 2)}, MACs {p['macs_ratio']:.3f}" if p else "-"
-            for p in map(found.get, rules)
-        ]
-        rows.append((row["arch"], f"{row['size']}", f"{1e3 * row['latency_s']:.2f} ms", *cells))
-    asked = f"`--target-flops {report['target']}`, and where it says so `--target-latency` with it"
-    return table(("architecture", "pixels", "unpruned", *rules), rows) + f"\n\nRandom weights, one thread; {asked}."
 
 
 def hessian(report: dict[str, Any]) -> str:
@@ -346,122 +321,6 @@ def logits(report: dict[str, Any]) -> str:
     )
 
 
-def pruners(report: dict[str, Any]) -> str:
-    """Accuracy at a budget of MACs, beside another library's, after the same fine-tuning."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for row in report["rows"]:
-        runs.setdefault(row["method"], []).append(row)
-    rows = []
-    for method, found in sorted(runs.items(), key=lambda item: -mean_of(item[1], "accuracy")):
-        trained = [row["accuracy"] for row in found]
-        spread = f" ± {100 * statistics.stdev(trained):.2f}" if len(trained) > 1 else ""
-        rows.append(
-            (
-                method if method.startswith("fertool") else f"Torch-Pruning, {method}",
-                str(len(found)),
-                *(f"{found[0][key]:.3f}" for key in ("macs_ratio", "params_ratio")),
-                percent(mean_of(found, "untrained_accuracy")),
-                f"{100 * statistics.mean(trained):.2f}{spread} %",
-                f"{100 * (statistics.mean(trained) - report['accuracy']):+.2f}",
-            )
-        )
-    heads = ("pruned by", "seeds", "MACs", "params", "before training", "accuracy (± sd)", "points from unpruned")
-    return "\n\n".join(
-        (
-            table(heads, rows),
-            f"Unpruned: {percent(report['accuracy'])} {interval(wilson_interval(report['accuracy'], report['n']))}, "
-            f"{report['params'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs "
-            f"({arguments(report['model'])}), at half width and after 8 epochs of training: smaller than "
-            f"a full comparison. Then {report['epochs']} epochs each, distilled from the unpruned "
-            "network, accuracy of the last one; single crop. Torch-Pruning 1.6.1 with widths in multiples of 16, as "
-            "fertool's; of each importance the better ranking, on these very images, is the one with several seeds.",
-        )
-    )
-
-
-def prune_time(report: dict[str, Any]) -> str:
-    """What one-shot pruning itself takes."""
-    rows = (
-        ("graph, plan and surgery", f"{statistics.median(report['cut_s']):.2f} s"),
-        (f"scores by `{report['criterion']}`", f"{statistics.median(report['scores_s']):.1f} s"),
-        ("forward and backward passes alone", f"{statistics.median(report['passes_s']):.1f} s"),
-        ("scores in units of these", f"{report['scores_in_passes']:.2f}"),
-    )
-    what = f"{report['arch']} at 48 x 48, {report['images']:,} images, {report['threads']} threads, {report['rounds']} "
-    return f"{table(('', 'median'), rows)}\n\n{what}rounds in turns ({report['cpu']})."
-
-
-def mean_of(rows: list[dict[str, Any]], key: str) -> float:
-    """Return the mean of one figure."""
-    return statistics.mean(row[key] for row in rows)
-
-
-def arguments(model: dict[str, Any]) -> str:
-    """Return an architecture with its arguments."""
-    return f"{model['arch']}, {', '.join(f'{key}={value}' for key, value in model['arch_args'].items())}"
-
-
-def wilson_interval(accuracy: float, n: int) -> list[float]:
-    """Return the 95 % interval of an accuracy on n images."""
-    return list(wilson_ci95(round(accuracy * n), n))
-
-
-def criteria(report: dict[str, Any]) -> str:
-    """Every criterion at the same budgets, before any training."""
-    parts = []
-    for model in report["models"]:
-        targets = sorted({row["target"] for row in model["rows"]}, reverse=True)
-        ways = dict.fromkeys((row["criterion"], row["normalise"]) for row in model["rows"])
-        found = {(row["criterion"], row["normalise"], row["target"]): row for row in model["rows"]}
-        rows = []
-        for way in ways:
-            cells = [
-                f"{percent(row['accuracy'])} (not repaired {percent(row['plain_accuracy'])}; params "
-                f"{row['params_ratio']:.2f})"
-                for row in (found[(*way, target)] for target in targets)
-            ]
-            rows.append((f"`{way[0]}`", {"none": "as they are", "layer": "by layer"}[way[1]], *cells))
-        heads = ("criterion", "scores compare", *(f"{target:g} of the MACs" for target in targets))
-        parts.append(f"`{model['arch']}`, unpruned {percent(model['accuracy'])}:\n\n{table(heads, rows)}")
-    return "\n\n".join([*parts, f"{report['samples']:,} training images score the channels."])
-
-
-def dynamic(report: dict[str, Any]) -> str:
-    """A dynamic network beside the one that it was pruned from."""
-    base, ours = report["bench"]["results"]
-    latency = {profile["profile"]: profile["latency_s"] for profile in ours["profiles"]}
-    rows = [
-        (
-            f"profile {number}",
-            f"{macs / report['macs_before']:.3f}",
-            percent(report["profile_accuracies"][number]),
-            percent(report["shares"][number]),
-            f"{1e3 * latency[number]:.3f} ms" if number in latency else "",
-        )
-        for number, macs in enumerate(report["profile_macs"])
-    ]
-    (pair,) = report["bench"]["comparisons"]
-    low, high = report["difference_ci95"]
-    heads = ("", "MACs", "accuracy on all images", "images that it got", "latency of these, median")
-    return "\n\n".join(
-        (
-            table(heads, rows),
-            f"Together: accuracy {percent(report['accuracy'])} {interval(report['accuracy_ci95'])} where the network "
-            f"had {percent(report['accuracy_before'])}, {100 * report['difference']:+.2f} points "
-            f"[{100 * low:+.2f}, {100 * high:+.2f}]. The same shares sent through the profiles at random: "
-            f"{percent(report['random_accuracy'])} (sd {100 * report['random_sd']:.2f} points).",
-            f"MACs on average {report['macs'] / report['macs_before']:.3f} of {report['macs_before'] / 1e6:.1f} M, the "
-            f"gate's included; parameters {report['params'] / 1e6:.2f} M where it had "
-            f"{report['params_before'] / 1e6:.2f} M, of these {report['gate_params']:,} in the gate.",
-            f"Mean latency in ONNX Runtime, one thread, the same images in turns: "
-            f"{1e3 * base['latency_s']['mean']:.3f} ms and {1e3 * ours['latency_s']['mean']:.3f} ms, "
-            f"{pair['speedup']:.2f} {interval(pair['speedup_ci95'], 1, 2)} times as fast "
-            f"({report['bench']['environment']['processor']}). {arguments(report['model'])}; "
-            f"{report['options']['epochs']} epochs, seed 0.",
-        )
-    )
-
-
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
     ("Recipe 1 on FER2013, sized for two cores", "two_cores_eval.json", "make two_cores DATA=fer2013.csv", chain),
@@ -547,6 +406,37 @@ SECTIONS: tuple[Section, ...] = (
         for arch, name in (("mobilenet_v2", "MobileNetV2"), ("mobilenet_v3_large", "MobileNetV3-Large"))
     ),
     (
+        "Schedules",
+        "schedules.json",
+        "python benchmarks/schedules.py micro.pt --data third.csv --target-params 0.5 -o schedules.json",
+        schedules,
+    ),
+    *(
+        (
+            f"Half of {name}",
+            f"half_{arch}.json",
+            f"python benchmarks/half.py {arch}.pt --data fer2013.csv --epochs 8 -o half.json",
+            half,
+        )
+        for arch, name in (("mobilenet_v3_large", "MobileNetV3-Large"), ("nano_resnet", "nano_resnet"))
+    ),
+    (
+        "Small files",
+        "small_files.json",
+        "python benchmarks/small_files.py MODEL.pt:BITS … --data fer2013.csv --keep mixed -o small_files.json",
+        small_files,
+    ),
+    *(
+        (
+            f"Who gets the bits of {name}",
+            f"bits_{arch}.json",
+            f"python benchmarks/bits.py {arch}.pt --data fer2013.csv --average-bits {mean} -o bits.json",
+            bits,
+        )
+        for arch, name, mean in (("nano_resnet", "nano_resnet", 2.5), ("mobilenet_v2", "MobileNetV2", 3.22))
+    ),
+    ("Packed weights", "packing.json", "python benchmarks/packing.py mixed/*.pt -o packing.json", packing),
+    (
         "A dynamic network",
         "dynamic.json",
         "python benchmarks/dynamic.py micro.pt dynamic.pt --data fer2013.csv -o dynamic.json",
@@ -557,29 +447,6 @@ SECTIONS: tuple[Section, ...] = (
     ("Killed and resumed", "kills.json", "python benchmarks/kills.py -o kills.json", kills),
     ("Distillation without the teacher", "logits.json", "python benchmarks/logits.py -o logits.json", logits),
 )
-
-
-def load(name: str) -> dict[str, Any]:
-    """Return one file of docs/results/."""
-    content: dict[str, Any] = json.loads((FOLDER / name).read_text())
-    return content
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return a Markdown table."""
-    heads = list(heads)
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def percent(share: float) -> str:
-    """Return a share in percent."""
-    return f"{100 * share:.2f} %"
-
-
-def interval(bounds: list[float], factor: float = 100, decimals: int = 1) -> str:
-    """Return an interval in brackets."""
-    return f"[{factor * bounds[0]:.{decimals}f}, {factor * bounds[1]:.{decimals}f}]"
 
 
 def draw_table() -> None:
