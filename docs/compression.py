@@ -154,8 +154,9 @@ def schedules(report: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(heads, rows),
-            f"{arguments(report['model'])}, on {report['data']}; seed 0. `prj` also punishes, on its scoring images, 10 "
-            "epochs in each of its cycles. *Repaired*: with `--local-retrain`, the default of one-shot and iterative. "
+            f"{arguments(report['model'])}, on {report['data']}; seed 0. `prj` also punishes, on its scoring images, "
+            "10 epochs in each of its cycles. *Repaired*: with `--local-retrain`, as is the default of "
+            "one-shot and iterative. "
             "In the source's table 3-3 (MobileNetV2, AffectNet with 7 classes, 0.8 of the parameters) PRJ loses 1.6 "
             "points of 65.5 %, GREG 2.0 and Network Slimming 4.3.",
         )
@@ -180,8 +181,8 @@ def half(report: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(heads, rows),
-            f"{arguments(report['model'])}; {report['epochs']} epochs of distillation from the unpruned network. Latency "
-            "in ONNX Runtime, one thread, both in turns.",
+            f"{arguments(report['model'])}; {report['epochs']} epochs of distillation from the unpruned network. "
+            "Latency in ONNX Runtime, one thread, both in turns.",
         )
     )
 
@@ -205,9 +206,9 @@ def small_files(report: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(heads, rows),
-            "Nothing is trained: 64 training images for the traces, 512 for the integers. In the source (thesis, tables "
-            "4-1 and 4-2), after training with rounding, MobileNetV2 loses 2.38 points at 9.93 x on AffectNet, and "
-            "ResNet-50 1.57 at 14.48 x on ImageNet.",
+            "Nothing is trained: 64 training images for the traces, 512 for the integers. In the source (thesis, "
+            "tables 4-1 and 4-2), after training with rounding, MobileNetV2 loses 2.38 points at 9.93 x on "
+            "AffectNet, and ResNet-50 1.57 at 14.48 x on ImageNet.",
         )
     )
 
@@ -242,9 +243,9 @@ def bits(report: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(heads, rows),
-            f"{arguments(report['model'])}, float {percent(report['accuracy'])}; {seeds} seeds, which draw the images of "
-            f"traces and calibration; nothing is trained. No allocation gets below a predicted loss of {bound:.4f}. The "
-            "actor-critic tries 650 networks.",
+            f"{arguments(report['model'])}, float {percent(report['accuracy'])}; {seeds} seeds, which draw the images "
+            f"of traces and calibration; nothing is trained. No allocation gets below a predicted loss of {bound:.4f}. "
+            "The actor-critic tries 650 networks.",
         )
     )
 
