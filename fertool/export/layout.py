@@ -1,8 +1,8 @@
 """An INT8 graph in the shapes that integer kernels are fast at; its answers stay the same to the bit.
 
 Kernels for channels-last bytes take 16 channels of a depthwise convolution at a time and the rest one by one, which
-takes two to three times as long. And they gather the window of a pixel row by row, so that a first layer of one channel
-copies two or three bytes at a time. Weights keep their stored form: runtimes rearrange them once, when they load the
+takes two to three times as long. And they copy the window of a pixel row by row, three bytes at a time for a first layer
+of one channel, which takes three to five times as long as with four. Weights keep their stored form: runtimes rearrange them once, when they load the
 file.
 """
 
@@ -18,7 +18,8 @@ from onnx.helper import get_attribute_value, make_attribute, make_node
 
 LANES = 16
 """Channels that a depthwise kernel takes at a time: the bytes of an SSE or NEON register."""
-_FEW_CHANNELS = 4
+BLOCK = 4
+"""Pixels that a first layer takes as channels; of 1, 2, 4 and 8 the fastest for all of its kernels and strides."""
 _KEEP_CHANNELS = {
     *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Mul"),
     *("GlobalAveragePool", "AveragePool", "MaxPool"),
@@ -26,11 +27,11 @@ _KEEP_CHANNELS = {
 
 
 def arranged(model: ModelProto) -> ModelProto:
-    """Return the same INT8 computation with whole registers of depthwise channels, and blocks of pixels as channels.
+    """Return the same INT8 computation with whole registers of depthwise channels, and blocks of pixels.
 
     The channels of a depthwise convolution are filled up with zeros to a multiple of 16, where nothing but
-    convolutions and what keeps channels apart touches them. A first layer of stride 2 reads blocks of 2 x 2 pixels as
-    channels, with a kernel of half the side. What is not integer stays as it is.
+    convolutions and what keeps channels apart touches them. A first layer of one channel reads four pixels of a row as
+    four channels. What is not integer stays as it is.
     """
     graph = _Graph(model)
     for node in graph.nodes:
@@ -60,7 +61,8 @@ class _Graph:
             for value in (*known.input, *known.value_info)
         }
         self.shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        self._before: dict[str, list[NodeProto]] = {}
+        self._before: dict[int, list[NodeProto]] = {}
+        self._after: dict[int, list[NodeProto]] = {}
         self._count = 0
 
     def integers(self, conv: NodeProto) -> list[NodeProto]:
@@ -69,20 +71,44 @@ class _Graph:
         integer = len(sources) == len(conv.input) and all(node.op_type == "DequantizeLinear" for node in sources)
         return sources[1:] if integer else []
 
-    def insert(self, reader: NodeProto, op_type: str, *constants: Sequence[int], at: int = 0, **attributes: Any) -> None:
+    def before(self, reader: NodeProto, at: int, op_type: str, *constants: Sequence[int], **attributes: Any) -> None:
         """Put a node before `reader` that works on its input number `at`."""
         names = [self._constant(values) for values in constants]
-        node = make_node(op_type, [reader.input[at], *names], [self._fresh_name()], **attributes)
-        self._before.setdefault(reader.output[0], []).append(node)
-        reader.input[at] = node.output[0]
+        self._feed(reader, at, make_node(op_type, [reader.input[at], *names], [self._fresh_name()], **attributes))
+
+    def concatenate_before(self, reader: NodeProto, at: int, copies: Sequence[Sequence[int]]) -> None:
+        """Let `reader` read as many copies of its input number `at`, along the first axis, each padded as given."""
+        source, parts = reader.input[at], []
+        for pads in copies:
+            reader.input[at] = source
+            if any(pads):
+                self.before(reader, at, "Pad", pads)
+            parts.append(reader.input[at])
+        self._feed(reader, at, make_node("Concat", parts, [self._fresh_name()], axis=0))
+
+    def after(self, maker: NodeProto, op_type: str, *constants: Sequence[int], **attributes: Any) -> None:
+        """Put a node behind `maker` that works on its result."""
+        names = [self._constant(values) for values in constants]
+        later = self._after.setdefault(id(maker), [])
+        last = later[-1] if later else maker
+        value, last.output[0] = last.output[0], self._fresh_name()
+        later.append(make_node(op_type, [last.output[0], *names], [value], **attributes))
 
     def finished(self) -> ModelProto:
-        """Return the model with all that was inserted."""
-        nodes = [new for node in self.nodes for new in (*self._before.get(node.output[0], ()), node)]
+        """Return the model with all that was put in."""
+        nodes = [
+            new
+            for node in self.nodes
+            for new in (*self._before.get(id(node), ()), node, *self._after.get(id(node), ()))
+        ]
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
         del self._model.graph.node[:]
         self._model.graph.node.extend(copies)
         return self._model
+
+    def _feed(self, reader: NodeProto, at: int, node: NodeProto) -> None:
+        self._before.setdefault(id(reader), []).append(node)
+        reader.input[at] = node.output[0]
 
     def _constant(self, values: Sequence[int]) -> str:
         tensor = onnx.numpy_helper.from_array(np.array(values, np.int64), self._fresh_name())
@@ -101,13 +127,13 @@ def _fill_up(graph: _Graph, depthwise: NodeProto) -> None:
     for conv, makes, reads in convolutions or ():
         weight, *bias = graph.integers(conv)
         if reads and not _is_depthwise(graph, conv):
-            graph.insert(weight, "Pad", [0] * 5 + [missing, 0, 0])
+            graph.before(weight, 0, "Pad", [0] * 5 + [missing, 0, 0])
         if makes:
-            graph.insert(weight, "Pad", [0] * 4 + [missing, 0, 0, 0])
+            graph.before(weight, 0, "Pad", [0] * 4 + [missing, 0, 0, 0])
         for source in (weight, *bias) if makes else ():
-            graph.insert(source, "Pad", [0, missing], at=1, mode="edge")
+            graph.before(source, 1, "Pad", [0, missing], mode="edge")
         for source in bias if makes else ():
-            graph.insert(source, "Pad", [0, missing])
+            graph.before(source, 0, "Pad", [0, missing])
         if reads and makes:
             _set(conv, "group", channels + missing)
 
@@ -146,34 +172,57 @@ def _is_depthwise(graph: _Graph, conv: NodeProto) -> bool:
 
 
 def _read_blocks(graph: _Graph, conv: NodeProto) -> None:
-    """Let the first layer read 2 x 2 pixels as channels: row 2i + d of the image is row d of block i."""
+    """Let the first layer read 4 pixels of a row as channels, and make as many columns of its result as channels.
+
+    In bytes with the channels last both are the same arrays in other shapes. Column q of block j of the result, of
+    stride s, begins at pixel 4j + qs - pad of the row, and its kernel is shifted by that much.
+    """
     images = graph.made_by[conv.input[0]]
-    kernel, pads = (list(_attribute(conv, name, [])) for name in ("kernel_shape", "pads"))
-    pixels = graph.shapes.get(images.input[0], [])
-    fits = len(pixels) == 4 and pixels[1] <= _FEW_CHANNELS and pixels[2] % 2 == pixels[3] % 2 == 0
-    square = len({*kernel}) == 1 and {*pads} == {kernel[0] // 2} and kernel[0] % 2 == 1
-    plain = _attribute(conv, "group", 1) == 1 and {*_attribute(conv, "dilations", [1])} == {1}
-    if images.input[0] not in graph.inputs or not (fits and square and plain):
+    rounding = _rounding(graph, conv)
+    stride, kernel, pad = _first_layer(graph, images, conv)
+    if rounding is None or not stride:
         return
-    if list(_attribute(conv, "strides", [1])) != [2, 2] or len(graph.read_by[images.output[0]]) > 1:
-        return
-    _, channels, height, width = pixels
-    pad, weight = kernel[0] // 2, graph.integers(conv)[0]
-    first, last = -(-pad // 2), pad // 2  # blocks before and behind the one of the output's own pixel
-    blocks = first + 1 + last
-    rows = [2 * first - pad, 2 * blocks - kernel[0] - (2 * first - pad)]
-    graph.insert(images, "Reshape", [-1, channels, height // 2, 2, width // 2, 2])
-    # Channels last, since that is what runtimes make of the transpose that follows.
-    graph.insert(images, "Transpose", perm=[0, 2, 4, 1, 3, 5])
-    graph.insert(images, "Reshape", [-1, height // 2, width // 2, 4 * channels])
-    graph.insert(images, "Transpose", perm=[0, 3, 1, 2])
-    graph.insert(weight, "Pad", [0, 0, rows[0], rows[0], 0, 0, rows[1], rows[1]])
-    graph.insert(weight, "Reshape", [-1, channels, blocks, 2, blocks, 2])
-    graph.insert(weight, "Transpose", perm=[0, 1, 3, 5, 2, 4])
-    graph.insert(weight, "Reshape", [-1, 4 * channels, blocks, blocks])
-    changed = {"kernel_shape": [blocks] * 2, "pads": [first] * 2 + [last] * 2, "strides": [1, 1]}
-    for name, value in changed.items():
-        _set(conv, name, value)
+    _, outputs, height, width = graph.shapes[conv.output[0]]
+    columns, first = BLOCK // stride, -(-pad // BLOCK)
+    blocks = first + 1 + ((columns - 1) * stride - pad + kernel - 1) // BLOCK
+    left = [first * BLOCK + column * stride - pad for column in range(columns)]
+    copies = [[0, 0, 0, start, 0, 0, 0, blocks * BLOCK - kernel - start] for start in left]
+    weight, *bias = graph.integers(conv)
+    graph.concatenate_before(weight, 0, copies)
+    graph.before(weight, 0, "Reshape", [-1, kernel, blocks, BLOCK])
+    graph.before(weight, 0, "Transpose", perm=[0, 3, 1, 2])
+    for source, at in ((weight, 1), *((node, at) for node in bias for at in (0, 1))):
+        graph.concatenate_before(source, at, [[]] * columns)
+    graph.before(images, 0, "Reshape", [-1, stride * height, width // columns, BLOCK])
+    graph.before(images, 0, "Transpose", perm=[0, 3, 1, 2])
+    graph.after(rounding, "Transpose", perm=[0, 2, 3, 1])
+    graph.after(rounding, "Reshape", [-1, height, width, outputs])
+    graph.after(rounding, "Transpose", perm=[0, 3, 1, 2])
+    _set(conv, "kernel_shape", [kernel, blocks])
+    _set(conv, "pads", [pad, first, pad, blocks - 1 - first])
+    _set(conv, "strides", [stride, 1])
+    del graph.made_by[conv.output[0]]  # its channels are no longer those of the second layer
+
+
+def _first_layer(graph: _Graph, images: NodeProto, conv: NodeProto) -> tuple[int, int, int]:
+    """Return stride, kernel and padding of a square convolution of grey pixels that divides into blocks, else zeros."""
+    pixels, result = (graph.shapes.get(value, []) for value in (images.input[0], conv.output[0]))
+    sides = [{*_attribute(conv, name, [])} for name in ("strides", "kernel_shape", "pads")]
+    plain = {*_attribute(conv, "dilations", [1])} == {1} and len(graph.read_by[images.output[0]]) == 1
+    if images.input[0] in graph.inputs and plain and all(len(side) == 1 for side in sides):
+        stride, kernel, pad = (side.pop() for side in sides)
+        fits = BLOCK % stride == 0 and pixels[3] % BLOCK == 0
+        if pixels[1] == 1 and fits and pixels[2:] == [stride * side for side in result[2:]]:
+            return stride, kernel, pad
+    return 0, 0, 0
+
+
+def _rounding(graph: _Graph, conv: NodeProto) -> NodeProto | None:
+    """Return the QuantizeLinear behind a convolution, with nothing but a ReLU between."""
+    readers = graph.read_by[conv.output[0]]
+    while len(readers) == 1 and readers[0].op_type in ("Relu", "Clip"):
+        readers = graph.read_by[readers[0].output[0]]
+    return readers[0] if len(readers) == 1 and readers[0].op_type == "QuantizeLinear" else None
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fertool.artifact.header import ONNX_KEY
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
+from fertool.export.gates import gates_clipped
 from fertool.export.layout import arranged
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
@@ -67,7 +68,7 @@ def export_model(
         model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
         if options.simplify:
             model = simplified(model, options.simplify_timeout_s, on_note)
-        return compacted(arranged(scales_packed(model)))
+        return compacted(arranged(scales_packed(gates_clipped(model))))
 
     if isinstance(module, DynamicNetwork):
         networks = [graph_of(folded(network)) for network in module.networks]

@@ -26,6 +26,7 @@ from fertool.quant.observers import (
     HistogramObserver,
     RangeObserver,
     activation_grid,
+    gated_grid,
     integer_weight,
     weight_scales,
 )
@@ -123,7 +124,7 @@ def _measure_grids(
     graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig
 ) -> dict[str, Grid]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
-    ranges = {site.name: RangeObserver() for site in sites.sites}
+    ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
     images.run(insert_at_sites(graph_module, sites, ranges), 0)
     for name, seen in ranges.items():
         if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
@@ -131,7 +132,10 @@ def _measure_grids(
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
     images.run(insert_at_sites(graph_module, sites, counts), 1)
     return {
-        name: activation_grid(seen, config.activations, percentile=config.percentile) for name, seen in counts.items()
+        site.name: (gated_grid if site.gated else activation_grid)(
+            counts[site.name], config.activations, percentile=config.percentile
+        )
+        for site in sites.sites
     }
 
 
