@@ -28,11 +28,11 @@ def gates_clipped(model: ModelProto) -> ModelProto:
     del result.graph.node[:]
     for node in model.graph.node:
         source = sources.get(node.input[0]) if node.op_type in _GATES else None
-        grid = [values.get(name) for name in source.input[1:]] if source else []
+        grid = [values[name] for name in source.input[1:] if name in values] if source else []
         if source is None or not _reaches_knee(grid):
             result.graph.node.append(node)
             continue
-        nodes, added = _on_integers(node, source.input[0], *grid)
+        nodes, added = _on_integers(node, source.input[0], grid[0], grid[1])
         result.graph.node.extend(nodes)
         result.graph.initializer.extend(from_array(np.asarray(value), name) for name, value in added.items())
     # Runtimes would compute what nothing reads any more.
@@ -43,11 +43,11 @@ def gates_clipped(model: ModelProto) -> ModelProto:
     return result
 
 
-def _reaches_knee(grid: list[Array | None]) -> bool:
-    """Whether the scale and the zero point of a tensor make -3 its first value."""
-    if len(grid) != 2 or any(value is None or value.ndim for value in grid):
+def _reaches_knee(grid: list[Array]) -> bool:
+    """Whether scale and zero point of a tensor make -3 its first value."""
+    if len(grid) != 2 or any(value.ndim for value in grid):
         return False
-    scale, zero_point = (value.item() for value in grid if value is not None)
+    scale, zero_point = (value.item() for value in grid)
     return bool(zero_point > 0 and abs(scale * zero_point / GATE_KNEE - 1) < 1e-6)
 
 

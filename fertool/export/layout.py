@@ -1,9 +1,9 @@
 """An INT8 graph in the shapes that integer kernels are fast at; its answers stay the same to the bit.
 
 Kernels for channels-last bytes take 16 channels of a depthwise convolution at a time and the rest one by one, which
-takes two to three times as long. And they copy the window of a pixel row by row, three bytes at a time for a first layer
-of one channel, which takes three to five times as long as with four. Weights keep their stored form: runtimes rearrange them once, when they load the
-file.
+takes two to three times as long. And they copy the window of a pixel row by row: of a first layer of one channel three
+bytes at a time, which takes three to five times as long as with four. Weights keep their stored form: runtimes
+rearrange them once, when they load the file.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class _Graph:
         self._count = 0
 
     def integers(self, conv: NodeProto) -> list[NodeProto]:
-        """Return the DequantizeLinear of the weight, and of the bias, of an integer convolution; none of a float one."""
+        """Return the DequantizeLinear of weight and bias of an integer convolution, nothing of a float one."""
         sources = [self.made_by[value] for value in conv.input if value in self.made_by]
         integer = len(sources) == len(conv.input) and all(node.op_type == "DequantizeLinear" for node in sources)
         return sources[1:] if integer else []
@@ -121,7 +121,7 @@ class _Graph:
 
 
 def _fill_up(graph: _Graph, depthwise: NodeProto) -> None:
-    channels = graph.shapes[depthwise.input[0]][1]
+    channels = _attribute(depthwise, "group", 1)
     missing = -channels % LANES
     convolutions = _sharing_channels(graph, depthwise) if missing and _is_depthwise(graph, depthwise) else None
     for conv, makes, reads in convolutions or ():
@@ -167,8 +167,8 @@ def _sharing_channels(graph: _Graph, start: NodeProto) -> list[tuple[NodeProto, 
 
 
 def _is_depthwise(graph: _Graph, conv: NodeProto) -> bool:
-    (_, channels, *_), weight = (graph.shapes.get(value, [0, 0]) for value in conv.input[:2])
-    return 1 < channels == _attribute(conv, "group", 1) == weight[0]
+    groups, weight = _attribute(conv, "group", 1), graph.shapes.get(conv.input[1], [])
+    return groups > 1 and weight[:2] == [groups, 1]
 
 
 def _read_blocks(graph: _Graph, conv: NodeProto) -> None:

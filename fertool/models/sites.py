@@ -176,7 +176,9 @@ class _Plan:
         return {
             root: (-GATE_KNEE, math.inf if any(self._is(user, _HARD_SWISHES) for user in users) else GATE_KNEE)
             for root, users in readers.items()
-            if users and root not in self.unrounded and all(self._is(u, (*_HARD_SIGMOIDS, *_HARD_SWISHES)) for u in users)
+            if users
+            and root not in self.unrounded
+            and all(self._is(u, (*_HARD_SIGMOIDS, *_HARD_SWISHES)) for u in users)
         }
 
     def _is_gate(self, node: fx.Node) -> bool:
