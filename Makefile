@@ -110,6 +110,7 @@ docs: install
 check: lint types test
 
 bench: install
+	$(BIN)/python benchmarks/int8.py -o $(RUNS)/int8_speed.json
 	$(BIN)/python benchmarks/prune_speed.py --size 48,96 --latency 0.55 -o $(RUNS)/prune_speed.json
 	$(BIN)/python benchmarks/prune_time.py -o $(RUNS)/prune_time.json
 	$(BIN)/python benchmarks/hessian.py -o $(RUNS)/hessian.json

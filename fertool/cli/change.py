@@ -71,6 +71,20 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
         note("the smaller network is not measurably faster here: try --round-to 16, or a smaller budget")
 
 
+def tell_int8_latency(changes: dict[str, Any]) -> None:
+    """Say what the integers are worth on this machine, above all when they are not faster."""
+    from fertool.report.console import note
+
+    if "speedup" not in changes:
+        return
+    low, high = changes["speedup_ci95"]
+    note(
+        f"INT8 is {changes['speedup']:.2f} x as fast as float here, one thread (95 % interval {low:.2f} to {high:.2f})"
+    )
+    if low <= 1:
+        note("INT8 is not measurably faster on this machine: it may lack VNNI, or the network be too small to gain")
+
+
 def require_picture(path: Path | None, *others: Path) -> None:
     """Fail before any work when the picture cannot be written or would replace a file of the command."""
     from fertool.artifact.atomic import require_writable

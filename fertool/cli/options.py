@@ -45,6 +45,14 @@ Recipe = Annotated[
     typer.Option(help="YAML presets for these options, by command; flags win.", callback=apply_recipe, is_eager=True),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)]
+Bench = Annotated[
+    bool,
+    typer.Option(
+        "--bench/--no-bench",
+        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
     OUTPUT,
+    Bench,
     Device,
     DryRun,
     FineTuneOptions,
@@ -138,14 +139,6 @@ class PruningOptions:
     ] = True
 
 
-Bench = Annotated[
-    bool,
-    typer.Option(
-        "--bench/--no-bench",
-        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
-        rich_help_panel=OUTPUT,
-    ),
-]
 PlotWidths = Annotated[
     Path | None,
     typer.Option(help="Write a PNG of every layer's channels before and after.", rich_help_panel=OUTPUT),

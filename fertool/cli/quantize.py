@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fertool.cli.change import measure_changes, tell_int8_latency
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
-from fertool.cli.options import DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.options import Bench, DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.provenance import make_step
 from fertool.cli.splits import validation_of
 from fertool.cli.training import options_of
@@ -39,6 +40,7 @@ def quantize(
             help="Use weights up to 127, or up to 64: the same answers on processors without VNNI, too.",
         ),
     ] = False,
+    bench: Bench = True,
     dry_run: DryRun = False,
     read: ReadOptions = ReadOptions(),
     seed: Seed = 0,
@@ -83,7 +85,10 @@ def quantize(
     if dry_run:
         _show_plan(model, quantized, integer, asdict(change), json)
         return
-    announce(models.save_model(output, quantized, integer), output, json, change=asdict(change))
+    written = models.save_model(output, quantized, integer)
+    latency = measure_changes((spec, module), (written, integer), None, bench=bench)
+    tell_int8_latency(latency)
+    announce(written, output, json, change={**asdict(change), **latency})
 
 
 def _show_plan(model: Path, spec: Spec, integer: nn.Module, change: dict[str, Any], json: bool) -> None:

@@ -20,7 +20,7 @@ from fertool.models.quantized import (
     quantize,
     quantized_module,
 )
-from fertool.models.sites import Sites, find_sites
+from fertool.models.sites import Site, Sites, find_sites
 from fertool.quant.observers import (
     Grid,
     HistogramObserver,
@@ -131,12 +131,13 @@ def _measure_grids(
             raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
     images.run(insert_at_sites(graph_module, sites, counts), 1)
-    return {
-        site.name: (gated_grid if site.gated else activation_grid)(
-            counts[site.name], config.activations, percentile=config.percentile
-        )
-        for site in sites.sites
-    }
+    return {site.name: _grid(site, counts[site.name], config) for site in sites.sites}
+
+
+def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig) -> Grid:
+    if site.gated:
+        return gated_grid(seen, site.gated, config.activations, percentile=config.percentile)
+    return activation_grid(seen, config.activations, percentile=config.percentile)
 
 
 def _fill_layer(layer: nn.Module, source: nn.Module, rule: WeightQuant, method: str) -> None:

@@ -69,9 +69,16 @@ def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percent
     return _grid(low, high, bits) if low < high else Grid(1.0, 0)
 
 
-def gated_grid(seen: HistogramObserver, method: str, bits: int = 8, percentile: float = 99.99) -> Grid:
-    """Return the grid of a `gated` site: n steps of 3 / n below zero, chosen by the same methods."""
-    steps = torch.arange(1, 2**bits, dtype=torch.float64)
+def gated_grid(
+    seen: HistogramObserver, ends: tuple[float, float], method: str, bits: int = 8, percentile: float = 99.99
+) -> Grid:
+    """Return the grid of a gated site with these `ends`: n steps of 3 / n below zero, chosen by the same methods.
+
+    Where the upper end is 3, n is at least half of the grid, so that its last value, one step before 3, is the last
+    that makes a difference: a HardSigmoid that needs no clipping.
+    """
+    least = 1 if ends[1] > GATE_KNEE else 2 ** (bits - 1)
+    steps = torch.arange(least, 2**bits, dtype=torch.float64)
     highs = GATE_KNEE * (2**bits - 1 - steps) / steps
     if method == "mse":
         best = _squared_errors(seen, torch.full_like(steps, -GATE_KNEE), highs, bits).argmin()

@@ -17,7 +17,12 @@ def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp
     assert code == 0, err
     assert os.listdir(tmp_path) == ["m.pt"]
     planned = json.loads(out)
-    assert fertool(*arguments, "-o", tmp_path / "q.pt")[0] == 0
+    code, out, err = fertool(*arguments, "-o", tmp_path / "q.pt", "--json")
+    assert code == 0
+    change, measured = json.loads(out)["change"], json.loads(out)["change"]["speedup"]
+    assert measured == change["latency_s_before"] / change["latency_s"]
+    assert f"INT8 is {measured:.2f} x as fast" in err
+    assert ("not measurably faster" in err) == (change["speedup_ci95"][0] <= 1)
     written, _ = models.load_model(tmp_path / "q.pt")
     assert set(planned["quant"]["weights"]) == set(written.quant.weights)
     assert planned["size_bytes_before"] == model.stat().st_size
