@@ -2,8 +2,8 @@
 
 Kernels for channels-last bytes take 16 channels of a depthwise convolution at a time and the rest one by one, which
 takes two to three times as long. And they copy the window of a pixel row by row: of a first layer of one channel three
-bytes at a time, which takes three to five times as long as with four. Weights keep their stored form: runtimes
-rearrange them once, when they load the file.
+bytes at a time, which takes three to five times as long as with four; and a product with one gate per channel works
+pixel by pixel. Weights keep their stored form: runtimes rearrange them once, when they load the file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from onnx.helper import get_attribute_value, make_attribute, make_node
 LANES = 16
 """Channels that a depthwise kernel takes at a time: the bytes of an SSE or NEON register."""
 BLOCK = 4
-"""Pixels that a first layer takes as channels; of 1, 2, 4 and 8 the fastest for all of its kernels and strides."""
+"""Pixels of a row that are taken together, at least."""
+_RESULTS = 64
+"""What a first layer should compute at once: then four pixels do for most, and eight are faster where it makes less."""
+_MANY_PIXELS = 1024
+_CHANNELS_LAST, _CHANNELS_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
 _KEEP_CHANNELS = {
     *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Mul"),
     *("GlobalAveragePool", "AveragePool", "MaxPool"),
@@ -30,14 +34,17 @@ def arranged(model: ModelProto) -> ModelProto:
     """Return the same INT8 computation with whole registers of depthwise channels, and blocks of pixels.
 
     The channels of a depthwise convolution are filled up with zeros to a multiple of 16, where nothing but
-    convolutions and what keeps channels apart touches them. A first layer of one channel reads four pixels of a row as
-    four channels. What is not integer stays as it is.
+    convolutions and what keeps channels apart touches them. A first layer of one channel reads several pixels of a row
+    as channels, and a gate multiplies four at once. What is not integer stays as it is.
     """
     graph = _Graph(model)
     for node in graph.nodes:
         if node.op_type == "Conv" and graph.integers(node):
             _read_blocks(graph, node)
             _fill_up(graph, node)
+    for node in graph.nodes:
+        if node.op_type == "Mul":
+            _gate_rows(graph, node)
     return graph.finished()
 
 
@@ -71,20 +78,20 @@ class _Graph:
         integer = len(sources) == len(conv.input) and all(node.op_type == "DequantizeLinear" for node in sources)
         return sources[1:] if integer else []
 
-    def before(self, reader: NodeProto, at: int, op_type: str, *constants: Sequence[int], **attributes: Any) -> None:
-        """Put a node before `reader` that works on its input number `at`."""
-        names = [self._constant(values) for values in constants]
+    def before(self, reader: NodeProto, at: int, op_type: str, *others: str | Sequence[int], **attributes: Any) -> None:
+        """Put a node before `reader` that works on its input number `at`, and on `others`: values or constants."""
+        names = [other if isinstance(other, str) else self._constant(other) for other in others]
         self._feed(reader, at, make_node(op_type, [reader.input[at], *names], [self._fresh_name()], **attributes))
 
-    def concatenate_before(self, reader: NodeProto, at: int, copies: Sequence[Sequence[int]]) -> None:
-        """Let `reader` read as many copies of its input number `at`, along the first axis, each padded as given."""
+    def concatenate_before(self, reader: NodeProto, at: int, copies: Sequence[Sequence[int]], axis: int = 0) -> None:
+        """Let `reader` read as many copies of its input number `at`, along an axis, each padded as given."""
         source, parts = reader.input[at], []
         for pads in copies:
             reader.input[at] = source
             if any(pads):
                 self.before(reader, at, "Pad", pads)
             parts.append(reader.input[at])
-        self._feed(reader, at, make_node("Concat", parts, [self._fresh_name()], axis=0))
+        self._feed(reader, at, make_node("Concat", parts, [self._fresh_name()], axis=axis))
 
     def after(self, maker: NodeProto, op_type: str, *constants: Sequence[int], **attributes: Any) -> None:
         """Put a node behind `maker` that works on its result."""
@@ -171,11 +178,37 @@ def _is_depthwise(graph: _Graph, conv: NodeProto) -> bool:
     return groups > 1 and weight[:2] == [groups, 1]
 
 
-def _read_blocks(graph: _Graph, conv: NodeProto) -> None:
-    """Let the first layer read 4 pixels of a row as channels, and make as many columns of its result as channels.
+def _gate_rows(graph: _Graph, product: NodeProto) -> None:
+    """Multiply a large map by its gate of one value per channel for four pixels of a row at once."""
+    result = graph.shapes.get(product.output[0], [])
+    sources = [graph.made_by.get(value) for value in product.input]
+    roundings = graph.read_by.get(product.output[0], [])
+    if len(result) != 4 or result[2] * result[3] < _MANY_PIXELS or result[3] % BLOCK:
+        return
+    for at, (source, other) in enumerate(zip(sources, reversed(sources), strict=True)):
+        if source is None or other is None or {source.op_type, other.op_type} != {"DequantizeLinear"}:
+            return
+        if graph.shapes.get(product.input[1 - at], [])[2:] != [1, 1] or len(graph.read_by[product.input[1 - at]]) > 1:
+            continue
+        if [node.op_type for node in roundings] != ["QuantizeLinear"]:
+            return
+        product.input[at] = source.input[0]
+        graph.before(product, at, "Transpose", perm=_CHANNELS_LAST)
+        graph.before(product, at, "Reshape", [0, result[2], result[3] // BLOCK, -1])
+        graph.before(product, at, "Transpose", perm=_CHANNELS_SECOND)
+        graph.before(product, at, "DequantizeLinear", *source.input[1:])
+        graph.concatenate_before(other, 0, [[]] * BLOCK, axis=1)
+        graph.after(roundings[0], "Transpose", perm=_CHANNELS_LAST)
+        graph.after(roundings[0], "Reshape", [0, result[2], result[3], -1])
+        graph.after(roundings[0], "Transpose", perm=_CHANNELS_SECOND)
+        return
 
-    In bytes with the channels last both are the same arrays in other shapes. Column q of block j of the result, of
-    stride s, begins at pixel 4j + qs - pad of the row, and its kernel is shifted by that much.
+
+def _read_blocks(graph: _Graph, conv: NodeProto) -> None:
+    """Let the first layer read 4 or 8 pixels of a row as channels, and make as many columns of its result at once.
+
+    In bytes with the channels last both are the same arrays in other shapes. With stride s and blocks of b pixels,
+    column q of block j of the result begins at pixel jb + qs - pad of the row, and its kernel is shifted by that much.
     """
     images = graph.made_by[conv.input[0]]
     rounding = _rounding(graph, conv)
@@ -183,21 +216,23 @@ def _read_blocks(graph: _Graph, conv: NodeProto) -> None:
     if rounding is None or not stride:
         return
     _, outputs, height, width = graph.shapes[conv.output[0]]
-    columns, first = BLOCK // stride, -(-pad // BLOCK)
-    blocks = first + 1 + ((columns - 1) * stride - pad + kernel - 1) // BLOCK
-    left = [first * BLOCK + column * stride - pad for column in range(columns)]
-    copies = [[0, 0, 0, start, 0, 0, 0, blocks * BLOCK - kernel - start] for start in left]
+    wide = outputs * BLOCK < stride * _RESULTS and width * stride % (2 * BLOCK) == 0
+    block = 2 * BLOCK if wide else BLOCK
+    columns, first = block // stride, -(-pad // block)
+    blocks = first + 1 + ((columns - 1) * stride - pad + kernel - 1) // block
+    left = [first * block + column * stride - pad for column in range(columns)]
+    copies = [[0, 0, 0, start, 0, 0, 0, blocks * block - kernel - start] for start in left]
     weight, *bias = graph.integers(conv)
     graph.concatenate_before(weight, 0, copies)
-    graph.before(weight, 0, "Reshape", [-1, kernel, blocks, BLOCK])
-    graph.before(weight, 0, "Transpose", perm=[0, 3, 1, 2])
+    graph.before(weight, 0, "Reshape", [-1, kernel, blocks, block])
+    graph.before(weight, 0, "Transpose", perm=_CHANNELS_SECOND)
     for source, at in ((weight, 1), *((node, at) for node in bias for at in (0, 1))):
         graph.concatenate_before(source, at, [[]] * columns)
-    graph.before(images, 0, "Reshape", [-1, stride * height, width // columns, BLOCK])
-    graph.before(images, 0, "Transpose", perm=[0, 3, 1, 2])
-    graph.after(rounding, "Transpose", perm=[0, 2, 3, 1])
-    graph.after(rounding, "Reshape", [-1, height, width, outputs])
-    graph.after(rounding, "Transpose", perm=[0, 3, 1, 2])
+    graph.before(images, 0, "Reshape", [0, stride * height, width // columns, block])
+    graph.before(images, 0, "Transpose", perm=_CHANNELS_SECOND)
+    graph.after(rounding, "Transpose", perm=_CHANNELS_LAST)
+    graph.after(rounding, "Reshape", [0, height, width, outputs])
+    graph.after(rounding, "Transpose", perm=_CHANNELS_SECOND)
     _set(conv, "kernel_shape", [kernel, blocks])
     _set(conv, "pads", [pad, first, pad, blocks - 1 - first])
     _set(conv, "strides", [stride, 1])

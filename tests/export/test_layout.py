@@ -91,9 +91,9 @@ def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride, monkeyp
     rows, columns = attribute(arranged, "kernel_shape")[0]
     assert rows == kernel
     assert attribute(arranged, "strides")[0] == [stride, 1] or stride == 1
-    # The window of all the columns of one block, in whole blocks of four pixels.
-    first, last = -(kernel // 2), (4 // stride - 1) * stride - kernel // 2 + kernel - 1
-    assert columns == last // 4 - first // 4 + 1
+    # The window of all the columns of one block, in whole blocks of pixels; 6 channels are so few that they take 8.
+    first, last = -(kernel // 2), (8 // stride - 1) * stride - kernel // 2 + kernel - 1
+    assert columns == last // 8 - first // 8 + 1
 
 
 @pytest.mark.parametrize(
@@ -105,3 +105,12 @@ def test_first_layers_that_do_not_divide_stay(stem, size, monkeypatch):
     arranged, plain = files(Block(stem, 16), size, monkeypatch)
     assert attribute(arranged, "kernel_shape")[0] == attribute(plain, "kernel_shape")[0]
     assert np.array_equal(logits(arranged, size), logits(plain, size))
+
+
+@pytest.mark.parametrize(("size", "widened"), [(36, True), (34, False), (16, False)])
+def test_gates_of_large_maps_multiply_four_pixels_and_change_no_bit(size, widened, monkeypatch):
+    arranged, plain = files(Block(nn.Conv2d(1, 8, 3, 1, 1), 16), size, monkeypatch)
+    assert np.array_equal(logits(arranged, size), logits(plain, size))
+    graph = onnx.load_from_string(arranged).graph
+    joined = [node for node in graph.node if node.op_type == "Concat" and get_node_attr_value(node, "axis") == 1]
+    assert [len(node.input) for node in joined] == [4] * widened
