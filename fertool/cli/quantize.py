@@ -12,6 +12,7 @@ from fertool.cli.change import measure_changes, tell_int8_latency
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import Bench, DataOption, DryRun, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.portability import measure_portability
 from fertool.cli.provenance import make_step
 from fertool.cli.splits import validation_of
 from fertool.cli.training import options_of
@@ -82,13 +83,14 @@ def quantize(
         f"{val.split} accuracy {evaluation.accuracy - change.difference:.3f} -> {evaluation.accuracy:.3f}, "
         f"change {100 * change.difference:+.2f} points (95 % interval {100 * low:+.2f} to {100 * high:+.2f})"
     )
+    portability = measure_portability(integer, shape, val, evaluation.accuracy)
     if dry_run:
-        _show_plan(model, quantized, integer, asdict(change), json)
+        _show_plan(model, quantized, integer, {**asdict(change), **portability}, json)
         return
     written = models.save_model(output, quantized, integer)
     latency = measure_changes((spec, module), (written, integer), None, bench=bench)
     tell_int8_latency(latency)
-    announce(written, output, json, change={**asdict(change), **latency})
+    announce(written, output, json, change={**asdict(change), **portability, **latency})
 
 
 def _show_plan(model: Path, spec: Spec, integer: nn.Module, change: dict[str, Any], json: bool) -> None:

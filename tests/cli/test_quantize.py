@@ -30,3 +30,15 @@ def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp
     _, out, _ = fertool(*arguments, "--dry-run")
     assert "size" in out
     assert "points" in out
+
+
+def test_what_processors_without_vnni_answer_is_told(fertool, tmp_path):
+    torch.manual_seed(0)
+    spec, module = models.create("nano_resnet", {"width_mult": 0.25}, InputSpec(size=32), ("happy", "sad"))
+    models.save_model(tmp_path / "m.pt", spec, module)
+    arguments = ("quantize", tmp_path / "m.pt", "--data", "synth:70", "--samples", "8", "--dry-run", "--json")
+    for flag, told in (("--portable", "with and without VNNI"), ("--full-range", "(emulated)")):
+        code, out, err = fertool(*arguments, flag)
+        assert code == 0, err
+        assert told in err
+        assert 0 <= json.loads(out)["change"]["accuracy_without_vnni"] <= 1
