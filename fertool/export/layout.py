@@ -141,7 +141,7 @@ def _fill_up(graph: _Graph, depthwise: NodeProto) -> None:
             graph.before(source, 1, "Pad", [0, missing], mode="edge")
         for source in bias if makes else ():
             graph.before(source, 0, "Pad", [0, missing])
-        if reads and makes:
+        if _is_depthwise(graph, conv):
             _set(conv, "group", channels + missing)
 
 
@@ -167,7 +167,8 @@ def _sharing_channels(graph: _Graph, start: NodeProto) -> list[tuple[NodeProto, 
                 found[node.output[0]] = node, True, True
                 todo += [node.input[0], node.output[0]]
             elif node.op_type == "Conv" and graph.integers(node) and _attribute(node, "group", 1) == 1:
-                found[node.output[0]] = node, value == node.output[0], value == node.input[0]
+                _, makes, reads = found.get(node.output[0], (node, False, False))
+                found[node.output[0]] = node, makes or value == node.output[0], reads or value == node.input[0]
             else:
                 return None
     return list(found.values())

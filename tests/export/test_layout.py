@@ -74,6 +74,22 @@ def test_depthwise_channels_fill_registers_and_change_no_bit(hidden, kernel, str
     assert len(arranged) < len(plain) + 1500
 
 
+def test_a_gate_that_makes_and_reads_the_same_channels_changes_no_bit(monkeypatch):
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(24, 24, 1)
+
+        def forward(self, x):
+            return x * torch.sigmoid(self.conv(x.mean([2, 3], keepdim=True)))
+
+    module = Block(nn.Conv2d(1, 6, 3, 3), 24)
+    module.squeeze = Gate()
+    arranged, plain = files(module, 18, monkeypatch)
+    assert np.array_equal(logits(arranged, 18), logits(plain, 18))
+    assert max(attribute(arranged, "group")) == 32
+
+
 def test_channels_that_are_added_to_others_stay(monkeypatch):
     arranged, plain = files(Block(nn.Conv2d(1, 6, 3, 3), 24, shortcut=True), 18, monkeypatch)
     assert attribute(arranged, "group") == attribute(plain, "group")
