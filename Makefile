@@ -122,6 +122,7 @@ docs: install
 check: lint types test
 
 bench: install
+	$(BIN)/python benchmarks/int8.py -o $(RUNS)/int8_speed.json
 	$(BIN)/python benchmarks/prune_speed.py --size 48,96 --latency 0.55 -o $(RUNS)/prune_speed.json
 	$(BIN)/python benchmarks/prune_time.py -o $(RUNS)/prune_time.json
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pyhessian

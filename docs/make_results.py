@@ -19,6 +19,7 @@ from compression import (
     dynamic,
     half,
     int8,
+    int8_speed,
     packing,
     prune_speed,
     prune_time,
@@ -358,6 +359,12 @@ SECTIONS: tuple[Section, ...] = (
         "two_cores_int8.json",
         "fertool eval pruned.onnx int8.onnx --data fer2013.csv --json",
         int8,
+    ),
+    (
+        "Speed of INT8 networks",
+        "int8_speed.json",
+        "python benchmarks/int8.py -o int8_speed.json",
+        int8_speed,
     ),
     (
         "Speed of pruned networks",

@@ -26,6 +26,7 @@ from fertool.cli.options import (
     Recipe,
     Seed,
 )
+from fertool.cli.portability import measure_portability
 from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.recovery import recovery
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from fertool.models.quantized import QuantizedNet
     from fertool.quant import QuantizeConfig
     from fertool.spec import Spec
+
+_NOT_FASTER = "INT8 is not measurably faster on this machine: it may lack VNNI, or the network be too small to gain"
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ def quantize(
         history = _train(quantized, integer, before, run, distill=options.distill)
     quantized = replace(quantized, metrics=measured_metrics(integer, run.val, shape))
     changes = measure_changes(before, (quantized, integer), run.val, bench=bench and not dry_run)
+    changes |= measure_portability(integer, shape, run.val, changes["accuracy"])
     if dry_run:
         _show_plan(model, quantized.with_step(step), changes, json)
         return
@@ -146,7 +150,7 @@ def quantize(
     def tell(written: Spec) -> dict[str, Any]:
         if plot_bits:
             write_bits(plot_bits, written)
-        show_changes(model, output, spec, written, changes, "the integer network is not measurably faster here")
+        show_changes(model, output, spec, written, changes, _NOT_FASTER)
         return {"change": changes}
 
     run.finish(quantized, integer, step, history, json, tell)

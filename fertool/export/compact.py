@@ -57,12 +57,17 @@ def compacted(model: ModelProto) -> ModelProto:
 
 
 def constants(model: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """Yield name and content of each constant of the graph, be it an initialiser or made by a Constant node."""
-    for tensor in model.graph.initializer:
-        yield tensor.name, tensor
+    """Yield name and content of each constant of the graph: initialisers, what Constant nodes make, and copies.
+
+    The copies are Identity nodes, by which the exporter itself shares equal parameters.
+    """
+    known = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
-            yield node.output[0], node.attribute[0].t
+            known[node.output[0]] = node.attribute[0].t
+        elif node.op_type == "Identity" and node.input[0] in known:
+            known[node.output[0]] = known[node.input[0]]
+    yield from known.items()
 
 
 def _is_default(attribute: AttributeProto, schema: onnx.defs.OpSchema) -> bool:
@@ -82,10 +87,6 @@ def _shared_constants(model: ModelProto) -> tuple[dict[str, TensorProto], dict[s
         content = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
         same_as[name] = first.setdefault(content, name)
         distinct.setdefault(same_as[name], tensor)
-    # The exporter itself shares equal parameters by Identity nodes.
-    for node in model.graph.node:
-        if node.op_type == "Identity" and node.input[0] in same_as:
-            same_as[node.output[0]] = same_as[node.input[0]]
     return distinct, same_as
 
 

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from fertool.artifact.header import ONNX_KEY
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
+from fertool.export.gates import gates_clipped
+from fertool.export.layout import arranged
 from fertool.export.packing import weights_packed
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
@@ -67,9 +69,10 @@ def export_model(
         model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
         if options.simplify:
             model = simplified(model, options.simplify_timeout_s, on_note)
-        plain = scales_packed(model)
+        plain = scales_packed(gates_clipped(model))
         # Of a tiny network the packing takes more than it saves.
-        return min(map(compacted, (plain, weights_packed(plain, on_note))), key=onnx.ModelProto.ByteSize)
+        forms = (compacted(arranged(form)) for form in (plain, weights_packed(plain, on_note)))
+        return min(forms, key=onnx.ModelProto.ByteSize)
 
     if isinstance(module, DynamicNetwork):
         networks = [graph_of(folded(network)) for network in module.networks]

@@ -13,7 +13,7 @@ from fertool import cost
 from fertool.artifact import planes
 from fertool.errors import FertoolError
 from fertool.models.folding import folded, replace_layer
-from fertool.models.sites import Sites, find_sites
+from fertool.models.sites import GATE_KNEE, Sites, find_sites
 from fertool.spec import WIDTHS, QuantSpec, Spec
 
 SITE_PREFIX = "activations"
@@ -78,6 +78,42 @@ class Quantizer(nn.Module):
         """Return the nearest grid values, float32, shape unchanged."""
         scale, zero_point = self.scale, self.zero_point
         return dequantize(quantize(values, scale, zero_point, 0, self.high), scale, zero_point)
+
+
+def reaches_knee(scale: float, zero_point: int) -> bool:
+    """Return whether -3 is the first value of a grid: on such a one HardSigmoid and HardSwish need no floats."""
+    return zero_point > 0 and abs(scale * zero_point / GATE_KNEE - 1) < 1e-6
+
+
+class UnitQuantizer(Quantizer):
+    """Rounds what lies between 0 and 1 to 255ths."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.high = 255
+
+    @property
+    def scale(self) -> Tensor:
+        """The step of the grid, float32 []."""
+        return torch.tensor(1 / self.high)
+
+    @property
+    def zero_point(self) -> Tensor:
+        """The integer that stands for 0, uint8 []."""
+        return torch.tensor(0, dtype=torch.uint8)
+
+
+class QuantSiLU(nn.Module):
+    """SiLU with a rounded sigmoid, which makes it a table look-up and an integer product in ONNX Runtime."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = UnitQuantizer()
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return x sigmoid(x), shape unchanged."""
+        gated: Tensor = values * self.gate(torch.sigmoid(values))
+        return gated
 
 
 class IntegerLayer(nn.Module):
@@ -200,6 +236,8 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
             replace_layer(graph_module, name, QuantLinear(layer, source))
         elif isinstance(layer, nn.Conv2d):
             replace_layer(graph_module, name, QuantConv2d(layer, source))
+    for name in [name for name, layer in graph_module.named_modules() if isinstance(layer, nn.SiLU)]:
+        replace_layer(graph_module, name, QuantSiLU())
     return QuantizedNet.of(graph_module, grids, cost.parameters(module)).eval()
 
 

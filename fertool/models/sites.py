@@ -5,10 +5,16 @@ a computation gets one, with three exceptions. A ReLU or ReLU6 straight behind a
 it, whose range already clips. What only moves values (pooling by maximum, chunk, shuffle, flatten) keeps the grid of
 its input, and the parts of a concatenation share one grid where they can: no second rounding. A linear layer that makes
 the logits leaves them as floats.
+
+HardSigmoid(x) = min(max(x + 3, 0), 6) / 6 needs no table and no float: on a grid on which -3 is 0 steps and 0 a whole
+number of steps, it is the same integers, clipped at twice that number, on a grid of a sixth of the step. So the values
+that are read by HardSigmoid and HardSwish alone get such a grid (a `gated` site: smaller values are worth -3 to both),
+and a HardSigmoid on it that is only multiplied with is rounded no more.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from dataclasses import dataclass
@@ -21,7 +27,12 @@ from torch.nn import functional as F
 from fertool.models.folding import called_module
 from fertool.spec import InputSpec
 
+GATE_KNEE = 3.0
+"""HardSigmoid is 0 below minus this and 1 above it."""
 _CLIPS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")
+_HARD_SIGMOIDS: tuple[Any, ...] = (nn.Hardsigmoid, F.hardsigmoid)
+_HARD_SWISHES: tuple[Any, ...] = (nn.Hardswish, F.hardswish)
+_PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 _SIZES: tuple[Any, ...] = ("size", "dim", getattr)
 _SPLITS: tuple[Any, ...] = (torch.chunk, torch.split, "chunk", "split")
 _CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
@@ -31,20 +42,25 @@ _MOVES: tuple[Any, ...] = (
     *("flatten", "reshape", "view", "transpose", "permute", "squeeze", "unsqueeze", "contiguous", *_SPLITS),
 )
 _NOT_NEGATIVE: tuple[Any, ...] = (
-    *(*_CLIPS, nn.Sigmoid, nn.Hardsigmoid, nn.Softmax, F.sigmoid, F.hardsigmoid, F.softmax, torch.sigmoid, "sigmoid"),
+    *(*_CLIPS, *_HARD_SIGMOIDS, nn.Sigmoid, nn.Softmax, F.sigmoid, F.softmax, torch.sigmoid, "sigmoid"),
 )
 _KEEP_SIGN: tuple[Any, ...] = (
     *(*_MOVES, *_CONCATENATIONS, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-    *(operator.add, operator.iadd, torch.add, "add", "add_", operator.mul, operator.imul, torch.mul, "mul", "mul_"),
+    *(operator.add, operator.iadd, torch.add, "add", "add_", *_PRODUCTS),
 )
 
 
 @dataclass(frozen=True)
 class Site:
-    """One quantiser: its name and the graph nodes whose results pass through it."""
+    """One quantiser: its name and the graph nodes whose results pass through it.
+
+    `gated` holds the two ends beyond which its readers tell no values apart, -3 and 3 or infinity, where all of them
+    are HardSigmoid or HardSwish; else None.
+    """
 
     name: str
     nodes: tuple[str, ...]
+    gated: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +99,7 @@ def find_sites(graph_module: fx.GraphModule, input: InputSpec) -> Sites:
     calls = Counter(node.target for node in plan.tensors if node.op == "call_module")
     layers = [n for n in plan.tensors if isinstance(plan.layer(n), nn.Conv2d | nn.Linear) and calls[n.target] == 1]
     return Sites(
-        tuple(Site(names[root], tuple(nodes)) for root, nodes in groups.items()),
+        tuple(Site(names[root], tuple(nodes), plan.gated.get(root)) for root, nodes in groups.items()),
         {str(node.target): names.get(plan.root(node.all_input_nodes[0])) for node in layers},
     )
 
@@ -91,7 +107,8 @@ def find_sites(graph_module: fx.GraphModule, input: InputSpec) -> Sites:
 class _Plan:
     """Nodes of equal grid, by union of sets: `root` names a node's set, `unrounded` holds the sets without quantiser.
 
-    `passed_on` are the nodes whose result is rounded only by a later node of the same set.
+    `passed_on` are the nodes whose result is rounded only by a later node of the same set. `gated` holds the ends of
+    the sets that only HardSigmoid and HardSwish read.
     """
 
     def __init__(self, graph_module: fx.GraphModule, input: InputSpec) -> None:
@@ -106,6 +123,8 @@ class _Plan:
             if self._holds_activations(node):
                 self.tensors.append(node)
                 self._place(node, exact_pixels(input))
+        self.gated = self._gated_sets()
+        self.unrounded |= {node for node in self.tensors if self._is_gate(node)}
 
     def root(self, node: fx.Node) -> fx.Node:
         while node in self._above:
@@ -148,6 +167,23 @@ class _Plan:
             self.passed_on.add(sources[0])
         if self._is(node, _SPLITS):
             self.passed_on.add(node)
+
+    def _gated_sets(self) -> dict[fx.Node, tuple[float, float]]:
+        readers: dict[fx.Node, list[fx.Node]] = {}
+        for node in self.tensors:
+            outside = [user for user in node.users if user not in self._known or self.root(user) != self.root(node)]
+            readers.setdefault(self.root(node), []).extend(outside)
+        return {
+            root: (-GATE_KNEE, math.inf if any(self._is(user, _HARD_SWISHES) for user in users) else GATE_KNEE)
+            for root, users in readers.items()
+            if users
+            and root not in self.unrounded
+            and all(self._is(u, (*_HARD_SIGMOIDS, *_HARD_SWISHES)) for u in users)
+        }
+
+    def _is_gate(self, node: fx.Node) -> bool:
+        gates = self._is(node, _HARD_SIGMOIDS) and self.root(node.all_input_nodes[0]) in self.gated
+        return gates and all(self._is(user, _PRODUCTS) for user in node.users)
 
     def _can_take(self, source: fx.Node) -> bool:
         shared = self._is(source, (*_MOVES, *_CONCATENATIONS, *_NOT_NEGATIVE)) or source.op == "placeholder"

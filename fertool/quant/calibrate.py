@@ -13,8 +13,8 @@ from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models.folding import folded
 from fertool.models.quantized import QuantizedNet, insert_at_sites, quantized_module
-from fertool.models.sites import Sites, find_sites
-from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid
+from fertool.models.sites import Site, Sites, find_sites
+from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
 from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
@@ -130,13 +130,17 @@ def _measure_grids(
     graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig
 ) -> dict[str, Grid]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
-    ranges = {site.name: RangeObserver() for site in sites.sites}
+    ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
     images.run(insert_at_sites(graph_module, sites, ranges), 0)
     for name, seen in ranges.items():
         if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
             raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
     images.run(insert_at_sites(graph_module, sites, counts), 1)
-    return {
-        name: activation_grid(seen, config.activations, percentile=config.percentile) for name, seen in counts.items()
-    }
+    return {site.name: _grid(site, counts[site.name], config) for site in sites.sites}
+
+
+def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig) -> Grid:
+    if site.gated:
+        return gated_grid(seen, site.gated, config.activations, percentile=config.percentile)
+    return activation_grid(seen, config.activations, percentile=config.percentile)

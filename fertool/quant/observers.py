@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fertool.errors import unknown_name
 from fertool.models.quantized import dequantize, per_channel, quantize
+from fertool.models.sites import GATE_KNEE
 
 ACTIVATION_METHODS = ("min-max", "percentile", "mse")
 WEIGHT_METHODS = ("min-max", "mse")
@@ -25,15 +26,17 @@ class Grid:
 
 
 class RangeObserver(nn.Module):
-    """Remembers the smallest and the largest value that has passed, zero included."""
+    """Remembers the smallest and the largest value that has passed, zero included, but none beyond the `ends`."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends: tuple[float, float] | None = None) -> None:
         super().__init__()
         self.low, self.high = 0.0, 0.0
+        self.ends = ends
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the values as they came."""
-        low, high = (end.cpu() for end in torch.aminmax(values))
+        seen = values if self.ends is None else values.clamp(*self.ends)
+        low, high = (end.cpu() for end in torch.aminmax(seen))
         # Python's min and max would lose a NaN.
         self.low = torch.minimum(low, torch.tensor(self.low)).item()
         self.high = torch.maximum(high, torch.tensor(self.high)).item()
@@ -62,16 +65,27 @@ def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percent
     none is negative and half at each end otherwise; `mse` takes the range with the least mean squared error, rounding
     and saturation together. Raises UsageError for another method.
     """
-    if method not in ACTIVATION_METHODS:
-        raise unknown_name("activation range", method, ACTIVATION_METHODS)
-    low, high = seen.low, seen.high
-    if low == high:
-        return Grid(1.0, 0)
-    if method == "percentile":
-        low, high = _central_range(seen, percentile / 100)
+    low, high = _range(seen, method, bits, percentile)
+    return _grid(low, high, bits) if low < high else Grid(1.0, 0)
+
+
+def gated_grid(
+    seen: HistogramObserver, ends: tuple[float, float], method: str, bits: int = 8, percentile: float = 99.99
+) -> Grid:
+    """Return the grid of a gated site with these `ends`: n steps of 3 / n below zero, chosen by the same methods.
+
+    Where the upper end is 3, n is at least half of the grid, so that its last value, one step before 3, is the last
+    that makes a difference: a HardSigmoid that needs no clipping.
+    """
+    least = 1 if ends[1] > GATE_KNEE else 2 ** (bits - 1)
+    steps = torch.arange(least, 2**bits, dtype=torch.float64)
+    highs = GATE_KNEE * (2**bits - 1 - steps) / steps
     if method == "mse":
-        low, high = _least_error_range(seen, bits)
-    return _grid(low, high, bits)
+        best = _squared_errors(seen, torch.full_like(steps, -GATE_KNEE), highs, bits).argmin()
+    else:
+        best = (highs >= min(_range(seen, method, bits, percentile)[1], highs[0].item())).sum() - 1
+    below = int(steps[best])
+    return Grid(torch.tensor(GATE_KNEE / below).item(), below)
 
 
 def weight_scales(weight: Tensor, limits: Tensor, method: str, importance: Tensor | None = None) -> Tensor:
@@ -102,6 +116,14 @@ def integer_weight(weight: Tensor, scale: Tensor, limits: Tensor) -> Tensor:
     bound = per_channel(limits.to(weight.dtype), weight)
     divisor = per_channel(torch.where(scale > 0, scale, 1.0), weight)
     return torch.minimum(torch.maximum(quantize(weight, divisor, 0, -128, 127), -bound), bound)
+
+
+def _range(seen: HistogramObserver, method: str, bits: int, percentile: float) -> tuple[float, float]:
+    if method not in ACTIVATION_METHODS:
+        raise unknown_name("activation range", method, ACTIVATION_METHODS)
+    if method == "min-max" or seen.low == seen.high:
+        return seen.low, seen.high
+    return _central_range(seen, percentile / 100) if method == "percentile" else _least_error_range(seen, bits)
 
 
 def _grid(low: float, high: float, bits: int) -> Grid:

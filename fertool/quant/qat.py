@@ -23,6 +23,7 @@ from fertool.models.quantized import (
     Quantizer,
     QuantLinear,
     per_channel,
+    reaches_knee,
 )
 from fertool.quant.weights import set_bias
 from fertool.spec import QuantSpec
@@ -92,7 +93,10 @@ def _slowed(step: Tensor, factor: Tensor | float) -> Tensor:
 
 
 class _LearnedQuantizer(nn.Module):
-    """Rounds activations to a grid whose step is learned; the zero point stays."""
+    """Rounds activations to a grid whose step is learned; the zero point stays.
+
+    Where -3 is the first value of the grid both stay: HardSwish on integers depends on it.
+    """
 
     zero_point: Tensor
 
@@ -101,6 +105,7 @@ class _LearnedQuantizer(nn.Module):
         self.high = quantizer.high
         self.scale = nn.Parameter(quantizer.scale.detach().clone())
         self.register_buffer("zero_point", quantizer.zero_point.detach().float())
+        self.scale.requires_grad_(not reaches_knee(self.scale.item(), int(self.zero_point)))
 
     def step(self) -> Tensor:
         return self.scale.clamp(min=_SMALLEST_STEP)

@@ -240,7 +240,7 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     widths = json.loads(out)["widths"]
     assert sum(width == 0 for width in widths.values()) >= 2
     assert fertool("export", output, "-o", tmp_path / "p.onnx")[0] == 0
-    assert fertool("quantize", output, "-o", tmp_path / "q.pt", "--data", "synth:210", "--samples", 28)[0] == 0
+    assert fertool("quantize", output, "-o", tmp_path / "q.pt", *data)[0] == 0
     assert fertool("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)[0] == 0
     code, _, err = fertool("prune", model, "-o", tmp_path / "no.pt", "--prune-blocks", 1)
     assert code == 2

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fertool import cost
 from fertool.errors import FertoolError
 from fertool.models.folding import folded
-from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, quantized_module
+from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, QuantSiLU, quantized_module
 from fertool.models.sites import find_sites
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
@@ -88,6 +88,31 @@ def test_sites_follow_what_a_runtime_can_fuse():
     assert sites["add"] == {"relu_1"}
     assert "head" not in sites
     assert set(find_sites(folded(Net()), InputSpec(1, 8)).layer_inputs.values()) >= {None, "stem.0", "squeeze"}
+
+
+def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded():
+    found = {site.name: site for site in find_sites(folded(Net()), InputSpec(1, 8)).sites}
+    assert found["last"].gated == (-3, float("inf"))
+    assert found["excite"].gated == (-3, 3)
+    assert {name for name, site in found.items() if site.gated} == {"last", "excite"}
+    nodes = {node for site in found.values() for node in site.nodes}
+    assert "mul" in nodes
+    assert "hardsigmoid" not in nodes
+
+    class Shared(Net):
+        def forward(self, x):
+            squeezed = self.excite(F.relu(self.squeeze(self.stem(x))))
+            return self.head((squeezed * F.hardsigmoid(squeezed)).mean([2, 3]))
+
+    shared = find_sites(folded(Shared()), InputSpec(1, 8)).sites
+    assert not any(site.gated for site in shared)
+    assert any("hardsigmoid" in site.nodes for site in shared)
+
+
+def test_silu_rounds_its_sigmoid_to_255ths():
+    values = torch.linspace(-9, 9, 999)
+    expected = values.double() * torch.round(torch.sigmoid(values).double() * 255) / 255
+    assert torch.allclose(QuantSiLU()(values).double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_pixels_of_unequal_channels_get_a_site_of_their_own():

@@ -3,11 +3,18 @@ import pytest
 import torch
 
 from fertool.errors import UsageError
-from fertool.quant.observers import HistogramObserver, RangeObserver, activation_grid, integer_weight, weight_scales
+from fertool.quant.observers import (
+    HistogramObserver,
+    RangeObserver,
+    activation_grid,
+    gated_grid,
+    integer_weight,
+    weight_scales,
+)
 
 
-def seen(values):
-    ranges = RangeObserver()
+def seen(values, ends=None):
+    ranges = RangeObserver(ends)
     for part in values.split(500):
         assert ranges(part) is part
     counts = HistogramObserver(ranges.low, ranges.high)
@@ -43,6 +50,24 @@ def test_percentile_is_numpys(positive):
     low, high = (0.0, np.percentile(values, 99)) if positive else np.percentile(values, [0.5, 99.5])
     bin_width = (values.max() - values.min().clamp(max=0)).item() / 2048
     assert grid.scale * 255 == pytest.approx(high - low, abs=3 * bin_width)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(("spread", "high"), [(0.2, np.inf), (2, np.inf), (9, np.inf), (9, 3), (1, 3)])
+def test_gated_grids_begin_at_minus_three_and_are_the_best_of_those(spread, high, bits):
+    values, ends, levels = spread * normal(20000), (-3.0, high), 2**bits - 1
+    counted = seen(values, ends)
+    # HardSigmoid tells none beyond 3 apart, and needs no clipping on a grid that ends before.
+    steps = range(1 if high == np.inf else (levels + 1) // 2, levels + 1)
+    inside = values[(values >= -3) & (values <= high)]
+    errors = {n: squared_error(inside, 3 / n, n, levels) for n in steps}
+    grid = gated_grid(counted, ends, "mse", bits)
+    assert grid.scale == pytest.approx(3 / grid.zero_point, rel=1e-7)
+    assert errors[grid.zero_point] <= 1.01 * min(errors.values())
+    grid = gated_grid(counted, ends, "min-max", bits)
+    reach = {n: 3 * (levels - n) / n for n in steps}
+    wanted = [n for n in steps if reach[n] >= min(values.max().item(), high)]
+    assert grid.zero_point == (max(wanted) if wanted else min(steps))
 
 
 @pytest.mark.parametrize("positive", [True, False])

@@ -1,0 +1,29 @@
+"""Whether a quantised network keeps its accuracy on other processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+    from fertool.models.quantized import QuantizedNet
+    from fertool.spec import InputSpec
+
+
+def measure_portability(net: QuantizedNet, input: InputSpec, val: FaceDataset, accuracy: float) -> dict[str, Any]:
+    """Return, and say, the accuracy on x86 processors without VNNI: the same by construction, or emulated."""
+    from fertool.metrics import evaluate_logits
+    from fertool.quant.saturation import can_saturate, saturating
+    from fertool.report.console import note
+    from fertool.train import predict_logits
+
+    if not can_saturate(net):
+        note("no pair of products can leave 16 bits: the same answers with and without VNNI")
+        return {"accuracy_without_vnni": accuracy}
+    logits = predict_logits(saturating(net, input), val, input)
+    found = evaluate_logits(logits, val.labels, val.classes).accuracy
+    lost = 100 * (accuracy - found)
+    note(f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there")
+    if lost > 0:
+        note("--portable loses none")
+    return {"accuracy_without_vnni": found}
