@@ -66,6 +66,15 @@ class QuantizeOptions:
         Literal["min-max", "percentile", "mse"],
         typer.Option(help="How activation ranges are chosen.", rich_help_panel=QUANTISATION),
     ] = "mse"
+    activation_bits: Annotated[
+        int,
+        typer.Option(
+            help="Bits of all activations, for processors that gain from fewer; ONNX Runtime does not.",
+            min=4,
+            max=8,
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = 8
     samples: Annotated[
         int,
         typer.Option(help="Calibration images, balanced over the classes.", min=1, rich_help_panel=QUANTISATION),
@@ -170,7 +179,14 @@ def _config(options: QuantizeOptions, seed: int) -> QuantizeConfig:
     from fertool.quant import FULL_LIMIT, PORTABLE_LIMIT, QuantizeConfig
 
     limit = FULL_LIMIT if options.full_range else PORTABLE_LIMIT
-    return QuantizeConfig(options.observer, rounding=options.rounding, samples=options.samples, seed=seed, limit=limit)
+    return QuantizeConfig(
+        options.observer,
+        rounding=options.rounding,
+        samples=options.samples,
+        limit=limit,
+        activation_bits=options.activation_bits,
+        seed=seed,
+    )
 
 
 def _train(spec: Spec, integer: QuantizedNet, before: Model, run: TrainingRun, *, distill: bool) -> History:

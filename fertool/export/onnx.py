@@ -106,15 +106,19 @@ class _Dequantize(torch.autograd.Function):
 
 
 class _QuantizeUint8(torch.autograd.Function):
-    """QuantizeLinear to uint8 with one scale."""
+    """QuantizeLinear to uint8 with one scale; of fewer than 8 bits a Clip of the bytes, behind the integer operator."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-        return quantize(values, scale, zero_point, 0, 255).to(torch.uint8)
+    def forward(ctx: Any, values: Tensor, scale: Tensor, zero_point: Tensor, high: int) -> Tensor:
+        return quantize(values, scale, zero_point, 0, high).to(torch.uint8)
 
     @staticmethod
-    def symbolic(g: Any, values: Any, scale: Any, zero_point: Any) -> Any:
-        return g.op("QuantizeLinear", values, scale, zero_point)
+    def symbolic(g: Any, values: Any, scale: Any, zero_point: Any, high: int) -> Any:
+        integers = g.op("QuantizeLinear", values, scale, zero_point)
+        if high == torch.iinfo(torch.uint8).max:
+            return integers
+        ends = (g.op("Constant", value_t=torch.tensor(end, dtype=torch.uint8)) for end in (0, high))
+        return g.op("Clip", integers, *ends)
 
 
 def _dequantized(integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = -1) -> Tensor:
@@ -162,9 +166,10 @@ class _OnnxQuantizer(nn.Module):
         super().__init__()
         self.register_buffer("scale", source.scale)
         self.register_buffer("zero_point", source.zero_point)
+        self.high = source.high
 
     def forward(self, values: Tensor) -> Tensor:
-        integers = _QuantizeUint8.apply(values, self.scale, self.zero_point)  # type: ignore[no-untyped-call]
+        integers = _QuantizeUint8.apply(values, self.scale, self.zero_point, self.high)  # type: ignore[no-untyped-call]
         return _dequantized(integers, self.scale, self.zero_point)
 
 

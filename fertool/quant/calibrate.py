@@ -41,6 +41,7 @@ class QuantizeConfig:
     samples: int = 512
     batch_size: int = 64
     limit: int = PORTABLE_LIMIT
+    activation_bits: int = 8
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +51,8 @@ class QuantizeConfig:
             raise unknown_name("--rounding", self.rounding, ROUNDINGS)
         if self.samples < 1:
             raise UsageError(f"{self.samples} calibration samples: there must be some", "for example 512")
+        if not 4 <= self.activation_bits <= 8:
+            raise UsageError(f"activations of {self.activation_bits} bits: not within 4 to 8", "8 costs nothing more")
         if not 1 <= self.limit <= FULL_LIMIT:
             raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "63 is portable, 127 the full range")
 
@@ -67,7 +70,7 @@ def plan_quantization(
     sites = find_sites(folded(module), spec.input)
     return QuantSpec(
         weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
-        activations={site.name: 8 for site in sites.sites},
+        activations={site.name: config.activation_bits for site in sites.sites},
     )
 
 
@@ -142,5 +145,5 @@ def _measure_grids(
 
 def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig) -> Grid:
     if site.gated:
-        return gated_grid(seen, site.gated, config.activations, percentile=config.percentile)
-    return activation_grid(seen, config.activations, percentile=config.percentile)
+        return gated_grid(seen, site.gated, config.activations, config.activation_bits, config.percentile)
+    return activation_grid(seen, config.activations, config.activation_bits, config.percentile)

@@ -8,6 +8,7 @@ import torch
 from settled import patterns, settled
 
 import fertool.export.onnx
+from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
 from fertool.models import load_model, save_model
 from fertool.quant import QuantizeConfig, make_problem, quantize_model
@@ -80,3 +81,21 @@ def test_a_model_file_packs_them_too(mixed, tmp_path):
     weights = sum(tensor.nbytes for name, tensor in stored.items() if name.startswith("planes."))
     assert least <= weights < least + 4
     assert not any(name.endswith(".weight") for name in stored)
+
+
+@pytest.mark.parametrize("arch", ["nano_resnet", "mobilenet_v3_small"])
+def test_activations_of_fewer_bits_stay_integers_in_the_runtime(arch, tmp_path):
+    spec, module, data = settled(arch, steps=1)
+    counts, found = [], []
+    for bits in (8, 5):
+        quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16, activation_bits=bits))
+        assert set(quant.activations.values()) == {bits}
+        content = export_model(replace(spec, quant=quant), integer, PLAIN)
+        logits, operators = optimised(content, tmp_path / "m.onnx")
+        with torch.no_grad():
+            expected = integer(to_input(patterns(20, seed=2).images, spec.input)).numpy()
+        assert np.abs(logits - expected).max() <= 0.15 * np.abs(expected).max()
+        counts.append((operators["QLinearConv"], operators.get("Conv", 0)))
+        found.append(logits)
+    assert counts[0] == counts[1]
+    assert not np.array_equal(*found)
