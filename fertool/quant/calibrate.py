@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -87,7 +89,7 @@ def quantize_model(
 
     Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` says for each channel of
     each layer. Activations: unsigned, affine, per tensor. Biases: int32 in units of exactly input scale x weight scale.
-    `on_progress` counts batches of the two passes over the images.
+    `on_progress` counts batches of the two passes over the images, then layers that are fitted.
     Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
     """
     config = config or QuantizeConfig()
@@ -97,8 +99,14 @@ def quantize_model(
     images = calibration.balanced_subset(config.samples, config.seed).images
     graph_module = folded(module)
     sites = find_sites(graph_module, spec.input)
-    grids = _measure_grids(graph_module, sites, _Images(images, spec.input, config.batch_size, on_progress), config)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
+    fits, done = config.rounding == "compensated", itertools.count(1)
+    total = 2 * math.ceil(len(images) / config.batch_size) + fits * len(layers)
+
+    def tick() -> None:
+        on_progress(next(done), total)
+
+    grids = _measure_grids(graph_module, sites, _Images(images, spec.input, config.batch_size, tick), config)
     net = quantized_module(module, replace(spec, quant=quant))
     for name, index in net.grids.index.items():
         net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
@@ -106,27 +114,26 @@ def quantize_model(
         layer = net.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
         fill_layer(layer, source, quant.weights[name], config.weights)
-    if config.rounding == "compensated":
-        fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights)
+    if fits:
+        fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights, tick)
     return quant, net
 
 
 @dataclass(frozen=True)
 class _Images:
-    """The calibration images in batches, and the count of those that have run in both passes."""
+    """The calibration images in batches, and what is called after each."""
 
     images: Tensor
     input: InputSpec
     batch_size: int
-    on_progress: Callable[[int, int], None]
+    tick: Callable[[], None]
 
-    def run(self, network: nn.Module, pass_index: int) -> None:
+    def run(self, network: nn.Module) -> None:
         device = next(network.parameters()).device
-        batches = torch.split(self.images, self.batch_size)
         with torch.inference_mode():
-            for done, batch in enumerate(batches, start=1):
+            for batch in torch.split(self.images, self.batch_size):
                 network(to_input(batch.to(device), self.input))
-                self.on_progress(pass_index * len(batches) + done, 2 * len(batches))
+                self.tick()
 
 
 def _measure_grids(
@@ -134,12 +141,12 @@ def _measure_grids(
 ) -> dict[str, Grid]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
     ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
-    images.run(insert_at_sites(graph_module, sites, ranges), 0)
+    images.run(insert_at_sites(graph_module, sites, ranges))
     for name, seen in ranges.items():
         if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
             raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
-    images.run(insert_at_sites(graph_module, sites, counts), 1)
+    images.run(insert_at_sites(graph_module, sites, counts))
     return {site.name: _grid(site, counts[site.name], config) for site in sites.sites}
 
 

@@ -10,7 +10,7 @@ al. 2019, arXiv 1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -56,10 +56,12 @@ def fit_layers(
     images: Tensor,
     input: InputSpec,
     method: str,
+    tick: Callable[[], None] = lambda: None,
 ) -> None:
     """Fit the layers of `net`, which `fill_layer` has filled, to those of the folded float network, in place.
 
-    `images` uint8 [N, C, S, S], of which the first are enough; `method` chooses the scales.
+    `images` uint8 [N, C, S, S], of which the first are enough; `method` chooses the scales; `tick` is called after
+    each layer.
     """
     images = images[: max(16, min(IMAGES, IMAGES * _SIDE**2 // input.size**2))]
     device = net.grids.scale.device
@@ -67,7 +69,9 @@ def fit_layers(
     with ExitStack() as hooks:
         for name, rule in rules.items():
             fit = partial(_fit, said[name], graph_module.get_submodule(name), rule, method)
-            hooks.callback(net.get_submodule(name).register_forward_pre_hook(fit).remove)
+            layer = net.get_submodule(name)
+            hooks.callback(layer.register_forward_pre_hook(fit).remove)
+            hooks.callback(layer.register_forward_hook(lambda *_: tick()).remove)
         net(to_input(images.to(device), input))
 
 

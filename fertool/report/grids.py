@@ -228,10 +228,10 @@ def bits_grid(quant: Data) -> Grid:
     layers = {name: entry["bits"] for name, entry in quant["weights"].items()}
     widths = sorted({width for bits in layers.values() for width in bits})
     rows = [
-        (name, f"{len(bits):,}" if len(bits) > 1 else "all", *(str(bits.count(width) or "") for width in widths))
+        (name, *("all" if {width} == set(bits) else str(bits.count(width) or "") for width in widths))
         for name, bits in layers.items()
     ]
-    return Grid(("layer", ">channels", *(f">{width} bits" for width in widths)), tuple(rows))
+    return Grid(("layer", *(f">{width} bits" for width in widths)), tuple(rows))
 
 
 def sensitivity_grid(sensitivity: Data) -> Grid:

@@ -93,7 +93,7 @@ def test_a_channel_of_zeros_and_one_with_a_huge_bias_survive():
     assert conv.float_weight()[:2].abs().max() < 1e-6
 
 
-def test_calibration_is_repeatable_and_reports_both_passes():
+def test_calibration_is_repeatable_and_reports_passes_and_layers():
     spec, module = network()
     calls = []
     config = QuantizeConfig(samples=20, batch_size=8)
@@ -102,7 +102,8 @@ def test_calibration_is_repeatable_and_reports_both_passes():
     assert first[0] == second[0]
     tensors = second[1].state_dict()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in first[1].state_dict().items())
-    assert calls == [(i, 6) for i in range(1, 7)]
+    total = 6 + len(first[0].weights)
+    assert calls == [(i, total) for i in range(1, total + 1)]
 
 
 def test_what_cannot_be_quantised_is_refused():
