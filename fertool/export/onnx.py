@@ -76,7 +76,7 @@ def export_model(
 
     if isinstance(module, DynamicNetwork):
         networks = [graph_of(folded(network)) for network in module.networks]
-        model = routed(graph_of(_Choice(module.gate.folded())), networks, len(spec.classes))
+        model = routed(graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes))
     else:
         model = graph_of(folded(module) if spec.quant is None else _integer_network(module))
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())

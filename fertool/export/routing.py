@@ -11,65 +11,65 @@ CHOICE_NAME = "profile"
 """The second output: which network each image went through, int64 [N]."""
 
 
-def routed(gate: ModelProto, networks: Sequence[ModelProto], classes: int) -> ModelProto:
+def routed(gate: ModelProto, networks: Sequence[ModelProto], shares: Sequence[float], classes: int) -> ModelProto:
     """Join a graph of images to profile numbers [N] with graphs of images to logits [N, classes].
 
-    The images of each profile are gathered, and an If runs that profile's network on them, so that a batch may hold
-    images of all profiles; without any the network does not run. Input and first output are those of the networks.
+    A Loop takes the images one by one, and in it Ifs lead each to the network of its profile, the one with the largest
+    share first: for one image 14 of 164 us less than gathering the images of each profile (MobileNetV3-Large at half
+    width, three profiles), since each If that is passed costs as much as three operators, taken or not. Input and
+    first output are those of the networks.
     """
     images, logits = networks[0].graph.input[0], networks[0].graph.output[0]
     main = _renamed(gate.graph, "g/", {images.name: images.name, gate.graph.output[0].name: CHOICE_NAME})
+    order = sorted(range(len(networks)), key=lambda index: -shares[index])
+    shape = [side.dim_value for side in images.type.tensor_type.shape.dim[1:]]
     constants = [
-        _constant("no rows", [0, classes]),
-        _constant("images as they come", [-1, *(side.dim_value for side in images.type.tensor_type.shape.dim[1:])]),
-        *(_constant(f"profile {index}", index) for index in range(len(networks))),
+        _constant("one image", [1, *shape]),
+        _constant("classes", [classes]),
+        *(_constant(f"profile {index}", index) for index in order[:-1]),
     ]
-    nodes, rows, answers = list(main.node), [], []
-    for index, network in enumerate(networks):
-        chosen, row, count, there, answer = (f"{what}{index}" for what in ("chosen", "rows", "count", "any", "answer"))
-        nodes += [
-            helper.make_node("Equal", [CHOICE_NAME, f"profile {index}"], [chosen]),
-            # [1, n]; what takes no part in an image's way costs it a few of the runtime's operators all the same.
-            helper.make_node("NonZero", [chosen], [row]),
-            helper.make_node("Size", [row], [count]),
-            helper.make_node("Cast", [count], [there], to=TensorProto.BOOL),
-            helper.make_node(
-                "If",
-                [there],
-                [answer],
-                then_branch=_on_rows(network.graph, f"{index}/", images.name, row),
-                else_branch=_nothing(index),
-            ),
-        ]
-        rows.append(row)
-        answers.append(answer)
-    nodes += [
-        helper.make_node("Concat", rows, ["order"], axis=1),
-        helper.make_node("Concat", answers, ["in order"], axis=0),
-        helper.make_node("Transpose", ["order"], ["places"], perm=[1, 0]),
-        helper.make_node("ScatterND", ["in order", "places", "in order"], [logits.name]),
+    way = _way(networks, order)
+    nodes = [
+        helper.make_node("Gather", [CHOICE_NAME, "number"], ["mine"], axis=0),
+        helper.make_node("Gather", [images.name, "number"], ["pixels"], axis=0),
+        helper.make_node("Reshape", ["pixels", "one image"], ["image"]),
+        *way.node,
+        helper.make_node("Reshape", [way.output[0].name, "classes"], ["row"]),
+        helper.make_node("Identity", ["going on"], ["go on"]),
     ]
-    choice = helper.make_tensor_value_info(CHOICE_NAME, TensorProto.INT64, ["batch"])
-    graph = helper.make_graph(nodes, "dynamic", [images], [logits, choice], [*main.initializer, *constants])
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        nodes,
+        "image",
+        [value("number", TensorProto.INT64, []), value("going on", TensorProto.BOOL, [])],
+        [value("go on", TensorProto.BOOL, []), value("row", TensorProto.FLOAT, [classes])],
+    )
+    loop = [
+        helper.make_node("Size", [CHOICE_NAME], ["count"]),
+        helper.make_node("Loop", ["count", ""], [logits.name], body=body),
+    ]
+    choice = value(CHOICE_NAME, TensorProto.INT64, ["batch"])
+    all_constants = [*main.initializer, *constants]
+    graph = helper.make_graph([*main.node, *loop], "dynamic", [images], [logits, choice], all_constants)
     joined = helper.make_model(graph, opset_imports=networks[0].opset_import, ir_version=networks[0].ir_version)
     joined.producer_name = networks[0].producer_name
     return joined
 
 
-def _on_rows(network: GraphProto, prefix: str, images: str, rows: str) -> GraphProto:
-    """Return the branch that gathers these images and runs the network on them."""
-    mine = f"{prefix}{images}"
-    inner = _renamed(network, prefix, {})
-    gather = helper.make_node("Gather", [images, rows], [f"{mine} of 1"], axis=0)
-    reshape = helper.make_node("Reshape", [f"{mine} of 1", "images as they come"], [mine])
-    return helper.make_graph([gather, reshape, *inner.node], prefix, [], list(inner.output), list(inner.initializer))
-
-
-def _nothing(index: int) -> GraphProto:
-    """Return the branch for no images: logits of no rows."""
-    empty = helper.make_node("ConstantOfShape", ["no rows"], [f"nothing {index}"])
-    output = helper.make_tensor_value_info(f"nothing {index}", TensorProto.FLOAT, [None, None])
-    return helper.make_graph([empty], f"nothing {index}", [], [output])
+def _way(networks: Sequence[ModelProto], order: Sequence[int]) -> GraphProto:
+    """Return the graph of "image" [1, C, S, S] through the network of profile "mine", one of `order`: logits [1, K]."""
+    first, *others = order
+    graph = networks[first].graph
+    if not others:
+        inner = _renamed(graph, f"{first}/", {graph.input[0].name: "image"})
+        return helper.make_graph(list(inner.node), f"{first}", [], list(inner.output), list(inner.initializer))
+    branch = _way(networks, [first])
+    output = helper.make_tensor_value_info(f"answer {first}", TensorProto.FLOAT, [None, None])
+    nodes = [
+        helper.make_node("Equal", ["mine", f"profile {first}"], [f"is {first}"]),
+        helper.make_node("If", [f"is {first}"], [output.name], then_branch=branch, else_branch=_way(networks, others)),
+    ]
+    return helper.make_graph(nodes, f"{first} or other", [], [output])
 
 
 def _renamed(graph: GraphProto, prefix: str, fixed: dict[str, str]) -> GraphProto:

@@ -69,7 +69,7 @@ def test_only_the_chosen_network_runs(dynamic, images, tmp_path):
     with open(session.end_profiling()) as file:
         ran = [event["args"]["op_name"] for event in json.load(file) if event["name"].endswith("kernel_time")]
     (one,) = {sum(isinstance(layer, nn.Conv2d) for layer in network.modules()) for network in module.networks}
-    assert ran.count("If") == 3
+    assert 1 <= ran.count("If") < len(module.networks)
     assert ran.count("Conv") == one + 1
 
 
