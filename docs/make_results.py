@@ -355,6 +355,13 @@ SECTIONS: tuple[Section, ...] = (
         seeds("from a logits file", "the teacher runs along", "nano_live.json", THIRD),
     ),
     (
+        "A file in place of the teacher, without mixup",
+        "nano_file_unmixed.json",
+        f"fertool distill teacher.logits -o file.pt --mixup 0 {SHORT}; "
+        f"fertool distill teacher.pt -o live.pt --mixup 0 {SHORT}",
+        seeds("from a logits file", "the teacher runs along", "nano_live_unmixed.json", THIRD),
+    ),
+    (
         "INT8 against float",
         "two_cores_int8.json",
         "fertool eval pruned.onnx int8.onnx --data fer2013.csv --json",
