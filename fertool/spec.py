@@ -65,6 +65,8 @@ class WeightQuant:
     def __post_init__(self) -> None:
         if not self.bits or not set(self.bits) <= set(WIDTHS):
             raise FertoolError(f"weights of {self.bits} bits: there are 2 to 8 of them", "make the file again")
+        if type(self.limit) is not int or not 1 <= self.limit <= 127:
+            raise FertoolError(f"weights up to {self.limit}: they are within 127", "make the file again")
 
     def limits(self, channels: int) -> tuple[int, ...]:
         """Return the largest magnitude of the integers of each output channel."""
@@ -83,6 +85,11 @@ class QuantSpec:
     weights: Mapping[str, WeightQuant]
     activations: Mapping[str, int]
     method: str = "ptq"
+
+    def __post_init__(self) -> None:
+        wrong = {name: bits for name, bits in self.activations.items() if type(bits) is not int or not 4 <= bits <= 8}
+        if wrong:
+            raise FertoolError(f"activations of other than 4 to 8 bits: {wrong}", "make the file again")
 
 
 @dataclass(frozen=True)

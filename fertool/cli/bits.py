@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fertool.spec import Spec, Step
 
 QUANTISATION = "Quantisation"
+DEFAULT = "optimal"
 SEARCH_IMAGES = 512
 """Validation images that the actor-critic tries bits on."""
 _ANY_METRICS = Metrics("val", 3589, 1 / 3, (1 / 3, 2 / 3), 1 / 3)
@@ -60,14 +61,14 @@ class BitsOptions:
         ),
     ] = None
     allocation: Annotated[
-        Literal["optimal", "hawq", "actor-critic", "uniform"],
+        Literal["optimal", "hawq", "actor-critic", "uniform"] | None,
         typer.Option(
             help="optimal: least trace x rounding error, channel by channel; hawq: the same by whole layers; "
             "actor-critic: learned shares of the channels sorted by trace, tried out on validation images; uniform: "
-            "alike, needs no --sensitivity.",
+            "alike, needs no --sensitivity. Left out: optimal.",
             rich_help_panel=QUANTISATION,
         ),
-    ] = "optimal"
+    ] = None
 
     def __post_init__(self) -> None:
         given = [
@@ -82,13 +83,13 @@ class BitsOptions:
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)}: more than one budget", "give one of them")
         if not self.mixed:
-            if self.sensitivity:
-                raise UsageError(
-                    "--sensitivity: no budget to share out", "give --average-bits, for example 4, or --target-size"
-                )
+            for flag in ("sensitivity", "allocation"):
+                if getattr(self, flag):
+                    hint = "give --average-bits, for example 4, or --target-size"
+                    raise UsageError(f"--{flag}: no budget to share out", hint)
         elif self.sensitivity is None and self.allocation != "uniform":
             raise UsageError(
-                f"{given[0]}: --allocation {self.allocation} needs --sensitivity",
+                f"{given[0]}: --allocation {self.allocation or DEFAULT} needs --sensitivity",
                 "run fertool hessian-sensitivity on this model, or take --allocation uniform",
             )
 
@@ -113,6 +114,7 @@ class BitsOptions:
         problem = self._problem(spec, module, config.limit)
         allocate = self._allocator(problem, spec, module, config, val)
         if self.average_bits is not None:
+            _tell_of_more_than_needed("--average-bits", self.average_bits, problem)
             return problem.by_layer(allocate(self.average_bits))
         size = model.stat().st_size
         budget = parse_target("--target-size", self.target_size or "", size) * size
@@ -123,6 +125,7 @@ class BitsOptions:
                 f"{budget + (WIDTHS[0] - mean) * int(problem.weights.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
                 "ask for more, or prune the model first",
             )
+        _tell_of_more_than_needed("--target-size", mean, problem)
         return problem.by_layer(allocate(min(mean, WIDTHS[-1])))
 
     def _problem(self, spec: Spec, module: nn.Module, limit: int) -> Problem:
@@ -151,7 +154,7 @@ class BitsOptions:
         from fertool.report.console import progress
 
         if self.allocation != "actor-critic":
-            return partial(allocate, self.allocation, problem)
+            return partial(allocate, self.allocation or DEFAULT, problem)
         accuracy = RoundedAccuracy(spec, module, problem, val.balanced_subset(SEARCH_IMAGES, config.seed), config.limit)
 
         def searched(average_bits: float) -> Tensor:
@@ -159,6 +162,13 @@ class BitsOptions:
                 return search(problem, average_bits, accuracy, Search(seed=config.seed), on_progress)
 
         return searched
+
+
+def _tell_of_more_than_needed(flag: str, mean: float, problem: Problem) -> None:
+    from fertool.report.console import note
+
+    if mean > problem.largest:
+        note(f"{flag}: {problem.largest} bits hold every weight; --full-range has {WIDTHS[-1]}")
 
 
 def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:

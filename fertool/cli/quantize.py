@@ -126,14 +126,16 @@ def quantize(
     """
     from fertool import models
     from fertool.cli.output import default_output, require_picture
+    from fertool.models.quantized import average_bits
     from fertool.quant import quantize_model
     from fertool.report.console import progress
 
     _require_sense(options, training)
     output = output or default_output(model, "mixed" if bits.mixed else f"int{bits.bits or 8}")
     if not dry_run:
-        require_outputs(output, training, model, *read.inputs(data))
-        require_picture("--plot-bits", plot_bits, output, model, *read.inputs(data))
+        inputs = [model, *read.inputs(data), *([bits.sensitivity] if bits.sensitivity else [])]
+        require_outputs(output, training, *inputs)
+        require_picture("--plot-bits", plot_bits, output, *inputs, *([training.plot] if training.plot else []))
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
@@ -151,6 +153,7 @@ def quantize(
         history = _train(quantized, integer, before, run, distill=options.distill)
     quantized = replace(quantized, metrics=measured_metrics(integer, run.val, shape))
     changes = measure_changes(before, (quantized, integer), run.val, bench=bench and not dry_run)
+    changes["average_bits"] = average_bits(quant, integer)
     changes |= measure_portability(integer, shape, run.val, changes["accuracy"])
     if dry_run:
         _show_plan(model, quantized.with_step(step), changes, json)

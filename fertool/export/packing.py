@@ -60,7 +60,7 @@ def _widths(weight: Array) -> tuple[int, ...]:
     rows = weight.reshape(len(weight), -1).astype(np.int32)
     reach = np.maximum(rows.max(1) + 1, -rows.min(1)).clip(min=2)
     needed = np.ceil(np.log2(reach)).astype(int) + 1
-    subsets = (s for n in range(1, len(WIDTHS)) for s in itertools.combinations(WIDTHS, n))
+    subsets = (s for n in range(1, len(WIDTHS) + 1) for s in itertools.combinations(WIDTHS, n))
     chosen = [np.array(s)[np.searchsorted(s, needed)] for s in subsets if s[-1] >= needed.max()]
     return tuple(min(chosen, key=lambda widths: _cost(widths, rows.shape[1])).tolist())
 

@@ -80,7 +80,10 @@ class Sensitivity:
             data = json.loads(text)
             signed = data["hessian"] == "cross-entropy"
             read = cls(**{**data, "layers": tuple(_layer(entry, signed) for entry in data["layers"])})
-        except (ValueError, TypeError, KeyError) as error:
+            texts = [read.model_digest, read.method, read.hessian, *(layer.name for layer in read.layers)]
+            if not all(isinstance(text, str) for text in texts) or len(set(texts[3:])) < len(read.layers):
+                raise ValueError("names are no texts, or not all different")
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise FertoolError(f"{where}: not a sensitivity file ({error})", _HINT) from None
         if read.method not in HESSIAN_OF or read.hessian != HESSIAN_OF[read.method]:
             raise FertoolError(

@@ -258,6 +258,15 @@ def loaded_form(quant: QuantSpec, stored: Mapping[str, Tensor], wanted: Mapping[
     return {name: tensor for name, tensor in stored.items() if name not in packed} | weights
 
 
+def average_bits(quant: QuantSpec, net: nn.Module) -> float:
+    """Return the mean bits of a weight of a quantised network, as a file stores it."""
+    weights = {name: net.get_buffer(f"{name}.weight") for name in quant.weights}
+    stored = {name: sum(rule.stored_bits(len(weights[name]))) for name, rule in quant.weights.items()}
+    return sum(bits * weights[name][0].numel() for name, bits in stored.items()) / sum(
+        w.numel() for w in weights.values()
+    )
+
+
 def _packed_bits(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Return the bits of the channels of each weight that has some below 8."""
     rules = {f"{layer}.weight": rule for layer, rule in sorted(quant.weights.items())}

@@ -1,11 +1,12 @@
 """Shares of bits learned by trying them out: recipe 5's allocation (Sun, section 4.2.3), in the manner of DDPG.
 
-The channels stand in the order of their traces. An episode goes through the widths: of the channels that are left, the
-actor gives a share to 2 bits, then to 3, and so on to 7; the rest gets 8. The reward is then measured: accuracy, less a
-penalty for bits over the budget. The actor sees `[k, n_re, s, e, a_{k-1}]` (4-10): the width, the weights that
-are left, where the present range starts and ends among the channels, and its last action, all within 0 and 1. The
-critic learns what an action is worth (Lillicrap et al. 2016, arXiv 1509.02971, algorithm 1), with the source's rates,
-buffer, batches, episodes and noise; it does not say how large the networks are: two layers of 300, as in HAQ's.
+The channels stand in the order of their mean traces. An episode goes through the widths: of the channels that are
+left, the actor gives a share to 2 bits, then to 3, and so on; the rest gets the most there are. The reward is what is
+then measured: accuracy, less a penalty for bits over the budget. The actor sees `[k, n_re, s, e, a_{k-1}]` (4-10): the
+width, the weights that are left, where the present range starts and ends among the channels, and its last action, all
+within 0 and 1. The critic learns what an action is worth (Lillicrap et al. 2016, arXiv 1509.02971, algorithm 1), with
+the source's rates, buffer, batches, episodes and noise; it does not say how large the networks are: two layers of 300,
+as in HAQ's.
 """
 
 from __future__ import annotations
@@ -131,10 +132,10 @@ class _Step:
 def _episode(problem: Problem, order: Tensor, act: Callable[[Tensor], float]) -> tuple[Tensor, list[_Step]]:
     """Give out all widths once; returns them, and what the actor saw and did."""
     count, total = len(order), float(problem.weights.sum())
-    widths = torch.full_like(problem.weights, WIDTHS[-1])
+    widths = torch.full_like(problem.weights, problem.largest)
     states, actions = [], []
     start, last = 0, 0.0
-    for k, width in enumerate(WIDTHS[:-1]):
+    for k, width in enumerate(range(WIDTHS[0], problem.largest)):
         left = float(problem.weights[order[start:]].sum()) / total
         states.append(torch.tensor([k / len(WIDTHS), left, start / count, 1.0, last]))
         last = act(states[-1])
@@ -182,8 +183,9 @@ class _Agent:
         worth = torch.tensor([[reward] for _, reward in drawn])
         goes_on = torch.tensor([step.next is not None for step, _ in drawn])
         with torch.no_grad():
-            after = torch.stack([step.next for step, _ in drawn if step.next is not None])
-            worth[goes_on] += self._slow_critic(torch.cat([after, self._slow_actor(after)], 1))
+            if bool(goes_on.any()):
+                after = torch.stack([step.next for step, _ in drawn if step.next is not None])
+                worth[goes_on] += self._slow_critic(torch.cat([after, self._slow_actor(after)], 1))
         _descend(self._critic_step, F.mse_loss(self._critic(torch.cat([states, actions], 1)), worth))
         _descend(self._actor_step, -self._critic(torch.cat([states, self._actor(states)], 1)).mean())
         for slow, fast in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):

@@ -12,7 +12,7 @@ to 8 bits with the least sum of losses and `sum n_c k_c` within the budget: a kn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,8 @@ from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import WIDTHS, Spec, WeightQuant
 
 _WIDTHS = torch.tensor(WIDTHS)
+_LEAST_CURVATURE = 1e-6
+"""Of the median: what a channel's weights matter at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +34,7 @@ class Problem:
     """The channels of a network: `weights` [C] counts their weights, `losses` [C, 7] is what each width loses.
 
     `layers` [C] is the index in `names` of each channel's layer, `traces` [C] the mean second derivative of its
-    weights, and `errors` [C, 7] the squared error of these.
+    weights, and `errors` [C, 7] the squared error of these. No channel needs more than `largest` bits.
     """
 
     names: tuple[str, ...]
@@ -40,11 +42,13 @@ class Problem:
     weights: Tensor
     traces: Tensor
     errors: Tensor
+    largest: int = WIDTHS[-1]
 
     @property
     def losses(self) -> Tensor:
-        """What each channel loses at each width, [C, 7]."""
-        return self.traces[:, None] / 2 * self.errors
+        """What each channel loses at each width, [C, 7]; no less than at the largest that it needs."""
+        needed = torch.arange(len(WIDTHS)).clamp(max=self.largest - WIDTHS[0])
+        return self.traces[:, None] / 2 * self.errors[:, needed]
 
     def loss(self, widths: Tensor) -> float:
         """Return the sum of the losses of some widths [C]."""
@@ -52,7 +56,7 @@ class Problem:
 
     def average_bits(self, widths: Tensor) -> float:
         """Return the mean bits of a weight under some widths [C]."""
-        return float((self.weights * widths).sum() / self.weights.sum())
+        return int((self.weights * widths).sum()) / int(self.weights.sum())
 
     def by_layer(self, widths: Tensor) -> dict[str, tuple[int, ...]]:
         """Return widths [C] as those of each layer's channels."""
@@ -83,7 +87,12 @@ def make_problem(
             curvatures.append(torch.where(stretched > 0, trace / stretched.clamp(min=1e-300), 0.0))
         errors.append(_errors(weight, limit))
     layers = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(count) for count in counts]))
-    return Problem(names, layers, torch.cat(counts), torch.cat(curvatures).clamp(min=0), torch.cat(errors))
+    means = torch.cat(curvatures).clamp(min=0)
+    # Among channels that seem not to matter, or whose estimate is below 0, their errors decide.
+    known = means[means > 0]
+    means = means.clamp(min=_LEAST_CURVATURE * float(known.median()) if len(known) else 1.0)
+    largest = WeightQuant((WIDTHS[-1],), limit).stored_bits(1)[0]
+    return Problem(names, layers, torch.cat(counts), means, torch.cat(errors), largest)
 
 
 def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
@@ -102,18 +111,18 @@ def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
 
 def uniform(problem: Problem, budget: int) -> Tensor:
     """Return the same width for all channels or, where the budget lies between two, both in turn."""
-    mean = min(budget / int(problem.weights.sum()), WIDTHS[-1])
+    mean = min(budget / int(problem.weights.sum()), problem.largest)
     total = torch.cumsum(problem.weights * mean, 0)
     widths, spent = torch.empty(len(problem.weights), dtype=torch.int64), 0
     for channel, (count, until) in enumerate(zip(problem.weights.tolist(), total.tolist(), strict=True)):
-        width = min(max(int((until - spent + 1e-6) // count), int(mean)), WIDTHS[-1])
+        width = min(max(int((until - spent + 1e-6) // count), int(mean)), problem.largest)
         widths[channel] = width
         spent += count * width
     return widths
 
 
 def hawq(problem: Problem, budget: int) -> Tensor:
-    """Return one width for each layer, by its mean trace (HAWQ-V2); one layer, which the rest goes to, may have two."""
+    """Return one width for each layer, by its mean trace (HAWQ-V2), but for the few channels that the rest goes to."""
     count = len(problem.names)
 
     def summed(values: Tensor) -> Tensor:
@@ -121,7 +130,7 @@ def hawq(problem: Problem, budget: int) -> Tensor:
 
     weights = summed(problem.weights)
     mean = summed(problem.traces * problem.weights) / weights
-    losses = mean[:, None] / 2 * summed(problem.errors)
+    losses = summed(replace(problem, traces=mean[problem.layers]).losses)
     chosen, rest = _least_loss(losses, weights, budget)
     widths = chosen[problem.layers]
     if rest:
@@ -130,12 +139,15 @@ def hawq(problem: Problem, budget: int) -> Tensor:
             extra = int(problem.weights[channel]) * (width - int(widths[channel]))
             if extra <= budget - int((problem.weights * widths).sum()):
                 widths[channel] = width
-    return widths
+    return filled(problem, widths, budget)
 
 
 def optimal(problem: Problem, budget: int) -> Tensor:
-    """Return the widths of least loss, at most one channel's step away from the best that there are."""
-    return _least_loss(problem.losses, problem.weights, budget)[0]
+    """Return the widths of least loss, at most one channel's step away from the best that there are.
+
+    What no step up the hulls makes better gets what is left of the budget.
+    """
+    return filled(problem, _least_loss(problem.losses, problem.weights, budget)[0], budget)
 
 
 def filled(problem: Problem, widths: Tensor, budget: int) -> Tensor:
@@ -149,7 +161,7 @@ def filled(problem: Problem, widths: Tensor, budget: int) -> Tensor:
     while int((problem.weights * widths).sum()) > budget and bool((widths > WIDTHS[0]).any()):
         widths[torch.where(widths > WIDTHS[0], change(widths - 1), torch.inf).argmin()] -= 1
     while True:
-        fits = (problem.weights <= budget - int((problem.weights * widths).sum())) & (widths < WIDTHS[-1])
+        fits = (problem.weights <= budget - int((problem.weights * widths).sum())) & (widths < problem.largest)
         if not bool(fits.any()):
             return widths
         widths[torch.where(fits, change(widths + 1), torch.inf).argmin()] += 1

@@ -22,13 +22,15 @@ from fertool.models.quantized import (
     QuantizedNet,
     Quantizer,
     QuantLinear,
+    QuantSiLU,
+    UnitQuantizer,
     per_channel,
     reaches_knee,
 )
 from fertool.quant.weights import set_bias
 from fertool.spec import QuantSpec
 
-_SMALLEST_STEP = 2.0**-20
+_SMALLEST_STEP = 2.0**-24
 
 
 def trainable(net: QuantizedNet, quant: QuantSpec) -> fx.GraphModule:
@@ -48,6 +50,8 @@ def trainable(net: QuantizedNet, quant: QuantSpec) -> fx.GraphModule:
             replace_layer(copied, name, _LearnedConv2d(layer, limits, source))
         else:
             replace_layer(copied, name, _LearnedLinear(layer, limits, source))
+    for name in [name for name, part in copied.named_modules() if isinstance(part, QuantSiLU)]:
+        replace_layer(copied, name, _LearnedSiLU())
     for site, learned in quantizers.items():
         replace_layer(copied, f"{SITE_PREFIX}.{site}", learned)
     # The graph's own modules alone: the grids of all sites have become parameters.
@@ -90,6 +94,14 @@ def _straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 def _slowed(step: Tensor, factor: Tensor | float) -> Tensor:
     """Return the same step with `factor` times the gradient: as many values push it as share it (equation 5)."""
     return _straight_through(step * factor, step.detach())
+
+
+class _LearnedSiLU(nn.Module):
+    """SiLU with a rounded sigmoid, through whose rounding gradients pass."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        gate = torch.sigmoid(values)
+        return values * _straight_through(gate, UnitQuantizer()(gate))
 
 
 class _LearnedQuantizer(nn.Module):

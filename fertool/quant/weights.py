@@ -143,14 +143,17 @@ def _fit(said: _Said, source: nn.Module, rule: WeightQuant, method: str, layer: 
 
 def _moments(layer: IntegerLayer, x: Tensor, said: _Said) -> _Moments:
     count, sums = 0, [torch.zeros((), dtype=torch.float64, device=x.device)] * 4
+    x_near, y_near = (values.mean(1, keepdim=True) for values in next(_samples(layer, x, said)))
     for inputs, outputs in _samples(layer, x, said):
+        # About a point near the means, or of inputs that hardly vary only rounding errors would be left.
+        inputs, outputs = inputs - x_near, outputs - y_near
         count += inputs.shape[1]
         products = (inputs.sum(1), outputs.sum(1), inputs.mT @ inputs, outputs.mT @ inputs)
         sums = [total + part for total, part in zip(sums, products, strict=True)]
     x_mean, y_mean, xx, yx = (total / count for total in sums)
-    return _Moments(
-        x_mean, y_mean, xx - x_mean[:, :, None] * x_mean[:, None], yx - y_mean[:, :, None] * x_mean[:, None]
-    )
+    xx, yx = xx - x_mean[:, :, None] * x_mean[:, None], yx - y_mean[:, :, None] * x_mean[:, None]
+    xx.diagonal(dim1=1, dim2=2).clamp_(min=0)
+    return _Moments(x_mean + x_near[:, 0], y_mean + y_near[:, 0], xx, yx)
 
 
 def _samples(layer: IntegerLayer, x: Tensor, said: _Said) -> Iterator[tuple[Tensor, Tensor]]:

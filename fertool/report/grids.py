@@ -203,7 +203,7 @@ def plan_grid(rows: Iterable[tuple[str, int, int]]) -> Grid:
 def change_grid(before: Data, after: Data) -> Grid:
     """Lay out what a step does to any of `size_bytes`, `params`, `macs`, `latency_s` and `accuracy` in both maps.
 
-    `after` may have `speedup` and `difference` with their intervals, and `mcnemar_p`, which then stand beside them.
+    `after` may have `speedup`, `difference`, their intervals and `mcnemar_p`; `average_bits` and `top1_agreement`.
     """
     shown = {"size_bytes": ("size", size_text), "params": ("params", count_text), "macs": ("MACs", count_text)}
     rows = [
@@ -220,6 +220,9 @@ def change_grid(before: Data, after: Data) -> Grid:
             low, high = after["difference_ci95"]
             points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {p_value_text(after['mcnemar_p'])}"
         rows.append(("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points))
+    if "average_bits" in after:
+        rows.insert(1, ("bits a weight", "32", f"{after['average_bits']:.2f}", f"{after['average_bits'] / 32:.3f}"))
+        rows.append(("same answer", "", percent_text(after["top1_agreement"]), ""))
     return Grid(("", ">before", ">after", ">ratio"), tuple(rows))
 
 

@@ -122,6 +122,8 @@ def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(fertool, chai
         (("--target-size", "0.02", "--allocation", "uniform"), "--target-size 0.02: at 2 bits a weight"),
         (("--average-bits", "3", "--sensitivity", "{chain}/m.pt"), "m.pt: cannot be read"),
         (("--average-bits", "3", "--sensitivity", "{chain}/nothing.json"), "nothing.json: No such file"),
+        (("--bits", "3", "--allocation", "hawq"), "--allocation: no budget"),
+        (("--average-bits", "3", "--sensitivity", "{chain}/s.json", "--plot-bits", "{chain}/s.json"), "s.json"),
         (("--method", "qat"), "--method qat: no epochs"),
         (("--epochs", "2"), "--epochs 2: --method ptq does not train"),
         (("--plot-bits", "{chain}/q.pt"), "--plot-bits"),
@@ -136,6 +138,15 @@ def test_what_does_not_go_together_gets_one_error_and_leaves_nothing(fertool, ch
     assert said in err
     assert "hint: " in err
     assert sorted(os.listdir(chain)) == before
+
+
+def test_the_traces_are_not_overwritten(fertool, chain):
+    traces = chain / "s.json"
+    before = traces.read_bytes()
+    code, _, err = quantised(fertool, chain, traces, "--average-bits", 3, "--sensitivity", traces)
+    assert code in (1, 2)
+    assert "s.json" in err
+    assert traces.read_bytes() == before
 
 
 def test_traces_of_another_model_or_with_a_layer_missing(fertool, chain, tmp_path):

@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.models import create
 from fertool.models.folding import folded
 from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.allocation import filled
+from fertool.quant.allocation import _steps, filled
 from fertool.spec import WIDTHS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -43,11 +44,21 @@ def test_optimal_is_between_the_best_there_is_and_its_bound(seed, bits):
     assert lower_bound(problem, bits) <= best + 1e-12
     assert best <= problem.loss(widths) + 1e-12
     # At most the one step that the budget cuts through is missing.
-    assert problem.loss(widths) - best <= (problem.losses[:, 0] - problem.losses[:, -1]).max()
-    # Where the budget is just what the steps take, nothing is better.
-    spent = int((problem.weights * widths).sum())
-    exact = allocate("optimal", problem, spent / 62)
-    assert problem.loss(exact) == pytest.approx(problem.loss(widths), abs=1e-12) or problem.loss(exact) >= best
+    slopes, costs = _steps(problem.losses, problem.weights)[1:3]
+    assert problem.loss(widths) - lower_bound(problem, bits) <= (slopes * costs).max() + 1e-12
+
+
+@pytest.mark.parametrize("name", ALLOCATIONS)
+def test_channels_that_do_not_matter_get_the_rest_of_the_budget(name):
+    problem = problem_of([16] * 40, [0.0] * 30 + [1.0] * 10, [0] * 20 + [1] * 20)
+    for bits in (3.0, 6.0, 7.9):
+        assert 0.99 * bits <= problem.average_bits(allocate(name, problem, bits)) <= bits + 1e-9
+
+
+def test_nothing_gets_more_bits_than_its_largest_integer_needs():
+    problem = replace(problem_of([16] * 40, [1.0] * 40), largest=7)
+    for name in ALLOCATIONS:
+        assert int(allocate(name, problem, 8.0).max()) == 7
 
 
 def test_of_equal_channels_optimal_is_exactly_the_best():

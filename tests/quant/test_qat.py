@@ -76,3 +76,26 @@ def test_gradients_are_those_of_the_paper(two_bits):
     expected = (by_step * pull).sum(1) / (limit * scaled.shape[1]) ** 0.5
     assert torch.allclose(layer.scale.grad, expected, atol=1e-6)
     assert torch.allclose(layer.weight.grad, torch.where(inside, pull, 0.0), atol=1e-6)
+
+
+def test_gradients_pass_through_a_rounded_sigmoid():
+    torch.manual_seed(0)
+    spec, module = create("efficientnet_b0", {"width_mult": 0.25}, InputSpec(1, 32), CLASSES)
+    images = torch.randint(0, 256, (12, 1, 32, 32), dtype=torch.uint8)
+    data = FaceDataset(images, torch.arange(12) % 3, CLASSES, "train", "0" * 64)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+    with torch.no_grad():
+        module.train()(to_input(images, spec.input))
+    quant, integer = quantize_model(spec, module.eval(), data, QuantizeConfig(samples=12))
+    trained = trainable(integer, quant)
+    with torch.no_grad():
+        assert torch.equal(trained(to_input(images, spec.input)), integer(to_input(images, spec.input)))
+    parts = [part for part in trained.modules() if type(part).__name__ == "_LearnedSiLU"]
+    assert len(parts) > 10
+    x = torch.linspace(-4, 4, 41, requires_grad=True)
+    y = torch.linspace(-4, 4, 41, requires_grad=True)
+    parts[0](x).sum().backward()
+    nn.functional.silu(y).sum().backward()
+    assert torch.allclose(x.grad, y.grad, atol=0.01)

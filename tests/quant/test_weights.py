@@ -8,7 +8,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.models.patches import patches
 from fertool.quant import QuantizeConfig, quantize_model
-from fertool.quant.weights import _compensated
+from fertool.quant.weights import _compensated, _moments, _regressed, _Said
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -102,3 +102,17 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
         _, integer = quantize_model(spec, module, data, QuantizeConfig(rounding=rounding), bits=bits)
         error[rounding] = float((predict_logits(integer, data, spec.input) - said).square().mean())
     assert error["compensated"] < 0.5 * error["nearest"]
+
+
+@pytest.mark.parametrize("level", [1.0, 30.0, 1e4])
+def test_inputs_that_never_change_are_no_trouble(level):
+    layer = nn.Conv2d(6, 4, 1)
+    x = level * torch.rand(1, 6, 1, 1).expand(64, 6, 5, 5)
+    said = _Said(torch.arange(25), layer(x).detach().flatten(2))
+    moments = _moments(layer, x, said)
+    assert moments.xx.abs().max() <= 1e-9 * level**2
+    wanted = _regressed(layer.weight.detach().double().reshape(1, 4, 6), moments)
+    step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)
+    integers = _compensated(wanted, step, limit, moments.xx)
+    assert integers.isfinite().all()
+    assert torch.allclose(moments.x_mean[0], x[0, :, 0, 0].double(), rtol=1e-5)
