@@ -7,7 +7,7 @@ import torch
 
 from fertool import models
 from fertool.cli.options import TrainingOptions
-from fertool.cli.prune import PruningOptions, _objective
+from fertool.cli.recovery import recovery
 from fertool.cli.training import Round, TrainingRun, options_of, require_outputs, train_config
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
@@ -72,7 +72,7 @@ def test_fine_tuning_with_the_old_network_weighs_and_smooths_the_labels_as_asked
     torch.manual_seed(0)
     spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
     training = run(TrainingOptions(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced"))
-    fingerprint = json.loads(_objective(PruningOptions(), (spec, module), training).fingerprint)
+    fingerprint = json.loads(recovery((spec, module), training, distill=True).fingerprint)
     assert fingerprint["loss"] == json.loads(canonical_json(asdict(training.loss)))
 
 
