@@ -23,6 +23,7 @@ from compression import (
     packing,
     prune_speed,
     prune_time,
+    pruned_mixed,
     pruners,
     schedules,
     small_files,
@@ -439,6 +440,12 @@ SECTIONS: tuple[Section, ...] = (
         "small_files.json",
         "python benchmarks/small_files.py MODEL.pt:BITS … --data fer2013.csv --keep mixed -o small_files.json",
         small_files,
+    ),
+    (
+        "Pruned and quantised",
+        "pruned_mixed.json",
+        "fertool eval unpruned.pt pruned.pt --data fer2013.csv --json",
+        pruned_mixed,
     ),
     *(
         (
