@@ -248,9 +248,9 @@ def pruned_mixed(evaluation: dict[str, Any]) -> str:
         (
             table(("network", "accuracy"), rows),
             pairs(evaluation["comparisons"]),
-            "MobileNetV2 at half width: as it is at 2.23 bits a weight (`--target-size 290k`: 290,017 bytes), and pruned "
-            "to half its MACs, as above, at 8 bits (`--full-range`: 230,263 bytes). In the source's table 4-3, at 1.36 MB "
-            "both: 63.13 and 63.35 %.",
+            "MobileNetV2 at half width: as it is at 2.23 bits a weight (`--target-size 290k`: 290,017 bytes), and "
+            "pruned to half its MACs, as above, at 8 bits (`--full-range`: 230,263 bytes). In the source's table 4-3, "
+            "at 1.36 MB both: 63.13 and 63.35 %.",
         )
     )
 
