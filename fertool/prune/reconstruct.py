@@ -18,15 +18,11 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.models.patches import at, patches
+from fertool.models.patches import FEWEST, at, draw_places, enough, patches
 from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
 
-IMAGES, _SIDE, _FEWEST = 512, 64, 16
-"""How many images are enough, up to this side; of larger ones fewer, since all their maps are in memory at once."""
-PLACES = 64
-"""Places of a map, drawn once for each layer, at which an image is looked at."""
 RIDGE = 0.01
 """Weight of staying at the surviving weights, relative to the mean variance of a layer's inputs."""
 _BATCH = 64
@@ -58,9 +54,9 @@ def reconstruct(
     `images` uint8 [N, C, S, S], of which the first are enough. Each network runs forwards once, the pruned one on all
     images together. Raises UsageError when there are too few.
     """
-    images = images[: max(_FEWEST, min(IMAGES, IMAGES * _SIDE**2 // input.size**2))]
-    if len(images) < _FEWEST:
-        raise UsageError(f"--local-retrain needs {_FEWEST} images or more, not {len(images)}", "raise --samples")
+    images = enough(images, input.size)
+    if len(images) < FEWEST:
+        raise UsageError(f"--local-retrain needs {FEWEST} images or more, not {len(images)}", "raise --samples")
     device = next(pruned.parameters()).device
     layers = [layer for layer in graph.layers if layer.kind in ("dense", "norm")]
     before = _record(original, layers, rows, images, input, device)
@@ -81,10 +77,7 @@ def _record(
 ) -> dict[str, _Before]:
     """Look at the unpruned network, one batch after the other."""
     generator, parts = torch.Generator().manual_seed(0), dict[str, list[Tensor]]()
-    places = {
-        layer.name: torch.randperm(layer.positions, generator=generator)[:PLACES].sort().values.to(device)
-        for layer in layers
-    }
+    places = {layer.name: draw_places(layer.positions, generator).to(device) for layer in layers}
 
     def keep(layer: Layer, _: nn.Module, args: Any, output: Tensor) -> None:
         there = output if layer.kind == "dense" else args[0]

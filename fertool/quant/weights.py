@@ -20,15 +20,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from fertool.data.pixels import to_input
-from fertool.models.patches import at, patches
+from fertool.models.patches import at, draw_places, enough, patches
 from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear, quantize
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant
 
-IMAGES, _SIDE = 512, 64
-"""How many images are enough to fit layers, up to this side; of larger ones fewer, since all maps are in memory."""
-PLACES = 64
-"""Places of a map, drawn once for each layer, at which an image is looked at."""
 RIDGE = 0.01
 """Weight of staying at the float weights, relative to the mean variance of a layer's inputs."""
 _BATCH = 64
@@ -63,7 +59,7 @@ def fit_layers(
     `images` uint8 [N, C, S, S], of which the first are enough; `method` chooses the scales; `tick` is called after
     each layer.
     """
-    images = images[: max(16, min(IMAGES, IMAGES * _SIDE**2 // input.size**2))]
+    images = enough(images, input.size)
     device = net.grids.scale.device
     said = _record(graph_module, rules, images, input, device)
     with ExitStack() as hooks:
@@ -111,7 +107,7 @@ def _record(
     def keep(name: str, _: nn.Module, args: Any, output: Tensor) -> None:
         if name not in places:
             positions = output[0, 0].numel() if output.dim() > 2 else 1
-            places[name] = torch.randperm(positions, generator=generator)[:PLACES].sort().values.to(device)
+            places[name] = draw_places(positions, generator).to(device)
         parts[name].append(at(output, places[name]))
 
     with ExitStack() as hooks:
