@@ -73,13 +73,13 @@ def measure(arch: str, size: int, options: argparse.Namespace) -> dict[str, Any]
     module.eval()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "unpruned.onnx"]
-        paths[0].write_bytes(export_model(spec, module, ExportOptions(simplify=False)))
+        paths[0].write_bytes(export_model(spec, module, ExportOptions()))
         pruned = []
         for rule, result in pruned_networks(spec, module, options):
             pruned.append((rule, result.plan))
             paths.append(Path(folder) / f"{len(paths)}.onnx")
             smaller = replace(spec, widths=dict(result.widths))
-            paths[-1].write_bytes(export_model(smaller, result.module, ExportOptions(simplify=False)))
+            paths[-1].write_bytes(export_model(smaller, result.module, ExportOptions()))
         timed = bench(paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False))
     rows = [
         {

@@ -292,6 +292,33 @@ def bits(report: dict[str, Any]) -> str:
     )
 
 
+def activation_bits(report: dict[str, Any]) -> str:
+    """Bits of activations, alike and shared out."""
+    runs: dict[tuple[float, bool], list[dict[str, Any]]] = {}
+    for row in report["rows"]:
+        runs.setdefault((row["bits"], row["shared"]), []).append(row)
+    rows = []
+    for (mean, shared), found in runs.items():
+        accuracies = [100 * row["accuracy"] for row in found]
+        spread = f" ± {statistics.stdev(accuracies):.2f}" if len(found) > 1 else ""
+        rows.append(
+            (
+                f"{mean:g}",
+                f"shared out, {found[0]['widths'][0]} to {found[0]['widths'][-1]}" if shared else "alike",
+                f"{mean_of(found, 'kl'):.4f}",
+                percent(mean_of(found, "top1_agreement")),
+                f"{statistics.mean(accuracies):.2f}{spread} %",
+                f"{statistics.mean(accuracies) - 100 * report['accuracy']:+.2f}",
+            )
+        )
+    heads = ("mean bits", "layers", "KL to the float network", "same answer", "accuracy (± sd)", "points")
+    seeds = len({row["seed"] for row in report["rows"]})
+    return (
+        f"{table(heads, rows)}\n\n{arguments(report['model'])}, float {percent(report['accuracy'])}; {seeds} seeds, "
+        "which draw the images of the calibration; portable weights; nothing is trained."
+    )
+
+
 def packing(report: dict[str, Any]) -> str:
     """Packed ONNX files beside plain INT8 ones."""
     rows = [

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compression import (
+    activation_bits,
     bits,
     criteria,
     dynamic,
@@ -455,6 +456,12 @@ SECTIONS: tuple[Section, ...] = (
             bits,
         )
         for arch, name, mean in (("nano_resnet", "nano_resnet", 2.5), ("mobilenet_v2", "MobileNetV2", 3.22))
+    ),
+    (
+        "Bits of activations",
+        "activation_bits.json",
+        "python benchmarks/activation_bits.py mobilenet_v2.pt --data fer2013.csv -o activation_bits.json",
+        activation_bits,
     ),
     ("Packed weights", "packing.json", "python benchmarks/packing.py mixed/*.pt -o packing.json", packing),
     (

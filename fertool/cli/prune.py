@@ -198,7 +198,7 @@ def prune(
     net = technique.Shrinking(spec, module, options, scoring, partial(progress, "scores"))
     net.remove_blocks(pruning.prune_blocks)
     if dry_run:
-        _show_plan(net.preview(), json)
+        _show_plan(net.preview(schedule.steps), json)
         return
     if schedule.trains_first:
         # Better an error now than after the trainings.
@@ -265,6 +265,10 @@ def _options(
     if schedule.schedule == "one-shot" and schedule.max_drop is not None and (targets or pruning.target_latency):
         raise UsageError(
             f"--max-drop {schedule.max_drop:g}: one-shot has a budget already", "give one of them, or --schedule prj"
+        )
+    if schedule.schedule == "one-shot" and schedule.max_drop is not None and schedule.steps:
+        raise UsageError(
+            f"--steps {schedule.steps}: what --max-drop allows goes in one cut", "leave it out, or give --target-flops"
         )
     criterion = pruning.criterion
     if criterion == "auto":

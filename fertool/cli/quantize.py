@@ -75,6 +75,15 @@ class QuantizeOptions:
             rich_help_panel=QUANTISATION,
         ),
     ] = 8
+    average_activation_bits: Annotated[
+        float | None,
+        typer.Option(
+            help="Mean bits of an activation, shared out over the layers by what rounding each does to the answers.",
+            min=4,
+            max=8,
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = None
     samples: Annotated[
         int,
         typer.Option(help="Calibration images, balanced over the classes.", min=1, rich_help_panel=QUANTISATION),
@@ -188,6 +197,7 @@ def _config(options: QuantizeOptions, seed: int) -> QuantizeConfig:
         samples=options.samples,
         limit=limit,
         activation_bits=options.activation_bits,
+        average_activation_bits=options.average_activation_bits,
         seed=seed,
     )
 

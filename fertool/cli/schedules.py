@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEDULE = "Schedule"
 _OWN: Own = {
-    "one-shot": {"max_drop": None},
+    "one-shot": {"max_drop": None, "steps": None},
     "iterative": {"steps": 4, "step_epochs": 1},
     "slimming": {"sparse_epochs": 5, "sparsity": 1e-4},
     "greg": {"sparse_epochs": 5, "sparsity": 1.0},
@@ -44,7 +44,7 @@ class ScheduleChoice:
     schedule: Annotated[
         Literal["one-shot", "iterative", "slimming", "greg", "prj", "dynamic"],
         typer.Option(
-            help="one-shot: score, remove, fine-tune; iterative: in steps, training in between; slimming: sparse BN "
+            help="one-shot: score and remove, then fine-tune; iterative: training between cuts; slimming: sparse BN "
             "scales first, the smallest go; greg: a growing penalty shrinks what will go; prj: punish, reward, judge; "
             "dynamic: several widths, one of which a small gate chooses for each image; --target-flops is their mean.",
             rich_help_panel=SCHEDULE,
@@ -52,7 +52,12 @@ class ScheduleChoice:
     ] = "one-shot"
     steps: Annotated[
         int | None,
-        typer.Option(help="iterative: prunings on the way, 4 if left out.", min=1, rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="one-shot, iterative: cuts on the way to the budget, each scored anew. 4 if left out; 1 in one-shot "
+            "where layers are not repaired.",
+            min=1,
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None
     step_epochs: Annotated[
         int | None,

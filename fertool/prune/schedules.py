@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 RECOVERY = "recovery"
+STEPS = 4
+"""Cuts on the way to a budget, unless told otherwise; docs/results.md has what one, two and four come to."""
 PRECISION = 0.02
 """How near the judge's budget is found, as a part of the MACs."""
 
@@ -57,15 +59,16 @@ class Phase:
 class ScheduleOptions:
     """How a schedule proceeds; `epochs` are those of the last training, which recovers what was lost.
 
-    iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of
-    `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the channels, and
-    `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken back. In one
-    shot `max_drop` can take the place of a budget. dynamic: `profiles` of these MACs, relative to the network's, where
-    there are some, and a regulariser of `sparsity`.
+    one-shot: `steps` cuts with nothing between them but the repair of the layers; as many as `Shrinking.descend` takes
+    of itself, if None. iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs`
+    under a penalty of `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the
+    channels, and `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken
+    back. In one shot `max_drop` can take the place of a budget. dynamic: `profiles` of these MACs, relative to the
+    network's, where there are some, and a regulariser of `sparsity`.
     """
 
     epochs: int
-    steps: int = 4
+    steps: int | None = None
     step_epochs: int = 1
     sparse_epochs: int = 5
     sparsity: float = 1e-4
@@ -108,13 +111,11 @@ class Shrinking:
         ]
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
 
-    def preview(self) -> PrunePlan | None:
-        """Return the plan that one cut would leave, without making it."""
-        targets = self.way_to()
-        if targets is None:
-            return self.plan
-        next = self.cut(targets).plan
-        return next if self.plan is None else self.plan.then(next)
+    def preview(self, steps: int | None = None) -> PrunePlan | None:
+        """Return the plan that `descend` would leave; the network is not changed."""
+        trial = copy.copy(self)
+        trial.descend(steps)
+        return trial.plan
 
     def require_reachable(self) -> None:
         """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
@@ -133,6 +134,16 @@ class Shrinking:
         """Return the channels of the present network and how much each matters."""
         with self._watch() as on_progress:
             return score_channels(self.spec, self.module, self.options, self._data, on_progress)
+
+    def descend(self, steps: int | None = None) -> None:
+        """Go the whole way to the targets without training, in `steps` cuts, each scored anew.
+
+        If None, in one, but in STEPS where layers are repaired after each: what is repaired carries other weight.
+        """
+        steps = steps or (STEPS if self.options.local_retrain else 1)
+        for step in range(1, steps + 1):
+            if targets := self.way_to(step / steps):
+                self.take(self.cut(targets))
 
     def take(self, cut: Cut) -> None:
         """Become the smaller network."""
@@ -162,8 +173,7 @@ Train = Callable[[Phase, Shrinking], float]
 
 def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Score, remove, recover."""
-    if targets := net.way_to():
-        net.take(net.cut(targets))
+    net.descend(options.steps)
     _recover(net, options, train)
 
 
@@ -196,11 +206,12 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
 
 def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Remove in steps of equal ratio, coarse to fine, with a short training after each (recipe 4's progressive way)."""
-    for step in range(1, options.steps + 1):
-        if targets := net.way_to(step / options.steps):
+    steps = options.steps or STEPS
+    for step in range(1, steps + 1):
+        if targets := net.way_to(step / steps):
             net.take(net.cut(targets))
-        if step < options.steps and options.step_epochs:
-            train(Phase(f"step {step}/{options.steps}", options.step_epochs), net)
+        if step < steps and options.step_epochs:
+            train(Phase(f"step {step}/{steps}", options.step_epochs), net)
     _recover(net, options, train)
 
 

@@ -28,7 +28,8 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.models.folding import folded
 from fertool.models.quantized import dequantize, per_channel
-from fertool.quant.allocation import Problem, filled
+from fertool.quant.allocation import Problem
+from fertool.quant.knapsack import filled
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import WIDTHS, Spec, WeightQuant
 
@@ -87,7 +88,7 @@ def search(
         if reward > best[0]:
             best = (reward, widths)
         on_progress(episode + 1, total)
-    return filled(problem, best[1], int(average_bits * int(problem.weights.sum()) + 1e-6))
+    return filled(problem.items, best[1], int(average_bits * int(problem.weights.sum()) + 1e-6))
 
 
 class RoundedAccuracy:

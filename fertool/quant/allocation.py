@@ -21,10 +21,11 @@ from fertool.errors import FertoolError, unknown_name
 from fertool.models.folding import folded
 from fertool.models.quantized import dequantize, per_channel
 from fertool.models.sites import find_sites
+from fertool.quant import knapsack
+from fertool.quant.knapsack import Items, filled, least_loss
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import WIDTHS, Spec, WeightQuant
 
-_WIDTHS = torch.tensor(WIDTHS)
 _LEAST_CURVATURE = 1e-6
 """Of the median: what a channel's weights matter at least."""
 
@@ -49,6 +50,11 @@ class Problem:
         """What each channel loses at each width, [C, 7]; no less than at the largest that it needs."""
         needed = torch.arange(len(WIDTHS)).clamp(max=self.largest - WIDTHS[0])
         return self.traces[:, None] / 2 * self.errors[:, needed]
+
+    @property
+    def items(self) -> Items:
+        """The channels as what bits are shared among."""
+        return Items(self.losses, self.weights, WIDTHS, self.largest)
 
     def loss(self, widths: Tensor) -> float:
         """Return the sum of the losses of some widths [C]."""
@@ -131,15 +137,15 @@ def hawq(problem: Problem, budget: int) -> Tensor:
     weights = summed(problem.weights)
     mean = summed(problem.traces * problem.weights) / weights
     losses = summed(replace(problem, traces=mean[problem.layers]).losses)
-    chosen, rest = _least_loss(losses, weights, budget)
+    chosen, rest = least_loss(replace(problem.items, losses=losses, sizes=weights), budget)
     widths = chosen[problem.layers]
     if rest:
         layer, width = rest[0]
         for channel in (problem.layers == layer).nonzero().flatten().tolist():
             extra = int(problem.weights[channel]) * (width - int(widths[channel]))
-            if extra <= budget - int((problem.weights * widths).sum()):
+            if extra <= budget - problem.items.bits(widths):
                 widths[channel] = width
-    return filled(problem, widths, budget)
+    return filled(problem.items, widths, budget)
 
 
 def optimal(problem: Problem, budget: int) -> Tensor:
@@ -147,34 +153,12 @@ def optimal(problem: Problem, budget: int) -> Tensor:
 
     What no step up the hulls makes better gets what is left of the budget.
     """
-    return filled(problem, _least_loss(problem.losses, problem.weights, budget)[0], budget)
-
-
-def filled(problem: Problem, widths: Tensor, budget: int) -> Tensor:
-    """Return widths [C] near the given ones that use the budget: one bit after the other, where it matters least."""
-    widths, losses, everyone = widths.clone(), problem.losses, torch.arange(len(widths))
-
-    def change(to: Tensor) -> Tensor:
-        index = (to - WIDTHS[0]).clamp(0, len(WIDTHS) - 1)
-        return (losses[everyone, index] - losses[everyone, widths - WIDTHS[0]]) / problem.weights
-
-    while int((problem.weights * widths).sum()) > budget and bool((widths > WIDTHS[0]).any()):
-        widths[torch.where(widths > WIDTHS[0], change(widths - 1), torch.inf).argmin()] -= 1
-    while True:
-        fits = (problem.weights <= budget - int((problem.weights * widths).sum())) & (widths < problem.largest)
-        if not bool(fits.any()):
-            return widths
-        widths[torch.where(fits, change(widths + 1), torch.inf).argmin()] += 1
+    return filled(problem.items, least_loss(problem.items, budget)[0], budget)
 
 
 def lower_bound(problem: Problem, average_bits: float) -> float:
-    """Return a loss that no widths within the budget get below: that of the relaxed problem, with parts of steps."""
-    budget = average_bits * float(problem.weights.sum())
-    _, slopes, costs, _, _ = _steps(problem.losses, problem.weights)
-    left = budget - float(problem.weights.sum()) * WIDTHS[0]
-    before = torch.cumsum(costs, 0) - costs
-    taken = ((left - before) / costs).clamp(0, 1)
-    return float(problem.losses[:, 0].sum() - (slopes * costs * taken).sum())
+    """Return a loss that no widths within the budget get below."""
+    return knapsack.lower_bound(problem.items, average_bits * float(problem.weights.sum()))
 
 
 ALLOCATIONS: Mapping[str, Callable[[Problem, int], Tensor]] = {"optimal": optimal, "hawq": hawq, "uniform": uniform}
@@ -190,46 +174,3 @@ def _errors(weight: Tensor, limit: int) -> Tensor:
         columns.append((rounded - weight).flatten(1).double().square().sum(1))
     # More bits never hurt, whatever the search for scales found.
     return torch.stack(columns, 1).cummin(1).values
-
-
-def _steps(losses: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-    """Return the steps up the lower convex hulls of `losses` [I, 7], those first that save most per bit.
-
-    Each of five tensors [steps] says of a step: its item, what it saves per bit, its bits, the width that it starts
-    from, and the one that it leads to.
-    """
-    found: list[tuple[Tensor, ...]] = []
-    at = torch.zeros(len(losses), dtype=torch.int64)
-    while True:
-        saved = losses.gather(1, at[:, None]) - losses
-        bits = (_WIDTHS - _WIDTHS[at][:, None]) * weights[:, None]
-        slopes, to = torch.where(bits > 0, saved / bits.clamp(min=1), 0.0).max(1)
-        items = (slopes > 0).nonzero().flatten()
-        if not len(items):
-            break
-        cost = bits.gather(1, to[:, None])[:, 0]
-        found.append((items, slopes[items], cost[items], _WIDTHS[at[items]], _WIDTHS[to[items]]))
-        at = torch.where(slopes > 0, to, at)
-    if not found:
-        return tuple(torch.empty(0) for _ in range(5))
-    columns = [torch.cat(column) for column in zip(*found, strict=True)]
-    # On a hull slopes fall, so that an item's steps stay in their order.
-    order = columns[1].argsort(descending=True, stable=True)
-    return tuple(column[order] for column in columns)
-
-
-def _least_loss(losses: Tensor, weights: Tensor, budget: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Return widths [I], and the steps that would come next if the budget were larger, (item, width).
-
-    Steps up the hulls in the order of what they save per bit, as far as the budget goes: the optimum for the budget
-    then spent (Lagrange). Steps further down that still fit fill up what is left.
-    """
-    items, _, costs, source, to = _steps(losses, weights)
-    widths = torch.full((len(losses),), WIDTHS[0], dtype=torch.int64)
-    left, missed = budget - int(weights.sum()) * WIDTHS[0], []
-    for item, cost, low, high in zip(*(column.tolist() for column in (items, costs, source, to)), strict=True):
-        if widths[item] == low and cost <= left:
-            widths[item], left = high, left - cost
-        else:
-            missed.append((item, high))
-    return widths, missed

@@ -16,6 +16,7 @@ from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.models.folding import folded
 from fertool.models.quantized import QuantizedNet, insert_at_sites, quantized_module
 from fertool.models.sites import Site, Sites, find_sites
+from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
 from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
@@ -34,6 +35,8 @@ class QuantizeConfig:
     """How to choose ranges: methods for activations and weights, calibration images, the weights' magnitude.
 
     `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of an 8-bit weight.
+    Activations have `activation_bits`, or as many as a mean of `average_activation_bits` over all values leaves their
+    site (`activations.shared_out`).
     """
 
     activations: str = "mse"
@@ -44,6 +47,7 @@ class QuantizeConfig:
     batch_size: int = 64
     limit: int = PORTABLE_LIMIT
     activation_bits: int = 8
+    average_activation_bits: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -53,8 +57,15 @@ class QuantizeConfig:
             raise unknown_name("--rounding", self.rounding, ROUNDINGS)
         if self.samples < 1:
             raise UsageError(f"{self.samples} calibration samples: there must be some", "for example 512")
-        if not 4 <= self.activation_bits <= 8:
-            raise UsageError(f"activations of {self.activation_bits} bits: not within 4 to 8", "8 costs nothing more")
+        for bits in (self.activation_bits, self.average_activation_bits):
+            if bits is not None and not ACTIVATION_WIDTHS[0] <= bits <= ACTIVATION_WIDTHS[-1]:
+                raise UsageError(f"activations of {bits:g} bits: not within 4 to 8", "8 costs nothing more")
+        if self.average_activation_bits is not None and self.activation_bits != ACTIVATION_WIDTHS[-1]:
+            raise UsageError(
+                f"--activation-bits {self.activation_bits} and --average-activation-bits "
+                f"{self.average_activation_bits:g}: more than one budget",
+                "give one of them",
+            )
         if not 1 <= self.limit <= FULL_LIMIT:
             raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "63 is portable, 127 the full range")
 
@@ -88,8 +99,9 @@ def quantize_model(
     """Return the integer form of a float network, and what to write into `spec.quant`; `module` stays as it is.
 
     Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` says for each channel of
-    each layer. Activations: unsigned, affine, per tensor. Biases: int32 in units of exactly input scale x weight scale.
-    `on_progress` counts batches of the two passes over the images, then layers that are fitted.
+    each layer. Activations: unsigned, affine, per tensor, of the bits that `config` says. Biases: int32 in units of
+    exactly input scale x weight scale. `on_progress` counts batches of the two passes over the images, then layers
+    that are fitted.
     Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
     """
     config = config or QuantizeConfig()
@@ -106,7 +118,10 @@ def quantize_model(
     def tick() -> None:
         on_progress(next(done), total)
 
-    grids = _measure_grids(graph_module, sites, _Images(images, spec.input, config.batch_size, tick), config)
+    grids, activations = _choose_grids(
+        graph_module, sites, _Images(images, spec.input, config.batch_size, tick), config, quant.activations
+    )
+    quant = replace(quant, activations=activations)
     net = quantized_module(module, replace(spec, quant=quant))
     for name, index in net.grids.index.items():
         net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
@@ -136,9 +151,23 @@ class _Images:
                 self.tick()
 
 
-def _measure_grids(
-    graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig
-) -> dict[str, Grid]:
+def _choose_grids(
+    graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig, bits: Mapping[str, int]
+) -> tuple[dict[str, Grid], Mapping[str, int]]:
+    """Return the grid of each site and its bits: those given, or shares of a mean."""
+    seen = _observe(graph_module, sites, images)
+    if config.average_activation_bits is not None:
+        by_width = {
+            site.name: [_grid(site, seen[site.name], config, width) for width in ACTIVATION_WIDTHS]
+            for site in sites.sites
+        }
+        items = rounding_losses(graph_module, sites, by_width, images.images, images.input, seed=config.seed)
+        widths = shared_out(items, config.average_activation_bits)
+        bits = {site.name: width for site, width in zip(sites.sites, widths, strict=True)}
+    return {site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites}, bits
+
+
+def _observe(graph_module: fx.GraphModule, sites: Sites, images: _Images) -> dict[str, HistogramObserver]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
     ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
     images.run(insert_at_sites(graph_module, sites, ranges))
@@ -147,10 +176,10 @@ def _measure_grids(
             raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
     images.run(insert_at_sites(graph_module, sites, counts))
-    return {site.name: _grid(site, counts[site.name], config) for site in sites.sites}
+    return counts
 
 
-def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig) -> Grid:
+def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig, bits: int) -> Grid:
     if site.gated:
-        return gated_grid(seen, site.gated, config.activations, config.activation_bits, config.percentile)
-    return activation_grid(seen, config.activations, config.activation_bits, config.percentile)
+        return gated_grid(seen, site.gated, config.activations, bits, config.percentile)
+    return activation_grid(seen, config.activations, bits, config.percentile)

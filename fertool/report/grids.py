@@ -227,8 +227,14 @@ def change_grid(before: Data, after: Data) -> Grid:
 
 
 def bits_grid(quant: Data) -> Grid:
-    """Lay out `quant` of `show --json`: for each layer how many channels have how many bits."""
+    """Lay out `quant` of `show --json`: for each layer how many channels have how many bits.
+
+    Where activations have fewer than 8, a last row says how many layers' have how many.
+    """
     layers = {name: entry["bits"] for name, entry in quant["weights"].items()}
+    activations = list(quant["activations"].values())
+    if min(activations, default=8) < 8:
+        layers["activations of layers"] = activations
     widths = sorted({width for bits in layers.values() for width in bits})
     rows = [
         (name, *("all" if {width} == set(bits) else str(bits.count(width) or "") for width in widths))

@@ -144,7 +144,8 @@ def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, mode
     ("arguments", "error"),
     [
         (("--schedule", "iterative", "--target-flops", 0.5), "--schedule iterative needs --data"),
-        (("--steps", 3, "--target-flops", 0.5), "--steps 3: --schedule one-shot has none"),
+        (("--schedule", "greg", "--steps", 3, "--target-flops", 0.5), "--steps 3: --schedule greg has none"),
+        (("--max-drop", 2, "--steps", 3), "--steps 3: what --max-drop allows goes in one cut"),
         (("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"), "--max-drop 1.0: --schedule greg has none"),
         (("--schedule", "prj", "--data", "synth:210"), "no budget"),
         (("--criterion", "kl", "--target-flops", 0.5), "--criterion kl needs images"),

@@ -74,6 +74,22 @@ def test_a_budget_of_bytes_is_met_within_one_percent(fertool, chain, tmp_path, a
     assert (tmp_path / "q.onnx").stat().st_size < 1.1 * output.stat().st_size
 
 
+def test_bits_of_activations_are_shared_out_and_kept_in_onnx(fertool, chain, tmp_path):
+    output = tmp_path / "q.pt"
+    code, out, err = quantised(fertool, chain, output, "--average-activation-bits", 5.5, "--json")
+    assert code == 0, err
+    bits = list(json.loads(out)["quant"]["activations"].values())
+    assert 4 <= min(bits) < max(bits) <= 8
+    code, out, err = fertool("export", output, "-o", tmp_path / "q.onnx", "--json")
+    assert code == 0, err
+    first, second = (json.loads(fertool("eval", file, *DATA, "--json")[1]) for file in (output, tmp_path / "q.onnx"))
+    assert first["accuracy"] == second["accuracy"]
+    _, out, _ = quantised(fertool, chain, output, "--average-activation-bits", 5.5, "--dry-run")
+    assert "activations of layers" in out
+    code, _, err = quantised(fertool, chain, output, "--average-activation-bits", 5.5, "--activation-bits", 6)
+    assert (code, err.splitlines()[-2].split(": ")[-1]) == (2, "more than one budget")
+
+
 def test_a_mean_of_bits_and_one_width_for_all(fertool, chain, tmp_path):
     sizes = {}
     for name, options in {

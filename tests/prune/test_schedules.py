@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fertool.cost import count
+from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.models import create
@@ -18,14 +19,20 @@ from fertool.spec import InputSpec
 INPUT = InputSpec(size=32)
 
 
+@pytest.fixture(scope="module")
+def shown():
+    return open_data("synth:140", DataOptions(size=32)).split("train").subset(torch.arange(32))
+
+
 @pytest.fixture
 def net(randomise_norms):
     """Make a network on its way to half its MACs."""
 
-    def make(targets=Targets(macs=0.5), round_to=1):
+    def make(targets=Targets(macs=0.5), round_to=1, data=None, **options):
         torch.manual_seed(0)
         spec, module = create("micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
-        return Shrinking(spec, randomise_norms(module).eval(), PruneOptions(targets, "l1", round_to=round_to))
+        options = PruneOptions(targets, "l1", round_to=round_to, **options)
+        return Shrinking(spec, randomise_norms(module).eval(), options, data)
 
     return make
 
@@ -68,6 +75,30 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
         bias = first.get_submodule(name).bias
         if bias is not None:
             assert torch.equal(shrinking.module.get_submodule(name).bias, bias[list(rows)])
+
+
+def test_repaired_layers_are_cut_in_steps_and_the_preview_knows_the_end(net, shown):
+    once, steps = (net(data=shown, local_retrain=repaired) for repaired in (False, True))
+    preview = steps.preview()
+    for shrinking in (once, steps):
+        SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0), Notes())
+    assert once.plan == net().preview()
+    assert steps.plan == preview
+    by_hand = net(data=shown, local_retrain=True)
+    for share in (0.25, 0.5, 0.75, 1.0):
+        by_hand.take(by_hand.cut(by_hand.way_to(share)))
+    assert steps.plan == by_hand.plan
+    assert all(torch.equal(a, b) for a, b in zip(steps.module.parameters(), by_hand.module.parameters(), strict=True))
+
+
+def test_the_number_of_steps_can_be_told(net, shown):
+    one, asked = net(data=shown, local_retrain=True), ScheduleOptions(epochs=0, steps=1)
+    preview = one.preview(1)
+    SCHEDULES["one-shot"](one, asked, Notes())
+    assert one.plan == preview
+    single = net(data=shown, local_retrain=True)
+    single.take(single.cut(single.way_to()))
+    assert one.plan == single.plan
 
 
 def test_slimming_trains_under_sparsity_and_removes_the_smallest_scales_anywhere(net):

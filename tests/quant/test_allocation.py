@@ -9,7 +9,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.models import create
 from fertool.models.folding import folded
 from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.allocation import _steps, filled
+from fertool.quant.knapsack import filled, hull_steps
 from fertool.spec import WIDTHS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -44,8 +44,8 @@ def test_optimal_is_between_the_best_there_is_and_its_bound(seed, bits):
     assert lower_bound(problem, bits) <= best + 1e-12
     assert best <= problem.loss(widths) + 1e-12
     # At most the one step that the budget cuts through is missing.
-    slopes, costs = _steps(problem.losses, problem.weights)[1:3]
-    assert problem.loss(widths) - lower_bound(problem, bits) <= (slopes * costs).max() + 1e-12
+    steps = hull_steps(problem.items)
+    assert problem.loss(widths) - lower_bound(problem, bits) <= (steps.slopes * steps.costs).max() + 1e-12
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
@@ -100,7 +100,7 @@ def test_uniform_mixes_two_neighbours_evenly():
 def test_filling_uses_the_budget_from_above_and_from_below():
     problem = problem_of([10, 20, 30, 40], [1.0, 2.0, 3.0, 4.0])
     for start in (2, 8):
-        widths = filled(problem, torch.full((4,), start), 400)
+        widths = filled(problem.items, torch.full((4,), start), 400)
         assert 391 <= int((problem.weights * widths).sum()) <= 400
 
 

@@ -1,0 +1,116 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from fertool.data import DataOptions, open_data
+from fertool.data.pixels import to_input
+from fertool.errors import UsageError
+from fertool.models import create
+from fertool.models.folding import folded
+from fertool.models.quantized import insert_at_sites
+from fertool.models.sites import find_sites
+from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
+from fertool.quant.knapsack import Items
+from fertool.quant.observers import HistogramObserver, RangeObserver, activation_grid
+from fertool.spec import InputSpec
+
+INPUT = InputSpec(1, 32)
+
+
+class Rounded(torch.nn.Module):
+    def __init__(self, grid, bits):
+        super().__init__()
+        self.grid, self.high = grid, 2**bits - 1
+
+    def forward(self, values):
+        integers = (torch.round(values / self.grid.scale) + self.grid.zero_point).clamp(0, self.high)
+        return (integers - self.grid.zero_point) * self.grid.scale
+
+
+@pytest.fixture(scope="module")
+def shown():
+    return open_data("synth:700", DataOptions(size=32)).split("train")
+
+
+@pytest.fixture(scope="module")
+def network(shown):
+    torch.manual_seed(0)
+    spec, module = create("nano_resnet", {"width_mult": 0.25}, INPUT, shown.classes)
+    # Statistics that fit, so that activations are of the size that trained ones have.
+    module.train()
+    for _ in range(30):
+        module(to_input(shown.images[:128], INPUT))
+    return spec, module.eval()
+
+
+@torch.no_grad()
+def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network, shown):
+    _, module = network
+    graph, images = folded(module), shown.images[:512]
+    sites = find_sites(graph, INPUT)
+    grids = {}
+    for site in sites.sites:
+        ends = RangeObserver()
+        insert_at_sites(graph, sites, {site.name: ends})(to_input(images, INPUT))
+        seen = HistogramObserver(ends.low, ends.high)
+        insert_at_sites(graph, sites, {site.name: seen})(to_input(images, INPUT))
+        grids[site.name] = [activation_grid(seen, "mse", bits) for bits in ACTIVATION_WIDTHS]
+    with torch.enable_grad():
+        items = rounding_losses(graph, sites, grids, images, INPUT)
+    logits = module(to_input(images, INPUT))
+    before = logits.log_softmax(1)
+    for index in (0, 3, 9, len(sites.sites) - 1):
+        name = sites.sites[index].name
+        for column, bits in ((2, 6), (4, 8)):
+            rounded = insert_at_sites(graph, sites, {name: Rounded(grids[name][column], bits)})
+            after = rounded(to_input(images, INPUT)).log_softmax(1)
+            caused = F.kl_div(after, before, log_target=True, reduction="batchmean")
+            # One random direction for each image: the mean over 512 of them is known to about a tenth.
+            assert float(items.losses[index, column]) == pytest.approx(float(caused), rel=0.4)
+
+
+def test_the_mean_is_met_and_loses_less_than_bits_alike():
+    torch.manual_seed(0)
+    errors = torch.rand(40, 1, dtype=torch.float64).exp() * torch.tensor([4.0**-k for k in range(5)])
+    items = Items(errors.double(), torch.randint(100, 3000, (40,)), ACTIVATION_WIDTHS, 8)
+    for mean in (4.0, 5.0, 6.3, 8.0):
+        widths = torch.tensor(shared_out(items, mean))
+        reached = items.bits(widths) / int(items.sizes.sum())
+        assert 0.99 * mean <= reached <= mean + 1e-9
+        assert set(widths.tolist()) <= set(ACTIVATION_WIDTHS)
+    alike = items.losses[:, 1].sum()
+    shared = items.losses.gather(1, torch.tensor(shared_out(items, 5.0))[:, None] - 4).sum()
+    assert shared < alike
+
+
+def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_float_one(network, shown):
+    spec, module = network
+    pixels = to_input(shown.images[:256], INPUT)
+    with torch.no_grad():
+        before = module(pixels).log_softmax(1)
+
+        def divergence(**bits):
+            quant, net = quantize_model(spec, module, shown, QuantizeConfig(samples=128, **bits))
+            assert net.grids.bits == quant.activations
+            return quant, float(F.kl_div(net(pixels).log_softmax(1), before, log_target=True, reduction="batchmean"))
+
+        alike, lost_alike = divergence(activation_bits=5)
+        shared, lost_shared = divergence(average_activation_bits=5.0)
+    assert set(alike.activations.values()) == {5}
+    assert len(set(shared.activations.values())) > 1
+    assert lost_shared < lost_alike
+
+
+@pytest.mark.parametrize("mean", [3.9, 8.1, 0.0])
+def test_means_that_no_activation_can_have(mean):
+    with pytest.raises(UsageError, match="not within 4 to 8"):
+        QuantizeConfig(average_activation_bits=mean)
+
+
+def test_two_budgets_for_activations():
+    config = QuantizeConfig(average_activation_bits=5.5)
+    with pytest.raises(UsageError, match="more than one budget"):
+        replace(config, activation_bits=6)
