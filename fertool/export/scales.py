@@ -35,8 +35,8 @@ def scales_packed(model: ModelProto) -> ModelProto:
     vectors = {name: values[name] for name in read if name in values and values[name].ndim == 1}
     merged: set[str] = set()
     for dtype, smaller in _SMALLER:
-        rest = {name: values for name, values in vectors.items() if values.dtype == dtype and name not in merged}
-        fits = {name: values for name, values in rest.items() if np.array_equal(values.astype(smaller), values)}
+        rest = {n: vector for n, vector in vectors.items() if vector.dtype == dtype and n not in merged}
+        fits = {n: vector for n, vector in rest.items() if np.array_equal(vector.astype(smaller), vector)}
         if fits:
             merged |= set(fits)
             stored, *unfolding = _unfolded(fits, smaller)
