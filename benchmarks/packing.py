@@ -78,6 +78,7 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
     return {
         "file": model.name,
         "arch": spec.arch,
+        "weights": count,
         "average_bits": total / count,
         "ideal_bytes": total / 8 + 2 * sum(map(len, bits.values())),
         **sizes,

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from fertool.errors import FertoolError
-from fertool.spec import InputSpec, Spec, Step, canonical_json
+from fertool.spec import InputSpec, QuantSpec, Spec, Step, WeightQuant, canonical_json
 
 
 def spec(**changes):
@@ -37,6 +37,16 @@ def test_history_grows_oldest_first_and_a_change_loses_the_digest():
     assert Spec.from_json(second.to_json(), "x") == second
 
 
+def test_the_header_of_an_onnx_file_is_short_and_still_readable():
+    weights = {f"layer{i}": WeightQuant(bits=(2, 3, 3, 4) * 50, limit=63) for i in range(20)}
+    plain = spec(quant=QuantSpec(weights=weights, activations={"layer0": 8}))
+    text = plain.to_json(deflated=True)
+    assert len(text) < 0.2 * len(plain.to_json())
+    assert json.loads(text)["classes"] == ["x", "y"]
+    assert Spec.from_json(text, "x") == plain
+    assert spec().to_json(deflated=True) == spec().to_json()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -44,6 +54,8 @@ def test_history_grows_oldest_first_and_a_change_loses_the_digest():
         ({"input": {"channels": "many"}}, "damaged"),
         ({"provenance": [{"surprise": 1}]}, "damaged"),
         ({"quant": {"weights": 3, "activations": {}, "method": "ptq"}}, "damaged"),
+        ({"quant": "no table"}, "damaged"),
+        ({"quant": "nonsense"}, "damaged"),
     ],
 )
 def test_a_damaged_header_is_one_error_that_names_the_file(change, message):

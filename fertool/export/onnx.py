@@ -79,7 +79,7 @@ def export_model(
         model = routed(graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes))
     else:
         model = graph_of(folded(module) if spec.quant is None else _integer_network(module))
-    model.metadata_props.add(key=ONNX_KEY, value=spec.to_json())
+    model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

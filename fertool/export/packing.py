@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,13 @@ from onnx.numpy_helper import from_array
 
 from fertool.artifact import planes
 from fertool.export.compact import Array, constants
-from fertool.spec import WIDTHS
 
 MIN_OPSET = 18
 """The first operator set with BitwiseAnd."""
-_PIECE_BYTES = 12
-"""About what the channels of one width of a layer cost in the graph: a size, and a name twice."""
+_SORTING_BYTES = 150
+"""About what it takes in the graph to put the channels of a stack in order."""
+_WIDTHS, _BITS_OF_A_WIDTH, _MIDDLE_WIDTH = "widths", 3, 5
+"""The widths themselves, 2 to 8, are stored like weights, as what they differ from 5."""
 
 
 def weights_packed(model: ModelProto, on_note: Callable[[str], None] = lambda note: None) -> ModelProto:
@@ -37,9 +39,9 @@ def weights_packed(model: ModelProto, on_note: Callable[[str], None] = lambda no
     found = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in constants(model)}
     read = dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear")
     weights = {n: found[n] for n in read if n in found and found[n].dtype == np.int8 and found[n].ndim > 1}
-    bits = {name: _widths(weight) for name, weight in weights.items()}
-    bits = {name: widths for name, widths in bits.items() if min(widths) < 8}
-    if not bits:
+    stacks = [stack for stack in _stacks(weights) if min(stack.bits) < 8]
+    packed = {name for stack in stacks for name in stack.layers}
+    if not packed:
         return model
     if min(entry.version for entry in model.opset_import if entry.domain == "") < MIN_OPSET:
         on_note(f"weights stay at 8 bits: packing them needs --opset {MIN_OPSET} or later")
@@ -47,50 +49,80 @@ def weights_packed(model: ModelProto, on_note: Callable[[str], None] = lambda no
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:]
-    unfolding = _Unfolding({name: weights[name] for name in bits}, bits)
-    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in bits)
+    unfolding = _Unfolding(stacks)
+    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in packed)
     result.graph.node.extend(unfolding.nodes)
     result.graph.initializer.extend(unfolding.constants)
-    result.graph.node.extend(node for node in model.graph.node if bits.keys().isdisjoint(node.output))
+    result.graph.node.extend(node for node in model.graph.node if packed.isdisjoint(node.output))
     return result
 
 
-def _widths(weight: Array) -> tuple[int, ...]:
-    """Return the bits of each output channel: as few as hold it, but not another width for a few bytes' sake."""
-    rows = weight.reshape(len(weight), -1).astype(np.int32)
+@dataclass(frozen=True)
+class _Stack:
+    """The weights of all layers whose channels have one shape, as one: int8 [channels of all, ...].
+
+    `layers` has the channels of each layer, `bits` the width of each channel.
+    """
+
+    layers: Mapping[str, int]
+    weight: Array
+    bits: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return next(iter(self.layers))
+
+    @property
+    def mixed(self) -> bool:
+        return len(set(self.bits)) > 1
+
+
+def _stacks(weights: Mapping[str, Array]) -> list[_Stack]:
+    by_shape: dict[tuple[int, ...], list[str]] = {}
+    for name, weight in weights.items():
+        by_shape.setdefault(weight.shape[1:], []).append(name)
+    stacks = []
+    for names in by_shape.values():
+        stack = np.concatenate([weights[name] for name in names])
+        stacks.append(_Stack({name: len(weights[name]) for name in names}, stack, _widths(stack)))
+    return stacks
+
+
+def _widths(stack: Array) -> tuple[int, ...]:
+    """Return the bits of each channel: as few as hold it, or as many for all where telling them apart costs more."""
+    rows = stack.reshape(len(stack), -1).astype(np.int32)
     reach = np.maximum(rows.max(1) + 1, -rows.min(1)).clip(min=2)
     needed = np.ceil(np.log2(reach)).astype(int) + 1
-    subsets = (s for n in range(1, len(WIDTHS) + 1) for s in itertools.combinations(WIDTHS, n))
-    chosen = [np.array(s)[np.searchsorted(s, needed)] for s in subsets if s[-1] >= needed.max()]
-    return tuple(min(chosen, key=lambda widths: _cost(widths, rows.shape[1])).tolist())
-
-
-def _cost(widths: Array, fan_in: int) -> float:
-    """Return about how many bytes a layer takes with these widths: its bits, and what puts the channels in order."""
-    pieces = len(set(widths.tolist()))
-    order = sum(1 if channel < 128 else 2 for channel in range(len(widths))) if pieces > 1 else 0
-    return float(widths.sum()) * fan_in / 8 + _PIECE_BYTES * pieces + order
+    saved = (needed.max() - needed).sum() * rows.shape[1] / 8
+    mixed = saved > _SORTING_BYTES + _BITS_OF_A_WIDTH * len(rows) / 8
+    return tuple((needed if mixed else np.full_like(needed, needed.max())).tolist())
 
 
 class _Unfolding:
     """The nodes and constants that make the weights again."""
 
-    def __init__(self, weights: Mapping[str, Array], bits: planes.Bits) -> None:
+    def __init__(self, stacks: Sequence[_Stack]) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._fresh = (f"unfold.{number}" for number in itertools.count())
-        packed = planes.pack({name: torch.from_numpy(weight.copy()) for name, weight in weights.items()}, bits)
+        sorted_out = [stack for stack in stacks if stack.mixed]
+        streams = {stack.name: (stack.weight, stack.bits) for stack in stacks}
+        if sorted_out:
+            widths = np.array([[bits for stack in sorted_out for bits in stack.bits]])
+            streams[_WIDTHS] = ((widths - _MIDDLE_WIDTH).astype(np.int8), (_BITS_OF_A_WIDTH,))
+        bits = {name: of_channels for name, (_, of_channels) in streams.items()}
+        packed = planes.pack({name: torch.from_numpy(values) for name, (values, _) in streams.items()}, bits)
         rows = planes.rows_by_width(bits)
-        sizes = {k: [len(index) * weights[name][0].size for name, index in of.items()] for k, of in rows.items()}
+        sizes = {k: [len(index) * streams[name][0][0].size for name, index in of.items()] for k, of in rows.items()}
         digits = self._digits(packed, {width: sum(counts) for width, counts in sizes.items()})
-        pieces: dict[str, list[str]] = {name: [] for name in weights}
-        for width, layers in rows.items():
+        pieces: dict[str, list[str]] = {name: [] for name in streams}
+        for width, of in rows.items():
             values = self._signed([digits[digit, width] for digit in planes.digits_of(width)], width)
-            for name, piece in zip(layers, self._split(values, sizes[width]), strict=True):
+            for name, piece in zip(of, self._split(values, sizes[width]), strict=True):
                 pieces[name].append(piece)
-        for name, parts in pieces.items():
-            order = torch.cat([rows[width][name] for width in rows if name in rows[width]])
-            self._weight(name, parts, weights[name].shape, order.argsort().tolist())
+        places = self._places(sorted_out, pieces.pop(_WIDTHS)[0]) if sorted_out else {}
+        for stack in stacks:
+            self._layers(stack, pieces[stack.name], places.get(stack.name))
 
     def _digits(self, packed: Mapping[int, torch.Tensor], counts: Mapping[int, int]) -> dict[tuple[int, int], str]:
         """Unfold every plane; returns the values of the digits of each size that the weights of each width have."""
@@ -119,23 +151,38 @@ class _Unfolding:
         value = self._node("Sub", value, self._constant(np.array([2 ** (width - 1)], np.int32)))
         return self._node("Cast", value, to=TensorProto.INT8)
 
-    def _weight(self, name: str, parts: list[str], shape: Sequence[int], order: list[int]) -> None:
-        """Make one layer's weight of its channels by width; `order` finds each channel among them."""
+    def _places(self, stacks: Sequence[_Stack], widths: str) -> dict[str, str]:
+        """Find, by stack, where each channel lies among those that are sorted by width."""
+        places = {}
+        widths = self._node("Cast", widths, to=TensorProto.INT32)
+        for stack, own in zip(stacks, self._split(widths, [len(stack.bits) for stack in stacks]), strict=True):
+            # Of equal values TopK takes the first first; and what sorts a permutation is its inverse.
+            order = self._sorting(own, len(stack.bits))
+            places[stack.name] = self._sorting(order, len(stack.bits))
+        return places
+
+    def _sorting(self, values: str, count: int) -> str:
+        names = [next(self._fresh), next(self._fresh)]
+        self.nodes.append(make_node("TopK", [values, self._numbers([count])], names, largest=0))
+        return names[1]
+
+    def _layers(self, stack: _Stack, parts: list[str], places: str | None) -> None:
+        """Make the weights of the layers of a stack, of its channels by width."""
         flat = parts[0] if len(parts) == 1 else self._node("Concat", *parts, axis=0)
-        if order == list(range(len(order))):
-            self._node("Reshape", flat, self._numbers(shape), output=name)
-        else:
-            self._node("Gather", self._node("Reshape", flat, self._numbers(shape)), self._numbers(order), output=name)
+        whole = self._node("Reshape", flat, self._numbers([-1, *stack.weight.shape[1:]]))
+        if places:
+            whole = self._node("Gather", whole, places)
+        self._split(whole, [*stack.layers.values()], [*stack.layers])
 
-    def _split(self, value: str, sizes: Sequence[int]) -> list[str]:
-        if len(sizes) == 1:
+    def _split(self, value: str, sizes: Sequence[int], names: Sequence[str] = ()) -> list[str]:
+        if len(sizes) == 1 and not names:
             return [value]
-        names = [next(self._fresh) for _ in sizes]
+        names = names or [next(self._fresh) for _ in sizes]
         self.nodes.append(make_node("Split", [value, self._numbers(sizes)], names))
-        return names
+        return list(names)
 
-    def _node(self, kind: str, *inputs: str, output: str = "", **attributes: Any) -> str:
-        output = output or next(self._fresh)
+    def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        output = next(self._fresh)
         self.nodes.append(make_node(kind, list(inputs), [output], **attributes))
         return output
 

@@ -11,15 +11,20 @@ from onnx.helper import make_node, make_tensor, np_dtype_to_tensor_dtype
 
 from fertool.export.compact import Array, constants
 
-_SMALLER = {np.dtype(np.float32): np.dtype(np.float16), np.dtype(np.int32): np.dtype(np.int16)}
+_SMALLER = (
+    (np.dtype(np.float32), np.dtype(np.float16)),
+    (np.dtype(np.int32), np.dtype(np.int8)),
+    (np.dtype(np.int32), np.dtype(np.int16)),
+)
+"""What a type may become, the smallest first."""
 
 
 def scales_packed(model: ModelProto) -> ModelProto:
     """Return the same INT8 graph with fewer bytes of constants; runtimes unfold them once, when they load the file.
 
     A bias scale [out] that is input scale x weight scale to the last bit becomes a Mul of the two. Scales that float16
-    holds exactly become parts of one such constant behind a Cast and a Split, and so do biases that int16 holds. A
-    float graph stays as it is.
+    holds exactly become parts of one such constant behind a Cast and a Split, and so do the biases of layers that int8
+    holds, and those that int16 holds. A float graph stays as it is.
     """
     values = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in constants(model)}
     nodes = _with_multiplied_bias_scales(model.graph.node, values)
@@ -29,8 +34,9 @@ def scales_packed(model: ModelProto) -> ModelProto:
     read = dict.fromkeys(name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input)
     vectors = {name: values[name] for name in read if name in values and values[name].ndim == 1}
     merged: set[str] = set()
-    for dtype, smaller in _SMALLER.items():
-        fits = {n: v for n, v in vectors.items() if v.dtype == dtype and np.array_equal(v.astype(smaller), v)}
+    for dtype, smaller in _SMALLER:
+        rest = {n: vector for n, vector in vectors.items() if vector.dtype == dtype and n not in merged}
+        fits = {n: vector for n, vector in rest.items() if np.array_equal(vector.astype(smaller), vector)}
         if fits:
             merged |= set(fits)
             stored, *unfolding = _unfolded(fits, smaller)

@@ -8,6 +8,7 @@ import torch
 from settled import patterns, settled
 
 import fertool.export.onnx
+from fertool.artifact.header import read_spec
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
 from fertool.models import load_model, save_model
@@ -51,6 +52,41 @@ def test_the_runtime_makes_the_same_network_of_packed_weights(mixed, monkeypatch
     assert operators["QLinearConv"] > 5
     assert "Conv" not in operators
     assert "BitShift" not in operators
+
+
+def quantized(arch, draw):
+    """Return spec and integer module of a network, with the widths that `draw` makes of a problem [channels]."""
+    spec, module, data = settled(arch, steps=1)
+    problem = make_problem(spec, module, None)
+    widths = draw(problem)
+    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16), bits=problem.by_layer(widths))
+    return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
+
+
+def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
+    shares, generator = torch.tensor([0.3, 0.4, 0.2, 0.05, 0.03, 0.02]), torch.Generator().manual_seed(0)
+    spec, module, least = quantized(
+        "mobilenet_v2", lambda problem: 2 + torch.multinomial(shares, len(problem.weights), True, generator=generator)
+    )
+    path = tmp_path / "packed.onnx"
+    path.write_bytes(export_model(spec, module, PLAIN))
+    channels = sum(len(rule.bits) for rule in spec.quant.weights.values())
+    assert path.stat().st_size < 1.09 * (least + 2 * channels)
+    assert read_spec(path).quant == spec.quant
+
+
+@pytest.mark.parametrize("widths", [(2, 2), (3, 8), (7, 4)])
+def test_layers_of_one_width_each_are_the_same_network(widths, monkeypatch, tmp_path):
+    """Layers whose channels have one shape are packed together, whether their widths differ or not."""
+    spec, module, _ = quantized("nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2])
+    packed = export_model(spec, module, PLAIN)
+    monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
+    plain = export_model(spec, module, PLAIN)
+    assert len(packed) < 0.8 * len(plain)
+    first, operators = optimised(packed, tmp_path / "packed.onnx")
+    second, expected = optimised(plain, tmp_path / "plain.onnx")
+    assert np.array_equal(first, second)
+    assert operators == expected
 
 
 def test_onnxsim_leaves_weights_to_be_packed(mixed):

@@ -61,10 +61,11 @@ def test_scales_and_biases_are_stored_small_and_unfold_to_the_same_bits():
     [
         ({"weight_scale": [0.5, 0.25, 0.1], "bias_scale": SOURCE * np.float32([0.5, 0.25, 0.1])}, ["float32", "int16"]),
         ({"bias": (7, -300, 32768)}, ["float16", "int32"]),
+        ({"bias": (7, -128, 127)}, ["float16", "int8"]),
         ({"bias_scale": np.nextafter(SOURCE * WEIGHT, 1)}, ["float16", "float32", "int16"]),
     ],
 )
-def test_what_would_not_be_exact_stays(change, kept):
+def test_what_would_not_be_exact_in_a_smaller_type_is_in_the_next(change, kept):
     packed = scales_packed(layer(**change))
     assert stored(packed) == kept
     assert np.array_equal(run(packed), run(layer(**change)))
