@@ -53,8 +53,8 @@ class ScheduleChoice:
     steps: Annotated[
         int | None,
         typer.Option(
-            help="one-shot, iterative: cuts on the way to the budget, each scored anew. 4 if left out; 1 in one-shot "
-            "where layers are not repaired.",
+            help="one-shot, iterative: cuts on the way to the budget, each scored (and repaired) anew; 1 and 4 if left "
+            "out.",
             min=1,
             rich_help_panel=SCHEDULE,
         ),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RECOVERY = "recovery"
 STEPS = 4
-"""Cuts on the way to a budget, unless told otherwise; docs/results.md has what one, two and four come to."""
+"""Cuts on the way to a budget where there is training between them, unless told otherwise."""
 PRECISION = 0.02
 """How near the judge's budget is found, as a part of the MACs."""
 
@@ -59,8 +59,8 @@ class Phase:
 class ScheduleOptions:
     """How a schedule proceeds; `epochs` are those of the last training, which recovers what was lost.
 
-    one-shot: `steps` cuts with nothing between them but the repair of the layers; as many as `Shrinking.descend` takes
-    of itself, if None. iterative: `steps` prunings, `step_epochs` between them. slimming and greg: `sparse_epochs`
+    one-shot: `steps` cuts with nothing between them but the repair of the layers, 1 if None. iterative: as many
+    prunings, 4 if None, and `step_epochs` between them. slimming and greg: `sparse_epochs`
     under a penalty of `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the
     channels, and `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken
     back. In one shot `max_drop` can take the place of a budget. dynamic: `profiles` of these MACs, relative to the
@@ -111,7 +111,7 @@ class Shrinking:
         ]
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
 
-    def preview(self, steps: int | None = None) -> PrunePlan | None:
+    def preview(self, steps: int = 1) -> PrunePlan | None:
         """Return the plan that `descend` would leave; the network is not changed."""
         trial = copy.copy(self)
         trial.descend(steps)
@@ -135,12 +135,8 @@ class Shrinking:
         with self._watch() as on_progress:
             return score_channels(self.spec, self.module, self.options, self._data, on_progress)
 
-    def descend(self, steps: int | None = None) -> None:
-        """Go the whole way to the targets without training, in `steps` cuts, each scored anew.
-
-        If None, in one, but in STEPS where layers are repaired after each: what is repaired carries other weight.
-        """
-        steps = steps or (STEPS if self.options.local_retrain else 1)
+    def descend(self, steps: int = 1) -> None:
+        """Go the whole way to the targets without training, in cuts of equal ratio, each scored anew."""
         for step in range(1, steps + 1):
             if targets := self.way_to(step / steps):
                 self.take(self.cut(targets))
@@ -173,7 +169,7 @@ Train = Callable[[Phase, Shrinking], float]
 
 def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Score, remove, recover."""
-    net.descend(options.steps)
+    net.descend(options.steps or 1)
     _recover(net, options, train)
 
 

@@ -77,28 +77,17 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
             assert torch.equal(shrinking.module.get_submodule(name).bias, bias[list(rows)])
 
 
-def test_repaired_layers_are_cut_in_steps_and_the_preview_knows_the_end(net, shown):
-    once, steps = (net(data=shown, local_retrain=repaired) for repaired in (False, True))
-    preview = steps.preview()
-    for shrinking in (once, steps):
-        SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0), Notes())
-    assert once.plan == net().preview()
-    assert steps.plan == preview
-    by_hand = net(data=shown, local_retrain=True)
-    for share in (0.25, 0.5, 0.75, 1.0):
-        by_hand.take(by_hand.cut(by_hand.way_to(share)))
-    assert steps.plan == by_hand.plan
-    assert all(torch.equal(a, b) for a, b in zip(steps.module.parameters(), by_hand.module.parameters(), strict=True))
-
-
-def test_the_number_of_steps_can_be_told(net, shown):
-    one, asked = net(data=shown, local_retrain=True), ScheduleOptions(epochs=0, steps=1)
-    preview = one.preview(1)
-    SCHEDULES["one-shot"](one, asked, Notes())
-    assert one.plan == preview
-    single = net(data=shown, local_retrain=True)
-    single.take(single.cut(single.way_to()))
-    assert one.plan == single.plan
+@pytest.mark.parametrize("steps", [None, 1, 4])
+def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(net, shown, steps):
+    shrinking, by_hand = (net(data=shown, local_retrain=True) for _ in range(2))
+    preview = shrinking.preview(steps or 1)
+    SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0, steps=steps), Notes())
+    assert shrinking.plan == preview
+    for step in range(steps or 1):
+        by_hand.take(by_hand.cut(by_hand.way_to((step + 1) / (steps or 1))))
+    assert shrinking.plan == by_hand.plan
+    pairs = zip(shrinking.module.parameters(), by_hand.module.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
 
 
 def test_slimming_trains_under_sparsity_and_removes_the_smallest_scales_anywhere(net):
