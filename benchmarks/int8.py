@@ -4,8 +4,9 @@
 
 Weights are random and batch norms have the statistics of drawn faces, so that ranges are those of a network in use:
 speed depends on shapes and ranges alone. The rival quantises the same FP32 export, per channel, unsigned activations
-and signed weights, in each of its formats, all operators or those with weights alone. All files of one architecture
-and size are timed interleaved, on one thread. Rows that the output has already are kept.
+and signed weights, in each of its formats, all operators or those with weights alone. Networks with HardSwish or SiLU
+are also timed INT8-friendly, with ReLU, against the same FP32 network. All files of one architecture and size are timed
+interleaved, on one thread. Rows that the output has already are kept.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
 from fertool.export.onnx import INPUT_NAME
-from fertool.models import create
+from fertool.models import create, int8_friendly
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench
 from fertool.spec import InputSpec, Spec
@@ -71,17 +72,28 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
     faces = open_data(f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)).split("train")
     faces = faces.balanced_subset(IMAGES, 0)
     spec, module = settled(arch, faces)
-    quant, integer = quantize_model(spec, module, faces, QuantizeConfig(samples=IMAGES))
+    networks = {"int8": (spec, module)}
+    if int8_friendly(spec, module):
+        networks["friendly"] = settled(arch, faces, activation="relu")
     with tempfile.TemporaryDirectory() as folder:
-        paths = {name: Path(folder) / f"{name}.onnx" for name in ("fp32", "int8")}
+        paths = {name: Path(folder) / f"{name}.onnx" for name in ("fp32", *networks)}
         paths["fp32"].write_bytes(export_model(spec, module, ExportOptions()))
-        paths["int8"].write_bytes(export_model(replace(spec, quant=quant), integer, ExportOptions()))
+        for name, network in networks.items():
+            paths[name].write_bytes(integer_file(*network, faces))
         paths |= dict(rivals(paths["fp32"], faces))
         timed = bench([*paths.values()], BenchConfig(warmup=30, runs=runs, threads=1, memory=False))
-    own, *others = speedups(timed)
-    latency, processor = timed.results[0].latency_s.median, timed.environment["processor"]
-    static = [{"settings": name, **found} for name, found in zip([*paths][2:], others, strict=True)]
-    return {"arch": arch, "size": size, "processor": processor, "latency_s": latency, **own, "quantize_static": static}
+    found = dict(zip([*paths][1:], speedups(timed), strict=True))
+    row = {"arch": arch, "size": size, "processor": timed.environment["processor"]}
+    row |= {"latency_s": timed.results[0].latency_s.median, **found.pop("int8")}
+    if "friendly" in found:
+        row["friendly"] = found.pop("friendly")
+    return row | {"quantize_static": [{"settings": name, **ratio} for name, ratio in found.items()]}
+
+
+def integer_file(spec: Spec, module: nn.Module, faces: FaceDataset) -> bytes:
+    """Return the INT8 ONNX file of a float network."""
+    quant, integer = quantize_model(spec, module, faces, QuantizeConfig(samples=IMAGES))
+    return export_model(replace(spec, quant=quant), integer, ExportOptions())
 
 
 def speedups(timed: BenchResult) -> Iterator[dict[str, Any]]:
@@ -90,10 +102,10 @@ def speedups(timed: BenchResult) -> Iterator[dict[str, Any]]:
         yield {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
 
 
-def settled(arch: str, faces: FaceDataset) -> tuple[Spec, nn.Module]:
+def settled(arch: str, faces: FaceDataset, **arch_args: str) -> tuple[Spec, nn.Module]:
     """Return a network of random weights whose batch norms have seen the faces."""
     torch.manual_seed(0)
-    spec, module = create(arch, {}, InputSpec(size=faces.images.shape[-1]), CLASSES)
+    spec, module = create(arch, arch_args, InputSpec(size=faces.images.shape[-1]), CLASSES)
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None

@@ -129,6 +129,34 @@ def best(evaluation: dict[str, Any]) -> str:
     )
 
 
+def friendly(evaluation: dict[str, Any]) -> str:
+    """Integers after and in training, and with ReLU in place of HardSwish."""
+    benchmark = load("friendly_bench.json")
+    return "\n\n".join(
+        (
+            stages(evaluation, benchmark),
+            "`float` is MobileNetV3-Large at half width, `ptq` is `fertool quantize float.pt --data fer2013.csv`, "
+            "`qat` the same with `--method qat --epochs 3 --batch-size 128`, `friendly` that with "
+            "`--int8-friendly`, which adds 3 epochs as floats. Seed 0; the logs are beside the JSON. Processor: "
+            f"{benchmark['environment']['processor']}.",
+            friendly_choice(load("friendly_choice.json")),
+        )
+    )
+
+
+def friendly_choice(report: dict[str, Any]) -> str:
+    """Which activation, and whether floats learn it first."""
+    rows = [
+        (
+            row["activation"],
+            *(", ".join(percent(value) for value in row[f"{kind}_epochs"]) for kind in ("float", "rounding")),
+        )
+        for row in report["rows"]
+    ]
+    heads = ("activation", "accuracy by epoch, as floats", "with rounding")
+    return f"{table(heads, rows)}\n\nOn {report['data']}; n = {report['n']:,}."
+
+
 def ferplus(report: dict[str, Any]) -> str:
     """Accuracy under FER+'s eight classes."""
     rows = [
@@ -374,6 +402,13 @@ SECTIONS: tuple[Section, ...] = (
         "int8_speed.json",
         "python benchmarks/int8.py -o int8_speed.json",
         int8_speed,
+    ),
+    (
+        "INT8 without HardSwish",
+        "friendly_eval.json",
+        "fertool eval float.pt ptq.pt qat.pt friendly.pt --data fer2013.csv --json; "
+        "fertool bench float.onnx ptq.onnx qat.onnx friendly.onnx --json",
+        friendly,
     ),
     (
         "Speed of pruned networks",

@@ -11,6 +11,7 @@ import typer
 from fertool.cli.bits import QUANTISATION, BitsOptions
 from fertool.cli.change import Model, measure_changes, measured_metrics, show_changes, write_bits
 from fertool.cli.data import open_source
+from fertool.cli.friendly import made_friendly
 from fertool.cli.groups import training_command
 from fertool.cli.options import (
     OUTPUT,
@@ -102,6 +103,23 @@ class QuantizeOptions:
             "--distill/--no-distill", help="qat: train on the float model's answers too.", rich_help_panel=QUANTISATION
         ),
     ] = True
+    int8_friendly: Annotated[
+        bool,
+        typer.Option(
+            "--int8-friendly",
+            help="qat: put ReLU in place of HardSwish and SiLU, which cost integers most, and teach the network to do "
+            "without, first as floats.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = False
+    float_epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="int8-friendly: epochs as floats before those with rounding; as many as --epochs if left out.",
+            min=0,
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = None
 
 
 PlotBits = Annotated[
@@ -139,7 +157,7 @@ def quantize(
     from fertool.quant import quantize_model
     from fertool.report.console import progress
 
-    _require_sense(options, training)
+    _require_sense(options, training, bits)
     output = output or default_output(model, "mixed" if bits.mixed else f"int{bits.bits or 8}")
     if not dry_run:
         inputs = [model, *read.inputs(data), *([bits.sensitivity] if bits.sensitivity else [])]
@@ -154,14 +172,19 @@ def quantize(
     step = make_step(
         "quantize", options_of(*groups), seed, model=spec.digest, data=run.train, sensitivity=bits.sensitivity
     )
+    given: Model = (spec, module)
+    history: History = []
+    if options.int8_friendly:
+        epochs = training.epochs if options.float_epochs is None else options.float_epochs
+        (spec, module), run, history = made_friendly(given, run, 0 if dry_run else epochs, distill=options.distill)
     widths = bits.chosen(model, spec, step, module, config, run.val)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
-    quantized, before, history = replace(spec, quant=replace(quant, method=options.method)), (spec, module), []
+    quantized = replace(spec, quant=replace(quant, method=options.method))
     if training.epochs and not dry_run:
-        history = _train(quantized, integer, before, run, distill=options.distill)
+        history = _train(quantized, integer, given, run, distill=options.distill)
     quantized = replace(quantized, metrics=measured_metrics(integer, run.val, shape))
-    changes = measure_changes(before, (quantized, integer), run.val, bench=bench and not dry_run)
+    changes = measure_changes(given, (quantized, integer), run.val, bench=bench and not dry_run)
     changes["average_bits"] = average_bits(quant, integer)
     changes |= measure_portability(integer, shape, run.val, changes["accuracy"])
     if dry_run:
@@ -171,14 +194,24 @@ def quantize(
     def tell(written: Spec) -> dict[str, Any]:
         if plot_bits:
             write_bits(plot_bits, written)
-        show_changes(model, output, spec, written, changes, _NOT_FASTER)
+        show_changes(model, output, given[0], written, changes, _NOT_FASTER)
         return {"change": changes}
 
     run.finish(quantized, integer, step, history, json, tell)
 
 
-def _require_sense(options: QuantizeOptions, training: FineTuneOptions) -> None:
-    """Raise UsageError where method and epochs do not go together; of several processes only training has use."""
+def _require_sense(options: QuantizeOptions, training: FineTuneOptions, bits: BitsOptions) -> None:
+    """Raise UsageError where options do not go together; of several processes only training has use."""
+    if options.int8_friendly and options.method == "ptq":
+        raise UsageError(
+            "--int8-friendly: a network with other activations has to be trained", "add --method qat --epochs 5"
+        )
+    if options.int8_friendly and bits.sensitivity:
+        raise UsageError(
+            "--int8-friendly: --sensitivity is about the network as it was", "give --bits, or --allocation uniform"
+        )
+    if options.float_epochs is not None and not options.int8_friendly:
+        raise UsageError(f"--float-epochs {options.float_epochs}: only for --int8-friendly", "leave it out")
     if options.method == "qat" and not training.epochs:
         raise UsageError("--method qat: no epochs to train", "for example --epochs 5")
     if options.method == "ptq" and training.epochs:

@@ -22,6 +22,7 @@ from fertool.export.compact import compacted
 from fertool.export.gates import gates_clipped
 from fertool.export.layout import arranged
 from fertool.export.packing import weights_packed
+from fertool.export.pooling import pools_read_last
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
@@ -69,7 +70,7 @@ def export_model(
         model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
         if options.simplify:
             model = simplified(model, options.simplify_timeout_s, on_note)
-        plain = scales_packed(gates_clipped(model))
+        plain = scales_packed(pools_read_last(gates_clipped(model)))
         # Of a tiny network the packing takes more than it saves.
         forms = (compacted(arranged(form)) for form in (plain, weights_packed(plain, on_note)))
         return min(forms, key=onnx.ModelProto.ByteSize)

@@ -79,6 +79,6 @@ def require_parity(parity: Parity) -> None:
     raise FertoolError(
         f"the ONNX file does not give the module's answers: largest difference {parity.max_abs_diff:.2g} on logits up "
         f"to {parity.logit_scale:.2g}, same class on {parity.top1_agreement:.1%} of {parity.n} images",
-        "nothing was written; a model quantised with --full-range needs a processor with VNNI (quantise with "
-        "--portable), else try another --opset, or --no-simplify",
+        "nothing was written; compare on images that the model knows, with --data; a model quantised with --full-range "
+        "needs a processor with VNNI (quantise with --portable); else try another --opset, or --no-simplify",
     )

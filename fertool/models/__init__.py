@@ -11,6 +11,16 @@ from fertool.models import nano_resnet as nano_resnet
 from fertool.models import resnet as resnet
 from fertool.models import shufflenet_v2 as shufflenet_v2
 from fertool.models.build import build, create, load_model, save_model, stored_size
+from fertool.models.friendly import int8_friendly
 from fertool.models.registry import architecture_names, register
 
-__all__ = ["architecture_names", "build", "create", "load_model", "register", "save_model", "stored_size"]
+__all__ = [
+    "architecture_names",
+    "build",
+    "create",
+    "int8_friendly",
+    "load_model",
+    "register",
+    "save_model",
+    "stored_size",
+]

@@ -9,9 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from fertool.models.activations import find_activation
 from fertool.models.layers import (
     BlockPlan,
     ConvNormAct,
+    Factory,
     SqueezeExcitation,
     check_args,
     check_widths,
@@ -35,7 +37,6 @@ _STAGES = (
     (6, 3, 1, 320, 1),
 )
 _LAST = f"features.{len(_STAGES) + 1}"
-_squeeze = partial(SqueezeExcitation, act=nn.SiLU)
 
 
 class EfficientNet(nn.Module):
@@ -52,6 +53,7 @@ class EfficientNet(nn.Module):
         width_mult: float,
         dropout: float,
         stochastic_depth: float,
+        activation: str,
     ) -> None:
         super().__init__()
         check_args(
@@ -59,19 +61,20 @@ class EfficientNet(nn.Module):
             width_mult=width_mult,
             probabilities={"dropout": dropout, "stochastic_depth": stochastic_depth},
         )
+        act = find_activation(activation)
         stages, default = _plan(early_stride, width_mult)
         self.blocks = removable_blocks(block for stage in stages for block in stage)
         self.widths = check_widths(widths, default, self.blocks)
         self.features = nn.Sequential(
-            ConvNormAct(in_channels, self.widths["features.0"], 3, stem_stride, act=nn.SiLU),
-            *self._stages(stages, stochastic_depth),
-            ConvNormAct(self.widths[stages[-1][-1].out], self.widths[_LAST], act=nn.SiLU),
+            ConvNormAct(in_channels, self.widths["features.0"], 3, stem_stride, act=act),
+            *self._stages(stages, stochastic_depth, act),
+            ConvNormAct(self.widths[stages[-1][-1].out], self.widths[_LAST], act=act),
         )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.widths[_LAST], num_classes))
         initialise_(self, _spread_)
 
-    def _stages(self, stages: list[list[BlockPlan]], stochastic_depth: float) -> list[nn.Sequential]:
+    def _stages(self, stages: list[list[BlockPlan]], stochastic_depth: float, act: Factory) -> list[nn.Sequential]:
         """The later a block, the more often its branch is dropped: linearly from 0."""
         total = sum(len(stage) for stage in stages)
         result, done = [], 0
@@ -81,8 +84,8 @@ class EfficientNet(nn.Module):
                     block,
                     self.widths,
                     norm=nn.BatchNorm2d,
-                    act=nn.SiLU,
-                    squeeze=_squeeze,
+                    act=act,
+                    squeeze=partial(SqueezeExcitation, act=act),
                     drop_branch=stochastic_depth * index / total,
                 )
                 for index, block in enumerate(stage, start=done)
@@ -140,6 +143,7 @@ def efficientnet_b0(
     width_mult: float = 1.0,
     dropout: float = 0.2,
     stochastic_depth: float = 0.2,
+    activation: str = "silu",
 ) -> EfficientNet:
     """EfficientNet-B0 (Tan and Le 2019, table 1); `early_stride` is that of the 24-channel stage."""
     return EfficientNet(
@@ -151,4 +155,5 @@ def efficientnet_b0(
         width_mult=width_mult,
         dropout=dropout,
         stochastic_depth=stochastic_depth,
+        activation=activation,
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import UsageError
+from fertool.models.activations import find_activation
 from fertool.models.layers import (
     SqueezeExcitation,
     check_args,
@@ -43,6 +44,7 @@ class MicroExpNet(nn.Module):
         width_mult: float,
         dropout: float,
         se_reduction: int,
+        activation: str,
     ) -> None:
         super().__init__()
         check_args(
@@ -52,6 +54,7 @@ class MicroExpNet(nn.Module):
         )
         if se_reduction < 1:
             raise UsageError(f"--arch-arg se_reduction={se_reduction}: not above 0", "se_reduction=4 or 6")
+        act = find_activation(activation)
         plan = plan_trunk(SMALL, early_stride=early_stride, width_mult=width_mult)
         head = {
             "se.fc1": max(1, plan.widths[plan.last] // se_reduction),
@@ -60,11 +63,11 @@ class MicroExpNet(nn.Module):
         self.blocks = removable_blocks(plan.blocks)
         self.widths = check_widths(widths, {**plan.widths, **head}, self.blocks)
         last, hidden = self.widths[plan.last], self.widths["classifier.0"]
-        self.features = build_features(plan, self.widths, in_channels, stem_stride)
+        self.features = build_features(plan, self.widths, in_channels, stem_stride, act)
         self.se = SqueezeExcitation(last, self.widths["se.fc1"])
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(last, hidden), nn.Hardswish(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+            nn.Linear(last, hidden), act(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
         initialise_(self)
 
@@ -85,6 +88,7 @@ def micro_expnet(
     width_mult: float = 1.0,
     dropout: float = 0.4,
     se_reduction: int = 6,
+    activation: str = "hardswish",
 ) -> MicroExpNet:
     """MicroExpNet (Rejina 2026, section III); `early_stride` is that of the trunk's first block."""
     return MicroExpNet(
@@ -96,4 +100,5 @@ def micro_expnet(
         width_mult=width_mult,
         dropout=dropout,
         se_reduction=se_reduction,
+        activation=activation,
     )

@@ -9,9 +9,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from fertool.models.activations import find_activation
 from fertool.models.layers import (
     BlockPlan,
     ConvNormAct,
+    Factory,
     SqueezeExcitation,
     check_args,
     check_widths,
@@ -108,16 +110,21 @@ def plan_trunk(rows: tuple[Row, ...], *, early_stride: int, width_mult: float) -
     return TrunkPlan(tuple(blocks), tuple(row.hardswish for row in rows), last, widths)
 
 
-def build_features(plan: TrunkPlan, widths: Mapping[str, int], in_channels: int, stem_stride: int) -> nn.Sequential:
-    """Return stem, blocks and last convolution: [N, in_channels, S, S] to [N, widths[plan.last], s, s]."""
+def build_features(
+    plan: TrunkPlan, widths: Mapping[str, int], in_channels: int, stem_stride: int, act: Factory
+) -> nn.Sequential:
+    """Return stem, blocks and last convolution: [N, in_channels, S, S] to [N, widths[plan.last], s, s].
+
+    `act` stands where the paper has h-swish.
+    """
     blocks = [
-        inverted_residual(block, widths, norm=_norm, act=nn.Hardswish if hardswish else nn.ReLU, squeeze=_squeeze)
+        inverted_residual(block, widths, norm=_norm, act=act if hardswish else nn.ReLU, squeeze=_squeeze)
         for block, hardswish in zip(plan.blocks, plan.hardswish, strict=True)
     ]
     return nn.Sequential(
-        ConvNormAct(in_channels, widths["features.0"], 3, stem_stride, norm=_norm, act=nn.Hardswish),
+        ConvNormAct(in_channels, widths["features.0"], 3, stem_stride, norm=_norm, act=act),
         *blocks,
-        ConvNormAct(widths[plan.blocks[-1].out], widths[plan.last], norm=_norm, act=nn.Hardswish),
+        ConvNormAct(widths[plan.blocks[-1].out], widths[plan.last], norm=_norm, act=act),
     )
 
 
@@ -136,6 +143,7 @@ class MobileNetV3(nn.Module):
         early_stride: int,
         width_mult: float,
         dropout: float,
+        activation: str,
     ) -> None:
         super().__init__()
         check_args(
@@ -143,15 +151,16 @@ class MobileNetV3(nn.Module):
             width_mult=width_mult,
             probabilities={"dropout": dropout},
         )
+        act = find_activation(activation)
         plan = plan_trunk(rows, early_stride=early_stride, width_mult=width_mult)
         default = {**plan.widths, "classifier.0": make_divisible(hidden * width_mult)}
         self.blocks = removable_blocks(plan.blocks)
         self.widths = check_widths(widths, default, self.blocks)
-        self.features = build_features(plan, self.widths, in_channels, stem_stride)
+        self.features = build_features(plan, self.widths, in_channels, stem_stride, act)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Linear(self.widths[plan.last], self.widths["classifier.0"]),
-            nn.Hardswish(),
+            act(),
             nn.Dropout(dropout),
             nn.Linear(self.widths["classifier.0"], num_classes),
         )
@@ -173,6 +182,7 @@ def mobilenet_v3_large(
     early_stride: int = 2,
     width_mult: float = 1.0,
     dropout: float = 0.2,
+    activation: str = "hardswish",
 ) -> MobileNetV3:
     """MobileNetV3-Large (Howard et al. 2019, table 1); `early_stride` is that of the first 24-channel block."""
     return MobileNetV3(
@@ -185,6 +195,7 @@ def mobilenet_v3_large(
         early_stride=early_stride,
         width_mult=width_mult,
         dropout=dropout,
+        activation=activation,
     )
 
 
@@ -198,6 +209,7 @@ def mobilenet_v3_small(
     early_stride: int = 2,
     width_mult: float = 1.0,
     dropout: float = 0.2,
+    activation: str = "hardswish",
 ) -> MobileNetV3:
     """MobileNetV3-Small (Howard et al. 2019, table 2); `early_stride` is that of the first block, of 16 channels."""
     return MobileNetV3(
@@ -210,4 +222,5 @@ def mobilenet_v3_small(
         early_stride=early_stride,
         width_mult=width_mult,
         dropout=dropout,
+        activation=activation,
     )

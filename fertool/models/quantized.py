@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from fertool import cost
 from fertool.artifact import planes
 from fertool.errors import FertoolError
-from fertool.models.folding import folded, replace_layer
+from fertool.models.folding import called_module, folded, replace_layer
 from fertool.models.sites import GATE_KNEE, Sites, find_sites
 from fertool.spec import WIDTHS, QuantSpec, Spec
 
@@ -236,8 +236,10 @@ def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
             replace_layer(graph_module, name, QuantLinear(layer, source))
         elif isinstance(layer, nn.Conv2d):
             replace_layer(graph_module, name, QuantConv2d(layer, source))
-    for name in [name for name, layer in graph_module.named_modules() if isinstance(layer, nn.SiLU)]:
-        replace_layer(graph_module, name, QuantSiLU())
+    rounded = {node for site in sites.sites if site.name in quantizers for node in site.nodes}
+    for node in graph_module.graph.nodes:
+        if isinstance(called_module(node, graph_module), nn.SiLU) and node.name in rounded:
+            replace_layer(graph_module, str(node.target), QuantSiLU())
     return QuantizedNet.of(graph_module, grids, cost.parameters(module)).eval()
 
 

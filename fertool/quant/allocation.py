@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError, unknown_name
+from fertool.models.entrance import rounded_sites
 from fertool.models.folding import folded
 from fertool.models.quantized import dequantize, per_channel
-from fertool.models.sites import find_sites
 from fertool.quant import knapsack
 from fertool.quant.knapsack import Items, filled, least_loss
 from fertool.quant.observers import integer_weight, weight_scales
@@ -78,7 +78,7 @@ def make_problem(
     times as large has a second derivative 1 / s^2 times as large.
     """
     graph_module = folded(module)
-    names = tuple(find_sites(graph_module, spec.input).layer_inputs)
+    names = tuple(rounded_sites(graph_module, spec.input).layer_inputs)
     counts, curvatures, errors = [], [], []
     for name in names:
         weight = graph_module.get_parameter(f"{name}.weight").detach().cpu()

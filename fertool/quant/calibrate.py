@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.models.entrance import rounded_sites
 from fertool.models.folding import folded
 from fertool.models.quantized import QuantizedNet, insert_at_sites, quantized_module
-from fertool.models.sites import Site, Sites, find_sites
+from fertool.models.sites import Site, Sites
 from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
 from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
@@ -80,7 +81,7 @@ def plan_quantization(
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
     spec.require_static("quantised")
-    sites = find_sites(folded(module), spec.input)
+    sites = rounded_sites(folded(module), spec.input)
     return QuantSpec(
         weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
         activations={site.name: config.activation_bits for site in sites.sites},
@@ -110,7 +111,7 @@ def quantize_model(
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images
     graph_module = folded(module)
-    sites = find_sites(graph_module, spec.input)
+    sites = rounded_sites(graph_module, spec.input)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)
     total = 2 * math.ceil(len(images) / config.batch_size) + fits * len(layers)

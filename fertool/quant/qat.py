@@ -72,6 +72,8 @@ def settle(trained: fx.GraphModule, net: QuantizedNet, quant: QuantSpec) -> None
         layer.weight_scale.copy_(learned.steps())
         layer.weight.copy_(learned.integers())
         set_bias(layer, learned.bias.double())
+    for name, parameter in net.named_parameters():  # of layers that stay float
+        parameter.copy_(trained.get_parameter(name))
 
 
 class _StraightThrough(torch.autograd.Function):

@@ -10,6 +10,7 @@ from fertool.spec import InputSpec
 
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 DATA = ("--data", "synth:140")
+QAT = ("--method", "qat", "--epochs", "1", "--batch-size", "16")
 
 
 def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp_path):
@@ -143,6 +144,12 @@ def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(fertool, chai
         (("--method", "qat"), "--method qat: no epochs"),
         (("--epochs", "2"), "--epochs 2: --method ptq does not train"),
         (("--plot-bits", "{chain}/q.pt"), "--plot-bits"),
+        (("--int8-friendly",), "--int8-friendly: a network with other activations has to be trained"),
+        (("--float-epochs", "1"), "--float-epochs 1: only for --int8-friendly"),
+        (
+            ("--int8-friendly", *QAT, "--average-bits", "3", "--sensitivity", "{chain}/s.json"),
+            "--int8-friendly: --sensitivity is about the network as it was",
+        ),
     ],
 )
 def test_what_does_not_go_together_gets_one_error_and_leaves_nothing(fertool, chain, options, said):
@@ -189,3 +196,52 @@ def test_what_processors_without_vnni_answer_is_told(fertool, tmp_path):
         assert code == 0, err
         assert told in err
         assert 0 <= json.loads(out)["change"]["accuracy_without_vnni"] <= 1
+
+
+@pytest.fixture(scope="module")
+def swishing(tmp_path_factory):
+    """A small network with HardSwish."""
+    path = tmp_path_factory.mktemp("swishing") / "m.pt"
+    torch.manual_seed(0)
+    spec, module = models.create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(1, 32), EMOTIONS)
+    models.save_model(path, spec, module)
+    return path
+
+
+def test_int8_friendly_replaces_hard_swish_and_trains_twice(fertool, swishing, tmp_path, monkeypatch):
+    arguments = ("quantize", swishing, *DATA, "--samples", "16", "--no-bench", "--int8-friendly", *QAT)
+    code, out, err = fertool(*arguments, "-o", tmp_path / "q.pt", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert [(epoch["round"], epoch["phase"]) for epoch in told["history"]] == [(1, "as floats"), (2, "with rounding")]
+    assert told["provenance"][-1]["options"]["int8_friendly"] is True
+    spec, module = models.load_model(tmp_path / "q.pt")
+    assert spec.arch_args["activation"] == "relu"
+    assert not any(isinstance(part, torch.nn.Hardswish) for part in module.modules())
+    assert sorted(os.listdir(tmp_path)) == ["q.pt", "q.pt.history.json"]
+    # Killed in the second training, it goes on to the same file.
+    from fertool.train import engine
+
+    epoch, calls = engine._train_epoch, []
+
+    def killed(job, progress, number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return epoch(job, progress, number)
+
+    monkeypatch.setattr(engine, "_train_epoch", killed)
+    assert fertool(*arguments, "-o", tmp_path / "again.pt")[0] == 130
+    assert fertool(*arguments, "-o", tmp_path / "again.pt")[0] == 0
+    assert len(calls) == 3
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "q.pt").read_bytes()
+
+
+def test_int8_friendly_takes_its_float_epochs_and_says_where_nothing_is_to_replace(fertool, swishing, chain, tmp_path):
+    common = (*DATA, "--samples", "16", "--no-bench", "--int8-friendly", *QAT)
+    code, out, err = fertool("quantize", swishing, "-o", tmp_path / "q.pt", *common, "--float-epochs", "0", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["history"]) == 1
+    code, _, err = fertool("quantize", chain / "m.pt", "-o", tmp_path / "same.pt", *common)
+    assert code == 0
+    assert "nano_resnet has no HardSwish and no SiLU; there is nothing to replace" in err

@@ -158,6 +158,8 @@ def test_strides_give_the_map_they_promise(arch, args, size):
         ("resnet18", {"stem_kernel": 4}),
         ("shufflenet_v2_x1_0", {"width_mult": 0.0}),
         ("mobilenet_v3_large", {"dropout": 1.0}),
+        ("mobilenet_v3_small", {"activation": "gelu"}),
+        ("efficientnet_b0", {"activation": "swish"}),
         ("efficientnet_b0", {"stochastic_depth": -0.1}),
         ("micro_expnet", {"se_reduction": 0}),
         ("eff_resnet18", {"stem_kernel": 2}),

@@ -74,11 +74,11 @@ def test_errors_are_of_the_size_of_the_grids():
 
 
 def test_the_unit_of_every_bias_is_input_scale_times_weight_scale():
-    spec, module = network()
+    spec, module = network("mobilenet_v2")
     _, integer = quantize_model(spec, module, faces(16))
-    first, later = integer.get_submodule("features.0.0"), integer.get_submodule("features.1.block.0.0")
+    first, later = integer.get_submodule("features.0.0"), integer.get_submodule("features.1.conv.0.0")
     assert torch.equal(first.bias_scale(), torch.tensor(spec.input.scale[0]) * first.weight_scale.float())
-    scale = integer.grids.scale[integer.grids.index["features.0.2"]]
+    scale = integer.grids.scale[integer.grids.index["features.0.0"]]
     assert torch.equal(later.bias_scale(), scale * later.weight_scale.float())
 
 

@@ -99,3 +99,22 @@ def test_gradients_pass_through_a_rounded_sigmoid():
     parts[0](x).sum().backward()
     nn.functional.silu(y).sum().backward()
     assert torch.allclose(x.grad, y.grad, atol=0.01)
+
+
+def test_a_float_entrance_learns_too_and_arrives_in_the_network():
+    torch.manual_seed(0)
+    spec, module = create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(1, 24), CLASSES)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
+    with torch.no_grad():
+        module.train()(to_input(bars(60).images, spec.input))
+    quant, integer = quantize_model(spec, module.eval(), bars(60), QuantizeConfig(samples=30))
+    assert "features.0.0" not in quant.weights
+    before = integer.get_parameter("features.0.0.weight").clone()
+    trained, val = trainable(integer, quant), bars(30, "val", 4)
+    fit(trained, bars(96), val, spec.input, TrainConfig(epochs=1, lr=1e-3, batch_size=16), device="cpu")
+    settle(trained, integer, quant)
+    assert not torch.equal(integer.get_parameter("features.0.0.weight"), before)
+    found = (predict_logits(net, val, spec.input) for net in (integer, trained))
+    assert torch.allclose(*found, atol=1e-3)
