@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -195,7 +194,7 @@ def prune(
     if pruning.target_latency:
         options = _with_latency(pruning, spec, module, options, scoring)
     before = (spec, copy.deepcopy(module))
-    net = technique.Shrinking(spec, module, options, scoring, partial(progress, "scores"))
+    net = technique.Shrinking(spec, module, options, scoring, progress)
     net.remove_blocks(pruning.prune_blocks)
     if dry_run:
         _show_plan(net.preview(schedule.steps or 1), json)

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-FEWEST = 16
 PLACES = 64
 """Places of a map, drawn once for each layer, at which an image is looked at."""
-_IMAGES, _SIDE = 512, 64
+_FEWEST, _IMAGES, _SIDE = 16, 512, 64
 
 
 def enough(images: Tensor, side: int) -> Tensor:
@@ -17,12 +16,12 @@ def enough(images: Tensor, side: int) -> Tensor:
 
     512 up to 64 pixels a side; of larger ones fewer, since the maps of all images are in memory at once.
     """
-    return images[: max(FEWEST, min(_IMAGES, _IMAGES * _SIDE**2 // side**2))]
+    return images[: max(_FEWEST, min(_IMAGES, _IMAGES * _SIDE**2 // side**2))]
 
 
-def draw_places(positions: int, generator: torch.Generator) -> Tensor:
-    """Return up to 64 places of a map of so many positions, int64 [P], ascending."""
-    return torch.randperm(positions, generator=generator)[:PLACES].sort().values
+def draw_places(positions: int, generator: torch.Generator, most: int = PLACES) -> Tensor:
+    """Return up to `most` places of a map of so many positions, int64 [P], ascending."""
+    return torch.randperm(positions, generator=generator)[:most].sort().values
 
 
 def patches(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:

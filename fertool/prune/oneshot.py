@@ -75,12 +75,15 @@ class Cut:
     input: InputSpec
     repair: Tensor | None = None
 
-    def carry_out(self, module: nn.Module) -> nn.Module:
-        """Return the smaller network with the weights that `module`, which is not changed, has by now; once only."""
+    def carry_out(self, module: nn.Module, on_progress: Callable[[int, int], None] | None = None) -> nn.Module:
+        """Return the smaller network with the weights that `module`, which is not changed, has by now; once only.
+
+        `on_progress` counts repaired layers.
+        """
         smaller = remove_channels(module, self.graph, self.skeleton, self.pruned, self.plan.kept)
         if self.repair is not None:
             rows = surviving_rows(self.graph, self.pruned, self.plan.kept)
-            reconstruct(module, smaller, self.graph, rows, self.repair, self.input)
+            reconstruct(module, smaller, self.graph, rows, self.repair, self.input, on_progress)
         return smaller
 
 

@@ -7,36 +7,43 @@ what now arrives from the repaired layers before it (recipe 3's local channel re
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.models.patches import FEWEST, at, draw_places, enough, patches
+from fertool.models.patches import at, draw_places, patches
 from fertool.modes import eval_mode
+from fertool.prune.criteria import norms_behind
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
 
 RIDGE = 0.01
 """Weight of staying at the surviving weights, relative to the mean variance of a layer's inputs."""
+FEWEST, MOST = 16, 2048
+"""Images: many with few places of each say more about a layer than few with many."""
+PLACES = 32
 _BATCH = 64
+_MEMORY = 2 << 30
+"""Bytes for the maps of all images ahead of a layer and behind it."""
 
 
 @dataclass(frozen=True)
 class _Before:
-    """Of the unpruned network: what a layer's surviving channels were [N, out, P] at `places` [P] of its map.
+    """Of the unpruned network: what a layer's surviving channels were [N, out, P] at `places` [P] of its map, by batch.
 
     Of a dense layer its output, of a BN what arrives there.
     """
 
     places: Tensor
-    values: Tensor
+    values: list[Tensor]
 
 
 @torch.no_grad()
@@ -47,53 +54,89 @@ def reconstruct(
     rows: Mapping[str, Tensor],
     images: Tensor,
     input: InputSpec,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Repair `pruned` in place: the weights and biases of its dense layers and the statistics of its BN.
 
     `graph` is that of the original network, `rows` says which of a layer's outputs survive (`surviving_rows`);
     `images` uint8 [N, C, S, S], of which the first are enough. Each network runs forwards once, the pruned one on all
-    images together. Raises UsageError when there are too few.
+    images together, operation by operation. `on_progress` counts repaired layers. Raises UsageError when there are too
+    few images.
     """
-    images = enough(images, input.size)
+    largest = max(layer.positions * max(len(layer.inputs), len(layer.outputs)) for layer in graph.layers)
+    images = images[: max(FEWEST, min(MOST, _MEMORY // (2 * 4 * largest)))]
     if len(images) < FEWEST:
         raise UsageError(f"--local-retrain needs {FEWEST} images or more, not {len(images)}", "raise --samples")
     device = next(pruned.parameters()).device
-    layers = [layer for layer in graph.layers if layer.kind in ("dense", "norm")]
-    before = _record(original, layers, rows, images, input, device)
-    with eval_mode(pruned), ExitStack() as hooks:
-        for layer in layers:
-            mend = partial(_mend_dense if layer.kind == "dense" else _mend_norm, before[layer.name])
-            hooks.callback(pruned.get_submodule(layer.name).register_forward_pre_hook(mend).remove)
-        pruned(to_input(images.to(device), input))
+    batches = [to_input(batch.to(device), input) for batch in torch.split(images, _BATCH)]
+    before = _record(original, graph, rows, batches)
+    with eval_mode(pruned):
+        _Repair(pruned, before, batches, on_progress).run()
 
 
 def _record(
-    original: nn.Module,
-    layers: list[Layer],
-    rows: Mapping[str, Tensor],
-    images: Tensor,
-    input: InputSpec,
-    device: torch.device,
+    original: nn.Module, graph: ChannelGraph, rows: Mapping[str, Tensor], batches: Sequence[Tensor]
 ) -> dict[str, _Before]:
     """Look at the unpruned network, one batch after the other."""
-    generator, parts = torch.Generator().manual_seed(0), dict[str, list[Tensor]]()
-    places = {layer.name: draw_places(layer.positions, generator).to(device) for layer in layers}
+    generator, device = torch.Generator().manual_seed(0), batches[0].device
+    dense = [layer for layer in graph.layers if layer.kind == "dense"]
+    # What a dense layer says is what arrives at the BN behind it.
+    said_by = {norm.name: name for name, norm in norms_behind(graph).items() if name in {layer.name for layer in dense}}
+    norms = [layer for layer in graph.layers if layer.kind == "norm" and layer.name not in said_by]
+    found = {
+        layer.name: _Before(draw_places(layer.positions, generator, PLACES).to(device), [])
+        for layer in graph.layers
+        if layer in (*dense, *norms)
+    }
 
     def keep(layer: Layer, _: nn.Module, args: Any, output: Tensor) -> None:
         there = output if layer.kind == "dense" else args[0]
-        seen = at(there, places[layer.name])[:, rows[layer.name].to(device)]
-        parts.setdefault(layer.name, []).append(seen)
+        seen = at(there, found[layer.name].places)[:, rows[layer.name].to(device)]
+        found[layer.name].values.append(seen)
 
     with eval_mode(original), ExitStack() as hooks:
-        for layer in layers:
+        for layer in (*dense, *norms):
             hook = original.get_submodule(layer.name).register_forward_hook(partial(keep, layer))
             hooks.callback(hook.remove)
-        for batch in torch.split(images, _BATCH):
-            original(to_input(batch.to(device), input))
-    return {name: _Before(places[name], torch.cat(seen)) for name, seen in parts.items()}
+        for batch in batches:
+            original(batch)
+    return found | {norm: found[name] for norm, name in said_by.items()}
 
 
-def _mend_dense(before: _Before, layer: nn.Module, args: Any) -> None:
+class _Repair(fx.Interpreter):
+    """Runs a network on all batches at once, each layer mended ahead of its first one: a value is a list by batch."""
+
+    def __init__(
+        self,
+        pruned: nn.Module,
+        before: Mapping[str, _Before],
+        batches: Sequence[Tensor],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> None:
+        super().__init__(pruned, graph=fx.Tracer().trace(pruned))
+        self._before, self._batches = before, batches
+        self._on_progress, self._done = on_progress, itertools.count(1)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Run one operation on every batch."""
+        if n.op == "placeholder":
+            return list(self._batches)
+        given: list[Any] = [
+            fx.node.map_arg((n.args, n.kwargs), partial(self._of_batch, number)) for number in range(len(self._batches))
+        ]
+        if n.op == "call_module" and n.target in self._before:
+            layer, inputs = self.fetch_attr(str(n.target)), [args[0] for args, _ in given]
+            mend = _mend_norm if isinstance(layer, nn.modules.batchnorm._BatchNorm) else _mend_dense
+            mend(self._before[str(n.target)], layer, inputs)
+            if self._on_progress:
+                self._on_progress(next(self._done), len(self._before))
+        return [getattr(self, n.op)(n.target, args, kwargs) for args, kwargs in given]
+
+    def _of_batch(self, number: int, node: fx.Node) -> Any:
+        return self.env[node][number]
+
+
+def _mend_dense(before: _Before, layer: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Solve `min_W E|W x - y|^2 + ridge |W - W_kept|^2` for the layer, about the means of x and y.
 
     What means are left over goes into the bias; where there is none, the BN behind the layer takes it up.
@@ -104,10 +147,12 @@ def _mend_dense(before: _Before, layer: nn.Module, args: Any) -> None:
     x_sum, y_sum = weight.new_zeros(width, dtype=torch.float64), weight.new_zeros(rows, dtype=torch.float64)
     xx = weight.new_zeros(width, width, dtype=torch.float64)
     yx = weight.new_zeros(rows, width, dtype=torch.float64)
-    for x, y in _samples(layer, args[0], before):
+    for images, said in zip(inputs, before.values, strict=True):
+        x, y = patches(layer, images, before.places)[0].double(), said.transpose(1, 2).flatten(0, 1).double()
         count += len(x)
         x_sum, y_sum = x_sum + x.sum(0), y_sum + y.sum(0)
-        xx, yx = xx + x.T @ x, yx + y.T @ x
+        xx.addmm_(x.T, x)
+        yx.addmm_(y.T, x)
     x_mean, y_mean = x_sum / count, y_sum / count
     xx, yx = xx / count - torch.outer(x_mean, x_mean), yx / count - torch.outer(y_mean, x_mean)
     old = weight.flatten(1).double()
@@ -119,17 +164,12 @@ def _mend_dense(before: _Before, layer: nn.Module, args: Any) -> None:
         bias.copy_(y_mean - new @ x_mean)
 
 
-def _mend_norm(before: _Before, norm: nn.Module, args: Any) -> None:
+def _mend_norm(before: _Before, norm: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Let the running statistics follow what arrives, as though each channel were scaled and shifted since."""
-    now, then = (x.double().transpose(0, 1).flatten(1) for x in (at(args[0], before.places), before.values))
+    arriving = torch.cat([at(batch, before.places) for batch in inputs])
+    now, then = (x.double().transpose(0, 1).flatten(1) for x in (arriving, torch.cat(before.values)))
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     old = then.var(1)
     ratio = torch.where(old > 0, now.var(1) / old, 1.0)
     mean.copy_(now.mean(1) + ratio.sqrt() * (mean - then.mean(1)))
     variance *= ratio
-
-
-def _samples(layer: nn.Module, x: Tensor, before: _Before) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield what arrives at the layer at the places and what it said there: float64 [n, fan-in] and [n, out]."""
-    for images, said in zip(torch.split(x, _BATCH), torch.split(before.values, _BATCH), strict=True):
-        yield patches(layer, images, before.places)[0].double(), said.transpose(1, 2).flatten(0, 1).double()

@@ -88,7 +88,7 @@ class Shrinking:
         module: nn.Module,
         options: PruneOptions,
         data: FaceDataset | None = None,
-        watch: Callable[[], AbstractContextManager[OnProgress | None]] = nullcontext,
+        watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: nullcontext(),
     ) -> None:
         self.spec, self.module, self.options = spec, module, options
         self.plan: PrunePlan | None = None
@@ -127,12 +127,12 @@ class Shrinking:
     def cut(self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any) -> Cut:
         """Choose what goes of the present network, by other options than its own where given."""
         options = replace(self.options, targets=targets, **changes)
-        with nullcontext() if scored else self._watch() as on_progress:
+        with nullcontext() if scored else self._watch("scores") as on_progress:
             return make_cut(self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress)
 
     def score(self) -> tuple[ChannelGraph, Scores]:
         """Return the channels of the present network and how much each matters."""
-        with self._watch() as on_progress:
+        with self._watch("scores") as on_progress:
             return score_channels(self.spec, self.module, self.options, self._data, on_progress)
 
     def descend(self, steps: int = 1) -> None:
@@ -143,7 +143,8 @@ class Shrinking:
 
     def take(self, cut: Cut) -> None:
         """Become the smaller network."""
-        self.module = cut.carry_out(self.module)
+        with nullcontext() if cut.repair is None else self._watch("repair") as on_progress:
+            self.module = cut.carry_out(self.module, on_progress)
         self.plan = cut.plan if self.plan is None else self.plan.then(cut.plan)
         self.spec = replace(self.spec, widths=dict(cut.plan.widths), metrics=None)
 
@@ -152,7 +153,7 @@ class Shrinking:
         for _ in range(count):
             if self._data is None:
                 raise UsageError("--prune-blocks needs images", "give --data")
-            with self._watch() as on_progress:
+            with self._watch("blocks") as on_progress:
                 shallower = remove_block(
                     *(self.spec, self.module, self._data),
                     repair=self.options.local_retrain,
