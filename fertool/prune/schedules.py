@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -114,8 +114,12 @@ class Shrinking:
     def preview(self, steps: int = 1) -> PrunePlan | None:
         """Return the plan that `descend` would leave; the network is not changed."""
         trial = copy.copy(self)
-        trial.descend(steps)
-        return trial.plan
+        trial._descend_by(step / steps for step in range(1, steps))
+        targets = trial.way_to()
+        if targets is None:
+            return trial.plan
+        next = trial.cut(targets).plan
+        return next if trial.plan is None else trial.plan.then(next)
 
     def require_reachable(self) -> None:
         """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
@@ -137,8 +141,11 @@ class Shrinking:
 
     def descend(self, steps: int = 1) -> None:
         """Go the whole way to the targets without training, in cuts of equal ratio, each scored anew."""
-        for step in range(1, steps + 1):
-            if targets := self.way_to(step / steps):
+        self._descend_by(step / steps for step in range(1, steps + 1))
+
+    def _descend_by(self, shares: Iterable[float]) -> None:
+        for share in shares:
+            if targets := self.way_to(share):
                 self.take(self.cut(targets))
 
     def take(self, cut: Cut) -> None:
