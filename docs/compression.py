@@ -86,8 +86,8 @@ def pruners(report: dict[str, Any]) -> str:
             table(heads, rows),
             f"Unpruned: {percent(report['accuracy'])} {interval(wilson_interval(report['accuracy'], report['n']))}, "
             f"{report['params'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs "
-            f"({arguments(report['model'])}), at half width and briefly trained: smaller than "
-            f"a full comparison. Then {report['epochs']} epochs each, distilled from the unpruned "
+            f"({arguments(report['model'])}), at half width and briefly trained: smaller than a full comparison. Then "
+            f"{report['epochs']} epochs each at a learning rate of {report['lr']:g}, distilled from the unpruned "
             "network, accuracy of the last one; single crop. Torch-Pruning 1.6.1 with widths in multiples of 16, as "
             "fertool's; of each importance the better ranking, on these very images, is the one with several seeds.",
         )
