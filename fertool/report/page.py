@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from fertool.report import bars, figures, grids, html, markdown, strips
+from fertool.report import bars, changes, figures, grids, html, markdown, strips
 from fertool.report.grids import Data, Fact, Grid
 from fertool.report.sources import Sources, read_sources
 from fertool.report.units import short_names
@@ -148,7 +148,7 @@ def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
         weights = model["quant"]["weights"] if model["quant"] else {}
         if len({width for rule in weights.values() for width in rule["bits"]}) > 1:
             yield pen.heading(f"Bits of {names[model['file']]}")
-            yield pen.table(grids.bits_grid(model["quant"]))
+            yield pen.table(changes.bits_grid(model["quant"]))
             layers = [(name, rule["bits"]) for name, rule in weights.items()]
             yield pen.picture(partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720)
 
@@ -167,8 +167,8 @@ def _is_narrower(model: Data, other: Data) -> bool:
 def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
     for name, data in sources.sensitivities.items():
         yield pen.heading(f"Sensitivity: {name}")
-        yield pen.table(grids.sensitivity_grid(data))
-        yield pen.paragraph(grids.sensitivity_caption(data), "quiet")
+        yield pen.table(changes.sensitivity_grid(data))
+        yield pen.paragraph(changes.sensitivity_caption(data), "quiet")
         yield pen.picture(partial(strips.sensitivity, data), "Hessian traces by layer and channel", 900)
 
 

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fertool.report import grids
+from fertool.report import changes, grids
 from fertool.report.grids import Data, Fact, Grid, bench_warnings
 
 if TYPE_CHECKING:
@@ -56,23 +56,23 @@ def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
 
 def plan_table(rows: Iterable[tuple[str, int, int]]) -> RenderableType:
     """Return the channels of a pruning plan: name, before and after."""
-    return _draw(grids.plan_grid(rows))
+    return _draw(changes.plan_grid(rows))
 
 
 def change_table(before: Data, after: Data) -> RenderableType:
     """Return what a step does to a model: any of `size_bytes`, `params`, `macs` and `accuracy` in both maps."""
-    return _draw(grids.change_grid(before, after))
+    return _draw(changes.change_grid(before, after))
 
 
 def bits_table(quant: Data) -> RenderableType:
     """Return how many channels of each layer have how many bits, from `quant` of `show --json`."""
-    return _draw(grids.bits_grid(quant))
+    return _draw(changes.bits_grid(quant))
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
     """Return for each layer its channels, and the mean, smallest and largest trace."""
     data = asdict(sensitivity)
-    return Group(_draw(grids.sensitivity_grid(data)), Text(grids.sensitivity_caption(data), "dim"))
+    return Group(_draw(changes.sensitivity_grid(data)), Text(changes.sensitivity_caption(data), "dim"))
 
 
 def data_table(found: Data) -> RenderableType:
