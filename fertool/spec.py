@@ -51,6 +51,8 @@ class InputSpec:
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
+_LONGEST_TABLE = 64 << 20
+"""Bytes of the unpacked table of bits, so that a small file cannot fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -232,9 +234,11 @@ def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
 def _quant_from_data(data: Mapping[str, Any] | str | None) -> QuantSpec | None:
     if data is None:
         return None
-    table = json.loads(zlib.decompress(base64.b85decode(data))) if isinstance(data, str) else data
+    if isinstance(data, str):
+        text = zlib.decompressobj().decompress(base64.b85decode(data), _LONGEST_TABLE)
+        return _quant_from_data(json.loads(text))
     weights = {
         name: WeightQuant(**{**entry, "bits": tuple(map(int, entry["bits"]))})
-        for name, entry in table["weights"].items()
+        for name, entry in data["weights"].items()
     }
-    return QuantSpec(weights=weights, activations=dict(table["activations"]), method=table["method"])
+    return QuantSpec(weights=weights, activations=dict(data["activations"]), method=data["method"])

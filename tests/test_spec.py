@@ -1,4 +1,6 @@
+import base64
 import json
+import zlib
 
 import pytest
 
@@ -56,6 +58,7 @@ def test_the_header_of_an_onnx_file_is_short_and_still_readable():
         ({"quant": {"weights": 3, "activations": {}, "method": "ptq"}}, "damaged"),
         ({"quant": "no table"}, "damaged"),
         ({"quant": "nonsense"}, "damaged"),
+        ({"quant": base64.b85encode(zlib.compress(b" " * (70 << 20))).decode()}, "damaged"),
     ],
 )
 def test_a_damaged_header_is_one_error_that_names_the_file(change, message):
