@@ -161,6 +161,17 @@ def output_probes(factor: Tensor, probes: int, generator: torch.Generator) -> Te
     return torch.einsum("nkj,mnj->mnk", factor, (2 * bits - 1).to(factor))
 
 
+def divergence_probe(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Return `u . z` summed over images, z the logits [N, K], u a random root of the Hessian of KL in z.
+
+    What a change of the network does to `u . z` of an image is, squared and halved, in the mean over u the divergence
+    from the image's own answer, to second order.
+    """
+    direction = output_probes(output_factor(logits.detach().cpu()), 1, generator)[0].to(logits)
+    total: Tensor = (logits * direction).sum()
+    return total
+
+
 def _standardised(features: Tensor) -> Tensor:
     return F.batch_norm(_widened(features), None, None, training=True)
 

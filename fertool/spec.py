@@ -204,7 +204,7 @@ class Spec:
                     "provenance": tuple(Step(**step) for step in data.get("provenance", ())),
                 }
             )
-        except (TypeError, KeyError, ValueError, AttributeError, zlib.error, FertoolError) as error:
+        except (TypeError, KeyError, ValueError, AttributeError, RecursionError, zlib.error, FertoolError) as error:
             raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
 
 

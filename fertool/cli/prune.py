@@ -197,7 +197,7 @@ def prune(
     net = technique.Shrinking(spec, module, options, scoring, progress)
     net.remove_blocks(pruning.prune_blocks)
     if dry_run:
-        _show_plan(net.preview(schedule.steps or 1), json)
+        _show_plan(net.preview(schedule.own.get("steps", 1)), json)
         return
     if schedule.trains_first:
         # Better an error now than after the trainings.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SCHEDULE = "Schedule"
 _OWN: Own = {
-    "one-shot": {"max_drop": None, "steps": None},
+    "one-shot": {"max_drop": None, "steps": 1},
     "iterative": {"steps": 4, "step_epochs": 1},
     "slimming": {"sparse_epochs": 5, "sparsity": 1e-4},
     "greg": {"sparse_epochs": 5, "sparsity": 1.0},

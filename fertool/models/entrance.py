@@ -8,24 +8,18 @@ about 12 of 205 microseconds less as floats. Layers of few channels without such
 
 from __future__ import annotations
 
-import operator
-from typing import Any
-
-import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
 from fertool.models.folding import called_module
-from fertool.models.sites import Sites, find_sites
+from fertool.models.sites import HARD_SWISHES, PRODUCTS, Sites, find_sites
 from fertool.spec import InputSpec
 
 CHANNELS = 16
 """Up to so many, a layer of the entrance has."""
 _SHARE = 1 / 200
 """Of the network's weights, no more than this are floats: a file hardly grows."""
-_PRODUCTS: tuple[Any, ...] = (
-    *(nn.Hardswish, F.hardswish, nn.SiLU, F.silu, operator.mul, operator.imul, torch.mul, "mul", "mul_"),
-)
+_PRODUCTS = (*HARD_SWISHES, nn.SiLU, F.silu, *PRODUCTS)
 
 
 def rounded_sites(graph_module: fx.GraphModule, input: InputSpec) -> Sites:

@@ -31,8 +31,8 @@ GATE_KNEE = 3.0
 """HardSigmoid is 0 below minus this and 1 above it."""
 _CLIPS: tuple[Any, ...] = (nn.ReLU, nn.ReLU6, F.relu, F.relu6, torch.relu, "relu", "relu_")
 _HARD_SIGMOIDS: tuple[Any, ...] = (nn.Hardsigmoid, F.hardsigmoid)
-_HARD_SWISHES: tuple[Any, ...] = (nn.Hardswish, F.hardswish)
-_PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
+HARD_SWISHES: tuple[Any, ...] = (nn.Hardswish, F.hardswish)
+PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, "mul", "mul_")
 _SIZES: tuple[Any, ...] = ("size", "dim", getattr)
 _SPLITS: tuple[Any, ...] = (torch.chunk, torch.split, "chunk", "split")
 _CONCATENATIONS: tuple[Any, ...] = (torch.cat, torch.concat)
@@ -46,7 +46,7 @@ _NOT_NEGATIVE: tuple[Any, ...] = (
 )
 _KEEP_SIGN: tuple[Any, ...] = (
     *(*_MOVES, *_CONCATENATIONS, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.avg_pool2d, F.adaptive_avg_pool2d),
-    *(operator.add, operator.iadd, torch.add, "add", "add_", *_PRODUCTS),
+    *(operator.add, operator.iadd, torch.add, "add", "add_", *PRODUCTS),
 )
 
 
@@ -174,16 +174,16 @@ class _Plan:
             outside = [user for user in node.users if user not in self._known or self.root(user) != self.root(node)]
             readers.setdefault(self.root(node), []).extend(outside)
         return {
-            root: (-GATE_KNEE, math.inf if any(self._is(user, _HARD_SWISHES) for user in users) else GATE_KNEE)
+            root: (-GATE_KNEE, math.inf if any(self._is(user, HARD_SWISHES) for user in users) else GATE_KNEE)
             for root, users in readers.items()
             if users
             and root not in self.unrounded
-            and all(self._is(u, (*_HARD_SIGMOIDS, *_HARD_SWISHES)) for u in users)
+            and all(self._is(u, (*_HARD_SIGMOIDS, *HARD_SWISHES)) for u in users)
         }
 
     def _is_gate(self, node: fx.Node) -> bool:
         gates = self._is(node, _HARD_SIGMOIDS) and self.root(node.all_input_nodes[0]) in self.gated
-        return gates and all(self._is(user, _PRODUCTS) for user in node.users)
+        return gates and all(self._is(user, PRODUCTS) for user in node.users)
 
     def _can_take(self, source: fx.Node) -> bool:
         shared = self._is(source, (*_MOVES, *_CONCATENATIONS, *_NOT_NEGATIVE)) or source.op == "placeholder"

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
-from fertool.losses import output_factor, output_probes
+from fertool.losses import divergence_probe
 from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec
@@ -132,14 +132,6 @@ def _taylor(changes: Changes, classes: int) -> Tensor:
     return scores
 
 
-def _kl_loss(logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-    """Return `u . z` summed over images, u a random root of the Hessian of KL in the logits z."""
-    factor = output_factor(logits.detach().cpu())
-    direction = output_probes(factor, 1, generator)[0].to(logits)
-    total: Tensor = (logits * direction).sum()
-    return total
-
-
 def _kl(changes: Changes, classes: int) -> Tensor:
     """Sum half the squared change of `u . z` over images: KL(network || network without the class), to second order.
 
@@ -162,7 +154,7 @@ class _GateCriterion:
 
 GATE_CRITERIA: Mapping[str, _GateCriterion] = {
     "taylor": _GateCriterion(lambda logits, targets, generator: _taylor_loss(logits, targets), _taylor),
-    "kl": _GateCriterion(_kl_loss, _kl),
+    "kl": _GateCriterion(lambda logits, targets, generator: divergence_probe(logits, generator), _kl),
 }
 """Those that look at images."""
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 RECOVERY = "recovery"
-STEPS = 4
-"""Cuts on the way to a budget where there is training between them, unless told otherwise."""
 PRECISION = 0.02
 """How near the judge's budget is found, as a part of the MACs."""
 
@@ -59,16 +57,16 @@ class Phase:
 class ScheduleOptions:
     """How a schedule proceeds; `epochs` are those of the last training, which recovers what was lost.
 
-    one-shot: `steps` cuts with nothing between them but the repair of the layers, 1 if None. iterative: as many
-    prunings, 4 if None, and `step_epochs` between them. slimming and greg: `sparse_epochs`
-    under a penalty of `sparsity`. prj: cycles of `punish_epochs`, each removing the share `punish_share` of the
-    channels, and `reward_epochs`; a cycle that lost more than `max_drop` (a share of the validation images) is taken
-    back. In one shot `max_drop` can take the place of a budget. dynamic: `profiles` of these MACs, relative to the
-    network's, where there are some, and a regulariser of `sparsity`.
+    one-shot: `steps` cuts with nothing between them but the repair of the layers. iterative: the same with
+    `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of `sparsity`. prj: cycles of
+    `punish_epochs`, each removing the share `punish_share` of the channels, and `reward_epochs`; a cycle that lost
+    more than `max_drop` (a share of the validation images) is taken back. In one shot `max_drop` can take the place of
+    a budget. dynamic: `profiles` of these MACs, relative to the network's, where there are some, and a regulariser of
+    `sparsity`.
     """
 
     epochs: int
-    steps: int | None = None
+    steps: int = 1
     step_epochs: int = 1
     sparse_epochs: int = 5
     sparsity: float = 1e-4
@@ -177,7 +175,7 @@ Train = Callable[[Phase, Shrinking], float]
 
 def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Score, remove, recover."""
-    net.descend(options.steps or 1)
+    net.descend(options.steps)
     _recover(net, options, train)
 
 
@@ -210,12 +208,11 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
 
 def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Remove in steps of equal ratio, coarse to fine, with a short training after each (recipe 4's progressive way)."""
-    steps = options.steps or STEPS
-    for step in range(1, steps + 1):
-        if targets := net.way_to(step / steps):
+    for step in range(1, options.steps + 1):
+        if targets := net.way_to(step / options.steps):
             net.take(net.cut(targets))
-        if step < steps and options.step_epochs:
-            train(Phase(f"step {step}/{steps}", options.step_epochs), net)
+        if step < options.steps and options.step_epochs:
+            train(Phase(f"step {step}/{options.steps}", options.step_epochs), net)
     _recover(net, options, train)
 
 

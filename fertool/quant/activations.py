@@ -1,14 +1,14 @@
 """How many bits each layer's activations get, from what rounding them does to the answers.
 
 With z the logits, y the activations of one site and e(y) what rounding to k bits adds to them, the divergence from the
-network's own answers is to second order `E [u . J e(y)]^2 / 2`, u a random root of its Hessian in z (`output_probes`)
-and J the derivative of z by y. One backward pass of `u . z` gives it for all sites and widths at once, with all that
-the errors of one image have in common, which a trace leaves out.
+network's own answers is to second order `E [u . J e(y)]^2 / 2`, u a random root of its Hessian in z
+(`divergence_probe`) and J the derivative of z by y. One backward pass of `u . z` gives it for all sites and widths at
+once, with all that the errors of one image have in common, which a trace leaves out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fertool.data.pixels import to_input
-from fertool.losses import output_factor, output_probes
+from fertool.losses import divergence_probe
 from fertool.models.quantized import dequantize, insert_at_sites, quantize
 from fertool.models.sites import Sites
 from fertool.quant.knapsack import Items, filled, least_loss
@@ -62,10 +62,12 @@ def rounding_losses(
     *,
     batch_size: int = 64,
     seed: int = 0,
+    tick: Callable[[], None] = lambda: None,
 ) -> Items:
     """Return what each site of a folded float network loses at each of ACTIVATION_WIDTHS, in nats, and its values.
 
-    `grids` are those of each site by width, `images` uint8 [N, C, S, S].
+    `grids` are those of each site by width, `images` uint8 [N, C, S, S]; `tick` is called after
+    each batch.
     """
     watches = {site.name: _Rounding(grids[site.name]) for site in sites.sites}
     watched = insert_at_sites(graph_module, _where_values_change(graph_module, sites), watches)
@@ -76,12 +78,11 @@ def rounding_losses(
         for watch in watches.values():
             watch.changes, watch.values = None, 0
         with torch.enable_grad():
-            logits = watched(pixels)
-            direction = output_probes(output_factor(logits.detach().cpu()), 1, generator)[0].to(logits)
-            torch.autograd.grad((logits * direction).sum(), pixels)
+            torch.autograd.grad(divergence_probe(watched(pixels), generator), pixels)
         for name, watch in watches.items():
             if watch.changes is not None:
                 losses[name] += watch.changes.square().sum(1).cpu() / 2
+        tick()
     # More bits never hurt, whatever the search for ranges found.
     found = torch.stack([losses[name] / len(images) for name in watches]).cummin(1).values
     values = torch.tensor([watch.values for watch in watches.values()])
@@ -98,6 +99,6 @@ def _where_values_change(graph_module: fx.GraphModule, sites: Sites) -> Sites:
 
 def shared_out(items: Items, average_bits: float) -> list[int]:
     """Return the bits of each site that lose least in all, within a mean of `average_bits` over the values."""
-    budget = int(average_bits * int(items.sizes.sum()) + 1e-6)
+    budget = items.budget(average_bits)
     widths: list[int] = filled(items, least_loss(items, budget)[0], budget).tolist()
     return widths

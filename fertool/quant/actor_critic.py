@@ -88,7 +88,7 @@ def search(
         if reward > best[0]:
             best = (reward, widths)
         on_progress(episode + 1, total)
-    return filled(problem.items, best[1], int(average_bits * int(problem.weights.sum()) + 1e-6))
+    return filled(problem.items, best[1], problem.items.budget(average_bits))
 
 
 class RoundedAccuracy:

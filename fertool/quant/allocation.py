@@ -62,7 +62,7 @@ class Problem:
 
     def average_bits(self, widths: Tensor) -> float:
         """Return the mean bits of a weight under some widths [C]."""
-        return int((self.weights * widths).sum()) / int(self.weights.sum())
+        return self.items.bits(widths) / int(self.weights.sum())
 
     def by_layer(self, widths: Tensor) -> dict[str, tuple[int, ...]]:
         """Return widths [C] as those of each layer's channels."""
@@ -112,7 +112,7 @@ def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
         raise FertoolError(
             f"a budget of {average_bits:.2f} bits a weight: the least is {WIDTHS[0]}", "ask for more bits or bytes"
         )
-    return ALLOCATIONS[name](problem, int(average_bits * int(problem.weights.sum()) + 1e-6))
+    return ALLOCATIONS[name](problem, problem.items.budget(average_bits))
 
 
 def uniform(problem: Problem, budget: int) -> Tensor:

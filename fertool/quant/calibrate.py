@@ -101,7 +101,7 @@ def quantize_model(
 
     Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` says for each channel of
     each layer. Activations: unsigned, affine, per tensor, of the bits that `config` says. Biases: int32 in units of
-    exactly input scale x weight scale. `on_progress` counts batches of the two passes over the images, then layers
+    exactly input scale x weight scale. `on_progress` counts batches of the passes over the images, then layers
     that are fitted.
     Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
     """
@@ -114,7 +114,8 @@ def quantize_model(
     sites = rounded_sites(graph_module, spec.input)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)
-    total = 2 * math.ceil(len(images) / config.batch_size) + fits * len(layers)
+    passes = 2 if config.average_activation_bits is None else 3
+    total = passes * math.ceil(len(images) / config.batch_size) + fits * len(layers)
 
     def tick() -> None:
         on_progress(next(done), total)
@@ -162,7 +163,12 @@ def _choose_grids(
             site.name: [_grid(site, seen[site.name], config, width) for width in ACTIVATION_WIDTHS]
             for site in sites.sites
         }
-        items = rounding_losses(graph_module, sites, by_width, images.images, images.input, seed=config.seed)
+        items = rounding_losses(
+            *(graph_module, sites, by_width, images.images, images.input),
+            batch_size=images.batch_size,
+            seed=config.seed,
+            tick=images.tick,
+        )
         widths = shared_out(items, config.average_activation_bits)
         bits = {site.name: width for site, width in zip(sites.sites, widths, strict=True)}
     return {site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites}, bits

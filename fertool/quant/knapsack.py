@@ -33,6 +33,10 @@ class Items:
         """Return what some widths [I] take together."""
         return int((self.sizes * chosen).sum())
 
+    def budget(self, average_bits: float) -> int:
+        """Return the bits that a mean for each value comes to."""
+        return int(average_bits * int(self.sizes.sum()) + 1e-6)
+
     def loss_change(self, chosen: Tensor, to: Tensor) -> Tensor:
         """Return what other widths [I] lose more, per value of each item."""
         everyone, last = torch.arange(len(chosen)), len(self.widths) - 1

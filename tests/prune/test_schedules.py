@@ -77,14 +77,14 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
             assert torch.equal(shrinking.module.get_submodule(name).bias, bias[list(rows)])
 
 
-@pytest.mark.parametrize("steps", [None, 1, 4])
+@pytest.mark.parametrize("steps", [1, 4])
 def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(net, shown, steps):
     shrinking, by_hand = (net(data=shown, local_retrain=True) for _ in range(2))
-    preview = shrinking.preview(steps or 1)
+    preview = shrinking.preview(steps)
     SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0, steps=steps), Notes())
     assert shrinking.plan == preview
-    for step in range(steps or 1):
-        by_hand.take(by_hand.cut(by_hand.way_to((step + 1) / (steps or 1))))
+    for step in range(steps):
+        by_hand.take(by_hand.cut(by_hand.way_to((step + 1) / steps)))
     assert shrinking.plan == by_hand.plan
     pairs = zip(shrinking.module.parameters(), by_hand.module.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
