@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fertool.cli.recovery import recovery
-from fertool.cli.rounds import round_seed
+from fertool.cli.rounds import for_epochs, round_seed
 from fertool.cli.training import History, Round, TrainingRun
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ def made_friendly(given: Model, run: TrainingRun, epochs: int, *, distill: bool)
     if not epochs:
         return changed, run, []
     spec, module = changed
-    options = replace(run.options, epochs=epochs, warmup_epochs=min(run.options.warmup_epochs, epochs / 2))
-    first = replace(run, options=options, round=Round(1, FLOATS, []))
+    first = replace(run, options=for_epochs(run.options, epochs), round=Round(1, FLOATS, []))
     spec, history = first.fit(spec, module, recovery(given, run, distill=distill))
     second = replace(run, seed=round_seed(run.seed, 2), round=Round(2, ROUNDED, history))
     return (spec, module.cpu().eval()), second, history

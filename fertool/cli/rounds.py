@@ -12,6 +12,7 @@ from fertool.cli.training import History, Round, TrainingRun
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.cli.options import TrainingOptions
     from fertool.distill import AnyTeacher
     from fertool.spec import Spec
     from fertool.train import Objective
@@ -62,6 +63,11 @@ def start_from(module: nn.Module, teachers: Sequence[AnyTeacher], classes: tuple
     for teacher in [teacher for teacher in teachers if isinstance(teacher, Teacher)][:1]:
         copied, layers = transfer_weights(module, teacher.module, head=teacher.classes == classes)
         note(f"the student starts with {copied} of its {layers} layers from the teacher")
+
+
+def for_epochs(options: TrainingOptions, epochs: int) -> TrainingOptions:
+    """Return the options of a round that is shorter than its command may have meant: it warms up in half at most."""
+    return replace(options, epochs=epochs, warmup_epochs=min(options.warmup_epochs, epochs / 2))
 
 
 def round_seed(seed: int, number: int) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fertool.cli.change import measured_metrics
-from fertool.cli.rounds import round_seed
+from fertool.cli.rounds import for_epochs, round_seed
 from fertool.cli.training import History, Round, TrainingRun
 from fertool.cli.variants import Own, own_options, require_own
 from fertool.errors import UsageError
@@ -200,7 +200,7 @@ class Trainings:
         run = replace(
             self._run,
             train=self.few if phase.few else self._run.train,
-            options=replace(self._run.options, epochs=phase.epochs, warmup_epochs=self._warmup(phase)),
+            options=for_epochs(self._run.options, phase.epochs),
         )
         # A single training is that of a command without rounds: its state, history and bytes.
         if self._number > 1 or phase.name != RECOVERY:
@@ -222,9 +222,6 @@ class Trainings:
     def judge(self, net: Shrinking) -> float:
         """Return the accuracy of the network as it is on the validation images."""
         return measured_metrics(net.module, self._run.val, net.spec.input).accuracy
-
-    def _warmup(self, phase: Phase) -> float:
-        return min(self._run.options.warmup_epochs, phase.epochs / 2)
 
 
 def measured(net: Shrinking, val: FaceDataset) -> Spec:
