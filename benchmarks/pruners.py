@@ -5,18 +5,21 @@
 
 What is pruned is the same file; the channels are scored on the same images; the budget is met from below as nearly as
 the widths, multiples of 16 everywhere, allow. Every network then has the same training, distilled from the unpruned
-one, in fertool's loop. `fertool` is `prune --target-flops` as it comes, `fertool, not repaired` leaves out the repair
-of the layers. Of Torch-Pruning each importance runs with channels ranked over the whole network and layer by layer;
-all with the first seed, and the better of the two with the other seeds. Rows that the output has already are kept.
+one, in fertool's loop. `fertool` is `prune --target-flops` as it comes, `unrepaired` leaves out the repair of the
+layers. The other methods are Torch-Pruning's importances; each runs with channels ranked over the whole network and
+layer by layer: both with the first seed, and the better of the two with the other seeds. Rows that the output has
+already are kept; those of `--rows`, made elsewhere with the same options, are added.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +39,7 @@ from fertool.prune import PruneOptions, Targets, prune
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit, predict_logits
 
-OURS = ("fertool", "fertool, not repaired")
+OURS = {"fertool": "fertool", "unrepaired": "fertool, not repaired"}
 RANKINGS = ("global", "by layer")
 BATCH = 64
 ROUND_TO = 16
@@ -52,16 +55,17 @@ def main() -> None:
     train, val = source.split("train"), source.split("val")
     report = open_report(options, spec, module, val)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    run = partial(row_of, options, report, spec, module, train, val)
-    for method in OURS if options.unrepaired else OURS[:1]:
+    pruned = functools.cache(partial(pruned_by, options, spec, module, train.balanced_subset(options.samples, 0)))
+    run = partial(row_of, options, report, spec, module, train, val, pruned)
+    for method in options.methods.split(","):
+        if method in OURS:
+            better = OURS[method]
+        else:
+            tried = {ranking: run(f"{method}, {ranking}", seeds[0])["accuracy"] for ranking in RANKINGS}
+            better = f"{method}, {max(RANKINGS, key=lambda ranking: tried[ranking])}"
         for seed in seeds:
-            run(method, seed)
-    for importance in options.importances.split(","):
-        tried = {ranking: run(f"{importance}, {ranking}", seeds[0])["accuracy"] for ranking in RANKINGS}
-        better = max(RANKINGS, key=lambda ranking: tried[ranking])
-        for seed in seeds[1:]:
-            run(f"{importance}, {better}", seed)
-    print(json.dumps(report, indent=1))
+            run(better, seed)
+    write_atomic(options.output, json.dumps(report, indent=1).encode())
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,15 +73,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("model", type=Path, help="the trained network, a .pt file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs that stays")
-    parser.add_argument("--importances", default="taylor,magnitude,lamp", help="Torch-Pruning's, separated by commas")
+    parser.add_argument("--methods", default="fertool,taylor,magnitude,lamp", help="separated by commas")
     parser.add_argument("--criterion", default="kl", help="of fertool")
-    parser.add_argument("--unrepaired", action="store_true", help="fertool also without its repair of the layers")
     parser.add_argument("--samples", type=int, default=2048, help="images that score the channels")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", type=Path, nargs="*", default=(), help="outputs of other runs with the same options")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
 
@@ -90,11 +94,13 @@ def open_report(options: argparse.Namespace, spec: Spec, module: nn.Module, val:
         **{name: getattr(options, name) for name in ("target", "samples", "epochs", "lr")},
         "n": len(val),
     }
-    if options.output.exists():
-        report: dict[str, Any] = json.loads(options.output.read_text())
+    found = [path for path in (options.output, *options.rows) if path.exists()]
+    reports: list[dict[str, Any]] = [json.loads(path.read_text()) for path in found]
+    for path, report in zip(found, reports, strict=True):
         if {name: report[name] for name in head} != head:
-            raise SystemExit(f"{options.output} is of another model or of other options")
-        return report
+            raise SystemExit(f"{path} is of another model or of other options")
+    if reports:
+        return {**reports[0], "rows": [row for report in reports for row in report["rows"]]}
     counted = cost.count(module, spec.input)
     return {
         **head,
@@ -105,6 +111,30 @@ def open_report(options: argparse.Namespace, spec: Spec, module: nn.Module, val:
     }
 
 
+@dataclass(frozen=True)
+class Pruned:
+    """A smaller network that no method has trained yet, and how long it took to make."""
+
+    module: nn.Module
+    seconds: float
+
+
+def pruned_by(options: argparse.Namespace, spec: Spec, module: nn.Module, scoring: FaceDataset, method: str) -> Pruned:
+    """Return the network at the budget by a method's name."""
+    start = time.perf_counter()
+    if method in OURS.values():
+        wanted = PruneOptions(
+            Targets(macs=options.target),
+            options.criterion,
+            round_to=ROUND_TO,
+            local_retrain=method == OURS["fertool"],
+        )
+        smaller = prune(spec, module, wanted, scoring).module
+    else:
+        smaller = prune_by_rival(*method.split(", "), module, spec.input, scoring, options.target)
+    return Pruned(smaller, time.perf_counter() - start)
+
+
 def row_of(
     options: argparse.Namespace,
     report: dict[str, Any],
@@ -112,6 +142,7 @@ def row_of(
     module: nn.Module,
     train: FaceDataset,
     val: FaceDataset,
+    pruned: Callable[[str], Pruned],
     method: str,
     seed: int,
 ) -> dict[str, Any]:
@@ -120,17 +151,10 @@ def row_of(
         if (row["method"], row["seed"]) == (method, seed):
             known: dict[str, Any] = row
             return known
-    scoring, start = train.balanced_subset(options.samples, 0), time.perf_counter()
-    if method in OURS:
-        wanted = PruneOptions(
-            Targets(macs=options.target), options.criterion, round_to=ROUND_TO, local_retrain=method == OURS[0]
-        )
-        pruned = prune(spec, module, wanted, scoring).module
-    else:
-        pruned = prune_by_rival(*method.split(", "), module, spec.input, scoring, options.target)
-    pruning = time.perf_counter() - start
-    counted, before = cost.count(pruned, spec.input), accuracy(pruned, val, spec.input)
-    result = recover(pruned, module, spec, train, val, options, seed)
+    made = pruned(method)
+    smaller = copy.deepcopy(made.module)
+    counted, before = cost.count(smaller, spec.input), accuracy(smaller, val, spec.input)
+    result = recover(smaller, module, spec, train, val, options, seed)
     row = {
         "method": method,
         "seed": seed,
@@ -138,7 +162,7 @@ def row_of(
         "params_ratio": counted.params / report["params"],
         "untrained_accuracy": before,
         "accuracy": result,
-        "pruning_s": pruning,
+        "pruning_s": made.seconds,
     }
     report["rows"].append(row)
     print(json.dumps(row), flush=True)

@@ -36,6 +36,14 @@ def _require_gpu_each(device: torch.device) -> None:
         raise UsageError(f"--device cuda: {gpus} GPUs for {wanted} processes", "start as many as there are, or use cpu")
 
 
-def place(module: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
-    """Move a module's tensors, in place, to a device and a memory format; returns the module."""
+def place(module: nn.Module, device: torch.device, memory_format: torch.memory_format | None = None) -> nn.Module:
+    """Move a module's tensors, in place, to a device and a memory format; returns the module.
+
+    By default the format is the one to compute in there: channels last on the CPU, where depthwise convolutions run
+    faster and the others no slower. On a GPU cuDNN prepares each new shape in that layout for so long (MobileNetV3-
+    Large on an H200: 18 s before the first epoch, and again for each side of growing images) that small networks never
+    earn it back.
+    """
+    if memory_format is None:
+        memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     return module.to(device=device, memory_format=memory_format)  # type: ignore[call-overload,no-any-return]

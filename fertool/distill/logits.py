@@ -92,7 +92,7 @@ def record_logits(
     rounds = views.count if views else 1
     orders = [class_order(teacher.classes, train.classes).to(device) for teacher in teachers]
     for teacher in teachers:
-        place(teacher.module, device, torch.channels_last).eval()
+        place(teacher.module, device).eval()
     logits = torch.empty(len(teachers), rounds, n, len(train.classes), dtype=torch.float16, device=device)
     for view in range(rounds):
         changes = views.changes(n, view).to(device) if views else None

@@ -149,7 +149,7 @@ class KnowledgeDistillation:
 
     def _move(self, device: torch.device) -> None:
         for module in self._modules:
-            place(module, device, torch.channels_last)
+            place(module, device)
         self._orders = [order.to(device) for order in self._orders]
         self._device = device
 

@@ -129,12 +129,11 @@ def fit(
     described = resume or distributed.size() > 1
     fingerprint = _fingerprint(module, train, val, input, config, objective) if described else ""
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
-    # Depthwise convolutions run faster in this layout on the CPU, the others no slower.
-    place(module, device, torch.channels_last)
+    place(module, device)
     dtype = resolve_precision(config.precision, device, module)
     average = WeightAverage(module, config.ema) if config.ema else None
     adapters = objective.adapters if isinstance(objective, AdaptedObjective) else None
-    learners = module if adapters is None else nn.ModuleList([module, place(adapters, device, torch.channels_last)])
+    learners = module if adapters is None else nn.ModuleList([module, place(adapters, device)])
     optimizer, scaler = make_optimizer(learners, config), grad_scaler(dtype, device)
     progress = Progress(module, average, optimizer, scaler, {}, [], adapters)
     stepper = Stepper(module, learners, optimizer, scaler, objective, config, device, dtype)
