@@ -13,8 +13,12 @@ from fertool.errors import FertoolError, UsageError
 from fertool.prune.graph import ChannelGraph
 from fertool.prune.keys import WidthKeys
 from fertool.prune.ladders import Ladder
-from fertool.prune.latency import NO_TIME, LatencyModel
+from fertool.prune.latency import NO_TIME, LatencyModel, typical_latency
 
+MACS, SECONDS = 0, 3
+"""Where they stand among the costs."""
+PACE = 3.0
+"""What saved time counts beside saved multiply-accumulates, as parts of the network's own, under a budget of these."""
 SLACK = 0.9
 """A step that would land below this part of the target waits as long as a smaller one exists."""
 
@@ -125,10 +129,11 @@ def choose_widths(
     """Return the widths that meet the targets at the least loss.
 
     The step down a ladder that loses least per saved MAC or parameter is taken, anywhere in the network, again and
-    again; then what is left of the budget goes to the steps up that regain most. Raises FertoolError with the smallest
-    reachable ratio when the floors forbid the targets.
+    again; then what is left of the budget goes to the steps up that regain most. A budget of MACs is there for the time
+    that they take, which is why a step that saves more of that counts for more: by the `latency` model or, without one,
+    by what is typical. Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
     """
-    model = CostModel.of(graph, keys, widths, latency)
+    model = CostModel.of(graph, keys, widths, latency if latency and latency.terms else typical_latency(graph.layers))
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -141,7 +146,7 @@ def choose_widths(
             raise _unreachable(graph, cost / start, targets, round_to)
         lower = torch.minimum(steps + 1, last)
         after = model.costs(current, _widths_at(ladders, lower) - current)
-        chosen = _cheapest(cost, after, limit, _loss_between(ladders, steps, lower), steps < last)
+        chosen = _cheapest(start, cost, after, limit, _loss_between(ladders, steps, lower), steps < last)
         steps[chosen] += 1
         current, cost = _widths_at(ladders, steps), after[:, chosen]
     current = _with_the_rest_spent(model, ladders, steps, limit)
@@ -171,11 +176,13 @@ def _loss_between(ladders: list[Ladder], steps: Tensor, lower: Tensor) -> Tensor
     )
 
 
-def _cheapest(cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor) -> int:
+def _cheapest(start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor) -> int:
     """Return the key whose step loses least per saved cost among those that do not fall far below the target."""
     open_budgets = cost > limit
     gentle = able & ((after >= SLACK * limit[:, None]) | ~open_budgets[:, None]).all(0)
-    saved = ((cost[:, None] - after) / limit[:, None])[open_budgets].sum(0)
+    price = open_budgets / limit
+    price[SECONDS] += PACE * open_budgets[MACS] / start[SECONDS]
+    saved = price @ (cost[:, None] - after)
     if not gentle.any():
         return int(torch.where(able, saved, math.inf).argmin())
     return int(torch.where(gentle, lost / saved.clamp(min=1e-300), math.inf).argmin())
