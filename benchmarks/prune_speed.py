@@ -1,10 +1,12 @@
 """What half the MACs are worth in ONNX Runtime: each architecture pruned in several ways against its unpruned self.
 
     python benchmarks/prune_speed.py --round-to 1,16 --latency 0.55 --size 48,96 -o prune_speed.json
+    python benchmarks/prune_speed.py A.pt B.pt --data fer2013.csv --round-to 16 -o prune_speed.json
 
 Widths come from rounding alone, or, with --latency, from `--target-flops` and `--target-latency` together, which
-measures this machine first. Weights are random: speed depends on shapes alone. The files of one architecture are timed
-interleaved, on one thread. Rows that the output has already are kept.
+measures this machine first. Networks that nobody has trained are pruned by the sizes of their random weights, those of
+files by KL on images, as `fertool prune` does by default: which widths go decides on the speed. The files of one
+network are timed interleaved, on one thread. Rows that the output has already are kept.
 """
 
 from __future__ import annotations
@@ -22,10 +24,11 @@ from torch import nn
 
 from fertool.artifact.atomic import write_atomic
 from fertool.cli.latency import calibrated, learn_model
+from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, export_model
-from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, PruneResult, Targets, prune
+from fertool.models import architecture_names, create, load_model
+from fertool.prune import DATA_FREE, PruneOptions, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec, Spec
 
@@ -38,18 +41,21 @@ def main() -> None:
     report: dict[str, Any] = {"target": options.target, "rows": []}
     if options.output and options.output.exists():
         report = json.loads(options.output.read_text())
-    for size in map(int, options.size.split(",")):
-        for arch in options.arch.split(","):
-            if any((row["arch"], row["size"]) == (arch, size) for row in report["rows"]):
-                continue
-            report["rows"].append(measure(arch, size, options))
-            print(line(report["rows"][-1]), flush=True)
-            if options.output:
-                write_atomic(options.output, json.dumps(report, indent=1).encode())
+    for trained, spec, module in networks(options):
+        head = {"arch": spec.arch, "size": spec.input.size, "trained": trained}
+        if any(head.items() <= row.items() for row in report["rows"]):
+            continue
+        report["rows"].append({**head, **measure(spec, module, scoring(spec, options) if trained else None, options)})
+        print(line(report["rows"][-1]), flush=True)
+        if options.output:
+            write_atomic(options.output, json.dumps(report, indent=1).encode())
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="*", help="trained networks, .pt files, instead of --arch")
+    parser.add_argument("--data", help="images that score the channels of trained networks")
+    parser.add_argument("--samples", type=int, default=2048, help="how many of them")
     parser.add_argument("--arch", default=",".join(architecture_names()), help="architectures, separated by commas")
     parser.add_argument("--round-to", default="1,16", help="roundings, separated by commas")
     parser.add_argument("--latency", type=float, help="also prune with this --target-latency")
@@ -60,22 +66,36 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def networks(options: argparse.Namespace) -> Iterator[tuple[bool, Spec, nn.Module]]:
+    """Yield the networks to prune, and whether they are trained."""
+    for path in options.models:
+        yield True, *load_model(path)
+    for size in map(int, options.size.split(",")) if not options.models else ():
+        for arch in options.arch.split(","):
+            torch.manual_seed(0)
+            spec, module = create(arch, {}, InputSpec(size=size), CLASSES)
+            yield False, spec, module.eval()
+
+
+def scoring(spec: Spec, options: argparse.Namespace) -> FaceDataset:
+    """Return the images that score the channels of a trained network."""
+    reading = DataOptions(size=spec.input.size, channels=spec.input.channels, classes=spec.classes)
+    return open_data(options.data, reading).split("train").balanced_subset(options.samples, 0)
+
+
 def line(row: dict[str, Any]) -> str:
     """Return a row as text."""
     cells = (f"{entry['rule']} {entry['speedup']:.2f} ({entry['macs_ratio']:.3f})" for entry in row["pruned"])
     return f"{row['arch']:20} {row['size']:3} px {row['latency_s'] * 1e3:8.3f} ms  {', '.join(cells)}"
 
 
-def measure(arch: str, size: int, options: argparse.Namespace) -> dict[str, Any]:
+def measure(spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace) -> dict[str, Any]:
     """Prune one network by each rule, and time the results in turns with it."""
-    torch.manual_seed(0)
-    spec, module = create(arch, {}, InputSpec(size=size), CLASSES)
-    module.eval()
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "unpruned.onnx"]
         paths[0].write_bytes(export_model(spec, module, ExportOptions()))
         pruned = []
-        for rule, result in pruned_networks(spec, module, options):
+        for rule, result in pruned_networks(spec, module, data, options):
             pruned.append((rule, result.plan))
             paths.append(Path(folder) / f"{len(paths)}.onnx")
             smaller = replace(spec, widths=dict(result.widths))
@@ -92,20 +112,22 @@ def measure(arch: str, size: int, options: argparse.Namespace) -> dict[str, Any]
         }
         for (rule, plan), compared in zip(pruned, timed.comparisons, strict=True)
     ]
-    return {"arch": arch, "size": size, "latency_s": timed.results[0].latency_s.median, "pruned": rows}
+    return {"latency_s": timed.results[0].latency_s.median, "pruned": rows}
 
 
-def pruned_networks(spec: Spec, module: nn.Module, options: argparse.Namespace) -> Iterator[tuple[str, PruneResult]]:
-    """Prune by each rule that can meet the budget."""
-    plain = PruneOptions(Targets(macs=options.target))
+def pruned_networks(
+    spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace
+) -> Iterator[tuple[str, PruneResult]]:
+    """Prune by each rule that can meet the budget; weights, which take no time, are not repaired."""
+    plain = PruneOptions(Targets(macs=options.target), DATA_FREE if data is None else "kl")
     rules = {f"--round-to {number}": replace(plain, round_to=int(number)) for number in options.round_to.split(",")}
     if options.latency:
         model = learn_model(spec)
         timed = replace(plain, latency=model, round_to=max(8, model.grain))
-        rules[f"--target-latency {options.latency:g}"] = calibrated(options.latency, spec, module, timed, None)
+        rules[f"--target-latency {options.latency:g}"] = calibrated(options.latency, spec, module, timed, data)
     for rule, chosen in rules.items():
         try:
-            yield rule, prune(spec, module, chosen)
+            yield rule, prune(spec, module, chosen, data)
         except FertoolError as error:
             print(f"{spec.arch} {rule}: {error}")
 

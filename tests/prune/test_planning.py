@@ -8,7 +8,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.models import build, create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
-from fertool.prune.criteria import weight_scores
+from fertool.prune.criteria import Scores, weight_scores
 from fertool.prune.graph import trace_channels
 from fertool.prune.keys import find_width_keys
 from fertool.prune.planning import make_plan
@@ -241,3 +241,28 @@ def test_widths_stay_above_their_floors(net):
     held = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1, floors={lowered: least}))
     assert held.widths[lowered] >= least > free.widths[lowered]
     assert held.macs_ratio <= 0.5
+
+
+class Funnel(nn.Module):
+    """Two pairs of layers with as many multiply-accumulates, one on a large map, one with many weights."""
+
+    def __init__(self, widths):
+        super().__init__()
+        self.stem = conv(1, 8)
+        self.open, self.shut = conv(8, widths["early"]), conv(widths["early"], 8)
+        self.grow, self.sum = conv(8, widths["late"]), conv(widths["late"], 8)
+        self.fc = nn.Linear(8 * 16, 3)
+
+    def forward(self, x):
+        x = self.shut(self.open(self.stem(x)))
+        return self.fc(self.sum(self.grow(nn.functional.avg_pool2d(x, 4))).flatten(1))
+
+
+def test_of_equal_multiply_accumulates_those_go_first_that_take_longer():
+    widths = {"early": 16, "late": 256}
+    module = Funnel(widths).eval()
+    graph = trace_channels(module, INPUT)
+    alike = Scores(torch.ones(len(graph.fixed), dtype=torch.float64), additive=False)
+    made, _ = pruned(module, Targets(macs=0.75), 1, Funnel, widths, alike)
+    assert made.widths["late"] / 256 < 0.9 * made.widths["early"] / 16
+    assert 0.72 <= made.macs_ratio <= 0.75
