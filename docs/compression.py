@@ -56,9 +56,11 @@ def prune_speed(report: dict[str, Any]) -> str:
             f"{p['speedup']:.2f} {interval(p['speedup_ci95'], 1, 2)}, MACs {p['macs_ratio']:.3f}" if p else "-"
             for p in map(found.get, rules)
         ]
-        rows.append((row["arch"], f"{row['size']}", f"{1e3 * row['latency_s']:.2f} ms", *cells))
+        weights = "trained" if row["trained"] else "random"
+        rows.append((row["arch"], f"{row['size']}", weights, f"{1e3 * row['latency_s']:.2f} ms", *cells))
     asked = f"`--target-flops {report['target']}`, and where it says so `--target-latency` with it"
-    return table(("architecture", "pixels", "unpruned", *rules), rows) + f"\n\nRandom weights, one thread; {asked}."
+    note = "Random weights are pruned by `l1`, trained ones by `kl`, as is the default with images"
+    return f"{table(('architecture', 'pixels', 'weights', 'unpruned', *rules), rows)}\n\n{note}. One thread; {asked}."
 
 
 def pruners(report: dict[str, Any]) -> str:
@@ -81,12 +83,14 @@ def pruners(report: dict[str, Any]) -> str:
             )
         )
     heads = ("pruned by", "seeds", "MACs", "params", "before training", "accuracy (± sd)", "points from unpruned")
+    narrow = report["model"]["arch_args"]["width_mult"] < 1
+    small = ", at half width and briefly trained: smaller than a full comparison" if narrow else ""
     return "\n\n".join(
         (
             table(heads, rows),
             f"Unpruned: {percent(report['accuracy'])} {interval(wilson_interval(report['accuracy'], report['n']))}, "
             f"{report['params'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs "
-            f"({arguments(report['model'])}), at half width and briefly trained: smaller than a full comparison. Then "
+            f"({arguments(report['model'])}){small}. Then "
             f"{report['epochs']} epochs each at a learning rate of {report['lr']:g}, distilled from the unpruned "
             "network, accuracy of the last one; single crop. Torch-Pruning 1.6.1 with widths in multiples of 16, as "
             "fertool's; of each importance the better ranking, on these very images, is the one with several seeds.",

@@ -449,13 +449,14 @@ SECTIONS: tuple[Section, ...] = (
     ),
     *(
         (
-            f"Half the MACs of {name}{title}",
-            f"pruners_{arch}{suffix}.json",
+            f"Half the MACs of {name}{width}{title}",
+            f"pruners_{arch}{folder}{suffix}.json",
             f"python benchmarks/pruners.py {arch}.pt --data fer2013.csv --epochs 2{option} -o pruners.json",
             pruners,
         )
         for arch, name in (("mobilenet_v2", "MobileNetV2"), ("mobilenet_v3_large", "MobileNetV3-Large"))
-        for title, suffix, option in (("", "", ""), (", trained at prune's own rate", "_slow", " --lr 5e-4"))
+        for width, folder in ((" at full width", "_wide"), ("", ""))
+        for title, suffix, option in ((", trained at prune's own rate", "_slow", " --lr 5e-4"), ("", "", ""))
     ),
     (
         "Schedules",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -210,6 +211,8 @@ def prune(
             write_widths(plot_widths, net.plan)
         changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
         show_changes(model, output, before[0], written, changes, _NOT_FASTER)
+        if pruning.target_flops and not pruning.target_latency:
+            _compare_with_macs(written.macs / spec.macs, changes)
         return {"plan": _plan_as_json(net.plan), "change": changes}
 
     if source is None or scoring is None:
@@ -303,6 +306,18 @@ def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
             f"at least {rest / size:.2f} of the file's {size:,} bytes are needed",
         )
     return float(min((ratio * size - rest) / numbers, 1 - 1e-9))
+
+
+def _compare_with_macs(ratio: float, changes: dict[str, Any]) -> None:
+    """Say so where the time falls clearly less than the MACs, which the budget was in."""
+    from fertool.report.console import note
+
+    taken = 1 / changes.get("speedup", math.inf)
+    if taken > 1.2 * ratio:
+        note(
+            f"{ratio:.2f} of the MACs take {taken:.2f} of the time here; for less, give --target-latency "
+            f"{1.1 * ratio:.2f} beside --target-flops"
+        )
 
 
 def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:

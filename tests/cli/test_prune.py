@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fertool.artifact.header import read_spec
-from fertool.cli import latency
+from fertool.cli import latency, prune
 from fertool.cli.app import run
 from fertool.models import create, save_model
 from fertool.spec import InputSpec
@@ -246,3 +246,14 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     code, _, err = fertool("prune", model, "-o", tmp_path / "no.pt", "--prune-blocks", 1)
     assert code == 2
     assert "needs images" in err
+
+
+@pytest.mark.parametrize(("speedup", "told"), [(1.2, True), (1.7, False)])
+def test_time_that_does_not_follow_the_macs_is_told_with_the_way_out(
+    fertool, tmp_path, model, monkeypatch, speedup, told
+):
+    changes = {"speedup": speedup, "speedup_ci95": (speedup, speedup), "latency_s_before": 1.0, "latency_s": 1.0}
+    monkeypatch.setattr(prune, "measure_changes", lambda *_, **__: changes)
+    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.6, "--round-to", 1)
+    assert code == 0, err
+    assert (" of the MACs take 0.83 of the time here" in err and "--target-latency 0.66" in err) == told
