@@ -84,13 +84,15 @@ def pruners(report: dict[str, Any]) -> str:
         )
     heads = ("pruned by", "seeds", "MACs", "params", "before training", "accuracy (± sd)", "points from unpruned")
     narrow = report["model"]["arch_args"]["width_mult"] < 1
-    small = ", at half width and briefly trained: smaller than a full comparison" if narrow else ""
+    taught = "at half width and briefly trained: smaller than a full comparison"
+    if not narrow:
+        taught = "taught for 40 epochs on an H200 as `benchmarks/pruners.sh` does"
     return "\n\n".join(
         (
             table(heads, rows),
             f"Unpruned: {percent(report['accuracy'])} {interval(wilson_interval(report['accuracy'], report['n']))}, "
             f"{report['params'] / 1e6:.2f} M parameters, {report['macs'] / 1e6:.1f} M MACs "
-            f"({arguments(report['model'])}){small}. Then "
+            f"({arguments(report['model'])}), {taught}. Then "
             f"{report['epochs']} epochs each at a learning rate of {report['lr']:g}, distilled from the unpruned "
             "network, accuracy of the last one; single crop. Torch-Pruning 1.6.1 with widths in multiples of 16, as "
             "fertool's; of each importance the better ranking, on these very images, is the one with several seeds.",

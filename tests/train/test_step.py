@@ -6,6 +6,7 @@ from torch import nn
 
 from fertool.data.augment import NO_AUGMENTATION
 from fertool.data.pixels import to_input
+from fertool.device import place
 from fertool.losses import ClassificationLoss
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.train import Supervised, TrainConfig, fit
@@ -171,13 +172,19 @@ def test_auto_is_bf16_where_hardware_has_it_and_the_network_gains(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=supported: it)
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda it=supported: {"avx512_bf16": it}, raising=False)
-        assert resolve_precision("auto", cuda, depthwise) == expected
+        for device in (cuda, CPU):
+            assert resolve_precision("auto", device, dense) == expected
+            assert resolve_precision("auto", device, depthwise) == torch.float32
         assert resolve_precision("fp16", cuda, depthwise) == torch.float16
-        assert resolve_precision("auto", CPU, dense) == expected
-        assert resolve_precision("auto", CPU, depthwise) == torch.float32
         assert resolve_precision("bf16", CPU, depthwise) == torch.bfloat16
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert resolve_precision("auto", CPU, dense) == torch.float32
+
+
+def test_channels_lie_last_on_the_cpu_alone():
+    layer = torch.nn.Conv2d(4, 4, 3)
+    assert place(layer, CPU).weight.is_contiguous(memory_format=torch.channels_last)
+    assert place(layer, torch.device("meta")).weight.is_contiguous()
 
 
 def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
