@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,14 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 def main() -> None:
     options = parse_args()
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"target": options.target, "rows": []}
+    asked = {"target": options.target, "round_to": options.round_to, "latency": options.latency}
+    report: dict[str, Any] = {**asked, "rows": []}
     if options.output and options.output.exists():
         report = json.loads(options.output.read_text())
+        if {name: report[name] for name in asked} != asked:
+            raise SystemExit(f"{options.output} is of other options")
     for trained, spec, module in networks(options):
-        head = {"arch": spec.arch, "size": spec.input.size, "trained": trained}
+        head = {"arch": spec.arch, "size": spec.input.size, "trained": trained, "digest": spec.digest}
         if any(head.items() <= row.items() for row in report["rows"]):
             continue
         report["rows"].append({**head, **measure(spec, module, scoring(spec, options) if trained else None, options)})
@@ -63,7 +67,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs to keep")
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.models and not options.data:
+        parser.error("trained networks need --data")
+    return options
 
 
 def networks(options: argparse.Namespace) -> Iterator[tuple[bool, Spec, nn.Module]]:
@@ -120,14 +127,20 @@ def pruned_networks(
 ) -> Iterator[tuple[str, PruneResult]]:
     """Prune by each rule that can meet the budget; weights, which take no time, are not repaired."""
     plain = PruneOptions(Targets(macs=options.target), DATA_FREE if data is None else "kl")
-    rules = {f"--round-to {number}": replace(plain, round_to=int(number)) for number in options.round_to.split(",")}
-    if options.latency:
+
+    def by_the_clock() -> PruneOptions:
         model = learn_model(spec)
         timed = replace(plain, latency=model, round_to=max(8, model.grain))
-        rules[f"--target-latency {options.latency:g}"] = calibrated(options.latency, spec, module, timed, data)
+        return calibrated(options.latency, spec, module, timed, data)
+
+    rules: dict[str, Callable[[], PruneOptions]] = {
+        f"--round-to {number}": partial(replace, plain, round_to=int(number)) for number in options.round_to.split(",")
+    }
+    if options.latency:
+        rules[f"--target-latency {options.latency:g}"] = by_the_clock
     for rule, chosen in rules.items():
         try:
-            yield rule, prune(spec, module, chosen, data)
+            yield rule, prune(spec, module, chosen(), data)
         except FertoolError as error:
             print(f"{spec.arch} {rule}: {error}")
 

@@ -40,6 +40,7 @@ from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit, predict_logits
 
 OURS = {"fertool": "fertool", "unrepaired": "fertool, not repaired"}
+CRITERION = "kl"
 RANKINGS = ("global", "by layer")
 BATCH = 64
 ROUND_TO = 16
@@ -74,7 +75,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data", required=True)
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs that stays")
     parser.add_argument("--methods", default="fertool,taylor,magnitude,lamp", help="separated by commas")
-    parser.add_argument("--criterion", default="kl", help="of fertool")
     parser.add_argument("--samples", type=int, default=2048, help="images that score the channels")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -94,13 +94,14 @@ def open_report(options: argparse.Namespace, spec: Spec, module: nn.Module, val:
         **{name: getattr(options, name) for name in ("target", "samples", "epochs", "lr")},
         "n": len(val),
     }
-    found = [path for path in (options.output, *options.rows) if path.exists()]
+    found = [*([options.output] if options.output.exists() else []), *options.rows]
     reports: list[dict[str, Any]] = [json.loads(path.read_text()) for path in found]
     for path, report in zip(found, reports, strict=True):
         if {name: report[name] for name in head} != head:
             raise SystemExit(f"{path} is of another model or of other options")
     if reports:
-        return {**reports[0], "rows": [row for report in reports for row in report["rows"]]}
+        rows = {(row["method"], row["seed"]): row for report in reports for row in report["rows"]}
+        return {**reports[0], "rows": list(rows.values())}
     counted = cost.count(module, spec.input)
     return {
         **head,
@@ -125,7 +126,7 @@ def pruned_by(options: argparse.Namespace, spec: Spec, module: nn.Module, scorin
     if method in OURS.values():
         wanted = PruneOptions(
             Targets(macs=options.target),
-            options.criterion,
+            CRITERION,
             round_to=ROUND_TO,
             local_retrain=method == OURS["fertool"],
         )

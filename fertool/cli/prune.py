@@ -182,6 +182,7 @@ def prune(
         require_outputs(output, training, model, *read.inputs(data))
         require_picture("--plot-widths", plot_widths, output, model, *read.inputs(data))
     _require_data(data, schedule, training)
+    _require_compatible(pruning, schedule)
     spec, module = models.load_model(model)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
     source = None
@@ -211,7 +212,7 @@ def prune(
             write_widths(plot_widths, net.plan)
         changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
         show_changes(model, output, before[0], written, changes, _NOT_FASTER)
-        if pruning.target_flops and not pruning.target_latency:
+        if pruning.target_flops and not (pruning.target_latency or pruning.prune_blocks or written.gates):
             _compare_with_macs(written.macs / spec.macs, changes)
         return {"plan": _plan_as_json(net.plan), "change": changes}
 
@@ -249,6 +250,22 @@ def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTune
         raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
 
 
+def _require_compatible(pruning: PruningOptions, schedule: ScheduleChoice) -> None:
+    """Raise UsageError for options that do not go together, before anything is measured."""
+    if pruning.prune_blocks and pruning.target_latency:
+        raise UsageError(
+            f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency", "prune twice, blocks first"
+        )
+    if schedule.schedule == "dynamic" and (pruning.target_latency or pruning.target_params or pruning.target_size):
+        raise UsageError(
+            "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
+        )
+    if schedule.schedule == "slimming" and (pruning.criterion, pruning.normalise) != ("auto", "auto"):
+        raise UsageError(
+            "--schedule slimming: the BN scales themselves say what goes", "leave out --criterion and --normalise"
+        )
+
+
 def _options(
     pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: nn.Module, *, has_data: bool
 ) -> PruneOptions:
@@ -260,10 +277,6 @@ def _options(
     targets = None if macs is params is size is None else Targets(macs, params, size)
     if targets is None and schedule.max_drop is None and not (pruning.target_latency or pruning.prune_blocks):
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
-    if pruning.prune_blocks and pruning.target_latency:
-        raise UsageError(
-            f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency", "prune twice, blocks first"
-        )
     if schedule.schedule == "one-shot" and schedule.max_drop is not None and (targets or pruning.target_latency):
         raise UsageError(
             f"--max-drop {schedule.max_drop:g}: one-shot has a budget already", "give one of them, or --schedule prj"
@@ -287,9 +300,14 @@ def _with_latency(
 ) -> PruneOptions:
     """Return the options with a model of this machine's latency and the budget by it that is --target-latency."""
     from fertool.cli.latency import asked_ratio, calibrated, learn_model
+    from fertool.prune import require_scorable
+    from fertool.report.console import note
 
+    require_scorable(spec, options, has_data=scoring is not None)
     asked = asked_ratio(pruning.target_latency or "", spec, module)
     model = learn_model(spec)
+    if pruning.round_to and pruning.round_to < model.grain:
+        note(f"--round-to {pruning.round_to}: widths between two multiples of {model.grain} are no faster here")
     options = replace(options, latency=model, round_to=pruning.round_to or max(8, model.grain))
     return calibrated(asked, spec, module, options, scoring)
 
@@ -313,7 +331,7 @@ def _compare_with_macs(ratio: float, changes: dict[str, Any]) -> None:
     from fertool.report.console import note
 
     taken = 1 / changes.get("speedup", math.inf)
-    if taken > 1.2 * ratio:
+    if 1.2 * ratio < min(taken, 1):
         note(
             f"{ratio:.2f} of the MACs take {taken:.2f} of the time here; for less, give --target-latency "
             f"{1.1 * ratio:.2f} beside --target-flops"

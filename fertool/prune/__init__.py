@@ -4,7 +4,17 @@ from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.dynamic import dynamic, measure_shares
 from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
-from fertool.prune.oneshot import DATA_FREE, ROUND_TO, PruneOptions, PruneResult, make_cut, plan, prune, score_channels
+from fertool.prune.oneshot import (
+    DATA_FREE,
+    ROUND_TO,
+    PruneOptions,
+    PruneResult,
+    make_cut,
+    plan,
+    prune,
+    require_scorable,
+    score_channels,
+)
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan
 from fertool.prune.routing import RoutedObjective
@@ -34,6 +44,7 @@ __all__ = [
     "plan",
     "prj",
     "prune",
+    "require_scorable",
     "score_channels",
     "trace_channels",
 ]

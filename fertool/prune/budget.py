@@ -17,8 +17,8 @@ from fertool.prune.latency import NO_TIME, LatencyModel, typical_latency
 
 MACS, SECONDS = 0, 3
 """Where they stand among the costs."""
-PACE = 3.0
-"""What saved time counts beside saved multiply-accumulates, as parts of the network's own, under a budget of these."""
+PACE = 1.5
+"""What a saved part of the time counts under a budget of MACs, in parts of these."""
 SLACK = 0.9
 """A step that would land below this part of the target waits as long as a smaller one exists."""
 
@@ -61,8 +61,8 @@ class CostModel:
     """MACs, parameters, stored numbers, seconds and channels as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
-    the constants. `shared` marks layers whose channels share one block of weights. Without a `latency` model nothing
-    takes time; `terms` [3, layers, 1] are those of the layers in it.
+    the constants. `shared` marks layers whose channels share one block of weights; `terms` [3, layers, 1] are those of
+    the layers in the `latency` model.
     """
 
     inputs: Tensor
@@ -77,9 +77,7 @@ class CostModel:
     terms: Tensor
 
     @classmethod
-    def of(
-        cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel | None = None
-    ) -> CostModel:
+    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel) -> CostModel:
         """Read the factors off the graph of a network with these widths."""
         size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
 
@@ -89,7 +87,7 @@ class CostModel:
         def column(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
 
-        layers, latency = graph.layers, latency or NO_TIME
+        layers = graph.layers
         return cls(
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
@@ -124,16 +122,19 @@ def choose_widths(
     widths: Mapping[str, int],
     targets: Targets,
     round_to: int,
-    latency: LatencyModel | None = None,
+    latency: LatencyModel = NO_TIME,
 ) -> dict[str, int]:
     """Return the widths that meet the targets at the least loss.
 
     The step down a ladder that loses least per saved MAC or parameter is taken, anywhere in the network, again and
     again; then what is left of the budget goes to the steps up that regain most. A budget of MACs is there for the time
     that they take, which is why a step that saves more of that counts for more: by the `latency` model or, without one,
-    by what is typical. Raises FertoolError with the smallest reachable ratio when the floors forbid the targets.
+    by what is typical. Raises FertoolError with the smallest reachable ratio when the floors forbid the targets, and
+    UsageError for a target in time that nobody has measured.
     """
-    model = CostModel.of(graph, keys, widths, latency if latency and latency.terms else typical_latency(graph.layers))
+    if targets.latency is not None and not latency.terms:
+        raise UsageError(f"--target-latency {targets.latency:g}: nothing has been measured", "learn a latency model")
+    model = CostModel.of(graph, keys, widths, latency if latency.terms else typical_latency(graph.layers))
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -181,7 +182,7 @@ def _cheapest(start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: T
     open_budgets = cost > limit
     gentle = able & ((after >= SLACK * limit[:, None]) | ~open_budgets[:, None]).all(0)
     price = open_budgets / limit
-    price[SECONDS] += PACE * open_budgets[MACS] / start[SECONDS]
+    price[SECONDS] += PACE * price[MACS] * start[MACS] / start[SECONDS]
     saved = price @ (cost[:, None] - after)
     if not gentle.any():
         return int(torch.where(able, saved, math.inf).argmin())

@@ -149,6 +149,16 @@ def score_channels(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ChannelGraph, Scores]:
     """Return the channels of a network and how much each matters; raises as `make_cut` does."""
+    require_scorable(spec, options, has_data=data is not None)
+    graph = trace_channels(module, spec.input)
+    if data is None or options.criterion in WEIGHT_CRITERIA:
+        return graph, weight_scores(module, graph, options.criterion, relative=options.normalise != "none")
+    scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
+    return graph, replace(scores, additive=options.normalise != "layer")
+
+
+def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> None:
+    """Raise UsageError for options that make no sense and FertoolError for networks that cannot be pruned; at once."""
     if options.criterion not in CRITERIA:
         raise unknown_name("--criterion", options.criterion, CRITERIA)
     if options.round_to < 1:
@@ -158,10 +168,5 @@ def score_channels(
     spec.require_static("pruned again")
     if options.normalise not in get_args(Normalise):
         raise unknown_name("--normalise", options.normalise, get_args(Normalise))
-    graph = trace_channels(module, spec.input)
-    if options.criterion in WEIGHT_CRITERIA:
-        return graph, weight_scores(module, graph, options.criterion, relative=options.normalise != "none")
-    if data is None:
+    if options.criterion in GATE_CRITERIA and not has_data:
         raise UsageError(f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1")
-    scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
-    return graph, replace(scores, additive=options.normalise != "layer")

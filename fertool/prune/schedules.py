@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from fertool.prune.blocks import remove_block
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, trace_channels
+from fertool.prune.ladders import FLOOR
 from fertool.prune.oneshot import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan
@@ -88,7 +90,11 @@ class Shrinking:
         data: FaceDataset | None = None,
         watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: nullcontext(),
     ) -> None:
-        self.spec, self.module, self.options = spec, module, options
+        # Of what the network was, not of what a cut has left of it.
+        floors = {
+            name: max(math.ceil(FLOOR * width), options.floors.get(name, 0)) for name, width in spec.widths.items()
+        }
+        self.spec, self.module, self.options = spec, module, replace(options, floors=floors)
         self.plan: PrunePlan | None = None
         self._data, self._watch = data, watch
 
@@ -241,7 +247,7 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
     Punishing removes the least important channels, few at a time, while all but the convolutions learns on a few
     images; the reward is a training of everything under `λ Σ|γ|`. A cycle after which the network is worse by more
     than `max_drop` is taken back, and ends the loop; so does the budget. Without a budget the judge alone decides.
-    Raises FertoolError when the first cycle costs too much.
+    Raises FertoolError when the first cycle costs too much, or when not even the smallest step can be made.
     """
     wanted = judge(net) - options.max_drop
     for cycle in itertools.count(1):
@@ -270,7 +276,7 @@ def _punish(net: Shrinking, share: float) -> bool:
     try:
         net.take(net.cut(Targets(channels=1 - share)))
     except UnreachableError:
-        if net.options.targets is not None:
+        if net.options.targets is not None or net.plan is None:
             raise
         return False
     return True

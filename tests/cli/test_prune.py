@@ -149,6 +149,15 @@ def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, mode
         (("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"), "--max-drop 1.0: --schedule greg has none"),
         (("--schedule", "prj", "--data", "synth:210"), "no budget"),
         (("--criterion", "kl", "--target-flops", 0.5), "--criterion kl needs images"),
+        (("--criterion", "kl", "--target-latency", 0.5), "--criterion kl needs images"),
+        (
+            ("--schedule", "dynamic", "--data", "synth:210", "--target-flops", 0.5, "--target-latency", 0.5),
+            "--schedule dynamic: its budget is the mean",
+        ),
+        (
+            ("--schedule", "slimming", "--data", "synth:210", "--target-flops", 0.5, "--criterion", "l1"),
+            "--schedule slimming: the BN scales themselves",
+        ),
     ],
 )
 def test_what_does_not_go_together_names_the_option(fertool, tmp_path, model, arguments, error):

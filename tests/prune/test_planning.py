@@ -11,6 +11,7 @@ from fertool.prune.budget import CostModel
 from fertool.prune.criteria import Scores, weight_scores
 from fertool.prune.graph import trace_channels
 from fertool.prune.keys import find_width_keys
+from fertool.prune.latency import NO_TIME
 from fertool.prune.planning import make_plan
 from fertool.prune.surgery import remove_channels
 from fertool.spec import InputSpec
@@ -188,7 +189,7 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     keys = find_width_keys(at, spec.widths, graph)
     lower = {name: spec.widths[name] // 2 + 1 for name in keys.names}
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
-    known = CostModel.of(graph, keys, spec.widths).costs(widths, torch.zeros_like(widths))[:, 0]
+    known = CostModel.of(graph, keys, spec.widths, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
     narrow = at({**spec.widths, **lower})
     counted = count(narrow, spec.input)
     stored = sum(tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point())
@@ -214,6 +215,7 @@ def test_plan_by_taylor_scores_tells_what_prune_does():
         (PruneOptions(Targets(macs=0.5), criterion="l3"), "--criterion 'l3'"),
         (PruneOptions(Targets(macs=0.5), criterion="taylor"), "--criterion taylor"),
         (PruneOptions(Targets(macs=0.5), round_to=0), "--round-to 0"),
+        (PruneOptions(Targets(latency=0.5)), "--target-latency 0.5"),
     ],
 )
 def test_options_without_sense_name_the_option(options, named):
