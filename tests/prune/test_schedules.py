@@ -12,7 +12,7 @@ from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.models import create
-from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, judged, prj
+from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, UnreachableError, judged, prj
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
 from fertool.spec import InputSpec
 
@@ -187,6 +187,20 @@ def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net)
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
         prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
     assert "--max-drop" in caught.value.hint
+
+
+def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):
+    shrinking = net(Targets(macs=0.001))
+    with pytest.raises(UnreachableError):
+        shrinking.descend(6)
+    widths = net().spec.widths
+    assert shrinking.plan.macs_ratio < 0.1
+    assert all(width >= 0.1 * widths[name] for name, width in shrinking.spec.widths.items())
+
+
+def test_punishments_that_can_remove_nothing_say_so_themselves(net):
+    with pytest.raises(UnreachableError, match=r"channels at 1\.000"):
+        prj(net(None, round_to=512), OPTIONS, Notes(), lambda net: 0.6)
 
 
 def test_the_judge_finds_the_smallest_network_that_passes(net):
