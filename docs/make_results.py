@@ -413,7 +413,9 @@ SECTIONS: tuple[Section, ...] = (
     (
         "Speed of pruned networks",
         "prune_speed.json",
-        "python benchmarks/prune_speed.py --size 48,96 --latency 0.55 -o prune_speed.json",
+        "python benchmarks/prune_speed.py --arch ARCH,… --size 48,96 --round-to 16 --latency 0.55 -o prune_speed.json; "
+        "python benchmarks/prune_speed.py MODEL.pt … --data fer2013.csv --samples 1024 --round-to 16 --latency 0.55 "
+        "-o prune_speed.json",
         prune_speed,
     ),
     ("Time that pruning takes", "prune_time.json", "python benchmarks/prune_time.py -o prune_time.json", prune_time),
