@@ -193,6 +193,8 @@ def prune(
     else:
         note("no --data: channels are ranked by the size of their weights; images would rank them by the loss")
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
+    if schedule.schedule == "dynamic":
+        technique.mean_budget(None if pruning.target_latency else options.targets)
     if pruning.target_latency:
         options = _with_latency(pruning, spec, module, options, scoring)
     before = (spec, copy.deepcopy(module))
@@ -255,10 +257,6 @@ def _require_compatible(pruning: PruningOptions, schedule: ScheduleChoice) -> No
     if pruning.prune_blocks and pruning.target_latency:
         raise UsageError(
             f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency", "prune twice, blocks first"
-        )
-    if schedule.schedule == "dynamic" and (pruning.target_latency or pruning.target_params or pruning.target_size):
-        raise UsageError(
-            "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
         )
     if schedule.schedule == "slimming" and (pruning.criterion, pruning.normalise) != ("auto", "auto"):
         raise UsageError(

@@ -1,7 +1,7 @@
 """Structured pruning: which channels matter, which can go together, and the smaller network without them."""
 
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.dynamic import dynamic, measure_shares
+from fertool.prune.dynamic import dynamic, mean_budget, measure_shares
 from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
 from fertool.prune.oneshot import (
@@ -40,6 +40,7 @@ __all__ = [
     "judged",
     "learn_latency",
     "make_cut",
+    "mean_budget",
     "measure_shares",
     "plan",
     "prj",

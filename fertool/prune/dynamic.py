@@ -32,24 +32,29 @@ OPENING = 0.5
 _BATCH = 256
 
 
+def mean_budget(targets: Targets | None) -> float:
+    """Return what part of the MACs may remain in the mean; raises UsageError where that is not the budget."""
+    if targets is None or targets.macs is None or len([r for r in targets.ratios if r is not None]) > 1:
+        raise UsageError(
+            "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
+        )
+    return targets.macs
+
+
 def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration: FaceDataset) -> None:
     """Prune in steps, keep what stands at each, and train them with a gate whose mean cost is the target.
 
     The gate's threshold is set on the `calibration` images so that they cost what was asked. Raises UsageError where
     the budget is not one of MACs.
     """
-    targets = net.options.targets
-    if targets is None or targets.macs is None or len([r for r in targets.ratios if r is not None]) > 1:
-        raise UsageError(
-            "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
-        )
+    target = mean_budget(net.options.targets)
     whole = cost.count(net.module, net.spec.input).macs
     if net.plan is not None:
         whole = net.plan.macs_before
-    ratios = options.profiles or default_profiles(targets.macs)
-    if not min(ratios) <= targets.macs <= max(ratios):
+    ratios = options.profiles or default_profiles(target)
+    if not min(ratios) <= target <= max(ratios):
         raise UsageError(
-            f"--target-flops {targets.macs:g}: not between the profiles, {', '.join(f'{r:g}' for r in ratios)}",
+            f"--target-flops {target:g}: not between the profiles, {', '.join(f'{r:g}' for r in ratios)}",
             "give --profiles on both sides of it",
         )
     networks, widths, plans = [], [], []
@@ -76,9 +81,9 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
         (RECOVERY, options.epochs - opening, None),
     ):
         if epochs:
-            routing = Routing(costs, options.sparsity, targets.macs if start is None else start, targets.macs)
+            routing = Routing(costs, options.sparsity, target if start is None else start, target)
             train(Phase(name, epochs, routing=routing), net)
-    set_threshold(module, calibration, net.spec.input, costs, targets.macs)
+    set_threshold(module, calibration, net.spec.input, costs, target)
     net.spec = replace(net.spec, metrics=None)
 
 

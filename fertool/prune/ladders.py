@@ -30,6 +30,11 @@ class Ladder:
     losses: Tensor
 
 
+def least_width(width: int) -> int:
+    """Return the smallest width that a width may fall to; with one channel depthwise layers would look dense."""
+    return max(2, math.ceil(FLOOR * width))
+
+
 def make_ladders(
     graph: ChannelGraph,
     keys: WidthKeys,
@@ -71,8 +76,7 @@ def make_ladders(
 
 
 def _levels(width: int, round_to: int, floor: int, most: int | None) -> list[int]:
-    # With a single channel a depthwise convolution could not be told from a dense one.
-    floor = max(2, floor, round_to, math.ceil(FLOOR * width))
+    floor = max(floor, round_to, least_width(width))
     lower = range((width - 1) // round_to * round_to, floor - 1, -round_to)
     return [width, *(lower[:: math.ceil(len(lower) / most)] if most and lower else lower)]
 

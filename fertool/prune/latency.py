@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fertool.prune.graph import ChannelGraph, Layer
-from fertool.prune.ladders import FLOOR
+from fertool.prune.ladders import least_width
 
 SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 """Networks in the table, by the share of every width that they have."""
@@ -123,7 +123,7 @@ def _scaled(count: int, scale: float, grain: int) -> int:
     """Return a share of a width as a multiple of the grain, not below the floor nor above the width."""
     if scale == 1:
         return count
-    least = max(1, round(FLOOR * count))
+    least = least_width(count)
     return min(count, max(least, grain * max(1, round(scale * count / grain))))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from fertool.prune.blocks import remove_block
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.criteria import Scores
 from fertool.prune.graph import ChannelGraph, trace_channels
-from fertool.prune.ladders import FLOOR
+from fertool.prune.ladders import least_width
 from fertool.prune.oneshot import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan
@@ -91,9 +90,7 @@ class Shrinking:
         watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: nullcontext(),
     ) -> None:
         # Of what the network was, not of what a cut has left of it.
-        floors = {
-            name: max(math.ceil(FLOOR * width), options.floors.get(name, 0)) for name, width in spec.widths.items()
-        }
+        floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in spec.widths.items()}
         self.spec, self.module, self.options = spec, module, replace(options, floors=floors)
         self.plan: PrunePlan | None = None
         self._data, self._watch = data, watch
