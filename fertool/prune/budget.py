@@ -13,7 +13,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.prune.graph import ChannelGraph
 from fertool.prune.keys import WidthKeys
 from fertool.prune.ladders import Ladder
-from fertool.prune.latency import NO_TIME, LatencyModel, typical_latency
+from fertool.prune.latency import LANES, NO_TIME, LatencyModel, typical_latency
 
 MACS, SECONDS = 0, 3
 """Where they stand among the costs."""
@@ -61,7 +61,7 @@ class CostModel:
     """MACs, parameters, stored numbers, seconds and channels as a function of the widths [keys] alone.
 
     Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
-    the constants. `shared` marks layers whose channels share one block of weights; `terms` [3, layers, 1] are those of
+    the constants. `shared` marks layers whose channels share one block of weights; `terms` [4, layers, 1] are those of
     the layers in the `latency` model.
     """
 
@@ -77,8 +77,10 @@ class CostModel:
     terms: Tensor
 
     @classmethod
-    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel) -> CostModel:
-        """Read the factors off the graph of a network with these widths."""
+    def of(
+        cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel, round_to: int
+    ) -> CostModel:
+        """Read the factors off the graph of a network with these widths, which change in steps of `round_to`."""
         size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
 
         def factors(classes: Tensor) -> Tensor:
@@ -88,6 +90,9 @@ class CostModel:
             return torch.tensor(values, dtype=torch.float64)[:, None]
 
         layers = graph.layers
+        terms = latency.columns(layers)
+        if round_to % LANES:
+            terms[-1] = 0  # Whoever goes by single channels could not get past a ragged width, which takes longer.
         return cls(
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
@@ -98,7 +103,7 @@ class CostModel:
             column([2 * (layer.kind == "norm") for layer in layers]),
             column([layer.positions for layer in layers]),
             latency,
-            latency.columns(layers),
+            terms,
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
@@ -109,9 +114,7 @@ class CostModel:
         params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
         stored = params + self.statistics * outputs
         macs = (weights * self.positions).sum(0)
-        i, o = self.latency.rounded(inputs), self.latency.rounded(outputs)
-        fixed, by_pairs, by_outputs = self.terms
-        seconds = self.latency.rest + (fixed + by_pairs * i * o + by_outputs * o).sum(0)
+        seconds = self.latency.total(self.terms, inputs, outputs)
         return torch.stack([macs, params.sum(0), stored.sum(0), seconds, widths.sum() + changes])
 
 
@@ -134,7 +137,8 @@ def choose_widths(
     """
     if targets.latency is not None and not latency.terms:
         raise UsageError(f"--target-latency {targets.latency:g}: nothing has been measured", "learn a latency model")
-    model = CostModel.of(graph, keys, widths, latency if latency.terms else typical_latency(graph.layers))
+    clock = latency if latency.terms else typical_latency(graph.layers)
+    model = CostModel.of(graph, keys, widths, clock, round_to)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)

@@ -16,9 +16,15 @@ SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 """Networks in the table, by the share of every width that they have."""
 GRAINS = (1, 8, 16, 32)
 """Multiples of channels among which the runtime's own is looked for."""
+LANES = 4
+"""Layers that read another number of channels than a multiple of this leave a runtime's fast layout."""
 LEVEL = 0.12
 """A part of the rise from one multiple of the coarsest grain to the next that is no rise."""
+FEWEST = 4
+"""Networks that a curve goes through, at least."""
 
+Terms = tuple[float, float, float, float]
+NO_TERMS: Terms = (0.0, 0.0, 0.0, 0.0)
 Seconds = Mapping[str, float]
 """Of each layer; what belongs to none is under another name."""
 Profile = Callable[[Mapping[str, int]], tuple[Seconds, ChannelGraph]]
@@ -30,30 +36,33 @@ class LatencyModel:
     """Seconds of a network on one machine as a function of its widths.
 
     A layer takes `a + b I O + c O` with the channels that it reads and makes, I and O, rounded up to `grain`; layers
-    that keep their channels take `a + c O`. `terms` [3] holds a, b and c by layer, `rest` is what belongs to none.
+    that keep their channels take `a + c O`. Where I is ragged, not a multiple of LANES, it takes `d I` more. `terms`
+    [4] holds a to d by layer, `rest` is what belongs to none.
     """
 
     grain: int
-    terms: Mapping[str, tuple[float, float, float]]
+    terms: Mapping[str, Terms]
     rest: float
 
     def columns(self, layers: Sequence[Layer]) -> Tensor:
-        """Return the terms of these layers, float64 [3, layers, 1]; nothing for those that the runtime folds away."""
-        rows = [self.terms.get(layer.name, (0.0, 0.0, 0.0)) for layer in layers]
+        """Return the terms of these layers, float64 [4, layers, 1]; 0 for those that the runtime folds away."""
+        rows = [self.terms.get(layer.name, NO_TERMS) for layer in layers]
         return torch.tensor(rows, dtype=torch.float64).T[:, :, None]
 
     def seconds(self, graph: ChannelGraph) -> float:
         """Return what a network takes."""
-        a, b, c = self.columns(graph.layers)[:, :, 0]
         inputs, outputs = (
-            self.rounded(torch.tensor([len(side) for side in sides], dtype=torch.float64))
+            torch.tensor([[len(side)] for side in sides], dtype=torch.float64)
             for sides in zip(*((layer.inputs, layer.outputs) for layer in graph.layers), strict=True)
         )
-        return self.rest + float((a + b * inputs * outputs + c * outputs).sum())
+        return float(self.total(self.columns(graph.layers), inputs, outputs))
 
-    def rounded(self, channels: Tensor) -> Tensor:
-        """Return numbers of channels rounded up to the grain."""
-        return torch.ceil(channels / self.grain - 1e-9) * self.grain
+    def total(self, columns: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
+        """Return the seconds [widths] of layers that read and make so many channels [layers, widths]."""
+        a, b, c, d = columns
+        read, made = (torch.ceil(channels / self.grain - 1e-9) * self.grain for channels in (inputs, outputs))
+        layers: Tensor = a + b * read * made + c * made + torch.where(_ragged(inputs), d * inputs, 0.0)
+        return self.rest + layers.sum(0)
 
 
 NO_TIME = LatencyModel(1, {}, 0.0)
@@ -62,23 +71,33 @@ NO_TIME = LatencyModel(1, {}, 0.0)
 DENSE_WEIGHT, DEPTHWISE_WEIGHT = 10.0, 25.0
 DEPTHWISE_MAC = 3.0
 DEPTHWISE_OUTPUT = 20.0
-"""What layers cost beside the multiply-accumulates of dense ones, in such multiply-accumulates (`typical_latency`)."""
+RAGGED = {"dense": (4e3, 60.0), "depthwise": (16e3, 190.0)}
+"""What layers cost beside the multiply-accumulates of dense ones, in such multiply-accumulates (`typical_latency`).
+
+RAGGED is for each input channel, and for each place of one.
+"""
 
 
 def typical_latency(layers: Sequence[Layer]) -> LatencyModel:
     """Return what layers take on a processor that nobody has measured, in multiply-accumulates of dense layers.
 
     For one image a weight is read for a few products only, and a depthwise layer moves more than it computes: the
-    constants are those that fit the measured tables of seven architectures at 48 and 96 pixels best (ONNX Runtime, one
-    thread, x86 with AVX-512). What does not depend on widths is left out.
+    constants are those that fit the measured tables of seven architectures at 48 and 96 pixels best, for ragged layers
+    chains of blocks at 3 to 24 pixels (ONNX Runtime, one thread, x86 with AVX-512). What does not depend on widths is
+    left out.
     """
     terms = {}
     for layer in layers:
+        ragged = 0.0
+        # Images have kernels of their own, and vectors no layout.
+        if layer.kind in RAGGED and layer.positions > 1 and len(layer.inputs) >= LANES:
+            per_channel, per_place = RAGGED[layer.kind]
+            ragged = per_channel + per_place * layer.positions
         if layer.kind == "dense":
-            terms[layer.name] = (0.0, layer.taps * (layer.positions + DENSE_WEIGHT), 0.0)
+            terms[layer.name] = (0.0, layer.taps * (layer.positions + DENSE_WEIGHT), 0.0, ragged)
         elif layer.kind == "depthwise":
             per_weight = DEPTHWISE_MAC * layer.positions + DEPTHWISE_WEIGHT
-            terms[layer.name] = (0.0, 0.0, layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions)
+            terms[layer.name] = (0.0, 0.0, layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions, ragged)
     return LatencyModel(1, terms, 0.0)
 
 
@@ -127,20 +146,33 @@ def _scaled(count: int, scale: float, grain: int) -> int:
     return min(count, max(least, grain * max(1, round(scale * count / grain))))
 
 
-def _fitted(
-    sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool
-) -> tuple[float, float, float]:
-    """Return the terms (a, b, c), none below 0, that come closest to the times in relative error."""
-    channels = torch.ceil(torch.tensor(sizes, dtype=torch.float64) / grain) * grain
-    inputs, outputs = channels.T
-    features = torch.stack([torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1)
+def _ragged(channels: Tensor) -> Tensor:
+    return channels % LANES != 0
+
+
+def _fitted(sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool) -> Terms:
+    """Return the terms of a layer: the curve through the widths that are not ragged, and what the others take more."""
+    exact = torch.tensor(sizes, dtype=torch.float64)
     target = torch.tensor(times, dtype=torch.float64)
+    ragged = _ragged(exact[:, 0])
+    if ragged.sum() > len(times) - FEWEST:
+        ragged = torch.zeros_like(ragged)  # Too few others for a curve.
+    a, b, c = _curve(exact[~ragged], target[~ragged], grain, dense=dense)
+    read, made = (torch.ceil(exact / grain) * grain).T
+    more = (target - (a + b * read * made + c * made)) / exact[:, 0]
+    return a, b, c, max(0.0, float(more[ragged].mean())) if ragged.any() else 0.0
+
+
+def _curve(sizes: Tensor, target: Tensor, grain: int, *, dense: bool) -> tuple[float, float, float]:
+    """Return the terms (a, b, c), none below 0, that come closest to the times in relative error."""
+    inputs, outputs = (torch.ceil(sizes / grain) * grain).T
+    features = torch.stack([torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1)
     weighted = features / target.clamp(min=1e-9)[:, None]
     best: tuple[float, Tensor] = (float("inf"), torch.zeros(3, dtype=torch.float64))
     # Three terms have seven sets that may be above 0: non-negative least squares by trying all.
     for chosen in itertools.chain.from_iterable(itertools.combinations((0, 1, 2), n) for n in (1, 2, 3)):
         columns = weighted[:, chosen]
-        found = torch.linalg.lstsq(columns, torch.ones(len(times), 1, dtype=torch.float64), driver="gelsd").solution[
+        found = torch.linalg.lstsq(columns, torch.ones(len(target), 1, dtype=torch.float64), driver="gelsd").solution[
             :, 0
         ]
         if bool((found < 0).any()):

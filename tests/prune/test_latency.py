@@ -15,17 +15,21 @@ def spec():
     return create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))[0]
 
 
-def machine(spec, grain, overhead=2e-7):
-    """Make what measures networks on a machine that works in whole grains of channels."""
+def machine(spec, grain, overhead=2e-7, ragged=0.0):
+    """Make what measures networks on a machine that works in whole grains of channels.
+
+    Layers take `ragged` seconds more for each channel that they read where these are no multiple of four.
+    """
 
     def rounded(count):
         return grain * math.ceil(count / grain)
 
     def seconds(layer):
         made = rounded(len(layer.outputs))
+        more = overhead + (ragged * len(layer.inputs) if len(layer.inputs) % 4 else 0.0)
         if layer.kind == "dense":
-            return overhead + layer.taps * layer.positions * (1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made)
-        return overhead + 1e-10 * layer.taps * layer.positions * made
+            return more + layer.taps * layer.positions * (1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made)
+        return more + 1e-10 * layer.taps * layer.positions * made
 
     def profile(widths):
         with torch.device("meta"):
@@ -46,6 +50,25 @@ def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(spec, gr
         widths = {name: max(1, round(share * count)) for name, count in spec.widths.items()}
         seconds, graph = profile(widths)
         assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
+
+
+def test_it_foretells_what_widths_that_no_register_holds_take_more(spec):
+    uneven = {name: count // 4 * 4 + 2 for name, count in spec.widths.items()}
+    profile = machine(spec, 8, ragged=1e-7)
+    model = learn_latency(uneven, profile)
+    for more in (0, -2):
+        seconds, graph = profile({name: count + more for name, count in uneven.items()})
+        assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
+
+
+def test_half_the_macs_leave_no_depthwise_layer_with_channels_that_no_register_holds():
+    torch.manual_seed(0)
+    spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=48), ("angry", "happy", "sad"))
+    inner = [name for name in spec.widths if "branch2" in name]
+    assert any(spec.widths[name] % 4 for name in inner)
+    made = plan(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=16))
+    assert 0.475 < made.macs_ratio <= 0.5
+    assert all(made.widths[name] % 4 == 0 for name in inner)
 
 
 def test_no_term_is_negative_and_noise_does_little_harm(spec):
