@@ -25,6 +25,8 @@ SHOWN = 256
 ATTEMPTS = 6
 BAND = (0.94, 1.01)
 """A measured network is what was asked for within these parts of the budget."""
+BINDS = 0.98
+"""A budget of which less is used up did not decide."""
 
 
 def learn_model(spec: Spec) -> LatencyModel:
@@ -87,7 +89,7 @@ def calibrated(
         note(f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock")
         if BAND[0] <= measured / asked <= BAND[1]:
             break
-        if budget >= 1 and measured < asked:
+        if measured < asked and cut.plan.seconds_ratio < BINDS * budget:
             # Another budget binds, and the network is fast enough.
             break
         budget *= asked * sum(BAND) / 2 / measured

@@ -1,0 +1,37 @@
+"""The budget of latency that the clock corrects."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fertool.cli import latency
+from fertool.models import create
+from fertool.prune import PruneOptions, Targets, trace_channels
+from fertool.prune.latency import typical_latency
+from fertool.spec import InputSpec
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that always says that the cut network takes 0.3 of the time; returns the number of its readings."""
+    readings = []
+
+    def bench(*networks):
+        readings.append(networks)
+        return SimpleNamespace(comparisons=(SimpleNamespace(speedup=1 / 0.3),))
+
+    monkeypatch.setattr(latency, "bench_networks", bench)
+    return readings
+
+
+# Without another budget the next ones are 0.8, and then the whole network.
+@pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, 3)])
+def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
+    torch.manual_seed(0)
+    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))
+    table = typical_latency(trace_channels(module, spec.input).layers)
+    options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
+    found = latency.calibrated(0.5, spec, module, options, None)
+    assert found.targets.macs == macs
+    assert len(clock) == readings
