@@ -61,8 +61,8 @@ def prune_speed(report: dict[str, Any]) -> str:
     asked = f"`--target-flops {report['target']}`, and where it says so `--target-latency` with it"
     note = (
         "Random weights are pruned by `l1`, trained ones by `kl`, as is the default with images. MobileNetV2 and "
-        "V3-Large are those of the comparisons at full width below, the other trained networks have had four or five "
-        "epochs, all another one or two for 96 pixels"
+        "V3-Large are those of the comparisons at full width below, the other trained networks have had four to eight "
+        "epochs, all another one to three for 96 pixels"
     )
     return f"{table(('architecture', 'pixels', 'weights', 'unpruned', *rules), rows)}\n\n{note}. One thread; {asked}."
 
