@@ -159,9 +159,15 @@ def choose_widths(
 
 
 def _with_the_rest_spent(model: CostModel, ladders: list[Ladder], steps: Tensor, limit: Tensor) -> Tensor:
-    """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [keys]."""
+    """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [keys].
+
+    No width goes back to a ragged one, which takes more time than a rest of the budget is worth.
+    """
+    ragged = torch.tensor([ladder.widths[0] % LANES > 0 for ladder in ladders])
+    slow = ((model.terms[-1] > 0) & (model.inputs[:, :-1] > 0)).any(0)
+    top = (ragged & slow & (steps > 0)).long()
     while True:
-        current, higher = _widths_at(ladders, steps), (steps - 1).clamp(min=0)
+        current, higher = _widths_at(ladders, steps), torch.maximum(steps - 1, top)
         after = model.costs(current, _widths_at(ladders, higher) - current)
         regained = torch.where((after <= limit[:, None]).all(0), _loss_between(ladders, higher, steps), 0.0)
         if not (regained > 0).any():

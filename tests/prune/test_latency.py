@@ -61,13 +61,14 @@ def test_it_foretells_what_widths_that_no_register_holds_take_more(spec):
         assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
 
 
-def test_half_the_macs_leave_no_depthwise_layer_with_channels_that_no_register_holds():
+@pytest.mark.parametrize("target", [0.6, 0.5, 0.45, 0.4])
+def test_fewer_macs_leave_no_depthwise_layer_with_channels_that_no_register_holds(target):
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=48), ("angry", "happy", "sad"))
     inner = [name for name in spec.widths if "branch2" in name]
     assert any(spec.widths[name] % 4 for name in inner)
-    made = plan(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=16))
-    assert 0.475 < made.macs_ratio <= 0.5
+    made = plan(spec, module, PruneOptions(Targets(macs=target), "l1", round_to=16))
+    assert 0.95 * target < made.macs_ratio <= target
     assert all(made.widths[name] % 4 == 0 for name in inner)
 
 
