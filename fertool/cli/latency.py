@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,50 @@ def learn_model(spec: Spec) -> LatencyModel:
     return model
 
 
+def with_latency(
+    asked: str,
+    round_to: int | None,
+    spec: Spec,
+    module: nn.Module,
+    options: PruneOptions,
+    scoring: FaceDataset | None,
+    *,
+    state: Path | None,
+    resume: bool,
+) -> PruneOptions:
+    """Return the options with a model of this machine's latency and the budget by it that is --target-latency.
+
+    What was measured stays in the file `state`, if one is named, so that a killed training can `resume` with the same
+    network; the caller removes it.
+    """
+    from fertool.artifact.resume import discard_resume, load_state, save_state
+    from fertool.prune import LatencyModel, Targets, require_scorable
+    from fertool.report.console import note
+    from fertool.spec import canonical_json, digest_text
+
+    require_scorable(spec, options, has_data=scoring is not None)
+    described = [asked, round_to, spec.digest, asdict(options), scoring.digest if scoring else ""]
+    fingerprint = digest_text(canonical_json(described))
+    if state and not resume:
+        discard_resume(state)
+    if state and (known := load_state(state, fingerprint)):
+        note("the latencies are those that the killed run measured")
+        kept = known[0]
+        terms = {name: (a, b, c, d) for name, (a, b, c, d) in kept["terms"].items()}
+        model = LatencyModel(kept["grain"], terms, kept["rest"])
+        return replace(options, latency=model, round_to=kept["round_to"], targets=Targets(**kept["targets"]))
+    ratio = asked_ratio(asked, spec, module)
+    model = learn_model(spec)
+    if round_to and round_to < model.grain:
+        note(f"--round-to {round_to}: widths between two multiples of {model.grain} are no faster here")
+    options = replace(options, latency=model, round_to=round_to or max(8, model.grain))
+    options = calibrated(ratio, spec, module, options, scoring)
+    if state and options.targets:
+        kept = {**asdict(model), "round_to": options.round_to, "targets": asdict(options.targets)}
+        save_state(state, fingerprint, kept, {})
+    return options
+
+
 def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:
     """Return --target-latency as a part of the network's own latency, which is measured if need be."""
     if is_ratio(text):
@@ -63,7 +107,8 @@ def calibrated(
     """Return the options with a budget by the table whose network takes the asked part of the time by the clock.
 
     The table knows the layers, not what the runtime makes of the whole: networks are cut, timed in turns with the
-    uncut one, and the budget is corrected, until the time is right; the best attempt counts.
+    uncut one, and the budget is corrected, until the time is right; the best attempt counts. Raises UnreachableError
+    when the narrowest network takes longer.
     """
     from fertool.prune import Targets, UnreachableError, make_cut, score_channels
     from fertool.report.console import note, progress
@@ -81,19 +126,30 @@ def calibrated(
         except UnreachableError:
             if not found:
                 raise
+            fastest = min(measured for measured, _ in found)
+            if fastest > BAND[1] * asked:
+                raise UnreachableError(
+                    f"--target-latency: {asked:.2f} of the time is out of reach, the narrowest network that was found "
+                    f"takes {fastest:.2f}",
+                    "ask for more, or lower --round-to",
+                ) from None
             break
         narrow = replace(spec, widths=dict(cut.plan.widths))
         (pair,) = bench_networks((spec, module), (narrow, cut.carry_out(module))).comparisons
         measured = 1 / pair.speedup
-        found.append((abs(measured / asked - sum(BAND) / 2), tried))
+        found.append((measured, tried))
         note(f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock")
         if BAND[0] <= measured / asked <= BAND[1]:
             break
-        if measured < asked and cut.plan.seconds_ratio < BINDS * budget:
+        if measured < asked and (macs or params or size) and cut.plan.seconds_ratio < BINDS * budget:
             # Another budget binds, and the network is fast enough.
             break
         budget *= asked * sum(BAND) / 2 / measured
-    return min(found, key=lambda attempt: attempt[0])[1]
+    # One that is too slow only where all are.
+    taken, best = min(found, key=lambda row: (row[0] > BAND[1] * asked, abs(row[0] / asked - sum(BAND) / 2)))
+    if taken > BAND[1] * asked:
+        note(f"the nearest network takes {taken:.3f} of the input's latency, where {asked:.3f} was asked")
+    return best
 
 
 def bench_networks(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +13,7 @@ import typer
 from fertool.cli.change import measure_changes, show_changes, write_widths
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
+from fertool.cli.latency import with_latency
 from fertool.cli.options import (
     OUTPUT,
     Bench,
@@ -33,13 +34,12 @@ from fertool.cli.recovery import recovery
 from fertool.cli.schedules import ScheduleChoice, Trainings, measured
 from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_floors, parse_target
-from fertool.cli.training import TrainingRun, options_of, require_outputs
+from fertool.cli.training import TrainingRun, options_of, require_outputs, state_path
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool.data.dataset import FaceDataset
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
 
@@ -184,6 +184,7 @@ def prune(
     _require_data(data, schedule, training)
     _require_compatible(pruning, schedule)
     spec, module = models.load_model(model)
+    technique.require_float(spec)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
     source = None
     if data:
@@ -196,12 +197,17 @@ def prune(
     if schedule.schedule == "dynamic":
         technique.mean_budget(None if pruning.target_latency else options.targets)
     if pruning.target_latency:
-        options = _with_latency(pruning, spec, module, options, scoring)
+        state = state_path(output, ".latency") if trains and not dry_run else None
+        options = with_latency(
+            *(pruning.target_latency, pruning.round_to, spec, module, options, scoring),
+            state=state,
+            resume=training.resume,
+        )
     before = (spec, copy.deepcopy(module))
     net = technique.Shrinking(spec, module, options, scoring, progress)
     net.remove_blocks(pruning.prune_blocks)
     if dry_run:
-        _show_plan(net.preview(schedule.own.get("steps", 1)), json)
+        _show_plans(schedule.preview(net), json)
         return
     if schedule.trains_first:
         # Better an error now than after the trainings.
@@ -293,23 +299,6 @@ def _options(
     )
 
 
-def _with_latency(
-    pruning: PruningOptions, spec: Spec, module: nn.Module, options: PruneOptions, scoring: FaceDataset | None
-) -> PruneOptions:
-    """Return the options with a model of this machine's latency and the budget by it that is --target-latency."""
-    from fertool.cli.latency import asked_ratio, calibrated, learn_model
-    from fertool.prune import require_scorable
-    from fertool.report.console import note
-
-    require_scorable(spec, options, has_data=scoring is not None)
-    asked = asked_ratio(pruning.target_latency or "", spec, module)
-    model = learn_model(spec)
-    if pruning.round_to and pruning.round_to < model.grain:
-        note(f"--round-to {pruning.round_to}: widths between two multiples of {model.grain} are no faster here")
-    options = replace(options, latency=model, round_to=pruning.round_to or max(8, model.grain))
-    return calibrated(asked, spec, module, options, scoring)
-
-
 def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
     """Return the part of the stored numbers that fits into what --target-size leaves beside the header."""
     size = file.stat().st_size
@@ -336,9 +325,7 @@ def _compare_with_macs(ratio: float, changes: dict[str, Any]) -> None:
         )
 
 
-def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:
-    if plan is None:
-        return None
+def _plan_as_json(plan: PrunePlan) -> dict[str, Any]:
     return {
         "widths_before": dict(plan.widths_before),
         "widths": dict(plan.widths),
@@ -353,21 +340,23 @@ def _plan_as_json(plan: PrunePlan | None) -> dict[str, Any] | None:
     }
 
 
-def _show_plan(plan: PrunePlan | None, json: bool) -> None:
+def _show_plans(plans: list[PrunePlan], json: bool) -> None:
+    """Print the plan, or those of the widths that an image may get."""
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
 
-    if plan is None:
+    if not plans:
         raise UsageError(
             "--dry-run: no budget to plan for", "--max-drop finds one only by pruning; give --target-flops"
         )
     if json:
-        print_json(_plan_as_json(plan))
+        print_json(_plan_as_json(plans[0]) if len(plans) == 1 else {"profiles": [_plan_as_json(p) for p in plans]})
         return
-    result(tables.plan_table((name, plan.widths_before[name], width) for name, width in plan.widths.items()))
-    result(
-        tables.change_table(
-            {"params": plan.params_before, "macs": plan.macs_before}, {"params": plan.params, "macs": plan.macs}
+    for plan in plans:
+        result(tables.plan_table((name, plan.widths_before[name], width) for name, width in plan.widths.items()))
+        result(
+            tables.change_table(
+                {"params": plan.params_before, "macs": plan.macs_before}, {"params": plan.params, "macs": plan.macs}
+            )
         )
-    )

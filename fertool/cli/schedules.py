@@ -15,7 +15,7 @@ from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
-    from fertool.prune import Phase, Shrinking
+    from fertool.prune import Phase, PrunePlan, Shrinking
     from fertool.spec import Spec
     from fertool.train.objective import LogitsObjective, Objective
 
@@ -111,8 +111,8 @@ class ScheduleChoice:
     profiles: Annotated[
         str | None,
         typer.Option(
-            help="dynamic: MACs of the widths to choose from, as ratios; 1.6, 1 and 0.5 times --target-flops if left "
-            "out.",
+            help="dynamic: MACs of the widths to choose from, as ratios; 1.6 (0.9 at most), 1 and 0.5 times "
+            "--target-flops if left out.",
             metavar="R,R,…",
             rich_help_panel=SCHEDULE,
         ),
@@ -141,9 +141,19 @@ class ScheduleChoice:
         """Whether layers are repaired after a cut unless told otherwise; the published schedules know no such step."""
         return self.schedule in ("one-shot", "iterative", "dynamic")
 
+    def preview(self, net: Shrinking) -> list[PrunePlan]:
+        """Return the plan that is carried out, in dynamic pruning one for each width; nothing where a judge decides."""
+        from fertool.prune import preview_profiles
+
+        if self.schedule == "dynamic":
+            return preview_profiles(net, _ratios(self.own["profiles"]))
+        plan = net.preview(self.own.get("steps", 1))
+        return [plan] if plan else []
+
     def carry_out(self, net: Shrinking, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
         from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, judged, prj
+        from fertool.report.console import note
 
         own = {name: value for name, value in self.own.items() if value is not None}
         if "max_drop" in own:
@@ -156,6 +166,9 @@ class ScheduleChoice:
             if trainings is None:
                 raise UsageError("--max-drop needs --data to judge by", "for example --data fer2013.csv")
             (prj if self.schedule == "prj" else judged)(net, options, train, trainings.judge)
+            if rest := net.way_to():
+                ratios = " and ".join(f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None)
+                note(f"--max-drop ended it before the budget, which asks for {ratios} of what is left")
         elif self.schedule == "dynamic":
             if trainings is None:
                 raise UsageError("--schedule dynamic needs --data", "for example --data fer2013.csv")
@@ -193,7 +206,7 @@ class Trainings:
         self._run, self._objective, self._number = run, objective, 0
 
     def __call__(self, phase: Phase, net: Shrinking) -> float:
-        """Train the network in place to its best epoch; returns its accuracy on the validation images."""
+        """Train the network in place to its best epoch, or the last; returns its accuracy on the validation images."""
         from fertool.prune import RECOVERY, Penalised, RoutedObjective
 
         self._number += 1
@@ -201,6 +214,7 @@ class Trainings:
             self._run,
             train=self.few if phase.few else self._run.train,
             options=for_epochs(self._run.options, phase.epochs),
+            keep="last" if phase.leads else "best",
         )
         # A single training is that of a command without rounds: its state, history and bytes.
         if self._number > 1 or phase.name != RECOVERY:

@@ -34,6 +34,8 @@ def parse_target(flag: str, text: str, current: float, units: Mapping[str, float
     ratio = value * units[unit] / current if unit else value
     if not 0 < ratio < 1:
         have = f"the model has {current:.3g}; " if unit else ""
+        if not unit and value > 1:
+            have = f"a number needs a unit, one of {', '.join(units)}; "
         raise UsageError(f"{flag} {text}: must be more than 0 and less than the input model", f"{have}try {flag} 0.5")
     return ratio
 
@@ -52,13 +54,15 @@ def parse_floors(texts: Sequence[str], widths: Mapping[str, int]) -> dict[str, i
                 f"--keep {text}: no width is called {pattern}",
                 f"for example --keep {next(iter(widths))}; see --dry-run",
             )
-        number = re.fullmatch(r"[0-9]+|0?\.[0-9]+", amount)
+        number = re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount)
         if amount and not number:
             raise UsageError(
                 f"--keep {text}: {amount} is not a number of channels", f"for example --keep {pattern}=0.5"
             )
         for name in names:
-            share = float(amount) if "." in amount else 0.0
-            least = widths[name] if not amount else round(share * widths[name]) if share else int(amount)
+            if not amount:
+                least = widths[name]
+            else:
+                least = round(float(amount) * widths[name]) if "." in amount else int(amount)
             floors[name] = max(floors.get(name, 0), min(least, widths[name]))
     return floors

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fertool.losses import ClassificationLoss
     from fertool.spec import InputSpec, Spec, Step
     from fertool.train import EpochRecord, FitResult, Objective, TrainConfig
+    from fertool.train.config import Keep
 
 History = list[dict[str, Any]]
 
@@ -47,14 +48,12 @@ class TrainingRun:
     seed: int
     device: str
     round: Round | None = None
+    keep: Keep = "best"
 
     @property
     def state(self) -> Path:
         """Where a killed run finds what to go on from, if it may: OUT.resume, or OUT.round-N.resume."""
-        from fertool.train import resume_path
-
-        name = self.output.name if self.round is None else f"{self.output.name}.round-{self.round.number}"
-        return resume_path(self.output.with_name(name))
+        return state_path(self.output, "" if self.round is None else f".round-{self.round.number}")
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -66,7 +65,7 @@ class TrainingRun:
         return ClassificationLoss(self.options.label_smoothing, self.options.focal_gamma, weights)
 
     def fit(self, spec: Spec, module: nn.Module, objective: Objective | None = None) -> tuple[Spec, History]:
-        """Train `module` to its best epoch; returns the spec with its validation metrics, and the history.
+        """Train `module` to its best or last epoch, as `keep` says; returns the spec with its metrics, and the history.
 
         OUT.history.json follows epoch by epoch.
         """
@@ -92,7 +91,7 @@ class TrainingRun:
                 self.train,
                 self.val,
                 spec.input,
-                train_config(self.options, self.seed),
+                replace(train_config(self.options, self.seed), keep=self.keep),
                 objective=objective or Supervised(self.loss),
                 device=self.device,
                 resume=self.state if lasts else None,
@@ -111,7 +110,7 @@ class TrainingRun:
         return [*self.round.before, *({**mark, **asdict(record)} for record in records)]
 
     def _say(self, result: FitResult) -> None:
-        """Note how good the best epoch is: the official figure, and the one without copies of training images."""
+        """Note how good the kept epoch is: the official figure, and the one without copies of training images."""
         import torch
 
         from fertool.data.copies import distinct_from
@@ -120,7 +119,7 @@ class TrainingRun:
         from fertool.report.units import accuracy_text
 
         split, figures = self.val.split, asdict(result.evaluation)
-        epochs = f"best epoch {result.best_epoch} of {len(result.history)}"
+        epochs = f"{self.keep} epoch {result.kept_epoch} of {len(result.history)}"
         note(f"{epochs}: accuracy {accuracy_text({**figures, 'split': split})}; ECE {figures['ece']:.3f}")
         fresh = torch.from_numpy(distinct_from(self.val.images.numpy(), self.train.images.numpy()))
         copies = len(fresh) - int(fresh.sum())
@@ -167,9 +166,9 @@ class TrainingRun:
         """Remove the state that a killed run would continue from, of all rounds; for when the model is safe."""
         from fertool.train import discard_resume
 
-        discard_resume(self.state)
-        for path in self.output.parent.glob(f"{escape(self.output.name)}.round-*.resume"):
-            discard_resume(path)
+        for own in ("", ".latency", ".round-*"):
+            for path in self.output.parent.glob(state_path(Path(escape(self.output.name)), own).name):
+                discard_resume(path)
 
 
 def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
@@ -181,6 +180,13 @@ def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> No
     if options.epochs:
         require_writable(history_path(output), *inputs)
     require_picture("--plot", options.plot, output, *inputs)
+
+
+def state_path(output: Path, own: str = "") -> Path:
+    """Return where a part of the command that makes `output` keeps its state: OUT.resume, or of a part with a name."""
+    from fertool.train import resume_path
+
+    return resume_path(output.with_name(f"{output.name}{own}"))
 
 
 def history_path(output: Path) -> Path:

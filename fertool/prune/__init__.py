@@ -1,7 +1,7 @@
 """Structured pruning: which channels matter, which can go together, and the smaller network without them."""
 
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.dynamic import dynamic, mean_budget, measure_shares
+from fertool.prune.dynamic import dynamic, mean_budget, measure_shares, preview_profiles
 from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
 from fertool.prune.oneshot import (
@@ -12,6 +12,7 @@ from fertool.prune.oneshot import (
     make_cut,
     plan,
     prune,
+    require_float,
     require_scorable,
     score_channels,
 )
@@ -43,8 +44,10 @@ __all__ = [
     "mean_budget",
     "measure_shares",
     "plan",
+    "preview_profiles",
     "prj",
     "prune",
+    "require_float",
     "require_scorable",
     "score_channels",
     "trace_channels",

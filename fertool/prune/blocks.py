@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -42,14 +42,16 @@ def remove_block(
     *,
     repair: bool,
     latency: LatencyModel = NO_TIME,
+    kept: Collection[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Shallower:
     """Return the network without the residual block whose removal costs least; `module` is not changed.
 
     The cost is the mean of KL(network || network without the block) over the images of `data`, measured, not estimated.
-    `repair` makes the layers behind it say again what they said before. Raises FertoolError where no block can go.
+    `repair` makes the layers behind it say again what they said before; blocks with a width in `kept` stay. Raises
+    FertoolError where no block can go.
     """
-    candidates = open_blocks(spec, module)
+    candidates = {path: keys for path, keys in open_blocks(spec, module).items() if not {*keys} & {*kept}}
     if not candidates:
         raise FertoolError(
             f"--prune-blocks: {spec.arch} has no residual block left that could go", "ask for fewer, or leave it out"

@@ -77,10 +77,8 @@ class CostModel:
     terms: Tensor
 
     @classmethod
-    def of(
-        cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel, round_to: int
-    ) -> CostModel:
-        """Read the factors off the graph of a network with these widths, which change in steps of `round_to`."""
+    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel) -> CostModel:
+        """Read the factors off the graph of a network with these widths."""
         size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
 
         def factors(classes: Tensor) -> Tensor:
@@ -90,9 +88,6 @@ class CostModel:
             return torch.tensor(values, dtype=torch.float64)[:, None]
 
         layers = graph.layers
-        terms = latency.columns(layers)
-        if round_to % LANES:
-            terms[-1] = 0  # Whoever goes by single channels could not get past a ragged width, which takes longer.
         return cls(
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
@@ -103,7 +98,7 @@ class CostModel:
             column([2 * (layer.kind == "norm") for layer in layers]),
             column([layer.positions for layer in layers]),
             latency,
-            terms,
+            latency.columns(layers),
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
@@ -137,8 +132,8 @@ def choose_widths(
     """
     if targets.latency is not None and not latency.terms:
         raise UsageError(f"--target-latency {targets.latency:g}: nothing has been measured", "learn a latency model")
-    clock = latency if latency.terms else typical_latency(graph.layers)
-    model = CostModel.of(graph, keys, widths, clock, round_to)
+    clock = latency if latency.terms else typical_latency(graph.layers).in_steps_of(round_to)
+    model = CostModel.of(graph, keys, widths, clock)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -202,7 +197,7 @@ def _cheapest(start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: T
 def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> UnreachableError:
     """Return the error for a budget below what the floors allow, with the layers that cost most there."""
     short = [
-        f"{what} at {float(ratio):.3f} of the original where {target:g} was asked"
+        f"{what} at {float(ratio):.3f} of what they are where {target:g} was asked"
         for what, target, ratio in zip(
             ("MACs", "parameters", "stored numbers", "latency", "channels"), targets.ratios, ratios, strict=True
         )

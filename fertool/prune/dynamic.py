@@ -8,6 +8,7 @@ stands in docs/methods.md).
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from fertool.errors import UsageError
 from fertool.models.dynamic import HIDDEN, DynamicNetwork, ImageGate
 from fertool.modes import eval_mode
 from fertool.prune.budget import Targets
+from fertool.prune.planning import PrunePlan
 from fertool.prune.routing import Routing
 from fertool.prune.schedules import RECOVERY, Phase, ScheduleOptions, Shrinking, Train
 from fertool.spec import GateSpec, InputSpec
@@ -48,20 +50,8 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     the budget is not one of MACs.
     """
     target = mean_budget(net.options.targets)
-    whole = cost.count(net.module, net.spec.input).macs
-    if net.plan is not None:
-        whole = net.plan.macs_before
-    ratios = options.profiles or default_profiles(target)
-    if not min(ratios) <= target <= max(ratios):
-        raise UsageError(
-            f"--target-flops {target:g}: not between the profiles, {', '.join(f'{r:g}' for r in ratios)}",
-            "give --profiles on both sides of it",
-        )
     networks, widths, plans = [], [], []
-    for ratio in sorted(ratios, reverse=True):
-        now = 1.0 if net.plan is None else net.plan.macs_ratio
-        if ratio < now:
-            net.take(net.cut(Targets(macs=ratio / now)))
+    for _ in descend_by_profiles(net, options.profiles):
         networks.append(copy.deepcopy(net.module))
         widths.append(dict(net.spec.widths))
         plans.append(net.plan)
@@ -72,7 +62,7 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
             layer.reset_parameters()
     nn.init.zeros_(gate.fc2.weight)
     module = DynamicNetwork(gate, networks, (1 / len(networks),) * len(networks))
-    costs = profile_costs(module, net.spec.input, whole)
+    costs = profile_costs(module, net.spec.input, net.plan.macs_before)
     net.spec = replace(net.spec, widths=widths[0], gates=GateSpec(tuple(widths), HIDDEN, module.shares), metrics=None)
     net.module, net.plan = module, plans[0]
     opening = round(OPENING * options.epochs)
@@ -87,9 +77,34 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     net.spec = replace(net.spec, metrics=None)
 
 
+def preview_profiles(net: Shrinking, ratios: Sequence[float]) -> list[PrunePlan]:
+    """Return the plans of the profiles; the network is not changed. Raises as `descend_by_profiles` does."""
+    trial = copy.copy(net)
+    return [trial.plan for _ in descend_by_profiles(trial, ratios)]
+
+
+def descend_by_profiles(net: Shrinking, ratios: Sequence[float]) -> Iterator[float]:
+    """Shrink the network to each of these parts of its MACs, the widest first; yields the part that it has reached.
+
+    Without `ratios` they are those that suit the budget. Raises UsageError where the budget is not between them.
+    """
+    target = mean_budget(net.options.targets)
+    ratios = ratios or default_profiles(target)
+    if not min(ratios) <= target <= max(ratios):
+        raise UsageError(
+            f"--target-flops {target:g}: not between the profiles, {', '.join(f'{r:g}' for r in ratios)}",
+            "give --profiles on both sides of it",
+        )
+    for ratio in sorted(ratios, reverse=True):
+        now = net.plan.macs_ratio
+        if ratio < now:
+            net.take(net.cut(Targets(macs=ratio / now)))
+        yield net.plan.macs_ratio
+
+
 def default_profiles(target: float) -> tuple[float, ...]:
-    """Return the MACs of the profiles for a mean of `target`: some more, the same, and half."""
-    return min(0.9, 1.6 * target), target, target / 2
+    """Return the MACs of the profiles for a mean of `target`: some more (0.9 at most), the same, and half."""
+    return tuple(dict.fromkeys((min(0.9, 1.6 * target), target, target / 2)))
 
 
 def profile_costs(module: DynamicNetwork, input: InputSpec, whole: int) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,15 @@ class LatencyModel:
     grain: int
     terms: Mapping[str, Terms]
     rest: float
+
+    def in_steps_of(self, round_to: int) -> LatencyModel:
+        """Return the model by which widths are chosen that change in such steps.
+
+        Who goes by single channels could not get past ragged widths, which take longer, and has them at no price.
+        """
+        if round_to % LANES == 0:
+            return self
+        return replace(self, terms={name: (a, b, c, 0.0) for name, (a, b, c, _) in self.terms.items()})
 
     def columns(self, layers: Sequence[Layer]) -> Tensor:
         """Return the terms of these layers, float64 [4, layers, 1]; 0 for those that the runtime folds away."""

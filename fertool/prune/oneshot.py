@@ -157,15 +157,20 @@ def score_channels(
     return graph, replace(scores, additive=options.normalise != "layer")
 
 
+def require_float(spec: Spec) -> None:
+    """Raise FertoolError for a network that is quantised or dynamic already."""
+    if spec.quant is not None:
+        raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
+    spec.require_static("pruned again")
+
+
 def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> None:
     """Raise UsageError for options that make no sense and FertoolError for networks that cannot be pruned; at once."""
     if options.criterion not in CRITERIA:
         raise unknown_name("--criterion", options.criterion, CRITERIA)
     if options.round_to < 1:
         raise UsageError(f"--round-to {options.round_to}: not a number of channels", "1 leaves widths as they come")
-    if spec.quant is not None:
-        raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
-    spec.require_static("pruned again")
+    require_float(spec)
     if options.normalise not in get_args(Normalise):
         raise unknown_name("--normalise", options.normalise, get_args(Normalise))
     if options.criterion in GATE_CRITERIA and not has_data:

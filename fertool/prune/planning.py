@@ -57,6 +57,18 @@ class PrunePlan:
             **chosen,
         )
 
+    @classmethod
+    def to_stay(cls, graph: ChannelGraph, widths: Mapping[str, int], latency: LatencyModel) -> PrunePlan:
+        """Return the plan that removes nothing."""
+        return cls.between(
+            *(graph, graph, latency),
+            widths_before=dict(widths),
+            widths=dict(widths),
+            kept={layer.name: tuple(range(len(layer.outputs))) for layer in graph.layers if layer.kind == "dense"},
+            targets=None,
+            round_to=1,
+        )
+
     def then(self, next: PrunePlan) -> PrunePlan:
         """Return one plan for this one and another of the network that it makes."""
         return replace(
@@ -107,6 +119,7 @@ def make_plan(
     `graph` is that of the network at `widths`, `scores` the importance of its classes, `floors` the widths that some
     keys do not go below. Raises FertoolError when the targets cannot be met.
     """
+    latency = latency.in_steps_of(round_to)
 
     def skeleton_at(widths: Mapping[str, int]) -> nn.Module:
         with torch.device("meta"):

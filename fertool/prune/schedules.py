@@ -43,7 +43,8 @@ class Phase:
     """A training that a schedule asks for.
 
     `few` trains on the balanced subset that also scores the channels, `frozen` are parameters that stay as they are;
-    a `few` phase is short, and need not be taken up again where a run was killed. `routing` teaches a gate too.
+    a `few` phase is short, and need not be taken up again where a run was killed. `routing` teaches a gate too. A phase
+    that `leads` somewhere ends with its last epoch, not the best.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Phase:
     few: bool = False
     frozen: tuple[str, ...] = ()
     routing: Routing | None = None
+    leads: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class ScheduleOptions:
 
 
 class Shrinking:
-    """A network on its way down; `plan` leads from where it began to where it is, None before the first cut."""
+    """A network on its way down; `plan` leads from where it began, which is `start`, to where it is."""
 
     def __init__(
         self,
@@ -91,9 +93,12 @@ class Shrinking:
     ) -> None:
         # Of what the network was, not of what a cut has left of it.
         floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in spec.widths.items()}
-        self.spec, self.module, self.options = spec, module, replace(options, floors=floors)
-        self.plan: PrunePlan | None = None
+        clock = options.latency.in_steps_of(options.round_to)
+        self.spec, self.module, self.options = spec, module, replace(options, floors=floors, latency=clock)
+        self.plan = PrunePlan.to_stay(trace_channels(module, spec.input), spec.widths, clock)
         self._data, self._watch = data, watch
+        self._kept = tuple(name for name, floor in options.floors.items() if floor)
+        self.start = copy.copy(self)
 
     def way_to(self, share: float = 1.0) -> Targets | None:
         """Return what of the present network stays after this share of the whole way to the targets, in equal ratios.
@@ -103,9 +108,7 @@ class Shrinking:
         asked, done = self.options.targets, self.plan
         if asked is None:
             return None
-        ratios = (1.0,) * 4
-        if done is not None:
-            ratios = (done.macs_ratio, done.params_ratio, done.stored_ratio, done.seconds_ratio)
+        ratios = (done.macs_ratio, done.params_ratio, done.stored_ratio, done.seconds_ratio)
         rest = [
             None if wanted is None or wanted**share >= there else wanted**share / there
             for wanted, there in zip(asked.ratios, ratios, strict=False)
@@ -113,14 +116,13 @@ class Shrinking:
         return None if all(ratio is None for ratio in rest) else Targets(*rest)
 
     def preview(self, steps: int = 1) -> PrunePlan | None:
-        """Return the plan that `descend` would leave; the network is not changed."""
+        """Return the plan that `descend` would leave, None if there is nothing to do; the network is not changed."""
         trial = copy.copy(self)
         trial._descend_by(step / steps for step in range(1, steps))
         targets = trial.way_to()
         if targets is None:
-            return trial.plan
-        next = trial.cut(targets).plan
-        return next if trial.plan is None else trial.plan.then(next)
+            return None if trial.plan is self.start.plan else trial.plan
+        return trial.plan.then(trial.cut(targets).plan)
 
     def require_reachable(self) -> None:
         """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
@@ -153,7 +155,7 @@ class Shrinking:
         """Become the smaller network."""
         with nullcontext() if cut.repair is None else self._watch("repair") as on_progress:
             self.module = cut.carry_out(self.module, on_progress)
-        self.plan = cut.plan if self.plan is None else self.plan.then(cut.plan)
+        self.plan = self.plan.then(cut.plan)
         self.spec = replace(self.spec, widths=dict(cut.plan.widths), metrics=None)
 
     def remove_blocks(self, count: int) -> None:
@@ -166,14 +168,15 @@ class Shrinking:
                     *(self.spec, self.module, self._data),
                     repair=self.options.local_retrain,
                     latency=self.options.latency,
+                    kept=self._kept,
                     on_progress=on_progress,
                 )
             self.spec, self.module = shallower.spec, shallower.module
-            self.plan = shallower.plan if self.plan is None else self.plan.then(shallower.plan)
+            self.plan = self.plan.then(shallower.plan)
 
 
 Train = Callable[[Phase, Shrinking], float]
-"""Trains the network of the second in place to its best epoch; returns its accuracy on the validation images."""
+"""Trains the network of the second in place to its best epoch, or the last; returns its accuracy on validation."""
 
 
 def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
@@ -187,7 +190,7 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
 
     Raises FertoolError when even the smallest cut loses more.
     """
-    wanted, low, high = judge(net) - options.max_drop, 0.0, 1.0
+    wanted, low, high = judge(net.start) - options.max_drop, 0.0, 1.0
     best: float | None = None
     scored = net.score()
     while high - low > PRECISION:
@@ -222,7 +225,7 @@ def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
 def slimming(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Train under an L1 penalty on BN scales, then remove the smallest anywhere (Liu et al. 2017, section 3)."""
     graph = trace_channels(net.module, net.spec.input)
-    train(Phase("sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity)), net)
+    train(Phase("sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity), leads=True), net)
     if targets := net.way_to():
         net.take(net.cut(targets, criterion="bn-gamma", normalise="none"))
     _recover(net, options, train)
@@ -233,7 +236,7 @@ def greg(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     if targets := net.way_to():
         cut = net.cut(targets)
         penalty = GrowingPenalty.of(net.module, cut.graph, cut.plan, options.sparsity)
-        train(Phase("growing penalty", options.sparse_epochs, penalty), net)
+        train(Phase("growing penalty", options.sparse_epochs, penalty, leads=True), net)
         net.take(cut)
     _recover(net, options, train)
 
@@ -246,11 +249,11 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
     than `max_drop` is taken back, and ends the loop; so does the budget. Without a budget the judge alone decides.
     Raises FertoolError when the first cycle costs too much, or when not even the smallest step can be made.
     """
-    wanted = judge(net) - options.max_drop
+    wanted, begun = judge(net.start) - options.max_drop, net.plan
     for cycle in itertools.count(1):
         before = (net.spec, copy.deepcopy(net.module), net.plan)
         for epoch in range(1, options.punish_epochs + 1):
-            if _punish(net, options.punish_share):
+            if _punish(net, options.punish_share, must=net.plan is begun):
                 train(Phase(f"cycle {cycle}, punish {epoch}", 1, few=True, frozen=_convolutions(net.module)), net)
         if net.plan is before[2]:
             break
@@ -258,7 +261,7 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
         if train(Phase(f"cycle {cycle}, reward", options.reward_epochs, penalty), net) < wanted:
             net.spec, net.module, net.plan = before
             break
-    if net.plan is None:
+    if net.plan is begun and (net.options.targets is None or net.way_to()):
         raise FertoolError(
             f"the first cycle of pruning lost more than {100 * options.max_drop:g} points",
             "raise --max-drop, or train longer with --reward-epochs",
@@ -266,14 +269,14 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
     _recover(net, options, train)
 
 
-def _punish(net: Shrinking, share: float) -> bool:
-    """Remove this share of the channels; returns whether there was anything left to remove."""
+def _punish(net: Shrinking, share: float, *, must: bool) -> bool:
+    """Remove this share of the channels; returns whether there was anything to remove, which there `must` be or not."""
     if net.options.targets is not None and net.way_to() is None:
         return False
     try:
         net.take(net.cut(Targets(channels=1 - share)))
     except UnreachableError:
-        if net.options.targets is not None or net.plan is None:
+        if net.options.targets is not None or must:
             raise
         return False
     return True

@@ -18,7 +18,10 @@ from fertool.report.units import (
 
 def plan_grid(rows: Iterable[tuple[str, int, int]]) -> Grid:
     """Lay out the channels of a pruning plan: name, before and after."""
-    cells = ((name, f"{before:,}", f"{after:,}", f"{100 * after / before:.0f} %") for name, before, after in rows)
+    cells = (
+        (name, f"{before:,}", f"{after:,}", f"{100 * after / before:.0f} %" if before else MISSING)
+        for name, before, after in rows
+    )
     return Grid(("channels of", ">before", ">after", ">kept"), tuple(cells))
 
 

@@ -11,6 +11,7 @@ from fertool.errors import UsageError, unknown_name
 from fertool.precision import PrecisionName
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
+Keep = Literal["best", "last"]
 ScheduleName = Literal["cosine", "onecycle", "plateau", "constant"]
 
 
@@ -23,7 +24,8 @@ class TrainConfig:
     Adam. A step sees `accumulate` batches. `sam` is the radius rho of sharpness-aware minimisation, `ema` the decay of
     the running mean of the weights, `start_size` the side of the first epochs' images in pixels, `clip_norm` the
     largest gradient norm, `patience` the epochs without a better one before the run stops, `freeze_epochs` those in
-    which the classifier's head alone is trained: 0 switches each of them off.
+    which the classifier's head alone is trained: 0 switches each of them off. `keep` says which epoch stays: the best
+    on the validation images or, where the training leads somewhere, the last, for which patience is ignored.
     """
 
     epochs: int = 30
@@ -45,6 +47,7 @@ class TrainConfig:
     clip_norm: float = 0.0
     patience: int = 0
     freeze_epochs: int = 0
+    keep: Keep = "best"
     precision: PrecisionName = "auto"
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     seed: int = 0

@@ -43,13 +43,13 @@ from fertool.train.together import (
 
 @dataclass(frozen=True)
 class FitResult:
-    """What the run went through, and how the best epoch (numbered from 1) does on the validation images.
+    """What the run went through, and how the epoch that it kept (numbered from 1) does on the validation images.
 
     `logits` float32 [N, K] are its answers to them.
     """
 
     history: tuple[EpochRecord, ...]
-    best_epoch: int
+    kept_epoch: int
     evaluation: Evaluation
     logits: Tensor
 
@@ -115,10 +115,10 @@ def fit(
 ) -> FitResult:
     """Train `module` in place and leave it in eval mode with the weights of the epoch that did best on `val`.
 
-    The best epoch has the highest accuracy, then the lowest loss. With `resume` the state is kept in that file after
-    each epoch, and a run that finds it goes on from there to the same bytes (on the CPU); the caller removes it once
-    the result is safe. Raises FertoolError when a split is too small, when the loss is no longer finite, or when the
-    file belongs to another run; UsageError for an unknown device.
+    The best epoch has the highest accuracy, then the lowest loss; `config.keep` may ask for the last one. With `resume`
+    the state is kept in that file after each epoch, and a run that finds it goes on from there to the same bytes (on
+    the CPU); the caller removes it once the result is safe. Raises FertoolError when a split is too small, when the
+    loss is no longer finite, or when the file belongs to another run; UsageError for an unknown device.
     """
     _require_images(train, val)
     require_images_for_all(config.batch_size)
@@ -146,7 +146,7 @@ def fit(
         with direct_depthwise(module, device):
             record = _run_epoch(job, progress)
         progress.history.append(record)
-        if _best(progress.history) is record:
+        if config.keep == "last" or _best(progress.history) is record:
             progress.best = {name: tensor.clone() for name, tensor in progress.judged.state_dict().items()}
         if resume and distributed.leads():
             save_progress(resume, fingerprint, progress)
@@ -157,7 +157,8 @@ def fit(
     logits = predict_shared(module, job.val, input, device)
     place(module, home, torch.contiguous_format).eval()
     evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
-    return FitResult(tuple(progress.history), _best(progress.history).epoch, evaluation, logits)
+    kept = progress.history[-1] if config.keep == "last" else _best(progress.history)
+    return FitResult(tuple(progress.history), kept.epoch, evaluation, logits)
 
 
 def _require_images(train: FaceDataset, val: FaceDataset) -> None:
@@ -174,7 +175,7 @@ def _finished(history: list[EpochRecord], config: TrainConfig) -> bool:
         return True
     # Patience counts from the first epoch that trains everything.
     waited = len(history) - max(_best(history).epoch, config.freeze_epochs) if history else 0
-    return bool(config.patience) and waited >= config.patience
+    return config.keep == "best" and bool(config.patience) and waited >= config.patience
 
 
 def _best(history: list[EpochRecord]) -> EpochRecord:

@@ -25,8 +25,8 @@ def clock(monkeypatch):
     return readings
 
 
-# Without another budget the next ones are 0.8, and then the whole network.
-@pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, 3)])
+# A network of coarse widths may leave part of a budget by the table unused: alone that is no reason to stop.
+@pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, latency.ATTEMPTS)])
 def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
     torch.manual_seed(0)
     spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))

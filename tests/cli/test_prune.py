@@ -7,6 +7,7 @@ import torch
 from fertool.artifact.header import read_spec
 from fertool.cli import latency, prune
 from fertool.cli.app import run
+from fertool.cli.schedules import Trainings
 from fertool.models import create, save_model
 from fertool.spec import InputSpec
 from fertool.train import engine
@@ -227,6 +228,68 @@ def test_a_budget_of_latency_that_is_none_names_the_option(fertool, tmp_path, mo
     assert err.splitlines()[-2].startswith(f"error: --target-latency {target}")
 
 
+def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_path, model, monkeypatch):
+    monkeypatch.setattr(latency, "RUNS", 20)
+    output, state = tmp_path / "p.pt", tmp_path / "p.pt.latency.resume"
+    command = ("prune", model, "-o", output, "--target-latency", 0.8, *BUDGET[:2], *BUDGET[4:], "--epochs", 1)
+
+    class Killed(BaseException):
+        pass
+
+    def killed(job, progress):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_run_epoch", killed)
+        with pytest.raises(Killed):
+            fertool(*command)
+    assert state.exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, "learn_model", None)
+        patch.setattr(latency, "bench_networks", None)
+        code, _, err = fertool(*command, "--no-bench")
+    assert code == 0, err
+    assert "that the killed run measured" in err
+    assert not state.exists()
+
+
+def test_a_plan_of_dynamic_pruning_is_that_of_every_width(fertool, tmp_path, model):
+    command = ("prune", model, *BUDGET, "--schedule", "dynamic", "--epochs", 1, "--dry-run", "--json")
+    code, out, err = fertool(*command, "--profiles", "1,0.3")
+    assert code == 0, err
+    whole, narrow = json.loads(out)["profiles"]
+    assert whole["widths"] == whole["widths_before"] == narrow["widths_before"]
+    assert 0.28 < narrow["macs_ratio"] <= 0.3
+    code, _, err = fertool(*command, "--profiles", "0.3,0.2")
+    assert code == 2
+    assert "not between the profiles" in err
+
+
+def test_a_loop_that_the_judge_ends_before_the_budget_says_so(fertool, tmp_path, model, monkeypatch):
+    accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
+    monkeypatch.setattr(Trainings, "judge", lambda self, net: next(accuracies))
+    train = Trainings.__call__
+    monkeypatch.setattr(
+        Trainings,
+        "__call__",
+        lambda self, phase, net: next(accuracies) if "reward" in phase.name else train(self, phase, net),
+    )
+    options = ("--schedule", "prj", "--punish-epochs", 1, "--punish-share", 0.05, "--reward-epochs", 1, "--no-bench")
+    code, out, err = fertool("prune", model, "-o", tmp_path / "p.pt", *BUDGET, *options, "--json")
+    assert code == 0, err
+    assert json.loads(out)["plan"]["macs_ratio"] > 0.7
+    assert "ended it before the budget" in err
+
+
+def test_a_quantised_model_is_refused_whatever_is_asked(fertool, tmp_path, model):
+    integer = tmp_path / "q.pt"
+    assert fertool("quantize", model, "-o", integer, "--data", "synth:210", "--no-bench")[0] == 0
+    for asked in (("--target-size", 0.5), ("--prune-blocks", 1, "--data", "synth:210")):
+        code, _, err = fertool("prune", integer, "-o", tmp_path / "p.pt", *asked)
+        assert code == 1
+        assert "quantised already" in err
+
+
 def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
     output = tmp_path / "p.pt"
     data = ("--data", "synth:210", "--samples", 28, "--round-to", 1, "--no-bench")
@@ -251,7 +314,11 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     assert sum(width == 0 for width in widths.values()) >= 2
     assert fertool("export", output, "-o", tmp_path / "p.onnx")[0] == 0
     assert fertool("quantize", output, "-o", tmp_path / "q.pt", *data)[0] == 0
-    assert fertool("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)[0] == 0
+    again = ("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)
+    code, table, _ = fertool(*again, "--dry-run")
+    assert code == 0
+    assert " 0 " in table
+    assert fertool(*again)[0] == 0
     code, _, err = fertool("prune", model, "-o", tmp_path / "no.pt", "--prune-blocks", 1)
     assert code == 2
     assert "needs images" in err

@@ -18,6 +18,12 @@ def test_anything_else_names_the_flag_and_shows_what_to_write(text):
     assert "--target-flops" in caught.value.hint
 
 
+def test_a_number_without_a_unit_is_told_from_a_ratio():
+    with pytest.raises(UsageError) as caught:
+        parse_target("--target-params", "50000", 1e6)
+    assert "needs a unit, one of k, m, g" in caught.value.hint
+
+
 def test_times_have_units_of_their_own():
     assert parse_target("--target-latency", "0.4ms", 1e-3, SECONDS) == pytest.approx(0.4)
     assert parse_target("--target-latency", "250 us", 1e-3, SECONDS) == pytest.approx(0.25)
@@ -36,6 +42,7 @@ WIDTHS = {"features.0": 16, "features.1.block.0": 72, "features.2.block.0": 88}
         (["features.?.block.0=0.5"], {"features.1.block.0": 36, "features.2.block.0": 44}),
         (["features.1*=40", "features.*=8"], {"features.0": 8, "features.1.block.0": 40, "features.2.block.0": 8}),
         (["features.0=999"], {"features.0": 16}),
+        (["features.0=1.0", "features.1*=0.0"], {"features.0": 16, "features.1.block.0": 0}),
     ],
 )
 def test_widths_that_must_stay(texts, floors):

@@ -99,6 +99,16 @@ def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms
     assert sum(width == 0 for width in net.spec.widths.values()) == 2
 
 
+def test_blocks_with_a_width_that_must_not_fall_stay(faces, randomise_norms):
+    spec, module = a_net("nano_resnet", randomise_norms)
+    (path, keys), *others = open_blocks(spec, module).items()
+    net = Shrinking(spec, module, PruneOptions(None, "l1", floors={keys[0]: 1}), faces)
+    net.remove_blocks(len(others))
+    assert list(open_blocks(net.spec, net.module)) == [path]
+    with pytest.raises(FertoolError, match="no residual block left"):
+        net.remove_blocks(1)
+
+
 def test_when_all_are_gone_that_is_said(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
     net = Shrinking(spec, module, PruneOptions(None, "l1"), faces)

@@ -7,6 +7,7 @@ import torch
 
 from fertool.models import build, create
 from fertool.prune import PruneOptions, Targets, learn_latency, plan, trace_channels
+from fertool.prune.latency import typical_latency
 from fertool.spec import InputSpec
 
 
@@ -70,6 +71,15 @@ def test_fewer_macs_leave_no_depthwise_layer_with_channels_that_no_register_hold
     made = plan(spec, module, PruneOptions(Targets(macs=target), "l1", round_to=16))
     assert 0.95 * target < made.macs_ratio <= target
     assert all(made.widths[name] % 4 == 0 for name in inner)
+
+
+@pytest.mark.parametrize("round_to", [1, 2, 4])
+def test_the_search_and_the_plan_go_by_the_same_seconds(round_to):
+    torch.manual_seed(0)
+    spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=32), ("angry", "happy", "sad"))
+    table = typical_latency(trace_channels(module, spec.input).layers)
+    made = plan(spec, module, PruneOptions(Targets(latency=0.6), "l1", round_to=round_to, latency=table))
+    assert 0.57 < made.seconds_ratio <= 0.6
 
 
 def test_no_term_is_negative_and_noise_does_little_harm(spec):

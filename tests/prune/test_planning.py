@@ -189,7 +189,7 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     keys = find_width_keys(at, spec.widths, graph)
     lower = {name: spec.widths[name] // 2 + 1 for name in keys.names}
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
-    known = CostModel.of(graph, keys, spec.widths, NO_TIME, 8).costs(widths, torch.zeros_like(widths))[:, 0]
+    known = CostModel.of(graph, keys, spec.widths, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
     narrow = at({**spec.widths, **lower})
     counted = count(narrow, spec.input)
     stored = sum(tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point())

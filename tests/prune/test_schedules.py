@@ -45,7 +45,7 @@ class Notes(list):
         self.accuracies = list(accuracies)
 
     def __call__(self, phase, net):
-        self.append((phase.name, phase.epochs, 1.0 if net.plan is None else net.plan.macs_ratio))
+        self.append((phase.name, phase.epochs, net.plan.macs_ratio))
         return self.accuracies.pop(0) if self.accuracies else 1.0
 
 
@@ -122,7 +122,7 @@ def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
     def train(phase, net):
         if phase.penalty:
             assert isinstance(phase.penalty, GrowingPenalty)
-            assert net.plan is None
+            assert net.plan is net.start.plan
             for name, rows in phase.penalty.doomed.items():
                 net.module.get_parameter(name).data[list(rows)] = 0
                 bias = getattr(net.module.get_submodule(name.removesuffix(".weight")), "bias", None)
@@ -187,6 +187,33 @@ def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net)
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
         prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
     assert "--max-drop" in caught.value.hint
+
+
+def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
+    torch.manual_seed(0)
+    spec, module = create("nano_resnet", {"width_mult": 0.5}, INPUT, ("angry", "happy", "sad"))
+    images = open_data("synth:70", DataOptions(size=32)).split("train")
+    shrinking = Shrinking(spec, module.eval(), PruneOptions(Targets(macs=0.3), "l1", round_to=1), images)
+    whole = count(module, INPUT).macs
+    shrinking.remove_blocks(2)
+
+    def accuracy(one):
+        return 0.6 * count(one.module, INPUT).macs / whole
+
+    with pytest.raises(FertoolError, match="lost more than 2 points"):
+        prj(shrinking, OPTIONS, lambda phase, one: accuracy(one), accuracy)
+
+
+def test_penalties_lead_to_the_last_epoch(net):
+    for schedule in ("slimming", "greg"):
+        phases = []
+
+        def train(phase, net, phases=phases):
+            phases.append(phase)
+            return 1.0
+
+        SCHEDULES[schedule](net(), ScheduleOptions(epochs=1), train)
+        assert [phase.leads for phase in phases] == [True, False]
 
 
 def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):

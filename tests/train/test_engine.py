@@ -21,7 +21,7 @@ def state(module):
 def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(faces, network, quick, shape, optimizer, ema):
     module, val = network(), faces(45, "val", seed=1)
     result = fit(module, faces(150), val, shape, quick(optimizer=optimizer, ema=ema, clip_norm=5))
-    best = result.history[result.best_epoch - 1]
+    best = result.history[result.kept_epoch - 1]
     assert best.val_accuracy == max(record.val_accuracy for record in result.history)
     assert result.evaluation.accuracy == pytest.approx(best.val_accuracy)
     assert result.evaluation.accuracy > 0.9
@@ -90,7 +90,17 @@ def test_a_last_batch_of_one_image_is_left_out(faces, network, quick, shape, ima
 
 def test_patience_ends_a_run_that_no_longer_improves(faces, network, quick, shape):
     result = fit(network(), faces(48), faces(30, "val", 1), shape, quick(epochs=40, patience=2, optimizer="adam"))
-    assert len(result.history) == result.best_epoch + 2 < 40
+    assert len(result.history) == result.kept_epoch + 2 < 40
+
+
+def test_the_last_epoch_stays_where_it_is_wanted(faces, network, quick, shape):
+    data = faces(48), faces(30, "val", 1), shape
+    module, through = network(), network()
+    result = fit(module, *data, quick(epochs=20, patience=1, keep="last", optimizer="adam"))
+    best = fit(through, *data, quick(epochs=20, optimizer="adam"))
+    assert best.kept_epoch < result.kept_epoch == len(result.history) == 20
+    assert result.evaluation.accuracy == result.history[-1].val_accuracy
+    assert any(not torch.equal(a, b) for a, b in zip(module.parameters(), through.parameters(), strict=True))
 
 
 def test_of_two_epochs_alike_in_accuracy_the_lower_loss_wins(faces, network, quick, shape):
@@ -98,7 +108,7 @@ def test_of_two_epochs_alike_in_accuracy_the_lower_loss_wins(faces, network, qui
     top = max(record.val_accuracy for record in result.history)
     rivals = [record for record in result.history if record.val_accuracy == top]
     assert len(rivals) > 1
-    assert result.best_epoch == min(rivals, key=lambda record: record.val_loss).epoch
+    assert result.kept_epoch == min(rivals, key=lambda record: record.val_loss).epoch
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch(faces, network, quick, shape):
