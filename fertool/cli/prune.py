@@ -353,8 +353,8 @@ def _show_plans(plans: list[PrunePlan], json: bool) -> None:
     if json:
         print_json(_plan_as_json(plans[0]) if len(plans) == 1 else {"profiles": [_plan_as_json(p) for p in plans]})
         return
+    result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
     for plan in plans:
-        result(tables.plan_table((name, plan.widths_before[name], width) for name, width in plan.widths.items()))
         result(
             tables.change_table(
                 {"params": plan.params_before, "macs": plan.macs_before}, {"params": plan.params, "macs": plan.macs}

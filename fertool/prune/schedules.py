@@ -270,7 +270,7 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
 
 
 def _punish(net: Shrinking, share: float, *, must: bool) -> bool:
-    """Remove this share of the channels; returns whether there was anything to remove, which there `must` be or not."""
+    """Remove this share of the channels; returns whether there was anything to remove, an error if there `must` be."""
     if net.options.targets is not None and net.way_to() is None:
         return False
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from fertool.report.grids import Data, Grid, speedup_cell
 from fertool.report.units import (
@@ -16,13 +16,21 @@ from fertool.report.units import (
 )
 
 
-def plan_grid(rows: Iterable[tuple[str, int, int]]) -> Grid:
-    """Lay out the channels of a pruning plan: name, before and after."""
-    cells = (
-        (name, f"{before:,}", f"{after:,}", f"{100 * after / before:.0f} %" if before else MISSING)
-        for name, before, after in rows
-    )
-    return Grid(("channels of", ">before", ">after", ">kept"), tuple(cells))
+def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
+    """Lay out the widths of a pruning plan, by name, or of the several widths of a dynamic network."""
+    rows = [
+        (
+            name,
+            f"{width:,}",
+            *(f"{after[name]:,}" for after in afters),
+            f"{100 * afters[0][name] / width:.0f} %" if width else MISSING,
+        )
+        for name, width in before.items()
+    ]
+    if len(afters) == 1:
+        return Grid(("channels of", ">before", ">after", ">kept"), tuple(rows))
+    heads = (f">width {number}" for number in range(1, len(afters) + 1))
+    return Grid(("channels of", ">before", *heads), tuple(row[:-1] for row in rows))
 
 
 def change_grid(before: Data, after: Data) -> Grid:

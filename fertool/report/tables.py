@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,9 @@ def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
     return Group(head, _draw(grids.comparison_grid(comparisons)))
 
 
-def plan_table(rows: Iterable[tuple[str, int, int]]) -> RenderableType:
-    """Return the channels of a pruning plan: name, before and after."""
-    return _draw(changes.plan_grid(rows))
+def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> RenderableType:
+    """Return the widths of a pruning plan, or of the several widths of a dynamic network."""
+    return _draw(changes.plan_grid(before, *afters))
 
 
 def change_table(before: Data, after: Data) -> RenderableType:

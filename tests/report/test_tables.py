@@ -125,8 +125,11 @@ def test_show_of_a_new_model() -> None:
 
 
 def test_plan_and_change() -> None:
-    out = text(tables.plan_table([("features.0", 16, 16), ("features.[1]", 88, 44)]))
+    out = text(tables.plan_table({"features.0": 16, "features.[1]": 88}, {"features.0": 16, "features.[1]": 44}))
     assert row(out, "features.[1]") == "features.[1] 88 44 50 %"
+    several = text(tables.plan_table({"conv": 16, "gone": 0}, {"conv": 12, "gone": 0}, {"conv": 8, "gone": 0}))
+    assert row(several, "channels") == "channels of before width 1 width 2"
+    assert row(several, "conv") == "conv 16 12 8"
     before = {"size_bytes": 4e6, "params": 1000, "macs": 2e6, "accuracy": 0.64}
     out = text(tables.change_table(before, {"size_bytes": 1e6, "macs": 1e6, "accuracy": 0.632}))
     assert row(out, "size") == "size 4.00 MB 1.00 MB 0.250"
