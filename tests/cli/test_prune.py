@@ -1,5 +1,6 @@
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -229,7 +230,6 @@ def test_a_budget_of_latency_that_is_none_names_the_option(fertool, tmp_path, mo
 
 
 def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_path, model, monkeypatch):
-    monkeypatch.setattr(latency, "RUNS", 20)
     output, state = tmp_path / "p.pt", tmp_path / "p.pt.latency.resume"
     command = ("prune", model, "-o", output, "--target-latency", 0.8, *BUDGET[:2], *BUDGET[4:], "--epochs", 1)
 
@@ -241,6 +241,8 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "_run_epoch", killed)
+        timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
+        patch.setattr(latency, "bench_networks", lambda *networks: timed)
         with pytest.raises(Killed):
             fertool(*command)
     assert state.exists()
