@@ -9,7 +9,9 @@ from fertool.artifact.header import read_spec
 from fertool.cli import latency, prune
 from fertool.cli.app import run
 from fertool.cli.schedules import Trainings
-from fertool.models import create, save_model
+from fertool.models import create, load_model, save_model
+from fertool.prune import trace_channels
+from fertool.prune.latency import typical_latency
 from fertool.spec import InputSpec
 from fertool.train import engine
 
@@ -241,7 +243,9 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "_run_epoch", killed)
+        graph = trace_channels(load_model(model)[1], read_spec(model).input)
         timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
+        patch.setattr(latency, "learn_model", lambda spec: typical_latency(graph.layers))
         patch.setattr(latency, "bench_networks", lambda *networks: timed)
         with pytest.raises(Killed):
             fertool(*command)
