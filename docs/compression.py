@@ -218,7 +218,7 @@ def half(report: dict[str, Any]) -> str:
     return "\n\n".join(
         (
             table(heads, rows),
-            f"{arguments(report['model'])}, seed 0, the networks of the comparisons above; {report['epochs']} epochs of "
+            f"{arguments(report['model'])}, seed 0, networks of the comparisons above; {report['epochs']} epochs of "
             "distillation from the unpruned network. "
             "Latency in ONNX Runtime, one thread, both in turns.",
         )
