@@ -50,11 +50,11 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     the budget is not one of MACs.
     """
     target = mean_budget(net.options.targets)
-    networks, widths, plans = [], [], []
-    for _ in descend_by_profiles(net, options.profiles):
+    networks, plans = [], []
+    for plan in descend_by_profiles(net, options.profiles):
         networks.append(copy.deepcopy(net.module))
-        widths.append(dict(net.spec.widths))
-        plans.append(net.plan)
+        plans.append(plan)
+    widths = [dict(plan.widths) for plan in plans]
     gate = ImageGate(len(networks))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -79,12 +79,11 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
 
 def preview_profiles(net: Shrinking, ratios: Sequence[float]) -> list[PrunePlan]:
     """Return the plans of the profiles; the network is not changed. Raises as `descend_by_profiles` does."""
-    trial = copy.copy(net)
-    return [trial.plan for _ in descend_by_profiles(trial, ratios)]
+    return list(descend_by_profiles(copy.copy(net), ratios))
 
 
-def descend_by_profiles(net: Shrinking, ratios: Sequence[float]) -> Iterator[float]:
-    """Shrink the network to each of these parts of its MACs, the widest first; yields the part that it has reached.
+def descend_by_profiles(net: Shrinking, ratios: Sequence[float]) -> Iterator[PrunePlan]:
+    """Shrink the network to each of these parts of its MACs, the widest first; yields the plan that led there.
 
     Without `ratios` they are those that suit the budget. Raises UsageError where the budget is not between them.
     """
@@ -99,7 +98,7 @@ def descend_by_profiles(net: Shrinking, ratios: Sequence[float]) -> Iterator[flo
         now = net.plan.macs_ratio
         if ratio < now:
             net.take(net.cut(Targets(macs=ratio / now)))
-        yield net.plan.macs_ratio
+        yield net.plan
 
 
 def default_profiles(target: float) -> tuple[float, ...]:

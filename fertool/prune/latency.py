@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,10 +69,8 @@ class LatencyModel:
 
     def total(self, columns: Tensor, inputs: Tensor, outputs: Tensor) -> Tensor:
         """Return the seconds [widths] of layers that read and make so many channels [layers, widths]."""
-        a, b, c, d = columns
-        read, made = (torch.ceil(channels / self.grain - 1e-9) * self.grain for channels in (inputs, outputs))
-        layers: Tensor = a + b * read * made + c * made + torch.where(_ragged(inputs), d * inputs, 0.0)
-        return self.rest + layers.sum(0)
+        smooth = _smooth(columns, inputs, outputs, self.grain)
+        return self.rest + (smooth + torch.where(_ragged(inputs), columns[-1] * inputs, 0.0)).sum(0)
 
 
 NO_TIME = LatencyModel(1, {}, 0.0)
@@ -159,6 +158,18 @@ def _ragged(channels: Tensor) -> Tensor:
     return channels % LANES != 0
 
 
+def _rounded(channels: Tensor, grain: int) -> Tensor:
+    return torch.ceil(channels / grain - 1e-9) * grain
+
+
+def _smooth(terms: Sequence[Any] | Tensor, inputs: Tensor, outputs: Tensor, grain: int) -> Tensor:
+    """Return `a + b I O + c O`, whatever else a to d say of ragged widths."""
+    a, b, c, *_ = terms
+    made = _rounded(outputs, grain)
+    seconds: Tensor = a + b * _rounded(inputs, grain) * made + c * made
+    return seconds
+
+
 def _fitted(sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool) -> Terms:
     """Return the terms of a layer: the curve through the widths that are not ragged, and what the others take more."""
     exact = torch.tensor(sizes, dtype=torch.float64)
@@ -166,15 +177,15 @@ def _fitted(sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int
     ragged = _ragged(exact[:, 0])
     if ragged.sum() > len(times) - FEWEST:
         ragged = torch.zeros_like(ragged)  # Too few others for a curve.
-    a, b, c = _curve(exact[~ragged], target[~ragged], grain, dense=dense)
-    read, made = (torch.ceil(exact / grain) * grain).T
-    more = (target - (a + b * read * made + c * made)) / exact[:, 0]
-    return a, b, c, max(0.0, float(more[ragged].mean())) if ragged.any() else 0.0
+    curve = _curve(exact[~ragged], target[~ragged], grain, dense=dense)
+    inputs, outputs = exact.T
+    more = (target - _smooth(curve, inputs, outputs, grain)) / inputs
+    return *curve, max(0.0, float(more[ragged].mean())) if ragged.any() else 0.0
 
 
 def _curve(sizes: Tensor, target: Tensor, grain: int, *, dense: bool) -> tuple[float, float, float]:
     """Return the terms (a, b, c), none below 0, that come closest to the times in relative error."""
-    inputs, outputs = (torch.ceil(sizes / grain) * grain).T
+    inputs, outputs = _rounded(sizes, grain).T
     features = torch.stack([torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1)
     weighted = features / target.clamp(min=1e-9)[:, None]
     best: tuple[float, Tensor] = (float("inf"), torch.zeros(3, dtype=torch.float64))

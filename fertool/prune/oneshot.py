@@ -51,6 +51,11 @@ class PruneOptions:
     local_retrain: bool = False
     floors: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def clock(self) -> LatencyModel:
+        """The latency by which widths are chosen, in these steps."""
+        return self.latency.in_steps_of(self.round_to)
+
 
 @dataclass(frozen=True)
 class PruneResult:
@@ -106,7 +111,7 @@ def make_cut(
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
     where = (partial(build, spec), spec.widths, spec.input)
     planned = make_plan(
-        *(*where, graph, scores, options.targets, options.round_to), latency=options.latency, floors=options.floors
+        *(*where, graph, scores, options.targets, options.round_to), latency=options.clock, floors=options.floors
     )
     if options.local_retrain and data is None:
         raise UsageError("--local-retrain needs images", "give --data")

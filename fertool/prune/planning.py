@@ -119,7 +119,6 @@ def make_plan(
     `graph` is that of the network at `widths`, `scores` the importance of its classes, `floors` the widths that some
     keys do not go below. Raises FertoolError when the targets cannot be met.
     """
-    latency = latency.in_steps_of(round_to)
 
     def skeleton_at(widths: Mapping[str, int]) -> nn.Module:
         with torch.device("meta"):

@@ -93,9 +93,8 @@ class Shrinking:
     ) -> None:
         # Of what the network was, not of what a cut has left of it.
         floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in spec.widths.items()}
-        clock = options.latency.in_steps_of(options.round_to)
-        self.spec, self.module, self.options = spec, module, replace(options, floors=floors, latency=clock)
-        self.plan = PrunePlan.to_stay(trace_channels(module, spec.input), spec.widths, clock)
+        self.spec, self.module, self.options = spec, module, replace(options, floors=floors)
+        self.plan = PrunePlan.to_stay(trace_channels(module, spec.input), spec.widths, options.clock)
         self._data, self._watch = data, watch
         self._kept = tuple(name for name, floor in options.floors.items() if floor)
         self.start = copy.copy(self)
@@ -167,7 +166,7 @@ class Shrinking:
                 shallower = remove_block(
                     *(self.spec, self.module, self._data),
                     repair=self.options.local_retrain,
-                    latency=self.options.latency,
+                    latency=self.options.clock,
                     kept=self._kept,
                     on_progress=on_progress,
                 )
