@@ -1,0 +1,6 @@
+"""Make the generators importable: with importlib's import mode no test folder is on the path."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
