@@ -180,7 +180,7 @@ def _unknown_keys(value: Any, typed: Any, path: str) -> Iterator[str]:
                 yield from _unknown_keys(entry, typed[key], own)
             else:
                 yield own
-    elif isinstance(value, list) and isinstance(typed, list):
+    elif isinstance(value, list) and isinstance(typed, list | tuple):
         for index, (entry, other) in enumerate(zip(value, typed, strict=False)):
             yield from _unknown_keys(entry, other, f"{path}[{index}]")
 
