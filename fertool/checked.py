@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -36,7 +37,7 @@ Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e30)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Seed = Annotated[int, Meta(ge=0, lt=2**63)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class WrongContentError(ValueError):
@@ -45,11 +46,11 @@ class WrongContentError(ValueError):
 
 @contextmanager
 def refusing(where: str, says: str, hint: str) -> Iterator[None]:
-    """Turn a WrongContentError inside the block into a FertoolError: `where`: `says`: what is wrong."""
+    """Turn a WrongContentError inside the block into a FertoolError: `where`: `says`, if anything: what is wrong."""
     try:
         yield
     except WrongContentError as error:
-        raise FertoolError(f"{where}: {says}: {error}", hint) from None
+        raise FertoolError(": ".join(filter(None, (where, says, str(error)))), hint) from None
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -101,6 +102,12 @@ def read_json(text: str | bytes, kind: type[T], where: str, says: str, hint: str
     """Return a JSON text as an instance of `kind`; raises FertoolError: `where`: `says`: what is wrong."""
     with refusing(where, says, hint):
         return as_type(parse_json(text), kind, known_only=known_only)
+
+
+def missing_keys(value: Any, kind: type[Any]) -> list[str]:
+    """Return the fields of a dataclass without a default that are no keys of a map, in order of the alphabet."""
+    required = {entry.name for entry in fields(kind) if entry.default is MISSING}
+    return sorted(required - set(value)) if isinstance(value, dict) else []
 
 
 def listed(names: list[str]) -> str:

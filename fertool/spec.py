@@ -7,7 +7,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -21,6 +21,7 @@ from fertool.checked import (
     WrongContentError,
     as_type,
     listed,
+    missing_keys,
     parse_json,
     refusing,
 )
@@ -254,8 +255,7 @@ class _Start:
 def require_keys(data: Mapping[str, Any], kind: type[Any], where: str) -> None:
     """Raise FertoolError unless a header has all keys that `kind` has no default for, and only such as it knows."""
     known = {entry.name for entry in fields(kind)}
-    required = {entry.name for entry in fields(kind) if entry.default is MISSING}
-    wrong = sorted((set(data) - known) | (required - set(data)))
+    wrong = sorted([*(set(data) - known), *missing_keys(data, kind)])
     if wrong:
         raise FertoolError(f"{where}: header keys missing or unknown: {listed(wrong)}", "make the file again")
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
 from fertool.artifact.store import unpack
-from fertool.checked import Count, Finite, Fraction, NotNegative, Positive, WrongContentError
+from fertool.checked import Count, Finite, Fraction, NotNegative, Positive, WrongContentError, listed
 from fertool.errors import FertoolError
 from fertool.train.optim import WeightAverage
 
@@ -127,27 +127,26 @@ def _require_fit(sections: Mapping[str, Mapping[str, Tensor]], progress: Progres
     require_alike("module", sections["module"], progress.module.state_dict())
     require_alike("average", sections["average"], average)
     require_alike("adapters", sections["adapters"], adapters)
-    _require_optimizer(sections["optimizer"], _parameters(progress.optimizer))
+    _require_optimizer(sections["optimizer"], progress.optimizer)
 
 
-def _require_optimizer(flat: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None:
-    """Raise WrongContentError unless all parameters that have a state have the same values in it."""
+def _require_optimizer(flat: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Raise WrongContentError unless each parameter has the whole of a state, or none: some learn from later on."""
+    wanted = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    parameters = _parameters(optimizer)
     keys: dict[int, set[str]] = {}
     for name, value in flat.items():
         number, _, key = name.partition(".")
         index = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else len(parameters)
         if index >= len(parameters):
             raise WrongContentError(f"optimizer/{name} is unknown")
-        if value.dim() and value.shape != parameters[index].shape:
-            raise WrongContentError(f"optimizer/{name} is of another shape")
-        if not value.is_floating_point():
-            raise WrongContentError(f"optimizer/{name} is of another type")
+        like = parameters[index]
+        if value.shape != (() if key == "step" else like.shape) or not value.is_floating_point():
+            raise WrongContentError(f"optimizer/{name} is of another shape or type")
         keys.setdefault(index, set()).add(key)
-    if any(own != _OPTIMIZER_KEYS and own != {"momentum_buffer"} for own in keys.values()):
-        raise WrongContentError("the state of the optimizer is not that of SGD or Adam")
-
-
-_OPTIMIZER_KEYS = {"step", "exp_avg", "exp_avg_sq"}
+    wrong = [index for index, own in keys.items() if own != wanted]
+    if wrong:
+        raise WrongContentError(f"optimizer/{wrong[0]} has {listed(sorted(keys[wrong[0]]))}, not {listed(sorted(wanted))}")
 
 
 def _flatten(progress: Progress) -> dict[str, Tensor]:
