@@ -235,10 +235,7 @@ def _locate(value: Any, kind: Any, complaint: str, path: str) -> tuple[str, Any]
             if not isinstance(there, dict):
                 break
             key = _culprit(there, fails)
-        if isinstance(key, int):
-            name = f"{name}[{key}]"
-        else:
-            name = _joined(name, key)
+        name = f"{name}[{key}]" if isinstance(key, int) else _joined(name, key)
         there = there[key]
     return name, there
 

@@ -20,7 +20,7 @@ Interval = tuple[Fraction, Fraction]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 Difference = Annotated[float, Meta(ge=-1, le=1)]
 Ratio = Annotated[float, Meta(gt=0, le=1e12)]
-Whole = Annotated[int, Meta(ge=1, le=2**31)]
+_MOST_ROUNDS = 100
 _ROUNDING = 1e-9
 """By so much an accuracy may leave its own interval."""
 
@@ -33,18 +33,24 @@ class Epoch:
     train_loss: Finite
     val_loss: Finite
     val_accuracy: Fraction
-    lr: NotNegative | None = None
-    seconds: NotNegative | None = None
-    round: Count | None = None
-    phase: Text | None = None
+    lr: NotNegative = 0.0
+    seconds: NotNegative = 0.0
+    round: Count = 0
+    phase: Text = ""
+
+
+Epochs = Annotated[tuple[Epoch, ...], Meta(min_length=1, max_length=1_000_000)]
 
 
 @dataclass(frozen=True)
 class History:
     """OUT.history.json, or `--json` of a command that trains."""
 
-    history: Annotated[tuple[Epoch, ...], Meta(min_length=1)]
-    file: Text | None = None
+    history: Epochs
+    file: Text = ""
+
+    def __post_init__(self) -> None:
+        _require_few_rounds(self.history)
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Evaluation(Headline):
     ece: Fraction
     per_class: Annotated[Mapping[Name, ClassFigures], Meta(min_length=1, max_length=65_536)]
     confusion: tuple[tuple[Count, ...], ...]
-    file: Text | None = None
+    file: Text = ""
     tta: Literal["none", "flip", "ten-crop"] = "none"
     single_crop: Headline | None = None
     deduplicated: Headline | None = None
@@ -107,7 +113,7 @@ class AccuracyComparison:
 class EvaluationReport:
     """`eval --json` of several files."""
 
-    results: Annotated[tuple[Evaluation, ...], Meta(min_length=1, max_length=1000)]
+    results: Annotated[tuple[Evaluation, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[AccuracyComparison, ...] = ()
 
 
@@ -191,7 +197,7 @@ class Environment:
 class Benchmark:
     """`bench --json`."""
 
-    results: Annotated[tuple[FileFigures, ...], Meta(min_length=1, max_length=1000)]
+    results: Annotated[tuple[FileFigures, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[SpeedComparison, ...]
     warnings: tuple[BenchWarning, ...]
     runs: Positive
@@ -240,9 +246,12 @@ class Trial:
     best_epoch: Positive
     epochs: Positive
     seconds: NotNegative
-    history: Annotated[tuple[Epoch, ...], Meta(min_length=1)]
+    history: Epochs
     digest: Text = ""
     fingerprint: Text = ""
+
+    def __post_init__(self) -> None:
+        _require_few_rounds(self.history)
 
 
 @dataclass(frozen=True)
@@ -276,13 +285,11 @@ class Sweep:
     """OUT.grid.json or OUT.seeds.json."""
 
     file: Text
-    axes: Annotated[
-        Mapping[Name, Annotated[tuple[Value, ...], Meta(min_length=1, max_length=1000)]], Meta(max_length=100)
-    ]
+    axes: Annotated[Mapping[Name, Annotated[tuple[Value, ...], Meta(min_length=1, max_length=50)]], Meta(max_length=20)]
     seeds: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=10_000)]
     best: Best | None
-    points: tuple[Mean, ...]
-    rows: tuple[Trial, ...]
+    points: Annotated[tuple[Mean, ...], Meta(max_length=1000)]
+    rows: Annotated[tuple[Trial, ...], Meta(max_length=1000)]
 
     def __post_init__(self) -> None:
         if self.points and (self.best is None or not self.rows):
@@ -293,6 +300,12 @@ class Sweep:
                 raise ValueError("`options` of a row or point has other keys than `axes`")
             if any(value not in self.axes[name] for name, value in choice.options.items()):
                 raise ValueError("`options` of a row or point has a value that `axes` does not have")
+
+
+def _require_few_rounds(history: tuple[Epoch, ...]) -> None:
+    rounds = {record.round for record in history}
+    if len(rounds) > _MOST_ROUNDS:
+        raise ValueError(f"`history` has {len(rounds):,} rounds, more than {_MOST_ROUNDS}")
 
 
 def _require_inside(accuracy: float, interval: tuple[float, float]) -> None:

@@ -37,7 +37,9 @@ def read_bytes(path: Path, most: int) -> bytes:
         raise FertoolError(f"{path}: cannot be read ({error.strerror})", "check the path and its permissions") from None
     if len(content) > most:
         size = os.stat(path).st_size
-        raise FertoolError(f"{path}: {size:,} bytes, more than the {most:,} that such a file may have", "check the path")
+        raise FertoolError(
+            f"{path}: {size:,} bytes, more than the {most:,} that such a file may have", "check the path"
+        )
     return content
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
@@ -98,6 +98,17 @@ def with_latency(
 
 
 @dataclass(frozen=True)
+class _Targets:
+    """The budgets as parts of the given network's cost; one of latency there always is."""
+
+    latency: _Ratio
+    macs: _Ratio | None = None
+    params: _Ratio | None = None
+    size: _Ratio | None = None
+    channels: _Ratio | None = None
+
+
+@dataclass(frozen=True)
 class _Measured:
     """What OUT.latency.resume keeps: a latency model, the step of widths that goes with it, and the budgets by it."""
 
@@ -105,18 +116,14 @@ class _Measured:
     terms: Mapping[Name, tuple[Finite, Finite, Finite, Finite]]
     rest: Finite
     round_to: Grain
-    targets: Mapping[Literal["macs", "params", "size", "latency", "channels"], _Ratio | None]
-
-    def __post_init__(self) -> None:
-        if self.targets.get("latency") is None:
-            raise ValueError("`targets.latency` is missing")
+    targets: _Targets
 
     def applied(self, options: PruneOptions) -> PruneOptions:
         """Return the options with the model and the budgets."""
         from fertool.prune import LatencyModel, Targets
 
         model = LatencyModel(self.grain, self.terms, self.rest)
-        return replace(options, latency=model, round_to=self.round_to, targets=Targets(**self.targets))
+        return replace(options, latency=model, round_to=self.round_to, targets=Targets(**asdict(self.targets)))
 
 
 def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:

@@ -120,7 +120,7 @@ class Sensitivity:
 
 
 def _require_consistent(layers: Sequence[LayerSensitivity], *, signed: bool) -> None:
-    """Raise WrongContentError for layers of one name, lists of unequal lengths, and signs that the values cannot have."""
+    """Raise WrongContentError for layers of one name, unequal lengths, and signs that cannot be."""
     if len({layer.name for layer in layers}) < len(layers):
         raise WrongContentError("`layers` has a name twice")
     for layer in layers:

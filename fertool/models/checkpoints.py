@@ -108,9 +108,7 @@ def _holds_map(content: Any, key: str) -> bool:
     return _is_map(content) and _is_map(content.get(key))
 
 
-def _without_prefixes(
-    given: dict[str, Tensor], wanted: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], list[str]]:
+def _without_prefixes(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors without what wrappers put before their names, and a note of what was removed.
 
     A prefix of all names goes unless the network has it itself; one of most names, if more then fit the network.

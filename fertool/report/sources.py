@@ -16,6 +16,7 @@ from fertool.results import Benchmark, Evaluation, EvaluationReport, FileFigures
 Data = Mapping[str, Any]
 _AGAIN = "make the file again with this version"
 
+
 @dataclass(frozen=True)
 class Sources:
     """Everything that a page shows: by kind, in the order given; keys as in each command's --json."""

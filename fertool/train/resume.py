@@ -5,7 +5,7 @@ Every epoch derives its random numbers from the seed and its own number, so no g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -146,7 +146,9 @@ def _require_optimizer(flat: Mapping[str, Tensor], optimizer: torch.optim.Optimi
         keys.setdefault(index, set()).add(key)
     wrong = [index for index, own in keys.items() if own != wanted]
     if wrong:
-        raise WrongContentError(f"optimizer/{wrong[0]} has {listed(sorted(keys[wrong[0]]))}, not {listed(sorted(wanted))}")
+        raise WrongContentError(
+            f"optimizer/{wrong[0]} has {listed(sorted(keys[wrong[0]]))}, not {listed(sorted(wanted))}"
+        )
 
 
 def _flatten(progress: Progress) -> dict[str, Tensor]:
