@@ -1,7 +1,7 @@
 """Recipes as YAML: a map of commands to options, read without the surprises of YAML.
 
 A value is the text that stands there, as behind a flag: the option alone says what kind it is, so that `yes`, `1:30`
-and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key stands once, and what aliases repeat is counted.
+and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key stands once, and what aliases repeat counts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -43,8 +42,8 @@ Presets = Mapping[str, Mapping[str, Preset]]
 class _Loader(yaml.SafeLoader):
     """PyYAML's parser without kinds of plain scalars but `<<`; it composes nodes and constructs nothing."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
+_Loader.yaml_implicit_resolvers = {}
 
 _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<"), ["<"])
 
