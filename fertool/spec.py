@@ -8,12 +8,45 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
+
+from fertool.checked import (
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Text,
+    WrongContentError,
+    as_type,
+    listed,
+    missing_keys,
+    parse_json,
+    refusing,
+)
 from fertool.errors import FertoolError
 
 FORMAT = 1
 """Version of the header. A reader refuses a newer one and keeps reading the older ones."""
+
+# What the numbers of a header may be: generous for networks that classify images, and nothing that fills a memory.
+# docs/artifact.md has them.
+LARGEST_SIDE = 1024
+"""Pixels of the side of an input."""
+Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
+Channels = Annotated[int, Meta(ge=1, le=4)]
+Width = Annotated[int, Meta(ge=0, le=65_536)]
+Widths = Annotated[Mapping[Name, Width], Meta(max_length=20_000)]
+Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
+Mean = Annotated[float, Meta(ge=0, le=1)]
+Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
+Bits = Annotated[int, Meta(ge=2, le=8)]
+ActivationBits = Annotated[int, Meta(ge=4, le=8)]
+Magnitude = Annotated[int, Meta(ge=1, le=127)]
+Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
+Digest = Annotated[str, Meta(max_length=128)]
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -24,10 +57,10 @@ class InputSpec:
     zero point: an INT8 network takes raw pixels without a rounding of its own.
     """
 
-    channels: int = 1
-    size: int = 48
-    mean: tuple[float, ...] = (129 / 255,)
-    std: tuple[float, ...] = (64 / 255,)
+    channels: Channels = 1
+    size: Side = 48
+    mean: tuple[Mean, ...] = (129 / 255,)
+    std: tuple[Deviation, ...] = (64 / 255,)
 
     def __post_init__(self) -> None:
         if not (len(self.mean) == len(self.std) == self.channels):
@@ -51,7 +84,7 @@ class InputSpec:
 
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
-_LONGEST_TABLE = 64 << 20
+_LONGEST_TABLE = 16 << 20
 """Bytes of the unpacked table of bits, so that a small file cannot fill the memory."""
 
 
@@ -63,8 +96,8 @@ class WeightQuant:
     an 8-bit channel uses: 127, or 63 where pairs of products must fit 16 bits (processors without VNNI).
     """
 
-    bits: tuple[int, ...]
-    limit: int = 127
+    bits: Annotated[tuple[Bits, ...], Meta(min_length=1, max_length=65_536)]
+    limit: Magnitude = 127
 
     def __post_init__(self) -> None:
         if not self.bits or not set(self.bits) <= set(WIDTHS):
@@ -86,9 +119,9 @@ class WeightQuant:
 class QuantSpec:
     """Which tensors are integers: weights by layer name, activations (unsigned, affine, per tensor) by site name."""
 
-    weights: Mapping[str, WeightQuant]
-    activations: Mapping[str, int]
-    method: str = "ptq"
+    weights: Annotated[Mapping[Name, WeightQuant], Meta(max_length=20_000)]
+    activations: Annotated[Mapping[Name, ActivationBits], Meta(max_length=20_000)]
+    method: Name = "ptq"
 
     def __post_init__(self) -> None:
         wrong = {name: bits for name, bits in self.activations.items() if type(bits) is not int or not 4 <= bits <= 8}
@@ -103,30 +136,30 @@ class GateSpec:
     `shares` is the part of the images that each profile got, on those that `metrics` speaks of.
     """
 
-    profiles: tuple[Mapping[str, int], ...]
-    hidden: int
-    shares: tuple[float, ...]
+    profiles: Annotated[tuple[Widths, ...], Meta(min_length=1, max_length=16)]
+    hidden: Annotated[int, Meta(ge=1, le=4096)]
+    shares: tuple[Fraction, ...]
 
 
 @dataclass(frozen=True)
 class Metrics:
     """A measured accuracy and what it was measured on; `accuracy_ci95` is the Wilson 95 % interval."""
 
-    split: str
-    n: int
-    accuracy: float
-    accuracy_ci95: tuple[float, float]
-    macro_f1: float
+    split: Name
+    n: Positive
+    accuracy: Fraction
+    accuracy_ci95: tuple[Fraction, Fraction]
+    macro_f1: Fraction
 
 
 @dataclass(frozen=True)
 class Step:
     """One command in the life of a model: its options and the digests of all that it read."""
 
-    command: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
+    command: Name
+    options: Annotated[Mapping[Name, Any], Meta(max_length=1000)] = field(default_factory=dict)
+    inputs: Names = field(default_factory=dict)
+    versions: Names = field(default_factory=dict)
     seed: int | None = None
 
 
@@ -134,18 +167,18 @@ class Step:
 class Spec:
     """The header of a model file; see the section on the artifact in docs/artifact.md."""
 
-    arch: str
-    arch_args: Mapping[str, Any]
-    widths: Mapping[str, int]
+    arch: Name
+    arch_args: Annotated[Mapping[Name, Any], Meta(max_length=100)]
+    widths: Widths
     input: InputSpec
-    classes: tuple[str, ...]
-    params: int = 0
-    macs: int = 0
+    classes: Classes
+    params: Count = 0
+    macs: Count = 0
     gates: GateSpec | None = None
     quant: QuantSpec | None = None
     metrics: Metrics | None = None
-    provenance: tuple[Step, ...] = ()
-    digest: str = ""
+    provenance: Annotated[tuple[Step, ...], Meta(max_length=_MOST_STEPS)] = ()
+    digest: Digest = ""
     format: int = FORMAT
 
     def with_step(self, step: Step, **changes: Any) -> Spec:
@@ -188,24 +221,14 @@ class Spec:
             raise FertoolError(
                 f"{where}: header format {version}, this fertool reads format {FORMAT}", "install a newer fertool"
             )
-        known, required = {f.name for f in fields(cls)}, {"arch", "arch_args", "widths", "input", "classes"}
-        if not required <= set(data) <= known:
-            wrong = sorted((set(data) - known) | (required - set(data)))
-            raise FertoolError(f"{where}: header keys missing or unknown: {', '.join(wrong)}", "make the file again")
-        try:
-            return cls(
-                **{
-                    **data,
-                    "input": InputSpec(**_tuples(data["input"])),
-                    "classes": tuple(data["classes"]),
-                    "gates": GateSpec(**_tuples(data["gates"])) if data.get("gates") else None,
-                    "quant": _quant_from_data(data.get("quant")),
-                    "metrics": Metrics(**_tuples(data["metrics"])) if data.get("metrics") else None,
-                    "provenance": tuple(Step(**step) for step in data.get("provenance", ())),
-                }
-            )
-        except (TypeError, KeyError, ValueError, AttributeError, RecursionError, zlib.error, FertoolError) as error:
-            raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
+        require_keys(data, cls, where)
+        with refusing(where, DAMAGED, "make the file again"):
+            spec = as_type({**data, "quant": _unpacked_quant(data.get("quant"))}, cls, known_only=True)
+            _require_consistent(spec)
+        return spec
+
+
+DAMAGED = "the fertool header is damaged"
 
 
 def canonical_json(value: Any) -> str:
@@ -215,11 +238,26 @@ def canonical_json(value: Any) -> str:
 
 def read_header_text(text: str, where: str) -> tuple[dict[str, Any], str, int]:
     """Return a header's fields, the kind of file and the version of its format; raises FertoolError naming `where`."""
-    try:
-        data = json.loads(text)
-        return data, data.get("kind", "model"), data["format"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise FertoolError(f"{where}: the fertool header is not readable", "make the file again") from None
+    with refusing(where, "the fertool header is not readable", "make the file again"):
+        data = parse_json(text)
+        start = as_type(data, _Start)
+    return data, start.kind, start.format
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What tells what the rest of a header is."""
+
+    format: int
+    kind: Name = "model"
+
+
+def require_keys(data: Mapping[str, Any], kind: type[Any], where: str) -> None:
+    """Raise FertoolError unless a header has all keys that `kind` has no default for, and only such as it knows."""
+    known = {entry.name for entry in fields(kind)}
+    wrong = sorted([*(set(data) - known), *missing_keys(data, kind)])
+    if wrong:
+        raise FertoolError(f"{where}: header keys missing or unknown: {listed(wrong)}", "make the file again")
 
 
 def digest_text(text: str) -> str:
@@ -227,18 +265,42 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+def _require_consistent(spec: Spec) -> None:
+    """Raise WrongContentError for parts of a header that do not fit each other."""
+    if len(set(spec.classes)) < len(spec.classes):
+        raise WrongContentError("`classes` has a name twice")
+    metrics, gates = spec.metrics, spec.gates
+    if metrics:
+        low, high = metrics.accuracy_ci95
+        if not low <= metrics.accuracy <= high:
+            raise WrongContentError(f"`metrics.accuracy` is {metrics.accuracy}, outside of its interval")
+    if gates:
+        if len(gates.shares) != len(gates.profiles):
+            raise WrongContentError(f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares")
+        if any(set(profile) != set(spec.widths) for profile in gates.profiles):
+            raise WrongContentError("`gates.profiles` has other keys than `widths`")
 
 
-def _quant_from_data(data: Mapping[str, Any] | str | None) -> QuantSpec | None:
-    if data is None:
-        return None
+def _unpacked_quant(data: Any) -> Any:
+    """Return what a header has under `quant` with the bits of each layer as a list; what is not as it should be stays.
+
+    In an ONNX file it is a text: the same JSON behind zlib and base85.
+    """
     if isinstance(data, str):
-        text = zlib.decompressobj().decompress(base64.b85decode(data), _LONGEST_TABLE)
-        return _quant_from_data(json.loads(text))
-    weights = {
-        name: WeightQuant(**{**entry, "bits": tuple(map(int, entry["bits"]))})
-        for name, entry in data["weights"].items()
-    }
-    return QuantSpec(weights=weights, activations=dict(data["activations"]), method=data["method"])
+        try:
+            packed = base64.b85decode(data)
+            text = zlib.decompressobj().decompress(packed, _LONGEST_TABLE)
+        except (ValueError, zlib.error) as error:
+            raise WrongContentError(f"`quant` does not unpack ({error})") from None
+        data = parse_json(text)
+    if not isinstance(data, dict) or not isinstance(data.get("weights"), dict):
+        return data
+    return {**data, "weights": {name: _unpacked_bits(rule) for name, rule in data["weights"].items()}}
+
+
+def _unpacked_bits(rule: Any) -> Any:
+    """Return the rule of a layer with its letter for each channel as a list of numbers."""
+    bits = rule.get("bits") if isinstance(rule, dict) else None
+    if not isinstance(bits, str) or not (bits.isascii() and bits.isdigit()):
+        return rule
+    return {**rule, "bits": [int(digit) for digit in bits]}

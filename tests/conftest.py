@@ -1,7 +1,12 @@
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from fertool.data.dataset import FaceDataset
+
+sys.path.append(str(Path(__file__).parent))  # for `mutations`: with importlib's import mode no test folder is there
 
 
 @pytest.fixture(scope="session", autouse=True)

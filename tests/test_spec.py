@@ -1,11 +1,14 @@
 import base64
 import json
+import re
 import zlib
+from dataclasses import asdict
 
 import pytest
+from mutations import mutations
 
 from fertool.errors import FertoolError
-from fertool.spec import InputSpec, QuantSpec, Spec, Step, WeightQuant, canonical_json
+from fertool.spec import GateSpec, InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant, canonical_json
 
 
 def spec(**changes):
@@ -72,3 +75,63 @@ def test_a_damaged_header_is_one_error_that_names_the_file(change, message):
 def test_what_is_no_header_is_refused(text):
     with pytest.raises(FertoolError, match=r"file\.pt"):
         Spec.from_json(text, "file.pt")
+
+
+FULL = spec(
+    params=12,
+    macs=34,
+    gates=GateSpec(profiles=({"a": 1, "b": 2}, {"a": 1, "b": 1}), hidden=4, shares=(0.5, 0.5)),
+    quant=QuantSpec(weights={"conv": WeightQuant(bits=(8, 4), limit=64)}, activations={"conv": 8}),
+    metrics=Metrics("val", 10, 0.5, (0.2, 0.8), 0.4),
+    provenance=(Step("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
+)
+
+
+def test_every_wrong_value_in_a_header_is_one_error_or_means_nothing_else():
+    refused = 0
+    for what, changed in mutations(json.loads(FULL.to_json())):
+        read, message = read_or_message(json.dumps(changed))
+        if read is None:
+            refused += 1
+            assert re.fullmatch(r"file\.pt: .{10,400}", message), what
+            assert message.isprintable(), what
+        else:
+            assert Spec.from_json(read.to_json(), "file.pt") == read, what
+    assert refused > 800
+
+
+def read_or_message(text):
+    try:
+        return Spec.from_json(text, "file.pt"), ""
+    except FertoolError as error:
+        return None, error.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"input": {"size": "abc"}}, '`input.size` is "abc", expected int'),
+        ({"input": {"size": 2**31}}, "`input.size` is 2147483648, expected int <= 1024"),
+        ({"input": {"std": [0.0]}}, "`input.std[0]` is 0.0, expected float >= 1e-06"),
+        ({"widths": {"stem": 10**9}}, "`widths.stem` is 1000000000, expected int <= 65536"),
+        ({"classes": ["x", "x"]}, "`classes` has a name twice"),
+        ({"classes": []}, "`classes` is a list of 0"),
+        ({"classes": "xy"}, '`classes` is "xy", expected list'),
+        ({"params": -1}, "`params` is -1, expected int >= 0"),
+        ({"gates": {"profiles": [{"a": 1, "b": 1}] * 2000, "hidden": 4, "shares": [0.1] * 2000}}, "length <= 16"),
+        ({"gates": {"profiles": [{"a": 1}], "hidden": 4, "shares": [1.0]}}, "other keys than `widths`"),
+        ({"gates": {"profiles": [{"a": 1, "b": 1}], "hidden": 4, "shares": []}}, "1 profiles and 0 shares"),
+        (
+            {"quant": {"weights": {"c": {"bits": "89", "limit": 127}}, "activations": {}}},
+            "`quant.weights.c.bits[1]` is 9",
+        ),
+        ({"metrics": {**asdict(Metrics("val", 1, 0.9, (0.1, 0.2), 0.5))}}, "outside of its interval"),
+        ({"provenance": [{"command": "x", "surprise": 1}]}, "unknown keys: provenance[0].surprise"),
+    ],
+)
+def test_a_damaged_header_names_the_key_its_value_and_what_was_expected(change, said):
+    text = json.dumps({**json.loads(spec().to_json()), **change})
+    with pytest.raises(FertoolError) as caught:
+        Spec.from_json(text, "file.pt")
+    assert caught.value.message.startswith("file.pt: the fertool header is damaged: ")
+    assert said in caught.value.message

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
-    {"spec"},
+    {"checked"},
+    {"spec", "results"},
     {"distributed"},
     {"artifact", "losses", "metrics", "device", "modes", "precision"},
     {"data"},

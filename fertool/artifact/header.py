@@ -5,8 +5,13 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+from fertool.artifact.archive import MAX_HEADER_BYTES, read_member
+from fertool.artifact.files import require_file
+from fertool.checked import WrongContentError
 from fertool.errors import FertoolError
 from fertool.spec import Spec
+
+__all__ = ["MEMBER", "ONNX_KEY", "not_an_artifact", "read_header", "read_spec", "require_file"]
 
 MEMBER = "archive/fertool.json"
 ONNX_KEY = "fertool"
@@ -26,13 +31,6 @@ def read_header(path: Path) -> str:
     return _onnx_header(path) if path.suffix == ".onnx" else _zip_header(path)
 
 
-def require_file(path: Path) -> None:
-    """Raise FertoolError unless `path` is an existing file."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
-        raise FertoolError(f"{path}: {what}", "check the path")
-
-
 def not_an_artifact(path: Path) -> FertoolError:
     """Return the error for a file that no fertool command wrote."""
     return FertoolError(
@@ -43,10 +41,11 @@ def not_an_artifact(path: Path) -> FertoolError:
 
 def _zip_header(path: Path) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(MEMBER).decode()
+        return read_member(path, MEMBER).decode()
+    except WrongContentError as error:
+        raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
     # RuntimeError: a damaged entry that claims to be encrypted or packed in an unknown way.
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, EOFError, OSError, RuntimeError):
+    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, RuntimeError, OverflowError):
         raise not_an_artifact(path) from None
 
 
@@ -56,11 +55,14 @@ def _onnx_header(path: Path) -> str:
 
     try:
         model = onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, OSError):
+        header = next((str(entry.value) for entry in model.metadata_props if entry.key == ONNX_KEY), None)
+    except (DecodeError, ValueError, OSError, RecursionError):
         raise FertoolError(f"{path}: not an ONNX file, or a truncated one", "export it again") from None
-    for entry in model.metadata_props:
-        if entry.key == ONNX_KEY:
-            return str(entry.value)
-    raise FertoolError(
-        f"{path}: an ONNX file without fertool's header", "name its classes and size: --classes a,b,… --input-size N"
-    )
+    if header is None:
+        raise FertoolError(
+            f"{path}: an ONNX file without fertool's header",
+            "name its classes and size: --classes a,b,… --input-size N",
+        )
+    if len(header) > MAX_HEADER_BYTES:
+        raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
+    return header

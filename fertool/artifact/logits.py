@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from msgspec import Meta
 
 from fertool.artifact.header import read_header
+from fertool.checked import Finite, Name, Positive, Seed, as_type, refusing
 from fertool.errors import FertoolError
-from fertool.spec import Step, canonical_json, read_header_text
+from fertool.spec import DAMAGED, Channels, Classes, Digest, Side, Step, canonical_json, read_header_text, require_keys
 
 KIND = "logits"
 FORMAT = 1
@@ -21,10 +23,10 @@ FORMAT = 1
 class ImageSet:
     """Which training images, in which order: `digest` is the SHA-256 of their pixels in this shape."""
 
-    count: int
-    channels: int
-    size: int
-    digest: str
+    count: Positive
+    channels: Channels
+    size: Side
+    digest: Digest
 
 
 @dataclass(frozen=True)
@@ -35,15 +37,15 @@ class LogitsSpec:
     they are. `draws` is the digest of the first view's random numbers. `teachers` are the digests of their files.
     """
 
-    classes: tuple[str, ...]
+    classes: Classes
     images: ImageSet
-    teachers: tuple[str, ...]
-    views: int
-    augmentation: Mapping[str, Any]
-    seed: int
-    draws: str
-    provenance: tuple[Step, ...] = ()
-    digest: str = ""
+    teachers: Annotated[tuple[Digest, ...], Meta(min_length=1, max_length=1000)]
+    views: Annotated[int, Meta(ge=0, le=10_000)]
+    augmentation: Annotated[Mapping[Name, Finite | tuple[Finite, ...]], Meta(max_length=100)]
+    seed: Seed
+    draws: Digest
+    provenance: Annotated[tuple[Step, ...], Meta(max_length=1000)] = ()
+    digest: Digest = ""
     kind: str = KIND
     format: int = FORMAT
 
@@ -64,29 +66,17 @@ class LogitsSpec:
             raise FertoolError(
                 f"{where}: logits of format {version}, this fertool reads format {FORMAT}", "install a newer fertool"
             )
-        names = {field.name for field in fields(cls)}
-        if names != set(data):
-            wrong = ", ".join(sorted(names ^ set(data)))
-            raise FertoolError(f"{where}: header keys missing or unknown: {wrong}", "make the file again")
-        try:
-            read: dict[str, Any] = {
-                key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-            }
-            steps = tuple(Step(**step) for step in data["provenance"])
-            return cls(**{**read, "images": ImageSet(**data["images"]), "provenance": steps})
-        except TypeError as error:
-            raise FertoolError(f"{where}: the fertool header is damaged ({error})", "make the file again") from None
+        require_keys(data, cls, where)
+        with refusing(where, DAMAGED, "make the file again"):
+            return as_type(data, cls, known_only=True)
 
 
 def is_logits(path: Path) -> bool:
     """Tell a logits file from a model file by its header; raises FertoolError if it has none."""
     if path.suffix == ".onnx":
         return False
-    try:
-        header = json.loads(read_header(path))
-    except ValueError:
-        return False
-    return isinstance(header, dict) and header.get("kind") == KIND
+    _, kind, _ = read_header_text(read_header(path), str(path))
+    return kind == KIND
 
 
 def read_logits_spec(path: Path) -> LogitsSpec:

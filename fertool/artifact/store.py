@@ -16,8 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fertool.artifact.archive import read_member, require_bounded
 from fertool.artifact.atomic import write_atomic
-from fertool.artifact.header import MEMBER, not_an_artifact, require_file
+from fertool.artifact.files import require_file
+from fertool.artifact.header import MEMBER, not_an_artifact
+from fertool.checked import WrongContentError, parse_json
 from fertool.errors import FertoolError
 from fertool.spec import Spec, canonical_json
 
@@ -67,29 +70,75 @@ def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict
 
 
 def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read and check a file written from `pack`; returns its header and tensors."""
-    require_file(path)
+    """Read and check a file written from `pack`; returns its header and tensors.
+
+    What is read has no more bytes than the file. Raises FertoolError.
+    """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch comments on foreign files; the error below is enough
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
         text, state_dict = content["spec"], content["state_dict"]
-        header = json.loads(text)
+        header = parse_json(text)
         digest = header["digest"]
-        with zipfile.ZipFile(path) as archive:
-            member = archive.read(MEMBER).decode()
+        member = read_member(path, MEMBER).decode()
+        require_dense(state_dict)
+        if sum(tensor.nbytes for tensor in state_dict.values()) > path.stat().st_size:
+            raise WrongContentError("its tensors have more numbers than the file")
         found = _digest({**header, "digest": ""}, state_dict)
+    except WrongContentError as error:
+        raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError):
         raise not_an_artifact(path) from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, AssertionError):
         raise not_an_artifact(path) from None
     if member != text or found != digest:
         raise FertoolError(f"{path}: damaged, its content does not match its digest", "make or copy the file again")
     return header, state_dict
 
 
+def load_plain(path: Path) -> Any:
+    """Return what `torch.load` finds in a file; nothing in it is executed, and it makes no more of it than there is.
+
+    Raises FertoolError for what is no file, WrongContentError for a file that would unpack to more than it is, and
+    whatever torch fails with.
+    """
+    require_file(path)
+    require_bounded(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch comments on foreign files; the callers' errors are enough
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def require_dense(tensors: Mapping[str, Any]) -> None:
+    """Raise WrongContentError, naming the first, for what is no plain tensor of real numbers in memory.
+
+    That is a sparse, quantized, complex or meta tensor, or one of more numbers than are stored (expanded).
+    """
+    for name, tensor in tensors.items():
+        kind = _unusual(tensor)
+        if kind:
+            raise WrongContentError(f"{name} is {kind}")
+
+
+def _unusual(tensor: Any) -> str:
+    """Return what keeps this from being a plain tensor, or nothing."""
+    if not isinstance(tensor, Tensor):
+        return "no tensor"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return "sparse"
+    if tensor.is_quantized:
+        return "quantized by torch"
+    if tensor.is_complex():
+        return "complex"
+    if tensor.device.type != "cpu":
+        return f"on the {tensor.device.type} device"
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        return "expanded: it has more numbers than are stored"
+    return ""
+
+
 def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as hexadecimal digits."""
+    """Return the SHA-256 of a file's bytes as hexadecimal digits; raises FertoolError for what is no regular file."""
+    require_file(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(1 << 20):

@@ -130,17 +130,14 @@ class BitsOptions:
 
     def _problem(self, spec: Spec, module: nn.Module, limit: int) -> Problem:
         """Return what is to be shared out."""
+        from fertool.artifact.files import MAX_JSON_BYTES, read_text
         from fertool.hessian import Sensitivity
         from fertool.hessian.layers import weighted_layers
         from fertool.quant import make_problem
 
         if self.sensitivity is None:
             return make_problem(spec, module, None, limit)
-        hint = "run fertool hessian-sensitivity on this model"
-        try:
-            text = self.sensitivity.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FertoolError(f"{self.sensitivity}: cannot be read ({error})", hint) from None
+        text = read_text(self.sensitivity, MAX_JSON_BYTES)
         read = Sensitivity.from_json(text, str(self.sensitivity))
         channels = {name: len(layer.weight) for name, layer in weighted_layers(module).items()}
         read.require_fit(spec.digest, channels, str(self.sensitivity), accept=("kl", "cross-entropy"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from msgspec import Meta
+
+from fertool.checked import Finite, Name
 from fertool.cli.targets import SECONDS, is_ratio, parse_target
 
 if TYPE_CHECKING:
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
     from fertool.prune import LatencyModel, PruneOptions
     from fertool.runtime import BenchResult
     from fertool.spec import Spec
+
+Grain = Annotated[int, Meta(ge=1, le=65_536)]
+_Ratio = Annotated[float, Meta(gt=0, lt=1)]
 
 RUNS = 600
 """Passes of each network in a comparison."""
@@ -65,8 +71,8 @@ def with_latency(
     What was measured stays in the file `state`, if one is named, so that a killed training can `resume` with the same
     network; the caller removes it.
     """
-    from fertool.artifact.resume import discard_resume, load_state, save_state
-    from fertool.prune import LatencyModel, Targets, require_scorable
+    from fertool.artifact.resume import discard_resume, load_state, save_state, taking_over, typed_header
+    from fertool.prune import require_scorable
     from fertool.report.console import note
     from fertool.spec import canonical_json, digest_text
 
@@ -77,10 +83,8 @@ def with_latency(
         discard_resume(state)
     if state and (known := load_state(state, fingerprint)):
         note("the latencies are those that the killed run measured")
-        kept = known[0]
-        terms = {name: (a, b, c, d) for name, (a, b, c, d) in kept["terms"].items()}
-        model = LatencyModel(kept["grain"], terms, kept["rest"])
-        return replace(options, latency=model, round_to=kept["round_to"], targets=Targets(**kept["targets"]))
+        with taking_over(state):
+            return typed_header(known[0], _Measured).applied(options)
     ratio = asked_ratio(asked, spec, module)
     model = learn_model(spec)
     if round_to and round_to < model.grain:
@@ -88,9 +92,38 @@ def with_latency(
     options = replace(options, latency=model, round_to=round_to or max(8, model.grain))
     options = calibrated(ratio, spec, module, options, scoring)
     if state and options.targets:
-        kept = {**asdict(model), "round_to": options.round_to, "targets": asdict(options.targets)}
-        save_state(state, fingerprint, kept, {})
+        measured = {**asdict(model), "round_to": options.round_to, "targets": asdict(options.targets)}
+        save_state(state, fingerprint, measured, {})
     return options
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The budgets as parts of the given network's cost; one of latency there always is."""
+
+    latency: _Ratio
+    macs: _Ratio | None = None
+    params: _Ratio | None = None
+    size: _Ratio | None = None
+    channels: _Ratio | None = None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What OUT.latency.resume keeps: a latency model, the step of widths that goes with it, and the budgets by it."""
+
+    grain: Grain
+    terms: Mapping[Name, tuple[Finite, Finite, Finite, Finite]]
+    rest: Finite
+    round_to: Grain
+    targets: _Targets
+
+    def applied(self, options: PruneOptions) -> PruneOptions:
+        """Return the options with the model and the budgets."""
+        from fertool.prune import LatencyModel, Targets
+
+        model = LatencyModel(self.grain, self.terms, self.rest)
+        return replace(options, latency=model, round_to=self.round_to, targets=Targets(**asdict(self.targets)))
 
 
 def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fertool.artifact.files import MAX_JSON_BYTES, read_text
+from fertool.checked import WrongContentError, as_type, listed, parse_json
 from fertool.cli.training import History
 from fertool.errors import FertoolError
+from fertool.results import Trial
 
 if TYPE_CHECKING:
     from fertool.spec import Spec, Step
@@ -98,11 +101,11 @@ class Ledger:
         if not self.path.exists():
             return
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            rows = [Row(**{**row, "accuracy_ci95": tuple(row["accuracy_ci95"])}) for row in content["rows"]]
-            finished = bool(content["finished"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise self._refused("not readable") from None
+            content = parse_json(read_text(self.path, MAX_JSON_BYTES))
+            finished = as_type(content, _Trials).finished
+            rows = [_row(entry) for entry in content["rows"]]
+        except (WrongContentError, FertoolError) as error:
+            raise self._refused(f"not readable ({error})") from None
         if not finished and any(row.fingerprint not in wanted for row in rows):
             raise self._refused("of a sweep with other options, data or versions")
         self.rows = [row for row in rows if row.fingerprint in wanted]
@@ -157,6 +160,22 @@ class Ledger:
             "points": [asdict(point) for point in points],
             "rows": shown,
         }
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """What a run that goes on takes from the file."""
+
+    rows: tuple[Trial, ...]
+    finished: bool
+
+
+def _row(entry: Mapping[str, Any]) -> Row:
+    """Return a checked row of the file; raises WrongContentError where it is of another version."""
+    wrong = sorted({known.name for known in fields(Row)} ^ entry.keys())
+    if wrong:
+        raise WrongContentError(f"keys of a row missing or unknown: {listed(wrong)}")
+    return Row(**{**entry, "accuracy_ci95": tuple(entry["accuracy_ci95"])})
 
 
 def fingerprint(step: Step) -> str:

@@ -2,73 +2,108 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from fertool.checked import shown
 from fertool.cli.splits import refused_split
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import UsageError
+
+if TYPE_CHECKING:
+    from fertool.cli.presets import Presets
 
 _NOT_PRESETS = {"recipe", "help", "output", "json"}
+_LISTED = 20
+"""Problems that an error lists."""
+_LONGEST_REASON = 200
 
 
 def apply_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
     """Typer callback (eager): make the recipe's section for this command the defaults of its options.
 
-    Raises UsageError listing every unknown command and option of the whole file at once.
+    Raises UsageError listing every unknown command and option of the whole file at once, else every value that an
+    option of this command does not take.
     """
     if path is None or ctx.resilient_parsing:
         return path
-    recipe = _read(path)
-    root = ctx.find_root().command
-    commands: Mapping[str, Any] = getattr(root, "commands", {})
-    refusals: list[UsageError] = []
-    problems = [f"unknown command '{name}'" for name in recipe if name not in commands]
-    for name, section in recipe.items():
-        if name in commands:
-            known = option_names(commands[name])
-            refusals += filter(None, (refused_split(name, key) for key in section if key not in known))
-            problems += [f"unknown option '{key}' of {name}" for key in section if key not in known]
-    for refusal in refusals:
-        raise refusal
+    from fertool.cli.presets import read_presets
+
+    recipe = read_presets(path)
+    _require_known(ctx, path, recipe)
+    parameters, section = option_parameters(ctx.command), recipe.get(ctx.command.name or "", {})
+    reasons = {key: _unfit(ctx, preset.value, parameters[key]) for key, preset in section.items()}
+    problems = [
+        f"{path}:{section[key].line}: {ctx.command.name}: {key} is {shown(section[key].value)}: {reason}"
+        for key, reason in reasons.items()
+        if reason
+    ]
     if problems:
-        raise UsageError(f"{path}: {'; '.join(problems)}", "the names are those of the flags, without the dashes")
-    known, section = option_names(ctx.command), recipe.get(ctx.command.name or "", {})
-    repeatable = {parameter.name for parameter in ctx.command.params if getattr(parameter, "multiple", False)}
-    presets = {
-        known[key]: [value] if known[key] in repeatable and not isinstance(value, list) else value
-        for key, value in section.items()
-    }
+        raise UsageError(_joined(problems), f"the values are those of the flags; see: {ctx.command_path} --help")
+    presets = {parameters[key].name: _as_given(preset.value, parameters[key]) for key, preset in section.items()}
     ctx.default_map = {**(ctx.default_map or {}), **presets}
     return path
 
 
 def option_names(command: Any) -> dict[str, str]:
     """Return flag name without dashes → parameter name, for the options that a recipe may set."""
+    return {flag: parameter.name for flag, parameter in option_parameters(command).items()}
+
+
+def option_parameters(command: Any) -> dict[str, Any]:
+    """Return flag name without dashes → parameter, for the options that a recipe may set."""
     return {
-        flag.removeprefix("--"): parameter.name
+        flag.removeprefix("--"): parameter
         for parameter in command.params
         for flag in parameter.opts
         if flag.startswith("--") and flag.removeprefix("--") not in _NOT_PRESETS
     }
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    import yaml
+def _require_known(ctx: typer.Context, path: Path, recipe: Presets) -> None:
+    root = ctx.find_root().command
+    commands: Mapping[str, Any] = getattr(root, "commands", {})
+    problems = [f"unknown command {_quoted(name)}" for name in recipe if name not in commands]
+    for name, section in recipe.items():
+        if name not in commands:
+            continue
+        known = option_names(commands[name])
+        unknown = [key for key in section if key not in known]
+        for key in unknown:
+            refusal = refused_split(name, key)
+            if refusal:
+                raise refusal
+        problems += [f"unknown option {_quoted(key)} of {name}" for key in unknown]
+    if problems:
+        hint = "the names are those of the flags, without the dashes"
+        raise UsageError(f"{path}: {_joined(problems)}", hint)
 
+
+def _unfit(ctx: typer.Context, value: str | list[str], parameter: Any) -> str:
+    """Return why an option does not take a value of a recipe, or nothing."""
+    if isinstance(value, list) and not parameter.multiple:
+        return "one value expected"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FertoolError(f"{path}: no such file", "recipes/ holds the ones that come with fertool") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FertoolError(f"{path}: cannot read the recipe ({error})", "name a YAML file") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f":{place.line + 1}" if place else ""
-        problem = getattr(error, "problem", error)
-        raise UsageError(f"{path}{line}: not valid YAML ({problem})", "see recipes/ for examples") from None
-    if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
-        raise UsageError(f"{path}: a recipe maps commands to their options", "for example  distill: {epochs: 30}")
-    return content
+        converted = parameter.process_value(ctx, _as_given(value, parameter))
+    except typer.BadParameter as error:
+        reason = error.message.rstrip(".").removeprefix("Value error, ")
+        return reason if len(reason) <= _LONGEST_REASON else "not what the option takes"
+    if isinstance(converted, float) and not math.isfinite(converted):
+        return "a finite number expected"
+    return ""
+
+
+def _as_given(value: str | list[str], parameter: Any) -> str | list[str]:
+    return [value] if parameter.multiple and isinstance(value, str) else value
+
+
+def _joined(problems: list[str]) -> str:
+    more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+    return "; ".join(problems[:_LISTED]) + more
+
+
+def _quoted(name: str) -> str:
+    return f"'{name}'" if name.isprintable() and len(name) <= _LISTED * 4 else shown(name)

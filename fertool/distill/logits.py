@@ -14,6 +14,7 @@ from torch import Tensor
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.logits import ImageSet, LogitsSpec
 from fertool.artifact.store import pack, unpack
+from fertool.checked import WrongContentError, as_type
 from fertool.data.augment import AugmentConfig, apply_changes
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
@@ -21,7 +22,7 @@ from fertool.device import place
 from fertool.distill.objective import Teacher, class_order
 from fertool.distill.recorded import RecordedTeacher, Views
 from fertool.errors import FertoolError
-from fertool.spec import InputSpec, Step, canonical_json
+from fertool.spec import DAMAGED, InputSpec, Step, canonical_json
 
 _BATCH = 256
 
@@ -134,8 +135,8 @@ def load_logits(path: Path) -> Recording:
         )
     try:
         draws = _draws(spec)
-    except TypeError as error:
-        raise FertoolError(f"{path}: the fertool header is damaged ({error})", "make the file again") from None
+    except (WrongContentError, FertoolError) as error:
+        raise FertoolError(f"{path}: {DAMAGED}: `augmentation`: {error}", "make the file again") from None
     if draws != spec.draws:
         raise FertoolError(
             f"{path}: recorded under changes of the images that this fertool or PyTorch does not repeat",
@@ -179,8 +180,5 @@ def _as_header(config: AugmentConfig) -> dict[str, Any]:
 
 
 def _from_header(entries: Mapping[str, Any]) -> AugmentConfig:
-    """Return the changes that a header names; raises TypeError when it names others than this version knows."""
-    values: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()
-    }
-    return AugmentConfig(**{**values, **dict.fromkeys(_AFRESH, 0.0)})
+    """Return the changes that a header names; raises WrongContentError for others than this version knows."""
+    return as_type({**entries, **dict.fromkeys(_AFRESH, 0.0)}, AugmentConfig, known_only=True)

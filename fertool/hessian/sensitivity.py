@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
+from fertool.checked import Count, Finite, Name, WrongContentError, as_type, parse_json, refusing
 from fertool.errors import FertoolError
 from fertool.spec import canonical_json
 
@@ -39,12 +39,12 @@ class LayerSensitivity:
     very images. Files of older versions have no traces of activations.
     """
 
-    name: str
-    weight_trace: tuple[float, ...]
-    weight_trace_sem: tuple[float, ...]
-    weight_params: int
-    activation_trace: tuple[float, ...] = ()
-    activation_trace_sem: tuple[float, ...] = ()
+    name: Name
+    weight_trace: tuple[Finite, ...]
+    weight_trace_sem: tuple[Finite, ...]
+    weight_params: Count
+    activation_trace: tuple[Finite, ...] = ()
+    activation_trace_sem: tuple[Finite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ class Sensitivity:
     function whose second derivatives these are, mean over images.
     """
 
-    model_digest: str
+    model_digest: Name
     method: Method
-    samples: int
-    probes: int
+    samples: Count
+    probes: Count
     seed: int
     layers: tuple[LayerSensitivity, ...] = field(repr=False)
     hessian: Hessian = "kl"
@@ -76,16 +76,13 @@ class Sensitivity:
     @classmethod
     def from_json(cls, text: str, where: str) -> Sensitivity:
         """Read a file's text; raises FertoolError naming `where` for anything that is not a sensitivity file."""
-        try:
-            data = json.loads(text)
-            signed = data["hessian"] == "cross-entropy"
-            read = cls(**{**data, "layers": tuple(_layer(entry, signed) for entry in data["layers"])})
-            texts = [read.model_digest, read.method, read.hessian, *(layer.name for layer in read.layers)]
-            if not all(isinstance(text, str) for text in texts) or len(set(texts[3:])) < len(read.layers):
-                raise ValueError("names are no texts, or not all different")
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-            raise FertoolError(f"{where}: not a sensitivity file ({error})", _HINT) from None
-        if read.method not in HESSIAN_OF or read.hessian != HESSIAN_OF[read.method]:
+        with refusing(where, "not a sensitivity file", _HINT):
+            data = parse_json(text)
+            if isinstance(data, dict) and "hessian" not in data:
+                raise WrongContentError("`hessian` is missing")
+            read = as_type(data, cls, known_only=True)
+            _require_consistent(read.layers, signed=read.hessian == "cross-entropy")
+        if read.hessian != HESSIAN_OF[read.method]:
             raise FertoolError(
                 f"{where}: unknown traces, method '{read.method}' of '{read.hessian}'", "install a newer fertool"
             )
@@ -122,22 +119,16 @@ class Sensitivity:
             raise FertoolError(f"{where}: the traces do not fit the model: {'; '.join(problems)}", _HINT)
 
 
-def _layer(entry: Mapping[str, Any], signed: bool) -> LayerSensitivity:
-    entry = {"activation_trace_sem": [], **entry}
-    lists = {}
-    for kind in ("weight", "activation"):
-        lists[f"{kind}_trace"] = _values(entry, f"{kind}_trace", signed)
-        lists[f"{kind}_trace_sem"] = _values(entry, f"{kind}_trace_sem", False)
-    layer = LayerSensitivity(**{**entry, **lists})
-    counts = {key: len(values) for key, values in lists.items() if values or key.startswith("weight")}
-    if len(set(counts.values())) > 1:
-        said = ", ".join(f"{count} of {key}" for key, count in counts.items())
-        raise ValueError(f"layer {layer.name}: unequal numbers of values, {said}")
-    return layer
-
-
-def _values(entry: Mapping[str, Any], key: str, signed: bool) -> tuple[float, ...]:
-    values = tuple(float(value) for value in entry[key])
-    if not all(math.isfinite(value) and (signed or value >= 0) for value in values):
-        raise ValueError(f"layer {entry['name']}: {key} holds {'an' if signed else 'a negative or'} infinite value")
-    return values
+def _require_consistent(layers: Sequence[LayerSensitivity], *, signed: bool) -> None:
+    """Raise WrongContentError for layers of one name, unequal lengths, and signs that cannot be."""
+    if len({layer.name for layer in layers}) < len(layers):
+        raise WrongContentError("`layers` has a name twice")
+    for layer in layers:
+        values = {key: value for key, value in asdict(layer).items() if isinstance(value, tuple)}
+        counts = {key: len(value) for key, value in values.items() if value or key.startswith("weight")}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{count} of {key}" for key, count in counts.items())
+            raise WrongContentError(f"layer {layer.name}: unequal numbers of values, {said}")
+        for key, numbers in values.items():
+            if min(numbers, default=0) < 0 and not (signed and key.endswith("_trace")):
+                raise WrongContentError(f"layer {layer.name}: {key} holds a negative value")

@@ -18,6 +18,9 @@ from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.models.registry import get_architecture, resolve_arch_args
 from fertool.spec import InputSpec, Spec
 
+_LISTED = 20
+"""Tensors that an error lists."""
+
 
 def create(
     arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]
@@ -42,9 +45,11 @@ def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
     chosen = spec.widths if widths is None else widths
     try:
         return architecture(chosen, num_classes=len(spec.classes), in_channels=spec.input.channels, **spec.arch_args)
-    except (TypeError, KeyError, ValueError) as error:
+    # The arguments are of no known types, and torch has errors of its own for what it cannot lay out.
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
         raise FertoolError(
-            f"the header does not fit the architecture {spec.arch}: {error}", "make the file again with this version"
+            f"the header does not fit the architecture {spec.arch}: {reason}", "make the file again with this version"
         ) from None
 
 
@@ -59,7 +64,10 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
         with torch.device("meta"):
             module = build(artifact.spec)
     except UsageError as error:
-        raise FertoolError(f"{path}: {error.message}", "install the package that provides it") from None
+        hint = "install the package that provides it, or make the file again"
+        raise FertoolError(f"{path}: {error.message}", hint) from None
+    except FertoolError as error:
+        raise FertoolError(f"{path}: {error.message}", error.hint) from None
     quant = artifact.spec.quant
     if quant is None:
         _require_fit(artifact.state_dict, module.state_dict(), path)
@@ -67,7 +75,10 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
         return artifact.spec, module.eval()
     from fertool.models.quantized import loaded_form, quantized_module, stored_form
 
-    module = quantized_module(module, artifact.spec)
+    try:
+        module = quantized_module(module, artifact.spec)
+    except FertoolError as error:
+        raise FertoolError(f"{path}: {error.message}", error.hint) from None
     wanted = module.state_dict()
     _require_fit(artifact.state_dict, stored_form(quant, wanted), path)
     module.load_state_dict(loaded_form(quant, artifact.state_dict, wanted), assign=True)
@@ -110,7 +121,9 @@ def _require_fit(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
         if name in wanted and _form(tensor) != _form(wanted[name])
     ]
     if problems:
-        raise FertoolError(f"{path}: the tensors do not fit the spec: {'; '.join(problems)}", "make the file again")
+        said = "; ".join(problems[:_LISTED])
+        more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
+        raise FertoolError(f"{path}: the tensors do not fit the spec: {said}{more}", "make the file again")
 
 
 def _form(tensor: Tensor) -> str:

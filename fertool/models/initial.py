@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from fertool.artifact import store
-from fertool.artifact.header import MEMBER, require_file
 from fertool.errors import FertoolError
+from fertool.models.checkpoints import read_weights
 
-_WRAPPERS = ("state_dict", "model")
-_PARALLEL_PREFIX = "module."
 _LISTED = 20
 _HINT = "weights must be of the same architecture with the same widths; check --arch and --arch-arg"
 
 
 def load_initial(module: nn.Module, path: Path) -> list[str]:
-    """Copy the weights of a state dict or of a fertool `.pt` file into `module`; returns what was not taken as it is.
+    """Copy the weights of a checkpoint or of a fertool `.pt` file into `module`; returns what was not taken as it is.
 
     Layers of the classifier that do not fit (1000 classes in place of 7) keep their fresh weights, and so do parts of
     the network of which the file has nothing; parts of the file of which the network has nothing are dropped, provided
     that both begin alike. An RGB stem becomes a grayscale one by the sum over its input channels: the same result as
     on a grey RGB image. Raises FertoolError for a file that is damaged, quantised or would run code, and otherwise
-    listing every tensor that is missing, unknown or of another shape; `module` is then unchanged.
+    listing every tensor that is missing, unknown, of another shape, or holds NaN, infinity, integers or a negative
+    variance; `module` is then unchanged.
     """
-    given = _read(path)
     wanted = module.state_dict()
+    given, unwrapped = read_weights(path, wanted)
     given, folded = _fold_stem(module, given)
     fresh = _fresh_layers(module, given, wanted)
     taken = {name: tensor for name, tensor in given.items() if not _inside(name, fresh)}
@@ -46,8 +40,10 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
     problems += [f"{name} is missing" for name in needed if name not in taken]
     if problems or not taken:
         raise FertoolError(f"{path}: the weights do not fit: {_list(problems) or 'none of them has a place'}", _HINT)
+    if flaws := _flaws(taken, wanted):
+        raise FertoolError(f"{path}: weights that no network can start from: {_list(flaws)}", "give another checkpoint")
     module.load_state_dict(taken, strict=False)
-    return [*folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
+    return [*unwrapped, *folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
 
 
 def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True) -> tuple[int, int]:
@@ -81,48 +77,22 @@ def head_name(module: nn.Module) -> str | None:
     return linear[-1].split(".")[0] if linear else None
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    require_file(path)
-    if _is_artifact(path):
-        artifact = store.load(path)
-        if artifact.spec.quant is not None:
-            raise FertoolError(f"{path}: a quantised model has no float weights", "give the model it was made from")
-        artifact.spec.require_static("where a training starts")
-        return artifact.state_dict
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise FertoolError(
-            f"{path}: not a plain state dict: it would have to run code, or it is damaged; nothing was run",
-            "save it again with torch.save(model.state_dict(), path)",
-        ) from None
-    except Exception:  # On damaged files torch's reader fails with whatever it stumbles over: struct.error, assertions.
-        raise FertoolError(f"{path}: not a state dict, or a truncated one", "copy the file again") from None
-    return _plain(content, path)
-
-
-def _is_artifact(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return MEMBER in archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
-
-
-def _plain(content: Any, path: Path) -> dict[str, Tensor]:
-    """Return the tensors by name, out of the usual wrappers of checkpoints and of parallel training."""
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise FertoolError(
-            f"{path}: not a state dict: it holds other things than named tensors",
-            f"a state dict, also under the key {' or '.join(_WRAPPERS)}",
-        )
-    names = [str(name) for name in content]
-    if all(name.startswith(_PARALLEL_PREFIX) for name in names):
-        names = [name.removeprefix(_PARALLEL_PREFIX) for name in names]
-    return dict(zip(names, content.values(), strict=True))
+def _flaws(taken: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Say which tensors hold what no trained network has, as it would be in the network's own precision."""
+    flaws = []
+    for name, tensor in taken.items():
+        like = wanted.get(name)
+        if like is None or not like.is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            flaws.append(f"{name} holds integers ({str(tensor.dtype).removeprefix('torch.')})")
+            continue
+        values = tensor.to(like.dtype)
+        if not values.isfinite().all():
+            flaws.append(f"{name} holds NaN or infinity")
+        elif name.endswith("running_var") and (values < 0).any():
+            flaws.append(f"{name} holds a negative variance")
+    return flaws
 
 
 def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

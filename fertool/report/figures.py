@@ -115,7 +115,8 @@ def latency_against_accuracy(results: Sequence[Data]) -> bytes:
     for entry, median in zip(results, medians, strict=True):
         samples = sorted(entry["samples_s"])
         low, high = (1e3 * samples[int(share * (len(samples) - 1))] for share in (0.1, 0.9))
-        spreads.append((median - low, high - median))
+        # Of two passes the 90th percentile is the first, which is below their median.
+        spreads.append((max(0.0, median - low), max(0.0, high - median)))
     first = results[0]
     label = f"latency (ms, log scale), batch {first['batch']}, threads: {first['threads']}"
     return _tradeoff(results, medians, spreads, label)
@@ -186,7 +187,8 @@ def _spread(point: Data) -> tuple[float, float]:
     if point["accuracy_sd"] is not None:
         return 100 * point["accuracy_sd"], 100 * point["accuracy_sd"]
     low, high = point["accuracy_ci95"]
-    return 100 * (point["accuracy_mean"] - low), 100 * (high - point["accuracy_mean"])
+    mean = point["accuracy_mean"]
+    return 100 * max(0.0, mean - low), 100 * max(0.0, high - mean)
 
 
 def _accuracy_label(found: Data) -> str:
@@ -209,7 +211,7 @@ def _tradeoff(
                 x,
                 y,
                 xerr=[[spreads[index][0]], [spreads[index][1]]] if spreads else None,
-                yerr=[[y - low], [high - y]],
+                yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
                 fmt=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
                 markersize=8,

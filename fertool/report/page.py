@@ -31,6 +31,10 @@ CHOSEN_ON_VAL = (
     " never saw do a little worse."
 )
 
+_MOST_CONFUSION_CLASSES = 60
+"""Of more, a matrix with a number in each field is too large a picture."""
+_MOST_BIT_BARS = 300
+
 
 class Pen(Protocol):
     """What writes the pieces of a page, each as a text; see `fertool.report.html`."""
@@ -99,7 +103,8 @@ def _evaluations(sources: Sources, pen: Pen) -> Iterator[str]:
         yield pen.heading(entry["file"], 3)
         yield pen.facts(grids.eval_facts(entry))
         yield pen.table(grids.class_grid(entry))
-        yield pen.picture(partial(figures.confusion_matrix, entry), f"Confusion matrix of {entry['file']}", 620)
+        if len(entry["per_class"]) <= _MOST_CONFUSION_CLASSES:
+            yield pen.picture(partial(figures.confusion_matrix, entry), f"Confusion matrix of {entry['file']}", 620)
     for comparisons in sources.comparisons:
         yield pen.heading(f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3)
         yield pen.table(grids.comparison_grid(comparisons))
@@ -149,7 +154,7 @@ def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
         if len({width for rule in weights.values() for width in rule["bits"]}) > 1:
             yield pen.heading(f"Bits of {names[model['file']]}")
             yield pen.table(changes.bits_grid(model["quant"]))
-            layers = [(name, rule["bits"]) for name, rule in weights.items()]
+            layers = [(name, rule["bits"]) for name, rule in weights.items()][:_MOST_BIT_BARS]
             yield pen.picture(partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720)
 
 

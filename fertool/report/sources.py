@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fertool.artifact.header import read_spec, require_file
+from fertool.artifact.files import MAX_JSON_BYTES, read_text, require_file
+from fertool.artifact.header import read_spec
+from fertool.checked import as_type, missing_keys, parse_json, refusing
 from fertool.errors import FertoolError
+from fertool.results import Benchmark, Evaluation, EvaluationReport, FileFigures, History, Sweep, Traces
 
 Data = Mapping[str, Any]
-
-_BENCH = {"file", "runtime", "threads", "batch", "latency_s", "throughput_per_s", "peak_rss_bytes", "size_bytes"}
-_BENCH |= {"params", "macs", "accuracy", "samples_s"}
-_EVAL = {"split", "n", "accuracy", "accuracy_ci95", "macro_f1", "balanced_accuracy", "ece", "per_class", "confusion"}
-_SENSITIVITY = {"samples", "probes", "layers", "model_digest"}
-_LAYER = {"name", "weight_trace", "weight_params"}
-_EPOCH = {"epoch", "train_loss", "val_loss", "val_accuracy"}
-_ROW = {
-    "options",
-    "seed",
-    "split",
-    "n",
-    "accuracy",
-    "accuracy_ci95",
-    "loss",
-    "best_epoch",
-    "epochs",
-    "seconds",
-    "history",
-}
-_POINT = {"options", "seeds", "accuracy_mean", "accuracy_sd", "accuracy_ci95", "loss_mean"}
+_AGAIN = "make the file again with this version"
 
 
 @dataclass(frozen=True)
@@ -49,7 +31,7 @@ class Sources:
 
 
 def read_sources(files: Sequence[Path]) -> Sources:
-    """Read model headers and JSON files; raises FertoolError for a file that is neither or that lacks keys."""
+    """Read model headers and JSON files; raises FertoolError for a file that is neither or that was changed."""
     models: list[Data] = []
     benchmarks: list[Data] = []
     evaluations: list[Data] = []
@@ -62,30 +44,24 @@ def read_sources(files: Sequence[Path]) -> Sources:
             models.append({"file": str(path), "size_bytes": _size(path), **asdict(read_spec(path))})
             continue
         data = _read_json(path)
-        entries = data.get("results") or [data]
-        if "latency_s" in entries[0]:
-            _require(path, _BENCH, entries)
-            _require(path, {"comparisons", "warnings", "runs", "environment"}, [data])
+        kind = _kind_of(path, data)
+        _require_keys(path, kind, data)
+        with refusing(str(path), "not as the command wrote it", _AGAIN):
+            checked = as_type(data, kind)
+        if isinstance(checked, Benchmark):
             benchmarks.append(data)
-        elif "confusion" in entries[0]:
-            _require(path, _EVAL, entries)
-            evaluations += ({"file": path.name, **entry} for entry in entries)
+        elif isinstance(checked, EvaluationReport):
+            evaluations += ({"file": path.name, **entry} for entry in data["results"])
             comparisons += [data["comparisons"]] if data.get("comparisons") else []
-        elif "layers" in data:
-            _require(path, _SENSITIVITY, [data])
-            _require(path, _LAYER, data["layers"])
+        elif isinstance(checked, Evaluation):
+            evaluations.append({"file": path.name, **data})
+        elif isinstance(checked, Traces):
             sensitivities[path.name] = data
-        elif "points" in data:
-            _require(path, {"file", "axes", "seeds", "best", "rows"}, [data])
-            _require(path, _ROW, data["rows"])
-            _require(path, _POINT, data["points"])
+        elif isinstance(checked, Sweep):
             # A sweep that has only begun has nothing to compare yet.
-            sweeps += [data] if data["points"] else []
-        elif "history" in data:
-            _require(path, _EPOCH, data["history"])
-            histories[Path(data.get("file", path)).stem] = data["history"]
-        else:
-            raise _unknown(path)
+            sweeps += [data] if checked.points else []
+        elif isinstance(checked, History):
+            histories[Path(checked.file or path).stem] = data["history"]
     return Sources(
         tuple(models),
         tuple(benchmarks),
@@ -103,15 +79,36 @@ def _size(path: Path) -> int:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    require_file(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FertoolError(f"{path}: not JSON ({error})", "make the file again") from None
-    entries = data.get("results", [data]) if isinstance(data, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    text = read_text(path, MAX_JSON_BYTES)
+    with refusing(str(path), "", _AGAIN):
+        data = parse_json(text)
+    if not isinstance(data, dict):
         raise _unknown(path)
-    return dict(data)
+    return data
+
+
+def _kind_of(path: Path, data: Data) -> type[Any]:
+    """Return what a file is by the keys that only this kind has."""
+    entries = data.get("results", [data])
+    if not isinstance(entries, list) or not entries or not isinstance(entries[0], dict):
+        raise _unknown(path)
+    if "latency_s" in entries[0] and "results" in data:
+        return Benchmark
+    if "confusion" in entries[0]:
+        return EvaluationReport if "results" in data else Evaluation
+    for key, kind in {"layers": Traces, "points": Sweep, "history": History}.items():
+        if key in data:
+            return kind
+    raise _unknown(path)
+
+
+def _require_keys(path: Path, kind: type[Any], data: Data) -> None:
+    """Raise FertoolError that lists what the first entry lacks, or else the whole."""
+    entries = {Benchmark: FileFigures, EvaluationReport: Evaluation}
+    missing = missing_keys(data["results"][0], entries[kind]) if kind in entries else []
+    missing = missing or missing_keys(data, kind)
+    if missing:
+        raise FertoolError(f"{path}: keys are missing: {', '.join(missing)}", _AGAIN)
 
 
 def _unknown(path: Path) -> FertoolError:
@@ -119,9 +116,3 @@ def _unknown(path: Path) -> FertoolError:
         f"{path}: not a result of a fertool command",
         "give models and JSON of bench, eval, training, grids or sensitivity",
     )
-
-
-def _require(path: Path, keys: Iterable[str], entries: Sequence[Any]) -> None:
-    missing = sorted({key for entry in entries for key in keys if not isinstance(entry, dict) or key not in entry})
-    if missing:
-        raise FertoolError(f"{path}: keys are missing: {', '.join(missing)}", "make the file again with this version")

@@ -29,7 +29,7 @@ def sensitivity(found: Data) -> bytes:
     with blank_figure(min(13.5, 4 + 0.3 * len(layers)), 2 + 2.8 * len(kinds)) as (figure, png):
         panels = figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0]
         for axes, kind in zip(panels, kinds, strict=True):
-            _draw_strips(axes, [layer[f"{kind}_trace"] for layer in layers])
+            _draw_strips(axes, [layer.get(f"{kind}_trace", ()) for layer in layers])
             axes.set(yscale="log", ylabel=f"Hessian trace by {kind}s\n({hessian_text(found)}, nats)")
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()

@@ -5,30 +5,56 @@ Every epoch derives its random numbers from the seed and its own number, so no g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
-from fertool.artifact.resume import load_state, save_state
+from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
 from fertool.artifact.store import unpack
+from fertool.checked import Count, Finite, Fraction, NotNegative, Positive, WrongContentError, listed
 from fertool.errors import FertoolError
 from fertool.train.optim import WeightAverage
+
+_SECTIONS = ("module", "average", "adapters", "optimizer", "best")
 
 
 @dataclass(frozen=True)
 class EpochRecord:
     """One epoch: its number from 1, the last step's learning rate, mean losses in nats, and the wall time."""
 
-    epoch: int
-    lr: float
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    seconds: float
+    epoch: Annotated[int, Meta(ge=1, le=10_000_000)]
+    lr: NotNegative
+    train_loss: Finite
+    val_loss: Finite
+    val_accuracy: Fraction
+    seconds: NotNegative
+
+
+class _Scaler(TypedDict, total=False):
+    """The state of a torch.amp.GradScaler, empty where it is off."""
+
+    scale: NotNegative
+    growth_factor: NotNegative
+    backoff_factor: NotNegative
+    growth_interval: Positive
+    _growth_tracker: Count
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What a state holds besides tensors: the epochs so far, and the gradient scaler's state."""
+
+    history: tuple[EpochRecord, ...]
+    scaler: _Scaler
+
+    def __post_init__(self) -> None:
+        if any(record.epoch != number for number, record in enumerate(self.history, start=1)):
+            raise ValueError("the epochs of `history` are not numbered from 1")
 
 
 @dataclass
@@ -55,8 +81,8 @@ class Progress:
 def read_history(path: Path) -> tuple[EpochRecord, ...]:
     """Return the epochs that a killed run has behind it; none where no file can be read, which `fit` then refuses."""
     try:
-        return tuple(EpochRecord(**record) for record in unpack(path)[0]["history"])
-    except (FertoolError, KeyError, TypeError):
+        return typed_header(unpack(path)[0], _Header).history
+    except (FertoolError, WrongContentError):
         return ()
 
 
@@ -74,18 +100,55 @@ def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     state = load_state(path, fingerprint)
     if state is None:
         return
-    header, tensors = state
-    sections = _sections(tensors)
+    with taking_over(path):
+        header = typed_header(state[0], _Header)
+        sections = _sections(state[1])
+        _require_fit(sections, progress)
+        if header.history:
+            require_alike("best", sections["best"], progress.judged.state_dict())
+        if header.scaler.keys() != progress.scaler.state_dict().keys():
+            raise WrongContentError("`scaler` is of another precision")
     progress.module.load_state_dict(sections["module"])
     if progress.average is not None:
         progress.average.module.load_state_dict(sections["average"])
     if progress.adapters is not None:
         progress.adapters.load_state_dict(sections["adapters"])
-    _load_optimizer(progress.optimizer, sections.get("optimizer", {}))
+    _load_optimizer(progress.optimizer, sections["optimizer"])
     if progress.scaler.is_enabled():
-        progress.scaler.load_state_dict(header["scaler"])
+        progress.scaler.load_state_dict(dict(header.scaler))
     progress.best = sections["best"]
-    progress.history = [EpochRecord(**record) for record in header["history"]]
+    progress.history = list(header.history)
+
+
+def _require_fit(sections: Mapping[str, Mapping[str, Tensor]], progress: Progress) -> None:
+    """Raise WrongContentError unless every tensor has its place in the run, and every place its tensor."""
+    average = {} if progress.average is None else progress.average.module.state_dict()
+    adapters = {} if progress.adapters is None else progress.adapters.state_dict()
+    require_alike("module", sections["module"], progress.module.state_dict())
+    require_alike("average", sections["average"], average)
+    require_alike("adapters", sections["adapters"], adapters)
+    _require_optimizer(sections["optimizer"], progress.optimizer)
+
+
+def _require_optimizer(flat: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
+    """Raise WrongContentError unless each parameter has the whole of a state, or none: some learn from later on."""
+    wanted = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    parameters = _parameters(optimizer)
+    keys: dict[int, set[str]] = {}
+    for name, value in flat.items():
+        number, _, key = name.partition(".")
+        index = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else len(parameters)
+        if index >= len(parameters):
+            raise WrongContentError(f"optimizer/{name} is unknown")
+        like = parameters[index]
+        if value.shape != (() if key == "step" else like.shape) or not value.is_floating_point():
+            raise WrongContentError(f"optimizer/{name} is of another shape or type")
+        keys.setdefault(index, set()).add(key)
+    wrong = [index for index, own in keys.items() if own != wanted]
+    if wrong:
+        raise WrongContentError(
+            f"optimizer/{wrong[0]} has {listed(sorted(keys[wrong[0]]))}, not {listed(sorted(wanted))}"
+        )
 
 
 def _flatten(progress: Progress) -> dict[str, Tensor]:
@@ -107,15 +170,21 @@ def _flatten(progress: Progress) -> dict[str, Tensor]:
 
 
 def _sections(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    sections: dict[str, dict[str, Tensor]] = {}
+    sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
     for name, value in tensors.items():
         section, _, key = name.partition("/")
-        sections.setdefault(section, {})[key] = value
+        if section not in sections:
+            raise WrongContentError(f"{name} is unknown")
+        sections[section][key] = value
     return sections
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]) -> None:
-    parameters: Sequence[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = _parameters(optimizer)
     state: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
         index, _, key = name.partition(".")

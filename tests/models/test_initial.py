@@ -1,9 +1,11 @@
 import contextlib
+import json
 import pickle
 import random
 
 import pytest
 import torch
+from mutations import mutations
 
 from fertool.errors import FertoolError
 from fertool.models import create, save_model
@@ -208,3 +210,106 @@ def test_the_head_can_be_left_out_and_strangers_have_nothing_in_common():
     before = snapshot(other)
     assert transfer_weights(other, source)[0] == 0
     assert same(other, before)
+
+
+def _safetensors(state):
+    kinds = {torch.float32: "F32", torch.int64: "I64"}
+    header, data = {"__metadata__": {"format": "pt"}}, b""
+    for name, tensor in state.items():
+        raw = tensor.numpy().tobytes()
+        offsets = [len(data), len(data) + len(raw)]
+        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        data += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder.", "module._orig_mod.", "model.backbone.")
+KEYS = ("model_state_dict", "net", "ema", "model_ema", "weights", "params", "state_dict")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
+    source, module = small(), small()
+    state = {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
+    notes = load_initial(module, saved(tmp_path, {"state_dict": state, "epoch": 1}))
+    assert same(module, snapshot(source))
+    assert prefix == "module." or notes == [
+        f"prefix {prefix} removed: {len(state)} of {len(state)} tensors are the network's"
+    ]
+
+
+def test_a_prefix_of_all_but_the_head_is_taken_off(tmp_path):
+    source, module = small(), small()
+    state = {
+        name if name.startswith("classifier") else f"backbone.{name}": tensor
+        for name, tensor in source.state_dict().items()
+    }
+    load_initial(module, saved(tmp_path, state))
+    assert same(module, snapshot(source))
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_state_dicts_are_found_under_the_usual_keys(tmp_path, key):
+    source, module = small(), small()
+    load_initial(module, saved(tmp_path, {"epoch": 3, key: source.state_dict(), "best_acc": 71.0}))
+    assert same(module, snapshot(source))
+
+
+def test_what_holds_other_things_says_which(tmp_path):
+    with pytest.raises(FertoolError, match="it holds weights_of_mine, epoch"):
+        load_initial(small(), saved(tmp_path, {"weights_of_mine": {"a": torch.zeros(1)}, "epoch": 1}))
+
+
+def test_a_safetensors_file_is_read_whatever_its_name(tmp_path):
+    source, module = small(), small()
+    path = tmp_path / "weights.bin"
+    path.write_bytes(_safetensors(source.state_dict()))
+    assert load_initial(module, path) == []
+    assert same(module, snapshot(source))
+
+
+def test_every_wrong_header_of_a_safetensors_file_is_refused_or_fits(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Linear(2, 2))
+    path, content = tmp_path / "w.safetensors", _safetensors(module.state_dict())
+    length = 8 + int.from_bytes(content[:8], "little")
+    before = snapshot(module)
+    for what, header in mutations(json.loads(content[8:length])):
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + content[length:])
+        with contextlib.suppress(FertoolError):
+            load_initial(module, path)
+        assert same(module, before), what
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("0.weight", lambda t: t * torch.nan, "0.weight holds NaN or infinity"),
+        ("0.weight", lambda t: t + torch.inf, "0.weight holds NaN or infinity"),
+        ("0.weight", lambda t: t.double() + 1e300, "0.weight holds NaN or infinity"),
+        ("0.weight", lambda t: t.to(torch.int32), "0.weight holds integers"),
+        ("0.weight", lambda t: t > 0, "0.weight holds integers"),
+        ("0.weight", lambda t: t.to(torch.complex64), "0.weight is complex"),
+        ("0.weight", lambda t: t[:1].clone().expand(2, 1, 1, 1), "0.weight is expanded"),
+        ("0.weight", lambda t: t.to_sparse(), "0.weight is sparse"),
+        ("1.running_var", lambda t: -t, "1.running_var holds a negative variance"),
+        ("1.running_mean", lambda t: t / 0, "1.running_mean holds NaN"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_no_network_can_start_from_are_refused_by_name(tmp_path, name, change, said):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
+    state, before = snapshot(module), snapshot(module)
+    path = saved(tmp_path, {**state, name: change(state[name])})
+    with pytest.raises(FertoolError, match=said):
+        load_initial(module, path)
+    assert same(module, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_are_taken(tmp_path, dtype):
+    source, module = small(), small()
+    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in source.state_dict().items()}
+    load_initial(module, saved(tmp_path, state))
+    torch.testing.assert_close(module.classifier[0].weight, source.classifier[0].weight, rtol=0.01, atol=0.01)

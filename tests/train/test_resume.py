@@ -1,14 +1,17 @@
+import contextlib
+
 import pytest
 import torch
+from mutations import mutations
 
-from fertool.artifact.store import pack
+from fertool.artifact.store import pack, unpack
 from fertool.data.augment import AugmentConfig
 from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss
 from fertool.precision import grad_scaler
 from fertool.train import Supervised, TrainConfig, discard_resume, fit, resume_path
-from fertool.train.optim import make_optimizer
-from fertool.train.resume import Progress, load_progress, save_progress
+from fertool.train.optim import WeightAverage, make_optimizer
+from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
 
 
 class Killed(BaseException):
@@ -197,3 +200,66 @@ def test_a_file_that_is_not_the_state_of_a_run_is_refused(run, quick, tmp_path, 
 
 def test_the_state_lies_beside_the_output(tmp_path):
     assert resume_path(tmp_path / "student.pt") == tmp_path / "student.pt.resume"
+
+
+@pytest.fixture
+def progress(network):
+    """Make what a run of one epoch has to keep, with all sections in it."""
+
+    def make():
+        module = network()
+        optimizer = make_optimizer(module, TrainConfig(optimizer="adam"))
+        module(torch.zeros(2, 1, 12, 12)).sum().backward()
+        optimizer.step()
+        scaler = grad_scaler(torch.float16, torch.device("cpu"))
+        record = EpochRecord(1, 0.1, 2.0, 2.1, 0.5, 1.0)
+        return Progress(module, WeightAverage(module, 0.9), optimizer, scaler, dict(module.state_dict()), [record])
+
+    return make
+
+
+def test_every_wrong_value_in_the_header_of_a_state_is_refused_or_harmless(progress, tmp_path):
+    path, begun, refused = tmp_path / "resume", progress(), 0
+    save_progress(path, "same", begun)
+    header, tensors = unpack(path)
+    for what, changed in list(mutations({"history": header["history"], "scaler": header["scaler"]}))[::2]:
+        with contextlib.suppress(ValueError, UnicodeEncodeError):  # NaN and halves of pairs cannot be written
+            path.write_bytes(pack({**changed, "fingerprint": "same"}, tensors)[1])
+        message = message_of(path, begun)
+        refused += bool(message)
+        assert not message or message.startswith(f"{path}: the state of a killed run, but "), what
+    assert refused > 80
+
+
+@pytest.mark.parametrize("section", ["module", "average", "optimizer", "best"])
+@pytest.mark.parametrize("change", ["missing", "unknown", "shape", "type", "scalar"])
+def test_other_tensors_than_those_of_the_run_are_refused(progress, tmp_path, section, change):
+    path = tmp_path / "resume"
+    save_progress(path, "same", progress())
+    header, tensors = unpack(path)
+    name = next(name for name in tensors if name.startswith(f"{section}/") and tensors[name].dim() > 1)
+    tensor = tensors.pop(name)
+    kept = {"shape": tensor.reshape(-1)[:1], "type": tensor.to(torch.int64), "scalar": tensor.sum()}
+    if change in kept:
+        tensors[name] = kept[change].clone()
+    if change == "unknown":
+        tensors |= {name: tensor, f"{name}.more": tensor}
+    path.write_bytes(pack(header, tensors)[1])
+    assert section in message_of(path, progress())
+
+
+def test_a_state_of_another_optimizer_or_section_is_refused(progress, tmp_path):
+    path = tmp_path / "resume"
+    save_progress(path, "same", progress())
+    header, tensors = unpack(path)
+    for odd in ("optimizer/99.step", "optimizer/x.step", "optimizer/-1.step", "another/w", "w", "optimizer/0.more"):
+        path.write_bytes(pack(header, {**tensors, odd: torch.tensor(1.0)})[1])
+        assert message_of(path, progress()), odd
+
+
+def message_of(path, begun):
+    try:
+        load_progress(path, "same", begun)
+    except FertoolError as error:
+        return error.message
+    return ""
