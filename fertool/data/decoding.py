@@ -58,7 +58,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """How an image is turned upright, by the value of its orientation tag (EXIF 2.3, table 6)."""
-_BLOCK = 1 << 20
+_BLOCK = 1 << 16
 
 _bytes_open = Budget(LARGEST_FILE)
 _pixels_open = Budget(LARGEST_PIXELS)

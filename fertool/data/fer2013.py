@@ -104,7 +104,8 @@ def read_votes(path: Path, split_index: Pixels, faces_path: Path) -> Pixels:
     filled = (row for row in rows if row)
     votes = np.empty((len(split_index), 10), np.uint8)
     count = 0
-    for row, split in zip(filled, split_index.tolist(), strict=False):
+    # In this order: zip takes no row that it has no split for.
+    for split, row in zip(split_index.tolist(), filled, strict=False):
         where = f"{path}:{count + 2}"
         votes[count] = _ten_counts(row, where)
         if SPLIT_OF_USAGE.get(row[0].strip().lower()) != SPLITS[split]:
