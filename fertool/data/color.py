@@ -6,7 +6,7 @@ import io
 from functools import lru_cache
 from typing import Any
 
-from PIL import Image
+from PIL import Image, ImageCms
 
 _LARGEST_PROFILE = 1 << 22
 """Bytes; profiles of printers have up to 3 MB."""
@@ -31,12 +31,10 @@ def to_srgb(image: Image.Image, profile: Any) -> Image.Image | None:
 def _transform(profile: bytes, mode: str) -> Any:
     """Return a transform of Pillow's ImageCms that threads may share, or None."""
     try:
-        from PIL import ImageCms
-
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
             return None
-        target = ImageCms.createProfile("sRGB")
+        target: Any = ImageCms.createProfile("sRGB")
         return ImageCms.buildTransform(source, target, mode, "RGB", flags=ImageCms.Flags.NOCACHE)
     # A profile that cannot be used is no reason to refuse the pixels; ImportError: a Pillow without LittleCMS.
     except (ImageCms.PyCMSError, ImportError, OSError, TypeError, ValueError):

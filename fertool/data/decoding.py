@@ -173,13 +173,13 @@ def _plain(file: ImageFile.ImageFile) -> Decoded:
     """Decode an opened image, and do to it what makes it 8-bit gray or RGB, opaque and upright."""
     took: set[str] = set()
     samples = read_samples(file)
-    if getattr(file, "is_animated", False) and file.format != "MPO":
-        took.add("first frame")
     # Pillow turns TIFF files upright while it loads them, and drops their tag.
     turned = file.format == "TIFF" and _orientation(file) in _TURNS
     file.load()
     color, alpha = _color_and_alpha(file, samples)
     took |= _depth_and_space(file, samples)
+    if _has_more_frames(file):
+        took.add("first frame")
     in_srgb = to_srgb(color, file.info.get("icc_profile"))
     if in_srgb is not None:
         took.add("color profile")
@@ -204,6 +204,15 @@ def _depth_and_space(file: ImageFile.ImageFile, samples: Samples) -> set[str]:
     elif samples.bits > 8:
         found.add("16-bit" if samples.bits <= 16 else "32-bit")
     return found
+
+
+def _has_more_frames(file: ImageFile.ImageFile) -> bool:
+    """Say whether a loaded file has frames after the first; the pictures beside a photo of format MPO are none."""
+    try:
+        return file.format != "MPO" and bool(getattr(file, "is_animated", False))
+    # GIF looks for a second frame, which may be damaged where the first is not.
+    except Exception:
+        return False
 
 
 def _orientation(file: ImageFile.ImageFile) -> int:

@@ -90,8 +90,8 @@ def unwrapped(root: Path) -> Iterator[Path]:
 
 def is_class_tree(root: Path) -> bool:
     """Say whether a folder, or its split folders, hold folders named after expressions."""
-    parts = split_folders(root).values() or [root]
-    return any(_has_classes(_class_root(part)) for part in parts)
+    parts = split_folders(root).values()
+    return any(_has_classes(_class_root(part)) for part in parts) if parts else _has_classes(root)
 
 
 def has_numbered_folders(root: Path) -> bool:
@@ -112,7 +112,7 @@ def list_class_folders(root: Path, skipped: Skipped | None = None) -> tuple[tupl
     seen: set[str] = set()
     for split, part in (parts or {"train": root}).items():
         listing.setdefault(split, [])
-        class_root = _class_root(part)
+        class_root = _class_root(part) if parts else root
         _skip_loose_files(root, class_root, skipped)
         for folder in subfolders(class_root):
             expression = canonical_expression(folder.name, str(folder))

@@ -316,6 +316,16 @@ def test_the_first_of_several_frames_is_taken(tmp_path, suffix):
     assert assert_shows(tmp_path / f"a.{suffix}", scene(), 1, 2) == {"first frame": 1}
 
 
+def test_a_damaged_second_frame_leaves_the_first_as_it_is(tmp_path):
+    frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "a.gif").read_bytes()
+    for end in range(len(content) // 2 + 100, len(content), 7):
+        (tmp_path / f"{end}.gif").write_bytes(content[:end])
+        with decoded_image(tmp_path / f"{end}.gif") as decoded:
+            assert np.abs(np.asarray(decoded.image.convert("L")).astype(int) - scene()).max() <= 2
+
+
 def test_all_of_it_at_once(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -268,6 +268,11 @@ def test_wrapper_folders_are_looked_into(tmp_path, kaggle, write_fer2013):
     kaggle.rename(tmp_path / "a" / "b" / "faces")
     wrapped = open_data(str(tmp_path / "a"), DataOptions())
     assert wrapped.digest == open_data(str(tmp_path / "a" / "b" / "faces"), DataOptions()).digest
+    (tmp_path / "a" / "b" / "faces" / "train").rename(tmp_path / "e")
+    (tmp_path / "f" / "g").mkdir(parents=True)
+    (tmp_path / "e").rename(tmp_path / "f" / "g" / "classes")
+    wrapped = open_data(str(tmp_path / "f"), DataOptions())
+    assert wrapped.digest == open_data(str(tmp_path / "f" / "g" / "classes"), DataOptions()).digest
     (tmp_path / "c" / "d").mkdir(parents=True)
     write_fer2013().rename(tmp_path / "c" / "d" / "FER2013.CSV")
     for options in (DataOptions(), DataOptions(format="fer2013")):
