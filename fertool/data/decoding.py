@@ -250,7 +250,8 @@ def _gray_and_alpha(file: ImageFile.ImageFile, samples: Samples) -> tuple[Image.
     gray = file.convert("L")
     if transparent is None:
         return gray, None
-    level = transparent if file.mode == "1" else value_in_8_bits(transparent, samples)
+    # Of a white bit, some releases of Pillow say 1, others 255.
+    level = 255 * bool(transparent) if file.mode == "1" else value_in_8_bits(transparent, samples)
     return gray, opacity_of_gray(gray, level)
 
 
