@@ -150,6 +150,9 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except FertoolError:
         raise
+    except Image.DecompressionBombError:
+        # Pillow's own limit, which is higher, is tested before the size is known here.
+        raise _too_large(path, "too many") from None
     # The decoders are fed with damaged bytes and raise what these lead to, from SyntaxError to MemoryError.
     except Exception:
         raise FertoolError(f"{path}: not a readable image", "remove the file or copy it again") from None
@@ -163,10 +166,13 @@ def _identified(file: BinaryIO) -> ImageFile.ImageFile:
 def _require_size(path: Path, size: tuple[int, int]) -> None:
     width, height = size
     if not 1 <= width * height <= LARGEST_PIXELS:
-        raise FertoolError(
-            f"{path}: declares {width}x{height} pixels; images have up to {LARGEST_PIXELS:,}",
-            "remove it or make it smaller",
-        )
+        raise _too_large(path, f"{width}x{height}")
+
+
+def _too_large(path: Path, declared: str) -> FertoolError:
+    return FertoolError(
+        f"{path}: declares {declared} pixels; images have up to {LARGEST_PIXELS:,}", "remove it or make it smaller"
+    )
 
 
 def _plain(file: ImageFile.ImageFile) -> Decoded:
