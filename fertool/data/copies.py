@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from fertool.data.faces import Faces, Indices, Pixels
 
 def image_ids(images: Pixels) -> list[bytes]:
     """Return one value per image [N, C, H, W], equal for exact copies only (128 bits of BLAKE2b)."""
-    rows = np.ascontiguousarray(images).reshape(len(images), -1)
+    rows = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     return [hashlib.blake2b(row.data, digest_size=16).digest() for row in rows]
 
 

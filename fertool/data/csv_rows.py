@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import numpy as np
 from fertool.data.cache import Arrays
 from fertool.data.faces import SPLITS, Pixels
 from fertool.data.labels import FER2013_ORDER
+from fertool.data.lines import read_lines
 from fertool.errors import FertoolError
 
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
@@ -19,6 +20,9 @@ SPLIT_OF_USAGE = {usage.lower(): split for split, usage in USAGES.items()} | {sp
 
 _BLOCK_ROWS = 64
 """Rows parsed at once: about 0.5 MB of text, so that the temporary arrays stay in the processor's cache."""
+_BLOCK_BYTES = 1 << 20
+"""Text parsed at once, as soon as there is one row: rows of large images are parsed a few at a time."""
+_LONGEST_HEADER = 4096
 _HINT = "a row is: emotion 0-6, then the grey levels 0-255 of a square image, then Training, PublicTest or PrivateTest"
 
 
@@ -32,26 +36,40 @@ def read_rows(path: Path) -> Arrays:
     splits: list[int] = []
     blocks: list[Pixels] = []
     pixels = 0
-    with open(path, "rb") as file:
-        columns = _Columns.of(path, file.readline())
-        numbered = ((line, row) for line, row in enumerate(file, start=2) if row.strip())
-        while block := list(itertools.islice(numbered, _BLOCK_ROWS)):
-            rows = [columns.fields(row, line) for line, row in block]
-            texts = [fields[columns.pixels] for fields in rows]
-            pixels = pixels or _pixel_count(texts[0], f"{path}:{block[0][0]}")
-            parsed = _parse_block(texts, pixels)
-            if parsed is None:
-                parsed = np.stack(
-                    [_parse_row(t, pixels, f"{path}:{line}") for t, (line, _) in zip(texts, block, strict=True)]
-                )
-            blocks.append(parsed)
-            labels += [columns.label(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
-            splits += [columns.split(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
+    lines = read_lines(path)
+    columns = _Columns.of(path, next(lines, b""))
+    for block in _blocks(lines):
+        rows = [columns.fields(row, line) for line, row in block]
+        texts = [fields[columns.pixels] for fields in rows]
+        pixels = pixels or _pixel_count(texts[0], f"{path}:{block[0][0]}")
+        parsed = _parse_block(texts, pixels)
+        if parsed is None:
+            parsed = np.stack(
+                [_parse_row(t, pixels, f"{path}:{line}") for t, (line, _) in zip(texts, block, strict=True)]
+            )
+        blocks.append(parsed)
+        labels += [columns.label(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
+        splits += [columns.split(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
     if not blocks:
         raise FertoolError(f"{path}: a header but no rows", _HINT)
     size = math.isqrt(pixels)
     images = np.concatenate(blocks).reshape(-1, 1, size, size)
     return {"images": images, "labels": np.array(labels, np.int64), "split_index": np.array(splits, np.uint8)}
+
+
+def _blocks(lines: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield rows that are not blank with the numbers of their lines, as many at once as are parsed at once."""
+    block: list[tuple[int, bytes]] = []
+    held = 0
+    for number, row in enumerate(lines, start=2):
+        if row.strip():
+            block.append((number, row))
+            held += len(row)
+        if len(block) == _BLOCK_ROWS or held >= _BLOCK_BYTES:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
 
 
 def column_names(header: bytes) -> list[str]:
@@ -71,7 +89,7 @@ class _Columns:
 
     @classmethod
     def of(cls, path: Path, header: bytes) -> _Columns:
-        names = column_names(header)
+        names = column_names(header[:_LONGEST_HEADER])
         if not {"emotion", "pixels"} <= set(names):
             raise FertoolError(
                 f"{path}:1: the header has no columns 'emotion' and 'pixels'",
@@ -81,10 +99,10 @@ class _Columns:
         return cls(path, len(names), names.index("emotion"), names.index("pixels"), usage)
 
     def fields(self, row: bytes, line: int) -> list[bytes]:
-        found = [field.strip(b' "\r\n') for field in row.split(b",")]
-        if len(found) != self.count:
-            raise FertoolError(f"{self.path}:{line}: {len(found)} fields, expected {self.count}", _HINT)
-        return found
+        count = row.count(b",") + 1
+        if count != self.count:
+            raise FertoolError(f"{self.path}:{line}: {count} fields, expected {self.count}", _HINT)
+        return [field.strip(b' "\r\n') for field in row.split(b",")]
 
     def label(self, fields: list[bytes], line: int) -> int:
         text = fields[self.emotion]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +46,18 @@ class Faces:
         )
 
 
+@dataclass(frozen=True)
+class Findings:
+    """What a reader did to images or passed over: counts by conversion, by suffix, and by folder within the source."""
+
+    converted: Mapping[str, int] = field(default_factory=dict)
+    not_images: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+
+NO_FINDINGS = Findings()
+
+
 class Reader(Protocol):
     """An opened source: `name` for messages, `digest` of all content, `splits` that have images, `read` for each."""
 
@@ -59,6 +72,11 @@ class Reader(Protocol):
 
     @property
     def splits(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    @property
+    def findings(self) -> Findings:
+        """What was converted in the splits that were read, and what was passed over."""
+        ...
 
     def read(self, split: str) -> Faces:
         """Return the images of one of `splits`."""

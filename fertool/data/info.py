@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class DataInfo:
     the like, the images of the first split that are copies of one in the second. `conflicting_groups`: copies under
     different labels. `constant_images`: of one grey level. `not_faces`: images with more than five of ten "not a face"
     votes, and `ferplus_rule_counts` the images that each rule keeps of each split; None without FER+ votes.
+    `converted`: images by what was done to make them upright 8-bit sRGB (an image may count more than once).
+    `not_images`: files passed over, by suffix. `left_out`: images that no split or class takes, by folder.
     """
 
     source: str
@@ -42,6 +45,9 @@ class DataInfo:
     constant_images: int
     not_faces: int | None
     ferplus_rule_counts: Mapping[str, Mapping[str, int]] | None
+    converted: Mapping[str, int]
+    not_images: Mapping[str, int]
+    left_out: Mapping[str, int]
 
 
 def inspect(source: DataSource) -> DataInfo:
@@ -54,6 +60,7 @@ def inspect(source: DataSource) -> DataInfo:
     labels_met = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
     voted = {split: faces for split, faces in parts.items() if faces.votes is not None}
     first = next(iter(parts.values()))
+    findings = source.findings
     return DataInfo(
         source=source.name,
         digest=source.digest,
@@ -69,11 +76,14 @@ def inspect(source: DataSource) -> DataInfo:
         constant_images=sum(_constant(faces.images) for faces in parts.values()),
         not_faces=_not_faces(parts) if voted else None,
         ferplus_rule_counts=_rule_counts(voted) if voted else None,
+        converted=findings.converted,
+        not_images=findings.not_images,
+        left_out=findings.left_out,
     )
 
 
 def _constant(images: Pixels) -> int:
-    flat = (piece.reshape(len(piece), -1) for piece in pieces(images))
+    flat = (piece.reshape(len(piece), math.prod(piece.shape[1:])) for piece in pieces(images))
     return sum(int(np.count_nonzero((rows == rows[:, :1]).all(axis=1))) for rows in flat)
 
 

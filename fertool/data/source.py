@@ -13,9 +13,10 @@ from torch import Tensor
 from fertool.data import affectnet, fer2013, folders, pixels, rafdb, synth
 from fertool.data.copies import distinct_from, hold_out
 from fertool.data.dataset import FaceDataset
-from fertool.data.faces import SPLITS, Faces, Reader
+from fertool.data.decoding import image_suffixes
+from fertool.data.faces import SPLITS, Faces, Findings, Reader
 from fertool.data.ferplus import RULES, label_by_votes
-from fertool.data.images import SUFFIXES, ImageTree
+from fertool.data.images import ImageTree
 from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, in_canonical_order
 from fertool.errors import FertoolError, UsageError, unknown_name
 
@@ -70,6 +71,11 @@ class DataSource:
     def digest(self) -> str:
         """SHA-256 of the content that was read, hexadecimal."""
         return self._reader.digest
+
+    @property
+    def findings(self) -> Findings:
+        """What was converted in the splits that were read, and what was passed over."""
+        return self._reader.findings
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -135,11 +141,19 @@ class DataSource:
         everything = self._reader.read("train")
         held_out = hold_out(everything, VALIDATION_SHARE)
         self._raw["train"], self._raw["val"] = everything.subset(~held_out), everything.subset(held_out)
+        if not held_out.any():
+            self._on_note(f"{self.name}: no validation split, and too few images to hold any out for it")
+            return
         share = f"{held_out.sum()} of {len(everything)} training images"
         self._on_note(f"{self.name}: no validation split; {share} are held out for it")
 
     def _fit(self, name: str) -> FaceDataset:
         labelled = self.labelled(name)
+        if not len(self.raw(name)):
+            raise FertoolError(
+                f"{self.name}: no images in the split '{name}', and too few training images to hold any out for it",
+                "two different images of a class are the least from which one is held out",
+            )
         faces = _map_classes(labelled, self.classes)
         if dropped := len(labelled) - len(faces):
             self._on_note(f"{self.name}: {dropped} {name} images of classes that the model lacks are left out")
@@ -207,44 +221,105 @@ def _reader(source: str, options: DataOptions, on_note: Note) -> Reader:
     path = Path(source)
     if not path.exists():
         raise FertoolError(f"{source}: no such file or folder", "check --data; 'synth' draws faces instead")
-    kind = options.format or _detect(path)
+    kind, path = _detect(path) if options.format is None else (options.format, _inner(path, options.format))
     if kind == "fer2013":
-        return fer2013.open_fer2013(_csv_of(path), options.ferplus, on_note)
+        csv = (_csv_in(path) or path / "fer2013.csv") if path.is_dir() else path
+        return fer2013.open_fer2013(csv, options.ferplus, on_note)
     if not path.is_dir():
         raise FertoolError(f"{path}: is a file, but the format {kind} is a folder", "give the folder as --data")
+    return _open_tree(path, kind, options, on_note)
+
+
+def _open_tree(path: Path, kind: str, options: DataOptions, on_note: Note) -> ImageTree:
+    """List the images of a folder of a known layout; what the listing passes over is told."""
+    skipped = folders.Skipped()
     if kind == "raf-db":
-        classes, listing = in_canonical_order(frozenset(RAFDB_ORDER)), rafdb.list_rafdb(path)
+        classes, listing = in_canonical_order(frozenset(RAFDB_ORDER)), rafdb.list_rafdb(path, skipped)
     elif kind == "affectnet":
-        classes, listing = affectnet.list_affectnet(path)
+        classes, listing = affectnet.list_affectnet(path, skipped)
     else:
-        classes, listing = folders.list_class_folders(path)
-    tree = ImageTree(path, classes, listing, size=options.size, channels=options.channels, on_note=on_note)
+        classes, listing = folders.list_class_folders(path, skipped)
+    for place, count in skipped.folders.items():
+        on_note(f"{path}: left out, for it is neither a split nor a class: {place} ({count:,} images)")
+    for split, entries in listing.items():
+        if not entries:
+            on_note(f"{path}: the split '{split}' has no images")
+    findings = Findings(not_images=dict(skipped.not_images.most_common()), left_out=dict(skipped.folders))
+    tree = ImageTree(
+        path,
+        classes,
+        listing,
+        size=options.size,
+        channels=options.channels,
+        skipped=findings,
+        on_note=on_note,
+    )
     if not tree.splits:
-        raise FertoolError(f"{path}: no images found", f"image files end in {', '.join(sorted(SUFFIXES))}")
+        raise FertoolError(f"{path}: no images found", f"image files end in {', '.join(sorted(image_suffixes()))}")
     return tree
 
 
-def _detect(path: Path) -> str:
+def _is_raf_db(folder: Path) -> bool:
+    return rafdb.find_label_list(folder) is not None
+
+
+def _is_affectnet(folder: Path) -> bool:
+    return bool(affectnet.find_lists(folder)) or affectnet.has_annotations(folder)
+
+
+def _is_fer2013(folder: Path) -> bool:
+    return _csv_in(folder) is not None
+
+
+_LAYOUTS: dict[str, Callable[[Path], bool]] = {
+    "raf-db": _is_raf_db,
+    "affectnet": _is_affectnet,
+    "folders": folders.is_class_tree,
+    "fer2013": _is_fer2013,
+}
+"""How a folder of each format is told, in the order in which they are tried."""
+
+
+def _detect(path: Path) -> tuple[str, Path]:
+    """Return the format of a source, and the file or the folder, maybe inside of wrappers, that has it."""
     if path.is_file() and fer2013.is_fer2013(path):
-        return "fer2013"
+        return "fer2013", path
     if path.is_dir():
-        if rafdb.find_label_list(path):
-            return "raf-db"
-        if affectnet.find_lists(path) or affectnet.has_annotations(path):
-            return "affectnet"
-        if folders.is_class_tree(path):
-            return "folders"
-        if _csv_of(path).is_file():
-            return "fer2013"
+        for folder in folders.unwrapped(path):
+            for kind, is_kind in _LAYOUTS.items():
+                if is_kind(folder):
+                    return kind, folder
+            if folders.split_folders(folder) and not folders.has_numbered_folders(folder):
+                # Splits of unknown classes: the listing says which folder is no expression.
+                return "folders", folder
     raise FertoolError(
-        f"{path}: not a layout that fertool knows",
+        f"{path}: not a layout that fertool knows{_contents(path)}",
         "known: fer2013.csv, train|test/<expression>/, RAF-DB, AffectNet; numbered class folders need --format",
     )
 
 
-def _csv_of(path: Path) -> Path:
-    """Return the csv itself, or the one of the usual name in a folder."""
-    return path / "fer2013.csv" if path.is_dir() else path
+def _inner(path: Path, kind: str) -> Path:
+    """Return the folder of a layout that somebody named, maybe inside of wrappers; else the path itself."""
+    if not path.is_dir() or kind not in _LAYOUTS:
+        return path
+    is_numbered = folders.has_numbered_folders if kind in ("raf-db", "affectnet") else _LAYOUTS[kind]
+    found = (folder for folder in folders.unwrapped(path) if _LAYOUTS[kind](folder) or is_numbered(folder))
+    return next(found, path)
+
+
+def _contents(path: Path) -> str:
+    """Return the names of a few folders of a layout that is not known, in parentheses."""
+    if not path.is_dir():
+        return ""
+    names = [folder.name for folder in folders.subfolders(path)]
+    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return f": its folders ({listed}) are neither splits nor expressions" if names else ""
+
+
+def _csv_in(folder: Path) -> Path | None:
+    """Return the CSV of a usual name in a folder, if there is one."""
+    found = (folders.find_file(folder, name) for name in ("fer2013.csv", "icml_face_data.csv"))
+    return next((path for path in found if path is not None), None)
 
 
 def _map_classes(faces: Faces, classes: tuple[str, ...]) -> Faces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -28,11 +29,18 @@ class Chunks:
 
 
 def cache_folder() -> Path:
-    """Return $FERTOOL_CACHE, else `fertool` under $XDG_CACHE_HOME or ~/.cache; it need not exist."""
+    """Return $FERTOOL_CACHE, else `fertool` under $XDG_CACHE_HOME or ~/.cache; it need not exist.
+
+    Raises OSError where there is no home folder and no variable that names another.
+    """
     if own := os.environ.get("FERTOOL_CACHE"):
         return Path(own)
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "fertool"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "fertool"
+    try:
+        return Path.home() / ".cache" / "fertool"
+    except RuntimeError:
+        raise OSError(errno.ENOENT, "there is no home folder; FERTOOL_CACHE can name another") from None
 
 
 def pieces(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

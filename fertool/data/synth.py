@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fertool.data.cache import cached
+from fertool.data.cache import cached, holds
 from fertool.data.drawing import Grid, Params, draw
-from fertool.data.faces import SPLITS, Faces, Indices, Pixels
+from fertool.data.faces import NO_FINDINGS, SPLITS, Faces, Findings, Indices, Pixels
 from fertool.data.fer2013 import write_csv
 from fertool.data.labels import BASIC
 from fertool.data.storage import Chunks
@@ -104,6 +104,7 @@ class Synth:
     labels: Indices
     classes: tuple[str, ...] = BASIC
     splits: tuple[str, ...] = SPLITS
+    findings: Findings = NO_FINDINGS
 
     def read(self, split: str) -> Faces:
         """Return one split."""
@@ -122,7 +123,10 @@ def open_synth(source: str, seed: int, size: int | None, on_note: Callable[[str]
 
     drawn = Chunks((count, 1, side, side), lambda: _draw(count, seed, side))
     key = f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}"
-    images, labels = cached(key, lambda: {"images": drawn}, on_note)["images"], _labels(count)
+    stored = cached(
+        key, lambda: {"images": drawn}, on_note, lambda arrays: holds(arrays, "images", np.uint8, drawn.shape)
+    )
+    images, labels = stored["images"], _labels(count)
     digest = hashlib.sha256(images.reshape(-1).data)
     digest.update(labels.data)
     return Synth(source, digest.hexdigest(), images, labels)

@@ -205,6 +205,13 @@ def data_grid(found: Data) -> Grid:
     return Grid(("class", *(f">{split}" for split in splits), ">all"), tuple(rows))
 
 
+_PASSED_OVER = {
+    "converted to upright 8-bit sRGB": "converted",
+    "files that are no images": "not_images",
+    "images left out": "left_out",
+}
+
+
 def data_facts(found: Data) -> list[Fact]:
     """Return what in a data set can mislead."""
     facts = [
@@ -218,6 +225,9 @@ def data_facts(found: Data) -> list[Fact]:
         ("copies with different labels", f"{found['conflicting_groups']:,} groups"),
         ("images of one grey level", f"{found['constant_images']:,}"),
     ]
+    for name, key in _PASSED_OVER.items():
+        if found.get(key):
+            facts.append((name, ", ".join(f"{what} {count:,}" for what, count in found[key].items())))
     if found["not_faces"] is not None:
         facts.append(("voted not a face (more than 5 of 10)", f"{found['not_faces']:,}"))
     for rule, kept in (found["ferplus_rule_counts"] or {}).items():

@@ -1,11 +1,15 @@
+import io
 import os
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fertool.data.cache import cached
+from fertool.data.cache import cached, holds
 from fertool.data.storage import Chunks, cache_folder
 from fertool.errors import FertoolError
 
@@ -100,3 +104,101 @@ def test_an_error_in_the_making_is_the_errors_own_and_leaves_nothing_behind(note
     with pytest.raises(FertoolError, match=r"b\.png"):
         cached("key", lambda: {"images": Chunks((2, 4), parts)}, notes.append)
     assert os.listdir(cache) == []
+
+
+def save_zip(path, members, compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def npy(shape, descr="|u1", content=b""):
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + content
+
+
+def forgeries():
+    objects = io.BytesIO()
+    np.save(objects, np.array([{}, None]), allow_pickle=True)
+    good = npy((100, 50), content=bytes(5000))
+    numbers = npy((100,), "<i8", bytes(800))
+    return {
+        "empty": {},
+        "another name": {"pixels.npy": good, "labels.npy": numbers},
+        "one array missing": {"images.npy": good},
+        "huge bytes": {"images.npy": npy((1 << 40,)), "labels.npy": numbers},
+        "huge numbers": {"images.npy": good, "labels.npy": npy((1 << 40,), "<i8")},
+        "negative": {"images.npy": npy((-1, 50), content=bytes(5000)), "labels.npy": numbers},
+        "another shape": {"images.npy": npy((50, 100), content=bytes(5000)), "labels.npy": numbers},
+        "another type": {"images.npy": good, "labels.npy": npy((100,), "<f8", bytes(800))},
+        "objects": {"images.npy": good, "labels.npy": objects.getvalue()},
+        "no arrays": {"images.npy": b"hello", "labels.npy": b""},
+        "folder": {"images.npy/": b"", "labels.npy": numbers},
+    }
+
+
+def is_as_made(arrays):
+    return holds(arrays, "images", np.uint8, (100, 50)) and holds(arrays, "labels", np.int64, (None,))
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("kind", forgeries())
+def test_whatever_else_lies_in_its_place_is_made_again(make, notes, cache, kind, compression):
+    save_zip(cache / "key.npz", forgeries()[kind], compression)
+    tracemalloc.start()
+    arrays = cached("key", make, notes.append, is_as_made)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    assert np.array_equal(arrays["images"], make()["images"])
+    assert np.array_equal(arrays["labels"], np.arange(100))
+    calls = make.calls
+    cached("key", make, notes.append, is_as_made)
+    assert make.calls == calls
+    assert notes == []
+
+
+def test_a_compressed_file_is_not_unpacked(make, notes, cache):
+    save_zip(cache / "key.npz", {"images.npy": npy((1 << 25,), content=bytes(1 << 25))}, zipfile.ZIP_DEFLATED)
+    assert (cache / "key.npz").stat().st_size < 1 << 20
+    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
+def test_what_is_no_file_is_left_alone_with_a_note(make, notes, cache, kind):
+    path = cache / "key.npz"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/null")
+    before = path.lstat()
+    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert [note for note in notes if "not cached" in note]
+
+
+def test_without_a_home_folder_nothing_is_cached_and_one_note_says_so(make, notes, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FERTOOL_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert len(notes) == 1
+    assert "FERTOOL_CACHE" in notes[0]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 6600), st.integers(0, 255)), max_size=4), end=st.integers(0, 8000))
+def test_no_damage_is_believed(make, notes, cache, changes, end):
+    cached("key", make, notes.append)
+    content = bytearray((cache / "key.npz").read_bytes())
+    for place, value in changes:
+        content[place % len(content)] = value
+    (cache / "key.npz").write_bytes(content[:end])
+    arrays = cached("key", make, notes.append, is_as_made)
+    assert np.array_equal(arrays["images"], make()["images"])
+    assert np.array_equal(arrays["labels"], np.arange(100))

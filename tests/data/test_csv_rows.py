@@ -1,10 +1,15 @@
+import tracemalloc
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fertool.data.csv_rows import read_rows
 from fertool.errors import FertoolError
 
 FLAT = [7] * 16
+HEADER = b"emotion,pixels,Usage\n"
 
 
 def test_pixels_labels_and_splits_are_those_of_the_file(write_fer2013):
@@ -87,3 +92,70 @@ def test_a_file_without_the_header_or_without_rows_is_an_error(write_fer2013):
         read_rows(write_fer2013(header="a,b,c"))
     with pytest.raises(FertoolError, match="no rows"):
         read_rows(write_fer2013([]))
+
+
+def test_rows_of_large_images_are_read_as_they_are(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 300 * 300))
+    path = tmp_path / "large.csv"
+    path.write_text("emotion,pixels\n" + "".join(f"{k},{' '.join(map(str, row))}\n" for k, row in enumerate(images)))
+    assert np.array_equal(read_rows(path)["images"].reshape(5, -1), images)
+
+
+@pytest.mark.parametrize("where", ["header", "first row", "second row"])
+def test_a_line_without_end_is_refused_with_little_memory(tmp_path, where):
+    path = tmp_path / "huge.csv"
+    row = b"3,1 2 3 4,Training\n"
+    begin = {"header": b"emotion,pixels,", "first row": HEADER, "second row": HEADER + row}[where]
+    with open(path, "wb") as file:
+        file.write(begin)
+        file.truncate(3_000_000_000)
+    tracemalloc.start()
+    with pytest.raises(FertoolError, match=r"huge\.csv:\d: a line of more than"):
+        read_rows(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+
+
+def test_a_row_of_nothing_but_commas_costs_no_more_than_its_text(tmp_path):
+    path = tmp_path / "commas.csv"
+    path.write_bytes(HEADER + (b"," * 4_000_000 + b"\n") * 20)
+    tracemalloc.start()
+    with pytest.raises(FertoolError, match=":2: 4000001 fields, expected 3"):
+        read_rows(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1", "cp1252"])
+def test_the_encodings_of_spreadsheets_are_read(tmp_path, encoding):
+    path = tmp_path / "a.csv"
+    path.write_bytes("emotion,pixels,Usage\r\n3,1 2 3 4,Training\r\n".encode(encoding))
+    assert read_rows(path)["labels"].tolist() == [3]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=30),
+            st.builds(
+                b"%d,%s,%s".__mod__,
+                st.tuples(
+                    st.integers(-1, 10**12),
+                    st.lists(st.integers(-1, 300), max_size=9).map(lambda levels: " ".join(map(str, levels)).encode()),
+                    st.sampled_from([b"Training", b"PublicTest", b"", b"\xff"]),
+                ),
+            ),
+        ),
+        max_size=5,
+    )
+)
+def test_any_rows_are_read_or_the_first_bad_one_is_named(tmp_path, rows):
+    path = tmp_path / "any.csv"
+    path.write_bytes(HEADER + b"\n".join(rows))
+    try:
+        message = f"{path}: {len(read_rows(path)['labels'])} rows"
+    except FertoolError as error:
+        message = error.message
+    assert message.startswith(f"{path}:")

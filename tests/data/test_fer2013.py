@@ -1,3 +1,6 @@
+import os
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -79,3 +82,34 @@ def test_another_file_in_place_of_the_votes_is_an_error(two_faces, notes, tmp_pa
     for path in (two_faces, tmp_path / "missing.csv"):
         with pytest.raises(FertoolError, match=path.name):
             fer2013.open_fer2013(two_faces, path, notes.append)
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "huge line", "open quote", "bytes"])
+def test_what_holds_no_votes_is_one_error_and_no_memory(two_faces, notes, tmp_path, kind):
+    path = tmp_path / "votes.csv"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "huge line":
+        with open(path, "wb") as file:
+            file.write(HEADER.encode() + b"\n")
+            file.truncate(3_000_000_000)
+    elif kind == "open quote":
+        path.write_text(f'{HEADER}\n"Training' + ",1" * 200_000)
+    else:
+        path.write_bytes(bytes(range(256)) * 20)
+    tracemalloc.start()
+    with pytest.raises(FertoolError, match=r"votes\.csv") as error:
+        fer2013.open_fer2013(two_faces, path, notes.append)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+    assert error.value.hint
+
+
+def test_more_votes_than_faces_are_counted(two_faces, write_votes, notes):
+    rows = [("Training", "4,0,0,1,3,2,0,0,0,0"), ("PublicTest", "0,10,0,0,0,0,0,0,0,0"), ("Training", "x")]
+    with pytest.raises(FertoolError, match=r"3 rows of votes, but .* has 2 faces"):
+        fer2013.open_fer2013(two_faces, write_votes(rows), notes.append)

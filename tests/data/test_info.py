@@ -1,6 +1,10 @@
+import json
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from fertool.cli.app import run
 from fertool.data import DataOptions, open_data
 from fertool.data.info import inspect
 
@@ -51,3 +55,45 @@ def test_a_source_with_a_class_missing_can_still_be_looked_at(write_fer2013):
     info = inspect(open_data(str(write_fer2013([(3, np.arange(16) + k, "Training") for k in range(9)])), DataOptions()))
     assert sum(info.counts["train"].values()) == 8
     assert info.counts["val"]["happy"] == 1
+
+
+@pytest.fixture
+def photos(tmp_path, write_image):
+    """Folders as cameras and people leave them."""
+    for split in ("Training", "PublicTest"):
+        for k in range(4):
+            write_image(tmp_path / split / "happy" / f"{k}.png", level=10 * k + len(split))
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(
+        tmp_path / "Training" / "happy" / "turned.png", exif=exif
+    )
+    Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000).save(
+        tmp_path / "PublicTest" / "happy" / "wide.png"
+    )
+    (tmp_path / "Training" / "sad").mkdir()
+    (tmp_path / "Training" / "happy" / "list.txt").write_text("x")
+    write_image(tmp_path / "extra" / "1.png")
+    return tmp_path
+
+
+def test_conversions_and_what_was_passed_over_are_counted(photos, notes):
+    for _ in range(2):  # the second time from the cache
+        info = inspect(open_data(str(photos), DataOptions(), on_note=notes.append))
+        assert info.converted == {"orientation": 1, "16-bit": 1}
+        assert info.not_images == {".txt": 1}
+        assert info.left_out == {"extra": 1}
+        assert info.counts == {"train": {"happy": 5, "sad": 0}, "val": {"happy": 5, "sad": 0}}
+    told = [note for note in notes if "converted" in note]
+    assert told[0] == f"{photos}: train images that were converted to upright 8-bit sRGB: orientation 1"
+
+
+def test_the_table_shows_them_and_json_always_has_them(photos, write_fer2013, capsys):
+    run(["data", "info", "--data", str(photos)])
+    shown = capsys.readouterr().out
+    assert "16-bit 1" in shown
+    assert ".txt 1" in shown
+    assert "extra 1" in shown
+    run(["data", "info", "--data", str(write_fer2013()), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["converted"], found["not_images"], found["left_out"]) == ({}, {}, {})

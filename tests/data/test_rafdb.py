@@ -48,3 +48,23 @@ def test_numbered_folders_are_read_when_the_format_is_named(tmp_path, write_imag
     assert "--format" in error.value.hint
     data = open_data(str(tmp_path), DataOptions(format="raf-db")).split("val")
     assert [data.classes[k] for k in data.labels] == list(ORDER)
+
+
+BAD_ROWS = ["train_/../../a.jpg 3", "train_\0.jpg 3", f"train_{'x' * 2000}.jpg 3", "x" * 6_000_000]
+
+
+@pytest.mark.parametrize("row", BAD_ROWS)
+def test_a_name_that_leads_out_or_a_huge_line_is_named(rafdb, row):
+    (rafdb / "EmoLabel" / "list_patition_label.txt").write_text(f"train_00001.jpg 5\n{row}\n")
+    with pytest.raises(FertoolError, match=r"list_patition_label\.txt:2: ") as error:
+        open_data(str(rafdb), DataOptions())
+    assert len(error.value.message) < 400
+
+
+def test_the_release_may_lie_in_a_wrapper(rafdb):
+    digest = open_data(str(rafdb), DataOptions()).digest
+    wrapper = rafdb.parent / "wrapper"
+    wrapper.mkdir()
+    rafdb.rename(wrapper / "basic")
+    for options in (DataOptions(), DataOptions(format="raf-db")):
+        assert open_data(str(wrapper), options).digest == digest

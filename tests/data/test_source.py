@@ -1,10 +1,15 @@
+import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from fertool.data import DataOptions, open_data, storage
+from fertool.data import DataOptions, images, open_data, storage
+from fertool.data.info import inspect
 from fertool.errors import FertoolError, UsageError
 
 BASIC = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -209,3 +214,140 @@ def test_votes_for_anything_but_the_csv_are_a_usage_error(kaggle, tmp_path):
 def test_bad_options_are_usage_errors(options, message):
     with pytest.raises(UsageError, match=message):
         DataOptions(**options)
+
+
+def test_one_image_a_class_leaves_nothing_to_hold_out(tmp_path, write_image, notes):
+    for level, name in enumerate(("happy", "sad")):
+        write_image(tmp_path / name / "1.png", level=level)
+    source = open_data(str(tmp_path), DataOptions(), on_note=notes.append)
+    assert (len(source.raw("train")), len(source.raw("val"))) == (2, 0)
+    assert any("too few images" in note for note in notes)
+    with pytest.raises(FertoolError, match="no images in the split 'val', and too few training images"):
+        source.split("val")
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(levels=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=12))
+def test_sets_of_a_few_images_are_looked_at_whatever_their_classes_and_copies(write_fer2013, levels):
+    path = write_fer2013([(label, [level] * 4, "Training") for label, level in levels])
+    info = inspect(open_data(str(path), DataOptions()))
+    assert info.images == len(levels)
+    assert sum(sum(counts.values()) for counts in info.counts.values()) == len(levels)
+
+
+def test_an_empty_split_folder_is_told(kaggle, notes):
+    (kaggle / "val" / "happy").mkdir(parents=True)
+    source = open_data(str(kaggle), DataOptions(), on_note=notes.append)
+    assert notes == [f"{kaggle}: the split 'val' has no images"]
+    assert len(source.raw("val")) == 6
+
+
+def test_folders_beside_the_splits_are_named_in_a_note(kaggle, write_image, notes):
+    write_image(kaggle / "vaild" / "happy" / "1.png")
+    write_image(kaggle / "sad" / "1.png")
+    open_data(str(kaggle), DataOptions(), on_note=notes.append)
+    assert any("vaild (1 images)" in note for note in notes)
+    assert any("sad (1 images)" in note for note in notes)
+
+
+def test_a_split_of_other_classes_names_the_folder_that_is_no_expression(tmp_path, write_image):
+    write_image(tmp_path / "train" / "cat" / "1.png")
+    with pytest.raises(FertoolError, match="train/cat: 'cat' is not an expression"):
+        open_data(str(tmp_path), DataOptions())
+
+
+def test_folders_of_no_layout_are_named(tmp_path, write_image):
+    write_image(tmp_path / "cat" / "1.png")
+    write_image(tmp_path / "dog" / "1.png")
+    with pytest.raises(FertoolError, match=r"not a layout that fertool knows: its folders \(cat, dog\) are neither"):
+        open_data(str(tmp_path), DataOptions())
+
+
+def test_wrapper_folders_are_looked_into(tmp_path, kaggle, write_fer2013):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    kaggle.rename(tmp_path / "a" / "b" / "faces")
+    wrapped = open_data(str(tmp_path / "a"), DataOptions())
+    assert wrapped.digest == open_data(str(tmp_path / "a" / "b" / "faces"), DataOptions()).digest
+    (tmp_path / "a" / "b" / "faces" / "train").rename(tmp_path / "e")
+    (tmp_path / "f" / "g").mkdir(parents=True)
+    (tmp_path / "e").rename(tmp_path / "f" / "g" / "classes")
+    wrapped = open_data(str(tmp_path / "f"), DataOptions())
+    assert wrapped.digest == open_data(str(tmp_path / "f" / "g" / "classes"), DataOptions()).digest
+    (tmp_path / "c" / "d").mkdir(parents=True)
+    write_fer2013().rename(tmp_path / "c" / "d" / "FER2013.CSV")
+    for options in (DataOptions(), DataOptions(format="fer2013")):
+        assert len(open_data(str(tmp_path / "c"), options).split("val")) == 14
+
+
+NAMES = [b"\xe9\xa0.png", "é.PNG".encode(), b"a b\n.png", b"x" * 244 + b".png", b"[red].png", b"-.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_any_name_are_read_like_others(kaggle, name):
+    plain = open_data(str(kaggle), DataOptions()).split("test")
+    os.rename(kaggle / "test" / "happy" / "0.png", os.fsencode(kaggle / "test" / "happy") + b"/" + name)
+    named = open_data(str(kaggle), DataOptions()).split("test")
+    assert sorted(named.images[:, 0, 0, 0].tolist()) == sorted(plain.images[:, 0, 0, 0].tolist())
+    assert named.digest != plain.digest
+
+
+def test_the_root_may_have_a_name_that_is_not_utf8(kaggle, tmp_path):
+    digest = open_data(str(kaggle), DataOptions()).digest
+    os.rename(kaggle, os.fsencode(tmp_path) + b"/\xff\xfe")
+    assert open_data(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"), DataOptions()).digest == digest
+
+
+def test_the_digest_of_names_in_utf8_is_what_it_always_was(tmp_path):
+    (tmp_path / "train" / "happy").mkdir(parents=True)
+    for name in ("a.pgm", "é.pgm"):
+        (tmp_path / "train" / "happy" / name).write_bytes(b"P5 2 2 255\n\1\2\3\4")
+    assert open_data(str(tmp_path), DataOptions()).digest.startswith("9fb635dadc6fd02e")
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder link", "nowhere", "itself"])
+def test_an_image_that_is_no_regular_file_is_named_and_never_read(kaggle, kind):
+    path = kaggle / "train" / "happy" / "x.png"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to({"device": "/dev/zero", "folder link": "/dev", "nowhere": "gone.png", "itself": "x.png"}[kind])
+    if kind == "folder link":
+        assert len(open_data(str(kaggle), DataOptions()).raw("test")) == 6
+        return
+    with pytest.raises(FertoolError, match=r"x\.png: ") as error:
+        open_data(str(kaggle), DataOptions()).split("test")
+    assert error.value.hint
+
+
+@pytest.mark.parametrize("format", [None, "fer2013", "folders", "raf-db", "affectnet"])
+@pytest.mark.parametrize("kind", ["device", "fifo", "text", "folder", "long name", "zero byte"])
+def test_anything_else_as_data_is_one_error(tmp_path, format, kind):
+    path = tmp_path / "data"
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path = {"device": "/dev/zero", "long name": "x" * 5000, "zero byte": "a\0b"}[kind]
+    with pytest.raises(FertoolError) as error:
+        open_data(str(path), DataOptions(format=format))
+    assert error.value.hint
+
+
+def test_two_folders_of_one_state_are_two_data_sets(tmp_path, monkeypatch):
+    """As on a read-only medium, where every file has the date of the medium."""
+    for root, shade in (("a", 1), ("b", 100)):
+        (tmp_path / root / "happy").mkdir(parents=True)
+        (tmp_path / root / "happy" / "1.pgm").write_bytes(b"P5 2 2 255\n" + bytes([shade] * 4))
+
+    def frozen(path):
+        real = list(Path.stat(path))
+        real[7:10] = [1, 1, 1]
+        extra = dict.fromkeys(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), 1)
+        return os.stat_result(real, extra)
+
+    monkeypatch.setattr(images, "file_state", frozen)
+    digests = [open_data(str(tmp_path / root), DataOptions()).digest for root in ("a", "b")]
+    assert digests[0] != digests[1]
