@@ -99,7 +99,8 @@ def synth(
     """
     from fertool.artifact.atomic import require_writable
     from fertool.data.synth import write_faces
+    from fertool.report.console import path_result
 
     require_writable(output)
     write_faces(output, count, seed)
-    typer.echo(output)
+    path_result(output)

@@ -66,12 +66,12 @@ def hessian_sensitivity(
     from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.artifact.resume import discard_resume, resume_path
-    from fertool.cli.output import default_output, require_picture
+    from fertool.cli.output import default_output, print_json, require_picture
     from fertool.data.pixels import to_input
     from fertool.device import resolve_device
     from fertool.hessian import TraceConfig, estimate
     from fertool.report import strips, tables
-    from fertool.report.console import progress, result
+    from fertool.report.console import path_result, progress, result
 
     config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     output = output or default_output(model, "sensitivity", ".json")
@@ -101,10 +101,10 @@ def hessian_sensitivity(
         write_atomic(plot, strips.sensitivity(asdict(found)))
     _say_error(found, config)
     if json:
-        typer.echo(found.to_json())
+        print_json(asdict(found))
     else:
         result(tables.sensitivity_table(found))
-        typer.echo(output)
+        path_result(output)
 
 
 def _say_error(found: Sensitivity, config: TraceConfig) -> None:

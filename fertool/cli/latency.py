@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -156,11 +155,12 @@ def bench_networks(
     *networks: tuple[Spec, nn.Module], runs: int = RUNS, images: FaceDataset | None = None
 ) -> BenchResult:
     """Time networks in ONNX Runtime, one image on one thread, in turns; `images` instead of noise, if given."""
+    from fertool.artifact.atomic import temporary_folder
     from fertool.export import ExportOptions, export_model
     from fertool.runtime import BenchConfig, bench
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
+    with temporary_folder() as folder:
+        files = [folder / f"{number}.onnx" for number in range(len(networks))]
         for file, (spec, module) in zip(files, networks, strict=True):
             file.write_bytes(export_model(spec, module, ExportOptions()))
         shown = None if images is None else (lambda _: images.images[:SHOWN].numpy())
