@@ -78,6 +78,7 @@ def main() -> None:
     Exit codes: 0 done, 1 the work failed, 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     streams.open_missing()
+    streams.forget_useless_size()
     stop = Stop()
     try:
         # torchrun has its own way of ending the processes of a run; see processes.py.

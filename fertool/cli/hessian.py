@@ -11,6 +11,7 @@ import typer
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.options import OUTPUT, DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.signals import says_how_to_go_on
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def hessian_sensitivity(
     require_writable(output, model, *read.inputs(data))
     require_picture("--plot", plot, output, model, *read.inputs(data))
     state = resume_path(output)
+    require_writable(state, model, *read.inputs(data))
     if not resume:
         discard_resume(state)
     spec, module = models.load_model(model)
@@ -90,7 +92,7 @@ def hessian_sensitivity(
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     faces = source.split("train").balanced_subset(config.most_images, seed)
     module = module.to(resolve_device(device))
-    with progress("traces") as on_progress:
+    with says_how_to_go_on(lambda: [state] if state.exists() else []), progress("traces") as on_progress:
         found = estimate(
             module, to_input(faces.images, shape), faces.labels, config, resume=state, on_progress=on_progress
         )

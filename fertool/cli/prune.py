@@ -179,7 +179,7 @@ def prune(
     _require_one_process(pruning, schedule, trains=trains and not dry_run)
     output = output or default_output(model, "pruned")
     if not dry_run:
-        require_outputs(output, training, model, *read.inputs(data))
+        require_outputs(output, training, model, *read.inputs(data), trains=trains)
         require_picture("--plot-widths", plot_widths, output, model, *read.inputs(data))
     _require_data(data, schedule, training)
     _require_compatible(pruning, schedule)

@@ -23,6 +23,14 @@ def open_missing() -> None:
             setattr(sys, name, open(os.devnull, "r+" if number else "r", encoding="utf-8"))  # noqa: SIM115
 
 
+def forget_useless_size() -> None:
+    """Take $COLUMNS and $LINES out of the environment where they are no positive numbers, on which Rich would fail."""
+    for name in ("COLUMNS", "LINES"):
+        asked = os.environ.get(name, "")
+        if not (asked.isascii() and asked.isdecimal() and len(asked) < 6) or int(asked) == 0:
+            os.environ.pop(name, None)
+
+
 def flush_stdout() -> None:
     """Write out what stdout still holds; raises FertoolError for a full disk, BrokenPipeError for a closed pipe."""
     try:

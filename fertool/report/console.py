@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 100
 """Columns of a table that goes into a file or a pipe."""
 _LEAST_WIDTH, _MOST_WIDTH = 20, 1000
+_PIPE_HEIGHT = 24
+"""Of no effect, but without it Rich reads the size of a terminal."""
 LINE_EVERY_S = 10.0
 """How often long work says how far it is where there is no terminal to show a bar."""
 _RAW_BYTES = re.compile("([\udc80-\udcff]+)")
@@ -95,7 +97,7 @@ def _print(content: RenderableType, stream: TextIO) -> None:
     if stream.isatty():
         Console(file=stream, highlight=False, emoji=False).print(_Plain(content))
         return
-    console = Console(width=_pipe_width(), highlight=False, emoji=False, color_system=None)
+    console = Console(width=_pipe_width(), height=_PIPE_HEIGHT, highlight=False, emoji=False, color_system=None)
     with console.capture() as capture:
         console.print(_Plain(content))
     stream.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
@@ -117,9 +119,9 @@ class _Plain:
 def _pipe_width() -> int:
     """Return $COLUMNS where it is a number of use."""
     asked = os.environ.get("COLUMNS", "")
-    if not (asked.isascii() and asked.isdecimal() and int(asked[:6])):
+    if not (asked.isascii() and asked.isdecimal()) or int(asked) == 0:
         return PIPE_WIDTH
-    return min(max(int(asked[:6]), _LEAST_WIDTH), _MOST_WIDTH)
+    return min(max(int(asked), _LEAST_WIDTH), _MOST_WIDTH)
 
 
 @contextmanager
