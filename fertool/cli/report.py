@@ -33,5 +33,5 @@ def report(
     from fertool.report.page import render_page
 
     require_writable(output, *files)
-    write_atomic(output, render_page(files, as_markdown=output.suffix == ".md").encode())
+    write_atomic(output, render_page(files, as_markdown=output.suffix.lower() == ".md").encode())
     path_result(output)
