@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Model: TypeAlias = "tuple[Spec, nn.Module]"
 
+_DRAWN = "synth:280"
+"""What shows a change where there is no data set: drawn faces, of which the training split counts."""
+
 
 def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, bench: bool) -> dict[str, Any]:
     """Return, as far as asked for and possible, the paired comparison on the validation images, and the latencies."""
@@ -45,6 +48,53 @@ def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str,
     return {**accuracies, **asdict(compare_paired(first, second)), "top1_agreement": agreement}
 
 
+def measure_unlabeled(before: Model, after: Model) -> dict[str, Any]:
+    """Return what can be measured without a data set: how far the answers to drawn faces have changed.
+
+    `top1_agreement`: the fraction of images with the same class before and after; `kl`: the mean KL divergence of the
+    new softmax from the old one, in nats; `commonest_share`: the fraction that the class answered most often takes,
+    `commonest_class`, with the suffix `_before` of the network as it was. `accuracy` is None: it was not measured.
+    """
+    from fertool.cli.data import open_source
+    from fertool.cli.options import ReadOptions
+    from fertool.losses import distillation_kl
+    from fertool.train import predict_logits
+
+    spec = after[0]
+    source = open_source(_DRAWN, ReadOptions(), size=spec.input.size, channels=spec.input.channels)
+    faces = source.split("train")
+    old, new = (predict_logits(module, faces, one.input) for one, module in (before, after))
+    figures = {
+        "images": "drawn faces",
+        "n": len(faces),
+        "accuracy": None,
+        "top1_agreement": float((old.argmax(1) == new.argmax(1)).float().mean()),
+        "kl": float(distillation_kl(new, old, 1.0)),
+    }
+    for suffix, logits in (("_before", old), ("", new)):
+        counts = logits.argmax(1).bincount(minlength=len(spec.classes))
+        figures[f"commonest_class{suffix}"] = spec.classes[int(counts.argmax())]
+        figures[f"commonest_share{suffix}"] = float(counts.max() / counts.sum())
+    return figures
+
+
+def warn_of_unlabeled(spec: Spec, figures: dict[str, Any]) -> None:
+    """Say that the accuracy of a network pruned without data is unknown, and what is known to be wrong with it.
+
+    `figures` are those of `measure_unlabeled`, or empty where there was data.
+    """
+    from fertool.report.console import warn
+
+    if not figures:
+        return
+    warn(
+        "accuracy was not measured, and without data and training it will be near chance, "
+        f"1 in {len(spec.classes)}: give --data, and --epochs to train"
+    )
+    if figures["commonest_share"] == 1:
+        warn(f"the network answers {figures['commonest_class']} to all of {figures['n']} {figures['images']}")
+
+
 def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dict[str, Any]:
     """Return seconds of one image in ONNX Runtime on one thread, taken in turns, and their ratio.
 
@@ -63,9 +113,9 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
     from fertool.report.console import note, story
     from fertool.report.tables import change_table
 
-    sides = []
+    sides: list[dict[str, Any]] = []
     for file, spec, suffix in ((source, before, "_before"), (output, after, "")):
-        measured = {key: changes.get(f"{key}{suffix}") for key in ("latency_s", "accuracy")}
+        measured = {key: changes.get(f"{key}{suffix}") for key in ("latency_s", "accuracy", "commonest_share")}
         sides.append({"size_bytes": file.stat().st_size, "params": spec.params, "macs": spec.macs, **measured})
     story(change_table(sides[0], {**changes, **sides[1]}))
     if changes.get("speedup_ci95", (2.0, 2.0))[0] <= 1:

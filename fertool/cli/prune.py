@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fertool.cli.change import measure_changes, show_changes, write_widths
+from fertool.cli.change import (
+    measure_changes,
+    measure_unlabeled,
+    show_changes,
+    warn_of_unlabeled,
+    write_widths,
+)
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.latency import with_latency
@@ -218,11 +224,14 @@ def prune(
     def tell(written: Spec) -> dict[str, Any]:
         if plot_widths:
             write_widths(plot_widths, net.plan)
-        changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
-        show_changes(model, output, before[0], written, changes, _NOT_FASTER)
+        after = (written, net.module)
+        changes = measure_changes(before, after, val if source else None, bench=bench)
+        unlabeled = {} if source else measure_unlabeled(before, after)
+        show_changes(model, output, before[0], written, {**changes, **unlabeled}, _NOT_FASTER)
+        warn_of_unlabeled(written, unlabeled)
         if pruning.target_flops and not (pruning.target_latency or pruning.prune_blocks or written.gates):
             _compare_with_macs(written.macs / spec.macs, changes)
-        return {"plan": _plan_as_json(net.plan), "change": changes}
+        return {"plan": _plan_as_json(net.plan), "change": changes, "unlabeled": unlabeled or None}
 
     if source is None or scoring is None:
         schedule.carry_out(net, None, 0)
