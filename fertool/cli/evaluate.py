@@ -11,6 +11,7 @@ import typer
 
 from fertool.cli.data import ModelData
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
 from fertool.errors import FertoolError
 
@@ -54,6 +55,7 @@ def evaluate(
 
     if output:
         require_writable(output, *files, *read.inputs(data))
+    require_inputs(*files, data=data, read=read)
     faces = ModelData(data, read)
     entries, correct, first = [], [], None
     for path in files:

@@ -10,6 +10,7 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import OUTPUT, DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
 from fertool.cli.signals import says_how_to_go_on
 from fertool.errors import FertoolError
@@ -64,20 +65,22 @@ def hessian_sensitivity(
 
     Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
-    from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.artifact.resume import discard_resume, resume_path
+    from fertool.artifact.names import discard_resume, resume_path
     from fertool.cli.output import default_output, print_json, require_picture
-    from fertool.data.pixels import to_input
-    from fertool.device import resolve_device
-    from fertool.hessian import TraceConfig, estimate
     from fertool.report import strips, tables
     from fertool.report.console import path_result, progress, result
 
-    config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     output = output or default_output(model, "sensitivity", ".json")
     require_writable(output, model, *read.inputs(data))
     require_picture("--plot", plot, output, model, *read.inputs(data))
+    require_inputs(model, data=data, read=read)
+    from fertool import models
+    from fertool.data.pixels import to_input
+    from fertool.device import resolve_device
+    from fertool.hessian import TraceConfig, estimate
+
+    config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     state = resume_path(output)
     require_writable(state, model, *read.inputs(data))
     if not resume:

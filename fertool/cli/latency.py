@@ -64,7 +64,8 @@ def with_latency(
     What was measured stays in the file `state`, if one is named, so that a killed training can `resume` with the same
     network; the caller removes it.
     """
-    from fertool.artifact.resume import discard_resume, load_state, save_state
+    from fertool.artifact.names import discard_resume
+    from fertool.artifact.resume import load_state, save_state
     from fertool.prune import LatencyModel, Targets, require_scorable
     from fertool.report.console import note
     from fertool.spec import canonical_json, digest_text

@@ -19,6 +19,7 @@ from fertool.cli.change import (
 )
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.latency import with_latency
 from fertool.cli.options import (
     OUTPUT,
@@ -176,8 +177,6 @@ def prune(
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
-    from fertool import models
-    from fertool import prune as technique
     from fertool.cli.output import announce, default_output, require_picture
     from fertool.report.console import note, progress
 
@@ -189,6 +188,10 @@ def prune(
         require_picture("--plot-widths", plot_widths, output, model, *read.inputs(data))
     _require_data(data, schedule, training)
     _require_compatible(pruning, schedule)
+    require_inputs(model, data=data, read=read)
+    from fertool import models
+    from fertool import prune as technique
+
     spec, module = models.load_model(model)
     technique.require_float(spec)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)

@@ -194,7 +194,7 @@ def require_outputs(output: Path, options: TrainingOptions, *inputs: Path, train
 
 def state_path(output: Path, own: str = "") -> Path:
     """Return where a part of the command that makes `output` keeps its state: OUT.resume, or of a part with a name."""
-    from fertool.train import resume_path
+    from fertool.artifact.names import resume_path
 
     return resume_path(output.with_name(f"{output.name}{own}"))
 
