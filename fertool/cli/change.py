@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -130,20 +131,37 @@ def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> M
     return to_metrics(evaluate_logits(predict_logits(module, val, input), val.labels, val.classes), val.split)
 
 
-def write_widths(path: Path, plan: PrunePlan | None) -> None:
-    """Write the picture of a plan: the channels of every group, before and after."""
+def write_widths(path: Path, plan: PrunePlan | None, module: nn.Module) -> None:
+    """Write the picture of a plan: the channels of every group, before and after, in the order of `module`."""
     from fertool.artifact.atomic import write_atomic
     from fertool.report.bars import width_bars
 
     if plan is not None:
-        groups = [(group, count, plan.widths[group]) for group, count in plan.widths_before.items()]
+        names = sorted(plan.widths_before, key=_positions(module, plan.widths_before).__getitem__)
+        groups = [(name, plan.widths_before[name], plan.widths[name]) for name in names]
         write_atomic(path, width_bars(groups))
 
 
-def write_bits(path: Path, spec: Spec) -> None:
-    """Write the picture of a quantised model: how many channels of each layer have how many bits."""
-    from fertool.artifact.atomic import write_atomic
-    from fertool.report.bars import bit_bars
+def _positions(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """Return where each layer or block stands in a network; what has no such name comes last."""
+    order: dict[str, int] = {}
+    for position, (path, _) in enumerate(module.named_modules()):
+        order[path] = position
+    return {name: order.get(name, len(order)) for name in names}
 
-    if spec.quant is not None:
-        write_atomic(path, bit_bars([(name, rule.bits) for name, rule in spec.quant.weights.items()]))
+
+def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:
+    """Write the picture of a quantised model: how many channels of each layer have how many bits.
+
+    `module` is the network before, whose layers are shown in their order, those that stay in float too.
+    """
+    from torch.nn import Conv2d, Linear
+
+    from fertool.artifact.atomic import write_atomic
+    from fertool.report.bars import FLOAT_BITS, bit_bars
+
+    if spec.quant is None:
+        return
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, Conv2d | Linear)]
+    quantized = {name: rule.bits for name, rule in spec.quant.weights.items()}
+    write_atomic(path, bit_bars([(name, quantized.get(name, (FLOAT_BITS,))) for name in layers]))

@@ -226,7 +226,7 @@ def prune(
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_widths:
-            write_widths(plot_widths, net.plan)
+            write_widths(plot_widths, net.plan, before[1])
         after = (written, net.module)
         changes = measure_changes(before, after, val if source else None, bench=bench)
         unlabeled = {} if source else measure_unlabeled(before, after)

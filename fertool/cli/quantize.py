@@ -196,7 +196,7 @@ def quantize(
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_bits:
-            write_bits(plot_bits, written)
+            write_bits(plot_bits, written, given[1])
         show_changes(model, output, given[0], written, changes, _NOT_FASTER)
         return {"change": changes}
 

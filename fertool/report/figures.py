@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
 Data = Mapping[str, Any]
-_Point = tuple[float, tuple[float, float, float]]
-"""A position and, above it, the lower end of an interval, the value, and the upper end."""
+_Point = tuple[float, tuple[float, float, float], tuple[float, float]]
+"""A position and, above it, the lower end of an interval, the value, and the upper end; then the ends of its spread."""
 
 MARKERS = "osD^vP"
 _LONGEST_CLASS = 16
@@ -204,11 +204,12 @@ def _tradeoff(
         points: list[_Point] = []
         for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
             y, (low, high) = 100 * entry["accuracy"], (100 * end for end in entry["accuracy_ci95"])
-            points.append((x, (low, y, high)))
+            left, right = spreads[index] if spreads else (0.0, 0.0)
+            points.append((x, (low, y, high), (x - left, x + right)))
             axes.errorbar(
                 x,
                 y,
-                xerr=[[spreads[index][0]], [spreads[index][1]]] if spreads else None,
+                xerr=[[left], [right]] if spreads else None,
                 yerr=[[y - low], [high - y]],
                 fmt=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
@@ -253,7 +254,9 @@ def _place_labels(axes: Axes, points: Sequence[_Point], names: Sequence[str]) ->
     taken: list[Any] = []
     for point in points:
         (x, low), (_, middle), (_, high) = axes.transData.transform([(point[0], end) for end in point[1]])
+        (left, _), (right, _) = axes.transData.transform([(end, point[1][1]) for end in point[2]])
         taken += [Bbox.from_bounds(x - 8, middle - 8, 16, 16), Bbox.from_bounds(x - 5, low, 10, high - low)]
+        taken.append(Bbox.from_bounds(left, middle - 5, right - left, 10))
     frame = axes.get_window_extent()
     for point, name in zip(points, names, strict=True):
         tried = []

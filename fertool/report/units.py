@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 MISSING = "-"
 
+_HEADS = ("classifier", "fc", "head")
 _STEPS = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
 
 
@@ -67,6 +69,12 @@ def value_text(value: bool | int | float | str) -> str:
         short = f"{value:g}"
         return short if float(short) == value else repr(value)
     return str(value).lower()
+
+
+def layer_order(name: str) -> tuple[bool, list[int | str]]:
+    """Sort key that puts "features.2" before "features.10", and the last layers of common networks last."""
+    parts = [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return name.partition(".")[0] in _HEADS, parts
 
 
 def short_names(files: Sequence[str]) -> dict[str, str]:
