@@ -11,7 +11,7 @@ from fertool.cli.latency import bench_networks
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
     from fertool.prune import PrunePlan
@@ -40,9 +40,8 @@ def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, ben
 
 def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str, Any]:
     from fertool.metrics import compare_paired
-    from fertool.train import predict_logits
 
-    answers = [predict_logits(module, val, spec.input).argmax(1) for spec, module in (before, after)]
+    answers = [_logits(module, val, spec.input).argmax(1) for spec, module in (before, after)]
     first, second = (answer.numpy() == val.labels.numpy() for answer in answers)
     agreement = float((answers[0] == answers[1]).float().mean())
     accuracies = {"accuracy_before": float(first.mean()), "accuracy": float(second.mean())}
@@ -59,12 +58,11 @@ def measure_unlabeled(before: Model, after: Model) -> dict[str, Any]:
     from fertool.cli.data import open_source
     from fertool.cli.options import ReadOptions
     from fertool.losses import distillation_kl
-    from fertool.train import predict_logits
 
     spec = after[0]
     source = open_source(_DRAWN, ReadOptions(), size=spec.input.size, channels=spec.input.channels)
     faces = source.split("train")
-    old, new = (predict_logits(module, faces, one.input) for one, module in (before, after))
+    old, new = (_logits(module, faces, one.input) for one, module in (before, after))
     figures = {
         "images": "drawn faces",
         "n": len(faces),
@@ -126,9 +124,17 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
 def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> Metrics:
     """Return how a network does on the validation images."""
     from fertool.metrics import evaluate_logits, to_metrics
+
+    return to_metrics(evaluate_logits(_logits(module, val, input), val.labels, val.classes), val.split)
+
+
+def _logits(module: nn.Module, images: FaceDataset, input: InputSpec) -> Tensor:
+    """Return the logits of all images; where that takes long, say how far it is."""
+    from fertool.report.console import progress
     from fertool.train import predict_logits
 
-    return to_metrics(evaluate_logits(predict_logits(module, val, input), val.labels, val.classes), val.split)
+    with progress(f"{images.split} images", brief=True) as on_progress:
+        return predict_logits(module, images, input, on_progress=on_progress)
 
 
 def write_widths(path: Path, plan: PrunePlan | None, module: nn.Module) -> None:

@@ -158,6 +158,7 @@ def bench_networks(
     """Time networks in ONNX Runtime, one image on one thread, in turns; `images` instead of noise, if given."""
     from fertool.artifact.atomic import temporary_folder
     from fertool.export import ExportOptions, export_model
+    from fertool.report.console import progress
     from fertool.runtime import BenchConfig, bench
 
     with temporary_folder() as folder:
@@ -165,4 +166,5 @@ def bench_networks(
         for file, (spec, module) in zip(files, networks, strict=True):
             file.write_bytes(export_model(spec, module, ExportOptions()))
         shown = None if images is None else (lambda _: images.images[:SHOWN].numpy())
-        return bench(files, BenchConfig(runs=runs, threads=1, memory=False), shown)
+        with progress("latency", brief=True) as on_progress:
+            return bench(files, BenchConfig(runs=runs, threads=1, memory=False), shown, on_progress)

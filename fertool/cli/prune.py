@@ -363,7 +363,9 @@ def _show_plans(plans: list[PrunePlan], json: bool) -> None:
             "--dry-run: no budget to plan for", "--max-drop finds one only by pruning; give --target-flops"
         )
     if json:
-        print_json(_plan_as_json(plans[0]) if len(plans) == 1 else {"profiles": [_plan_as_json(p) for p in plans]})
+        profiles = [_plan_as_json(plan) for plan in plans]
+        alone = profiles[0] if len(profiles) == 1 else {}
+        print_json({**alone, "profiles": profiles})
         return
     result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
     for plan in plans:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fertool.report.canvas import COLOURS, blank_figure
+from fertool.report.plain import plain
 from fertool.spec import WIDTHS
 
 FLOAT_BITS = 32
@@ -27,7 +28,7 @@ def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
         rows = range(len(groups))
         axes.barh(rows, [before for _, before, _ in groups], color="#D0D7DE", label="before")
         axes.barh(rows, [after for _, _, after in groups], color=COLOURS[0], height=0.5, label="after")
-        axes.set_yticks(rows, [name for name, _, _ in groups], fontsize=8)
+        axes.set_yticks(rows, [plain(name) for name, _, _ in groups], fontsize=8)
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.set(xlabel="channels")
@@ -49,7 +50,7 @@ def bit_bars(layers: Sequence[tuple[str, Sequence[int]]]) -> bytes:
             if any(shares):
                 axes.barh(rows, shares, left=start, color=colours[width], label=_bits_text(width))
                 start = [before + share for before, share in zip(start, shares, strict=True)]
-        axes.set_yticks(rows, [name for name, _ in layers], fontsize=8)
+        axes.set_yticks(rows, [plain(name) for name, _ in layers], fontsize=8)
         axes.invert_yaxis()
         axes.margins(x=0, y=0.01)
         axes.set(xlabel="channels of the layer, %")

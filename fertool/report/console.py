@@ -125,8 +125,11 @@ def _pipe_width() -> int:
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that moves a bar on a terminal; elsewhere it prints a line now and then."""
+def progress(title: str, *, brief: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Give a callback (done, total) that moves a bar on a terminal; elsewhere it prints a line now and then.
+
+    The last line there says how long the work took, unless it is usually `brief` and was.
+    """
     if sys.stderr.isatty():
         with _bar() as bar:
             task = bar.add_task(plain(title), total=None)
@@ -134,7 +137,8 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
         return
     lines = _ProgressLines(title)
     yield lines.move
-    lines.end()
+    if not brief or lines.has_said:
+        lines.end()
 
 
 class _ProgressLines:
@@ -144,6 +148,7 @@ class _ProgressLines:
         self._title = title
         self._start = self._last = time.monotonic()
         self._done = self._total = 0
+        self.has_said = False
 
     def move(self, done: int, total: int) -> None:
         """Take note of where the work is, and say it if nothing has been said for long."""
@@ -158,6 +163,7 @@ class _ProgressLines:
 
     def _say(self) -> None:
         self._last = time.monotonic()
+        self.has_said = True
         _write(f"{plain(self._title)}  {self._done}/{self._total}  {self._last - self._start:.1f} s")
 
 

@@ -7,6 +7,7 @@ from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from fertool.report.canvas import COLOURS, blank_figure
+from fertool.report.plain import plain
 from fertool.report.units import short_names, value_text
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
 def curves(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
     """Return a history as curves by name: one, or one for each round of which it has records."""
     parts: dict[str, list[Data]] = {}
+    name = plain(name)
     for record in history:
         parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
     return parts
@@ -84,7 +86,7 @@ def sweep(found: Data) -> bytes:
 
 def confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
-    names, counts = [name[:_LONGEST_CLASS] for name in entry["per_class"]], entry["confusion"]
+    names, counts = [plain(name[:_LONGEST_CLASS]) for name in entry["per_class"]], entry["confusion"]
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
     side = 1.4 + 0.62 * len(names)
     with blank_figure(side + 1.6, side) as (figure, png):

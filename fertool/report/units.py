@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fertool.report.plain import plain
+
 MISSING = "-"
 
 _HEADS = ("classifier", "fc", "head")
@@ -84,7 +86,7 @@ def short_names(files: Sequence[str]) -> dict[str, str]:
     for file, own in parts.items():
         others = [other for name, other in parts.items() if name != file]
         depth = next((d for d in range(1, len(own)) if all(other[-d:] != own[-d:] for other in others)), len(own))
-        names[file] = "/".join(own[-depth:])
+        names[file] = plain("/".join(own[-depth:]))
     return names
 
 
