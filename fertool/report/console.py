@@ -6,9 +6,7 @@ passes `plain` on its way to the terminal. A stderr that cannot be written stops
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +30,6 @@ _PIPE_HEIGHT = 24
 """Of no effect, but without it Rich reads the size of a terminal."""
 LINE_EVERY_S = 10.0
 """How often long work says how far it is where there is no terminal to show a bar."""
-_RAW_BYTES = re.compile("([\udc80-\udcff]+)")
-"""What stands in a path for bytes that are not UTF-8."""
 
 
 def error(message: str, hint: str = "") -> None:
@@ -65,17 +61,8 @@ def story(content: RenderableType) -> None:
 
 
 def path_result(path: Path) -> None:
-    """Print the path of a file on stdout for a shell to take up, where bytes that are not UTF-8 stay as they are."""
-    stream = sys.stdout
-    if not isinstance(stream, TextIOWrapper):
-        stream.write(f"{plain(str(path))}\n")
-        return
-    encoded = [
-        os.fsencode(part) if _RAW_BYTES.match(part) else plain(part).encode(stream.encoding, "replace")
-        for part in _RAW_BYTES.split(str(path))
-    ]
-    stream.flush()
-    stream.buffer.write(b"".join(encoded) + b"\n")
+    """Print the path of a file on stdout."""
+    _write_text(f"{plain(str(path))}\n", sys.stdout)
 
 
 def json_result(value: Any) -> None:
@@ -84,23 +71,32 @@ def json_result(value: Any) -> None:
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2, allow_nan=False)
+        text = json_text(value, only_ascii=True)
     sys.stdout.write(f"{text}\n")
 
 
 def _print(content: RenderableType, stream: TextIO) -> None:
     from rich.console import Console
 
-    if isinstance(stream, TextIOWrapper):
-        # A terminal without some sign gets a question mark in its place, not a traceback.
-        stream.reconfigure(errors="replace")
     if stream.isatty():
+        _replace_missing_signs(stream)
         Console(file=stream, highlight=False, emoji=False).print(_Plain(content))
         return
     console = Console(width=_pipe_width(), height=_PIPE_HEIGHT, highlight=False, emoji=False, color_system=None)
     with console.capture() as capture:
         console.print(_Plain(content))
-    stream.write("\n".join(line.rstrip() for line in capture.get().split("\n")))
+    _write_text("\n".join(line.rstrip() for line in capture.get().split("\n")), stream)
+
+
+def _write_text(text: str, stream: TextIO) -> None:
+    _replace_missing_signs(stream)
+    stream.write(text)
+
+
+def _replace_missing_signs(stream: TextIO) -> None:
+    """A terminal without some sign gets a question mark in its place, not a traceback."""
+    if isinstance(stream, TextIOWrapper):
+        stream.reconfigure(errors="replace")
 
 
 class _Plain:
@@ -176,7 +172,7 @@ class TrainingProgress:
 
     def __init__(self, epochs: int, part: str = "") -> None:
         self._epochs = epochs
-        self._part = f"{part}  " if part else ""
+        self._part = f"{plain(part)}  " if part else ""
         self._lines = _ProgressLines(f"{self._part}batch")
         self._bar: Progress | None = None
         self._task: Any = None

@@ -23,12 +23,12 @@ def plain_lines(text: str) -> str:
     return "\n".join(map(plain, text.split("\n")))
 
 
-def json_text(value: Any) -> str:
-    """Return a value as indented JSON in which what does not print is escaped, and nothing else.
+def json_text(value: Any, *, only_ascii: bool = False) -> str:
+    """Return a value as indented JSON in which what does not print is escaped, and nothing else unless `only_ascii`.
 
     Raises ValueError for numbers that are not finite.
     """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, indent=2, ensure_ascii=only_ascii, allow_nan=False)
     return _NOT_PLAIN_ASCII.sub(_escaped_unless_printable, text)
 
 
