@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
 
 Data = Mapping[str, Any]
-_Point = tuple[float, tuple[float, float, float], tuple[float, float]]
-"""A position and, above it, the lower end of an interval, the value, and the upper end; then the ends of its spread."""
+_Point = tuple[float, tuple[float, float, float]]
+"""A position and, above it, the lower end of an interval, the value, and the upper end."""
 
 MARKERS = "osD^vP"
 _LONGEST_CLASS = 16
@@ -204,10 +204,12 @@ def _tradeoff(
     with blank_figure(7.5, 4.8) as (figure, png):
         axes = figure.subplots()
         points: list[_Point] = []
+        bars: list[tuple[float, float]] = []
         for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
             y, (low, high) = 100 * entry["accuracy"], (100 * end for end in entry["accuracy_ci95"])
             left, right = spreads[index] if spreads else (0.0, 0.0)
-            points.append((x, (low, y, high), (x - left, x + right)))
+            points.append((x, (low, y, high)))
+            bars.append((x - left, x + right))
             axes.errorbar(
                 x,
                 y,
@@ -229,7 +231,7 @@ def _tradeoff(
         axes.xaxis.set_minor_formatter(_sparse_minor(positions))
         axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks
         figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
-        _place_labels(axes, points, [names[entry["file"]] for entry in results])
+        _place_labels(axes, points, [names[entry["file"]] for entry in results], bars)
     return png.getvalue()
 
 
@@ -249,15 +251,21 @@ def _sparse_minor(positions: Sequence[float]) -> Any:
     return text
 
 
-def _place_labels(axes: Axes, points: Sequence[_Point], names: Sequence[str]) -> None:
-    """Write each name beside its point, at the first place where it covers no point, interval or other name."""
+def _place_labels(
+    axes: Axes, points: Sequence[_Point], names: Sequence[str], bars: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Write each name beside its point, at the first place where it covers no point, interval or other name.
+
+    `bars` are the ends of a horizontal bar through each point, where there is one.
+    """
     from matplotlib.transforms import Bbox
 
     taken: list[Any] = []
     for point in points:
         (x, low), (_, middle), (_, high) = axes.transData.transform([(point[0], end) for end in point[1]])
-        (left, _), (right, _) = axes.transData.transform([(end, point[1][1]) for end in point[2]])
         taken += [Bbox.from_bounds(x - 8, middle - 8, 16, 16), Bbox.from_bounds(x - 5, low, 10, high - low)]
+    for point, ends in zip(points, bars, strict=False):
+        (left, middle), (right, _) = axes.transData.transform([(end, point[1][1]) for end in ends])
         taken.append(Bbox.from_bounds(left, middle - 5, right - left, 10))
     frame = axes.get_window_extent()
     for point, name in zip(points, names, strict=True):
