@@ -20,6 +20,13 @@ _PATIENCE_S = 5.0
 """How long the exception may take to end the process. Native code, an endless ONNX graph for one, never sees it."""
 
 
+class Stopped(KeyboardInterrupt):
+    """A signal has come.
+
+    Not KeyboardInterrupt itself: when that leaves an exec(), Python lets SIGINT kill the process in the end.
+    """
+
+
 class Stop:
     """What has stopped this process, if anything has: further signals change nothing and say nothing."""
 
@@ -33,7 +40,7 @@ class Stop:
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
-        """Raise KeyboardInterrupt in the block when a signal comes; for the main thread.
+        """Raise Stopped in the block when a signal comes; for the main thread.
 
         Signals that the parent process has set to be ignored (`nohup`, `&`) stay so. After the block Ctrl-C is
         ignored: the work is done, or what has been said about its end is enough.
@@ -54,7 +61,7 @@ class Stop:
         self._number = number
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        raise Stopped
 
 
 @contextmanager

@@ -54,6 +54,13 @@ def test_children_and_temporary_folders_go_with_the_command(tmp_path, number, co
         os.killpg(process.pid, 0)
 
 
+def test_the_exit_code_is_that_of_the_signal_wherever_it_comes(tmp_path):
+    process = start(tmp_path, "exec('print(1, flush=True); time.sleep(60)')")
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize("pause_s", [0, 0.02, 0.1])
 def test_more_signals_change_nothing(tmp_path, pause_s):
     process = start(tmp_path, "print(1, flush=True); time.sleep(60)")
