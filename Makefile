@@ -18,6 +18,16 @@ FERTOOL := $(BIN)/fertool
 DATA ?= synth
 RUNS ?= runs
 
+# A text as one word for the shell, and for the shell and the inner make.
+quoted = '$(subst ','\'',$(1))'
+passed = $(call quoted,$(subst $$,$$$$,$(1)))
+
+# Names of targets, which make and the shell would take apart at a blank or one of these signs.
+SIGNS := ' " ; & | < > ( ) * ? ` \ % : $$ \# ~ = [ ] { } !
+ifneq ($(words $(RUNS)x $(RUN)x)$(strip $(foreach sign,$(SIGNS),$(findstring $(sign),$(RUNS)$(RUN)))),2)
+$(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or $$ here; choose another folder)
+endif
+
 .DELETE_ON_ERROR:
 .PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs results check bench clean
 .SECONDARY:
@@ -33,21 +43,21 @@ demo: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/demo RECIPE=recipes/demo.yaml DATA=synth
 
 two_cores micro_expnet: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA)
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA))
 
 tsnet: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) STAGES="teacher student"
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) STAGES="teacher student"
 
 ean dynamic_mbv3: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student pruned" SENSITIVITY=
 
 prj_hawqc: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher pruned mixed" PRUNED_OF=teacher
 
 best: install
-	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(DATA) \
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student int8" INT8_OF=student TEACH="--save-logits $(RUNS)/$@/teacher.logits"
 
 # The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what, STAGES how far it goes.
@@ -60,7 +70,7 @@ INT8_OF ?= pruned
 TEACH ?=
 ONNX = $(STAGES:%=$(RUN)/%.onnx)
 SENSITIVITY = $(if $(filter pruned,$(STAGES)),$(RUN)/sensitivity.json)
-WITH = --data $(DATA) --recipe $(RECIPE)
+WITH = --data $(call quoted,$(DATA)) --recipe $(RECIPE)
 
 chain: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/report.html
 
@@ -93,7 +103,7 @@ $(RUN)/bench.json: $(ONNX) | $(SENSITIVITY) $(RUN)/eval.json
 	$(FERTOOL) bench $^ -o $@ $(WITH)
 
 $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
-	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ -o $@
+	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ $$(ls $(STAGES:%=$(RUN)/%.pt.history.json) 2>/dev/null) -o $@
 
 test: install
 	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) $(BIN)/python -m pytest

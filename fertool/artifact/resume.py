@@ -17,16 +17,6 @@ from fertool.errors import FertoolError
 T = TypeVar("T")
 
 
-def resume_path(output: Path) -> Path:
-    """Return where the run that makes `output` keeps its state."""
-    return output.with_name(f"{output.name}.resume")
-
-
-def discard_resume(path: Path) -> None:
-    """Remove the state of a run; for the moment when its result is safely written, or a fresh start is asked for."""
-    path.unlink(missing_ok=True)
-
-
 def save_state(path: Path, fingerprint: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Write a state atomically; `fingerprint` is the digest of everything that decides how the run ends."""
     write_atomic(path, pack({**header, "fingerprint": fingerprint}, tensors)[1])

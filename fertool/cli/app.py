@@ -9,8 +9,22 @@ from typing import Annotated, cast
 import typer
 
 from fertool import __version__
-from fertool.cli import bench, data, distill, evaluate, export, hessian, prune, quantize, report, show, train
+from fertool.cli import (
+    bench,
+    data,
+    distill,
+    evaluate,
+    export,
+    hessian,
+    prune,
+    quantize,
+    report,
+    show,
+    streams,
+    train,
+)
 from fertool.cli.processes import Crew, Outcome, count
+from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
 
 app = typer.Typer(
@@ -59,8 +73,21 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
-    sys.exit(run(sys.argv[1:]))
+    """Run the command line.
+
+    Exit codes: 0 done, 1 the work failed, 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
+    streams.open_missing()
+    streams.forget_useless_size()
+    stop = Stop()
+    try:
+        # torchrun has its own way of ending the processes of a run; see processes.py.
+        with stop.awaited() if count() == 1 else nullcontext():
+            code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        code = 130
+    streams.abandon_broken()
+    sys.exit(stop.exit_code or code)
 
 
 def run(arguments: list[str]) -> int:
@@ -77,6 +104,7 @@ def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outco
     try:
         with where:
             code = app(arguments, prog_name="fertool", standalone_mode=False)
+            streams.flush_stdout()
     except FertoolError as error:
         return Outcome(error.exit_code, error.message, error.hint)
     except _CLICK_ERROR as error:

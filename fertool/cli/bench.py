@@ -9,6 +9,7 @@ import typer
 from fertool.cli.data import ModelData, open_source
 from fertool.cli.evaluate import evaluate_file
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import AnyModelFiles, ForeignOptions, Json, OptionalData, Output, ReadOptions, Recipe
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def bench(
 
     if output:
         require_writable(output, *files, *read.inputs(data))
+    require_inputs(*files, data=data, read=read)
     config = BenchConfig(
         threads=threads,
         batch_size=batch_size,

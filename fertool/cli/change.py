@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -10,13 +11,16 @@ from fertool.cli.latency import bench_networks
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
     from fertool.prune import PrunePlan
     from fertool.spec import InputSpec, Metrics, Spec
 
 Model: TypeAlias = "tuple[Spec, nn.Module]"
+
+_DRAWN = "synth:280"
+"""What shows a change where there is no data set: drawn faces, of which the training split counts."""
 
 
 def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, bench: bool) -> dict[str, Any]:
@@ -36,13 +40,58 @@ def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, ben
 
 def _accuracy_change(before: Model, after: Model, val: FaceDataset) -> dict[str, Any]:
     from fertool.metrics import compare_paired
-    from fertool.train import predict_logits
 
-    answers = [predict_logits(module, val, spec.input).argmax(1) for spec, module in (before, after)]
+    answers = [_logits(module, val, spec.input).argmax(1) for spec, module in (before, after)]
     first, second = (answer.numpy() == val.labels.numpy() for answer in answers)
     agreement = float((answers[0] == answers[1]).float().mean())
     accuracies = {"accuracy_before": float(first.mean()), "accuracy": float(second.mean())}
     return {**accuracies, **asdict(compare_paired(first, second)), "top1_agreement": agreement}
+
+
+def measure_unlabeled(before: Model, after: Model) -> dict[str, Any]:
+    """Return what can be measured without a data set: how far the answers to drawn faces have changed.
+
+    `top1_agreement`: the fraction of images with the same class before and after; `kl`: the mean KL divergence of the
+    new softmax from the old one, in nats; `commonest_share`: the fraction that the class answered most often takes,
+    `commonest_class`, with the suffix `_before` of the network as it was. `accuracy` is None: it was not measured.
+    """
+    from fertool.cli.data import open_source
+    from fertool.cli.options import ReadOptions
+    from fertool.losses import distillation_kl
+
+    spec = after[0]
+    source = open_source(_DRAWN, ReadOptions(), size=spec.input.size, channels=spec.input.channels)
+    faces = source.split("train")
+    old, new = (_logits(module, faces, one.input) for one, module in (before, after))
+    figures = {
+        "images": "drawn faces",
+        "n": len(faces),
+        "accuracy": None,
+        "top1_agreement": float((old.argmax(1) == new.argmax(1)).float().mean()),
+        "kl": float(distillation_kl(new, old, 1.0)),
+    }
+    for suffix, logits in (("_before", old), ("", new)):
+        counts = logits.argmax(1).bincount(minlength=len(spec.classes))
+        figures[f"commonest_class{suffix}"] = spec.classes[int(counts.argmax())]
+        figures[f"commonest_share{suffix}"] = float(counts.max() / counts.sum())
+    return figures
+
+
+def warn_of_unlabeled(spec: Spec, figures: dict[str, Any]) -> None:
+    """Say that the accuracy of a network pruned without data is unknown, and what is known to be wrong with it.
+
+    `figures` are those of `measure_unlabeled`, or empty where there was data.
+    """
+    from fertool.report.console import warn
+
+    if not figures:
+        return
+    warn(
+        "accuracy was not measured, and without data and training it will be near chance, "
+        f"1 in {len(spec.classes)}: give --data, and --epochs to train"
+    )
+    if figures["commonest_share"] == 1:
+        warn(f"the network answers {figures['commonest_class']} to all of {figures['n']} {figures['images']}")
 
 
 def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dict[str, Any]:
@@ -63,9 +112,9 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
     from fertool.report.console import note, story
     from fertool.report.tables import change_table
 
-    sides = []
+    sides: list[dict[str, Any]] = []
     for file, spec, suffix in ((source, before, "_before"), (output, after, "")):
-        measured = {key: changes.get(f"{key}{suffix}") for key in ("latency_s", "accuracy")}
+        measured = {key: changes.get(f"{key}{suffix}") for key in ("latency_s", "accuracy", "commonest_share")}
         sides.append({"size_bytes": file.stat().st_size, "params": spec.params, "macs": spec.macs, **measured})
     story(change_table(sides[0], {**changes, **sides[1]}))
     if changes.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
@@ -75,25 +124,50 @@ def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes:
 def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> Metrics:
     """Return how a network does on the validation images."""
     from fertool.metrics import evaluate_logits, to_metrics
+
+    return to_metrics(evaluate_logits(_logits(module, val, input), val.labels, val.classes), val.split)
+
+
+def _logits(module: nn.Module, images: FaceDataset, input: InputSpec) -> Tensor:
+    """Return the logits of all images; where that takes long, say how far it is."""
+    from fertool.report.console import progress
     from fertool.train import predict_logits
 
-    return to_metrics(evaluate_logits(predict_logits(module, val, input), val.labels, val.classes), val.split)
+    with progress(f"{images.split} images", brief=True) as on_progress:
+        return predict_logits(module, images, input, on_progress=on_progress)
 
 
-def write_widths(path: Path, plan: PrunePlan | None) -> None:
-    """Write the picture of a plan: the channels of every group, before and after."""
+def write_widths(path: Path, plan: PrunePlan | None, module: nn.Module) -> None:
+    """Write the picture of a plan: the channels of every group, before and after, in the order of `module`."""
     from fertool.artifact.atomic import write_atomic
     from fertool.report.bars import width_bars
 
     if plan is not None:
-        groups = [(group, count, plan.widths[group]) for group, count in plan.widths_before.items()]
+        names = sorted(plan.widths_before, key=_positions(module, plan.widths_before).__getitem__)
+        groups = [(name, plan.widths_before[name], plan.widths[name]) for name in names]
         write_atomic(path, width_bars(groups))
 
 
-def write_bits(path: Path, spec: Spec) -> None:
-    """Write the picture of a quantised model: how many channels of each layer have how many bits."""
-    from fertool.artifact.atomic import write_atomic
-    from fertool.report.bars import bit_bars
+def _positions(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
+    """Return where each layer or block stands in a network; what has no such name comes last."""
+    order: dict[str, int] = {}
+    for position, (path, _) in enumerate(module.named_modules()):
+        order[path] = position
+    return {name: order.get(name, len(order)) for name in names}
 
-    if spec.quant is not None:
-        write_atomic(path, bit_bars([(name, rule.bits) for name, rule in spec.quant.weights.items()]))
+
+def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:
+    """Write the picture of a quantised model: how many channels of each layer have how many bits.
+
+    `module` is the network before, whose layers are shown in their order, those that stay in float too.
+    """
+    from torch.nn import Conv2d, Linear
+
+    from fertool.artifact.atomic import write_atomic
+    from fertool.report.bars import FLOAT_BITS, bit_bars
+
+    if spec.quant is None:
+        return
+    layers = [name for name, layer in module.named_modules() if isinstance(layer, Conv2d | Linear)]
+    quantized = {name: rule.bits for name, rule in spec.quant.weights.items()}
+    write_atomic(path, bit_bars([(name, quantized.get(name, (FLOAT_BITS,))) for name in layers]))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import DataOption, Json, ReadOptions, Seed
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def info(data: DataOption, read: ReadOptions = ReadOptions(), json: Json = False
     """
     from dataclasses import asdict
 
+    require_inputs(data=data, read=read)
     from fertool.cli.output import print_json
     from fertool.data.info import inspect
     from fertool.report import tables
@@ -99,7 +101,8 @@ def synth(
     """
     from fertool.artifact.atomic import require_writable
     from fertool.data.synth import write_faces
+    from fertool.report.console import path_result
 
     require_writable(output)
     write_faces(output, count, seed)
-    typer.echo(output)
+    path_result(output)

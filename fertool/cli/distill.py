@@ -11,6 +11,7 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     TRAINING,
@@ -183,6 +184,7 @@ def distill(
     inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
     plan = plan_sweep(context, sweep, seed, output, training, distillation)
     plan.require_outputs(training, *inputs)
+    require_inputs(*teachers, *([arch.init] if arch.init else []), data=data, read=read)
     files = open_teachers(teachers)
     logits.require_output(output, inputs, [name for name, _ in files.recordings])
     if files.recordings or logits.save_logits:

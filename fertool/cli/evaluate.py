@@ -11,6 +11,7 @@ import typer
 
 from fertool.cli.data import ModelData
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
 from fertool.errors import FertoolError
 
@@ -54,6 +55,7 @@ def evaluate(
 
     if output:
         require_writable(output, *files, *read.inputs(data))
+    require_inputs(*files, data=data, read=read)
     faces = ModelData(data, read)
     entries, correct, first = [], [], None
     for path in files:
@@ -64,9 +66,7 @@ def evaluate(
         entry, hits = evaluate_file(predictor, faces.of(predictor), split, tta)
         entries.append(entry)
         correct.append(hits)
-    report: dict[str, Any] = entries[0] if len(entries) == 1 else {"results": entries}
-    if len(entries) > 1:
-        report["comparisons"] = compare([entry["file"] for entry in entries], correct)
+    report = _report(entries, compare([entry["file"] for entry in entries], correct))
     if output:
         write_json(output, report)
     if json:
@@ -121,6 +121,12 @@ def compare(files: Sequence[str], correct: Sequence[NDArray[np.bool_]]) -> list[
         {"baseline": files[0], "candidate": name, **asdict(compare_paired(correct[0], hits))}
         for name, hits in zip(files[1:], correct[1:], strict=True)
     ]
+
+
+def _report(entries: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the keys of `eval --json`: the same for one file and for many, and for one its own beside them."""
+    alone = entries[0] if len(entries) == 1 else {}
+    return {**alone, "results": entries, "comparisons": comparisons}
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import Json, ModelFile, OptionalData, Output, ReadOptions, Recipe
 from fertool.errors import UsageError
 
@@ -34,16 +35,18 @@ def export(
 
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
     """
-    from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.cli.output import announce, default_output
-    from fertool.export import ExportOptions, check_parity, export_model, require_parity
     from fertool.report.console import note, progress
 
     output = output or default_output(model, "", ".onnx")
     if format == "auto" and output.suffix != ".onnx":
         raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
     require_writable(output, model, *ReadOptions().inputs(data))
+    require_inputs(model, data=data)
+    from fertool import models
+    from fertool.export import ExportOptions, check_parity, export_model, require_parity
+
     spec, module = models.load_model(model)
     shape = spec.input
     # Drawn faces have seven classes, which need not be the model's; only the images are used.

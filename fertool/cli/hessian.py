@@ -10,7 +10,9 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import OUTPUT, DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.signals import says_how_to_go_on
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
@@ -63,21 +65,24 @@ def hessian_sensitivity(
 
     Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
-    from fertool import models
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.artifact.resume import discard_resume, resume_path
-    from fertool.cli.output import default_output, require_picture
-    from fertool.data.pixels import to_input
-    from fertool.device import resolve_device
-    from fertool.hessian import TraceConfig, estimate
+    from fertool.artifact.names import discard_resume, resume_path
+    from fertool.cli.output import default_output, print_json, require_picture
     from fertool.report import strips, tables
-    from fertool.report.console import progress, result
+    from fertool.report.console import path_result, progress, result
 
-    config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     output = output or default_output(model, "sensitivity", ".json")
     require_writable(output, model, *read.inputs(data))
     require_picture("--plot", plot, output, model, *read.inputs(data))
+    require_inputs(model, data=data, read=read)
+    from fertool import models
+    from fertool.data.pixels import to_input
+    from fertool.device import resolve_device
+    from fertool.hessian import TraceConfig, estimate
+
+    config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     state = resume_path(output)
+    require_writable(state, model, *read.inputs(data))
     if not resume:
         discard_resume(state)
     spec, module = models.load_model(model)
@@ -90,7 +95,7 @@ def hessian_sensitivity(
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     faces = source.split("train").balanced_subset(config.most_images, seed)
     module = module.to(resolve_device(device))
-    with progress("traces") as on_progress:
+    with says_how_to_go_on(lambda: [state] if state.exists() else []), progress("traces") as on_progress:
         found = estimate(
             module, to_input(faces.images, shape), faces.labels, config, resume=state, on_progress=on_progress
         )
@@ -101,10 +106,10 @@ def hessian_sensitivity(
         write_atomic(plot, strips.sensitivity(asdict(found)))
     _say_error(found, config)
     if json:
-        typer.echo(found.to_json())
+        print_json(asdict(found))
     else:
         result(tables.sensitivity_table(found))
-        typer.echo(output)
+        path_result(output)
 
 
 def _say_error(found: Sensitivity, config: TraceConfig) -> None:

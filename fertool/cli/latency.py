@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -71,7 +70,8 @@ def with_latency(
     What was measured stays in the file `state`, if one is named, so that a killed training can `resume` with the same
     network; the caller removes it.
     """
-    from fertool.artifact.resume import discard_resume, load_state, save_state, taking_over, typed_header
+    from fertool.artifact.names import discard_resume
+    from fertool.artifact.resume import load_state, save_state, taking_over, typed_header
     from fertool.prune import require_scorable
     from fertool.report.console import note
     from fertool.spec import canonical_json, digest_text
@@ -189,12 +189,15 @@ def bench_networks(
     *networks: tuple[Spec, nn.Module], runs: int = RUNS, images: FaceDataset | None = None
 ) -> BenchResult:
     """Time networks in ONNX Runtime, one image on one thread, in turns; `images` instead of noise, if given."""
+    from fertool.artifact.atomic import temporary_folder
     from fertool.export import ExportOptions, export_model
+    from fertool.report.console import progress
     from fertool.runtime import BenchConfig, bench
 
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.onnx" for number in range(len(networks))]
+    with temporary_folder() as folder:
+        files = [folder / f"{number}.onnx" for number in range(len(networks))]
         for file, (spec, module) in zip(files, networks, strict=True):
             file.write_bytes(export_model(spec, module, ExportOptions()))
         shown = None if images is None else (lambda _: images.images[:SHOWN].numpy())
-        return bench(files, BenchConfig(runs=runs, threads=1, memory=False), shown)
+        with progress("latency", brief=True) as on_progress:
+            return bench(files, BenchConfig(runs=runs, threads=1, memory=False), shown, on_progress)

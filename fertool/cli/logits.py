@@ -75,6 +75,7 @@ class LogitOptions:
                 )
             return
         require_one("--save-logits")
+        require_writable(self.save_logits, *inputs)
         if self.save_logits.resolve() == model.resolve():
             raise UsageError(
                 f"--save-logits {self.save_logits}: the model goes there", "name another file, for example t.logits"
@@ -84,7 +85,6 @@ class LogitOptions:
                 f"--save-logits {self.save_logits}: {recordings[0]} is a recording already",
                 "give the teachers' model files",
             )
-        require_writable(self.save_logits, *inputs)
 
 
 @dataclass(frozen=True)

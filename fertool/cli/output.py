@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,21 +23,24 @@ def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -
 
     if path is None:
         return
+    require_writable(path, *inputs)
     if path.resolve() == output.resolve():
         raise UsageError(f"{flag} {path}: the result goes there", "name another file, for example picture.png")
-    require_writable(path, *inputs)
     require_matplotlib()
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout: SI base units, units in the keys."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    from fertool.report.console import json_result
+
+    json_result(value)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON object to a file, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    from fertool.report.plain import json_text
+
+    write_atomic(path, f"{json_text(value)}\n".encode())
 
 
 def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
@@ -50,7 +51,9 @@ def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
 
 def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -> None:
     """Print the result of a command that wrote a file: its path, or as JSON what `show` says and `extra`."""
+    from fertool.report.console import path_result
+
     if as_json:
         print_json({**spec_as_json(spec, file), **extra})
     else:
-        sys.stdout.write(f"{file}\n")
+        path_result(file)

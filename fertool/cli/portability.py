@@ -14,13 +14,14 @@ def measure_portability(net: QuantizedNet, input: InputSpec, val: FaceDataset, a
     """Return, and say, the accuracy on x86 processors without VNNI: the same by construction, or emulated."""
     from fertool.metrics import evaluate_logits
     from fertool.quant.saturation import can_saturate, saturating
-    from fertool.report.console import note
+    from fertool.report.console import note, progress
     from fertool.train import predict_logits
 
     if not can_saturate(net):
         note("no pair of products can leave 16 bits: the same answers with and without VNNI")
         return {"accuracy_without_vnni": accuracy}
-    logits = predict_logits(saturating(net, input), val, input)
+    with progress("without VNNI", brief=True) as on_progress:
+        logits = predict_logits(saturating(net, input), val, input, on_progress=on_progress)
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
     note(f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there")

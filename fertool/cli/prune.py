@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fertool.cli.change import measure_changes, show_changes, write_widths
+from fertool.cli.change import (
+    measure_changes,
+    measure_unlabeled,
+    show_changes,
+    warn_of_unlabeled,
+    write_widths,
+)
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.latency import with_latency
 from fertool.cli.options import (
     OUTPUT,
@@ -170,8 +177,6 @@ def prune(
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
-    from fertool import models
-    from fertool import prune as technique
     from fertool.cli.output import announce, default_output, require_picture
     from fertool.report.console import note, progress
 
@@ -179,10 +184,14 @@ def prune(
     _require_one_process(pruning, schedule, trains=trains and not dry_run)
     output = output or default_output(model, "pruned")
     if not dry_run:
-        require_outputs(output, training, model, *read.inputs(data))
+        require_outputs(output, training, model, *read.inputs(data), trains=trains)
         require_picture("--plot-widths", plot_widths, output, model, *read.inputs(data))
     _require_data(data, schedule, training)
     _require_compatible(pruning, schedule)
+    require_inputs(model, data=data, read=read)
+    from fertool import models
+    from fertool import prune as technique
+
     spec, module = models.load_model(model)
     technique.require_float(spec)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
@@ -217,12 +226,15 @@ def prune(
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_widths:
-            write_widths(plot_widths, net.plan)
-        changes = measure_changes(before, (written, net.module), val if source else None, bench=bench)
-        show_changes(model, output, before[0], written, changes, _NOT_FASTER)
+            write_widths(plot_widths, net.plan, before[1])
+        after = (written, net.module)
+        changes = measure_changes(before, after, val if source else None, bench=bench)
+        unlabeled = {} if source else measure_unlabeled(before, after)
+        show_changes(model, output, before[0], written, {**changes, **unlabeled}, _NOT_FASTER)
+        warn_of_unlabeled(written, unlabeled)
         if pruning.target_flops and not (pruning.target_latency or pruning.prune_blocks or written.gates):
             _compare_with_macs(written.macs / spec.macs, changes)
-        return {"plan": _plan_as_json(net.plan), "change": changes}
+        return {"plan": _plan_as_json(net.plan), "change": changes, "unlabeled": unlabeled or None}
 
     if source is None or scoring is None:
         schedule.carry_out(net, None, 0)
@@ -351,7 +363,9 @@ def _show_plans(plans: list[PrunePlan], json: bool) -> None:
             "--dry-run: no budget to plan for", "--max-drop finds one only by pruning; give --target-flops"
         )
     if json:
-        print_json(_plan_as_json(plans[0]) if len(plans) == 1 else {"profiles": [_plan_as_json(p) for p in plans]})
+        profiles = [_plan_as_json(plan) for plan in plans]
+        alone = profiles[0] if len(profiles) == 1 else {}
+        print_json({**alone, "profiles": profiles})
         return
     result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
     for plan in plans:

@@ -13,6 +13,7 @@ from fertool.cli.change import Model, measure_changes, measured_metrics, show_ch
 from fertool.cli.data import open_source
 from fertool.cli.friendly import made_friendly
 from fertool.cli.groups import training_command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.options import (
     OUTPUT,
     Bench,
@@ -151,10 +152,7 @@ def quantize(
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
-    from fertool import models
     from fertool.cli.output import default_output, require_picture
-    from fertool.models.quantized import average_bits
-    from fertool.quant import quantize_model
     from fertool.report.console import progress
 
     _require_sense(options, training, bits)
@@ -163,6 +161,11 @@ def quantize(
         inputs = [model, *read.inputs(data), *([bits.sensitivity] if bits.sensitivity else [])]
         require_outputs(output, training, *inputs)
         require_picture("--plot-bits", plot_bits, output, *inputs, *([training.plot] if training.plot else []))
+    require_inputs(model, data=data, read=read)
+    from fertool import models
+    from fertool.models.quantized import average_bits
+    from fertool.quant import quantize_model
+
     spec, module = models.load_model(model)
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
@@ -193,7 +196,7 @@ def quantize(
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_bits:
-            write_bits(plot_bits, written)
+            write_bits(plot_bits, written, given[1])
         show_changes(model, output, given[0], written, changes, _NOT_FASTER)
         return {"change": changes}
 

@@ -29,8 +29,9 @@ def report(
     Example: fertool report student.pt eval.json -o README.md
     """
     from fertool.artifact.atomic import require_writable, write_atomic
+    from fertool.report.console import path_result
     from fertool.report.page import render_page
 
     require_writable(output, *files)
-    write_atomic(output, render_page(files, as_markdown=output.suffix == ".md").encode())
-    typer.echo(output)
+    write_atomic(output, render_page(files, as_markdown=output.suffix.lower() == ".md").encode())
+    path_result(output)

@@ -9,6 +9,7 @@ import typer
 
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
+from fertool.cli.inputs import require_inputs
 from fertool.cli.logits import LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     ArchOptions,
@@ -59,6 +60,7 @@ def train_teacher(
     plan = plan_sweep(context, sweep, seed, output, training)
     plan.require_outputs(training, *inputs)
     logits.require_output(output, inputs)
+    require_inputs(*([arch.init] if arch.init else []), data=data, read=read)
     source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
     images, val = source.split("train"), validation_of(source)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.cli.options import ArchOptions, TrainingOptions
+from fertool.cli.signals import says_how_to_go_on
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class TrainingRun:
                 write_history(self.output, self._history(records))
             progress.epoch(record)
 
-        with TrainingProgress(self.options.epochs, self.round.label if self.round else "") as progress:
+        label = self.round.label if self.round else ""
+        with says_how_to_go_on(self.states), TrainingProgress(self.options.epochs, label) as progress:
             result = fit(
                 module,
                 self.train,
@@ -166,25 +168,33 @@ class TrainingRun:
         """Remove the state that a killed run would continue from, of all rounds; for when the model is safe."""
         from fertool.train import discard_resume
 
+        for path in self.states():
+            discard_resume(path)
+
+    def states(self) -> list[Path]:
+        """Return the files, of all rounds, that a killed run would continue from."""
+        found: list[Path] = []
         for own in ("", ".latency", ".round-*"):
-            for path in self.output.parent.glob(state_path(Path(escape(self.output.name)), own).name):
-                discard_resume(path)
+            found += self.output.parent.glob(state_path(Path(escape(self.output.name)), own).name)
+        return found
 
 
-def require_outputs(output: Path, options: TrainingOptions, *inputs: Path) -> None:
-    """Fail before any work when a file cannot be written or would replace another one: model, history, picture."""
+def require_outputs(output: Path, options: TrainingOptions, *inputs: Path, trains: bool = False) -> None:
+    """Fail before any work when a file cannot be written or would replace another: model, history, state, picture."""
     from fertool.artifact.atomic import require_writable
     from fertool.cli.output import require_picture
 
     require_writable(output, *inputs)
-    if options.epochs:
+    if options.epochs or trains:
         require_writable(history_path(output), *inputs)
+        # The longest name that a state may have.
+        require_writable(state_path(output, ".round-999"), *inputs)
     require_picture("--plot", options.plot, output, *inputs)
 
 
 def state_path(output: Path, own: str = "") -> Path:
     """Return where a part of the command that makes `output` keeps its state: OUT.resume, or of a part with a name."""
-    from fertool.train import resume_path
+    from fertool.artifact.names import resume_path
 
     return resume_path(output.with_name(f"{output.name}{own}"))
 

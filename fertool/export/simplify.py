@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
+
+from fertool.artifact.atomic import temporary_folder
 
 COMMAND = (
     sys.executable,
@@ -29,8 +29,8 @@ def simplified(model: ModelProto, timeout_s: float, on_note: Callable[[str], Non
 
     Spoiled is a graph with other inputs or outputs, or one whose integer weights became floats.
     """
-    with tempfile.TemporaryDirectory(prefix="fertool-") as folder:
-        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+    with temporary_folder() as folder:
+        before, after = folder / "before.onnx", folder / "after.onnx"
         before.write_bytes(model.SerializeToString(deterministic=True))
         try:
             subprocess.run([*COMMAND, str(before), str(after)], capture_output=True, timeout=timeout_s, check=True)

@@ -37,6 +37,7 @@ def change_grid(before: Data, after: Data) -> Grid:
     """Lay out what a step does to any of `size_bytes`, `params`, `macs`, `latency_s` and `accuracy` in both maps.
 
     `after` may have `speedup`, `difference`, their intervals and `mcnemar_p`; `average_bits` and `top1_agreement`.
+    With `commonest_share` in both, both were shown images without labels.
     """
     shown = {"size_bytes": ("size", size_text), "params": ("params", count_text), "macs": ("MACs", count_text)}
     rows = [
@@ -56,6 +57,11 @@ def change_grid(before: Data, after: Data) -> Grid:
     if "average_bits" in after:
         rows.insert(1, ("bits a weight", "32", f"{after['average_bits']:.2f}", f"{after['average_bits'] / 32:.3f}"))
         rows.append(("same answer", "", percent_text(after["top1_agreement"]), ""))
+    if after.get("commonest_share") is not None:
+        rows.append(("accuracy", "", "not measured", ""))
+        rows.append(("same answer", "", percent_text(after["top1_agreement"]), ""))
+        shares = (percent_text(before["commonest_share"]), percent_text(after["commonest_share"]))
+        rows.append(("commonest class", *shares, ""))
     return Grid(("", ">before", ">after", ">ratio"), tuple(rows))
 
 

@@ -7,6 +7,7 @@ from itertools import cycle, product
 from typing import TYPE_CHECKING, Any
 
 from fertool.report.canvas import COLOURS, blank_figure
+from fertool.report.plain import plain
 from fertool.report.units import short_names, value_text
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
 def curves(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
     """Return a history as curves by name: one, or one for each round of which it has records."""
     parts: dict[str, list[Data]] = {}
+    name = plain(name)
     for record in history:
         parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
     return parts
@@ -84,7 +86,7 @@ def sweep(found: Data) -> bytes:
 
 def confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
-    names, counts = [name[:_LONGEST_CLASS] for name in entry["per_class"]], entry["confusion"]
+    names, counts = [plain(name[:_LONGEST_CLASS]) for name in entry["per_class"]], entry["confusion"]
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
     side = 1.4 + 0.62 * len(names)
     with blank_figure(side + 1.6, side) as (figure, png):
@@ -204,13 +206,16 @@ def _tradeoff(
     with blank_figure(7.5, 4.8) as (figure, png):
         axes = figure.subplots()
         points: list[_Point] = []
+        bars: list[tuple[float, float]] = []
         for index, (entry, x) in enumerate(zip(results, positions, strict=True)):
             y, (low, high) = 100 * entry["accuracy"], (100 * end for end in entry["accuracy_ci95"])
+            left, right = spreads[index] if spreads else (0.0, 0.0)
             points.append((x, (low, y, high)))
+            bars.append((x - left, x + right))
             axes.errorbar(
                 x,
                 y,
-                xerr=[[spreads[index][0]], [spreads[index][1]]] if spreads else None,
+                xerr=[[left], [right]] if spreads else None,
                 yerr=[[max(0.0, y - low)], [max(0.0, high - y)]],
                 fmt=MARKERS[index % len(MARKERS)],
                 color=COLOURS[index % len(COLOURS)],
@@ -228,7 +233,7 @@ def _tradeoff(
         axes.xaxis.set_minor_formatter(_sparse_minor(positions))
         axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks
         figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
-        _place_labels(axes, points, [names[entry["file"]] for entry in results])
+        _place_labels(axes, points, [names[entry["file"]] for entry in results], bars)
     return png.getvalue()
 
 
@@ -248,14 +253,22 @@ def _sparse_minor(positions: Sequence[float]) -> Any:
     return text
 
 
-def _place_labels(axes: Axes, points: Sequence[_Point], names: Sequence[str]) -> None:
-    """Write each name beside its point, at the first place where it covers no point, interval or other name."""
+def _place_labels(
+    axes: Axes, points: Sequence[_Point], names: Sequence[str], bars: Sequence[tuple[float, float]] = ()
+) -> None:
+    """Write each name beside its point, at the first place where it covers no point, interval or other name.
+
+    `bars` are the ends of a horizontal bar through each point, where there is one.
+    """
     from matplotlib.transforms import Bbox
 
     taken: list[Any] = []
     for point in points:
         (x, low), (_, middle), (_, high) = axes.transData.transform([(point[0], end) for end in point[1]])
         taken += [Bbox.from_bounds(x - 8, middle - 8, 16, 16), Bbox.from_bounds(x - 5, low, 10, high - low)]
+    for point, ends in zip(points, bars, strict=False):
+        (left, middle), (right, _) = axes.transData.transform([(end, point[1][1]) for end in ends])
+        taken.append(Bbox.from_bounds(left, middle - 5, right - left, 10))
     frame = axes.get_window_extent()
     for point, name in zip(points, names, strict=True):
         tried = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from fertool.report.grids import Fact, Grid
+from fertool.report.plain import plain_lines
 
 STYLE = """
 :root { color: #1f2328; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
@@ -33,7 +34,7 @@ def page(title: str, parts: Iterable[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{_escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{_escape(title)}</h1>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
     )
@@ -41,12 +42,12 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 def heading(text: str, level: int = 2) -> str:
     """Return a heading of level 2 or 3."""
-    return f"<h{level}>{escape(text)}</h{level}>"
+    return f"<h{level}>{_escape(text)}</h{level}>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+    return f'<p class="{kind}">{_escape(text)}</p>' if kind else f"<p>{_escape(text)}</p>"
 
 
 def table(grid: Grid) -> str:
@@ -66,7 +67,7 @@ def facts(pairs: Iterable[Fact]) -> str:
 def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
     """Return the PNG that `draw` makes, inside the page; `width` in CSS pixels."""
     source = f"data:image/png;base64,{base64.b64encode(draw()).decode()}"
-    shown = escape(caption)
+    shown = _escape(caption)
     return f'<figure><img src="{source}" alt="{shown}" width="{width}"><figcaption>{shown}</figcaption></figure>'
 
 
@@ -75,6 +76,11 @@ def _row(tag: str, kinds: Sequence[str], cells: Sequence[str]) -> str:
     return "<tr>" + "".join(f'<{tag} class="{kind}">{_lines(cell)}</{tag}>' for kind, cell in columns) + "</tr>"
 
 
+def _escape(text: str) -> str:
+    """Return text that a page shows as it is, without marks that turn the direction of what follows."""
+    return escape(plain_lines(text))
+
+
 def _lines(text: str) -> str:
-    first, *rest = escape(text).split("\n")
+    first, *rest = _escape(text).split("\n")
     return first + "".join(f"<br><small>{line}</small>" for line in rest)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from fertool.report.grids import Fact, Grid
+from fertool.report.plain import plain_lines
 
 
 def page(title: str, parts: Iterable[str]) -> str:
@@ -51,4 +52,4 @@ def _table(
 
 def _escaped(text: str) -> str:
     """Return text that Markdown shows as it is; a line's end becomes a break."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text).replace("\n", "<br>")
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", plain_lines(text)).replace("\n", "<br>")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Protocol
 from fertool.report import bars, changes, figures, grids, html, markdown, strips
 from fertool.report.grids import Data, Fact, Grid
 from fertool.report.sources import Sources, read_sources
-from fertool.report.units import short_names
+from fertool.report.units import layer_order, short_names
 
 PROHIBITED = (
     "Inferring the emotions of people at workplaces and in education institutions is prohibited in the European Union"
@@ -64,7 +63,8 @@ def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
     The same files give the same text; Markdown leaves out the pictures. Raises FertoolError for files that are none
     of these, and when figures are needed but Matplotlib is missing.
     """
-    sources = read_sources(files)
+    # A file that is named twice is shown once.
+    sources = read_sources(list(dict.fromkeys(files)))
     pen: Pen = markdown if as_markdown else html
     sections = (_overview, _benchmarks, _evaluations, _training, _widths, _bits, _sensitivities, _cards)
     return pen.page("Facial-expression models", (part for section in sections for part in section(sources, pen)))
@@ -133,12 +133,14 @@ def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
     """A figure for each model that is narrower than an earlier one of the same architecture."""
     names = short_names([model["file"] for model in sources.models])
     for index, model in enumerate(sources.models):
-        earlier = next((other for other in sources.models[:index] if _is_narrower(model, other)), None)
-        if earlier:
+        before_it = sources.models[:index]
+        earlier = next((other for other in before_it if _is_narrower(model, other)), None)
+        # Quantisation keeps the widths, whose picture is there already.
+        if earlier and not any(_has_widths_of(model, other) for other in before_it):
             after, before = names[model["file"]], names[earlier["file"]]
             groups = [
                 (name, width, model["widths"][name])
-                for name, width in sorted(earlier["widths"].items(), key=_by_number)
+                for name, width in sorted(earlier["widths"].items(), key=lambda group: layer_order(group[0]))
             ]
             yield pen.heading(f"Channels of {after}")
             yield pen.picture(
@@ -154,19 +156,23 @@ def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
         if len({width for rule in weights.values() for width in rule["bits"]}) > 1:
             yield pen.heading(f"Bits of {names[model['file']]}")
             yield pen.table(changes.bits_grid(model["quant"]))
-            layers = [(name, rule["bits"]) for name, rule in weights.items()][:_MOST_BIT_BARS]
+            ordered = sorted(weights, key=layer_order)[:_MOST_BIT_BARS]
+            layers = [(name, weights[name]["bits"]) for name in ordered]
             yield pen.picture(partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720)
 
 
-def _by_number(group: tuple[str, int]) -> list[int | str]:
-    """Sort key that puts "features.2" before "features.10", as the network has them."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", group[0])]
+def _has_widths_of(model: Data, other: Data) -> bool:
+    return _is_alike(model, other) and bool(model["widths"] == other["widths"])
+
+
+def _is_alike(model: Data, other: Data) -> bool:
+    keys = [(one["arch"], one["arch_args"], set(one["widths"])) for one in (model, other)]
+    return keys[0] == keys[1]
 
 
 def _is_narrower(model: Data, other: Data) -> bool:
     ours, theirs = model["widths"], other["widths"]
-    same = (model["arch"], model["arch_args"], set(ours)) == (other["arch"], other["arch_args"], set(theirs))
-    return same and ours != theirs and all(ours[name] <= theirs[name] for name in ours)
+    return _is_alike(model, other) and ours != theirs and all(ours[name] <= theirs[name] for name in ours)
 
 
 def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:

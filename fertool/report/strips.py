@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fertool.report.canvas import COLOURS, blank_figure
+from fertool.report.plain import plain
 from fertool.report.units import hessian_text
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def sensitivity(found: Data) -> bytes:
             axes.set_axisbelow(True)
             axes.margins(x=0.01)
         step = -(-len(layers) // _MOST_STRIPS)
-        names = [layer["name"] for layer in layers]
+        names = [plain(layer["name"]) for layer in layers]
         panels[-1].set_xticks(range(0, len(layers), step), names[::step], rotation=90, fontsize=8)
         panels[-1].set(xlabel="layer, its channels from left to right")
         handles = {

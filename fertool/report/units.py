@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fertool.report.plain import plain
+
 MISSING = "-"
 
+_HEADS = ("classifier", "fc", "head")
 _STEPS = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
 
 
@@ -69,6 +73,12 @@ def value_text(value: bool | int | float | str) -> str:
     return str(value).lower()
 
 
+def layer_order(name: str) -> tuple[bool, list[int | str]]:
+    """Sort key that puts "features.2" before "features.10", and the last layers of common networks last."""
+    parts = [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return name.partition(".")[0] in _HEADS, parts
+
+
 def short_names(files: Sequence[str]) -> dict[str, str]:
     """Return for each file its shortest trailing path that tells it from the others."""
     parts = {file: file.replace("\\", "/").strip("/").split("/") for file in files}
@@ -76,7 +86,7 @@ def short_names(files: Sequence[str]) -> dict[str, str]:
     for file, own in parts.items():
         others = [other for name, other in parts.items() if name != file]
         depth = next((d for d in range(1, len(own)) if all(other[-d:] != own[-d:] for other in others)), len(own))
-        names[file] = "/".join(own[-depth:])
+        names[file] = plain("/".join(own[-depth:]))
     return names
 
 

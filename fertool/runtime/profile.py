@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from fertool.artifact.atomic import temporary_folder
 from fertool.runtime.sessions import session_options
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -26,10 +26,10 @@ def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict
     runtime puts in. What the profiler itself takes is found by running without it, and taken off every node alike.
     """
     model = _marked(onnx.load_from_string(content)).SerializeToString()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         options = session_options(threads=1)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         session = _session(model, options)
         _run(session, warmup + runs)
         events = json.loads(Path(session.end_profiling()).read_text())

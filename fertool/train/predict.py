@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -19,10 +21,15 @@ def predict_logits(
     *,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Return logits float32 [N, K] on the CPU for every image in order; the module ends in the mode it came in."""
+    """Return logits float32 [N, K] on the CPU for every image in order; the module ends in the mode it came in.
+
+    `on_progress` counts images.
+    """
+    parts: list[Tensor] = []
     with eval_mode(module):
-        parts = [
-            module(to_input(images.to(device), input)).to(torch.float32) for images, _ in dataset.batches(batch_size)
-        ]
+        for images, _ in dataset.batches(batch_size):
+            parts.append(module(to_input(images.to(device), input)).to(torch.float32))
+            on_progress(sum(map(len, parts)), len(dataset))
     return torch.cat(parts).cpu() if parts else torch.empty(0, len(dataset.classes))

@@ -3,12 +3,14 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
-from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.artifact import atomic
+from fertool.artifact.atomic import require_writable, temporary_folder, write_atomic
 from fertool.errors import FertoolError
 
 
@@ -95,3 +97,107 @@ def test_a_place_that_cannot_become_a_folder_is_refused(tmp_path):
 def test_a_device_is_not_replaced_by_a_file():
     with pytest.raises(FertoolError, match="/dev/null: is not a regular file"):
         require_writable(Path("/dev/null"))
+
+
+def started(code, *arguments):
+    """Run Python code up to its first line of output."""
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    return process
+
+
+WRITES = (
+    "import sys, time, pathlib\nfrom fertool.artifact.atomic import replacing\n"
+    "with replacing(pathlib.Path(sys.argv[1])) as file:\n"
+    "    file.write(b'half'); file.flush(); print('go', flush=True); time.sleep(60)\n"
+)
+FOLDER = (
+    "import time\nfrom fertool.artifact.atomic import temporary_folder\n"
+    "with temporary_folder() as folder:\n"
+    "    (folder / 'a').mkdir(); print('go', flush=True); time.sleep(60)\n"
+)
+
+
+def test_what_a_killed_writer_has_left_goes_with_the_next_write_to_its_folder(tmp_path):
+    process = started(WRITES, tmp_path / "a.pt")
+    process.kill()
+    process.wait()
+    assert len(os.listdir(tmp_path)) == 1
+    write_atomic(tmp_path / "another.pt", b"new")
+    assert os.listdir(tmp_path) == ["another.pt"]
+
+
+def test_a_writer_at_work_keeps_its_file(tmp_path):
+    process = started(WRITES, tmp_path / "a.pt")
+    try:
+        for _ in range(3):
+            write_atomic(tmp_path / "a.pt", b"new")
+        assert len(os.listdir(tmp_path)) == 2
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_temporary_folders_of_killed_processes_go_and_those_in_use_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    killed, alive = started(FOLDER), started(FOLDER)
+    try:
+        killed.kill()
+        killed.wait()
+        with temporary_folder() as own:
+            assert len(os.listdir(tmp_path)) == 2
+            assert own.parent == tmp_path
+        assert len(os.listdir(tmp_path)) == 1
+    finally:
+        alive.kill()
+        alive.wait()
+
+
+@pytest.mark.parametrize(("age_s", "stays"), [(0, True), (100_000, False)])
+def test_what_another_machine_writes_stays_for_a_day(tmp_path, age_s, stays):
+    foreign = tmp_path / ".a.pt.00000000-abcdefgh.tmp"
+    foreign.write_bytes(b"half")
+    os.utime(foreign, (time.time() - age_s,) * 2)
+    write_atomic(tmp_path / "a.pt", b"new")
+    assert foreign.exists() == stays
+
+
+def test_other_files_stay_whatever_their_names_end_in(tmp_path, monkeypatch):
+    machine = atomic._machine()
+    others = [".a.pt.abcdefgh.tmp", "a.pt.tmp", f".{machine}-abcdefgh.tmp", f"a.{machine}-abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"precious")
+    (tmp_path / f".a.pt.{machine}-folder__.tmp").mkdir()
+    (tmp_path / f".a.pt.{machine}-link____.tmp").symlink_to(tmp_path / others[0])
+    before = set(os.listdir(tmp_path))
+    write_atomic(tmp_path / "a.pt", b"new")
+    assert set(os.listdir(tmp_path)) == before | {"a.pt"}
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "n" * 230 + ".pt", "ü" * 120 + ".pt", "m\udce9.pt", "a\nb.pt"])
+def test_any_name_that_a_file_may_have_can_be_written(tmp_path, name):
+    path = tmp_path / name
+    require_writable(path)
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert len(os.listdir(tmp_path)) == 1
+
+
+def test_names_that_no_file_may_have_are_refused_before_any_work(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    for name in ("a", "n" * 256, "a\0b"):
+        with pytest.raises(FertoolError, match="cannot write"):
+            require_writable(tmp_path / name)
+
+
+def test_an_input_that_leads_nowhere_is_left_to_its_reader(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    require_writable(tmp_path / "out.pt", tmp_path / "a", tmp_path / "missing")
+
+
+def test_a_pipe_is_no_place_for_a_result(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FertoolError, match="is not a regular file"):
+        require_writable(tmp_path / "pipe")

@@ -69,3 +69,13 @@ def test_views_vote_with_probabilities_even_when_they_round_to_zero():
     assert np.isfinite(voted).all()
     logits = torch.randn(3, 5, 7, dtype=torch.float64)
     np.testing.assert_allclose(_log_mean_softmax(logits.numpy()), logits.softmax(2).mean(0).log().numpy())
+
+
+def test_json_has_the_same_keys_for_one_file_and_for_many(fertool, tmp_path, model):
+    one, two = (
+        json.loads(fertool("eval", *files, "--data", "synth:280", "--json")[1]) for files in ((model,), (model, model))
+    )
+    assert set(two) == {"results", "comparisons"} <= set(one)
+    assert one["comparisons"] == []
+    assert one["results"] == two["results"][:1]
+    assert {key: one[key] for key in one["results"][0]} == one["results"][0]

@@ -197,6 +197,27 @@ def test_without_images_and_bench_the_costs_alone_are_told(fertool, tmp_path, mo
     assert "error: --plot-widths" in err
 
 
+def test_without_data_it_is_said_that_accuracy_was_not_measured_and_how_far_the_answers_changed(
+    fertool, tmp_path, model
+):
+    command = ("prune", model, "-o", tmp_path / "p.pt", "--no-bench", "--round-to", 1, "--json")
+    code, out, err = fertool(*command, "--target-flops", 0.1)
+    assert code == 0, err
+    told = json.loads(out)["unlabeled"]
+    assert told["accuracy"] is None
+    assert 0 <= told["top1_agreement"] <= 1
+    assert told["kl"] >= 0
+    assert 1 / 7 <= told["commonest_share"] <= 1
+    assert "not measured" in err
+    assert "warning: accuracy was not measured" in err
+    one_class = f"warning: the network answers {told['commonest_class']} to all of {told['n']} drawn faces"
+    assert (one_class in err) == (told["commonest_share"] == 1)
+    code, out, err = fertool(*command, *BUDGET)
+    assert code == 0, err
+    assert json.loads(out)["unlabeled"] is None
+    assert "not measured" not in err
+
+
 def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
     size = model.stat().st_size
     for target, most in ((0.6, 0.6 * size), ("300k", 300e3)):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -122,3 +123,90 @@ def test_messages_need_no_rich() -> None:
         "assert 'rich' not in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+HOSTILE = "happy\x1b[31m\x9b1m\u202e\udce9\u200b"
+
+
+def everything_printed(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return captured.out + captured.err
+
+
+def test_no_door_lets_a_terminal_obey_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("name")
+    table.add_row(Text(HOSTILE))
+    console.result(table)
+    console.story(table)
+    console.json_result({HOSTILE: HOSTILE})
+    console.path_result(Path(HOSTILE))
+    console.error(HOSTILE, HOSTILE)
+    with console.progress(HOSTILE) as on_progress:
+        on_progress(1, 1)
+    with console.TrainingProgress(1, HOSTILE) as progress:
+        progress.epoch(RECORD)
+    printed = everything_printed(capsys)
+    assert printed.count("happy") == 9
+    assert printed.replace("\n", " ").isprintable()
+
+
+def test_a_terminal_shows_colours_but_none_that_a_file_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    table = Table("name", header_style="bold")
+    table.add_row(Text(HOSTILE))
+    console.result(table)
+    assert "\x1b[1m" in terminal.getvalue()
+    assert "\x1b[31m" not in terminal.getvalue()
+    assert not {"\x9b", "\u202e", "\udce9", "\u200b"} & set(terminal.getvalue())
+
+
+def test_long_work_says_how_far_it_is_and_short_work_need_say_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.0)
+    with console.progress("scores", brief=True) as on_progress:
+        on_progress(1, 3)
+        on_progress(2, 3)
+        on_progress(3, 3)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [["scores", "1/3"], ["scores", "2/3"], ["scores", "3/3"]]
+    monkeypatch.setattr(console, "LINE_EVERY_S", 100.0)
+    with console.progress("scores", brief=True) as on_progress:
+        on_progress(1, 3)
+        on_progress(3, 3)
+    assert everything_printed(capsys) == ""
+
+
+def test_long_epochs_say_how_far_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.0)
+    with console.TrainingProgress(30, "round 1/2") as progress:
+        progress.batch(1, 2)
+        progress.batch(2, 2)
+        progress.epoch(RECORD)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["batch", "epoch 3/30"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("abc", 100), ("0", 100), ("-5", 100), ("²", 100), ("3", 20), ("9" * 30, 1000)]
+)
+def test_a_width_that_is_no_number_of_use_is_not_followed(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert console._pipe_width() == width
+
+
+def test_a_stderr_that_is_full_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stderr", Full())
+    console.note("a")
+    console.story("b")
+    with console.progress("c") as on_progress:
+        on_progress(1, 1)

@@ -88,6 +88,37 @@ def test_labels_do_not_cover_each_other() -> None:
     assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
 
 
+def test_labels_stand_off_the_bars_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.transforms import Bbox
+
+    placed: list[tuple[Any, Any]] = []
+    place = figures._place_labels
+
+    def keep(axes: Any, points: Any, names: Any, bars: Any) -> None:
+        place(axes, points, names, bars)
+        for (_, (_, middle, _)), (left, right) in zip(points, bars, strict=True):
+            (x0, y0), (x1, y1) = axes.transData.transform([(left, middle), (right, middle)])
+            placed.append((Bbox([[x0, y0 - 2], [x1, y1 + 2]]), [label.get_window_extent() for label in axes.texts]))
+
+    monkeypatch.setattr(figures, "_place_labels", keep)
+    results = bench_report("teacher.onnx", "student.onnx", "int8.onnx")["results"]
+    for entry in results:
+        median = entry["latency_s"]["median"]
+        entry["samples_s"] = [0.7 * median, median, 2 * median]
+    figures.latency_against_accuracy(results)
+    assert len(placed) == 3
+    for bar, labels in placed:
+        assert not any(bar.overlaps(label) for label in labels)
+
+
+def test_bars_stand_in_the_order_given_and_show_float_layers() -> None:
+    layers = [("stem", (bars.FLOAT_BITS,)), ("b.10", (2, 3)), ("b.2", (4, 4))]
+    assert bars.bit_bars(layers) != bars.bit_bars(layers[1:])
+    assert bars.bit_bars(layers) != bars.bit_bars(layers[::-1])
+    many = [(f"layer.{k}", 100, 40 if k % 2 else 100) for k in range(120)]
+    assert bars.width_bars(many) == bars.width_bars(many[1::2])
+
+
 def test_without_matplotlib_the_message_says_what_to_install() -> None:
     code = (
         "import sys; sys.modules['matplotlib'] = None\n"

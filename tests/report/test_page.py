@@ -150,3 +150,33 @@ def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
             cells = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
             assert len(cells) == 1, block
     assert "<td" not in card
+
+
+def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
+    narrow = {"conv": 8, "fc": 8}
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        model_file(tmp_path / "pruned.onnx", spec(widths=narrow)),
+        model_file(tmp_path / "int8.onnx", spec(widths=narrow, quant=QUANT)),
+        json_file(tmp_path / "train.json", {"file": "student.pt", "history": history()}),
+    ]
+    page = Page(render_page([*files, *files]))
+    # Curves, widths of the pruned network, bits.
+    assert len(page.sources) == 3
+    assert len(set(page.sources)) == 3
+
+
+def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) -> None:
+    hostile = "happy\x1b[31m\u202e\u2066\udce9<b>"
+    entry = evaluation(hostile)
+    entry["per_class"] = {f"{hostile}{k}": figures for k, figures in enumerate(entry["per_class"].values())}
+    files = [
+        model_file(tmp_path / "m.onnx", spec()),
+        json_file(tmp_path / "eval.json", entry),
+        json_file(tmp_path / "train.json", {"file": f"{hostile}.pt", "history": history()}),
+    ]
+    for as_markdown in (False, True):
+        content = render_page(files, as_markdown=as_markdown)
+        content.encode()
+        assert not set("\x1b\u202e\u2066\udce9") & set(content)
+    assert Page(render_page(files)).open == []

@@ -1,0 +1,84 @@
+"""How a command ends when it is stopped: by Ctrl-C, by `kill`, or because its terminal is closed.
+
+The signal becomes an exception of the main thread. What the exception passes ends child processes and removes
+temporary files, as it does after any error.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PATIENCE_S = 5.0
+"""How long the exception may take to end the process. Native code, an endless ONNX graph for one, never sees it."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has come.
+
+    Not KeyboardInterrupt itself: when that leaves an exec(), Python lets SIGINT kill the process in the end.
+    """
+
+
+class Stop:
+    """What has stopped this process, if anything has: further signals change nothing and say nothing."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """128 and the number of the signal, as shells have it: 130, 143 or 129; None if there was none."""
+        return None if self._number is None else 128 + self._number
+
+    @contextmanager
+    def awaited(self) -> Iterator[None]:
+        """Raise Stopped in the block when a signal comes; for the main thread.
+
+        Signals that the parent process has set to be ignored (`nohup`, `&`) stay so. After the block Ctrl-C is
+        ignored: the work is done, or what has been said about its end is enough.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        threading.Thread(target=_end_by_force, args=(reader,), daemon=True).start()
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._raise)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _raise(self, number: int, frame: FrameType | None) -> None:
+        self._number = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped
+
+
+@contextmanager
+def says_how_to_go_on(states: Callable[[], Iterable[Path]]) -> Iterator[None]:
+    """When the block is stopped, say that the same command goes on from one of the files `states`, if there is one."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        from fertool.report.console import note
+
+        if state := next(iter(states()), None):
+            note(f"stopped; the same command goes on from {state}")
+        raise
+
+
+def _end_by_force(reader: int) -> None:
+    """End the process some time after a signal; the system tells this thread of it, whatever the main thread does."""
+    number = os.read(reader, 1)[0]
+    time.sleep(_PATIENCE_S)
+    os._exit(128 + number)
