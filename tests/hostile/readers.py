@@ -19,6 +19,8 @@ from json_damage import damages
 from PIL import Image
 from sandbox import OUTPUT, Job
 
+SHORT = ("--epochs", "1")
+
 MODEL_COMMANDS = (
     ("show", "m.pt"),
     ("show", "m.pt", "--json"),
@@ -31,8 +33,18 @@ MODEL_COMMANDS = (
     ("quantize", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "4", "--no-distill"),
     ("train-teacher", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1", "--init", "m.pt"),
     ("distill", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1"),
-    ("distill", "{shared}/float.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--init", "m.pt")
-    + ("--epochs", "1"),
+    (
+        "distill",
+        "{shared}/float.pt",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+        "--init",
+        "m.pt",
+        *SHORT,
+    ),
 )
 ONNX_COMMANDS = (
     ("show", "m.onnx"),
