@@ -14,7 +14,7 @@ LEVELS = [
     {"errors"},
     {"spec"},
     {"distributed"},
-    {"artifact", "losses", "metrics", "device", "modes", "precision"},
+    {"artifact", "losses", "metrics", "device", "modes", "onnx_runtime", "precision"},
     {"data"},
     {"cost"},
     {"models"},

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fertool.artifact.header import read_header
+from fertool.artifact.header import is_onnx, read_header
 from fertool.errors import FertoolError
 from fertool.spec import Step, canonical_json, read_header_text
 
@@ -80,7 +80,7 @@ class LogitsSpec:
 
 def is_logits(path: Path) -> bool:
     """Tell a logits file from a model file by its header; raises FertoolError if it has none."""
-    if path.suffix == ".onnx":
+    if is_onnx(path):
         return False
     try:
         header = json.loads(read_header(path))
