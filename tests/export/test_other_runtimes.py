@@ -1,0 +1,73 @@
+"""Every kind of exported file gives the answers of ONNX Runtime in OpenVINO and in OpenCV, where they are installed."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from settled import dynamic_network, patterns, settled
+
+from fertool.export import ExportOptions, export_model
+from fertool.quant import QuantizeConfig, make_problem, quantize_model
+from fertool.spec import InputSpec
+
+KINDS = {
+    "float": (None, None),
+    "int8": ("eight bits", None),
+    "int8 plain": ("eight bits", False),
+    "int8 packed": ("eight bits", True),
+    "mixed plain": ("two to eight bits", False),
+    "mixed packed": ("two to eight bits", True),
+}
+IMAGES = patterns(70, seed=2).images.numpy()
+
+
+def openvino_logits(path):
+    openvino = pytest.importorskip("openvino")
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    return openvino.Core().compile_model(path, "CPU", exact)(IMAGES)[0]
+
+
+def opencv_logits(path):
+    cv2 = pytest.importorskip("cv2", minversion="5.0")
+    network = cv2.dnn.readNetFromONNX(str(path))
+    network.setInput(IMAGES)
+    return network.forward()
+
+
+RUNTIMES = pytest.mark.parametrize("logits_of", [openvino_logits, opencv_logits], ids=["openvino", "opencv"])
+
+
+def require_agreement(content, logits_of, path):
+    path.write_bytes(content)
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    expected = session.run(["logits"], {"images": IMAGES})[0]
+    found = logits_of(path)
+    assert np.mean(found.argmax(1) == expected.argmax(1)) >= 0.98
+    assert np.abs(found - expected).max() <= 0.1 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module", params=["nano_resnet", "mobilenet_v2", "mobilenet_v3_small"])
+def network(request):
+    return settled(request.param, width_mult=0.25)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@RUNTIMES
+def test_every_kind_of_file_says_the_same_in_other_runtimes(network, kind, logits_of, tmp_path):
+    spec, module, data = network
+    widths, packed = KINDS[kind]
+    if widths:
+        problem = make_problem(spec, module, None)
+        low = 2 if widths == "two to eight bits" else 8
+        drawn = torch.randint(low, 9, (len(problem.weights),), generator=torch.Generator().manual_seed(0))
+        quant, module = quantize_model(spec, module, data, QuantizeConfig(samples=32), bits=problem.by_layer(drawn))
+        spec = replace(spec, quant=quant)
+    content = export_model(spec, module, ExportOptions(simplify=False, packed=packed))
+    require_agreement(content, logits_of, tmp_path / "model.onnx")
+
+
+def test_a_dynamic_file_says_the_same_in_openvino(tmp_path):
+    content = export_model(*dynamic_network(InputSpec(size=32)), ExportOptions(simplify=False))
+    require_agreement(content, openvino_logits, tmp_path / "model.onnx")
