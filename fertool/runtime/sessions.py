@@ -100,14 +100,17 @@ class Predictor:
         Raises FertoolError when the shape is not the model's.
         """
         pixels = np.ascontiguousarray(images, dtype=np.uint8)
+        self._require_shape(pixels.shape)
+        return self.prepare(pixels)
+
+    def _require_shape(self, shape: Sequence[int]) -> None:
         wanted = (self.input.channels, self.input.size, self.input.size)
-        if pixels.shape[1:] != wanted or self.batch not in (None, len(pixels)):
-            given, taken = ("x".join(map(str, shape)) for shape in (pixels.shape, (self.batch or "N", *wanted)))
+        if tuple(shape[1:]) != wanted or self.batch not in (None, shape[0]):
+            given, taken = ("x".join(map(str, shape)) for shape in (shape, (self.batch or "N", *wanted)))
             raise FertoolError(
                 f"{self.path}: images of shape {given}, the model takes {taken}",
                 "open the data with the model's size and channels",
             )
-        return self.prepare(pixels)
 
     def answer(self, forward: Forward, images: int) -> NDArray[np.float32]:
         """Run a pass over so many images and return its logits float32 [images, K].
@@ -140,6 +143,7 @@ class Predictor:
         total, step = len(images), self.batch or min(batch_size, input_limit(self.input))
         parts = []
         if total and self.stop and not self.batch:
+            self._require_shape(images.shape)
             self.answer(self.run_once(np.asarray(images[:1], dtype=np.uint8)), 1)
         for start in range(0, total, step):
             chunk = np.asarray(images[start : start + step], dtype=np.uint8)
