@@ -82,23 +82,25 @@ def run_within(forward: Callable[[], Any], stop: Callable[[], None], limit_s: fl
     """
     results: list[Any] = []
     errors: list[Exception] = []
+    done = threading.Event()
 
     def work() -> None:
         try:
             results.append(forward())
         except Exception as error:
             errors.append(error)
+        finally:
+            done.set()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    threading.Thread(target=work, daemon=True).start()
     try:
-        thread.join(limit_s)
-        late = thread.is_alive()
+        # Not join(): after a signal it takes a thread for ended that is not.
+        in_time = done.wait(limit_s)
     finally:
-        if thread.is_alive():
+        if not done.is_set():
             stop()
-            thread.join(_GRACE_S)
-    if late:
+            done.wait(_GRACE_S)
+    if not in_time:
         raise FertoolError(
             f"{where}: no answer after {limit_s:g} s",
             "the graph may hold an endless loop; --time-limit SECONDS gives each image longer",
