@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 """The environment in which ONNX Runtime makes no identifier of the machine; only before its import does it help."""
 SILENT = 4
 """Log level: what matters arrives as an exception."""
+_BYTES_OF_A_THREAD = 80 << 20
 _GRACE_S = 2.0
 """How long a pass that was told to end may go on."""
 
@@ -55,6 +57,31 @@ def open_session(source: Path | bytes, options: Any, where: str) -> Any:
             f"{where}: ONNX Runtime cannot open it ({_reason(error, where)})",
             "truncated or not an ONNX file? export it again",
         ) from None
+
+
+@contextlib.contextmanager
+def bounded_memory(extra_bytes: int) -> Iterator[None]:
+    """Let this process grow by so many bytes and no more, while a graph that may ask for any number runs.
+
+    For the whole process, by the limit of its address space, and on Linux only. The stacks and heaps of as many threads
+    as there are cores come on top.
+    """
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    threads = _BYTES_OF_A_THREAD * (os.cpu_count() or 1)
+    limit = pages * resource.getpagesize() + extra_bytes + threads
+    present = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([limit, *present]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def read_metadata(session: Any, key: str, where: str) -> str | None:

@@ -17,6 +17,7 @@ from fertool.artifact.header import ONNX_KEY, is_onnx, require_file
 from fertool.artifact.seal import check_seal
 from fertool.errors import FertoolError, UsageError
 from fertool.onnx_runtime import (
+    bounded_memory,
     failed_pass,
     import_onnxruntime,
     open_session,
@@ -40,6 +41,10 @@ TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 PROFILE_OUTPUT = "profile"
 TIME_LIMIT_S = 8.0
 """How long one image may take in an ONNX graph, which may hold an endless loop."""
+PASS_BYTES = 1 << 30
+"""How much memory one image may take in such a graph."""
+_BYTES_OF_A_WEIGHT = 8
+"""What a byte of a file may take in memory: unpacked weights, and copies in other layouts."""
 _FLOAT_BYTES = 4
 _LOGIT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
@@ -120,7 +125,8 @@ class Predictor:
         if self.stop is None:
             found = forward()
         else:
-            found = run_within(forward, self.stop, self.time_limit_s * images, str(self.path))
+            with bounded_memory(PASS_BYTES * images):
+                found = run_within(forward, self.stop, self.time_limit_s * images, str(self.path))
         answers = np.asarray(found)
         wanted = (images, len(self.classes))
         if answers.shape != wanted or answers.dtype.kind != "f":
@@ -211,7 +217,8 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
 def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float) -> Predictor:
     where = str(path)
     sealed = check_seal(path)
-    session = open_session(path, session_options(threads), where)
+    with bounded_memory(PASS_BYTES + _BYTES_OF_A_WEIGHT * path.stat().st_size):
+        session = open_session(path, session_options(threads), where)
     entry = _only_input(path, session)
     header = read_metadata(session, ONNX_KEY, where)
     if header and not sealed:

@@ -119,6 +119,22 @@ def test_a_probability_of_zero_is_an_answer(tmp_path: Path) -> None:
     assert np.isneginf(open_predictor(path, foreign=KNOWN).logits(random_images(2))[:, 1]).all()
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["constant", "by the pixels"])
+def test_a_graph_that_asks_for_all_memory_gets_an_error(tmp_path: Path, known: bool) -> None:
+    nodes, constants = linear()
+    nodes += [
+        node("ReduceMin", ["x"], ["low"], keepdims=0),
+        node("Cast", ["low"], ["zero"], to=TensorProto.INT64),
+        node("Add", ["size", "zero"], ["sizes"]),
+        node("ConstantOfShape", ["size" if known else "sizes"], ["huge"]),
+        node("ReduceMax", ["huge"], ["nothing"], keepdims=0),
+        node("Add", ["logits", "nothing"], ["y"]),
+    ]
+    path = write_graph(tmp_path / "m.onnx", nodes, constants={**constants, "size": np.array([1 << 36])})
+    with pytest.raises(FertoolError, match=r"m\.onnx: ONNX Runtime cannot"):
+        open_predictor(path, foreign=KNOWN).logits(random_images(4) // 2)
+
+
 def endless(path: Path) -> Path:
     value, scalar = helper.make_tensor_value_info, TensorProto.FLOAT
     counting = [node("Identity", ["going"], ["on"]), node("Add", ["sum", "one"], ["next"])]
