@@ -24,8 +24,8 @@ import onnxruntime
 from fertool.artifact.atomic import write_atomic
 from fertool.export import ExportOptions, export_model
 from fertool.models import load_model
+from fertool.onnx_runtime import session_options
 from fertool.runtime import BenchConfig, bench
-from fertool.runtime.sessions import session_options
 
 PACKED, PLAIN = 18, 17
 LOADS = 15
@@ -57,8 +57,8 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
     images = np.random.default_rng(0).integers(0, 256, (64, spec.input.channels, spec.input.size, spec.input.size))
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.onnx" for name in ("plain", "packed")}
-        for file, opset in zip(files.values(), (PLAIN, PACKED), strict=True):
-            file.write_bytes(export_model(spec, module, ExportOptions(opset=opset)))
+        files["plain"].write_bytes(export_model(spec, module, ExportOptions(opset=PLAIN)))
+        files["packed"].write_bytes(export_model(spec, module, ExportOptions(opset=PACKED, packed=True)))
         answers, convolutions = [], []
         for name, file in files.items():
             options, optimised = session_options(threads=1), Path(folder) / f"{name}.optimised.onnx"

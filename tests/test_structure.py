@@ -15,7 +15,7 @@ LEVELS = [
     {"checked"},
     {"spec", "results"},
     {"distributed"},
-    {"artifact", "losses", "metrics", "device", "modes", "precision"},
+    {"artifact", "losses", "metrics", "device", "modes", "onnx_runtime", "precision"},
     {"data"},
     {"cost"},
     {"models"},

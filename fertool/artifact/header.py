@@ -28,7 +28,12 @@ def read_spec(path: Path) -> Spec:
 def read_header(path: Path) -> str:
     """Return the JSON text in the header of a file of any kind; raises FertoolError if it has none."""
     require_file(path)
-    return _onnx_header(path) if path.suffix == ".onnx" else _zip_header(path)
+    return _onnx_header(path) if is_onnx(path) else _zip_header(path)
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether the name of a file says that it is ONNX, in capitals or not."""
+    return path.suffix.lower() == ".onnx"
 
 
 def not_an_artifact(path: Path) -> FertoolError:

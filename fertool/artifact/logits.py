@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fertool.artifact.header import read_header
+from fertool.artifact.header import is_onnx, read_header
 from fertool.checked import Finite, Name, Positive, Seed, as_type, refusing
 from fertool.errors import FertoolError
 from fertool.spec import DAMAGED, Channels, Classes, Digest, Side, Step, canonical_json, read_header_text, require_keys
@@ -73,7 +73,7 @@ class LogitsSpec:
 
 def is_logits(path: Path) -> bool:
     """Tell a logits file from a model file by its header; raises FertoolError if it has none."""
-    if path.suffix == ".onnx":
+    if is_onnx(path):
         return False
     _, kind, _ = read_header_text(read_header(path), str(path))
     return kind == KIND

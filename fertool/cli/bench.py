@@ -54,8 +54,8 @@ def bench(
         batch_size=batch_size,
         warmup=warmup,
         runs=runs,
-        classes=foreign.class_names,
-        input_size=foreign.input_size,
+        foreign=foreign.model,
+        time_limit_s=foreign.time_limit,
     )
     accuracies: dict[str, Any] = {}
     faces = ModelData(data, read) if data else None
@@ -67,6 +67,8 @@ def bench(
 
     def images(predictor: Predictor) -> Any:
         shape = predictor.input
+        if not faces:
+            foreign.explain(predictor)
         # Drawn faces have seven classes, which need not be the model's; only the images are used.
         source = (
             faces.of(predictor)

@@ -104,6 +104,7 @@ def evaluate_file(
         alone = answers[0] if tta == "flip" else predictor.logits(images.images)
         entry["single_crop"] = _headline(evaluate_logits(alone, labels, predictor.classes))
     entry["digest"] = predictor.digest
+    entry["foreign"] = asdict(predictor.assumptions) if predictor.assumptions else None
     entry["deduplicated"] = None
     # Without training images at hand nothing is known about copies of them.
     if split != "train" and "train" in source.splits:

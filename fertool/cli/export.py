@@ -25,6 +25,14 @@ def export(
     data: OptionalData = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.", min=17, max=20)] = 18,
     simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="Run onnxsim on the graph.")] = True,
+    packed: Annotated[
+        bool | None,
+        typer.Option(
+            "--packed/--plain",
+            help="Weights of an INT8 model in as few bits as they need, or one byte each and no operator but standard "
+            "QDQ, for other runtimes. Default: packed where that saves 30 % of the file.",
+        ),
+    ] = None,
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
@@ -36,24 +44,26 @@ def export(
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
     """
     from fertool.artifact.atomic import require_writable, write_atomic
+    from fertool.artifact.header import is_onnx
     from fertool.cli.output import announce, default_output
     from fertool.report.console import note, progress
 
     output = output or default_output(model, "", ".onnx")
-    if format == "auto" and output.suffix != ".onnx":
+    if format == "auto" and not is_onnx(output):
         raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
     require_writable(output, model, *ReadOptions().inputs(data))
     require_inputs(model, data=data)
     from fertool import models
     from fertool.export import ExportOptions, check_parity, export_model, require_parity
 
+    options = ExportOptions(opset=opset, simplify=simplify, packed=packed)
     spec, module = models.load_model(model)
     shape = spec.input
     # Drawn faces have seven classes, which need not be the model's; only the images are used.
     classes = spec.classes if data else None
     source = open_source(data or DRAWN, ReadOptions(), size=shape.size, channels=shape.channels, classes=classes)
     images = source.split("val").images[:PARITY_IMAGES]
-    content = export_model(spec, module, ExportOptions(opset=opset, simplify=simplify), on_note=note)
+    content = export_model(spec, module, options, on_note=note)
     with progress("parity") as on_progress:
         parity = check_parity(content, module, spec, images, on_progress=on_progress)
     require_parity(parity)

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.seal import sealed
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
 from fertool.export.gates import gates_clipped
 from fertool.export.layout import arranged
+from fertool.export.packing import MIN_OPSET as PACKING_OPSET
 from fertool.export.packing import weights_packed
 from fertool.export.pooling import pools_read_last
+from fertool.export.rounding import relus_left_out
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
@@ -34,19 +37,32 @@ from fertool.spec import InputSpec, Spec
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 18, 20
+LEAST_SAVED = 0.3
+"""The part of a graph's bytes from which on packing is the default."""
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`opset`: version of the operator set; `simplify`: run onnxsim, for at most `simplify_timeout_s` seconds."""
+    """`opset`: version of the operator set; `simplify`: run onnxsim, for at most `simplify_timeout_s` seconds.
+
+    `packed` says how integer weights are stored: in as few bits as they need; or one byte each, in a graph of standard
+    operators and nothing else; None for packed where that saves much of the file, else one byte each, but otherwise
+    arranged for the speed of ONNX Runtime.
+    """
 
     opset: int = DEFAULT_OPSET
     simplify: bool = True
     simplify_timeout_s: float = 300.0
+    packed: bool | None = None
 
     def __post_init__(self) -> None:
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise UsageError(f"--opset {self.opset}: not within {MIN_OPSET} to {MAX_OPSET}", f"{DEFAULT_OPSET} suits")
+        if self.packed and self.opset < PACKING_OPSET:
+            raise UsageError(
+                f"--packed with --opset {self.opset}: packed weights need operators of {PACKING_OPSET} or later",
+                f"use --opset {DEFAULT_OPSET}, or --plain",
+            )
 
 
 def export_model(
@@ -60,9 +76,9 @@ def export_model(
     Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as `fertool.data.pixels.to_input`.
     A quantised module becomes QuantizeLinear / DequantizeLinear pairs around float operators, with weights and biases
     as integers, which runtimes turn into integer operators. A dynamic network has a second output, "profile" int64
-    [N]: which of its widths looked at the image, and did the work. `on_note` hears when onnxsim failed and the file is
-    exported without it. The same spec and module give the same bytes. Raises FertoolError when the network has an
-    operator that ONNX lacks.
+    [N]: which of its widths looked at the image, and did the work. The last bytes are a digest of all others.
+    `on_note` hears when onnxsim failed and the file is exported without it. The same spec and module give the same
+    bytes. Raises FertoolError when the network has an operator that ONNX lacks.
     """
     options = options or ExportOptions()
 
@@ -70,10 +86,7 @@ def export_model(
         model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
         if options.simplify:
             model = simplified(model, options.simplify_timeout_s, on_note)
-        plain = scales_packed(pools_read_last(gates_clipped(model)))
-        # Of a tiny network the packing takes more than it saves.
-        forms = (compacted(arranged(form)) for form in (plain, weights_packed(plain, on_note)))
-        return min(forms, key=onnx.ModelProto.ByteSize)
+        return _stored(relus_left_out(pools_read_last(gates_clipped(model))), options.packed, on_note)
 
     if isinstance(module, DynamicNetwork):
         networks = [graph_of(folded(network)) for network in module.networks]
@@ -85,8 +98,19 @@ def export_model(
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise FertoolError(f"the ONNX graph is not valid: {error}", "try another --opset, or --no-simplify") from None
-    content: bytes = model.SerializeToString(deterministic=True)
-    return content
+    return sealed(model.SerializeToString(deterministic=True))
+
+
+def _stored(model: onnx.ModelProto, packed: bool | None, on_note: Callable[[str], None]) -> onnx.ModelProto:
+    """Return the same graph as `ExportOptions.packed` says."""
+    if packed is False:
+        return compacted(model)
+    unpacked = scales_packed(model)
+    fast = compacted(arranged(unpacked))
+    small = compacted(arranged(weights_packed(unpacked, on_note)))
+    # Packed weights take a runtime several times as long to load.
+    worthwhile = small.ByteSize() <= (1 - LEAST_SAVED) * fast.ByteSize()
+    return small if packed or worthwhile else fast
 
 
 class _Dequantize(torch.autograd.Function):

@@ -129,16 +129,26 @@ class _Unfolding:
         found = {}
         for digit, plane in packed.items():
             each = 8 // digit
-            values = self._constant(plane.numpy().reshape(-1, 1), name=f"bits{digit}")
-            if each > 1:
-                values = self._node("BitShift", values, self._bytes(digit * i for i in range(each)), direction="RIGHT")
-                values = self._node("BitwiseAnd", values, self._bytes([2**digit - 1]))
-            flat = self._node("Reshape", values, self._numbers([-1]))
+            bytes_ = self._constant(plane.numpy().reshape(-1, 1), name=f"bits{digit}")
+            columns = [self._digit_at(bytes_, digit, place) for place in range(0, 8, digit)]
+            table = columns[0] if each == 1 else self._node("Concat", *columns, axis=1)
+            flat = self._node("Reshape", table, self._numbers([-1]))
             widths = [width for width in counts if digit in planes.digits_of(width)]
             rest = len(plane) * each - sum(counts[width] for width in widths)
             parts = self._split(flat, [*(counts[width] for width in widths), *([rest] if rest else [])])
             found.update({(digit, width): part for width, part in zip(widths, parts, strict=False)})
         return found
+
+    def _digit_at(self, values: str, digit: int, place: int) -> str:
+        """Take the digit that begins at bit `place` out of every byte.
+
+        The mask comes first, because OpenVINO rounds what a shift to the right drops; each shift has one operand,
+        because OpenCV knows no other.
+        """
+        if digit == 8:
+            return values
+        masked = self._node("BitwiseAnd", values, self._bytes([(2**digit - 1) << place]))
+        return self._node("BitShift", masked, self._bytes([place]), direction="RIGHT") if place else masked
 
     def _signed(self, digits: Sequence[str], width: int) -> str:
         """Put the digits of integers together, and take off what made them positive."""
@@ -156,10 +166,19 @@ class _Unfolding:
         places = {}
         widths = self._node("Cast", widths, to=TensorProto.INT32)
         for stack, own in zip(stacks, self._split(widths, [len(stack.bits) for stack in stacks]), strict=True):
-            # Of equal values TopK takes the first first; and what sorts a permutation is its inverse.
-            order = self._sorting(own, len(stack.bits))
+            # What sorts a permutation is its inverse.
+            order = self._sorting(self._distinct(own, len(stack.bits)), len(stack.bits))
             places[stack.name] = self._sorting(order, len(stack.bits))
         return places
+
+    def _distinct(self, values: str, count: int) -> str:
+        """Make keys of int32 values [count] that sort alike, equal ones in their order.
+
+        ONNX demands that order of TopK itself, but OpenVINO does not keep it.
+        """
+        scaled = self._node("Mul", values, self._constant(np.array([count], np.int32)))
+        ends = (self._constant(np.array(end, np.int32)) for end in (0, count, 1))
+        return self._node("Add", scaled, self._node("Range", *ends))
 
     def _sorting(self, values: str, count: int) -> str:
         names = [next(self._fresh), next(self._fresh)]
@@ -178,7 +197,7 @@ class _Unfolding:
         if len(sizes) == 1 and not names:
             return [value]
         names = names or [next(self._fresh) for _ in sizes]
-        self.nodes.append(make_node("Split", [value, self._numbers(sizes)], names))
+        self.nodes.append(make_node("Split", [value, self._numbers(sizes)], names, axis=0))
         return list(names)
 
     def _node(self, kind: str, *inputs: str, **attributes: Any) -> str:

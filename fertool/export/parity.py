@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.export.onnx import INPUT_NAME
+from fertool.onnx_runtime import SILENT, failed_pass, import_onnxruntime, open_session
 from fertool.spec import Spec
 
 FLOAT_TOLERANCE = 1e-4
 INT8_AGREEMENT = 0.99
+_WHERE = "the exported graph"
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,24 @@ def check_parity(
     An INT8 file passes when at least 99 % of the images get the same class: integer and float arithmetic round a few
     values near a tie to either side. `on_progress` counts images.
     """
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = SILENT
+    session = open_session(content, options, _WHERE)
     ours, theirs = [], []
     with torch.inference_mode():
         for batch in torch.split(images, batch_size):
             ours.append(module(to_input(batch, spec.input)))
-            theirs.append(torch.from_numpy(session.run(None, {INPUT_NAME: batch.numpy()})[0]))
+            theirs.append(torch.from_numpy(_logits(session, batch)))
             on_progress(sum(map(len, ours)), len(images))
     return compare(torch.cat(ours), torch.cat(theirs), quantised=spec.quant is not None)
+
+
+def _logits(session: Any, batch: Tensor) -> Any:
+    try:
+        return session.run(None, {INPUT_NAME: batch.numpy()})[0]
+    except Exception as error:
+        raise failed_pass(error, _WHERE) from None
 
 
 def compare(expected: Tensor, actual: Tensor, *, quantised: bool) -> Parity:

@@ -24,7 +24,7 @@ def scales_packed(model: ModelProto) -> ModelProto:
 
     A bias scale [out] that is input scale x weight scale to the last bit becomes a Mul of the two. Scales that float16
     holds exactly become parts of one such constant behind a Cast and a Split, and so do the biases of layers that int8
-    holds, and those that int16 holds. A float graph stays as it is.
+    holds, and those that int16 holds. Layers of one channel keep theirs. A float graph stays as it is.
     """
     values = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in constants(model)}
     nodes = _with_multiplied_bias_scales(model.graph.node, values)
@@ -32,7 +32,7 @@ def scales_packed(model: ModelProto) -> ModelProto:
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:]
     read = dict.fromkeys(name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input)
-    vectors = {name: values[name] for name in read if name in values and values[name].ndim == 1}
+    vectors = {name: values[name] for name in read if name in values and _worth_it(values[name])}
     merged: set[str] = set()
     for dtype, smaller in _SMALLER:
         rest = {n: vector for n, vector in vectors.items() if vector.dtype == dtype and n not in merged}
@@ -48,6 +48,11 @@ def scales_packed(model: ModelProto) -> ModelProto:
     return result
 
 
+def _worth_it(vector: Array) -> bool:
+    """Whether a constant is a vector of several values; of one alone OpenVINO wants to see that it is one."""
+    return vector.ndim == 1 and vector.size > 1
+
+
 def _with_multiplied_bias_scales(nodes: Iterable[NodeProto], values: dict[str, Array]) -> list[NodeProto]:
     scale_of = {node.output[0]: node.input[1] for node in nodes if node.op_type == "DequantizeLinear"}
     factors: dict[str, list[str]] = {}
@@ -55,7 +60,7 @@ def _with_multiplied_bias_scales(nodes: Iterable[NodeProto], values: dict[str, A
         scales = [scale_of.get(value, "") for value in node.input]
         if len(scales) == 3 and all(scale in values for scale in scales):
             source, weight, bias = (values[scale] for scale in scales)
-            if np.array_equal(source * weight, bias):
+            if _worth_it(bias) and np.array_equal(source * weight, bias):
                 factors[node.input[2]] = scales[:2]
     result = []
     for original in nodes:

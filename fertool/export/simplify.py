@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from fertool.artifact.atomic import temporary_folder
+from fertool.onnx_runtime import NO_TELEMETRY
 
 COMMAND = (
     sys.executable,
@@ -33,7 +35,7 @@ def simplified(model: ModelProto, timeout_s: float, on_note: Callable[[str], Non
         before, after = folder / "before.onnx", folder / "after.onnx"
         before.write_bytes(model.SerializeToString(deterministic=True))
         try:
-            subprocess.run([*COMMAND, str(before), str(after)], capture_output=True, timeout=timeout_s, check=True)
+            _run([*COMMAND, str(before), str(after)], timeout_s)
             result = onnx.load(after)
         except subprocess.TimeoutExpired:
             return _as_it_was(model, f"took more than {timeout_s:g} s", on_note)
@@ -46,6 +48,12 @@ def simplified(model: ModelProto, timeout_s: float, on_note: Callable[[str], Non
     if _integer_values(result) != _integer_values(model):
         return _as_it_was(model, "turned integer weights into floats", on_note)
     return result
+
+
+def _run(command: list[str], timeout_s: float) -> None:
+    # onnxsim imports ONNX Runtime.
+    environment = {**NO_TELEMETRY, **os.environ}
+    subprocess.run(command, capture_output=True, timeout=timeout_s, check=True, env=environment)
 
 
 def _as_it_was(model: ModelProto, what: str, on_note: Callable[[str], None]) -> ModelProto:

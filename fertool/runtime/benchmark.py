@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from fertool import __version__
 from fertool.errors import UsageError
+from fertool.runtime.foreign import Assumptions, ForeignModel
 from fertool.runtime.memory import peak_memory
-from fertool.runtime.sessions import Forward, Predictor, open_predictor
+from fertool.runtime.sessions import TIME_LIMIT_S, Forward, Predictor, input_limit, open_predictor
 
 BLOCK = 10
 """The most passes of one file in a row; fewer when that gives less than `MIN_ROUNDS` rounds."""
@@ -36,7 +37,7 @@ ImageSource = Callable[[Predictor], NDArray[np.uint8]]
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """How to measure; `classes` and `input_size` are for ONNX files without fertool's header."""
+    """How to measure; `foreign` is about ONNX files without fertool's header."""
 
     threads: int = 1
     batch_size: int = 1
@@ -44,8 +45,8 @@ class BenchConfig:
     runs: int = 1000
     memory: bool = True
     seed: int = 0
-    classes: tuple[str, ...] | None = None
-    input_size: int | None = None
+    foreign: ForeignModel = field(default_factory=ForeignModel)
+    time_limit_s: float = TIME_LIMIT_S
 
     def __post_init__(self) -> None:
         least = {"threads": 1, "batch_size": 1, "warmup": 0, "runs": 1}
@@ -77,9 +78,9 @@ class ProfileResult:
 
 @dataclass(frozen=True)
 class FileResult:
-    """One file's figures; `throughput_per_s` in images; the last four are `eval`'s, if it was run.
+    """One file's figures; `throughput_per_s` in images; from `accuracy` to `n` they are `eval`'s, if it was run.
 
-    `profiles` are a dynamic network's, for passes of one image.
+    `foreign` is how a file of another program was used. `profiles` are a dynamic network's, for passes of one image.
     """
 
     file: str
@@ -100,6 +101,7 @@ class FileResult:
     accuracy_ci95: tuple[float, float] | None = None
     split: str | None = None
     n: int | None = None
+    foreign: Assumptions | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ def bench(
     that cannot be opened and UsageError for a batch size that one does not take.
     """
     predictors = [
-        open_predictor(path, threads=config.threads, classes=config.classes, input_size=config.input_size)
+        open_predictor(path, threads=config.threads, foreign=config.foreign, time_limit_s=config.time_limit_s)
         for path in paths
     ]
     for predictor in predictors:
@@ -171,6 +173,8 @@ def bench(
     passes = [
         [predictor.run_once(batch) for batch in shown] for predictor, shown in zip(predictors, batches, strict=True)
     ]
+    for predictor, (first, *_) in zip(predictors, passes, strict=True):
+        predictor.answer(first, config.batch_size)
     samples = time_interleaved(passes, config.warmup, config.runs, on_progress)
     results = tuple(
         _file_result(predictor, times.reshape(-1), config, shown)
@@ -278,13 +282,20 @@ def _check_batch(predictor: Predictor, batch_size: int) -> None:
             f"--batch-size {batch_size}: {predictor.path} takes batches of {predictor.batch} only",
             f"use --batch-size {predictor.batch}, or export it with a dynamic batch",
         )
+    most = input_limit(predictor.input)
+    if batch_size > most:
+        raise UsageError(
+            f"--batch-size {batch_size}: of the images of {predictor.path} {most} fit the memory",
+            f"for example --batch-size {min(256, most)}",
+        )
 
 
 def _batches(
     predictor: Predictor, config: BenchConfig, images: ImageSource | None, most: int
 ) -> list[NDArray[np.uint8]]:
     pixels = images(predictor) if images else _noise(predictor, config)
-    count = min(most, max(1, len(pixels) // config.batch_size))
+    affordable = max(1, input_limit(predictor.input) // config.batch_size)
+    count = min(most, affordable, max(1, len(pixels) // config.batch_size))
     wanted = count * config.batch_size
     pixels = np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels[:wanted]
     return np.split(pixels, count)
@@ -319,8 +330,8 @@ def _file_result(
             predictor.path,
             threads=config.threads,
             batch_size=config.batch_size,
-            classes=config.classes,
-            input_size=config.input_size,
+            foreign=config.foreign,
+            time_limit_s=config.time_limit_s,
         )
     return FileResult(
         file=str(predictor.path),
@@ -337,6 +348,7 @@ def _file_result(
         macs=predictor.macs,
         samples_s=tuple(times.tolist()),
         profiles=_profiles(predictor, times, batches),
+        foreign=predictor.assumptions,
     )
 
 

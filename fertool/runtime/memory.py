@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from fertool.errors import FertoolError
+from fertool.runtime.foreign import ForeignModel
+from fertool.runtime.sessions import TIME_LIMIT_S
 
 _CHILD = "fertool.runtime.memory_child"
 
@@ -17,8 +20,8 @@ def peak_memory(
     *,
     threads: int = 1,
     batch_size: int = 1,
-    classes: tuple[str, ...] | None = None,
-    input_size: int | None = None,
+    foreign: ForeignModel = ForeignModel(),
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> int:
     """Return the peak resident bytes of a new process that runs a model file.
 
@@ -26,8 +29,7 @@ def peak_memory(
     nothing is subtracted. Raises FertoolError when that process fails, for example for lack of memory.
     """
     command = [sys.executable, "-m", _CHILD, str(path), "--threads", str(threads), "--batch-size", str(batch_size)]
-    command += ["--classes", ",".join(classes)] if classes else []
-    command += ["--input-size", str(input_size)] if input_size else []
+    command += ["--foreign", json.dumps(asdict(foreign)), "--time-limit", str(time_limit_s)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         last = child.stderr.strip().rpartition("\n")[2]

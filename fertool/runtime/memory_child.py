@@ -9,10 +9,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fertool.runtime.sessions import open_predictor
+from fertool.runtime.foreign import ForeignModel
+from fertool.runtime.sessions import TIME_LIMIT_S, open_predictor
 
 RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
@@ -41,15 +43,22 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--classes", type=lambda text: tuple(text.split(",")))
-    parser.add_argument("--input-size", type=int)
+    parser.add_argument("--foreign", type=_foreign, default=ForeignModel(), help="a ForeignModel as JSON")
+    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT_S)
     given = parser.parse_args()
-    predictor = open_predictor(given.file, threads=given.threads, classes=given.classes, input_size=given.input_size)
+    predictor = open_predictor(given.file, threads=given.threads, foreign=given.foreign, time_limit_s=given.time_limit)
     side = predictor.input.size
     forward = predictor.run_once(np.zeros((given.batch_size, predictor.input.channels, side, side), dtype=np.uint8))
-    for _ in range(RUNS):
+    predictor.answer(forward, given.batch_size)
+    for _ in range(RUNS - 1):
         forward()
     sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
+
+
+def _foreign(text: str) -> ForeignModel:
+    given: dict[str, Any] = json.loads(text)
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    return ForeignModel(**fields)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,17 @@ import json
 import time
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
 from fertool.artifact.atomic import temporary_folder
-from fertool.runtime.sessions import session_options
+from fertool.onnx_runtime import open_session, session_options
 
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 _SEPARATOR = "/"
+_WHERE = "the network to be timed"
 
 
 def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[str, float]:
@@ -30,7 +31,7 @@ def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict
         options = session_options(threads=1)
         options.enable_profiling = True
         options.profile_file_prefix = str(folder / "profile")
-        session = _session(model, options)
+        session = open_session(model, options, _WHERE)
         _run(session, warmup + runs)
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = sorted(
@@ -39,7 +40,7 @@ def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict
     )
     # Every run has the same nodes in the same order.
     nodes = nodes[len(nodes) // (warmup + runs) * warmup :]
-    plain = _session(model, session_options(threads=1))
+    plain = open_session(model, session_options(threads=1), _WHERE)
     _run(plain, warmup)
     extra = max(0.0, sum(event["dur"] for event in nodes) * 1e-6 - _run(plain, runs)) / len(nodes)
     seconds: dict[str, float] = defaultdict(float)
@@ -51,11 +52,7 @@ def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict
     return {name: max(0.0, value) for name, value in seconds.items()}
 
 
-def _session(model: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _run(session: onnxruntime.InferenceSession, times: int) -> float:
+def _run(session: Any, times: int) -> float:
     """Run a network on a blank image; returns the seconds of all runs."""
     (pixels,) = session.get_inputs()
     feed = {pixels.name: np.zeros([1, *pixels.shape[1:]], np.uint8)}

@@ -5,7 +5,7 @@ Nothing here imports torch for an ONNX file: the peak memory of ONNX Runtime wou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import ONNX_KEY, require_file
+from fertool.artifact.header import ONNX_KEY, is_onnx, require_file
+from fertool.artifact.seal import check_seal
 from fertool.errors import FertoolError, UsageError
+from fertool.onnx_runtime import (
+    bounded_memory,
+    failed_pass,
+    import_onnxruntime,
+    open_session,
+    read_metadata,
+    run_within,
+    session_options,
+)
+from fertool.runtime.foreign import (
+    FLOAT,
+    LARGEST_BATCH_BYTES,
+    UINT8,
+    Assumptions,
+    ForeignModel,
+    assumptions,
+    foreign_classes,
+    foreign_input,
+)
 from fertool.spec import InputSpec, Spec
 
 TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 PROFILE_OUTPUT = "profile"
-_PIXEL_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+TIME_LIMIT_S = 8.0
+"""How long one image may take in an ONNX graph, which may hold an endless loop."""
+PASS_BYTES = 1 << 30
+"""How much memory one image may take in such a graph."""
+_BYTES_OF_A_WEIGHT = 8
+"""What a byte of a file may take in memory: unpacked weights, and copies in other layouts."""
+_FLOAT_BYTES = 4
+_LOGIT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 Choose = Callable[[NDArray[np.uint8]], NDArray[np.int64]]
 Forward = Callable[[], Any]
@@ -30,9 +57,10 @@ Forward = Callable[[], Any]
 class Predictor:
     """A model file ready to run on the CPU.
 
-    `spec` is None for a foreign ONNX file; then `params` and `macs` are unknown too. `batch` is the only batch size
-    that the file takes, or None for any. `prepare` turns uint8 images into a pass over them. `choose`, which a dynamic
-    network has, tells the profile of each image, int64 [N].
+    `spec` is None for a foreign ONNX file; then `params` and `macs` are unknown too, and `assumptions` has how it is
+    used. `batch` is the only batch size that the file takes, or None for any. `prepare` turns uint8 images into a pass
+    over them. `choose`, which a dynamic network has, tells the profile of each image, int64 [N]. `stop` ends a pass of
+    a graph, which could go on for ever, and `time_limit_s` is how long one image of it may take.
     """
 
     path: Path
@@ -43,6 +71,9 @@ class Predictor:
     batch: int | None
     prepare: Callable[[NDArray[np.uint8]], Forward]
     choose: Choose | None = None
+    assumptions: Assumptions | None = None
+    stop: Callable[[], None] | None = None
+    time_limit_s: float = TIME_LIMIT_S
 
     @property
     def params(self) -> int | None:
@@ -74,44 +105,84 @@ class Predictor:
         Raises FertoolError when the shape is not the model's.
         """
         pixels = np.ascontiguousarray(images, dtype=np.uint8)
+        self._require_shape(pixels.shape)
+        return self.prepare(pixels)
+
+    def _require_shape(self, shape: Sequence[int]) -> None:
         wanted = (self.input.channels, self.input.size, self.input.size)
-        if pixels.shape[1:] != wanted or self.batch not in (None, len(pixels)):
-            given, taken = ("x".join(map(str, shape)) for shape in (pixels.shape, (self.batch or "N", *wanted)))
+        if tuple(shape[1:]) != wanted or self.batch not in (None, shape[0]):
+            given, taken = ("x".join(map(str, shape)) for shape in (shape, (self.batch or "N", *wanted)))
             raise FertoolError(
                 f"{self.path}: images of shape {given}, the model takes {taken}",
                 "open the data with the model's size and channels",
             )
-        return self.prepare(pixels)
+
+    def answer(self, forward: Forward, images: int) -> NDArray[np.float32]:
+        """Run a pass over so many images and return its logits float32 [images, K].
+
+        Raises FertoolError when it takes too long, fails, or gives anything else.
+        """
+        if self.stop is None:
+            found = forward()
+        else:
+            with bounded_memory(PASS_BYTES * images):
+                found = run_within(forward, self.stop, self.time_limit_s * images, str(self.path))
+        answers = np.asarray(found)
+        wanted = (images, len(self.classes))
+        if answers.shape != wanted or answers.dtype.kind != "f":
+            raise FertoolError(
+                f"{self.path}: answers {answers.dtype} of shape {answers.shape}, not floats of shape {wanted}",
+                "the answer must be floats [images, classes]; another output: --output-name NAME",
+            )
+        # A logit of minus infinity stands for a probability of 0.
+        if not np.isfinite(answers.max(axis=1)).all():
+            raise FertoolError(f"{self.path}: answers NaN or infinity", "its weights or its preprocessing are wrong")
+        return answers.astype(np.float32)
 
     def logits(
         self, images: Any, batch_size: int = 256, on_progress: Callable[[int, int], None] | None = None
     ) -> NDArray[np.float32]:
-        """Return logits float32 [N, K] of uint8 images [N, C, S, S] (array or CPU tensor); `on_progress` in images."""
-        total, step = len(images), self.batch or batch_size
+        """Return logits float32 [N, K] of uint8 images [N, C, S, S] (array or CPU tensor); `on_progress` in images.
+
+        The first pass has one image, so that a graph without an end is found out soon. Raises FertoolError as `answer`.
+        """
+        total, step = len(images), self.batch or min(batch_size, input_limit(self.input))
         parts = []
+        if total and self.stop and not self.batch:
+            self._require_shape(images.shape)
+            self.answer(self.run_once(np.asarray(images[:1], dtype=np.uint8)), 1)
         for start in range(0, total, step):
             chunk = np.asarray(images[start : start + step], dtype=np.uint8)
             missing = step - len(chunk) if self.batch else 0
             padded = np.pad(chunk, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else chunk
-            parts.append(np.asarray(self.run_once(padded)(), dtype=np.float32)[: len(chunk)])
+            parts.append(self.answer(self.run_once(padded), len(padded))[: len(chunk)])
             if on_progress:
                 on_progress(start + len(chunk), total)
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), dtype=np.float32)
 
 
+def input_limit(input: InputSpec) -> int:
+    """Return how many images of a model fit one batch, by the memory of their float pixels; at least 1."""
+    return max(1, LARGEST_BATCH_BYTES // (_FLOAT_BYTES * input.channels * input.size**2))
+
+
 def open_predictor(
-    path: Path, *, threads: int | None = None, classes: tuple[str, ...] | None = None, input_size: int | None = None
+    path: Path,
+    *,
+    threads: int | None = None,
+    foreign: ForeignModel = ForeignModel(),
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> Predictor:
     """Open a `.pt` file (torch, float or quantised) or an `.onnx` file (ONNX Runtime) for the CPU.
 
-    `threads` is how many compute one pass (for torch a setting of the whole process). `classes` and `input_size` are
-    for ONNX files of other programs, and ignored where a header tells. A foreign graph with uint8 input gets raw
-    pixels, one with float32 input gets pixels scaled to 0..1; any other preprocessing must be inside the graph.
-    Raises FertoolError for files that cannot be read, UsageError when classes or size are missing or do not fit.
+    `threads` is how many compute one pass (for torch a setting of the whole process). `foreign` is about ONNX files of
+    other programs, and ignored where a header tells. A foreign graph with uint8 input gets raw pixels. `time_limit_s`
+    ends graphs that compute longer for one image. Raises FertoolError for files that cannot be read or are damaged,
+    UsageError when classes or size are missing or do not fit.
     """
     require_file(path)
-    if path.suffix == ".onnx":
-        return _open_onnx(path, threads, classes, input_size)
+    if is_onnx(path):
+        return _open_onnx(path, threads, foreign, time_limit_s)
     return _open_torch(path, threads)
 
 
@@ -143,90 +214,104 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
     return Predictor(path, TORCH, spec, spec.classes, spec.input, None, prepare, choose if spec.gates else None)
 
 
-def _open_onnx(path: Path, threads: int | None, classes: tuple[str, ...] | None, input_size: int | None) -> Predictor:
-    session = _onnx_session(path, threads)
-    if len(session.get_inputs()) != 1:
-        inputs = ", ".join(entry.name for entry in session.get_inputs())
+def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float) -> Predictor:
+    where = str(path)
+    sealed = check_seal(path)
+    with bounded_memory(PASS_BYTES + _BYTES_OF_A_WEIGHT * path.stat().st_size):
+        session = open_session(path, session_options(threads), where)
+    entry = _only_input(path, session)
+    header = read_metadata(session, ONNX_KEY, where)
+    if header and not sealed:
         raise FertoolError(
-            f"{path}: the graph has several inputs ({inputs})", "only image classifiers with one input run"
+            f"{path}: has fertool's header but no digest of its content", "written by an older fertool: export it again"
         )
-    entry, output = session.get_inputs()[0], session.get_outputs()[0]
-    header = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
-    spec = Spec.from_json(header, str(path)) if header else None
-    names = spec.classes if spec else _foreign_classes(path, classes)
-    input = spec.input if spec else _foreign_input(path, entry.shape, input_size)
-    if entry.type not in _PIXEL_TYPES:
-        raise FertoolError(f"{path}: the graph's input is {entry.type}", "export it with uint8 or float32 input")
-    outputs = output.shape[-1] if output.shape else None
-    if isinstance(outputs, int) and outputs != len(names):
-        error = FertoolError if spec else UsageError
-        raise error(f"{path}: {outputs} outputs for {len(names)} classes", "name one class per output: --classes a,b,…")
-    batch = entry.shape[0] if isinstance(entry.shape[0], int) else None
-    as_float = entry.type == "tensor(float)"
+    outputs = {output.name: output for output in session.get_outputs()}
+    spec, assumed = (Spec.from_json(header, where) if header else None), None
+    if spec:
+        classes, input, output = spec.classes, spec.input, next(iter(outputs.values()))
+        _require_same_shape(path, entry.shape, input)
+    else:
+        classes, input = foreign_classes(path, foreign), foreign_input(path, entry.shape, foreign)
+        assumed = assumptions(path, foreign, entry.type, input.channels, [*outputs])
+        output = outputs[assumed.output]
+    _require_logits(path, output, len(classes), UsageError if assumed else FertoolError)
+    batch = _fixed_batch(path, entry.shape, input)
+    options = import_onnxruntime().RunOptions()
 
     def prepare(images: NDArray[np.uint8]) -> Forward:
-        feed = {entry.name: images.astype(np.float32) / 255 if as_float else images}
+        feed = {entry.name: assumed.feed(images) if assumed and entry.type == FLOAT else images}
         wanted = [output.name]
-        return lambda: session.run(wanted, feed)[0]
+
+        def forward() -> Any:
+            try:
+                return session.run(wanted, feed, options)[0]
+            except Exception as error:
+                raise failed_pass(error, where) from None
+
+        return forward
 
     def choose(images: NDArray[np.uint8]) -> NDArray[np.int64]:
         chosen: NDArray[np.int64] = session.run([PROFILE_OUTPUT], {entry.name: images})[0]
         return chosen
 
-    return Predictor(path, ONNXRUNTIME, spec, names, input, batch, prepare, choose if spec and spec.gates else None)
+    def stop() -> None:
+        options.terminate = True
+
+    return Predictor(
+        path=path,
+        runtime=ONNXRUNTIME,
+        spec=spec,
+        classes=classes,
+        input=input,
+        batch=batch,
+        prepare=prepare,
+        choose=choose if spec and spec.gates else None,
+        assumptions=assumed,
+        stop=stop,
+        time_limit_s=time_limit_s,
+    )
 
 
-def session_options(threads: int | None) -> Any:
-    """Return how ONNX Runtime is to run a network; None leaves the number of threads to it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what matters arrives as an exception
-    options.inter_op_num_threads = 1
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    # Idle workers that spin after a pass would take the cores from the next model in an interleaved benchmark.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    return options
-
-
-def _onnx_session(path: Path, threads: int | None) -> Any:
-    import onnxruntime
-
-    options = session_options(threads)
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's exceptions have no base class of their own
-        if not type(error).__module__.startswith("onnxruntime"):
-            raise
-        reason = str(error).rpartition(" : ")[2].replace(str(path), "the file").strip().partition("\n")[0]
+def _only_input(path: Path, session: Any) -> Any:
+    entries = session.get_inputs()
+    if len(entries) != 1:
+        inputs = ", ".join(entry.name for entry in entries) or "none"
         raise FertoolError(
-            f"{path}: ONNX Runtime cannot open it ({reason})", "truncated or not an ONNX file? export it again"
-        ) from None
-
-
-def _foreign_classes(path: Path, classes: tuple[str, ...] | None) -> tuple[str, ...]:
-    if classes is None:
-        raise UsageError(
-            f"{path}: an ONNX file without fertool's header",
-            "name its classes in the order of its outputs, and its size: --classes a,b,… --input-size N",
+            f"{path}: the graph has {len(entries)} inputs ({inputs})", "only image classifiers with one input run"
         )
-    return classes
+    if entries[0].type not in (UINT8, FLOAT):
+        raise FertoolError(f"{path}: the graph's input is {entries[0].type}", "export it with uint8 or float32 input")
+    return entries[0]
 
 
-def _foreign_input(path: Path, shape: list[int | str | None], input_size: int | None) -> InputSpec:
-    """The input of a graph without a header; mean 0 and deviation 1 stand for pixels scaled to 0..1."""
-    if len(shape) != 4 or shape[1] not in (1, 3):
-        wanted = "[batch, 1 or 3 channels, size, size]"
-        raise FertoolError(f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout")
-    fixed = {side for side in shape[2:] if isinstance(side, int)}
-    if len(fixed) > 1 or (input_size is not None and not fixed <= {input_size}):
-        raise UsageError(
-            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {input_size}",
-            "give the graph's own size",
+def _require_same_shape(path: Path, shape: Sequence[Any], input: InputSpec) -> None:
+    """Raise FertoolError unless the input of a graph is that of its header."""
+    said = [input.channels, input.size, input.size]
+    if list(shape[1:]) != said:
+        raise FertoolError(
+            f"{path}: the header says images of {said}, the graph takes {list(shape[1:])}", "export it again"
         )
-    size = input_size if input_size is not None else next(iter(fixed), None)
-    if size is None:
-        raise UsageError(f"{path}: the graph leaves the image size open", "give it: --input-size N")
-    channels = int(shape[1] or 1)
-    return InputSpec(channels, size, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
+def _require_logits(path: Path, output: Any, classes: int, error: type[FertoolError]) -> None:
+    """Raise FertoolError unless an output can be one floating-point number for each image and class, [N, classes]."""
+    hint = "the answer must be floats [images, classes], before any ArgMax; another output: --output-name NAME"
+    if output.type not in _LOGIT_TYPES:
+        raise FertoolError(f"{path}: the output '{output.name}' is {output.type}", hint)
+    shape = output.shape or []
+    if shape and len(shape) != 2:
+        raise FertoolError(f"{path}: the output '{output.name}' has shape {shape}", hint)
+    count = shape[1] if shape else None
+    if isinstance(count, int) and count != classes:
+        raise error(f"{path}: {count} outputs for {classes} classes", "name one class per output: --classes a,b,…")
+
+
+def _fixed_batch(path: Path, shape: Sequence[Any], input: InputSpec) -> int | None:
+    """Return the only batch size that a graph takes, or None for any; raises FertoolError for an absurd one."""
+    batch = shape[0] if isinstance(shape[0], int) else None
+    if batch is not None and not 1 <= batch <= input_limit(input):
+        raise FertoolError(
+            f"{path}: the graph takes batches of {batch} images, of which {input_limit(input)} fit the memory",
+            "export it with a free batch size",
+        )
+    return batch

@@ -1,12 +1,15 @@
 """Networks that behave a little like trained ones: a few steps of training on patterns."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.models import create
-from fertool.spec import InputSpec
+from fertool.models import build, create
+from fertool.models.dynamic import DynamicNetwork, ImageGate
+from fertool.spec import GateSpec, InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -45,3 +48,19 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     with torch.no_grad():
         module(images)
     return spec, module.eval(), data
+
+
+def dynamic_network(input=InputSpec(size=48)):
+    """Return (spec, module): three profiles of a network, all of which are chosen."""
+    torch.manual_seed(0)
+    spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad"))
+    profiles = [spec.widths, {**spec.widths, "classifier.0": 64}, {**spec.widths, "classifier.0": 8}]
+    networks = [wide, *(build(spec, widths) for widths in profiles[1:])]
+    gate = ImageGate(3)
+    gate(torch.randn(32, 1, input.size, input.size))
+    nn.init.normal_(gate.fc2.weight)
+    # Between them: at the mean image all three are alike.
+    with torch.no_grad():
+        gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, input.size, input.size)).mean(0))
+    module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
+    return replace(spec, gates=GateSpec(tuple(profiles), 44, module.shares)), module

@@ -10,11 +10,12 @@ from settled import patterns, settled
 import fertool.export.onnx
 from fertool.artifact.header import read_spec
 from fertool.data.pixels import to_input
+from fertool.errors import UsageError
 from fertool.export import ExportOptions, export_model
 from fertool.models import load_model, save_model
 from fertool.quant import QuantizeConfig, make_problem, quantize_model
 
-PLAIN = ExportOptions(simplify=False)
+PACKED = ExportOptions(simplify=False, packed=True)
 
 
 @pytest.fixture(scope="module", params=["nano_resnet", "mobilenet_v2", "shufflenet_v2_x0_5"])
@@ -29,6 +30,11 @@ def mixed(request):
     return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
 
 
+def run(content):
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return session.run(None, {"images": patterns(20, seed=2).images.numpy()})[0]
+
+
 def optimised(content, path):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -41,9 +47,9 @@ def optimised(content, path):
 
 def test_the_runtime_makes_the_same_network_of_packed_weights(mixed, monkeypatch, tmp_path):
     spec, module, least = mixed
-    packed = export_model(spec, module, PLAIN)
+    packed = export_model(spec, module, PACKED)
     monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
-    plain = export_model(spec, module, PLAIN)
+    plain = export_model(spec, module, PACKED)
     assert len(packed) - least < 0.96 * (len(plain) - least)
     first, operators = optimised(packed, tmp_path / "packed.onnx")
     second, expected = optimised(plain, tmp_path / "plain.onnx")
@@ -69,7 +75,7 @@ def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
         "mobilenet_v2", lambda problem: 2 + torch.multinomial(shares, len(problem.weights), True, generator=generator)
     )
     path = tmp_path / "packed.onnx"
-    path.write_bytes(export_model(spec, module, PLAIN))
+    path.write_bytes(export_model(spec, module, PACKED))
     channels = sum(len(rule.bits) for rule in spec.quant.weights.values())
     assert path.stat().st_size < 1.09 * (least + 2 * channels)
     assert read_spec(path).quant == spec.quant
@@ -79,9 +85,9 @@ def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
 def test_layers_of_one_width_each_are_the_same_network(widths, monkeypatch, tmp_path):
     """Layers whose channels have one shape are packed together, whether their widths differ or not."""
     spec, module, _ = quantized("nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2])
-    packed = export_model(spec, module, PLAIN)
+    packed = export_model(spec, module, PACKED)
     monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
-    plain = export_model(spec, module, PLAIN)
+    plain = export_model(spec, module, PACKED)
     assert len(packed) < 0.8 * len(plain)
     first, operators = optimised(packed, tmp_path / "packed.onnx")
     second, expected = optimised(plain, tmp_path / "plain.onnx")
@@ -92,17 +98,36 @@ def test_layers_of_one_width_each_are_the_same_network(widths, monkeypatch, tmp_
 def test_onnxsim_leaves_weights_to_be_packed(mixed):
     spec, module, _ = mixed
     notes = []
-    content = export_model(spec, module, on_note=notes.append)
+    content = export_model(spec, module, ExportOptions(packed=True), on_note=notes.append)
     assert notes == []
-    assert len(content) <= 1.001 * len(export_model(spec, module, PLAIN))
+    assert len(content) <= 1.001 * len(export_model(spec, module, PACKED))
 
 
 def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
     spec, module, _ = mixed
     notes = []
-    content = export_model(spec, module, replace(PLAIN, opset=17), on_note=notes.append)
+    content = export_model(spec, module, ExportOptions(simplify=False, opset=17), on_note=notes.append)
     assert "--opset 18" in notes[0]
-    assert len(content) > len(export_model(spec, module, PLAIN))
+    assert len(content) > len(export_model(spec, module, PACKED))
+    with pytest.raises(UsageError, match="--packed with --opset 17"):
+        ExportOptions(opset=17, packed=True)
+
+
+def test_weights_are_packed_where_that_saves_three_tenths_of_the_file_or_when_asked():
+    sizes = {}
+    for bits in (3, 8):
+        spec, module, _ = quantized("nano_resnet", lambda problem, bits=bits: torch.full((len(problem.weights),), bits))
+        forms = [export_model(spec, module, replace(PACKED, packed=packed)) for packed in (None, True, False)]
+        sizes[bits] = [len(form) for form in forms]
+        logits = [run(form) for form in forms]
+        assert all(np.array_equal(each, logits[0]) for each in logits)
+        kinds = {node.op_type for node in onnx.load_from_string(forms[2]).graph.node}
+        computing = {"Conv", "Relu", "Add", "GlobalAveragePool", "Transpose", "Flatten", "Gemm"}
+        assert kinds <= {"DequantizeLinear", "QuantizeLinear", *computing}
+    automatic, packed, plain = sizes[3]
+    assert automatic == packed < 0.45 * plain
+    automatic, packed, plain = sizes[8]
+    assert packed < automatic < plain
 
 
 def test_a_model_file_packs_them_too(mixed, tmp_path):
@@ -126,7 +151,7 @@ def test_activations_of_fewer_bits_stay_integers_in_the_runtime(arch, tmp_path):
     for bits in (8, 5):
         quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16, activation_bits=bits))
         assert set(quant.activations.values()) == {bits}
-        content = export_model(replace(spec, quant=quant), integer, PLAIN)
+        content = export_model(replace(spec, quant=quant), integer, PACKED)
         logits, operators = optimised(content, tmp_path / "m.onnx")
         with torch.no_grad():
             expected = integer(to_input(patterns(20, seed=2).images, spec.input)).numpy()

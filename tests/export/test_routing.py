@@ -1,36 +1,23 @@
 import json
-from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from settled import dynamic_network
 from torch import nn
 
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
-from fertool.models import build, create
-from fertool.models.dynamic import DynamicNetwork, ImageGate
-from fertool.spec import GateSpec, InputSpec
+from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=48)
 
 
 @pytest.fixture(scope="module")
 def dynamic():
-    torch.manual_seed(0)
-    spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
-    profiles = [spec.widths, {**spec.widths, "classifier.0": 64}, {**spec.widths, "classifier.0": 8}]
-    networks = [wide, *(build(spec, widths) for widths in profiles[1:])]
-    gate = ImageGate(3)
-    gate(torch.randn(32, 1, 48, 48))
-    nn.init.normal_(gate.fc2.weight)
-    # Between them: at the mean image all three are alike.
-    with torch.no_grad():
-        gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, 48, 48)).mean(0))
-    module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
-    return replace(spec, gates=GateSpec(tuple(profiles), 44, module.shares)), module
+    return dynamic_network(INPUT)
 
 
 @pytest.fixture(scope="module")

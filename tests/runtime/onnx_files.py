@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from fertool.artifact.seal import sealed
 from fertool.spec import InputSpec, Metrics, Spec, Step
 
 CLASSES = ("angry", "happy", "neutral")
@@ -69,8 +70,39 @@ def write_onnx(
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     if spec is not None:
         helper.set_model_props(model, {"fertool": spec.to_json()})
-    onnx.save(model, str(path))
+    content = model.SerializeToString()
+    path.write_bytes(sealed(content) if spec is not None else content)
     return path
+
+
+def write_graph(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    *,
+    shape: tuple[int | str, ...] = ("batch", 1, 8, 8),
+    outputs: dict[str, tuple[int, tuple[int | str, ...] | None]] | None = None,
+    constants: dict[str, np.ndarray] | None = None,
+) -> Path:
+    """Write a foreign graph of float32 "x" with these nodes; `outputs` has type and shape of each."""
+    ends = outputs or {"y": (TensorProto.FLOAT, ("batch", 3))}
+    graph = helper.make_graph(
+        nodes,
+        "foreign",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, *end) for name, end in ends.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def linear(
+    last: str = "logits", weight: np.ndarray | None = None
+) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """Return nodes and constants of `last` [N, 3], by default three means of the pixels [N, 1, 8, 8]."""
+    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], [last])]
+    return nodes, {"w": np.full((64, 3), 1 / 64, np.float32) if weight is None else weight}
 
 
 def expected_logits(images: np.ndarray, factor: float = 1.0) -> np.ndarray:

@@ -19,6 +19,7 @@ from fertool.runtime.benchmark import (
     speedup_ci95,
     time_interleaved,
 )
+from fertool.runtime.foreign import ForeignModel
 
 QUICK = BenchConfig(warmup=3, runs=40, memory=False)
 
@@ -48,7 +49,7 @@ def test_json_keys_and_figures(tmp_path: Path) -> None:
 
 def test_memory_and_accuracy_are_filled_in(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx")
-    result = bench([path], BenchConfig(warmup=0, runs=2, classes=CLASSES))
+    result = bench([path], BenchConfig(warmup=0, runs=2, foreign=ForeignModel(CLASSES)))
     assert (result.results[0].peak_rss_bytes or 0) > 20_000_000
     assert result.comparisons == ()
     accuracy = {"split": "val", "n": 4, "accuracy": 0.5, "accuracy_ci95": (0.1, 0.9)}
@@ -115,7 +116,7 @@ def test_bad_options_name_the_flag(options: dict[str, int], message: str) -> Non
 def test_a_fixed_batch_names_the_flag(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", batch=4)
     with pytest.raises(UsageError, match=r"--batch-size 1: .*foreign.onnx takes batches of 4 only"):
-        bench([path], BenchConfig(classes=CLASSES))
+        bench([path], BenchConfig(foreign=ForeignModel(CLASSES)))
 
 
 def _result(file: str, runtime: str = "torch", quantized: bool = False, p90: float = 1.1) -> FileResult:

@@ -9,6 +9,7 @@ import pytest
 from onnx_files import CLASSES, example_spec, write_onnx
 
 from fertool.errors import FertoolError
+from fertool.runtime.foreign import ForeignModel
 from fertool.runtime.memory import peak_memory
 
 MB = 1_000_000
@@ -24,7 +25,7 @@ def test_the_parent_s_size_does_not_count(tmp_path: Path) -> None:
 
 def test_a_larger_batch_needs_more_memory(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", size=64)
-    one, many = (peak_memory(path, classes=CLASSES, batch_size=size) for size in (1, 4096))
+    one, many = (peak_memory(path, foreign=ForeignModel(CLASSES), batch_size=size) for size in (1, 4096))
     assert many - one > 4096 * 64 * 64 * 5  # uint8 pixels and their float32 copy
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
+from fertool.runtime.foreign import ForeignModel
 from fertool.runtime.sessions import open_predictor
 from fertool.spec import InputSpec
 
@@ -45,13 +46,13 @@ def test_a_foreign_file_needs_classes_and_says_so(tmp_path: Path) -> None:
     assert "--classes" in caught.value.hint
     assert "--input-size" in caught.value.hint
     with pytest.raises(UsageError, match="leaves the image size open"):
-        open_predictor(path, classes=CLASSES)
+        open_predictor(path, foreign=ForeignModel(CLASSES))
 
 
 @pytest.mark.parametrize(("pixel", "factor"), [(TensorProto.UINT8, 1.0), (TensorProto.FLOAT, 1 / 255)])
 def test_foreign_uint8_gets_pixels_and_float_gets_0_to_1(tmp_path: Path, pixel: int, factor: float) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", size="side", pixel=pixel)
-    predictor = open_predictor(path, classes=CLASSES, input_size=8)
+    predictor = open_predictor(path, foreign=ForeignModel(CLASSES, 8))
     images = random_images(3)
     np.testing.assert_allclose(predictor.logits(images), expected_logits(images, factor), rtol=1e-5)
     assert predictor.params is None
@@ -60,7 +61,7 @@ def test_foreign_uint8_gets_pixels_and_float_gets_0_to_1(tmp_path: Path, pixel: 
 
 def test_a_foreign_file_with_a_fixed_batch_gives_the_same_answers(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", batch=4)
-    predictor = open_predictor(path, classes=CLASSES)
+    predictor = open_predictor(path, foreign=ForeignModel(CLASSES))
     images = random_images(6)
     np.testing.assert_allclose(predictor.logits(images), expected_logits(images), rtol=1e-5)
 
@@ -79,7 +80,7 @@ def test_what_does_not_fit_a_foreign_graph(
 ) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", **made)  # type: ignore[arg-type]
     with pytest.raises(FertoolError, match=message):
-        open_predictor(path, **{"classes": CLASSES, **given})  # type: ignore[arg-type]
+        open_predictor(path, foreign=ForeignModel(**{"classes": CLASSES, **given}))  # type: ignore[arg-type]
 
 
 def test_files_that_are_no_onnx(tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fertool.errors import FertoolError
+from fertool.onnx_runtime import open_session, run_within, session_options
+
+
+def test_a_pass_that_goes_on_is_ended_and_one_that_ends_gives_its_result_or_error():
+    ended = threading.Event()
+
+    def forward():
+        ended.wait(60)
+        return 7
+
+    with pytest.raises(FertoolError, match=r"m.onnx: no answer after 0.05 s") as caught:
+        run_within(forward, ended.set, 0.05, "m.onnx")
+    assert "--time-limit" in caught.value.hint
+    assert ended.is_set()
+    assert run_within(forward, ended.set, 60, "m.onnx") == 7
+    with pytest.raises(ZeroDivisionError):
+        run_within(lambda: 1 / 0, ended.set, 60, "m.onnx")
+
+
+def test_ctrl_c_ends_a_pass():
+    ended = threading.Event()
+    main = threading.get_ident()
+    threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_within(lambda: ended.wait(60), ended.set, 60, "m.onnx")
+    assert ended.is_set()
+    assert time.monotonic() - start < 30
+
+
+def test_what_is_no_graph_is_one_line():
+    with pytest.raises(FertoolError, match="the bytes: ONNX Runtime cannot open it") as caught:
+        open_session(b"no graph", session_options(1), "the bytes")
+    assert "\n" not in caught.value.message
+
+
+def test_nothing_is_left_in_the_home_or_temporary_folder(tmp_path):
+    places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp", "XDG_CACHE_HOME": tmp_path / "cache"}
+    for place in places.values():
+        place.mkdir()
+    code = (
+        "import subprocess, sys; from fertool.onnx_runtime import import_onnxruntime; import_onnxruntime();"
+        "subprocess.run([sys.executable, '-c', 'import onnxruntime'], check=True)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {name: str(place) for name, place in places.items()}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
