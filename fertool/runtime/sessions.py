@@ -226,6 +226,8 @@ def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limi
             f"{path}: has fertool's header but no digest of its content", "written by an older fertool: export it again"
         )
     outputs = {output.name: output for output in session.get_outputs()}
+    if not outputs:
+        raise FertoolError(f"{path}: the graph has no output", "export it again")
     spec, assumed = (Spec.from_json(header, where) if header else None), None
     if spec:
         classes, input, output = spec.classes, spec.input, next(iter(outputs.values()))
@@ -251,7 +253,10 @@ def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limi
         return forward
 
     def choose(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        chosen: NDArray[np.int64] = session.run([PROFILE_OUTPUT], {entry.name: images})[0]
+        try:
+            chosen: NDArray[np.int64] = session.run([PROFILE_OUTPUT], {entry.name: images})[0]
+        except Exception as error:
+            raise failed_pass(error, where) from None
         return chosen
 
     def stop() -> None:
