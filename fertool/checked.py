@@ -37,7 +37,7 @@ Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 NotNegative = Annotated[float, Meta(ge=0, le=1e30)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class WrongContentError(ValueError):
@@ -53,11 +53,12 @@ def refusing(where: str, says: str, hint: str) -> Iterator[None]:
         raise FertoolError(": ".join(filter(None, (where, says, str(error)))), hint) from None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, file_names: bool = False) -> Any:
     """Return the value of a JSON text.
 
     Raises WrongContentError for what is no JSON (NaN and infinity are none), and for keys that stand twice, integers
-    beyond 64 bits, floats beyond double, halves of surrogate pairs and more than `MAX_DEPTH` levels.
+    beyond 64 bits, floats beyond double, more than `MAX_DEPTH` levels, and halves of surrogate pairs. These are taken
+    with `file_names`: they stand for bytes of names that are not UTF-8.
     """
     try:
         value = json.loads(
@@ -75,7 +76,7 @@ def parse_json(text: str | bytes) -> Any:
         raise WrongContentError(f"nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:
         raise WrongContentError(f"not JSON ({error})") from None
-    _require_plain(value)
+    _require_plain(value, file_names=file_names)
     return value
 
 
@@ -91,6 +92,8 @@ def as_type(value: Any, kind: type[T], *, known_only: bool = False) -> T:
         raise WrongContentError(_in_words(error, value, kind)) from None
     except FertoolError as error:
         raise WrongContentError(error.message) from None
+    except UnicodeEncodeError as error:
+        raise WrongContentError(f"the text {shown(error.object)} has half of a surrogate pair") from None
     if known_only:
         unknown = list(_unknown_keys(value, msgspec.to_builtins(typed), ""))
         if unknown:
@@ -152,8 +155,8 @@ def _bounded_int(text: str) -> int:
     return int(text)
 
 
-def _require_plain(value: Any) -> None:
-    """Raise WrongContentError for too many levels, and for text that UTF-8 cannot hold."""
+def _require_plain(value: Any, *, file_names: bool) -> None:
+    """Raise WrongContentError for too many levels, and without `file_names` for text that UTF-8 cannot hold."""
     level = [value]
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
@@ -163,7 +166,7 @@ def _require_plain(value: Any) -> None:
                 below += entry.values()
             elif isinstance(entry, list):
                 below += entry
-            elif isinstance(entry, str):
+            elif isinstance(entry, str) and not file_names:
                 _require_encodable(entry)
         if not below:
             return
@@ -224,7 +227,7 @@ def _locate(value: Any, kind: Any, complaint: str, path: str) -> tuple[str, Any]
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             return str(error) == complaint
-        except FertoolError:
+        except (FertoolError, UnicodeEncodeError):
             return False
         return False
 

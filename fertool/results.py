@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from fertool.checked import Count, Finite, Fraction, Name, NotNegative, Positive, Text
+from fertool.checked import Count, Finite, Fraction, Name, NotNegative, Positive, Seed, Text
 
 Value = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite | Text
 """Of an option."""
@@ -237,7 +237,7 @@ class Trial:
     """One finished training of a sweep: its options, how its best epoch did, and its epochs."""
 
     options: Options
-    seed: Count
+    seed: Seed
     split: Name
     n: Positive
     accuracy: Fraction
@@ -259,7 +259,7 @@ class Mean:
     """The mean over the seeds of one choice of options; the deviation of one seed is null."""
 
     options: Options
-    seeds: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
     accuracy_mean: Fraction
     accuracy_sd: Annotated[float, Meta(ge=0, le=1)] | None
     accuracy_ci95: Interval | None
@@ -277,7 +277,7 @@ class Best:
     """Which trial a model file is of."""
 
     options: Options
-    seed: Count
+    seed: Seed
 
 
 @dataclass(frozen=True)
@@ -286,7 +286,7 @@ class Sweep:
 
     file: Text
     axes: Annotated[Mapping[Name, Annotated[tuple[Value, ...], Meta(min_length=1, max_length=50)]], Meta(max_length=20)]
-    seeds: Annotated[tuple[Count, ...], Meta(min_length=1, max_length=10_000)]
+    seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=10_000)]
     best: Best | None
     points: Annotated[tuple[Mean, ...], Meta(max_length=1000)]
     rows: Annotated[tuple[Trial, ...], Meta(max_length=1000)]

@@ -96,6 +96,7 @@ def test_what_is_no_json_or_too_much_of_it_is_refused(text, said):
 def test_depth_is_counted_and_pairs_of_surrogates_are_text():
     assert parse_json("[" * MAX_DEPTH + "]" * MAX_DEPTH)
     assert parse_json('"\\ud83d\\ude00"') == "\U0001f600"
+    assert parse_json('"\\udce9.pt"', file_names=True) == "\udce9.pt"
 
 
 def test_an_error_names_the_file_and_what_it_was_read_as():

@@ -101,7 +101,7 @@ class Ledger:
         if not self.path.exists():
             return
         try:
-            content = parse_json(read_text(self.path, MAX_JSON_BYTES))
+            content = parse_json(read_text(self.path, MAX_JSON_BYTES), file_names=True)
             finished = as_type(content, _Trials).finished
             rows = [_row(entry) for entry in content["rows"]]
         except (WrongContentError, FertoolError) as error:

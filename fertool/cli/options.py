@@ -324,7 +324,9 @@ class ArchOptions:
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Argument of the architecture; repeatable.", rich_help_panel=MODEL),
     ] = None
-    input_size: Annotated[int, typer.Option(help="Side of the input, pixels.", min=16, rich_help_panel=MODEL)] = 48
+    input_size: Annotated[
+        int, typer.Option(help="Side of the input, pixels.", min=16, max=1024, rich_help_panel=MODEL)
+    ] = 48
     input_channels: Annotated[
         int, typer.Option(help="1 for grayscale, 3 for colour.", min=1, max=3, rich_help_panel=MODEL)
     ] = 1

@@ -81,7 +81,7 @@ def _size(path: Path) -> int:
 def _read_json(path: Path) -> dict[str, Any]:
     text = read_text(path, MAX_JSON_BYTES)
     with refusing(str(path), "", _AGAIN):
-        data = parse_json(text)
+        data = parse_json(text, file_names=True)
     if not isinstance(data, dict):
         raise _unknown(path)
     return data
