@@ -58,7 +58,7 @@ def network(arch):
     ("arch", "kind"),
     [
         *(("nano_resnet", kind) for kind in KINDS),
-        *((arch, kind) for arch in ("mobilenet_v2", "mobilenet_v3_small") for kind in ("int8", "mixed packed")),
+        *((arch, kind) for arch in ("resnet18", "mobilenet_v3_small") for kind in ("int8", "mixed packed")),
     ],
 )
 @RUNTIMES
