@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.errors import FertoolError, UsageError, unknown_name
-from fertool.spec import InputSpec
+from fertool.spec import LARGEST_SIDE, InputSpec
 
 PixelRange = Literal["0..1", "0..255", "-1..1"]
-LARGEST_SIDE = 1024
-"""Pixels of the side of an image."""
 LARGEST_BATCH_BYTES = 1 << 29
 """Of the float pixels of one batch: what a small file may ask for."""
 UINT8, FLOAT = "tensor(uint8)", "tensor(float)"
