@@ -30,7 +30,7 @@ MODEL_COMMANDS = (
     ("export", "m.pt", "-o", "{output}", "--format", "onnx", "--no-simplify"),
     ("prune", "m.pt", "--dry-run", "--target-flops", "0.8", "--round-to", "1"),
     ("hessian-sensitivity", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "8"),
-    ("quantize", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "4", "--no-distill"),
+    ("quantize", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "4", "--no-bench"),
     ("train-teacher", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1", "--init", "m.pt"),
     ("distill", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1"),
     (
@@ -223,7 +223,7 @@ def sensitivities(shared: Path, draw: Draw) -> Jobs:
     """Sensitivity files as `quantize` reads them."""
     stream = damages(json.loads((shared / "sensitivity.json").read_text()), draw)
     command = ("quantize", "{shared}/float.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--average-bits", "4")
-    command += ("--samples", "4", "--no-distill", "--sensitivity", "s.json")
+    command += ("--samples", "4", "--no-bench", "--sensitivity", "s.json")
     while True:
         what, text = next(stream)
         yield Job(f"sensitivity, {what}", command, {"s.json": text.encode("utf-8", "surrogatepass")})

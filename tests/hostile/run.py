@@ -8,7 +8,9 @@ anything was wrong. With --keep the files of failed runs stay there.
 """
 
 import argparse
+import contextlib
 import gc
+import io
 import itertools
 import os
 import random
@@ -24,6 +26,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from bases import make_bases
 from readers import KINDS
 from sandbox import run_all
+
+_IMPORTED_LATE = (
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "onnx", "onnxruntime", "torch._dynamo", "yaml"),
+    *(
+        "torch.onnx.symbolic_opset18",
+        "PIL.ImageOps",
+        "PIL.PngImagePlugin",
+        "PIL.JpegImagePlugin",
+        "PIL.TiffImagePlugin",
+    ),
+)
+"""What commands import on their way, and what takes long."""
 
 
 def main() -> int:
@@ -49,6 +63,7 @@ def _run(folder: Path, kinds: list[str], count: int, seed: int, workers: int) ->
     shutil.rmtree(work, ignore_errors=True)
     if not shared.exists():
         make_bases(shared)
+    _warm_up(shared)
     print(f"undamaged files made in {time.monotonic() - begun:.0f} s", flush=True)
     whole = sum(KINDS[kind][0] for kind in kinds)
     failed: Counter[str] = Counter()
@@ -80,8 +95,17 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(fertool.__path__, "fertool."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
-    for name in ("onnx", "onnxruntime", "PIL.ImageOps", "yaml"):
+    for name in _IMPORTED_LATE:
         importlib.import_module(name)
+
+
+def _warm_up(shared: Path) -> None:
+    """Run what starts no thread once here, so that each fork finds it imported and built."""
+    from fertool.cli.app import run
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        run(["show", str(shared / "float.pt")])
+        run(["data", "info", "--data", str(shared / "tiny.csv"), "--json"])
     # Else the first collection in each fork copies every page that holds an object.
     gc.collect()
     gc.freeze()
