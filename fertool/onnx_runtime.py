@@ -18,6 +18,8 @@ SILENT = 4
 _BYTES_OF_A_THREAD = 80 << 20
 _GRACE_S = 2.0
 """How long a pass that was told to end may go on."""
+_at_work: set[threading.Event] = set()
+"""What has not ended of all that `run_within` has begun."""
 
 
 def import_onnxruntime() -> Any:
@@ -44,6 +46,18 @@ def session_options(threads: int | None) -> Any:
     # Idle workers that spin after a pass would take the cores from the next model in an interleaved benchmark.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
+
+
+def open_session_within(path: Path, options: Any, limit_s: float) -> Any:
+    """Open an ONNX file as `open_session` does, or raise FertoolError when that takes more than `limit_s` seconds.
+
+    A small graph may grow without end while ONNX Runtime unfolds its functions and constants.
+    """
+
+    def opened() -> Any:
+        return open_session(path, options, str(path))
+
+    return run_within(opened, lambda: None, limit_s, str(path), "not open")
 
 
 def open_session(source: Path | bytes, options: Any, where: str) -> Any:
@@ -101,11 +115,13 @@ def failed_pass(error: Exception, where: str) -> FertoolError:
     )
 
 
-def run_within(forward: Callable[[], Any], stop: Callable[[], None], limit_s: float, where: str) -> Any:
-    """Return what `forward` returns, or raise FertoolError when that takes more than `limit_s` seconds.
+def run_within(
+    forward: Callable[[], Any], stop: Callable[[], None], limit_s: float, where: str, failure: str = "no answer"
+) -> Any:
+    """Return what `forward` returns, or raise FertoolError, `where`: `failure`, when it takes more than `limit_s` s.
 
     A thread does the work and this one waits, because no signal interrupts a pass: after Ctrl-C, too, `stop` is called,
-    which has to make `forward` end.
+    which has to make `forward` end. Of work that goes on nevertheless `is_at_work` tells.
     """
     results: list[Any] = []
     errors: list[Exception] = []
@@ -117,8 +133,10 @@ def run_within(forward: Callable[[], Any], stop: Callable[[], None], limit_s: fl
         except Exception as error:
             errors.append(error)
         finally:
+            _at_work.discard(done)
             done.set()
 
+    _at_work.add(done)
     threading.Thread(target=work, daemon=True).start()
     try:
         # Not join(): after a signal it takes a thread for ended that is not.
@@ -129,12 +147,17 @@ def run_within(forward: Callable[[], Any], stop: Callable[[], None], limit_s: fl
             done.wait(_GRACE_S)
     if not in_time:
         raise FertoolError(
-            f"{where}: no answer after {limit_s:g} s",
-            "the graph may hold an endless loop; --time-limit SECONDS gives each image longer",
+            f"{where}: {failure} after {limit_s:g} s",
+            "the graph may hold an endless loop, or grow without end; --time-limit SECONDS gives it longer",
         )
     if errors:
         raise errors[0]
     return results[0]
+
+
+def is_at_work() -> bool:
+    """Whether a thread is still inside ONNX Runtime, which then crashes where Python ends a process in order."""
+    return bool(_at_work)
 
 
 def _reason(error: Exception, where: str) -> str:

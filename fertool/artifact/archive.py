@@ -10,15 +10,17 @@ from __future__ import annotations
 import io
 import pickletools
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from fertool.checked import WrongContentError
 
 MAX_HEADER_BYTES = 16 << 20
 """Of the header as text; headers of large mixed-precision networks have some 100 kB."""
 _MAX_PICKLE_BYTES = 64 << 20
+_MAX_OPCODES = 2_000_000
+"""Of a pickle; torch.save writes 30 for a tensor."""
+_MAX_IN_A_TUPLE = 10_000
 _MAX_MEMBERS = 100_000
 _ENCRYPTED = 0x1
 _ENLARGING = {"builtins bytearray", "__builtin__ bytearray", "_codecs encode", "torch Tensor"}
@@ -79,16 +81,58 @@ def _require_stored(member: zipfile.ZipInfo) -> None:
 
 def _require_plain_pickles(file: IO[bytes], most: int) -> None:
     for _ in range(most):
-        for name in _called(file):
-            if name in _ENLARGING:
-                raise WrongContentError(f"its pickle calls {name.replace(' ', '.')}, which no state dict needs")
+        pile = _Pile()
+        try:
+            for opcode, argument, _ in pickletools.genops(file):
+                pile.take(opcode, argument)
+        except WrongContentError:
+            raise
+        except Exception:  # pickletools fails on damage in as many ways as there are opcodes; torch is to refuse it
+            return
 
 
-def _called(file: IO[bytes]) -> Iterator[str]:
-    """Names of what a pickle asks for, as "module name"; none of what is not readable, for torch to refuse."""
-    try:
-        for opcode, argument, _ in pickletools.genops(file):
-            if opcode.name == "GLOBAL":
-                yield str(argument)
-    except Exception:  # pickletools fails on damage in as many ways as there are opcodes
-        return
+class _Pile:
+    """The stack of a pickle while it is read: of each object only how many objects a tuple of it has, repeats counted.
+
+    As a key of a map a tuple is hashed with all that it holds: a few bytes that repeat what is inside each other would
+    take for ever, and very deep ones more stack than there is.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: list[int | None] = []
+        self._memo: dict[int, int | None] = {}
+        self._opcodes = 0
+
+    def take(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Follow one opcode; raises WrongContentError for what no state dict needs."""
+        self._opcodes += 1
+        if self._opcodes > _MAX_OPCODES:
+            raise WrongContentError(f"its pickle has more than {_MAX_OPCODES:,} parts")
+        if opcode.name == "GLOBAL" and argument in _ENLARGING:
+            raise WrongContentError(f"its pickle calls {argument.replace(' ', '.')}, which no state dict needs")
+        if opcode.name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            self._memo[argument] = self._sizes[-1]
+        elif opcode.name == "MEMOIZE":
+            self._memo[len(self._memo)] = self._sizes[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+            self._sizes.append(self._memo[argument])
+        else:
+            self._replace(opcode)
+
+    def _replace(self, opcode: pickletools.OpcodeInfo) -> None:
+        """Take from the stack and put on it what an opcode does; None stands for a mark."""
+        inside = 0
+        for kind in reversed(opcode.stack_before):
+            if kind is pickletools.stackslice:
+                continue
+            if kind is pickletools.markobject:
+                while (size := self._sizes.pop()) is not None:
+                    inside += size
+            else:
+                inside += self._sizes.pop() or 0
+        is_tuple = opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
+        if is_tuple and inside > _MAX_IN_A_TUPLE:
+            raise WrongContentError("its pickle holds tuples inside each other that no state dict needs")
+        for kind in opcode.stack_after:
+            marks = kind is pickletools.markobject
+            self._sizes.append(None if marks else 1 + inside * is_tuple)

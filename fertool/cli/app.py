@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Annotated, cast
 
 import typer
@@ -26,6 +27,7 @@ from fertool.cli import (
 from fertool.cli.processes import Crew, Outcome, count
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
+from fertool.onnx_runtime import is_at_work
 
 app = typer.Typer(
     name="fertool",
@@ -87,7 +89,16 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     streams.abandon_broken()
+    if is_at_work():
+        _leave_at_once(stop.exit_code or code)
     sys.exit(stop.exit_code or code)
+
+
+def _leave_at_once(code: int) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def run(arguments: list[str]) -> int:
@@ -123,7 +134,17 @@ def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outco
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         return Outcome(1, f"{place}{error.strerror or error}", "check the path, its permissions and the free space")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        return Outcome(1, "not enough memory", "give smaller images, fewer of them, or a smaller --batch-size")
     return Outcome(code if isinstance(code, int) else 0)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Tell what Python, torch's allocator and a GPU's raise; torch's own is a plain RuntimeError."""
+    said = str(error)
+    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
 
 
 def _refused_split(error: Exception) -> FertoolError | None:

@@ -15,7 +15,7 @@ from fertool import cost
 from fertool.artifact import store
 from fertool.errors import FertoolError, UsageError
 from fertool.models.dynamic import DynamicNetwork, ImageGate
-from fertool.models.registry import get_architecture, resolve_arch_args
+from fertool.models.registry import check_arch_args, get_architecture, resolve_arch_args
 from fertool.spec import InputSpec, Spec
 
 _LISTED = 20
@@ -44,6 +44,7 @@ def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
     architecture = get_architecture(spec.arch)
     chosen = spec.widths if widths is None else widths
     try:
+        check_arch_args(spec.arch, spec.arch_args)
         return architecture(chosen, num_classes=len(spec.classes), in_channels=spec.input.channels, **spec.arch_args)
     # The arguments are of no known types, and torch has errors of its own for what it cannot lay out.
     except (TypeError, KeyError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from fertool.checked import shown
 from fertool.errors import UsageError, unknown_name
 
 ENTRY_POINT_GROUP = "fertool.architectures"
@@ -72,6 +73,19 @@ def resolve_arch_args(name: str, given: Mapping[str, Any], input_size: int) -> d
             raise unknown_name(f"--arch-arg of {name}", key, resolved)
         resolved[key] = _convert(name, key, value, type(resolved[key]))
     return resolved
+
+
+def check_arch_args(name: str, given: Mapping[str, Any]) -> None:
+    """Raise ValueError naming the first of an architecture's arguments that is of another type than its default."""
+    parameters = inspect.signature(get_architecture(name)).parameters
+    for key, value in given.items():
+        default = parameters[key].default if key in parameters else None
+        if not isinstance(default, bool | int | float | str):
+            continue
+        kinds = (int, float) if isinstance(default, float) else (type(default),)
+        # Not isinstance: to Python a bool is an int, to torch it is none.
+        if type(value) not in kinds:
+            raise ValueError(f"{key} is {shown(value)}, expected {type(default).__name__}")
 
 
 def _convert(arch: str, key: str, value: Any, kind: type) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,9 @@ def blank_figure(width: float, height: float) -> Iterator[tuple[Figure, io.Bytes
         "text.parse_math": False,
     }
     png = io.BytesIO()
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # A sign that the font lacks is drawn as a box, which says enough; the warning has a line for each.
+        warnings.simplefilter("ignore")
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         yield figure, png
         figure.savefig(png, format="png", metadata={"Software": None})

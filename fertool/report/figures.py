@@ -20,6 +20,8 @@ _Point = tuple[float, tuple[float, float, float]]
 
 MARKERS = "osD^vP"
 _LONGEST_CLASS = 16
+_LONGEST_VALUE = 40
+"""Characters of a name that a figure shows."""
 _LABEL_PLACES = (
     (1, 10, 0),
     (1, -10, 0),
@@ -142,9 +144,9 @@ def _heat_map(found: Data) -> bytes:
                 colour = "white" if mean > middle else "black"
                 weight = "bold" if best else "normal"
                 axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight)
-        axes.set_xticks(range(len(acrosses)), [value_text(value) for value in acrosses])
-        axes.set_yticks(range(len(downs)), [value_text(value) for value in downs])
-        axes.set(xlabel=across, ylabel=down)
+        axes.set_xticks(range(len(acrosses)), [_tick(value) for value in acrosses])
+        axes.set_yticks(range(len(downs)), [_tick(value) for value in downs])
+        axes.set(xlabel=plain(across), ylabel=plain(down))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
         figure.colorbar(image, ax=axes, label=_accuracy_label(found)).outline.set_visible(False)
@@ -158,7 +160,7 @@ def _option_lines(found: Data) -> bytes:
     values = sorted(found["axes"][axis]) if numeric else found["axes"][axis]
     lines: dict[str, list[Data]] = {}
     for point in sorted(found["points"], key=lambda point: values.index(point["options"][axis])):
-        others = [f"{name} {value_text(value)}" for name, value in point["options"].items() if name != axis]
+        others = [f"{plain(name)} {_tick(value)}" for name, value in point["options"].items() if name != axis]
         lines.setdefault(", ".join(others), []).append(point)
     lines = dict(sorted(lines.items()))
     with blank_figure(7.5, 4.5) as (figure, png):
@@ -171,13 +173,17 @@ def _option_lines(found: Data) -> bytes:
             axes.errorbar(
                 xs, means, yerr=[below, above], fmt=f"{marker}-", color=colour, capsize=3, elinewidth=1, label=name
             )
-        axes.set_xticks(range(len(values)), [value_text(value) for value in values])
-        axes.set(xlabel=axis, ylabel=_accuracy_label(found))
+        axes.set_xticks(range(len(values)), [_tick(value) for value in values])
+        axes.set(xlabel=plain(axis), ylabel=_accuracy_label(found))
         axes.grid(axis="y", color="#E5E5E5")
         axes.margins(x=0.1)
         if len(lines) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
     return png.getvalue()
+
+
+def _tick(value: bool | int | float | str) -> str:
+    return plain(value_text(value)[:_LONGEST_VALUE])
 
 
 def _is_numeric(values: Sequence[Any]) -> bool:
@@ -196,7 +202,7 @@ def _spread(point: Data) -> tuple[float, float]:
 def _accuracy_label(found: Data) -> str:
     first, seeds = found["rows"][0], len(found["seeds"])
     spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else "95 % intervals" if len(found["axes"]) != 2 else ""
-    return "\n".join(filter(None, [f"accuracy (%), {first['split']}, n = {first['n']:,}", spread]))
+    return "\n".join(filter(None, [f"accuracy (%), {plain(first['split'])}, n = {first['n']:,}", spread]))
 
 
 def _tradeoff(
@@ -224,11 +230,12 @@ def _tradeoff(
                 elinewidth=1,
             )
         first = results[0]
+        split = plain(first["split"])
         axes.set_xscale("log")
         axes.grid(color="#E5E5E5")
         axes.set_axisbelow(True)
         axes.margins(x=0.2, y=0.15)
-        axes.set(xlabel=label, ylabel=f"accuracy (%), {first['split']}, n = {first['n']:,}, 95 % intervals")
+        axes.set(xlabel=label, ylabel=f"accuracy (%), {split}, n = {first['n']:,}, 95 % intervals")
         axes.xaxis.set_major_formatter(_plain_number)
         axes.xaxis.set_minor_formatter(_sparse_minor(positions))
         axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks

@@ -32,6 +32,10 @@ CHOSEN_ON_VAL = (
 
 _MOST_CONFUSION_CLASSES = 60
 """Of more, a matrix with a number in each field is too large a picture."""
+_MOST_MATRICES = 30
+"""Each takes a third of a second to draw."""
+_MOST_POINTS = 60
+"""Of more files, nobody could tell the points and names of a figure apart."""
 _MOST_BIT_BARS = 300
 
 
@@ -89,7 +93,7 @@ def _benchmarks(sources: Sources, pen: Pen) -> Iterator[str]:
         )
         yield from (pen.paragraph(line, "notice") for line in grids.bench_warnings(report))
         measured = [entry for entry in report["results"] if entry["accuracy"] is not None]
-        if measured:
+        if 0 < len(measured) <= _MOST_POINTS:
             caption = "Accuracy with 95 % interval against"
             yield pen.picture(partial(figures.size_against_accuracy, measured), f"{caption} file size", 720)
             spread = "latency; horizontal bars reach from the 10th to the 90th percentile"
@@ -99,11 +103,11 @@ def _benchmarks(sources: Sources, pen: Pen) -> Iterator[str]:
 def _evaluations(sources: Sources, pen: Pen) -> Iterator[str]:
     if sources.evaluations:
         yield pen.heading("Accuracy")
-    for entry in sources.evaluations:
+    for index, entry in enumerate(sources.evaluations):
         yield pen.heading(entry["file"], 3)
         yield pen.facts(grids.eval_facts(entry))
         yield pen.table(grids.class_grid(entry))
-        if len(entry["per_class"]) <= _MOST_CONFUSION_CLASSES:
+        if index < _MOST_MATRICES and len(entry["per_class"]) <= _MOST_CONFUSION_CLASSES:
             yield pen.picture(partial(figures.confusion_matrix, entry), f"Confusion matrix of {entry['file']}", 620)
     for comparisons in sources.comparisons:
         yield pen.heading(f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3)

@@ -20,7 +20,7 @@ from fertool.onnx_runtime import (
     bounded_memory,
     failed_pass,
     import_onnxruntime,
-    open_session,
+    open_session_within,
     read_metadata,
     run_within,
     session_options,
@@ -41,6 +41,8 @@ TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 PROFILE_OUTPUT = "profile"
 TIME_LIMIT_S = 8.0
 """How long one image may take in an ONNX graph, which may hold an endless loop."""
+_OPENING_S, _OPENED_BYTES_PER_S = 8.0, 1e6
+"""How long an ONNX file may take to open; the largest networks take a second for 20 MB."""
 PASS_BYTES = 1 << 30
 """How much memory one image may take in such a graph."""
 _BYTES_OF_A_WEIGHT = 8
@@ -217,8 +219,10 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
 def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float) -> Predictor:
     where = str(path)
     sealed = check_seal(path)
-    with bounded_memory(PASS_BYTES + _BYTES_OF_A_WEIGHT * path.stat().st_size):
-        session = open_session(path, session_options(threads), where)
+    size = path.stat().st_size
+    opening_s = max(time_limit_s, _OPENING_S + size / _OPENED_BYTES_PER_S)
+    with bounded_memory(PASS_BYTES + _BYTES_OF_A_WEIGHT * size):
+        session = open_session_within(path, session_options(threads), opening_s)
     entry = _only_input(path, session)
     header = read_metadata(session, ONNX_KEY, where)
     if header and not sealed:
