@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from onnx import helper
 
 from fertool.errors import FertoolError
 from fertool.onnx_runtime import open_session, run_within, session_options
@@ -38,6 +39,30 @@ def test_ctrl_c_ends_a_pass():
         run_within(lambda: ended.wait(60), ended.set, 60, "m.onnx")
     assert ended.is_set()
     assert time.monotonic() - start < 30
+
+
+def test_a_graph_that_unfolds_without_end_is_one_error_in_the_end(tmp_path):
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "f0", ["a"], ["z"], [helper.make_node("Relu", ["a"], ["z"])], opsets)]
+    for level in range(1, 25):
+        twice = [helper.make_node(f"f{level - 1}", [before], [after], domain="own") for before, after in ("ab", "bz")]
+        functions.append(helper.make_function("own", f"f{level}", ["a"], ["z"], twice, opsets))
+    ends = [helper.make_tensor_value_info(name, 1, ["N", 1, 48, 48]) for name in "xy"]
+    node = helper.make_node("f24", ["x"], ["y"], domain="own")
+    graph = helper.make_graph([node], "g", ends[:1], ends[1:])
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    # In a process of its own: it has to end while a thread is still at work.
+    code = (
+        "import sys; from fertool.runtime import sessions; sessions._OPENING_S = 1; from fertool.cli.app import main;"
+        "sys.argv = ['fertool', 'bench', 'm.onnx', '--classes', 'a,b', '--time-limit', '1']; main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
+    assert ended.returncode == 1, ended.stderr
+    assert [line.rpartition(" after ")[0] for line in errors] == ["error: m.onnx: not open"]
 
 
 def test_what_is_no_graph_is_one_line():

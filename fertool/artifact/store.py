@@ -24,6 +24,11 @@ from fertool.checked import WrongContentError, parse_json
 from fertool.errors import FertoolError
 from fertool.spec import Spec, canonical_json
 
+_PLAIN_TYPES = {
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+}
+"""What torch can convert and compare; its types of 8 bits and fewer and its unsigned ones are not all of that."""
 _SMALL_BYTES = 4096
 """Tensors up to this size share a storage in the file."""
 
@@ -129,6 +134,8 @@ def _unusual(tensor: Any) -> str:
         return "quantized by torch"
     if tensor.is_complex():
         return "complex"
+    if tensor.dtype not in _PLAIN_TYPES:
+        return f"of type {str(tensor.dtype).removeprefix('torch.')}"
     if tensor.device.type != "cpu":
         return f"on the {tensor.device.type} device"
     if tensor.nbytes > tensor.untyped_storage().nbytes():

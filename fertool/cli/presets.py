@@ -63,6 +63,8 @@ def read_presets(path: Path) -> Presets:
         raise UsageError(f"{path}{place}: not valid YAML ({problem})", _HINT) from None
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply for a recipe", _HINT) from None
+    except (OverflowError, ValueError):  # PyYAML makes a sign of every number behind \U
+        raise UsageError(f"{path}: not valid YAML (an escape that stands for no sign)", _HINT) from None
     return _Reader(path).commands(root)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fertool.artifact.resume import load_state, save_state
+from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
+from fertool.checked import Count, WrongContentError
+from fertool.errors import FertoolError
 
 
 class Tally:
@@ -29,6 +33,8 @@ class Tally:
         values = values.cpu().double()
         if not self.passes:
             self.pass_total, self.pass_squares = torch.zeros_like(values), torch.zeros_like(values)
+        if values.shape != self.pass_total.shape:
+            raise FertoolError("the state of a killed run is of passes over other images", "start anew: --no-resume")
         self.pass_total += values
         self.pass_squares += values.square()
         self.passes += 1
@@ -54,13 +60,39 @@ class Tally:
         counts = {"images": self.images, "passes": self.passes}
         save_state(path, fingerprint, counts, {name: getattr(self, name) for name in self._NAMES})
 
-    def restore(self, path: Path, fingerprint: str) -> None:
-        """Take over the state of a killed run, if there is one."""
-        if state := load_state(path, fingerprint):
-            counts, sums = state
-            for name, value in (*counts.items(), *sums.items()):
-                if name in ("images", "passes", *self._NAMES):
-                    setattr(self, name, value)
+    def restore(self, path: Path, fingerprint: str, most: int) -> None:
+        """Take over the state of a killed run, if there is one, of at most `most` images.
+
+        Raises FertoolError for a state with other content.
+        """
+        state = load_state(path, fingerprint)
+        if state is None:
+            return
+        with taking_over(path):
+            counts = typed_header(state[0], _Counts)
+            if counts.images > most:
+                raise WrongContentError(f"`images` is {counts.images}, more than {most}")
+            self._require_own(state[1])
+        self.images, self.passes = counts.images, counts.passes
+        for name, tensor in state[1].items():
+            setattr(self, name, tensor)
+
+    def _require_own(self, sums: Mapping[str, Tensor]) -> None:
+        """Raise WrongContentError unless these are sums as this tally has them, with any number of rows of a pass."""
+        wanted = {name: getattr(self, name) for name in self._NAMES}
+        rows = sums["pass_total"].shape[1:2] if "pass_total" in sums else ()
+        if len(rows) == 1:
+            shape = (2, rows[0], self.total.shape[1])
+            wanted["pass_total"] = wanted["pass_squares"] = torch.empty(shape, dtype=torch.float64, device="meta")
+        require_alike("sums", sums, wanted)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What the state of a killed run counts."""
+
+    images: Count
+    passes: Count
 
 
 def _variance(total: Tensor, squares: Tensor, count: int) -> Tensor:

@@ -94,7 +94,7 @@ def estimate(
     run = _Run(module, layers, images[: config.most_images], labels, config)
     fingerprint = run.fingerprint() if resume else ""
     if resume:
-        run.tally.restore(resume, fingerprint)
+        run.tally.restore(resume, fingerprint, run.most_images)
     saved = time.monotonic()
     with eval_mode(module), torch.enable_grad():
         while not run.finished():
@@ -123,6 +123,11 @@ class _Run:
         self.round_size = min(self.config.samples, len(self.images))
         channels = sum(len(layer.weight) for layer in self.layers.values())
         self.tally = Tally(channels, 0 if self._exact else self.config.probes)
+
+    @property
+    def most_images(self) -> int:
+        """How many images all rounds together may have."""
+        return len(self.images) if self._exact else self.config.rounds * self.round_size
 
     def fingerprint(self) -> str:
         """Digest everything that decides how the run ends."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle, product
+from itertools import cycle, islice, product
 from typing import TYPE_CHECKING, Any
 
 from fertool.report.canvas import COLOURS, blank_figure
@@ -20,6 +20,7 @@ _Point = tuple[float, tuple[float, float, float]]
 
 MARKERS = "osD^vP"
 _LONGEST_CLASS = 16
+_MOST_CURVES = 50
 _LONGEST_VALUE = 40
 """Characters of a name that a figure shows."""
 _LABEL_PLACES = (
@@ -40,11 +41,13 @@ the upper end (2), and how far to the right and up of it, in printer's points.""
 def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     """Return loss and validation accuracy by epoch, one colour a model; the best epoch carries a mark.
 
-    Each record has `epoch`, `train_loss`, `val_loss` and `val_accuracy` (a share).
+    Each record has `epoch`, `train_loss`, `val_loss` and `val_accuracy` (a share). Of very many only the first are
+    drawn.
     """
+    shown = dict(islice(histories.items(), _MOST_CURVES))
     with blank_figure(10, 4) as (figure, png):
         losses, accuracies = figure.subplots(1, 2)
-        for (name, history), colour in zip(histories.items(), cycle(COLOURS), strict=False):
+        for (name, history), colour in zip(shown.items(), cycle(COLOURS), strict=False):
             epochs = [record["epoch"] for record in history]
             losses.plot(
                 epochs, [record["train_loss"] for record in history], "--", color=colour, label=f"{name}, train"

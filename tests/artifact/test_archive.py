@@ -10,6 +10,7 @@ import torch
 
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
+from fertool.checked import WrongContentError
 from fertool.errors import FertoolError
 from fertool.models.initial import load_initial
 from fertool.spec import InputSpec, Spec
@@ -130,3 +131,45 @@ def test_many_tensors_of_one_storage_are_no_more_than_the_file(tmp_path):
     hand_made(path, {str(k): whole for k in range(50)})
     with pytest.raises(FertoolError, match="more numbers than the file"):
         store.load(path)
+
+
+def nested(levels, width):
+    """Pickle a map whose key is a tuple of tuples; each level names the one below it `width` times."""
+    below = pickle.BINGET
+    parts = [pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.BINPUT + b"\x00"]
+    for level in range(levels):
+        inside = (below + bytes([level])) * width
+        parts.append(pickle.MARK + inside + pickle.TUPLE + pickle.BINPUT + bytes([level + 1]))
+    return b"".join([*parts, pickle.NONE, pickle.SETITEM, pickle.STOP])
+
+
+@pytest.mark.parametrize(
+    ("pickled", "said"),
+    [
+        (nested(35, 2), "tuples inside each other"),
+        (nested(5, 1000), "tuples inside each other"),
+        (b"\x80\x02}()" + pickle.TUPLE1 * 200_000 + b"Ns.", "tuples inside each other"),
+        (b"\x80\x02(" + pickle.EMPTY_LIST * 3_000_000 + b"t.", "more than 2,000,000 parts"),
+    ],
+    ids=["doubled", "wide", "deep", "many"],
+)
+def test_pickles_that_take_for_ever_are_refused(saved, tmp_path, pickled, said):
+    plain = tmp_path / "plain.pth"
+    plain.write_bytes(pickled)
+    rewritten(saved, lambda name, content: pickled if name.endswith("data.pkl") else content)
+    for path in (saved, plain):
+        with pytest.raises(FertoolError, match=said):
+            store.load(path)
+
+
+def test_a_checkpoint_with_tuples_is_read(tmp_path):
+    path = tmp_path / "checkpoint.pth"
+    groups = [{"betas": (0.9, 0.999), "params": list(range(5000))}] * 3
+    torch.save({"optimizer": groups, "shape": torch.zeros(3, 4).shape, "pairs": {(1, (2, 3)): 1}}, path)
+    assert store.load_plain(path)["pairs"] == {(1, (2, 3)): 1}
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.uint16, torch.uint64], ids=str)
+def test_tensors_of_unusual_types_are_refused(kind):
+    with pytest.raises(WrongContentError, match="w is of type"):
+        store.require_dense({"w": torch.zeros(4).to(kind)})

@@ -278,3 +278,11 @@ def test_a_header_in_the_zip_that_differs_from_the_one_in_the_tensors_is_refused
                 content = canonical_json({**json.loads(content), "params": artifact.spec.params + 1}).encode()
             target.writestr(entry, content)
     fails("export", path, code=1)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_lack_of_memory_is_one_error(fails, monkeypatch, error):
+    monkeypatch.setattr("fertool.report.page.render_page", Mock(side_effect=error))
+    assert "not enough memory" in fails("report", "m.pt", "-o", "r.html")

@@ -84,6 +84,7 @@ def test_a_value_that_is_no_number_names_line_option_and_value(refused, value):
             "morethan10,000",
         ),
         ("train-teacher: {lr: 1\x07}", "notvalidYAML"),
+        ('train-teacher: {lr: "\\UFFFFFFFF"}', "notvalidYAML"),
     ],
     ids=lambda text: text[:30] if isinstance(text, str) else None,
 )

@@ -18,6 +18,7 @@ from brute_force import (
 )
 from torch import nn
 
+from fertool.artifact.store import pack, unpack
 from fertool.errors import FertoolError, UsageError
 from fertool.hessian import Method, TraceConfig, estimate, traces
 
@@ -91,6 +92,30 @@ def test_the_state_of_another_run_is_refused(tmp_path, monkeypatch):
     for run in ((net, x + 1, TraceConfig()), (net, x, TraceConfig(seed=1)), (small_net(nn.ReLU, 1), x, TraceConfig())):
         with pytest.raises(FertoolError, match="of a run with other options, data or weights"):
             estimate(run[0], run[1], LABELS[:4], run[2], resume=state)
+
+
+@pytest.mark.parametrize(
+    ("counts", "changed"),
+    [
+        ({"images": "x"}, {}),
+        ({"images": 10**6}, {}),
+        ({"passes": -1}, {}),
+        ({"unknown": 1}, {}),
+        ({}, {"total": torch.zeros(3)}),
+        ({}, {"pass_total": torch.zeros(2, 9, 1).double()}),
+        ({}, {"squares": torch.zeros(2, 7).int()}),
+        ({}, {"noise": None}),
+    ],
+)
+def test_a_state_with_other_content_is_refused(tmp_path, monkeypatch, counts, changed):
+    monkeypatch.setattr(traces, "_SAVE_SECONDS", 0.0)
+    net, x, path = small_net(nn.ReLU), images(4), tmp_path / "x.json.resume"
+    estimate(net, x, LABELS[:4], resume=path)
+    header, tensors = unpack(path)
+    kept = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
+    path.write_bytes(pack({**header, **counts}, kept)[1])
+    with pytest.raises(FertoolError, match=r"x\.json\.resume: the state of a killed run, but with other content"):
+        estimate(net, x, LABELS[:4], resume=path)
 
 
 def test_the_error_of_exact_traces_is_that_of_a_mean_over_images():

@@ -17,6 +17,7 @@ VALUES = {
     "control characters": '"\\u001b[31mred\\u0007\\u009b1m\\u202e"',
     "a lone surrogate": '"\\ud800"',
     "zero": "0",
+    "one point zero": "1.0",
     "minus one": "-1",
     "a fraction": "0.5",
     "2 ** 31": str(2**31),

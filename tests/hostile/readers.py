@@ -19,6 +19,8 @@ from json_damage import damages
 from PIL import Image
 from sandbox import OUTPUT, Job
 
+from fertool.artifact.seal import SEAL_KEY, sealed
+
 SHORT = ("--epochs", "1")
 
 MODEL_COMMANDS = (
@@ -177,7 +179,7 @@ def onnx_headers(shared: Path, draw: Draw) -> Jobs:
         changed = onnx.ModelProto()
         changed.CopyFrom(models[name])
         _entry(changed, "fertool").value = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        content = changed.SerializeToString()
+        content = _signed(changed, draw)
         yield Job(f"header of {name}, {what}", draw.choice(ONNX_COMMANDS), {"m.onnx": content})
 
 
@@ -194,7 +196,7 @@ def onnx_graphs(shared: Path, draw: Draw) -> Jobs:
         if draw.random() < 0.5:
             del changed.metadata_props[:]
             commands = (stranger,)
-        yield Job(f"graph, {what}", draw.choice(commands), {"m.onnx": changed.SerializeToString()})
+        yield Job(f"graph, {what}", draw.choice(commands), {"m.onnx": _signed(changed, draw)})
 
 
 def onnx_bytes(shared: Path, draw: Draw) -> Jobs:
@@ -409,6 +411,14 @@ def checkpoints(shared: Path, draw: Draw) -> Jobs:
             more, data = next(byte_damages(data, draw))
             what = f"{what}, {more}"
         yield Job(f"checkpoint {wrapping}/{prefix}, {what}", command, {"m.pth": data})
+
+
+def _signed(model: onnx.ModelProto, draw: Draw) -> bytes:
+    """Return the bytes of a model, mostly with a digest that is right: else nothing but the digest would be read."""
+    for entry in [entry for entry in model.metadata_props if entry.key == SEAL_KEY]:
+        model.metadata_props.remove(entry)
+    content = model.SerializeToString()
+    return sealed(content) if draw.random() < 0.9 else content
 
 
 def _entry(model: onnx.ModelProto, key: str) -> Any:

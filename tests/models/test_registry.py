@@ -3,7 +3,7 @@ from torch import nn
 
 from fertool.errors import UsageError
 from fertool.models import registry
-from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
+from fertool.models.registry import architecture_names, check_arch_args, get_architecture, resolve_arch_args
 
 
 def test_small_images_get_their_own_defaults_and_arguments_win():
@@ -28,6 +28,16 @@ def test_text_becomes_the_type_of_the_default():
 def test_a_wrong_argument_is_named(given, message):
     with pytest.raises(UsageError, match=message):
         resolve_arch_args("resnet18", given, 48)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("stem_stride", True), ("stem_stride", 2.0), ("stem_stride", "2"), ("dropout", False), ("stem_pool", 1)],
+)
+def test_an_argument_of_a_header_has_the_very_type_of_its_default(key, value):
+    check_arch_args("resnet18", {**resolve_arch_args("resnet18", {}, 48), "width_mult": 1})
+    with pytest.raises(ValueError, match=f"{key} is .*, expected"):
+        check_arch_args("resnet18", {key: value})
 
 
 def test_an_unknown_name_lists_the_zoo():

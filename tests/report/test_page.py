@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -180,3 +181,28 @@ def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) 
         content.encode()
         assert not set("\x1b\u202e\u2066\udce9") & set(content)
     assert Page(render_page(files)).open == []
+
+
+def test_texts_of_files_in_figures_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    odd = "\x1b[31m\u202e\u4e2d\x07"
+    report = bench_report("a.onnx", "b.onnx")
+    for entry in report["results"]:
+        entry["split"] = odd
+    swept = sweep({odd: [odd, "b"], "c": [1, 2]})
+    lines = sweep({odd: [odd, "b", "c"]})
+    files = [json_file(tmp_path / f"{index}.json", entry) for index, entry in enumerate((report, swept, lines))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        render_page(files)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_hundreds_of_entries_get_no_figures_that_nobody_could_read(tmp_path: Path) -> None:
+    names = [f"{number}.onnx" for number in range(200)]
+    many = {"results": [evaluation(name) for name in names]}
+    seeds = sweep({}, tuple(range(300)))
+    contents = (many, bench_report(*names), seeds)
+    files = [json_file(tmp_path / f"{index}.json", content) for index, content in enumerate(contents)]
+    page = Page(render_page(files))
+    assert "199.onnx" in page.text
+    assert len(page.sources) == 31  # thirty confusion matrices and the curves of the first seeds
