@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -189,11 +189,14 @@ def prune(
     _require_data(data, schedule, training)
     _require_compatible(pruning, schedule)
     require_inputs(model, data=data, read=read)
-    from fertool import models
+    from fertool import cost, models
     from fertool import prune as technique
 
     spec, module = models.load_model(model)
     technique.require_float(spec)
+    # What the header says of the cost, nothing has checked.
+    counted = cost.count(module, spec.input)
+    spec = replace(spec, params=counted.params, macs=counted.macs)
     options = _options(pruning, schedule, model, spec, module, has_data=data is not None)
     source = None
     if data:

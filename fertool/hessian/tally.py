@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
-from fertool.checked import Count, WrongContentError
+from fertool.checked import Count, WrongContentError, listed
 from fertool.errors import FertoolError
 
 
@@ -85,6 +85,9 @@ class Tally:
             shape = (2, rows[0], self.total.shape[1])
             wanted["pass_total"] = wanted["pass_squares"] = torch.empty(shape, dtype=torch.float64, device="meta")
         require_alike("sums", sums, wanted)
+        endless = [name for name, tensor in sums.items() if not tensor.isfinite().all()]
+        if endless:
+            raise WrongContentError(f"{listed(endless)}: NaN or infinity")
 
 
 @dataclass(frozen=True)

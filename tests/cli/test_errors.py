@@ -4,6 +4,7 @@ import io
 import json
 import os
 import zipfile
+from unittest.mock import Mock
 
 import numpy as np
 import onnx
@@ -283,6 +284,13 @@ def test_a_header_in_the_zip_that_differs_from_the_one_in_the_tensors_is_refused
 @pytest.mark.parametrize(
     "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
 )
-def test_a_lack_of_memory_is_one_error(fails, monkeypatch, error):
+def test_a_lack_of_memory_is_one_error(fails, monkeypatch, model, tmp_path, error):
     monkeypatch.setattr("fertool.report.page.render_page", Mock(side_effect=error))
-    assert "not enough memory" in fails("report", "m.pt", "-o", "r.html")
+    assert "not enough memory" in fails("report", model, "-o", tmp_path / "r.html", code=1)
+
+
+def test_a_header_that_says_nothing_of_the_cost_is_no_obstacle(fertool, model, tmp_path):
+    free = rewritten(model, tmp_path / "free.pt", {"params": 0, "macs": 0})
+    for target in (("--target-flops", "0.5"), ("--target-flops", "1M"), ("--target-params", "50k")):
+        code, _, err = fertool("prune", free, *target, "-o", tmp_path / "out.pt", "--no-bench")
+        assert code == 0, err

@@ -105,6 +105,7 @@ def test_the_state_of_another_run_is_refused(tmp_path, monkeypatch):
         ({}, {"pass_total": torch.zeros(2, 9, 1).double()}),
         ({}, {"squares": torch.zeros(2, 7).int()}),
         ({}, {"noise": None}),
+        ({}, {"total": torch.full((2, 30), math.nan).double()}),
     ],
 )
 def test_a_state_with_other_content_is_refused(tmp_path, monkeypatch, counts, changed):
