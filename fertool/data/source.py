@@ -311,9 +311,12 @@ def _contents(path: Path) -> str:
     """Return the names of a few folders of a layout that is not known, in parentheses."""
     if not path.is_dir():
         return ""
-    names = [folder.name for folder in folders.subfolders(path)]
+    parts = folders.split_folders(path)
+    inside = next(iter(parts.values()), path)
+    names = [folder.name for folder in folders.subfolders(inside)]
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f": its folders ({listed}) are neither splits nor expressions" if names else ""
+    whose = f"the folders of {inside.name}" if parts else "its folders"
+    return f": {whose} ({listed}) are neither splits nor expressions" if names else ""
 
 
 def _csv_in(folder: Path) -> Path | None:

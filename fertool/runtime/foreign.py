@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.data.labels import find_expression
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.spec import LARGEST_SIDE, InputSpec
 
@@ -37,7 +38,8 @@ class ForeignModel:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1]
+        meant = [find_expression(name) or name for name in self.classes or ()]
+        repeated = [name for name, count in Counter(meant).items() if count > 1]
         if repeated:
             raise UsageError(f"--classes: '{repeated[0]}' twice", "name each output once: --classes a,b,…")
         if self.classes is not None and not all(self.classes):
@@ -104,7 +106,12 @@ def foreign_input(path: Path, shape: Sequence[Any], foreign: ForeignModel) -> In
         raise FertoolError(f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout")
     given = foreign.input_size
     fixed = {side for side in shape[2:] if isinstance(side, int)}
-    if len(fixed) > 1 or (given is not None and not fixed <= {given}):
+    if len(fixed) > 1:
+        raise FertoolError(
+            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, which are not square",
+            "export the network for square images",
+        )
+    if given is not None and not fixed <= {given}:
         raise UsageError(
             f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {given}",
             "give the graph's own size",
