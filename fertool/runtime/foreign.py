@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.data.labels import find_expression
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.spec import LARGEST_SIDE, InputSpec
 
@@ -38,8 +37,7 @@ class ForeignModel:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        meant = [find_expression(name) or name for name in self.classes or ()]
-        repeated = [name for name, count in Counter(meant).items() if count > 1]
+        repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1]
         if repeated:
             raise UsageError(f"--classes: '{repeated[0]}' twice", "name each output once: --classes a,b,…")
         if self.classes is not None and not all(self.classes):

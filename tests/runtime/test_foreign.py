@@ -213,14 +213,6 @@ def test_metadata_that_is_no_text_is_one_error(tmp_path: Path) -> None:
         open_predictor(path)
 
 
-@pytest.mark.parametrize(
-    "classes", [("happy", "sad", "happy"), ("happy", "sad", "Happiness"), ("anger", "sad", "angry ")]
-)
-def test_two_names_of_one_class_are_refused(classes: tuple[str, ...]) -> None:
-    with pytest.raises(UsageError, match="twice"):
-        ForeignModel(classes)
-
-
 def test_a_graph_for_images_that_are_not_square_is_named_so() -> None:
     with pytest.raises(FertoolError, match="8 x 9, which are not square"):
         foreign_input(Path("m.onnx"), ["batch", 1, 8, 9], KNOWN)
