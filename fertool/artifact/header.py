@@ -66,7 +66,7 @@ def _onnx_header(path: Path) -> str:
     if header is None:
         raise FertoolError(
             f"{path}: an ONNX file without fertool's header",
-            "name its classes and size: --classes a,b,… --input-size N",
+            "fertool eval and bench take it, with --classes a,b,… --input-size N",
         )
     if len(header) > MAX_HEADER_BYTES:
         raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")

@@ -81,6 +81,7 @@ def main() -> None:
     """
     streams.open_missing()
     streams.forget_useless_size()
+    streams.allow_narrow_charsets()
     stop = Stop()
     try:
         # torchrun has its own way of ending the processes of a run; see processes.py.

@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.artifact.files import require_file
 from fertool.artifact.logits import LogitsSpec
 from fertool.errors import UsageError
 from fertool.spec import Spec
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
-    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it."""
+    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it.
+
+    Raises FertoolError for a model that is no file, such as `.`, which has no name to follow.
+    """
+    require_file(model)
     return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -29,6 +30,16 @@ def forget_useless_size() -> None:
         asked = os.environ.get(name, "")
         if not (asked.isascii() and asked.isdecimal() and len(asked) < 6) or int(asked) == 0:
             os.environ.pop(name, None)
+
+
+def allow_narrow_charsets() -> None:
+    """Let a standard stream write `?` for what its charset lacks, on which Python would end a help text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            with suppress(ValueError):
+                "…─".encode(stream.encoding)
+                continue
+            stream.reconfigure(errors="replace")
 
 
 def flush_stdout() -> None:

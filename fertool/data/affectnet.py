@@ -79,7 +79,8 @@ def _from_list(root: Path, path: Path) -> Iterator[Entry]:
     images = next((root / folder for folder in _IMAGE_FOLDERS if (root / folder).is_dir()), root)
     rows = csv.DictReader(read_text_lines(path))
     try:
-        missing = set(_COLUMNS) - set(rows.fieldnames or ())
+        rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
+        missing = set(_COLUMNS) - set(rows.fieldnames)
         if missing:
             raise FertoolError(
                 f"{path}:1: no column {', '.join(sorted(missing))}", "use training.csv and validation.csv as released"

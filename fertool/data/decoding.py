@@ -20,7 +20,15 @@ from PIL import Image, ImageFile, features
 
 from fertool.data.budget import Budget
 from fertool.data.color import to_srgb
-from fertool.data.wide import WIDE_MODES, Samples, opacity_of_gray, read_samples, value_in_8_bits, wide_to_gray
+from fertool.data.wide import (
+    WIDE_MODES,
+    Samples,
+    UnreadableSamplesError,
+    opacity_of_gray,
+    read_samples,
+    value_in_8_bits,
+    wide_to_gray,
+)
 from fertool.errors import FertoolError
 
 CONVERSIONS = (
@@ -153,6 +161,8 @@ def _readable(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError:
         # Pillow's own limit, which is higher, is tested before the size is known here.
         raise _too_large(path, "too many") from None
+    except UnreadableSamplesError as error:
+        raise FertoolError(f"{path}: not a readable image: {error}", "save it as a PNG, or remove it") from None
     # The decoders are fed with damaged bytes and raise what these lead to, from SyntaxError to MemoryError.
     except Exception:
         raise FertoolError(f"{path}: not a readable image", "remove the file or copy it again") from None

@@ -16,12 +16,16 @@ from fertool.errors import FertoolError
 Listing = dict[str, list[Entry]]
 
 _SPLIT_NAMES = {
-    "train": "train training fer2013train",
-    "val": "val valid validate validation dev devel development eval evaluation publictest fer2013valid",
-    "test": "test testing privatetest fer2013test",
+    "train": "train training",
+    "val": "val valid validate validation dev devel development eval evaluation publictest",
+    "test": "test testing privatetest",
 }
 _SPLIT_OF_NAME = {name: split for split, names in _SPLIT_NAMES.items() for name in names.split()}
 _ENDINGS = ("set", "data", "images", "folder", "split")
+_BESIDE = re.compile(
+    r"(fer|ferplus|fer\+|rafdb|affectnet|ck|ck\+|ckplus|expw|data|dataset)?((19|20)[0-9]{2})?(plus|\+)?"
+)
+"""What stands before or after a split in the names of folders: a data set, a year."""
 _MOST_WRAPPERS = 8
 
 
@@ -40,8 +44,18 @@ def split_of(name: str) -> str | None:
     """Return the split that a folder's name stands for, whatever its case and separators; None for no split."""
     plain = re.sub(r"[-_. ]+", "", name).lower()
     for ending in ("", *_ENDINGS):
-        split = _SPLIT_OF_NAME.get(plain.removesuffix(ending))
+        split = _split_of_word(plain.removesuffix(ending))
         if split is not None:
+            return split
+    return None
+
+
+def _split_of_word(word: str) -> str | None:
+    if word in _SPLIT_OF_NAME:
+        return _SPLIT_OF_NAME[word]
+    for usual, split in _SPLIT_OF_NAME.items():
+        before, found, after = word.partition(usual)
+        if found and _BESIDE.fullmatch(before) and _BESIDE.fullmatch(after):
             return split
     return None
 

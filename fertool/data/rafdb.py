@@ -38,7 +38,7 @@ def list_rafdb(root: Path, skipped: Skipped | None = None) -> Listing:
     for line, row in enumerate(read_text_lines(label_list), start=1):
         if not row.strip():
             continue
-        name, _, label = row.strip().rpartition(" ")
+        name, label = ["", *row.rsplit(maxsplit=1)][-2:]
         split = name.split("_")[0]
         if split not in listing or label not in _LABELS:
             raise FertoolError(f"{label_list}:{line}: '{row.strip()[:60]}' is not a name and a label", _HINT)

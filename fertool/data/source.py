@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from fertool.data.decoding import image_suffixes
 from fertool.data.faces import SPLITS, Faces, Findings, Reader
 from fertool.data.ferplus import RULES, label_by_votes
 from fertool.data.images import ImageTree
-from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, in_canonical_order
+from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, find_expression, in_canonical_order
 from fertool.errors import FertoolError, UsageError, unknown_name
 
 FORMATS = ("fer2013", "folders", "raf-db", "affectnet", "synth")
@@ -54,6 +55,11 @@ class DataOptions:
             raise UsageError(f"image size {self.size} is not positive", "give the side of the images in pixels")
         if self.channels not in (1, 3):
             raise UsageError(f"{self.channels} channels: images have 1 (gray) or 3 (RGB)", "use 1 or 3")
+        meant = Counter(find_expression(name) or name for name in self.classes or ())
+        if repeated := [name for name, count in meant.items() if count > 1]:
+            raise UsageError(
+                f"two of the model's classes mean '{repeated[0]}'", "name each class once, in output order"
+            )
 
 
 class DataSource:
@@ -311,9 +317,12 @@ def _contents(path: Path) -> str:
     """Return the names of a few folders of a layout that is not known, in parentheses."""
     if not path.is_dir():
         return ""
-    names = [folder.name for folder in folders.subfolders(path)]
+    parts = folders.split_folders(path)
+    inside = next(iter(parts.values()), path)
+    names = [folder.name for folder in folders.subfolders(inside)]
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return f": its folders ({listed}) are neither splits nor expressions" if names else ""
+    whose = f"the folders of {inside.name}" if parts else "its folders"
+    return f": {whose} ({listed}) are neither splits nor expressions" if names else ""
 
 
 def _csv_in(folder: Path) -> Path | None:

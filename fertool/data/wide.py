@@ -17,8 +17,12 @@ _FLOAT_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
 _SLACK = 0.1
 """Fraction of its range by which a float image may leave it at either end, as resizing and sharpening do."""
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_SIGNED, _WHITE_IS_ZERO = 2, 0
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _PLANES, _SAMPLE_FORMAT = 258, 262, 284, 339
+_SIGNED, _WHITE_IS_ZERO, _SEPARATE = 2, 0, 2
+
+
+class UnreadableSamplesError(ValueError):
+    """Samples that cannot be brought to 8 bits; the text says why."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,15 @@ class Samples:
 
 
 def read_samples(file: ImageFile.ImageFile) -> Samples:
-    """Return how an opened file stores its values; to be called before its pixels are loaded."""
+    """Return how an opened file stores its values; to be called before its pixels are loaded.
+
+    Raises UnreadableSamplesError for wide colors in separate planes, from which Pillow reads every byte as a sample.
+    """
     if file.format == "TIFF":
-        bits = int(max(_tag(file, _BITS_PER_SAMPLE, (1,))))
+        widths = _tag(file, _BITS_PER_SAMPLE, (1,))
+        bits = int(max(widths))
+        if bits > 8 and len(widths) > 1 and _tag(file, _PLANES, 1) == _SEPARATE:
+            raise UnreadableSamplesError(f"colors of {bits} bits in separate planes")
         signed = _tag(file, _SAMPLE_FORMAT, (1,))[0] == _SIGNED
         inverted = _tag(file, _PHOTOMETRIC, 1) == _WHITE_IS_ZERO and file.mode in WIDE_MODES
         return Samples(bits, signed, inverted)
@@ -56,7 +66,7 @@ def wide_to_gray(file: Image.Image, samples: Samples) -> Image.Image:
 
     Integers fill the range of their type, or of 8 or 16 bits if no value exceeds these. Floats fill 0 to 1, -1 to 1,
     0 to 255 or 0 to 65535, the first of these that holds them, else the range from the least to the greatest of them.
-    Raises ValueError for a value that is no finite number.
+    Raises UnreadableSamplesError for a value that is no finite number.
     """
     values = np.asarray(file)
     if samples.bits == 32 and not samples.signed and values.dtype == np.int32:
@@ -92,7 +102,7 @@ def _integer_range(values: NDArray[Any], samples: Samples) -> tuple[float, float
 def _float_range(values: NDArray[Any]) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if not np.isfinite(high - low):
-        raise ValueError("a value that is no finite number")
+        raise UnreadableSamplesError("a value that is no finite number")
     for least, most in _FLOAT_RANGES:
         slack = _SLACK * (most - least)
         if least - slack <= low and high <= most + slack:

@@ -29,6 +29,9 @@ _MOST_WRAPPED = 4
 _PARALLEL = "module."
 _PREFIXES = (_PARALLEL, "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.", "student.")
 """What wrappers put before the names of a network's tensors."""
+_OTHER_MEMBERS = {".npy": "arrays of NumPy", "/constants.pkl": "a TorchScript program", ".weights.h5": "a Keras model"}
+_OTHER_BEGINNINGS = {b"\x89HDF\r\n": "an HDF5 file, as Keras writes", b"TFL3": "a TensorFlow Lite model"}
+_BEGINNING = 8
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -56,6 +59,12 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
 
 
 def _content(path: Path) -> Any:
+    kind = _other_kind(path)
+    if kind is not None:
+        raise FertoolError(
+            f"{path}: {kind}, not a state dict of PyTorch or a safetensors file",
+            "load it with the library that wrote it, and save its weights: torch.save(model.state_dict(), path)",
+        )
     try:
         return read_safetensors(path) if is_safetensors(path) else store.load_plain(path)
     except WrongContentError as error:
@@ -72,11 +81,30 @@ def _content(path: Path) -> Any:
 
 
 def _is_artifact(path: Path) -> bool:
+    return MEMBER in _members(path)
+
+
+def _other_kind(path: Path) -> str | None:
+    """Return in words what a file of weights is that people have beside state dicts; None where it may be one."""
+    members = _members(path)
+    for ending, kind in _OTHER_MEMBERS.items():
+        if any(name.endswith(ending) for name in members):
+            return kind
+    with open(path, "rb") as file:
+        beginning = file.read(_BEGINNING)
+    for content, kind in _OTHER_BEGINNINGS.items():
+        if content in beginning:
+            return kind
+    return "an ONNX file" if path.suffix.lower() == ".onnx" else None
+
+
+def _members(path: Path) -> list[str]:
+    """Return the names in a zip; none for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return MEMBER in archive.namelist()
+            return archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return False
+        return []
 
 
 def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:

@@ -104,7 +104,12 @@ def foreign_input(path: Path, shape: Sequence[Any], foreign: ForeignModel) -> In
         raise FertoolError(f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout")
     given = foreign.input_size
     fixed = {side for side in shape[2:] if isinstance(side, int)}
-    if len(fixed) > 1 or (given is not None and not fixed <= {given}):
+    if len(fixed) > 1:
+        raise FertoolError(
+            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, which are not square",
+            "export the network for square images",
+        )
+    if given is not None and not fixed <= {given}:
         raise UsageError(
             f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {given}",
             "give the graph's own size",

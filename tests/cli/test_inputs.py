@@ -5,6 +5,11 @@ import sys
 
 COMMANDS = (
     "prune missing.pt --target-flops 0.5",
+    "prune . --target-flops 0.5",
+    "prune / --target-flops 0.5",
+    "quantize . --data synth",
+    "hessian-sensitivity . --data synth",
+    "export .",
     "prune MODEL --target-flops 0.5 --data missing",
     "prune MODEL --target-flops 0.5 -o FOLDER",
     "quantize missing.pt --data synth",

@@ -106,3 +106,15 @@ def test_a_name_that_is_no_utf8_and_commands_a_terminal(model, tmp_path):
 def test_useless_widths(model, columns):
     assert shell(f"{SHOW} '{model}'", COLUMNS=columns)[0] == 0
     assert shell(f"{SHOW} --help", COLUMNS=columns)[0] == 0
+
+
+@pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("arguments", [("prune", "--help"), ("--help",), ("prune",), ("nonsense…",)])
+def test_help_is_given_in_any_charset(charset, arguments):
+    environment = {**os.environ, "PYTHONIOENCODING": charset}
+    done = subprocess.run(
+        [sys.executable, "-m", "fertool", *arguments], env=environment, capture_output=True, check=False
+    )
+    assert done.returncode in (0, 2)
+    assert b"Traceback" not in done.stderr
+    assert done.stdout or done.stderr.startswith(b"error: ")

@@ -226,3 +226,11 @@ def test_an_annotation_that_is_no_file_is_named(annotated, kind):
         path.symlink_to("/dev/zero")
     with pytest.raises(FertoolError, match=r"3_exp\.npy: "):
         open_data(str(annotated), DataOptions())
+
+
+def test_blanks_in_the_header_of_a_list_do_not_matter(write_lists):
+    root = write_lists(range(8))
+    for name in ("training.csv", "validation.csv"):
+        text = (root / name).read_text()
+        (root / name).write_text(text.replace(HEADER, f" {HEADER.replace(',', ' , ')} "))
+    assert shown(open_data(str(root), DataOptions()).split("val")) == list(ORDER)

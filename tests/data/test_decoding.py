@@ -467,3 +467,28 @@ def test_exif_transpose_of_pillow_agrees(tmp_path):
         Image.fromarray(scene(3, 32)[:, :20]).save(tmp_path / "a.png", exif=exif)
         with Image.open(tmp_path / "a.png") as image, decoded_image(tmp_path / "a.png") as decoded:
             assert np.array_equal(np.asarray(ImageOps.exif_transpose(image)), np.asarray(decoded.image))
+
+
+def tiff_of_planes(levels):
+    """A TIFF of 16-bit RGB [H, W, 3] in which each color is a plane of its own, as some microscopes write."""
+    planes = [levels[..., k].astype("<u2").tobytes() for k in range(3)]
+    height, width = levels.shape[:2]
+    places = [8 + sum(map(len, planes[:k])) for k in range(3)]
+    tags = {256: [width], 257: [height], 258: [16] * 3, 259: [1], 262: [2], 273: places, 277: [3]}
+    tags |= {278: [height], 279: [len(plane) for plane in planes], 284: [2]}
+    start = 8 + sum(map(len, planes))
+    behind = start + 2 + 12 * len(tags) + 4
+    entries, values = b"", b""
+    for tag, numbers in tags.items():
+        packed = struct.pack(f"<{len(numbers)}I", *numbers)
+        if len(numbers) > 1:
+            packed, values = struct.pack("<I", behind + len(values)), values + packed
+        entries += struct.pack("<HHI", tag, 4, len(numbers)) + packed
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4) + values
+    return b"II*\0" + struct.pack("<I", start) + b"".join(planes) + directory
+
+
+def test_wide_colors_in_planes_are_refused_since_pillow_misreads_them(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff_of_planes(scene(3).astype(np.uint16) * 257))
+    with pytest.raises(FertoolError, match=r"a\.tif: not a readable image: colors of 16 bits in separate planes"):
+        read(tmp_path / "a.tif")

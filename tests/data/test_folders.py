@@ -165,3 +165,14 @@ def test_a_file_is_found_whatever_the_case_of_its_name(tmp_path):
     (tmp_path / "fer2013.csv").write_text("x")
     assert find_file(tmp_path, "fer2013.csv") == tmp_path / "fer2013.csv"
     assert find_file(tmp_path / "nowhere", "fer2013.csv") is None
+
+
+@pytest.mark.parametrize("form", ["fer2013_{}", "{}_2019", "FERPlus-{}", "RAF-DB {} set", "CK+_{}", "data_{}"])
+def test_a_data_set_or_a_year_beside_a_split_hides_none(form):
+    names = {"train": "train", "validation": "val", "Test": "test", "dev": "val"}
+    assert {name: split_of(form.format(name)) for name in names} == names
+
+
+@pytest.mark.parametrize("name", ["train1", "untrained", "holdout", "fer2013", "2019", "evaluations", "contest"])
+def test_a_name_with_more_than_that_beside_a_split_is_none(name):
+    assert split_of(name) is None

@@ -68,3 +68,11 @@ def test_the_release_may_lie_in_a_wrapper(rafdb):
     rafdb.rename(wrapper / "basic")
     for options in (DataOptions(), DataOptions(format="raf-db")):
         assert open_data(str(wrapper), options).digest == digest
+
+
+@pytest.mark.parametrize("blank", ["\t", "  ", " \t "])
+def test_any_blanks_part_a_name_from_its_label(rafdb, blank):
+    labels = rafdb / "EmoLabel" / "list_patition_label.txt"
+    before = open_data(str(rafdb), DataOptions()).split("test").labels
+    labels.write_text(labels.read_text().replace(" ", blank))
+    assert open_data(str(rafdb), DataOptions()).split("test").labels.equal(before)

@@ -351,3 +351,9 @@ def test_two_folders_of_one_state_are_two_data_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "file_state", frozen)
     digests = [open_data(str(tmp_path / root), DataOptions()).digest for root in ("a", "b")]
     assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("second", ["Happiness", " joy", "happy"])
+def test_two_names_of_one_class_are_refused(second):
+    with pytest.raises(UsageError, match="two of the model's classes mean 'happy'"):
+        DataOptions(classes=("happy", "sad", second))

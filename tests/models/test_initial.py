@@ -3,6 +3,7 @@ import json
 import pickle
 import random
 
+import numpy as np
 import pytest
 import torch
 from mutations import mutations
@@ -313,3 +314,19 @@ def test_other_precisions_are_taken(tmp_path, dtype):
     state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in source.state_dict().items()}
     load_initial(module, saved(tmp_path, state))
     torch.testing.assert_close(module.classifier[0].weight, source.classifier[0].weight, rtol=0.01, atol=0.01)
+
+
+def other_kinds(folder):
+    """Files of weights that are no state dicts, by the words that name them."""
+    np.savez(folder / "a.npz", weight=np.ones(3))
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), folder / "a.pt")
+    (folder / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
+    (folder / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(99))
+    (folder / "a.ONNX").write_bytes(b"\x08\x09\x12\x07pytorch")
+    return {"a.npz": "NumPy", "a.pt": "TorchScript", "a.h5": "HDF5", "a.tflite": "TensorFlow Lite", "a.ONNX": "ONNX"}
+
+
+def test_weights_in_files_of_other_kinds_are_named_by_their_kind(tmp_path):
+    for name, kind in other_kinds(tmp_path).items():
+        with pytest.raises(FertoolError, match=kind):
+            load_initial(small(), tmp_path / name)

@@ -12,7 +12,7 @@ from onnx_files import CLASSES, example_spec, linear, random_images, write_graph
 
 from fertool.artifact.seal import sealed
 from fertool.errors import FertoolError, UsageError
-from fertool.runtime.foreign import ForeignModel
+from fertool.runtime.foreign import ForeignModel, foreign_input
 from fertool.runtime.sessions import open_predictor
 
 KNOWN = ForeignModel(CLASSES)
@@ -211,3 +211,8 @@ def test_metadata_that_is_no_text_is_one_error(tmp_path: Path) -> None:
     path.write_bytes(sealed(content))
     with pytest.raises(FertoolError, match=r"m.onnx: .*not UTF-8"):
         open_predictor(path)
+
+
+def test_a_graph_for_images_that_are_not_square_is_named_so() -> None:
+    with pytest.raises(FertoolError, match="8 x 9, which are not square"):
+        foreign_input(Path("m.onnx"), ["batch", 1, 8, 9], KNOWN)
