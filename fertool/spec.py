@@ -47,6 +47,16 @@ Magnitude = Annotated[int, Meta(ge=1, le=127)]
 Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
 Digest = Annotated[str, Meta(max_length=128)]
 _MOST_STEPS = 1000
+MOST_PIXELS = 1 << 22
+"""Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
+
+
+def affordable_batch(wanted: int, size: int) -> int:
+    """Return `wanted` images, or as many of them as one batch may have where their side has `size` pixels.
+
+    The maps of a network grow with its input, whose size a small file is free to state.
+    """
+    return max(1, min(wanted, MOST_PIXELS // size**2))
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,20 @@ class Stop:
         try:
             yield
         finally:
+            # First a handler: of a signal that comes while it becomes an ignored one Python prints a traceback.
+            signal.signal(signal.SIGINT, _pass_over)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         self._number = number
         for each in _SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+            if signal.getsignal(each) != signal.SIG_IGN:
+                signal.signal(each, _pass_over)
         raise Stopped
+
+
+def _pass_over(number: int, frame: FrameType | None) -> None:
+    """Do nothing about a signal."""
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from fertool.hessian.layers import Layer, Pass, channel_slices, weighted_layers
 from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Method, Sensitivity
 from fertool.hessian.tally import Tally
 from fertool.modes import eval_mode
-from fertool.spec import canonical_json, digest_text
+from fertool.spec import affordable_batch, canonical_json, digest_text
 
 _SAVE_SECONDS = 10.0
 """Time between two writings of the state: what a killed run loses at most, a pass apart."""
@@ -152,7 +152,7 @@ class _Run:
         within = first % self.round_size
         round_start = first - within if self._exact else 0
         start, round_stop = round_start + within, min(round_start + self.round_size, len(self.images))
-        stop = min(start + self.config.batch_size, round_stop)
+        stop = min(start + affordable_batch(self.config.batch_size, self.images.shape[-1]), round_stop)
         passes = self._passes(slice(start, stop), first)
         for one in passes[self.tally.passes :]:
             self.tally.add(one())

@@ -18,7 +18,7 @@ from fertool.prune.graph import trace_channels
 from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan
 from fertool.prune.reconstruct import reconstruct
-from fertool.spec import InputSpec, Spec
+from fertool.spec import InputSpec, Spec, affordable_batch
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
@@ -99,5 +99,6 @@ def _without(spec: Spec, module: nn.Module, keys: tuple[str, ...]) -> tuple[Spec
 def _log_probs(module: nn.Module, data: FaceDataset, input: InputSpec) -> Tensor:
     device = next(module.parameters()).device
     with eval_mode(module):
-        parts = [module(to_input(batch.to(device), input)) for batch in torch.split(data.images, _BATCH)]
+        batches = torch.split(data.images, affordable_batch(_BATCH, input.size))
+        parts = [module(to_input(batch.to(device), input)) for batch in batches]
     return torch.cat(parts).double().log_softmax(1)

@@ -23,7 +23,7 @@ from fertool.data.pixels import to_input
 from fertool.losses import divergence_probe
 from fertool.modes import eval_mode
 from fertool.prune.graph import ChannelGraph, Layer
-from fertool.spec import InputSpec
+from fertool.spec import InputSpec, affordable_batch
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
@@ -177,6 +177,7 @@ def gate_scores(
     device, chosen = next(module.parameters()).device, GATE_CRITERIA[criterion]
     scores, generator = torch.zeros(len(graph.fixed), dtype=torch.float64), torch.Generator().manual_seed(seed)
     targets = data.targets()
+    batch_size = affordable_batch(batch_size, input.size)
     with eval_mode(module), _gates_of(module, graph) as changes:
         for start in range(0, len(data), batch_size):
             part = slice(start, start + batch_size)

@@ -23,7 +23,7 @@ from fertool.models.patches import at, draw_places, patches
 from fertool.modes import eval_mode
 from fertool.prune.criteria import norms_behind
 from fertool.prune.graph import ChannelGraph, Layer
-from fertool.spec import InputSpec
+from fertool.spec import InputSpec, affordable_batch
 
 RIDGE = 0.01
 """Weight of staying at the surviving weights, relative to the mean variance of a layer's inputs."""
@@ -68,7 +68,8 @@ def reconstruct(
     if len(images) < FEWEST:
         raise UsageError(f"--local-retrain needs {FEWEST} images or more, not {len(images)}", "raise --samples")
     device = next(pruned.parameters()).device
-    batches = [to_input(batch.to(device), input) for batch in torch.split(images, _BATCH)]
+    parts = torch.split(images, affordable_batch(_BATCH, input.size))
+    batches = [to_input(batch.to(device), input) for batch in parts]
     before = _record(original, graph, rows, batches)
     with eval_mode(pruned):
         _Repair(pruned, before, batches, on_progress).run()

@@ -21,7 +21,7 @@ from fertool.models.quantized import dequantize, insert_at_sites, quantize
 from fertool.models.sites import Sites
 from fertool.quant.knapsack import Items, filled, least_loss
 from fertool.quant.observers import Grid
-from fertool.spec import InputSpec
+from fertool.spec import InputSpec, affordable_batch
 
 ACTIVATION_WIDTHS = (4, 5, 6, 7, 8)
 
@@ -73,7 +73,7 @@ def rounding_losses(
     watched = insert_at_sites(graph_module, _where_values_change(graph_module, sites), watches)
     device, generator = next(watched.parameters()).device, torch.Generator().manual_seed(seed)
     losses = {name: torch.zeros(len(ACTIVATION_WIDTHS), dtype=torch.float64) for name in watches}
-    for batch in torch.split(images, batch_size):
+    for batch in torch.split(images, affordable_batch(batch_size, input.size)):
         pixels: Any = to_input(batch.to(device), input).requires_grad_()
         for watch in watches.values():
             watch.changes, watch.values = None, 0

@@ -20,7 +20,7 @@ from fertool.models.sites import Site, Sites
 from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
 from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
-from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
+from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant, affordable_batch
 
 PORTABLE_LIMIT = 63
 """Largest integer weight of 7 bits; its products with two unsigned bytes fit 16 bits together: 2 x 255 x 63 < 32,768.
@@ -115,13 +115,14 @@ def quantize_model(
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)
     passes = 2 if config.average_activation_bits is None else 3
-    total = passes * math.ceil(len(images) / config.batch_size) + fits * len(layers)
+    batch_size = affordable_batch(config.batch_size, spec.input.size)
+    total = passes * math.ceil(len(images) / batch_size) + fits * len(layers)
 
     def tick() -> None:
         on_progress(next(done), total)
 
     grids, activations = _choose_grids(
-        graph_module, sites, _Images(images, spec.input, config.batch_size, tick), config, quant.activations
+        graph_module, sites, _Images(images, spec.input, batch_size, tick), config, quant.activations
     )
     quant = replace(quant, activations=activations)
     net = quantized_module(module, replace(spec, quant=quant))

@@ -23,7 +23,7 @@ from fertool.data.pixels import to_input
 from fertool.models.patches import at, draw_places, enough, patches
 from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear, quantize
 from fertool.quant.observers import integer_weight, weight_scales
-from fertool.spec import InputSpec, WeightQuant
+from fertool.spec import InputSpec, WeightQuant, affordable_batch
 
 RIDGE = 0.01
 """Weight of staying at the float weights, relative to the mean variance of a layer's inputs."""
@@ -114,7 +114,7 @@ def _record(
         for name in rules:
             hook = graph_module.get_submodule(name).register_forward_hook(partial(keep, name))
             hooks.callback(hook.remove)
-        for batch in torch.split(images, _BATCH):
+        for batch in torch.split(images, affordable_batch(_BATCH, input.size)):
             graph_module(to_input(batch.to(device), input))
     return {name: _Said(places[name], torch.cat(seen)) for name, seen in parts.items()}
 

@@ -35,7 +35,7 @@ from fertool.runtime.foreign import (
     foreign_classes,
     foreign_input,
 )
-from fertool.spec import InputSpec, Spec
+from fertool.spec import InputSpec, Spec, affordable_batch
 
 TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 PROFILE_OUTPUT = "profile"
@@ -148,7 +148,7 @@ class Predictor:
 
         The first pass has one image, so that a graph without an end is found out soon. Raises FertoolError as `answer`.
         """
-        total, step = len(images), self.batch or min(batch_size, input_limit(self.input))
+        total, step = len(images), self.batch or affordable_batch(batch_size, self.input.size)
         parts = []
         if total and self.stop and not self.batch:
             self._require_shape(images.shape)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.modes import eval_mode
-from fertool.spec import InputSpec
+from fertool.spec import InputSpec, affordable_batch
 
 
 @torch.no_grad()
@@ -29,7 +29,7 @@ def predict_logits(
     """
     parts: list[Tensor] = []
     with eval_mode(module):
-        for images, _ in dataset.batches(batch_size):
+        for images, _ in dataset.batches(affordable_batch(batch_size, input.size)):
             parts.append(module(to_input(images.to(device), input)).to(torch.float32))
             on_progress(sum(map(len, parts)), len(dataset))
     return torch.cat(parts).cpu() if parts else torch.empty(0, len(dataset.classes))

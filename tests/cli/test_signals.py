@@ -26,7 +26,13 @@ CHILD = "subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True
 NATIVE = "print(1, flush=True); import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10 ** 9)"
 
 
-def start(tmp_path, work, **options):
+def listen():
+    """Undo what nohup, or a shell that starts the tests in its background, has set to be ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def start(tmp_path, work, preexec_fn=listen, **options):
     """Start a command of which only the work is replaced; returns when the work has begun."""
     code = COMMAND.replace("WORK", work)
     process = subprocess.Popen(
@@ -35,6 +41,7 @@ def start(tmp_path, work, **options):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=preexec_fn,
         **options,
     )
     assert process.stdout.readline() == "1\n"
