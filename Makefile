@@ -106,7 +106,7 @@ $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ $$(ls $(STAGES:%=$(RUN)/%.pt.history.json) 2>/dev/null) -o $@
 
 test: install
-	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) $(BIN)/python -m pytest
+	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) $(BIN)/python -m pytest -n auto --dist loadfile
 
 # A second environment with the oldest ONNX Runtime that files have to run in; with it `make test` tests that too.
 oldest-runtime: $(OLDEST)/.installed

@@ -355,8 +355,9 @@ def packing(report: dict[str, Any]) -> str:
     )
     return table(heads, rows) + (
         "\n\nThe ideal: bits / 8 and two bytes a channel for its scale; nothing for biases, the graph and the header. "
-        "nano_resnet is the trained one; the others have half their width and were trained for an epoch on drawn faces, "
-        "which decides how bits are shared out but not what a bit takes. ONNX Runtime 1.31, Intel Xeon with VNNI and AMX."
+        "nano_resnet is the trained one; the others have half their width and were trained for an epoch on drawn "
+        "faces, which decides how bits are shared out but not what a bit takes. ONNX Runtime 1.31, Intel Xeon with "
+        "VNNI and AMX."
     )
 
 

@@ -320,7 +320,7 @@ def big_data(report: dict[str, Any]) -> str:
 
 
 def kills(report: dict[str, Any]) -> str:
-    """Whether a training that was killed again and again ends with the bytes of an undisturbed one."""
+    """Whether a command that was killed again and again ends with the bytes of an undisturbed one, and leaves nothing."""
     rows = [
         (
             f"`{found['command']}`",
@@ -328,11 +328,14 @@ def kills(report: dict[str, Any]) -> str:
             f"{found['undisturbed_s']:.0f} s",
             ", ".join(f"{life:.1f}" for life in found["lives_s"]),
             "the same" if found["same_bytes"] else "**others**",
+            ", ".join(found["left_over"]) or "nothing",
         )
         for found in report["commands"]
     ]
-    heads = ("command", "kills", "undisturbed", "killed after (s)", "bytes of the model")
-    return table(heads, rows) + f"\n\n{report['data']}, {report['epochs']} epochs."
+    heads = ("command", "kills", "undisturbed", "killed after (s)", "bytes of the model", "left behind")
+    signals = ", ".join(f"{count} {name}" for name, count in report["commands"][0]["signals"].items())
+    drawn = f"{report['data']}, {report['epochs']} epochs; {signals} each, at moments drawn by seed {report['seed']}"
+    return f"{table(heads, rows)}\n\n{drawn}."
 
 
 def logits(report: dict[str, Any]) -> str:
