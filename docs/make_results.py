@@ -320,7 +320,7 @@ def big_data(report: dict[str, Any]) -> str:
 
 
 def kills(report: dict[str, Any]) -> str:
-    """Whether a command that was killed again and again ends with the bytes of an undisturbed one, and leaves nothing."""
+    """Whether commands that were killed again and again end with the bytes of undisturbed ones, and leave nothing."""
     rows = [
         (
             f"`{found['command']}`",
