@@ -246,7 +246,7 @@ def _open_tree(path: Path, kind: str, options: DataOptions, on_note: Note) -> Im
     else:
         classes, listing = folders.list_class_folders(path, skipped)
     for place, count in skipped.folders.items():
-        on_note(f"{path}: left out, for it is neither a split nor a class: {place} ({count:,} images)")
+        on_note(f"{path}: left out, for it is not where images belong in this layout: {place} ({count:,} images)")
     for split, entries in listing.items():
         if not entries:
             on_note(f"{path}: the split '{split}' has no images")
