@@ -16,9 +16,10 @@ from fertool.spec import Spec
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it.
 
-    Raises FertoolError for a model that is no file, such as `.`, which has no name to follow.
+    Raises FertoolError for `.` and `/`, which are no files and have no name to follow.
     """
-    require_file(model)
+    if not model.name:
+        require_file(model)
     return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
 
 
