@@ -12,10 +12,11 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
-    {"checked"},
+    {"checked", "modes"},
+    {"graph"},
     {"spec", "results"},
     {"distributed"},
-    {"artifact", "losses", "metrics", "device", "modes", "onnx_runtime", "precision"},
+    {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision"},
     {"data"},
     {"cost"},
     {"models"},

@@ -1,0 +1,189 @@
+"""A graph as a module that runs, trains and holds the tensors."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fertool.checked import shown
+from fertool.errors import FertoolError
+from fertool.graph.ir import Graph, Node
+
+MOST_VALUES = 1 << 27
+"""Values that one image may have at any place of a network."""
+ImageShape = tuple[int, int, int]
+"""Channels, height and width."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One node, ready to run: its function, what it reads, and what nobody reads after it."""
+
+    name: str
+    run: Callable[..., Any]
+    inputs: tuple[str, ...]
+    done_with: tuple[str, ...]
+    random: bool
+
+
+class Network(nn.Module):
+    """A graph and its tensors, [N, C, H, W] to the graph's result.
+
+    Layers are submodules under the names of their nodes, so that tensors have the names that they had where the network
+    comes from. `image` is the shape of one image, `shapes` those of each result, of one image too. A result can pass
+    through a module before it is read: `tap`.
+    """
+
+    def __init__(self, graph: Graph, image: ImageShape) -> None:
+        """Build the network without values, on the meta device.
+
+        Raises FertoolError naming the first node that does not fit what it reads.
+        """
+        super().__init__()
+        self.graph, self.image = graph, image
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._calls: dict[str, Callable[..., Any]] = {}
+        self._taps: dict[str, nn.Module] = {}
+        values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
+        for node in graph.nodes:
+            try:
+                values[node.name] = self._added(node, [values[name] for name in node.inputs])
+            except (
+                RuntimeError,
+                ValueError,
+                TypeError,
+                IndexError,
+                ArithmeticError,
+                AttributeError,
+                KeyError,
+            ) as error:
+                reason = str(error).partition("\n")[0]
+                raise FertoolError(
+                    f"the graph does not fit together: node {shown(node.name)} ({node.op}): {reason}",
+                    "make the file again",
+                ) from None
+        self._steps = self._planned()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the graph's result for images [N, C, H, W]."""
+        values: dict[str, Any] = {self.graph.input: x}
+        for step in self._steps:
+            read = [values[name] for name in step.inputs]
+            result = step.run(*read, training=self.training) if step.random else step.run(*read)
+            tap = self._taps.get(step.name)
+            values[step.name] = result if tap is None else tap(result)
+            for name in step.done_with:
+                del values[name]
+        result_of_all: Tensor = values[self.graph.output]
+        return result_of_all
+
+    def layer(self, name: str) -> nn.Module | None:
+        """Return the module of a node, None for nodes without one."""
+        call = self._calls[name]
+        return call if isinstance(call, nn.Module) else None
+
+    def replace(self, name: str, layer: nn.Module) -> None:
+        """Put another module where the layer of a node is."""
+        self._container(name).add_module(_leaf(name), layer)
+        self._calls[name] = layer
+        self._steps = self._planned()
+
+    def tap(self, name: str, module: nn.Module | None) -> None:
+        """Let the result of a node pass through a module before it is read; the module's tensors stay its owner's."""
+        self._taps.pop(name, None)
+        if module is not None:
+            self._taps[name] = module
+
+    def computes(self, node: Node) -> Callable[..., Any]:
+        """Return what computes a node in eval mode, for those who run a network node by node."""
+        call = self._calls[node.name]
+        return partial(call, training=False) if node.operator.random else call
+
+    def _added(self, node: Node, read: list[Any]) -> Any:
+        if node.operator.layer and not node.operator.inputs[1]:
+            self._calls[node.name] = self._hold(node)
+        elif node.operator.layer:
+            with torch.device("meta"):
+                layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
+            self._container(node.name).add_module(_leaf(node.name), layer)
+            self._calls[node.name] = layer
+        else:
+            args = {name: value for name, value in node.args.items() if value is not None}
+            self._calls[node.name] = partial(_found(node.operator.runs), **args)
+        result = self._shaped(node, read)
+        self.shapes[node.name] = _shape_of_one(result) if read else tuple(result.shape)
+        return result
+
+    def _shaped(self, node: Node, read: list[Any]) -> Any:
+        """Return what a node makes of tensors on the meta device, which have shapes alone."""
+        effect = node.operator.channels
+        # On the meta device PyTorch computes most of these in Python, step by step, only to find the shape unchanged.
+        if read and effect in ("keeps", "scales"):
+            return read[0]
+        if effect == "merges":
+            shape = torch.broadcast_shapes(*(x.shape for x in read))  # type: ignore[no-untyped-call]
+            return torch.empty(shape, device="meta")
+        return self.computes(node)(*read)
+
+    def _hold(self, node: Node) -> Callable[[], Tensor]:
+        owner, name, tensor = (
+            self._container(node.name),
+            _leaf(node.name),
+            torch.empty(node.args["shape"], device="meta"),
+        )
+        if hasattr(owner, name):
+            raise ValueError("the name is taken")
+        if node.op == "parameter":
+            owner.register_parameter(name, nn.Parameter(tensor))
+        else:
+            owner.register_buffer(name, tensor)
+        return partial(getattr, owner, name)
+
+    def _container(self, name: str) -> nn.Module:
+        """Return the module in which what is called `name` stands; made where it is missing."""
+        parent: nn.Module = self
+        for part in name.split(".")[:-1]:
+            child = parent._modules.get(part)
+            if child is None:
+                child = nn.Module()
+                parent.add_module(part, child)
+            parent = child
+        return parent
+
+    def _planned(self) -> list[_Step]:
+        last_reader = {name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)}
+        done: dict[str, list[str]] = {}
+        for name, reader in last_reader.items():
+            if name != self.graph.output:
+                done.setdefault(reader, []).append(name)
+        return [
+            _Step(node.name, self._calls[node.name], node.inputs, tuple(done.get(node.name, ())), node.operator.random)
+            for node in self.graph.nodes
+        ]
+
+
+def _shape_of_one(result: Any) -> tuple[int, ...]:
+    """Return the shape of a result for one image, of several that of the first; raises ValueError for what is huge."""
+    tensors = result if isinstance(result, tuple | list) else (result,)
+    for tensor in tensors:
+        if tensor.numel() > 2 * MOST_VALUES:
+            raise ValueError(f"{tensor.numel() // 2:,} values for one image")
+    return tuple(tensors[0].shape[1:])
+
+
+def _leaf(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+@cache
+def _found(path: str) -> Callable[..., Any]:
+    """Return the function of a path."""
+    module, _, name = path.rpartition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
