@@ -236,12 +236,13 @@ class _Recorder(TorchFunctionMode):
         argument = _DROP_PATHS.get(type(part).__name__, "")
 
         def leave(_module: nn.Module, inputs: Any, result: Any) -> Any:
-            if argument and result is inputs[0] and getattr(part, argument, 0):
+            probability = float(vars(part).get(argument) or 0)
+            if probability and result is inputs[0]:
                 # A new object, so that what reads the result is told from what reads the input.
                 with torch._C.DisableTorchFunction():
                     result = inputs[0].view_as(inputs[0])
                 self.known[id(result)] = self.add(
-                    "stochastic_depth", [self.source(inputs[0])], {"p": float(getattr(part, argument))}, name
+                    "stochastic_depth", [self.source(inputs[0])], {"p": probability}, name
                 )
                 self.alive.append(result)
             self._path.pop()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
@@ -19,6 +19,8 @@ MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
+Adapt = Callable[[Node, Sequence[torch.Size]], Node]
+"""Returns a node with other arguments, given the shapes of what it reads."""
 
 
 @dataclass(frozen=True)
@@ -40,20 +42,24 @@ class Network(nn.Module):
     through a module before it is read: `tap`.
     """
 
-    def __init__(self, graph: Graph, image: ImageShape) -> None:
-        """Build the network without values, on the meta device.
+    def __init__(self, graph: Graph, image: ImageShape, adapted: Adapt | None = None) -> None:
+        """Build the network without values, on the meta device; `adapted` may change each node as it is added.
 
         Raises FertoolError naming the first node that does not fit what it reads.
         """
         super().__init__()
-        self.graph, self.image = graph, image
+        self.image = image
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._calls: dict[str, Callable[..., Any]] = {}
         self._taps: dict[str, nn.Module] = {}
         values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
+        nodes = []
         for node in graph.nodes:
+            read = [values[name] for name in node.inputs]
             try:
-                values[node.name] = self._added(node, [values[name] for name in node.inputs])
+                if adapted is not None:
+                    node = adapted(node, [x.shape for x in read if isinstance(x, Tensor)])
+                values[node.name] = self._added(node, read)
             except (
                 RuntimeError,
                 ValueError,
@@ -68,6 +74,8 @@ class Network(nn.Module):
                     f"the graph does not fit together: node {shown(node.name)} ({node.op}): {reason}",
                     "make the file again",
                 ) from None
+            nodes.append(node)
+        self.graph = replace(graph, nodes=tuple(nodes))
         self._steps = self._planned()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,0 +1,431 @@
+"""Which channel goes where: every channel gets a number, and the network's own data movements carry the numbers.
+
+The graph runs on an integer tensor in place of the image. Layers that mix channels make new numbers, operators that
+work channel by channel pass them on, additions and products merge them in pairs, and whatever only moves data is simply
+executed on them. Where the effect on channels is not of these kinds the channels stay: nothing is removed there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fertool.graph.ir import Node
+from fertool.graph.network import Network
+
+Touching = tuple[tuple[str, bool], ...]
+"""What holds a channel, in running order: the name of a layer, and whether on its output side; or a part of a split."""
+
+Segments = dict[Touching, list[int]]
+Kind = Literal["dense", "grouped", "norm", "scale", "across"]
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer with one weight, or a block of `taps` weights, per channel or per pair of channels.
+
+    `inputs` and `outputs` hold the class of every channel, shapes [in] and [out]. `positions` is the number of places
+    of the output map, `per_output` the number of further parameters of an output channel (bias, scale, shift).
+
+    dense: all inputs with all outputs. grouped: a convolution in groups, of which depthwise ones have one channel each;
+    the channels of a group, read and made, are one class. norm: batch norm. scale: a parameter for each channel.
+    across: a convolution along the channels, which mixes neighbours; all share its one block of weights.
+    """
+
+    name: str
+    kind: Kind
+    inputs: Tensor
+    outputs: Tensor
+    taps: int
+    per_output: int
+    positions: int
+
+    @property
+    def pairs(self) -> int:
+        """Number of channel pairs that have weights."""
+        return len(self.outputs) * (len(self.inputs) if self.kind == "dense" else 1)
+
+    @property
+    def params(self) -> int:
+        """Learned values of the layer."""
+        if self.kind == "across":
+            return self.taps + self.per_output
+        return self.taps * self.pairs + self.per_output * len(self.outputs)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelGraph:
+    """The layers of a network in running order, and its channels in classes of merged identities.
+
+    A class is what can be removed as one, with every (layer, axis, index) that holds its number. `inputs` are the
+    classes of the image's channels, `fixed` [classes] marks those that must stay, `why` says for what nodes. `parts`
+    holds the classes of each part into which a node cuts its channels at given places, `equal` those that a node cuts
+    or deals into parts of equal size.
+    """
+
+    layers: tuple[Layer, ...]
+    inputs: Tensor
+    fixed: Tensor
+    parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    equal: Mapping[str, Tensor] = field(default_factory=dict)
+    why: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image; equal to `fertool.cost.count` of the module."""
+        return sum(layer.taps * layer.positions * layer.pairs for layer in self.layers)
+
+    @property
+    def params(self) -> int:
+        """Learned values; equal to `fertool.cost.count` of the module."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def stored(self) -> int:
+        """Numbers that a file of the network stores: parameters, and mean and variance of BN."""
+        return self.params + sum(2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm")
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Layer]:
+        """The layers by their names."""
+        return {layer.name: layer for layer in self.layers}
+
+    def segments(self) -> Segments:
+        """Group the classes by the layers that make and read them; each list is in channel order.
+
+        Classes of one segment are interchangeable, those of two are not: where a network splits its channels by
+        position, a producer's channels fall into several segments.
+        """
+        touching: list[list[tuple[str, bool]]] = [[] for _ in range(len(self.fixed))]
+        for layer in self.layers:
+            for classes, is_output in ((layer.inputs, False), (layer.outputs, True)):
+                for index in dict.fromkeys(classes.tolist()):
+                    touching[index].append((layer.name, is_output))
+        for name, parts in self.parts.items():
+            for number, classes in enumerate(parts):
+                for index in dict.fromkeys(classes.tolist()):
+                    touching[index].append((f"{name}[{number}]", False))
+        found: Segments = {}
+        for index, layers in enumerate(touching):
+            found.setdefault(tuple(layers), []).append(index)
+        return found
+
+
+def trace_channels(network: Network) -> ChannelGraph:
+    """Return the channel graph of a network, which may be on the meta device; the network is not changed."""
+    tracer = ChannelTracer(network)
+    images = tracer.images()
+    values: dict[str, Any] = {network.graph.input: images}
+    for node in network.graph.nodes:
+        values[node.name] = tracer.result(node, [values[name] for name in node.inputs])
+    tracer.fix(values[network.graph.output])
+    return tracer.channel_graph(_along(images, 1))
+
+
+def weight_axes(op: str) -> tuple[int, int]:
+    """Return the axes of a layer's weight along which its outputs and its inputs lie."""
+    return (1, 0) if op == "conv_transpose2d" else (0, 1)
+
+
+class _StaysError(Exception):
+    """Why the channels that a node reads and makes can not be removed."""
+
+
+class ChannelTracer:
+    """Runs a graph node by node on channel numbers: int64 [1, …], laid out as activations are."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._parents: list[int] = []
+        self._fixed: set[int] = set()
+        self._layers: list[Layer] = []
+        self._parts: dict[str, tuple[Tensor, ...]] = {}
+        self._equal: dict[str, Tensor] = {}
+        self._why: dict[str, str] = {}
+
+    def images(self) -> Tensor:
+        """Return the numbers of the image's channels, which must stay, in the place of an image."""
+        ids = self.new_ids(self._network.image[0])
+        self.fix(ids)
+        return _spread(ids, self._network.image[1:])
+
+    def new_ids(self, count: int) -> Tensor:
+        """Return as many new numbers, [count]."""
+        first = len(self._parents)
+        self._parents.extend(range(first, first + count))
+        return torch.arange(first, first + count)
+
+    def fix(self, ids: Tensor) -> None:
+        """Mark channels as ones that must stay."""
+        self._fixed.update(torch.unique(ids).tolist())
+
+    def result(self, node: Node, read: list[Any]) -> Any:
+        """Return the numbers of a node's result, of those that make several results a tuple."""
+        try:
+            return getattr(self, f"_{node.operator.channels}")(node, read)
+        except _StaysError as reason:
+            self._why[node.name] = str(reason)
+            return self._stays(node, read)
+
+    def channel_graph(self, inputs: Tensor) -> ChannelGraph:
+        """Number the classes in the order of their first channel and write the layers in these numbers."""
+        roots = [self._root(i) for i in range(len(self._parents))]
+        number = {root: k for k, root in enumerate(dict.fromkeys(roots))}
+        classes = torch.tensor([number[root] for root in roots])
+        fixed = torch.zeros(len(number), dtype=torch.bool)
+        fixed[classes[sorted(self._fixed)]] = True
+        layers = (
+            Layer(
+                *(layer.name, layer.kind, classes[layer.inputs], classes[layer.outputs]),
+                *(layer.taps, layer.per_output, layer.positions),
+            )
+            for layer in self._layers
+        )
+        return ChannelGraph(
+            tuple(layers),
+            classes[inputs],
+            fixed,
+            {name: tuple(classes[part] for part in parts) for name, parts in self._parts.items()},
+            {name: classes[ids] for name, ids in self._equal.items()},
+            self._why,
+        )
+
+    def _mixes(self, node: Node, read: list[Tensor]) -> Tensor:
+        (x,) = read
+        if node.op == "linear":
+            return self._linear(node, x)
+        places = torch.Size(self._network.shapes[node.name][1:])
+        kernel, groups = node.args["kernel_size"], node.args["groups"]
+        taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
+        outputs, bias = node.args["out_channels"], int(node.args["bias"])
+        if outputs == 1 and places == x.shape[2:] and _is_channel_row(x):
+            # Neighbours mix, but what stands at a place remains the value of the channel that stood there.
+            self._layers.append(Layer(node.name, "across", x.flatten(), x.flatten(), taps, bias, 1))
+            return x
+        ids = _along(x, 1)
+        # A transposed convolution multiplies each place of its input, not of its result.
+        positions = (x.shape[2:] if node.op == "conv_transpose2d" else places).numel()
+        if groups == 1:
+            made = self.new_ids(outputs)
+            self._layers.append(Layer(node.name, "dense", ids, made, taps, bias, positions))
+            return _spread(made, places)
+        if node.op == "conv_transpose2d":
+            raise _StaysError("a transposed convolution in groups")
+        inner = len(ids) // groups
+        for group in ids.reshape(groups, inner).tolist():
+            for member in group[1:]:
+                self._union(group[0], member)
+        made = ids[::inner].repeat_interleave(outputs // groups)
+        self._layers.append(Layer(node.name, "grouped", ids, made, taps * inner, bias, positions))
+        return _spread(made, places)
+
+    def _linear(self, node: Node, x: Tensor) -> Tensor:
+        # Of a vector each entry counts: flattened maps have a number of places for each channel.
+        ids = x[0] if x.dim() == 2 else _along(x, x.dim() - 1)
+        outputs = self.new_ids(node.args["out_features"])
+        bias, positions = int(node.args["bias"]), x.numel() // x.shape[-1]
+        self._layers.append(Layer(node.name, "dense", ids, outputs, 1, bias, positions))
+        return outputs.expand(*x.shape[:-1], -1).contiguous()
+
+    def _scales(self, node: Node, read: list[Tensor]) -> Tensor:
+        if not read:
+            return self._held(node)
+        (x,) = read
+        if node.op == "batch_norm":
+            ids = _along(x, 1)
+            self._layers.append(Layer(node.name, "norm", ids, ids, 0, 2 * node.args["affine"], x[0, 0].numel()))
+            return x
+        if node.op == "prelu" and not node.args["shared"]:
+            ids = _along(x, 1)
+            self._layers.append(Layer(node.name, "scale", ids, ids, 0, 1, x[0, 0].numel()))
+            return x
+        self._add_whole(node)
+        if node.op == "prelu":
+            return x
+        self._why[node.name] = "it normalises over the channels"
+        self.fix(x)
+        return x
+
+    def _held(self, node: Node) -> Tensor:
+        """A tensor with one axis has a number for each entry of it; what has more stays as it is."""
+        shape = node.args["shape"]
+        long = [axis for axis, size in enumerate(shape) if size > 1]
+        if len(long) != 1:
+            self._add_whole(node)
+            whole = self.new_ids(1)
+            self.fix(whole)
+            return whole.expand(shape).contiguous()
+        ids = self.new_ids(shape[long[0]])
+        self._layers.append(Layer(node.name, "scale", ids, ids, 0, int(node.op == "parameter"), 1))
+        return ids.reshape(shape)
+
+    def _add_whole(self, node: Node) -> None:
+        """Count the parameters of a layer that is not pruned."""
+        parameters = dict(self._network.named_parameters())
+        names = (node.name, f"{node.name}.weight", f"{node.name}.bias")
+        count = sum(parameters[name].numel() for name in names if name in parameters)
+        whole = self.new_ids(1)
+        self.fix(whole)
+        self._layers.append(Layer(node.name, "scale", whole, whole, 0, count, 1))
+
+    def _keeps(self, node: Node, read: list[Tensor]) -> Tensor:
+        return read[0]
+
+    def _merges(self, node: Node, read: list[Tensor]) -> Tensor:
+        if len(read) == 1:
+            return read[0]
+        one, two = _broadcast(*read)
+        for narrow, wide in ((read[0], two), (read[1], one)):
+            if _is_broadcast_over(narrow, wide):
+                # A mask over all channels, which depends on none of them.
+                self.fix(narrow)
+                return wide.contiguous()
+        for a, b in set(zip(*(side.flatten().tolist() for side in _without_repeats(one, two)), strict=True)):
+            self._union(a, b)
+        return one.contiguous()
+
+    def _pools(self, node: Node, read: list[Tensor]) -> Tensor:
+        (x,) = read
+        if node.op in ("mean", "sum", "amax"):
+            dims, keep = node.args["dim"], node.args["keepdim"]
+            highest, lowest = torch.amax(x, dims, keep), torch.amin(x, dims, keep)
+            if not torch.equal(highest, lowest):
+                raise _StaysError("it computes over the channels")
+            return highest
+        if x.dim() != 4 or (node.op == "pad" and len(node.args["pad"]) > 4):
+            raise _StaysError("it works along the channels")
+        return _spread(_along(x, 1), self._network.shapes[node.name][1:])
+
+    def _moves(self, node: Node, read: list[Any]) -> Any:
+        if node.op == "pixel_shuffle":
+            self._tie_blocks(_along(read[0], 1), node.args["upscale_factor"] ** 2)
+        if node.op in ("chunk", "channel_shuffle", "split", "slice", "reshape", "expand", "select", "roll", "unbind"):
+            self._note_sizes(node, read[0])
+        moved = self._network.computes(node)(*read)
+        return moved if isinstance(moved, tuple) else moved.contiguous() if isinstance(moved, Tensor) else tuple(moved)
+
+    def _note_sizes(self, node: Node, x: Tensor) -> None:
+        """Remember where the arguments of a node speak of channels; raise where other numbers would not do."""
+        if node.op in ("reshape", "expand"):
+            moved = self._network.computes(node)(x)
+            literal = [axis for axis in varying(moved) if node.args["shape"][axis] > 1]
+            if literal or (node.op == "reshape" and len(varying(moved)) > 1):
+                raise _StaysError("it lays out channels along several axes")
+            return
+        dim = node.args.get("dim", node.args.get("dims", (1,))[0] if node.op == "roll" else 1)
+        if dim % x.dim() not in varying(x):
+            return
+        if node.op in ("select", "roll", "unbind") or node.args.get("step", 1) != 1:
+            raise _StaysError("it picks single channels")
+        if node.op in ("chunk", "channel_shuffle"):
+            self._equal[node.name] = _along(x, dim % x.dim())
+        elif node.op == "split":
+            parts = torch.split(x, list(node.args["sizes"]), dim)
+            self._parts[node.name] = tuple(_along(part, dim % x.dim()) for part in parts)
+        else:
+            ids = _along(x, dim % x.dim())
+            start, end, _ = slice(node.args["start"], node.args["end"]).indices(len(ids))
+            self._parts[node.name] = (ids[:start], ids[start:end], ids[end:])
+
+    def _tie_blocks(self, ids: Tensor, size: int) -> None:
+        for block in ids.reshape(-1, size).tolist():
+            for member in block[1:]:
+                self._union(block[0], member)
+
+    def _stays(self, node: Node, read: list[Any]) -> Any:
+        """Keep all channels that a node reads and makes."""
+        for ids in _all_tensors(read):
+            self.fix(ids)
+        if node.name not in self._why:
+            self._why[node.name] = f"what {node.op} does to channels is not known"
+        if node.operator.layer:
+            self._add_unpruned(node, read)
+        whole = self.new_ids(1)
+        self.fix(whole)
+        shape = self._network.shapes[node.name]
+        if not node.operator.many:
+            return whole.expand(1, *shape).contiguous()
+        # How many parts there are only a run tells.
+        parts = self._network.computes(node)(read[0])
+        return tuple(whole.expand(part.shape).contiguous() for part in parts)
+
+    def _add_unpruned(self, node: Node, read: list[Tensor]) -> None:
+        """Count a layer that mixes channels which all stay."""
+        if node.op == "linear" or node.operator.channels != "mixes":
+            inputs, outputs = read[0].shape[-1], self._network.shapes[node.name][-1]
+            positions, taps = read[0].numel() // inputs, 1
+        else:
+            kernel = node.args["kernel_size"]
+            inputs, outputs = read[0].shape[1] // node.args["groups"], node.args["out_channels"]
+            taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
+            of = read[0].shape[2:] if node.op == "conv_transpose2d" else self._network.shapes[node.name][1:]
+            positions = torch.Size(of).numel()
+        whole = self.new_ids(1)
+        self.fix(whole)
+        sides = whole.expand(inputs), whole.expand(outputs)
+        self._layers.append(Layer(node.name, "dense", *sides, taps, int(node.args.get("bias", False)), positions))
+
+    def _root(self, i: int) -> int:
+        while self._parents[i] != i:
+            self._parents[i] = self._parents[self._parents[i]]
+            i = self._parents[i]
+        return i
+
+    def _union(self, a: int, b: int) -> None:
+        a, b = self._root(a), self._root(b)
+        self._parents[max(a, b)] = min(a, b)
+
+
+def _along(x: Tensor, axis: int) -> Tensor:
+    """Return the one number of each entry of an axis, shape [size]; raise where numbers differ along others too."""
+    flat = x.movedim(axis, 0).reshape(x.shape[axis], -1)
+    if not bool((flat == flat[:, :1]).all()):
+        raise _StaysError("a map whose places belong to different channels")
+    return flat[:, 0].clone()
+
+
+def varying(x: Tensor) -> list[int]:
+    """Return the axes along which the numbers differ."""
+    return [axis for axis in range(x.dim()) if bool((x != x.narrow(axis, 0, 1)).any())]
+
+
+def _broadcast(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    shape = torch.broadcast_shapes(one.shape, two.shape)  # type: ignore[no-untyped-call]
+    return one.expand(shape), two.expand(shape)
+
+
+def _is_broadcast_over(narrow: Tensor, wide: Tensor) -> bool:
+    """Return whether a tensor is repeated along an axis on which another one's channels lie."""
+    new = wide.dim() - narrow.dim()
+    repeated = [axis for axis in range(wide.dim()) if axis < new or narrow.shape[axis - new] < wide.shape[axis]]
+    return any(axis in repeated for axis in varying(wide))
+
+
+def _without_repeats(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two tensors of one shape without the axes along which neither of them varies."""
+    constant = set(range(one.dim())) - {*varying(one), *varying(two)}
+    for axis in constant:
+        one, two = one.narrow(axis, 0, 1), two.narrow(axis, 0, 1)
+    return one, two
+
+
+def _spread(ids: Tensor, places: Iterable[int]) -> Tensor:
+    """Return [1, C, *places] with the number of each channel at all its places, laid out as an activation would be."""
+    places = tuple(places)
+    return ids.reshape(1, -1, *[1] * len(places)).expand(1, -1, *places).contiguous()
+
+
+def _is_channel_row(x: Tensor) -> bool:
+    """Return whether the channels lie side by side in one map, as places."""
+    return x.shape[1] == 1 and x.numel() == max(x.shape[2:]) and bool((x != x.flatten()[0]).any())
+
+
+def _all_tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    return [tensor for part in value for tensor in _all_tensors(part)]

@@ -1,0 +1,105 @@
+"""Which numbers of channels can be chosen: groups of layers whose channels go together, with the size of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fertool.graph.channels import ChannelGraph
+
+_NOBODY = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups of a network in running order.
+
+    A group is named by the first layer that makes its channels; `layers` has all that make them. `sizes` counts what
+    can be removed one by one: channels, or of convolutions in groups the groups; `units` has the channels of each in
+    the smallest of the layers. `of_class` [classes] is the index of the group of each class, -1 for classes that stay.
+    """
+
+    names: tuple[str, ...]
+    layers: tuple[tuple[str, ...], ...]
+    sizes: tuple[int, ...]
+    units: tuple[int, ...]
+    of_class: Tensor
+
+    def as_map(self) -> dict[str, int]:
+        """Return the sizes by the names of the groups."""
+        return dict(zip(self.names, self.sizes, strict=True))
+
+
+def find_groups(graph: ChannelGraph) -> Groups:
+    """Return the groups of a channel graph.
+
+    Classes with the same uses are interchangeable and make a group. Where a node cuts channels into parts of equal
+    size, all that enter it are one group: their numbers can only change together.
+    """
+    segments = list(graph.segments().values())
+    owner = torch.full((len(graph.fixed),), _NOBODY)
+    for number, members in enumerate(segments):
+        owner[members] = number
+    parents = list(range(len(segments)))
+
+    def root(number: int) -> int:
+        while parents[number] != number:
+            number = parents[number]
+        return number
+
+    for classes in graph.equal.values():
+        tied = sorted({root(number) for number in owner[classes].tolist()})
+        for number in tied[1:]:
+            parents[root(number)] = tied[0]
+    roots = torch.tensor([root(number) for number in range(len(segments))])
+    stay = {int(roots[number]) for number in owner[graph.fixed].tolist()}
+    makers: dict[int, list[str]] = {}
+    for layer in graph.layers:
+        if layer.kind == "dense":
+            # A layer whose channels fall into several groups makes channels of each.
+            for number in dict.fromkeys(roots[owner[layer.outputs]].tolist()):
+                makers.setdefault(number, []).append(layer.name)
+    open_roots = [number for number in makers if number not in stay]
+    index = {number: place for place, number in enumerate(open_roots)}
+    of_class = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
+    tied_classes = torch.zeros(len(graph.fixed), dtype=torch.bool)
+    for classes in graph.equal.values():
+        tied_classes[classes] = True
+    sizes, units = [], []
+    for place, number in enumerate(open_roots):
+        in_group = of_class == place
+        counts = [int(in_group[graph.by_name[name].outputs].sum()) for name in makers[number]]
+        # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of its group.
+        size = math.gcd(*counts) if bool(tied_classes[in_group].any()) else int(in_group.sum())
+        sizes.append(size)
+        units.append(max(1, min(counts) // size))
+    return Groups(
+        tuple(_unique_names([makers[number][0] for number in open_roots])),
+        tuple(tuple(makers[number]) for number in open_roots),
+        tuple(sizes),
+        tuple(units),
+        of_class,
+    )
+
+
+def _unique_names(names: list[str]) -> list[str]:
+    """Return names of which each stands once: where a layer makes channels of several groups they are numbered."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, -1) + 1
+        unique.append(f"{name}[{seen[name]}]" if seen[name] else name)
+    return unique
+
+
+def resized(counts: Tensor, groups: Groups, sizes: Mapping[str, int]) -> int:
+    """Return how many of these classes [n] there are where the groups have other sizes; fixed ones stay."""
+    total = int((groups.of_class[counts] == _NOBODY).sum())
+    for place, (name, size) in enumerate(zip(groups.names, groups.sizes, strict=True)):
+        present = int((groups.of_class[counts] == place).sum())
+        total += present * sizes[name] // size
+    return total
