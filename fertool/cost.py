@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from fertool.graph.counting import total_macs
+from fertool.graph.network import Network
 from fertool.modes import eval_mode
 from fertool.spec import InputSpec
 
@@ -47,7 +49,7 @@ class Branching(Protocol):
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:
-    """Count a float or quantised network by running its shapes, without arithmetic, on one image.
+    """Count a float or quantized network; one that is no graph by running its shapes, without arithmetic, on one image.
 
     Where the work depends on the image `macs` is the mean over the images of which the shares tell.
     """
@@ -55,6 +57,8 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
         gate, parts = count(module.gate, input), [count(network, input) for network in module.networks]
         mean = sum(share * part.macs for share, part in zip(module.shares, parts, strict=True))
         return Cost(gate.params + sum(part.params for part in parts), gate.macs + round(mean))
+    if isinstance(module, Network):
+        return Cost(parameters(module), total_macs(module))
     macs = 0
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:

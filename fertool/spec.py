@@ -24,11 +24,13 @@ from fertool.checked import (
     missing_keys,
     parse_json,
     refusing,
+    shown,
 )
 from fertool.errors import FertoolError
+from fertool.graph.ir import Graph
 
-FORMAT = 1
-"""Version of the header. A reader refuses a newer one and keeps reading the older ones."""
+FORMAT = 2
+"""Version of the header. Files of version 1 named an architecture and its widths instead of holding a graph."""
 
 # What the numbers of a header may be: generous for networks that classify images, and nothing that fills a memory.
 # docs/artifact.md has them.
@@ -36,8 +38,6 @@ LARGEST_SIDE = 1024
 """Pixels of the side of an input."""
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
 Channels = Annotated[int, Meta(ge=1, le=4)]
-Width = Annotated[int, Meta(ge=0, le=65_536)]
-Widths = Annotated[Mapping[Name, Width], Meta(max_length=20_000)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
 Mean = Annotated[float, Meta(ge=0, le=1)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
@@ -95,7 +95,8 @@ class InputSpec:
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
 _LONGEST_TABLE = 16 << 20
-"""Bytes of the unpacked table of bits, so that a small file cannot fill the memory."""
+"""Bytes of an unpacked table of bits or graph, so that a small file cannot fill the memory."""
+_MOST_PROFILES = 16
 
 
 @dataclass(frozen=True)
@@ -141,12 +142,12 @@ class QuantSpec:
 
 @dataclass(frozen=True)
 class GateSpec:
-    """A dynamic network: the widths of its profiles, the widest first, and the units of its gate's hidden layer.
+    """A dynamic network: the graphs of its profiles, the widest first, and the units of its gate's hidden layer.
 
     `shares` is the part of the images that each profile got, on those that `metrics` speaks of.
     """
 
-    profiles: Annotated[tuple[Widths, ...], Meta(min_length=1, max_length=16)]
+    profiles: Annotated[tuple[Graph, ...], Meta(max_length=_MOST_PROFILES)]
     hidden: Annotated[int, Meta(ge=1, le=4096)]
     shares: tuple[Fraction, ...]
 
@@ -175,11 +176,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Spec:
-    """The header of a model file; see the section on the artifact in docs/artifact.md."""
+    """The header of a model file; see docs/artifact.md.
+
+    `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` say where it came from.
+    """
 
     arch: Name
     arch_args: Annotated[Mapping[Name, Any], Meta(max_length=100)]
-    widths: Widths
+    graph: Graph
     input: InputSpec
     classes: Classes
     params: Count = 0
@@ -206,16 +210,19 @@ class Spec:
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 
-        `deflated` makes the table of bits under `quant`, most of the header of a small network, a third as long: its
-        own JSON behind zlib and base85.
+        Graphs are texts: their own JSON behind zlib and base85. `deflated` makes the table of bits under `quant`, most
+        of the header of a small network, a third as long in the same way.
         """
-        data = asdict(self)
+        data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        data["graph"] = _packed_graph(self.graph)
+        if self.gates:
+            profiles = [_packed_graph(profile) for profile in self.gates.profiles]
+            data["gates"] = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
         for entry in (data["quant"] or {"weights": {}})["weights"].values():
             # One letter for each of thousands of channels.
             entry["bits"] = "".join(map(str, entry["bits"]))
         if data["quant"] and deflated:
-            table = zlib.compress(canonical_json(data["quant"]).encode(), level=9)
-            data["quant"] = base64.b85encode(table).decode()
+            data["quant"] = _deflated(canonical_json(data["quant"]))
         return canonical_json(data)
 
     @classmethod
@@ -228,14 +235,10 @@ class Spec:
                 "give a model file, .pt or .onnx; logits stand for teachers in distill",
             )
         if version != FORMAT:
-            raise FertoolError(
-                f"{where}: header format {version}, this fertool reads format {FORMAT}", "install a newer fertool"
-            )
+            raise FertoolError(f"{where}: header format {version}, this fertool reads format {FORMAT}", _remedy(data))
         require_keys(data, cls, where)
         with refusing(where, DAMAGED, "make the file again"):
-            spec = as_type({**data, "quant": _unpacked_quant(data.get("quant"))}, cls, known_only=True)
-            _require_consistent(spec)
-        return spec
+            return _spec_of(data)
 
 
 DAMAGED = "the fertool header is damaged"
@@ -275,6 +278,35 @@ def digest_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _spec_of(data: dict[str, Any]) -> Spec:
+    """Return the spec of a header's fields; raises WrongContentError for wrong ones."""
+    graph, gates = _unpacked_graph(data["graph"], "graph"), data.get("gates")
+    profiles: tuple[Graph, ...] = ()
+    if isinstance(gates, dict) and isinstance(gates.get("profiles"), list):
+        if not 1 <= len(gates["profiles"]) <= _MOST_PROFILES:
+            raise WrongContentError(f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {_MOST_PROFILES}")
+        profiles = tuple(_unpacked_graph(profile, "gates.profiles") for profile in gates["profiles"])
+        gates = {**gates, "profiles": []}
+    quant = _unpacked_quant(data.get("quant"))
+    rest = {**data, "graph": _NO_GRAPH_AS_JSON, "gates": gates, "quant": quant}
+    spec = replace(as_type(rest, Spec, known_only=True), graph=graph)
+    if spec.gates:
+        spec = replace(spec, gates=replace(spec.gates, profiles=profiles))
+    _require_consistent(spec)
+    return spec
+
+
+def _remedy(data: Mapping[str, Any]) -> str:
+    """Return what to do about a file of another format: its provenance says which command made it."""
+    steps = data.get("provenance")
+    last = steps[-1] if isinstance(steps, list) and steps else {}
+    command = last.get("command") if isinstance(last, dict) else None
+    known = command in ("train-teacher", "distill", "prune", "quantize", "export")
+    if data.get("format") != 1:
+        return "install a newer fertool"
+    return f"make it again with this version's fertool {command}" if known else "make it again with this version"
+
+
 def _require_consistent(spec: Spec) -> None:
     """Raise WrongContentError for parts of a header that do not fit each other."""
     if len(set(spec.classes)) < len(spec.classes):
@@ -284,11 +316,8 @@ def _require_consistent(spec: Spec) -> None:
         low, high = metrics.accuracy_ci95
         if not low <= metrics.accuracy <= high:
             raise WrongContentError(f"`metrics.accuracy` is {metrics.accuracy}, outside of its interval")
-    if gates:
-        if len(gates.shares) != len(gates.profiles):
-            raise WrongContentError(f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares")
-        if any(set(profile) != set(spec.widths) for profile in gates.profiles):
-            raise WrongContentError("`gates.profiles` has other keys than `widths`")
+    if gates and len(gates.shares) != len(gates.profiles):
+        raise WrongContentError(f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares")
 
 
 def _unpacked_quant(data: Any) -> Any:
@@ -297,12 +326,7 @@ def _unpacked_quant(data: Any) -> Any:
     In an ONNX file it is a text: the same JSON behind zlib and base85.
     """
     if isinstance(data, str):
-        try:
-            packed = base64.b85decode(data)
-            text = zlib.decompressobj().decompress(packed, _LONGEST_TABLE)
-        except (ValueError, zlib.error) as error:
-            raise WrongContentError(f"`quant` does not unpack ({error})") from None
-        data = parse_json(text)
+        data = parse_json(_inflated(data, "quant"))
     if not isinstance(data, dict) or not isinstance(data.get("weights"), dict):
         return data
     return {**data, "weights": {name: _unpacked_bits(rule) for name, rule in data["weights"].items()}}
@@ -314,3 +338,33 @@ def _unpacked_bits(rule: Any) -> Any:
     if not isinstance(bits, str) or not (bits.isascii() and bits.isdigit()):
         return rule
     return {**rule, "bits": [int(digit) for digit in bits]}
+
+
+def _packed_graph(graph: Graph) -> str:
+    return _deflated(canonical_json(graph.to_builtins()))
+
+
+def _unpacked_graph(text: Any, key: str) -> Graph:
+    if not isinstance(text, str):
+        raise WrongContentError(f"`{key}` is {shown(text)}, expected text")
+    return Graph.from_builtins(parse_json(_inflated(text, key)))
+
+
+def _deflated(text: str) -> str:
+    return base64.b85encode(zlib.compress(text.encode(), level=9)).decode()
+
+
+def _inflated(text: str, key: str) -> bytes:
+    """Return the text behind zlib and base85; raises WrongContentError for what is none, or too long."""
+    unpacker = zlib.decompressobj()
+    try:
+        found = unpacker.decompress(base64.b85decode(text), _LONGEST_TABLE)
+    except (ValueError, zlib.error) as error:
+        raise WrongContentError(f"`{key}` does not unpack ({error})") from None
+    if not unpacker.eof:
+        raise WrongContentError(f"`{key}` is cut off, or unpacks to more than {_LONGEST_TABLE >> 20} MB")
+    return found
+
+
+_NO_GRAPH = Graph("x", (), "x")
+_NO_GRAPH_AS_JSON = {"input": "x", "nodes": [], "output": "x"}

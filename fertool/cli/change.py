@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -137,23 +136,14 @@ def _logits(module: nn.Module, images: FaceDataset, input: InputSpec) -> Tensor:
         return predict_logits(module, images, input, on_progress=on_progress)
 
 
-def write_widths(path: Path, plan: PrunePlan | None, module: nn.Module) -> None:
-    """Write the picture of a plan: the channels of every group, before and after, in the order of `module`."""
+def write_widths(path: Path, plan: PrunePlan | None) -> None:
+    """Write the picture of a plan: the channels of every group, before and after."""
     from fertool.artifact.atomic import write_atomic
     from fertool.report.bars import width_bars
 
     if plan is not None:
-        names = sorted(plan.widths_before, key=_positions(module, plan.widths_before).__getitem__)
-        groups = [(name, plan.widths_before[name], plan.widths[name]) for name in names]
+        groups = [(name, before, plan.widths.get(name, 0)) for name, before in plan.widths_before.items()]
         write_atomic(path, width_bars(groups))
-
-
-def _positions(module: nn.Module, names: Iterable[str]) -> dict[str, int]:
-    """Return where each layer or block stands in a network; what has no such name comes last."""
-    order: dict[str, int] = {}
-    for position, (path, _) in enumerate(module.named_modules()):
-        order[path] = position
-    return {name: order.get(name, len(order)) for name in names}
 
 
 def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:

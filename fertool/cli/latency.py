@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.data.dataset import FaceDataset
+    from fertool.graph.network import Network
     from fertool.prune import LatencyModel, PruneOptions
     from fertool.runtime import BenchResult
     from fertool.spec import Spec
@@ -34,22 +35,27 @@ BINDS = 0.98
 """A budget of which less is used up did not decide."""
 
 
-def learn_model(spec: Spec) -> LatencyModel:
+def learn_model(spec: Spec, module: Network) -> LatencyModel:
     """Measure networks of other widths, with random weights, layer by layer in ONNX Runtime on one thread."""
     from fertool.export import ExportOptions, export_model
-    from fertool.models import build
-    from fertool.prune import learn_latency, trace_channels
+    from fertool.graph.channels import trace_channels
+    from fertool.graph.groups import find_groups
+    from fertool.graph.surgery import resize
+    from fertool.models import randomised
+    from fertool.prune import learn_latency
     from fertool.report.console import note, progress
     from fertool.runtime.profile import profile_layers
 
-    def profile(widths: Mapping[str, int]) -> Any:
-        narrow = replace(spec, widths=dict(widths))
-        module = build(narrow).eval()
-        graph = trace_channels(module, spec.input)
-        return profile_layers(export_model(narrow, module, ExportOptions(simplify=False))), graph
+    graph = trace_channels(module)
+    groups = find_groups(graph)
+
+    def profile(sizes: Mapping[str, int]) -> Any:
+        narrow = randomised(resize(module, graph, groups, sizes))
+        model = export_model(replace(spec, graph=narrow.graph), narrow, ExportOptions(simplify=False))
+        return profile_layers(model), trace_channels(narrow)
 
     with progress("latency table") as on_progress:
-        model = learn_latency(spec.widths, profile, on_progress)
+        model = learn_latency(groups.as_map(), profile, on_progress)
     note(f"the runtime works in steps of {model.grain} channels here")
     return model
 
@@ -58,7 +64,7 @@ def with_latency(
     asked: str,
     round_to: int | None,
     spec: Spec,
-    module: nn.Module,
+    module: Network,
     options: PruneOptions,
     scoring: FaceDataset | None,
     *,
@@ -86,7 +92,7 @@ def with_latency(
         with taking_over(state):
             return typed_header(known[0], _Measured).applied(options)
     ratio = asked_ratio(asked, spec, module)
-    model = learn_model(spec)
+    model = learn_model(spec, module)
     if round_to and round_to < model.grain:
         note(f"--round-to {round_to}: widths between two multiples of {model.grain} are no faster here")
     options = replace(options, latency=model, round_to=round_to or max(8, model.grain))
@@ -135,7 +141,7 @@ def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:
 
 
 def calibrated(
-    asked: float, spec: Spec, module: nn.Module, options: PruneOptions, data: FaceDataset | None
+    asked: float, spec: Spec, module: Network, options: PruneOptions, data: FaceDataset | None
 ) -> PruneOptions:
     """Return the options with a budget by the table whose network takes the asked part of the time by the clock.
 
@@ -167,8 +173,8 @@ def calibrated(
                     "ask for more, or lower --round-to",
                 ) from None
             break
-        narrow = replace(spec, widths=dict(cut.plan.widths))
-        (pair,) = bench_networks((spec, module), (narrow, cut.carry_out(module))).comparisons
+        smaller = cut.carry_out(module)
+        (pair,) = bench_networks((spec, module), (replace(spec, graph=smaller.graph), smaller)).comparisons
         measured = 1 / pair.speedup
         found.append((measured, tried))
         note(f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock")

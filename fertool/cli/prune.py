@@ -47,6 +47,7 @@ from fertool.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.graph.network import Network
     from fertool.prune import PruneOptions, PrunePlan
     from fertool.spec import Spec
 
@@ -192,8 +193,9 @@ def prune(
     from fertool import cost, models
     from fertool import prune as technique
 
-    spec, module = models.load_model(model)
+    spec, loaded = models.load_model(model)
     technique.require_float(spec)
+    module = models.static(loaded)
     # What the header says of the cost, nothing has checked.
     counted = cost.count(module, spec.input)
     spec = replace(spec, params=counted.params, macs=counted.macs)
@@ -229,7 +231,7 @@ def prune(
 
     def tell(written: Spec) -> dict[str, Any]:
         if plot_widths:
-            write_widths(plot_widths, net.plan, before[1])
+            write_widths(plot_widths, net.plan)
         after = (written, net.module)
         changes = measure_changes(before, after, val if source else None, bench=bench)
         unlabeled = {} if source else measure_unlabeled(before, after)
@@ -286,9 +288,11 @@ def _require_compatible(pruning: PruningOptions, schedule: ScheduleChoice) -> No
 
 
 def _options(
-    pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: nn.Module, *, has_data: bool
+    pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: Network, *, has_data: bool
 ) -> PruneOptions:
-    from fertool.prune import ROUND_TO, PruneOptions, Targets
+    from fertool.graph.channels import trace_channels
+    from fertool.graph.groups import find_groups
+    from fertool.prune import ROUND_TO, PruneOptions, Targets, channel_counts
 
     macs = parse_target("--target-flops", pruning.target_flops, spec.macs) if pruning.target_flops else None
     params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
@@ -307,7 +311,9 @@ def _options(
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = schedule.criterion if has_data else "l1"
-    floors = parse_floors(pruning.keep or (), spec.widths)
+    groups = find_groups(trace_channels(module))
+    channels = channel_counts(groups)
+    floors = parse_floors(pruning.keep or (), channels, dict(zip(groups.names, groups.layers, strict=True)))
     retrain = has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
     return PruneOptions(
         targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO, local_retrain=retrain, floors=floors

@@ -40,18 +40,21 @@ def parse_target(flag: str, text: str, current: float, units: Mapping[str, float
     return ratio
 
 
-def parse_floors(texts: Sequence[str], widths: Mapping[str, int]) -> dict[str, int]:
-    """Return the widths that --keep says must stay: KEY for all channels, KEY=N or KEY=0.5 for a part of them.
+def parse_floors(
+    texts: Sequence[str], widths: Mapping[str, int], layers: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Return the channels by group that --keep says must stay: LAYER for all, LAYER=N or LAYER=0.5 for a part of them.
 
-    KEY may have the wildcards * and ?. Raises UsageError for one that no width has, and for a bad number.
+    `widths` are the channels of each group, `layers` those that make them. LAYER may have the wildcards * and ?, or be
+    the path of a block. Raises UsageError for one that no layer has, and for a bad number.
     """
     floors: dict[str, int] = {}
     for text in texts:
         pattern, _, amount = text.partition("=")
-        names = [name for name in widths if fnmatchcase(name, pattern)]
+        names = [name for name in widths if any(_is_within(layer, pattern) for layer in (name, *layers[name]))]
         if not names:
             raise UsageError(
-                f"--keep {text}: no width is called {pattern}",
+                f"--keep {text}: no layer that can be pruned is called {pattern}",
                 f"for example --keep {next(iter(widths))}; see --dry-run",
             )
         number = re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount)
@@ -66,3 +69,7 @@ def parse_floors(texts: Sequence[str], widths: Mapping[str, int]) -> dict[str, i
                 least = round(float(amount) * widths[name]) if "." in amount else int(amount)
             floors[name] = max(floors.get(name, 0), min(least, widths[name]))
     return floors
+
+
+def _is_within(layer: str, pattern: str) -> bool:
+    return fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*")

@@ -119,7 +119,7 @@ class FeatureDistillation:
 
 
 def _stages_of(owner: str, module: nn.Module, input: InputSpec) -> tuple[Stage, ...]:
-    stages = find_stages(module, input)
+    stages = find_stages(module)
     if not stages:
         raise FertoolError(
             f"--method feature: {owner} has no inner feature maps of more than one pixel, so nothing can be matched",

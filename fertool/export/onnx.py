@@ -29,8 +29,9 @@ from fertool.export.rounding import relus_left_out
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
+from fertool.graph.folding import folded
+from fertool.models.build import static
 from fertool.models.dynamic import DynamicNetwork, ImageGate
-from fertool.models.folding import folded, replace_layer
 from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear, dequantize, quantize
 from fertool.models.sites import exact_pixels
 from fertool.spec import InputSpec, Spec
@@ -89,10 +90,10 @@ def export_model(
         return _stored(relus_left_out(pools_read_last(gates_clipped(model))), options.packed, on_note)
 
     if isinstance(module, DynamicNetwork):
-        networks = [graph_of(folded(network)) for network in module.networks]
+        networks = [graph_of(folded(static(network))) for network in module.networks]
         model = routed(graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes))
     else:
-        model = graph_of(folded(module) if spec.quant is None else _integer_network(module))
+        model = graph_of(folded(static(module)) if spec.quant is None else _integer_network(module))
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -227,11 +228,14 @@ def _integer_network(module: nn.Module) -> nn.Module:
     """Return a copy of a quantised network whose integers become constants of the ONNX graph."""
     network = copy.deepcopy(module)
     assert isinstance(network, QuantizedNet)
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, Quantizer):
-            replace_layer(network, name, _OnnxQuantizer(layer))
-        elif isinstance(layer, QuantConv2d | QuantLinear):
-            replace_layer(network, name, _OnnxLayer(layer))
+    exported: dict[int, _OnnxQuantizer] = {}
+    for name, quantizer in network.taps.items():
+        assert isinstance(quantizer, Quantizer)
+        network.tap(name, exported.setdefault(id(quantizer), _OnnxQuantizer(quantizer)))
+    for node in network.graph.nodes:
+        layer = network.layer(node.name)
+        if isinstance(layer, QuantConv2d | QuantLinear):
+            network.replace(node.name, _OnnxLayer(layer))
     return network
 
 

@@ -59,6 +59,12 @@ class Graph:
                 found[source].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """The channels that each layer which mixes channels makes, by its name."""
+        mixing = [node for node in self.nodes if node.operator.channels == "mixes"]
+        return {node.name: node.args.get("out_channels") or node.args["out_features"] for node in mixing}
+
     def edited(
         self, changed: Mapping[str, Iterable[Node]] | None = None, renamed: Mapping[str, str] | None = None
     ) -> Graph:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -24,7 +25,7 @@ Adapt = Callable[[Node, Sequence[torch.Size]], Node]
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """One node, ready to run: its function, what it reads, and what nobody reads after it."""
 
     name: str
@@ -38,8 +39,8 @@ class Network(nn.Module):
     """A graph and its tensors, [N, C, H, W] to the graph's result.
 
     Layers are submodules under the names of their nodes, so that tensors have the names that they had where the network
-    comes from. `image` is the shape of one image, `shapes` those of each result, of one image too. A result can pass
-    through a module before it is read: `tap`.
+    comes from. `image` is the shape of one image, `shapes` those of each result, of one image too; `steps` are the
+    nodes ready to run. A result can pass through a module before it is read: `tap`; `listeners` are shown results.
     """
 
     def __init__(self, graph: Graph, image: ImageShape, adapted: Adapt | None = None) -> None:
@@ -52,6 +53,7 @@ class Network(nn.Module):
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._calls: dict[str, Callable[..., Any]] = {}
         self._taps: dict[str, nn.Module] = {}
+        self.listeners: dict[str, Callable[[Tensor], object]] = {}
         values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
         nodes = []
         for node in graph.nodes:
@@ -76,16 +78,18 @@ class Network(nn.Module):
                 ) from None
             nodes.append(node)
         self.graph = replace(graph, nodes=tuple(nodes))
-        self._steps = self._planned()
+        self.steps = self._planned()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the graph's result for images [N, C, H, W]."""
         values: dict[str, Any] = {self.graph.input: x}
-        for step in self._steps:
+        for step in self.steps:
             read = [values[name] for name in step.inputs]
             result = step.run(*read, training=self.training) if step.random else step.run(*read)
             tap = self._taps.get(step.name)
             values[step.name] = result if tap is None else tap(result)
+            if step.name in self.listeners:
+                self.listeners[step.name](values[step.name])
             for name in step.done_with:
                 del values[name]
         result_of_all: Tensor = values[self.graph.output]
@@ -100,13 +104,29 @@ class Network(nn.Module):
         """Put another module where the layer of a node is."""
         self._container(name).add_module(_leaf(name), layer)
         self._calls[name] = layer
-        self._steps = self._planned()
+        self.steps = self._planned()
 
-    def tap(self, name: str, module: nn.Module | None) -> None:
-        """Let the result of a node pass through a module before it is read; the module's tensors stay its owner's."""
-        self._taps.pop(name, None)
-        if module is not None:
-            self._taps[name] = module
+    def tap(self, name: str, module: nn.Module) -> None:
+        """Let the result of a node pass through a module, which becomes a part of the network, before it is read."""
+        before = self._taps.pop(name, None)
+        self._taps[name] = module
+        if before is not None and before not in self._taps.values():
+            self._modules = {key: part for key, part in self._modules.items() if part is not before}
+        if all(part is not module for part in self.children()):
+            # Names of nodes have dots, names of parts have none.
+            self.add_module(f"tap {name}".replace(".", "/"), module)
+
+    @property
+    def taps(self) -> Mapping[str, nn.Module]:
+        """The modules that results pass through, by the names of the nodes."""
+        return dict(self._taps)
+
+    def tapped(self, modules: Mapping[str, nn.Module]) -> Network:
+        """Return a copy of the network in which the results of some nodes pass through modules."""
+        network = copy.deepcopy(self)
+        for name, module in modules.items():
+            network.tap(name, module)
+        return network
 
     def computes(self, node: Node) -> Callable[..., Any]:
         """Return what computes a node in eval mode, for those who run a network node by node."""
@@ -164,14 +184,14 @@ class Network(nn.Module):
             parent = child
         return parent
 
-    def _planned(self) -> list[_Step]:
+    def _planned(self) -> list[Step]:
         last_reader = {name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)}
         done: dict[str, list[str]] = {}
         for name, reader in last_reader.items():
             if name != self.graph.output:
                 done.setdefault(reader, []).append(name)
         return [
-            _Step(node.name, self._calls[node.name], node.inputs, tuple(done.get(node.name, ())), node.operator.random)
+            Step(node.name, self._calls[node.name], node.inputs, tuple(done.get(node.name, ())), node.operator.random)
             for node in self.graph.nodes
         ]
 

@@ -13,45 +13,94 @@ from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact import store
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError
+from fertool.graph.capture import capture
+from fertool.graph.ir import Graph
+from fertool.graph.network import ImageShape, Network
 from fertool.models.dynamic import DynamicNetwork, ImageGate
-from fertool.models.registry import check_arch_args, get_architecture, resolve_arch_args
-from fertool.spec import InputSpec, Spec
+from fertool.models.registry import get_architecture, resolve_arch_args
+from fertool.spec import InputSpec, Spec, canonical_json
 
+_DRAWN = (
+    *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear),
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm),
+)
 _LISTED = 20
 """Tensors that an error lists."""
 
 
-def create(
-    arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]
-) -> tuple[Spec, nn.Module]:
-    """Return a new, randomly initialised network and its spec."""
-    resolved = resolve_arch_args(arch, arch_args, input.size)
-    module = get_architecture(arch)(None, num_classes=len(classes), in_channels=input.channels, **resolved)
-    widths: Mapping[str, int] = dict(module.widths)  # type: ignore[arg-type]
-    return Spec(arch=arch, arch_args=resolved, widths=widths, input=input, classes=classes), module
+def create(arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]) -> tuple[Spec, Network]:
+    """Return a new, randomly initialised network of the zoo and its spec.
 
-
-def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
-    """Return the float network of a spec with fresh weights, at the spec's widths or at others.
-
-    Where the spec has gates that is all profiles and the gate, unless there are `widths`. Raises UsageError for an
-    unknown architecture and FertoolError for arguments or widths that do not fit it.
+    Raises UsageError for an unknown architecture and for arguments that are not its own.
     """
-    if spec.gates is not None and widths is None:
-        gate = ImageGate(len(spec.gates.profiles), spec.gates.hidden)
-        return DynamicNetwork(gate, [build(spec, profile) for profile in spec.gates.profiles], spec.gates.shares)
-    architecture = get_architecture(spec.arch)
-    chosen = spec.widths if widths is None else widths
-    try:
-        check_arch_args(spec.arch, spec.arch_args)
-        return architecture(chosen, num_classes=len(spec.classes), in_channels=spec.input.channels, **spec.arch_args)
-    # The arguments are of no known types, and torch has errors of its own for what it cannot lay out.
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError, ArithmeticError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
+    resolved = resolve_arch_args(arch, arch_args, input.size)
+    module = get_architecture(arch)(num_classes=len(classes), in_channels=input.channels, **resolved)
+    graph = _graph_of(arch, canonical_json(resolved), len(classes), image_shape(input), module)
+    network = Network(graph, image_shape(input))
+    state = module.state_dict()
+    network.load_state_dict({name: state[name] for name in network.state_dict()}, assign=True)
+    return Spec(arch=arch, arch_args=resolved, graph=graph, input=input, classes=classes), network
+
+
+_KNOWN: dict[tuple[str, str, int, ImageShape], Graph] = {}
+"""Graphs of the zoo that this process has captured already."""
+
+
+def _graph_of(arch: str, arch_args: str, classes: int, image: ImageShape, module: nn.Module) -> Graph:
+    key = (arch, arch_args, classes, image)
+    if key not in _KNOWN:
+        _KNOWN[key] = capture(module, image).graph
+    return _KNOWN[key]
+
+
+def image_shape(input: InputSpec) -> ImageShape:
+    """Return the shape of one image: channels, height, width."""
+    return input.channels, input.size, input.size
+
+
+def build(spec: Spec) -> Network | DynamicNetwork:
+    """Return the float network of a spec without values, on the meta device.
+
+    Where the spec has gates that is all profiles and the gate. Raises FertoolError for a graph that does not fit
+    together or makes another number of logits than there are classes.
+    """
+    if spec.gates is not None:
+        with torch.device("meta"):
+            gate = ImageGate(len(spec.gates.profiles), spec.gates.hidden)
+        return DynamicNetwork(gate, [_built(profile, spec) for profile in spec.gates.profiles], spec.gates.shares)
+    return _built(spec.graph, spec)
+
+
+def _built(graph: Graph, spec: Spec) -> Network:
+    network = Network(graph, image_shape(spec.input))
+    made = network.shapes[graph.output]
+    if made != (len(spec.classes),):
         raise FertoolError(
-            f"the header does not fit the architecture {spec.arch}: {reason}", "make the file again with this version"
-        ) from None
+            f"the graph makes {list(made)} for one image, where there are {len(spec.classes)} classes",
+            "make the file again",
+        )
+    return network
+
+
+def randomised(network: Network) -> Network:
+    """Return a network of the same graph with random weights, as PyTorch draws them for each layer."""
+    fresh = Network(network.graph, network.image).to_empty(device="cpu")
+    for part in fresh.modules():
+        if isinstance(part, _DRAWN):
+            part.reset_parameters()
+    alone = (node.name for node in fresh.graph.nodes if node.operator.inputs == (0, 0))
+    state = fresh.state_dict()
+    for name in alone:
+        state[name].fill_(1)
+    return fresh.eval()
+
+
+def static(module: nn.Module) -> Network:
+    """Return a module that is a single network; raises FertoolError for a dynamic one."""
+    if not isinstance(module, Network):
+        raise FertoolError("a dynamic network has several profiles", "give the model that it was made from")
+    return module
 
 
 def load_model(path: Path) -> tuple[Spec, nn.Module]:
@@ -60,25 +109,19 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
     Raises FertoolError when the file is not one, or listing every tensor that does not fit the spec.
     """
     artifact = store.load(path)
-    try:
-        # On the meta device a network costs no memory and no random initialisation.
-        with torch.device("meta"):
-            module = build(artifact.spec)
-    except UsageError as error:
-        hint = "install the package that provides it, or make the file again"
-        raise FertoolError(f"{path}: {error.message}", hint) from None
-    except FertoolError as error:
-        raise FertoolError(f"{path}: {error.message}", error.hint) from None
     quant = artifact.spec.quant
-    if quant is None:
-        _require_fit(artifact.state_dict, module.state_dict(), path)
-        module.load_state_dict(artifact.state_dict, assign=True)
-        return artifact.spec, module.eval()
-    from fertool.models.quantized import loaded_form, quantized_module, stored_form
-
     try:
-        module = quantized_module(module, artifact.spec)
+        module = build(artifact.spec)
+        if quant is None:
+            _require_fit(artifact.state_dict, module.state_dict(), path)
+            module.load_state_dict(artifact.state_dict, assign=True)
+            return artifact.spec, module.eval()
+        from fertool.models.quantized import loaded_form, quantized_module, stored_form
+
+        module = quantized_module(static(module), artifact.spec)
     except FertoolError as error:
+        if error.message.startswith(str(path)):
+            raise
         raise FertoolError(f"{path}: {error.message}", error.hint) from None
     wanted = module.state_dict()
     _require_fit(artifact.state_dict, stored_form(quant, wanted), path)
@@ -106,8 +149,7 @@ def stored_size(spec: Spec) -> int:
     """Return the bytes of a quantised model's file, which its spec alone decides."""
     from fertool.models.quantized import quantized_module
 
-    with torch.device("meta"):
-        module = quantized_module(build(replace(spec, quant=None)), spec)
+    module = quantized_module(static(build(replace(spec, quant=None))), spec)
     forms = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(spec, module).items()}
     zeros = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items()}
     return len(store.pack(json.loads(spec.to_json()), zeros)[1])

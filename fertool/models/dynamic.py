@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -85,13 +84,6 @@ class DynamicNetwork(nn.Module):
         self.gate = gate
         self.networks = nn.ModuleList(networks)
         self.shares = tuple(shares)
-
-    @property
-    def widths(self) -> Mapping[str, int]:
-        """Those of the widest profile."""
-        widest: Any = self.networks[0]
-        widths: Mapping[str, int] = widest.widths
-        return widths
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits; work is done for the chosen profiles only."""

@@ -8,45 +8,43 @@ about 12 of 205 microseconds less as floats. Layers of few channels without such
 
 from __future__ import annotations
 
-from torch import fx, nn
-from torch.nn import functional as F
-
-from fertool.models.folding import called_module
-from fertool.models.sites import HARD_SWISHES, PRODUCTS, Sites, find_sites
+from fertool.graph.network import Network
+from fertool.models.sites import PRODUCTS_OF_ITSELF, Sites, find_sites
 from fertool.spec import InputSpec
 
 CHANNELS = 16
 """Up to so many, a layer of the entrance has."""
 _SHARE = 1 / 200
 """Of the network's weights, no more than this are floats: a file hardly grows."""
-_PRODUCTS = (*HARD_SWISHES, nn.SiLU, F.silu, *PRODUCTS)
 
 
-def rounded_sites(graph_module: fx.GraphModule, input: InputSpec) -> Sites:
+def rounded_sites(network: Network, input: InputSpec) -> Sites:
     """Return the quantisers and integer layers of a folded network, without those of its float entrance."""
-    sites = find_sites(graph_module, input)
-    nodes = list(graph_module.graph.nodes)
-    entrance = nodes[: _length_of_entrance(graph_module, nodes, {name for s in sites.sites for name in s.nodes})]
-    before, layers = {node.name for node in entrance[:-1]}, {str(node.target) for node in entrance}
+    sites = find_sites(network.graph, input)
+    length = _length_of_entrance(network, {name for site in sites.sites for name in site.nodes})
+    names = [network.graph.input, *(node.name for node in network.graph.nodes)]
+    before, entrance = set(names[: max(0, length - 1)]), set(names[:length])
     return Sites(
         tuple(site for site in sites.sites if not before.issuperset(site.nodes)),
-        {name: site for name, site in sites.layer_inputs.items() if name not in layers},
+        {name: site for name, site in sites.layer_inputs.items() if name not in entrance},
     )
 
 
-def _length_of_entrance(graph_module: fx.GraphModule, nodes: list[fx.Node], rounded: set[str]) -> int:
-    """Return how many nodes the entrance has; the result of the last one, rounded, is all that leaves it."""
-    order = {node: index for index, node in enumerate(nodes)}
-    most = _SHARE * sum(parameter.numel() for parameter in graph_module.parameters())
-    length, last_reader, weights, has_product = 0, 0, 0, False
-    for index, node in enumerate(nodes):
-        layer = called_module(node, graph_module)
+def _length_of_entrance(network: Network, rounded: set[str]) -> int:
+    """Return how many nodes the entrance has, the images counted; the result of its last one is all that leaves it."""
+    graph = network.graph
+    order = {node.name: index for index, node in enumerate(graph.nodes, start=1)}
+    most = _SHARE * sum(parameter.numel() for parameter in network.parameters())
+    last_reader = max(order[node.name] for node in graph.readers[graph.input])
+    length, weights, has_product = 0, 0, False
+    for index, node in enumerate(graph.nodes, start=1):
+        layer = network.layer(node.name)
         if layer is not None:
             weights += sum(parameter.numel() for parameter in layer.parameters())
-        if isinstance(layer, nn.Linear) or getattr(layer, "out_channels", 0) > CHANNELS or weights > most:
+        if node.op == "linear" or node.args.get("out_channels", 0) > CHANNELS or weights > most:
             break
-        has_product |= (node.target if layer is None else type(layer)) in _PRODUCTS
+        has_product |= node.op in PRODUCTS_OF_ITSELF or (node.op == "mul" and len(node.inputs) == 2)
         if has_product and last_reader <= index and node.name in rounded:
             length = index + 1
-        last_reader = max([last_reader, *(order[user] for user in node.users)])
+        last_reader = max([last_reader, *(order[reader.name] for reader in graph.readers[node.name])])
     return length

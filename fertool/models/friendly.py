@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 
 from torch import nn
 
-from fertool.errors import FertoolError
-from fertool.models.build import build
-from fertool.models.registry import get_architecture
+from fertool.graph.ir import make_node
+from fertool.graph.network import Network
+from fertool.models.build import static
 from fertool.spec import Spec
 
-ARGUMENT, FRIENDLY = "activation", "relu"
-"""The argument of architectures, and what it becomes: behind a convolution a ReLU is where the integers begin, and no
-operator."""
-_COSTLY = (nn.Hardswish, nn.SiLU)
+FRIENDLY = "relu"
+"""Behind a convolution a ReLU is where the integers begin, and no operator."""
+_COSTLY = ("hardswish", "silu", "gelu", "mish")
 
 
-def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, nn.Module] | None:
-    """Return a float network with the same weights and ReLU in place of HardSwish and SiLU, which it has to learn.
+def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, Network] | None:
+    """Return a float network with the same weights and ReLU in place of HardSwish, SiLU, GELU and Mish.
 
-    None where there is nothing to replace. Raises FertoolError where the architecture has no argument for it.
+    It has to learn them anew. None where there is nothing to replace.
     """
     spec.require_static("made INT8-friendly")
-    if not any(isinstance(part, _COSTLY) for part in module.modules()):
+    network = static(module)
+    costly = [node for node in network.graph.nodes if node.op in _COSTLY]
+    if not costly:
         return None
-    if ARGUMENT not in inspect.signature(get_architecture(spec.arch)).parameters:
-        raise FertoolError(
-            f"{spec.arch} has HardSwish or SiLU, but no argument '{ARGUMENT}' that replaces them",
-            "leave --int8-friendly out",
-        )
-    changed = replace(spec, arch_args={**spec.arch_args, ARGUMENT: FRIENDLY}, metrics=None)
-    network = build(changed)
-    network.load_state_dict(module.state_dict())
-    return changed, network.eval()
+    graph = network.graph.edited({node.name: [make_node(node.name, FRIENDLY, node.inputs)] for node in costly})
+    friendly = Network(graph, network.image)
+    friendly.load_state_dict({name: tensor.clone() for name, tensor in network.state_dict().items()}, assign=True)
+    return replace(spec, graph=graph, metrics=None), friendly.eval()

@@ -27,10 +27,11 @@ def draw_places(positions: int, generator: torch.Generator, most: int = PLACES) 
 def patches(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
     """Return the inputs of a convolution or linear layer at `places` [P] of its output: [groups, N P, fan-in].
 
-    `x` is [N, C, H, W], or [N, C] for a linear layer, which has one group and one place.
+    `x` is [N, C, H, W]; for a linear layer, which has one group, [N, C] or, with several places, [N, …, C].
     """
     if isinstance(layer, nn.Linear):
-        return x.unsqueeze(0)
+        rows = x if x.dim() == 2 else x.flatten(1, -2)[:, places].flatten(0, 1)
+        return rows.unsqueeze(0)
     if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
         raise AssertionError("only linear layers and convolutions have weights")
     (high, wide), (up, left) = layer.kernel_size, layer.padding
@@ -44,6 +45,11 @@ def patches(layer: nn.Module, x: Tensor, places: Tensor) -> Tensor:
     ]
     by_channel = torch.stack(taps, 2).reshape(len(x), layer.groups, -1, len(taps), len(places))
     return by_channel.permute(1, 0, 4, 2, 3).flatten(3).flatten(1, 2)
+
+
+def with_channels_second(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what a layer reads or makes as [N, C, …]: linear layers over several places have the channels last."""
+    return x.flatten(1, -2).transpose(1, 2) if isinstance(layer, nn.Linear) and x.dim() > 2 else x
 
 
 def at(x: Tensor, places: Tensor) -> Tensor:

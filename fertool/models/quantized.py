@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact import planes
 from fertool.errors import FertoolError
-from fertool.models.folding import called_module, folded, replace_layer
+from fertool.graph.folding import folded
+from fertool.graph.ir import Graph, Node, make_node
+from fertool.graph.network import ImageShape, Network
 from fertool.models.sites import GATE_KNEE, Sites, find_sites
 from fertool.spec import WIDTHS, QuantSpec, Spec
 
-SITE_PREFIX = "activations"
-"""Quantisers are submodules under this name, by the names of their sites."""
 PLANES_PREFIX = "planes"
 """Packed weights are tensors of a file under this name, by the bits of their digits."""
 
@@ -103,19 +101,6 @@ class UnitQuantizer(Quantizer):
         return torch.tensor(0, dtype=torch.uint8)
 
 
-class QuantSiLU(nn.Module):
-    """SiLU with a rounded sigmoid, which makes it a table look-up and an integer product in ONNX Runtime."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = UnitQuantizer()
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return x sigmoid(x), shape unchanged."""
-        gated: Tensor = values * self.gate(torch.sigmoid(values))
-        return gated
-
-
 class IntegerLayer(nn.Module):
     """What the two integer layers share: int8 `weight` [out, ...], float16 `weight_scale` [out], int32 `bias` [out].
 
@@ -191,56 +176,65 @@ class QuantLinear(IntegerLayer, nn.Linear):  # type: ignore[misc]  # a bias ther
         return nn.functional.linear(input, self.float_weight(), self.float_bias())
 
 
-class QuantizedNet(fx.GraphModule):
-    """The graph of a quantised network.
+class QuantizedNet(Network):
+    """A network that rounds as its integer form does.
 
-    `float_params` counts the learned values of the float network that it stands for.
+    `quantizers` are those of the activations by the names of their sites, all with their `grids`; `float_params` counts
+    the learned values of the float network that it stands for.
     """
 
-    grids: Grids
-    float_params: int
-
-    @classmethod
-    def of(cls, graph_module: fx.GraphModule, grids: Grids, float_params: int) -> QuantizedNet:
-        """Return the network of a graph whose quantisers use `grids`."""
-        net = cls(graph_module, graph_module.graph)
-        net.grids, net.float_params = grids, float_params
-        return net
-
-    def __deepcopy__(self, memo: Any) -> QuantizedNet:
-        # A copied GraphModule keeps only what its graph calls.
-        copied = super().__deepcopy__(memo)
-        assert isinstance(copied, QuantizedNet)
-        copied.grids, copied.float_params = copy.deepcopy(self.grids, memo), self.float_params
-        return copied
+    def __init__(self, graph: Graph, image: ImageShape, grids: Grids, float_params: int) -> None:
+        super().__init__(graph, image)
+        self.grids, self.float_params = grids, float_params
+        self.quantizers = {name: Quantizer(grids, name) for name in grids.bits}
 
 
-def quantized_module(module: nn.Module, spec: Spec) -> QuantizedNet:
+def quantized_module(module: Network, spec: Spec) -> QuantizedNet:
     """Return the network of a spec with `quant`, its integers not yet filled in; `module` is its float form.
 
-    On the meta device only the structure is made. Raises FertoolError when layers or sites of the spec are not those
-    of the architecture.
+    On the meta device only the structure is made. Raises FertoolError for a dynamic network, and when layers or sites
+    of the spec are not those of the graph.
     """
     if spec.quant is None:
         raise ValueError("the spec is that of a float network")
-    graph_module = folded(module)
-    sites = find_sites(graph_module, spec.input)
-    _check_names(spec.quant, sites, graph_module)
+    spec.require_static("quantised")
+    network = folded(module)
+    sites = find_sites(network.graph, spec.input)
+    _check_names(spec.quant, sites, network)
+    rounded = {name: site.name for site in sites.sites if site.name in spec.quant.activations for name in site.nodes}
+    graph, gates = _with_rounded_sigmoids(network.graph, rounded)
     grids = Grids(spec.quant.activations, next(module.parameters()).device)
-    quantizers = {name: Quantizer(grids, name) for name in spec.quant.activations}
-    graph_module = insert_at_sites(graph_module, sites, quantizers)
+    net = QuantizedNet(graph, network.image, grids, cost.parameters(module))
+    net.load_state_dict({**network.state_dict(), **_grids_of(grids)}, assign=True)
     for name in spec.quant.weights:
-        layer, site = graph_module.get_submodule(name), sites.layer_inputs[name]
-        source = spec.input.scale[0] if site is None else quantizers[site]
+        layer, site = net.layer(name), sites.layer_inputs[name]
+        source = spec.input.scale[0] if site is None else net.quantizers[site]
         if isinstance(layer, nn.Linear):
-            replace_layer(graph_module, name, QuantLinear(layer, source))
+            net.replace(name, QuantLinear(layer, source))
         elif isinstance(layer, nn.Conv2d):
-            replace_layer(graph_module, name, QuantConv2d(layer, source))
-    rounded = {node for site in sites.sites if site.name in quantizers for node in site.nodes}
-    for node in graph_module.graph.nodes:
-        if isinstance(called_module(node, graph_module), nn.SiLU) and node.name in rounded:
-            replace_layer(graph_module, str(node.target), QuantSiLU())
-    return QuantizedNet.of(graph_module, grids, cost.parameters(module)).eval()
+            net.replace(name, QuantConv2d(layer, source))
+    for name, site in rounded.items():
+        net.tap(name, net.quantizers[site])
+    for name in gates:
+        net.tap(name, UnitQuantizer())
+    return net.eval()
+
+
+def _grids_of(grids: Grids) -> dict[str, Tensor]:
+    return {f"grids.{name}": tensor for name, tensor in grids.state_dict().items()}
+
+
+def _with_rounded_sigmoids(graph: Graph, rounded: Mapping[str, str]) -> tuple[Graph, list[str]]:
+    """Return the graph with the SiLUs that are rounded as x sigmoid(x), and the names of these sigmoids.
+
+    A rounded sigmoid is a table look-up in ONNX Runtime, and the product one of integers.
+    """
+    changed: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        if node.op == "silu" and node.name in rounded:
+            gate = make_node(f"{node.name}.sigmoid", "sigmoid", node.inputs)
+            changed[node.name] = [gate, make_node(node.name, "mul", [*node.inputs, gate.name])]
+    return graph.edited(changed), [nodes[0].name for nodes in changed.values()]
 
 
 def stored_form(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -276,31 +270,18 @@ def _packed_bits(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, t
     return {name: widths for name, widths in bits.items() if min(widths) < WIDTHS[-1]}
 
 
-def insert_at_sites(graph_module: fx.GraphModule, sites: Sites, modules: Mapping[str, nn.Module]) -> fx.GraphModule:
+def tapped_at_sites(network: Network, sites: Sites, modules: Mapping[str, nn.Module]) -> Network:
     """Return a copy of a folded network in which the results at each named site pass through its module.
 
     A site with several nodes uses its one module for all of them.
     """
-    result = copy.deepcopy(graph_module)
-    nodes = {node.name: node for node in result.graph.nodes}
-    for site in sites.sites:
-        if site.name not in modules:
-            continue
-        target = f"{SITE_PREFIX}.{site.name}"
-        result.add_submodule(target, modules[site.name])
-        for name in site.nodes:
-            node, users = nodes[name], list(nodes[name].users)
-            with result.graph.inserting_after(node):
-                rounded = result.graph.call_module(target, (node,))
-            for user in users:
-                user.replace_input_with(node, rounded)
-    result.recompile()
-    return result
+    named = [site for site in sites.sites if site.name in modules]
+    return network.tapped({node: modules[site.name] for site in named for node in site.nodes})
 
 
-def _check_names(quant: QuantSpec, sites: Sites, graph_module: fx.GraphModule) -> None:
+def _check_names(quant: QuantSpec, sites: Sites, network: Network) -> None:
     unknown = [f"layer {name}" for name in quant.weights if name not in sites.layer_inputs]
-    channels = {name: len(graph_module.get_parameter(f"{name}.weight")) for name in sites.layer_inputs}
+    channels = {name: len(network.get_parameter(f"{name}.weight")) for name in sites.layer_inputs}
     unknown += [
         f"layer {name} of {len(rule.bits)} channels"
         for name, rule in quant.weights.items()
@@ -312,5 +293,5 @@ def _check_names(quant: QuantSpec, sites: Sites, graph_module: fx.GraphModule) -
     unknown += [f"grid for {name}" for name in sorted(filter(None, sources)) if name not in quant.activations]
     if unknown:
         raise FertoolError(
-            f"the header does not fit the architecture: no {', no '.join(unknown)}", "quantise again with this version"
+            f"the header does not fit the graph: no {', no '.join(unknown)}", "quantise again with this version"
         )

@@ -2,7 +2,6 @@
 
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.dynamic import dynamic, mean_budget, measure_shares, preview_profiles
-from fertool.prune.graph import trace_channels
 from fertool.prune.latency import LatencyModel, learn_latency
 from fertool.prune.oneshot import (
     DATA_FREE,
@@ -17,7 +16,7 @@ from fertool.prune.oneshot import (
     score_channels,
 )
 from fertool.prune.penalties import Penalised
-from fertool.prune.planning import PrunePlan
+from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.routing import RoutedObjective
 from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, judged, prj
 
@@ -37,6 +36,7 @@ __all__ = [
     "Shrinking",
     "Targets",
     "UnreachableError",
+    "channel_counts",
     "dynamic",
     "judged",
     "learn_latency",
@@ -50,5 +50,4 @@ __all__ = [
     "require_float",
     "require_scorable",
     "score_channels",
-    "trace_channels",
 ]

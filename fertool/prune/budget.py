@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError, UsageError
-from fertool.prune.graph import ChannelGraph
-from fertool.prune.keys import WidthKeys
+from fertool.graph.channels import ChannelGraph
+from fertool.graph.groups import Groups
 from fertool.prune.ladders import Ladder
 from fertool.prune.latency import LANES, NO_TIME, LatencyModel, typical_latency
 
@@ -58,9 +57,9 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """MACs, parameters, stored numbers, seconds and channels as a function of the widths [keys] alone.
+    """MACs, parameters, stored numbers, seconds and channels as a function of the widths [groups] alone.
 
-    Channel counts are linear in the widths: `inputs` and `outputs` [layers, keys] hold the factors, the last column
+    Channel counts are linear in the widths: `inputs` and `outputs` [layers, groups] hold the factors, the last column
     the constants. `shared` marks layers whose channels share one block of weights; `terms` [4, layers, 1] are those of
     the layers in the `latency` model.
     """
@@ -77,12 +76,12 @@ class CostModel:
     terms: Tensor
 
     @classmethod
-    def of(cls, graph: ChannelGraph, keys: WidthKeys, widths: Mapping[str, int], latency: LatencyModel) -> CostModel:
-        """Read the factors off the graph of a network with these widths."""
-        size = torch.tensor([*(widths[name] for name in keys.names), 1], dtype=torch.float64)
+    def of(cls, graph: ChannelGraph, groups: Groups, latency: LatencyModel) -> CostModel:
+        """Read the factors off the graph of a network."""
+        size = torch.tensor([*groups.sizes, 1], dtype=torch.float64)
 
         def factors(classes: Tensor) -> Tensor:
-            return torch.bincount(keys.of_class[classes] % len(size), minlength=len(size)) / size
+            return torch.bincount(groups.of_class[classes] % len(size), minlength=len(size)) / size
 
         def column(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
@@ -102,7 +101,7 @@ class CostModel:
         )
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
-        """Return [5, keys], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
+        """Return [5, groups], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
         inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
         outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
@@ -115,14 +114,13 @@ class CostModel:
 
 def choose_widths(
     graph: ChannelGraph,
-    keys: WidthKeys,
+    groups: Groups,
     ladders: list[Ladder],
-    widths: Mapping[str, int],
     targets: Targets,
     round_to: int,
     latency: LatencyModel = NO_TIME,
 ) -> dict[str, int]:
-    """Return the widths that meet the targets at the least loss.
+    """Return the sizes of the groups that meet the targets at the least loss.
 
     The step down a ladder that loses least per saved MAC or parameter is taken, anywhere in the network, again and
     again; then what is left of the budget goes to the steps up that regain most. A budget of MACs is there for the time
@@ -133,7 +131,7 @@ def choose_widths(
     if targets.latency is not None and not latency.terms:
         raise UsageError(f"--target-latency {targets.latency:g}: nothing has been measured", "learn a latency model")
     clock = latency if latency.terms else typical_latency(graph.layers).in_steps_of(round_to)
-    model = CostModel.of(graph, keys, widths, clock)
+    model = CostModel.of(graph, groups, clock)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
     steps = torch.zeros_like(last)
     current = _widths_at(ladders, steps)
@@ -150,11 +148,11 @@ def choose_widths(
         steps[chosen] += 1
         current, cost = _widths_at(ladders, steps), after[:, chosen]
     current = _with_the_rest_spent(model, ladders, steps, limit)
-    return {**widths, **{name: int(width) for name, width in zip(keys.names, current.tolist(), strict=True)}}
+    return {name: int(width) for name, width in zip(groups.names, current.tolist(), strict=True)}
 
 
 def _with_the_rest_spent(model: CostModel, ladders: list[Ladder], steps: Tensor, limit: Tensor) -> Tensor:
-    """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [keys].
+    """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [groups].
 
     No width goes back to a ragged one, which takes more time than a rest of the budget is worth.
     """
@@ -176,7 +174,7 @@ def _widths_at(ladders: list[Ladder], steps: Tensor) -> Tensor:
 
 
 def _loss_between(ladders: list[Ladder], steps: Tensor, lower: Tensor) -> Tensor:
-    """Return for each key [keys] what the way from one of its rungs to a lower one loses."""
+    """Return for each key [groups] what the way from one of its rungs to a lower one loses."""
     return torch.stack(
         [ladder.losses[b] - ladder.losses[a] for ladder, a, b in zip(ladders, steps, lower, strict=True)]
     )

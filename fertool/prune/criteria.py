@@ -20,9 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
+from fertool.graph.channels import ChannelGraph, Layer, weight_axes
+from fertool.graph.network import Network
 from fertool.losses import divergence_probe
+from fertool.models.patches import with_channels_second
 from fertool.modes import eval_mode
-from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec, affordable_batch
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ WEIGHT_CRITERIA: Mapping[str, Measure] = {
 """Those that need no data."""
 
 
-def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str, *, relative: bool = True) -> Scores:
+def weight_scores(module: Network, graph: ChannelGraph, criterion: str, *, relative: bool = True) -> Scores:
     """Return what one of WEIGHT_CRITERIA gives each class; no data needed.
 
     If `relative`, a channel's number is divided by the mean of its layer, so that layers of any fan-in compare; else
@@ -83,8 +85,10 @@ def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str, *, rel
     measure, scales = WEIGHT_CRITERIA[criterion], _scales(module, graph)
     total, count = torch.zeros(2, len(graph.fixed), dtype=torch.float64)
     for layer in graph.layers:
-        if layer.kind == "dense" or (layer.kind == "depthwise" and criterion != "bn-gamma"):
-            weights = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64).flatten(1)
+        if layer.kind == "dense" or (layer.kind == "grouped" and criterion != "bn-gamma"):
+            weight = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64)
+            out_axis, _ = weight_axes(module.graph.by_name[layer.name].op)
+            weights = weight.movedim(out_axis, 0).flatten(1)
             found = measure(weights, scales.get(layer.name))
             if found is None:
                 continue
@@ -98,7 +102,7 @@ def weight_scores(module: nn.Module, graph: ChannelGraph, criterion: str, *, rel
     return Scores(scores, additive=not relative)
 
 
-def _scales(module: nn.Module, graph: ChannelGraph) -> dict[str, Tensor]:
+def _scales(module: Network, graph: ChannelGraph) -> dict[str, Tensor]:
     """Return the scales, float64, of the BN straight behind each layer that has one with scales."""
     return {
         name: module.get_parameter(f"{norm.name}.weight").detach().to("cpu", torch.float64)
@@ -160,7 +164,7 @@ GATE_CRITERIA: Mapping[str, _GateCriterion] = {
 
 
 def gate_scores(
-    module: nn.Module,
+    module: Network,
     graph: ChannelGraph,
     criterion: str,
     data: FaceDataset,
@@ -192,7 +196,7 @@ def gate_scores(
 
 
 @contextmanager
-def _gates_of(module: nn.Module, graph: ChannelGraph) -> Iterator[Changes]:
+def _gates_of(module: Network, graph: ChannelGraph) -> Iterator[Changes]:
     """Collect, in the list that is given, what every backward pass says of the gates."""
     changes: Changes = []
     hooks = [
@@ -225,7 +229,7 @@ def _watch(changes: Changes, layer: Layer, owner: nn.Module, _: Any, output: Ten
         gated -= owner.bias.detach().reshape(-1, *[1] * (output.dim() - 2))  # type: ignore[operator]
 
     def add(gradient: Tensor) -> None:
-        change = gradient * gated
-        changes.append((layer.outputs, change.flatten(2).sum(2) if gradient.dim() > 2 else change))
+        change = with_channels_second(owner, gradient * gated)
+        changes.append((layer.outputs, change.flatten(2).sum(2) if change.dim() > 2 else change))
 
     output.register_hook(add)  # type: ignore[no-untyped-call]

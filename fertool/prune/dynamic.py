@@ -54,7 +54,6 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     for plan in descend_by_profiles(net, options.profiles):
         networks.append(copy.deepcopy(net.module))
         plans.append(plan)
-    widths = [dict(plan.widths) for plan in plans]
     gate = ImageGate(len(networks))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -63,7 +62,8 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     nn.init.zeros_(gate.fc2.weight)
     module = DynamicNetwork(gate, networks, (1 / len(networks),) * len(networks))
     costs = profile_costs(module, net.spec.input, net.plan.macs_before)
-    net.spec = replace(net.spec, widths=widths[0], gates=GateSpec(tuple(widths), HIDDEN, module.shares), metrics=None)
+    graphs = tuple(network.graph for network in networks)
+    net.spec = replace(net.spec, graph=graphs[0], gates=GateSpec(graphs, HIDDEN, module.shares), metrics=None)
     net.module, net.plan = module, plans[0]
     opening = round(OPENING * options.epochs)
     for name, epochs, start in (

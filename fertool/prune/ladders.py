@@ -1,4 +1,4 @@
-"""The widths that each key may take, and what going down to them loses."""
+"""The numbers of channels that each group may take, and what going down to them loses."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fertool.graph.channels import ChannelGraph, Segments, Touching
+from fertool.graph.groups import Groups
 from fertool.prune.criteria import Scores
-from fertool.prune.graph import ChannelGraph, Segments, Touching
-from fertool.prune.keys import WidthKeys
 
 FLOOR = 0.1
 """No width goes below this part of what it was."""
@@ -19,12 +19,12 @@ MAX_TRACES = 24
 """Where every rung costs a trace, this many at most."""
 
 Retrace = Callable[[Mapping[str, int]], ChannelGraph]
-"""The channel graph of the same architecture at other widths."""
+"""The channel graph of the same network with other sizes of its groups."""
 
 
 @dataclass(frozen=True, eq=False)
 class Ladder:
-    """Widths of one key downwards from its present one, and what each of them loses, float64 from 0 upwards."""
+    """Sizes of one group downwards from its present one, and what each of them loses, float64 from 0 upwards."""
 
     widths: tuple[int, ...]
     losses: Tensor
@@ -37,40 +37,39 @@ def least_width(width: int) -> int:
 
 def make_ladders(
     graph: ChannelGraph,
-    keys: WidthKeys,
+    groups: Groups,
     scores: Scores,
-    widths: Mapping[str, int],
     round_to: int,
     retrace: Retrace,
     floors: Mapping[str, int],
 ) -> list[Ladder]:
-    """Return one ladder per key: multiples of `round_to` down to the floor, each losing its least important channels.
+    """Return one ladder per group: multiples of `round_to` down to the floor, each losing its least important channels.
 
-    `floors` are widths that some keys do not go below, beside the common floor.
+    `floors` are numbers of channels that some groups do not go below, beside the common floor.
 
-    With a share q of the key's score gone the loss is `-log(1 - q)`, for additive scores times the key's total: the
+    With a share q of the group's score gone the loss is `-log(1 - q)`, for additive scores times the group's total: the
     first channels cost what they score, and a thinned layer gets ever dearer, as first-order scores, each taken with
     all other channels in place, do not know.
 
-    Where positions decide who reads a channel (several segments), a width may need more channels in some segment than
-    there are; such widths are left out.
+    Where positions decide who reads a channel (several segments), a size may need more channels in some segment than
+    there are; such sizes are left out.
     """
-    present = _segments(graph, keys, graph)
+    present = _segments(graph, groups, graph)
     split = [k for k, segments in enumerate(present) if len(segments) > 1]
-    levels = [
-        _levels(widths[name], round_to, floors.get(name, 0), MAX_TRACES if k in split else None)
-        for k, name in enumerate(keys.names)
-    ]
+    levels = []
+    for k, (name, size, unit) in enumerate(zip(groups.names, groups.sizes, groups.units, strict=True)):
+        step, floor = max(1, round_to // unit), math.ceil(floors.get(name, 0) / unit)
+        levels.append(_levels(size, step, floor, MAX_TRACES if k in split else None))
     traced = []
     for step in range(max((len(levels[k]) for k in split), default=0)):
-        lower = {keys.names[k]: levels[k][min(step, len(levels[k]) - 1)] for k in split}
-        traced.append(_segments(graph, keys, retrace({**widths, **lower})))
+        lower = {groups.names[k]: levels[k][min(step, len(levels[k]) - 1)] for k in split}
+        traced.append(_segments(graph, groups, retrace({**groups.as_map(), **lower})))
     ladders = []
-    for k, (name, segments) in enumerate(zip(keys.names, present, strict=True)):
+    for k, (size, segments) in enumerate(zip(groups.sizes, present, strict=True)):
         if k in split:
             counts = [_counts(found[k]) for found in traced[: len(levels[k])]]
         else:
-            counts = [{part: n * width // widths[name] for part, n in _counts(segments).items()} for width in levels[k]]
+            counts = [{part: n * width // size for part, n in _counts(segments).items()} for width in levels[k]]
         ladders.append(_ladder(levels[k], counts, segments, scores))
     return ladders
 
@@ -81,14 +80,15 @@ def _levels(width: int, round_to: int, floor: int, most: int | None) -> list[int
     return [width, *(lower[:: math.ceil(len(lower) / most)] if most and lower else lower)]
 
 
-def _segments(graph: ChannelGraph, keys: WidthKeys, other: ChannelGraph) -> list[Segments]:
-    """Sort the segments of `other` by the key that their producers have in `graph`."""
-    key_of_layer = {layer.name: int(keys.of_class[layer.outputs[0]]) for layer in graph.layers if layer.kind == "dense"}
-    found: list[Segments] = [{} for _ in keys.names]
-    for touching, members in other.segments().items():
-        key = next((key_of_layer[name] for name, makes in touching if makes and name in key_of_layer), -1)
-        if key >= 0:
-            found[key][touching] = members
+def _segments(graph: ChannelGraph, groups: Groups, other: ChannelGraph) -> list[Segments]:
+    """Sort the segments of `other` by the group that they have in `graph`, or whose layers make them."""
+    own = {part: int(groups.of_class[members[0]]) for part, members in graph.segments().items()}
+    of_layer = {name: place for place, names in enumerate(groups.layers) for name in names}
+    found: list[Segments] = [{} for _ in groups.names]
+    for part, members in other.segments().items():
+        place = own.get(part, next((of_layer[name] for name, makes in part if makes and name in of_layer), -1))
+        if place >= 0:
+            found[place][part] = members
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fertool.prune.graph import ChannelGraph, Layer
+from fertool.graph.channels import ChannelGraph, Layer
 from fertool.prune.ladders import least_width
 
 SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
@@ -29,7 +29,7 @@ NO_TERMS: Terms = (0.0, 0.0, 0.0, 0.0)
 Seconds = Mapping[str, float]
 """Of each layer; what belongs to none is under another name."""
 Profile = Callable[[Mapping[str, int]], tuple[Seconds, ChannelGraph]]
-"""Measures the network at some widths; returns also its channel graph."""
+"""Measures the network with some numbers of channels by group; returns also its channel graph."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ NO_TIME = LatencyModel(1, {}, 0.0)
 DENSE_WEIGHT, DEPTHWISE_WEIGHT = 10.0, 25.0
 DEPTHWISE_MAC = 3.0
 DEPTHWISE_OUTPUT = 20.0
-RAGGED = {"dense": (4e3, 60.0), "depthwise": (16e3, 190.0)}
+RAGGED = {"dense": (4e3, 60.0), "grouped": (16e3, 190.0)}
 """What layers cost beside the multiply-accumulates of dense ones, in such multiply-accumulates (`typical_latency`).
 
 RAGGED is for each input channel, and for each place of one.
@@ -103,7 +103,7 @@ def typical_latency(layers: Sequence[Layer]) -> LatencyModel:
             ragged = per_channel + per_place * layer.positions
         if layer.kind == "dense":
             terms[layer.name] = (0.0, layer.taps * (layer.positions + DENSE_WEIGHT), 0.0, ragged)
-        elif layer.kind == "depthwise":
+        elif layer.kind == "grouped":
             per_weight = DEPTHWISE_MAC * layer.positions + DEPTHWISE_WEIGHT
             terms[layer.name] = (0.0, 0.0, layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions, ragged)
     return LatencyModel(1, terms, 0.0)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fertool.errors import FertoolError, UsageError, unknown_name
-from fertool.models import build
+from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.network import Network
+from fertool.graph.surgery import remove_channels, surviving_rows
 from fertool.prune.budget import Targets
 from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, Scores, gate_scores, weight_scores
-from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.reconstruct import reconstruct
-from fertool.prune.surgery import remove_channels, surviving_rows
 from fertool.spec import InputSpec, Spec
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class PruneOptions:
     or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
 
     `local_retrain` repairs the layers after each cut, on the images that score the channels (`reconstruct`). `floors`
-    are the widths that some keys of the spec's `widths` do not go below.
+    are the numbers of channels that some groups, by their first layer, do not go below.
     """
 
     targets: Targets | None
@@ -59,10 +58,9 @@ class PruneOptions:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The pruned network, its `widths` map, and the plan that was carried out."""
+    """The pruned network and the plan that was carried out."""
 
-    module: nn.Module
-    widths: Mapping[str, int]
+    module: Network
     plan: PrunePlan
 
 
@@ -75,12 +73,12 @@ class Cut:
 
     graph: ChannelGraph
     plan: PrunePlan
-    skeleton: nn.Module
+    skeleton: Network
     pruned: ChannelGraph
     input: InputSpec
     repair: Tensor | None = None
 
-    def carry_out(self, module: nn.Module, on_progress: Callable[[int, int], None] | None = None) -> nn.Module:
+    def carry_out(self, module: Network, on_progress: Callable[[int, int], None] | None = None) -> Network:
         """Return the smaller network with the weights that `module`, which is not changed, has by now; once only.
 
         `on_progress` counts repaired layers.
@@ -94,7 +92,7 @@ class Cut:
 
 def make_cut(
     spec: Spec,
-    module: nn.Module,
+    module: Network,
     options: PruneOptions,
     data: FaceDataset | None = None,
     *,
@@ -109,9 +107,8 @@ def make_cut(
     if options.targets is None:
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
-    where = (partial(build, spec), spec.widths, spec.input)
     planned = make_plan(
-        *(*where, graph, scores, options.targets, options.round_to), latency=options.clock, floors=options.floors
+        *(module, graph, scores, options.targets, options.round_to), latency=options.clock, floors=options.floors
     )
     if options.local_retrain and data is None:
         raise UsageError("--local-retrain needs images", "give --data")
@@ -120,7 +117,7 @@ def make_cut(
 
 def plan(
     spec: Spec,
-    module: nn.Module,
+    module: Network,
     options: PruneOptions,
     data: FaceDataset | None = None,
     *,
@@ -132,7 +129,7 @@ def plan(
 
 def prune(
     spec: Spec,
-    module: nn.Module,
+    module: Network,
     options: PruneOptions,
     data: FaceDataset | None = None,
     *,
@@ -143,19 +140,19 @@ def prune(
     Raises as `make_cut` does; the module is not changed.
     """
     cut = make_cut(spec, module, options, data, on_progress=on_progress)
-    return PruneResult(cut.carry_out(module), cut.plan.widths, cut.plan)
+    return PruneResult(cut.carry_out(module), cut.plan)
 
 
 def score_channels(
     spec: Spec,
-    module: nn.Module,
+    module: Network,
     options: PruneOptions,
     data: FaceDataset | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ChannelGraph, Scores]:
     """Return the channels of a network and how much each matters; raises as `make_cut` does."""
     require_scorable(spec, options, has_data=data is not None)
-    graph = trace_channels(module, spec.input)
+    graph = trace_channels(module)
     if data is None or options.criterion in WEIGHT_CRITERIA:
         return graph, weight_scores(module, graph, options.criterion, relative=options.normalise != "none")
     scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)

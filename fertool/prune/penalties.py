@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fertool.graph.channels import ChannelGraph
 from fertool.prune.criteria import gated_layers
-from fertool.prune.graph import ChannelGraph
 from fertool.prune.planning import PrunePlan
 from fertool.spec import canonical_json
 
@@ -63,15 +63,11 @@ class GrowingPenalty:
         for layer in graph.layers:
             if layer.kind == "dense":
                 alive.update(layer.outputs[list(plan.kept[layer.name])].tolist())
-        doomed = {}
+        doomed, parameters = {}, {name for name, _ in module.named_parameters()}
         for layer in graph.layers:
             rows = tuple(row for row, index in enumerate(layer.outputs.tolist()) if index not in alive)
             name = f"{layer.name}.weight"
-            if (
-                layer.kind != "across"
-                and rows
-                and getattr(module.get_submodule(layer.name), "weight", None) is not None
-            ):
+            if layer.kind in ("dense", "grouped", "norm") and rows and name in parameters:
                 doomed[name] = rows
         return cls(ceiling, doomed)
 

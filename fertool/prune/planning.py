@@ -1,4 +1,4 @@
-"""What pruning is going to do: new widths, and the channels that survive."""
+"""What pruning is going to do: how many channels each group keeps, and which survive."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fertool.errors import FertoolError
+from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.groups import Groups, find_groups
+from fertool.graph.network import Network
+from fertool.graph.surgery import positions, resize
 from fertool.prune.budget import Targets, choose_widths
 from fertool.prune.criteria import Scores
-from fertool.prune.graph import ChannelGraph, trace_channels
-from fertool.prune.keys import Builder, find_width_keys
 from fertool.prune.ladders import make_ladders
 from fertool.prune.latency import NO_TIME, LatencyModel
-from fertool.prune.surgery import positions
-from fertool.spec import InputSpec
 
 
 @dataclass(frozen=True)
 class PrunePlan:
-    """New widths with what they cost.
+    """How many channels each group keeps, by the group's first layer, with what the networks cost.
 
     `kept` names the surviving output channels of every convolution (not depthwise) and linear layer, as indices into
     the original's, ascending.
@@ -46,6 +46,8 @@ class PrunePlan:
     def between(cls, graph: ChannelGraph, pruned: ChannelGraph, latency: LatencyModel, **chosen: Any) -> PrunePlan:
         """Return the plan that leads from one network to another, with the costs of both; `chosen` are the others."""
         return cls(
+            widths_before=channel_counts(find_groups(graph)),
+            widths=channel_counts(find_groups(pruned)),
             macs_before=graph.macs,
             macs=pruned.macs,
             params_before=graph.params,
@@ -58,12 +60,10 @@ class PrunePlan:
         )
 
     @classmethod
-    def to_stay(cls, graph: ChannelGraph, widths: Mapping[str, int], latency: LatencyModel) -> PrunePlan:
+    def to_stay(cls, graph: ChannelGraph, latency: LatencyModel) -> PrunePlan:
         """Return the plan that removes nothing."""
         return cls.between(
             *(graph, graph, latency),
-            widths_before=dict(widths),
-            widths=dict(widths),
             kept={layer.name: tuple(range(len(layer.outputs))) for layer in graph.layers if layer.kind == "dense"},
             targets=None,
             round_to=1,
@@ -103,39 +103,42 @@ class PrunePlan:
         return self.seconds / self.seconds_before if self.seconds_before else 1.0
 
 
+def channel_counts(groups: Groups) -> dict[str, int]:
+    """Return the channels of each group, by the name of its first layer."""
+    return {name: size * unit for name, size, unit in zip(groups.names, groups.sizes, groups.units, strict=True)}
+
+
 def make_plan(
-    build: Builder,
-    widths: Mapping[str, int],
-    input: InputSpec,
+    network: Network,
     graph: ChannelGraph,
     scores: Scores,
     targets: Targets,
     round_to: int,
     latency: LatencyModel = NO_TIME,
     floors: Mapping[str, int] | None = None,
-) -> tuple[PrunePlan, nn.Module, ChannelGraph]:
+) -> tuple[PrunePlan, Network, ChannelGraph]:
     """Return the plan, the pruned network as a skeleton on the meta device, and its channel graph.
 
-    `graph` is that of the network at `widths`, `scores` the importance of its classes, `floors` the widths that some
-    keys do not go below. Raises FertoolError when the targets cannot be met.
+    `graph` is that of the network, `scores` the importance of its classes, `floors` the numbers of channels that some
+    groups do not go below. Raises FertoolError when the targets cannot be met.
     """
+    groups = find_groups(graph)
+    if not groups.names:
+        raise FertoolError(
+            "no layer of this network can be pruned: " + _reasons(graph),
+            "fertool show --layers names what stands in the way",
+        )
 
-    def skeleton_at(widths: Mapping[str, int]) -> nn.Module:
-        with torch.device("meta"):
-            return build(widths)
+    def retrace(sizes: Mapping[str, int]) -> ChannelGraph:
+        return trace_channels(resize(network, graph, groups, sizes))
 
-    keys = find_width_keys(skeleton_at, widths, graph)
-    ladders = make_ladders(
-        graph, keys, scores, widths, round_to, lambda lower: trace_channels(skeleton_at(lower), input), floors or {}
-    )
-    chosen = choose_widths(graph, keys, ladders, widths, targets, round_to, latency)
-    skeleton = skeleton_at(chosen)
-    pruned = trace_channels(skeleton, input)
+    ladders = make_ladders(graph, groups, scores, round_to, retrace, floors or {})
+    chosen = choose_widths(graph, groups, ladders, targets, round_to, latency)
+    skeleton = resize(network, graph, groups, chosen)
+    pruned = trace_channels(skeleton)
     survivors = choose_survivors(graph, pruned, scores)
     plan = PrunePlan.between(
         *(graph, pruned, latency),
-        widths_before=dict(widths),
-        widths=chosen,
         kept={
             old.name: tuple(positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist())
             for old, new in zip(graph.layers, pruned.layers, strict=True)
@@ -145,6 +148,11 @@ def make_plan(
         round_to=round_to,
     )
     return plan, skeleton, pruned
+
+
+def _reasons(graph: ChannelGraph) -> str:
+    reasons = [f"{name}: {why}" for name, why in graph.why.items()]
+    return "; ".join(reasons[:3]) or "it has no hidden layers"
 
 
 def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Scores) -> Tensor:

@@ -15,14 +15,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.models.patches import at, draw_places, patches
+from fertool.graph.channels import ChannelGraph, Layer
+from fertool.graph.network import Network
+from fertool.models.patches import at, draw_places, patches, with_channels_second
 from fertool.modes import eval_mode
 from fertool.prune.criteria import norms_behind
-from fertool.prune.graph import ChannelGraph, Layer
 from fertool.spec import InputSpec, affordable_batch
 
 RIDGE = 0.01
@@ -48,8 +49,8 @@ class _Before:
 
 @torch.no_grad()
 def reconstruct(
-    original: nn.Module,
-    pruned: nn.Module,
+    original: Network,
+    pruned: Network,
     graph: ChannelGraph,
     rows: Mapping[str, Tensor],
     images: Tensor,
@@ -72,15 +73,15 @@ def reconstruct(
     batches = [to_input(batch.to(device), input) for batch in parts]
     before = _record(original, graph, rows, batches)
     with eval_mode(pruned):
-        _Repair(pruned, before, batches, on_progress).run()
+        _repair(pruned, before, batches, on_progress)
 
 
 def _record(
-    original: nn.Module, graph: ChannelGraph, rows: Mapping[str, Tensor], batches: Sequence[Tensor]
+    original: Network, graph: ChannelGraph, rows: Mapping[str, Tensor], batches: Sequence[Tensor]
 ) -> dict[str, _Before]:
     """Look at the unpruned network, one batch after the other."""
     generator, device = torch.Generator().manual_seed(0), batches[0].device
-    dense = [layer for layer in graph.layers if layer.kind == "dense"]
+    dense = [layer for layer in graph.layers if layer.kind == "dense" and _is_regressed(original, layer)]
     # What a dense layer says is what arrives at the BN behind it.
     said_by = {norm.name: name for name, norm in norms_behind(graph).items() if name in {layer.name for layer in dense}}
     norms = [layer for layer in graph.layers if layer.kind == "norm" and layer.name not in said_by]
@@ -90,8 +91,8 @@ def _record(
         if layer in (*dense, *norms)
     }
 
-    def keep(layer: Layer, _: nn.Module, args: Any, output: Tensor) -> None:
-        there = output if layer.kind == "dense" else args[0]
+    def keep(layer: Layer, owner: nn.Module, args: Any, output: Tensor) -> None:
+        there = with_channels_second(owner, output) if layer.kind == "dense" else args[0]
         seen = at(there, found[layer.name].places)[:, rows[layer.name].to(device)]
         found[layer.name].values.append(seen)
 
@@ -104,37 +105,32 @@ def _record(
     return found | {norm: found[name] for norm, name in said_by.items()}
 
 
-class _Repair(fx.Interpreter):
-    """Runs a network on all batches at once, each layer mended ahead of its first one: a value is a list by batch."""
+def _is_regressed(network: Network, layer: Layer) -> bool:
+    """Return whether a layer's weights can be found by regression: of convolutions in 2-D and linear layers."""
+    return isinstance(network.layer(layer.name), nn.Conv2d | nn.Linear)
 
-    def __init__(
-        self,
-        pruned: nn.Module,
-        before: Mapping[str, _Before],
-        batches: Sequence[Tensor],
-        on_progress: Callable[[int, int], None] | None,
-    ) -> None:
-        super().__init__(pruned, graph=fx.Tracer().trace(pruned))
-        self._before, self._batches = before, batches
-        self._on_progress, self._done = on_progress, itertools.count(1)
 
-    def run_node(self, n: fx.Node) -> Any:
-        """Run one operation on every batch."""
-        if n.op == "placeholder":
-            return list(self._batches)
-        given: list[Any] = [
-            fx.node.map_arg((n.args, n.kwargs), partial(self._of_batch, number)) for number in range(len(self._batches))
-        ]
-        if n.op == "call_module" and n.target in self._before:
-            layer, inputs = self.fetch_attr(str(n.target)), [args[0] for args, _ in given]
+def _repair(
+    pruned: Network,
+    before: Mapping[str, _Before],
+    batches: Sequence[Tensor],
+    on_progress: Callable[[int, int], None] | None,
+) -> None:
+    """Run a network on all batches at once, node by node, each layer mended ahead of its run."""
+    values: dict[str, list[Any]] = {pruned.graph.input: list(batches)}
+    done = itertools.count(1)
+    for node, step in zip(pruned.graph.nodes, pruned.steps, strict=True):
+        read = [[values[name][number] for name in node.inputs] for number in range(len(batches))]
+        if node.name in before:
+            layer, inputs = pruned.get_submodule(node.name), [given[0] for given in read]
             mend = _mend_norm if isinstance(layer, nn.modules.batchnorm._BatchNorm) else _mend_dense
-            mend(self._before[str(n.target)], layer, inputs)
-            if self._on_progress:
-                self._on_progress(next(self._done), len(self._before))
-        return [getattr(self, n.op)(n.target, args, kwargs) for args, kwargs in given]
-
-    def _of_batch(self, number: int, node: fx.Node) -> Any:
-        return self.env[node][number]
+            mend(before[node.name], layer, inputs)
+            if on_progress:
+                on_progress(next(done), len(before))
+        compute = pruned.computes(node)
+        values[node.name] = [compute(*given) for given in read]
+        for name in step.done_with:
+            del values[name]
 
 
 def _mend_dense(before: _Before, layer: nn.Module, inputs: Sequence[Tensor]) -> None:

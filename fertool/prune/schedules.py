@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError
+from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.groups import find_groups
+from fertool.graph.network import Network
 from fertool.prune.blocks import remove_block
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.criteria import Scores
-from fertool.prune.graph import ChannelGraph, trace_channels
 from fertool.prune.ladders import least_width
 from fertool.prune.oneshot import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
-from fertool.prune.planning import PrunePlan
+from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.routing import Routing
 from fertool.spec import Spec
 
@@ -86,15 +88,18 @@ class Shrinking:
     def __init__(
         self,
         spec: Spec,
-        module: nn.Module,
+        module: Network,
         options: PruneOptions,
         data: FaceDataset | None = None,
         watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: nullcontext(),
     ) -> None:
         # Of what the network was, not of what a cut has left of it.
-        floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in spec.widths.items()}
-        self.spec, self.module, self.options = spec, module, replace(options, floors=floors)
-        self.plan = PrunePlan.to_stay(trace_channels(module, spec.input), spec.widths, options.clock)
+        graph = trace_channels(module)
+        widths = channel_counts(find_groups(graph))
+        floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in widths.items()}
+        self.spec, self.options = spec, replace(options, floors=floors)
+        self.module: Any = module
+        self.plan = PrunePlan.to_stay(graph, options.clock)
         self._data, self._watch = data, watch
         self._kept = tuple(name for name, floor in options.floors.items() if floor)
         self.start = copy.copy(self)
@@ -155,7 +160,7 @@ class Shrinking:
         with nullcontext() if cut.repair is None else self._watch("repair") as on_progress:
             self.module = cut.carry_out(self.module, on_progress)
         self.plan = self.plan.then(cut.plan)
-        self.spec = replace(self.spec, widths=dict(cut.plan.widths), metrics=None)
+        self.spec = replace(self.spec, graph=self.module.graph, metrics=None)
 
     def remove_blocks(self, count: int) -> None:
         """Become a network of `count` residual blocks less, one after the other; raises UsageError without images."""
@@ -223,7 +228,7 @@ def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
 
 def slimming(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Train under an L1 penalty on BN scales, then remove the smallest anywhere (Liu et al. 2017, section 3)."""
-    graph = trace_channels(net.module, net.spec.input)
+    graph = trace_channels(net.module)
     train(Phase("sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity), leads=True), net)
     if targets := net.way_to():
         net.take(net.cut(targets, criterion="bn-gamma", normalise="none"))
@@ -256,7 +261,7 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
                 train(Phase(f"cycle {cycle}, punish {epoch}", 1, few=True, frozen=_convolutions(net.module)), net)
         if net.plan is before[2]:
             break
-        penalty = ScaleSparsity.of(trace_channels(net.module, net.spec.input), options.sparsity)
+        penalty = ScaleSparsity.of(trace_channels(net.module), options.sparsity)
         if train(Phase(f"cycle {cycle}, reward", options.reward_epochs, penalty), net) < wanted:
             net.spec, net.module, net.plan = before
             break

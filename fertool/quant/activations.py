@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
+from fertool.graph.network import Network
 from fertool.losses import divergence_probe
-from fertool.models.quantized import dequantize, insert_at_sites, quantize
+from fertool.models.quantized import dequantize, quantize, tapped_at_sites
 from fertool.models.sites import Sites
 from fertool.quant.knapsack import Items, filled, least_loss
 from fertool.quant.observers import Grid
@@ -54,7 +55,7 @@ class _Rounding(nn.Module):
 
 
 def rounding_losses(
-    graph_module: fx.GraphModule,
+    graph_module: Network,
     sites: Sites,
     grids: Mapping[str, Sequence[Grid]],
     images: Tensor,
@@ -70,7 +71,7 @@ def rounding_losses(
     each batch.
     """
     watches = {site.name: _Rounding(grids[site.name]) for site in sites.sites}
-    watched = insert_at_sites(graph_module, _where_values_change(graph_module, sites), watches)
+    watched = tapped_at_sites(graph_module, _where_values_change(graph_module, sites), watches)
     device, generator = next(watched.parameters()).device, torch.Generator().manual_seed(seed)
     losses = {name: torch.zeros(len(ACTIVATION_WIDTHS), dtype=torch.float64) for name in watches}
     for batch in torch.split(images, affordable_batch(batch_size, input.size)):
@@ -89,10 +90,12 @@ def rounding_losses(
     return Items(found, values, ACTIVATION_WIDTHS, ACTIVATION_WIDTHS[-1])
 
 
-def _where_values_change(graph_module: fx.GraphModule, sites: Sites) -> Sites:
+def _where_values_change(graph_module: Network, sites: Sites) -> Sites:
     """Leave out the results that only move values which the same site has rounded: those are on its grid already."""
-    inputs = {node.name: {before.name for before in node.all_input_nodes} for node in graph_module.graph.nodes}
-    moved = {site.name: {name for name in site.nodes if inputs[name] <= set(site.nodes)} for site in sites.sites}
+    inputs = {node.name: set(node.inputs) for node in graph_module.graph.nodes}
+    moved = {
+        site.name: {name for name in site.nodes if inputs.get(name, {""}) <= set(site.nodes)} for site in sites.sites
+    }
     first = [replace(site, nodes=tuple(n for n in site.nodes if n not in moved[site.name])) for site in sites.sites]
     return replace(sites, sites=tuple(first))
 

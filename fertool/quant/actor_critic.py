@@ -21,12 +21,14 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.models.folding import folded
+from fertool.graph.folding import folded
+from fertool.graph.network import Network
+from fertool.models.build import static
 from fertool.models.quantized import dequantize, per_channel
 from fertool.quant.allocation import Problem
 from fertool.quant.knapsack import filled
@@ -96,7 +98,7 @@ class RoundedAccuracy:
 
     def __init__(self, spec: Spec, module: nn.Module, problem: Problem, images: FaceDataset, limit: int) -> None:
         self._problem, self._labels, self._batches = problem, images.labels, torch.split(images.images, 256)
-        self._input, self._network = spec.input, _parametrised(folded(module))
+        self._input, self._network = spec.input, _parametrised(folded(static(module)))
         self._integers: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
         for name in problem.names:
@@ -119,7 +121,7 @@ class RoundedAccuracy:
         return float((answers == self._labels).float().mean())
 
 
-def _parametrised(network: fx.GraphModule) -> fx.GraphModule:
+def _parametrised(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).cpu()
 
 

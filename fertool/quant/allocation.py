@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError, unknown_name
+from fertool.graph.folding import folded
+from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
-from fertool.models.folding import folded
 from fertool.models.quantized import dequantize, per_channel
 from fertool.quant import knapsack
 from fertool.quant.knapsack import Items, filled, least_loss
@@ -77,7 +78,7 @@ def make_problem(
     Without traces all weights matter alike. Batch norm is folded into the weights, and the traces follow: a weight s
     times as large has a second derivative 1 / s^2 times as large.
     """
-    graph_module = folded(module)
+    graph_module = folded(static(module))
     names = tuple(rounded_sites(graph_module, spec.input).layer_inputs)
     counts, curvatures, errors = [], [], []
     for name in names:

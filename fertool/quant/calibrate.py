@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.graph.folding import folded
+from fertool.graph.network import Network
+from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
-from fertool.models.folding import folded
-from fertool.models.quantized import QuantizedNet, insert_at_sites, quantized_module
+from fertool.models.quantized import QuantizedNet, quantized_module, tapped_at_sites
 from fertool.models.sites import Site, Sites
 from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
@@ -81,7 +83,7 @@ def plan_quantization(
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
     spec.require_static("quantised")
-    sites = rounded_sites(folded(module), spec.input)
+    sites = rounded_sites(folded(static(module)), spec.input)
     return QuantSpec(
         weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
         activations={site.name: config.activation_bits for site in sites.sites},
@@ -110,7 +112,7 @@ def quantize_model(
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images
-    graph_module = folded(module)
+    graph_module = folded(static(module))
     sites = rounded_sites(graph_module, spec.input)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)
@@ -125,7 +127,7 @@ def quantize_model(
         graph_module, sites, _Images(images, spec.input, batch_size, tick), config, quant.activations
     )
     quant = replace(quant, activations=activations)
-    net = quantized_module(module, replace(spec, quant=quant))
+    net = quantized_module(static(module), replace(spec, quant=quant))
     for name, index in net.grids.index.items():
         net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
     for name, source in layers.items():
@@ -155,7 +157,7 @@ class _Images:
 
 
 def _choose_grids(
-    graph_module: fx.GraphModule, sites: Sites, images: _Images, config: QuantizeConfig, bits: Mapping[str, int]
+    graph_module: Network, sites: Sites, images: _Images, config: QuantizeConfig, bits: Mapping[str, int]
 ) -> tuple[dict[str, Grid], Mapping[str, int]]:
     """Return the grid of each site and its bits: those given, or shares of a mean."""
     seen = _observe(graph_module, sites, images)
@@ -175,15 +177,15 @@ def _choose_grids(
     return {site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites}, bits
 
 
-def _observe(graph_module: fx.GraphModule, sites: Sites, images: _Images) -> dict[str, HistogramObserver]:
+def _observe(graph_module: Network, sites: Sites, images: _Images) -> dict[str, HistogramObserver]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
     ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
-    images.run(insert_at_sites(graph_module, sites, ranges))
+    images.run(tapped_at_sites(graph_module, sites, ranges))
     for name, seen in ranges.items():
         if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
             raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
-    images.run(insert_at_sites(graph_module, sites, counts))
+    images.run(tapped_at_sites(graph_module, sites, counts))
     return counts
 
 

@@ -13,16 +13,13 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from fertool.models.folding import replace_layer
 from fertool.models.quantized import (
-    SITE_PREFIX,
     QuantConv2d,
     QuantizedNet,
     Quantizer,
     QuantLinear,
-    QuantSiLU,
     UnitQuantizer,
     per_channel,
     reaches_knee,
@@ -33,40 +30,45 @@ from fertool.spec import QuantSpec
 _SMALLEST_STEP = 2.0**-24
 
 
-def trainable(net: QuantizedNet, quant: QuantSpec) -> fx.GraphModule:
+class LearningNet(QuantizedNet):
+    """An integer network whose weights, biases and steps are parameters; `learned` are its quantisers by site."""
+
+    learned: dict[str, _LearnedQuantizer]
+
+
+def trainable(net: QuantizedNet, quant: QuantSpec) -> LearningNet:
     """Return a copy of an integer network whose weights, biases and steps are parameters; it answers the same."""
     copied = copy.deepcopy(net)
-    quantizers = {}
-    for site in quant.activations:
-        quantizer = copied.get_submodule(f"{SITE_PREFIX}.{site}")
-        assert isinstance(quantizer, Quantizer)
-        quantizers[site] = _LearnedQuantizer(quantizer)
+    copied.__class__ = LearningNet
+    assert isinstance(copied, LearningNet)
+    copied.learned = {site: _LearnedQuantizer(quantizer) for site, quantizer in copied.quantizers.items()}
     for name, rule in quant.weights.items():
-        layer = copied.get_submodule(name)
+        layer = copied.layer(name)
         assert isinstance(layer, QuantConv2d | QuantLinear)
-        source = layer.source if isinstance(layer.source, float) else quantizers[layer.source.site]
+        source = layer.source if isinstance(layer.source, float) else copied.learned[layer.source.site]
         limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
         if isinstance(layer, QuantConv2d):
-            replace_layer(copied, name, _LearnedConv2d(layer, limits, source))
+            copied.replace(name, _LearnedConv2d(layer, limits, source))
         else:
-            replace_layer(copied, name, _LearnedLinear(layer, limits, source))
-    for name in [name for name, part in copied.named_modules() if isinstance(part, QuantSiLU)]:
-        replace_layer(copied, name, _LearnedSiLU())
-    for site, learned in quantizers.items():
-        replace_layer(copied, f"{SITE_PREFIX}.{site}", learned)
-    # The graph's own modules alone: the grids of all sites have become parameters.
-    return fx.GraphModule(copied, copied.graph)
+            copied.replace(name, _LearnedLinear(layer, limits, source))
+    for name, quantizer in copied.taps.items():
+        if isinstance(quantizer, UnitQuantizer):
+            copied.tap(name, _LearnedGate())
+        elif isinstance(quantizer, Quantizer):
+            copied.tap(name, copied.learned[quantizer.site])
+    # The grids of all sites have become parameters.
+    del copied.grids
+    copied.quantizers.clear()
+    return copied
 
 
 @torch.no_grad()
-def settle(trained: fx.GraphModule, net: QuantizedNet, quant: QuantSpec) -> None:
+def settle(trained: LearningNet, net: QuantizedNet, quant: QuantSpec) -> None:
     """Fill in the integers of `net` with what a trained copy of it rounds to."""
     for site, index in net.grids.index.items():
-        quantizer = trained.get_submodule(f"{SITE_PREFIX}.{site}")
-        assert isinstance(quantizer, _LearnedQuantizer)
-        net.grids.scale[index] = quantizer.step()
+        net.grids.scale[index] = trained.learned[site].step()
     for name in quant.weights:
-        layer, learned = net.get_submodule(name), trained.get_submodule(name)
+        layer, learned = net.layer(name), trained.layer(name)
         assert isinstance(layer, QuantConv2d | QuantLinear)
         assert isinstance(learned, _LearnedConv2d | _LearnedLinear)
         layer.weight_scale.copy_(learned.steps())
@@ -98,12 +100,15 @@ def _slowed(step: Tensor, factor: Tensor | float) -> Tensor:
     return _straight_through(step * factor, step.detach())
 
 
-class _LearnedSiLU(nn.Module):
-    """SiLU with a rounded sigmoid, through whose rounding gradients pass."""
+class _LearnedGate(nn.Module):
+    """A rounded sigmoid, through whose rounding gradients pass."""
 
-    def forward(self, values: Tensor) -> Tensor:
-        gate = torch.sigmoid(values)
-        return values * _straight_through(gate, UnitQuantizer()(gate))
+    def __init__(self) -> None:
+        super().__init__()
+        self._rounding = (UnitQuantizer(),)
+
+    def forward(self, gate: Tensor) -> Tensor:
+        return _straight_through(gate, self._rounding[0](gate))
 
 
 class _LearnedQuantizer(nn.Module):

@@ -17,10 +17,11 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
-from fertool.models.patches import at, draw_places, enough, patches
+from fertool.graph.network import Network
+from fertool.models.patches import at, draw_places, enough, patches, with_channels_second
 from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear, quantize
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant, affordable_batch
@@ -47,7 +48,7 @@ def fill_layer(layer: IntegerLayer, source: nn.Module, rule: WeightQuant, method
 @torch.no_grad()
 def fit_layers(
     net: QuantizedNet,
-    graph_module: fx.GraphModule,
+    graph_module: Network,
     rules: Mapping[str, WeightQuant],
     images: Tensor,
     input: InputSpec,
@@ -93,7 +94,7 @@ class _Moments:
 
 
 def _record(
-    graph_module: fx.GraphModule,
+    graph_module: Network,
     rules: Mapping[str, WeightQuant],
     images: Tensor,
     input: InputSpec,
@@ -104,7 +105,8 @@ def _record(
     places: dict[str, Tensor] = {}
     parts: dict[str, list[Tensor]] = {name: [] for name in rules}
 
-    def keep(name: str, _: nn.Module, args: Any, output: Tensor) -> None:
+    def keep(name: str, layer: nn.Module, args: Any, output: Tensor) -> None:
+        output = with_channels_second(layer, output)
         if name not in places:
             positions = output[0, 0].numel() if output.dim() > 2 else 1
             places[name] = draw_places(positions, generator).to(device)

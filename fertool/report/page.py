@@ -143,8 +143,8 @@ def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
         if earlier and not any(_has_widths_of(model, other) for other in before_it):
             after, before = names[model["file"]], names[earlier["file"]]
             groups = [
-                (name, width, model["widths"][name])
-                for name, width in sorted(earlier["widths"].items(), key=lambda group: layer_order(group[0]))
+                (name, width, model["channels"][name])
+                for name, width in sorted(earlier["channels"].items(), key=lambda group: layer_order(group[0]))
             ]
             yield pen.heading(f"Channels of {after}")
             yield pen.picture(
@@ -166,16 +166,16 @@ def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
 
 
 def _has_widths_of(model: Data, other: Data) -> bool:
-    return _is_alike(model, other) and bool(model["widths"] == other["widths"])
+    return _is_alike(model, other) and bool(model["channels"] == other["channels"])
 
 
 def _is_alike(model: Data, other: Data) -> bool:
-    keys = [(one["arch"], one["arch_args"], set(one["widths"])) for one in (model, other)]
+    keys = [(one["arch"], one["arch_args"], set(one["channels"])) for one in (model, other)]
     return keys[0] == keys[1]
 
 
 def _is_narrower(model: Data, other: Data) -> bool:
-    ours, theirs = model["widths"], other["widths"]
+    ours, theirs = model["channels"], other["channels"]
     return _is_alike(model, other) and ours != theirs and all(ours[name] <= theirs[name] for name in ours)
 
 
