@@ -39,7 +39,7 @@ LARGEST_SIDE = 1024
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
 Channels = Annotated[int, Meta(ge=1, le=4)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
-Mean = Annotated[float, Meta(ge=0, le=1)]
+Mean = Annotated[float, Meta(ge=-16, le=16)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Bits = Annotated[int, Meta(ge=2, le=8)]
 ActivationBits = Annotated[int, Meta(ge=4, le=8)]
@@ -63,8 +63,8 @@ def affordable_batch(wanted: int, size: int) -> int:
 class InputSpec:
     """What a model expects: square images and `(pixel / 255 - mean) / std` for each channel.
 
-    `mean` is a multiple of 1/255, so that the same map is an ONNX DequantizeLinear of uint8 pixels with an integer
-    zero point: an INT8 network takes raw pixels without a rounding of its own.
+    Where `mean` is a multiple of 1/255 the same map is an ONNX DequantizeLinear of uint8 pixels with an integer zero
+    point: an INT8 network then takes raw pixels without a rounding of its own.
     """
 
     channels: Channels = 1
@@ -78,13 +78,17 @@ class InputSpec:
                 f"input has {self.channels} channels but {len(self.mean)} means and {len(self.std)} deviations",
                 "give one mean and one deviation per channel",
             )
-        if any(abs(m * 255 - round(m * 255)) > 1e-6 for m in self.mean):
-            raise FertoolError(f"input mean {self.mean} is not a multiple of 1/255", "round mean x 255 to an integer")
 
     @property
-    def zero_point(self) -> tuple[int, ...]:
-        """The pixel value (0 to 255) that maps to 0, one per channel."""
-        return tuple(round(m * 255) for m in self.mean)
+    def zero_point(self) -> tuple[float, ...]:
+        """The pixel value that maps to 0, one per channel; a whole number wherever it is one but for rounding."""
+        exact = tuple(mean * 255 for mean in self.mean)
+        return tuple(round(value) if abs(value - round(value)) <= 1e-6 else value for value in exact)
+
+    @property
+    def integer_zero_point(self) -> bool:
+        """Whether each of these values is one that a pixel can have."""
+        return all(value == round(value) and 0 <= value <= 255 for value in self.zero_point)
 
     @property
     def scale(self) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ LEVELS = [
     {"data"},
     {"cost"},
     {"models"},
-    {"train", "distill", "prune", "hessian", "quant", "export", "runtime"},
+    {"train", "distill", "prune", "hessian", "quant", "export", "runtime", "importing"},
     {"report"},
     {"cli"},
     {"__main__"},

@@ -17,6 +17,7 @@ from fertool.cli import (
     evaluate,
     export,
     hessian,
+    importing,
     prune,
     quantize,
     report,
@@ -37,7 +38,7 @@ app = typer.Typer(
     epilog="Start here: fertool train-teacher -o teacher.pt --data synth",
 )
 _PANELS = {
-    "Make a model": (train.train_teacher, distill.distill),
+    "Make a model": (importing.import_, train.train_teacher, distill.distill),
     "Make it smaller and faster": (
         prune.prune,
         hessian.hessian_sensitivity,
@@ -48,7 +49,7 @@ _PANELS = {
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        _name = "eval" if _command is evaluate.evaluate else _command.__name__.replace("_", "-")
+        _name = "eval" if _command is evaluate.evaluate else _command.__name__.strip("_").replace("_", "-")
         app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
 app.add_typer(data.app, rich_help_panel="Measure and look")
 

@@ -164,11 +164,17 @@ class _FromPixels(nn.Module):
         self.axis = -1 if exact_pixels(input) else 1
         count = 1 if exact_pixels(input) else input.channels
         shape = () if exact_pixels(input) else (input.channels,)
+        kind = torch.uint8 if input.integer_zero_point else torch.float32
         self.register_buffer("scale", torch.tensor(input.scale[:count]).reshape(shape))
-        self.register_buffer("zero_point", torch.tensor(input.zero_point[:count], dtype=torch.uint8).reshape(shape))
+        self.register_buffer("zero_point", torch.tensor(input.zero_point[:count], dtype=kind).reshape(shape))
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(_dequantized(images, self.scale, self.zero_point, self.axis))
+        if self.zero_point.dtype == torch.uint8:
+            pixels = _dequantized(images, self.scale, self.zero_point, self.axis)
+        else:
+            # No grid of bytes has its zero between two pixel values.
+            pixels = (images.float() - self.zero_point.reshape(-1, 1, 1)) * self.scale.reshape(-1, 1, 1)
+        logits: Tensor = self.network(pixels)
         return logits
 
 

@@ -63,9 +63,9 @@ class ChannelGraph:
     """The layers of a network in running order, and its channels in classes of merged identities.
 
     A class is what can be removed as one, with every (layer, axis, index) that holds its number. `inputs` are the
-    classes of the image's channels, `fixed` [classes] marks those that must stay, `why` says for what nodes. `parts`
-    holds the classes of each part into which a node cuts its channels at given places, `equal` those that a node cuts
-    or deals into parts of equal size.
+    classes of the image's channels, `fixed` [classes] marks those that must stay, `reasons` [classes] says why, `why`
+    the same by the node where it shows. `parts` holds the classes of each part into which a node cuts its channels at
+    given places, `equal` those that a node cuts or deals into parts of equal size.
     """
 
     layers: tuple[Layer, ...]
@@ -74,6 +74,7 @@ class ChannelGraph:
     parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     equal: Mapping[str, Tensor] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -123,7 +124,7 @@ def trace_channels(network: Network) -> ChannelGraph:
     values: dict[str, Any] = {network.graph.input: images}
     for node in network.graph.nodes:
         values[node.name] = tracer.result(node, [values[name] for name in node.inputs])
-    tracer.fix(values[network.graph.output])
+    tracer.fix(values[network.graph.output], "outputs of the network")
     return tracer.channel_graph(_along(images, 1))
 
 
@@ -142,7 +143,7 @@ class ChannelTracer:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._parents: list[int] = []
-        self._fixed: set[int] = set()
+        self._fixed: dict[int, str] = {}
         self._layers: list[Layer] = []
         self._parts: dict[str, tuple[Tensor, ...]] = {}
         self._equal: dict[str, Tensor] = {}
@@ -151,7 +152,7 @@ class ChannelTracer:
     def images(self) -> Tensor:
         """Return the numbers of the image's channels, which must stay, in the place of an image."""
         ids = self.new_ids(self._network.image[0])
-        self.fix(ids)
+        self.fix(ids, "channels of the image")
         return _spread(ids, self._network.image[1:])
 
     def new_ids(self, count: int) -> Tensor:
@@ -160,9 +161,10 @@ class ChannelTracer:
         self._parents.extend(range(first, first + count))
         return torch.arange(first, first + count)
 
-    def fix(self, ids: Tensor) -> None:
-        """Mark channels as ones that must stay."""
-        self._fixed.update(torch.unique(ids).tolist())
+    def fix(self, ids: Tensor, why: str) -> None:
+        """Mark channels as ones that must stay, and say why."""
+        for number in torch.unique(ids).tolist():
+            self._fixed.setdefault(number, why)
 
     def result(self, node: Node, read: list[Any]) -> Any:
         """Return the numbers of a node's result, of those that make several results a tuple."""
@@ -179,6 +181,9 @@ class ChannelTracer:
         classes = torch.tensor([number[root] for root in roots])
         fixed = torch.zeros(len(number), dtype=torch.bool)
         fixed[classes[sorted(self._fixed)]] = True
+        reasons = [""] * len(number)
+        for member, why in self._fixed.items():
+            reasons[classes[member]] = reasons[classes[member]] or why
         layers = (
             Layer(
                 *(layer.name, layer.kind, classes[layer.inputs], classes[layer.outputs]),
@@ -193,6 +198,7 @@ class ChannelTracer:
             {name: tuple(classes[part] for part in parts) for name, parts in self._parts.items()},
             {name: classes[ids] for name, ids in self._equal.items()},
             self._why,
+            tuple(reasons),
         )
 
     def _mixes(self, node: Node, read: list[Tensor]) -> Tensor:
@@ -247,8 +253,8 @@ class ChannelTracer:
         self._add_whole(node)
         if node.op == "prelu":
             return x
-        self._why[node.name] = "it normalises over the channels"
-        self.fix(x)
+        self._why[node.name] = "it normalizes over the channels"
+        self.fix(x, f"{node.name} normalizes over them")
         return x
 
     def _held(self, node: Node) -> Tensor:
@@ -258,7 +264,7 @@ class ChannelTracer:
         if len(long) != 1:
             self._add_whole(node)
             whole = self.new_ids(1)
-            self.fix(whole)
+            self.fix(whole, f"{node.name} has them on several axes")
             return whole.expand(shape).contiguous()
         ids = self.new_ids(shape[long[0]])
         self._layers.append(Layer(node.name, "scale", ids, ids, 0, int(node.op == "parameter"), 1))
@@ -270,7 +276,7 @@ class ChannelTracer:
         names = (node.name, f"{node.name}.weight", f"{node.name}.bias")
         count = sum(parameters[name].numel() for name in names if name in parameters)
         whole = self.new_ids(1)
-        self.fix(whole)
+        self.fix(whole, node.name)
         self._layers.append(Layer(node.name, "scale", whole, whole, 0, count, 1))
 
     def _keeps(self, node: Node, read: list[Tensor]) -> Tensor:
@@ -283,7 +289,7 @@ class ChannelTracer:
         for narrow, wide in ((read[0], two), (read[1], one)):
             if _is_broadcast_over(narrow, wide):
                 # A mask over all channels, which depends on none of them.
-                self.fix(narrow)
+                self.fix(narrow, f"{node.name} repeats it over the channels")
                 return wide.contiguous()
         for a, b in set(zip(*(side.flatten().tolist() for side in _without_repeats(one, two)), strict=True)):
             self._union(a, b)
@@ -339,14 +345,13 @@ class ChannelTracer:
 
     def _stays(self, node: Node, read: list[Any]) -> Any:
         """Keep all channels that a node reads and makes."""
+        why = self._why.setdefault(node.name, f"what {node.op} does to channels is not known")
         for ids in _all_tensors(read):
-            self.fix(ids)
-        if node.name not in self._why:
-            self._why[node.name] = f"what {node.op} does to channels is not known"
+            self.fix(ids, f"{node.name}: {why}")
         if node.operator.layer:
             self._add_unpruned(node, read)
         whole = self.new_ids(1)
-        self.fix(whole)
+        self.fix(whole, f"{node.name}: {why}")
         shape = self._network.shapes[node.name]
         if not node.operator.many:
             return whole.expand(1, *shape).contiguous()
@@ -366,7 +371,7 @@ class ChannelTracer:
             of = read[0].shape[2:] if node.op == "conv_transpose2d" else self._network.shapes[node.name][1:]
             positions = torch.Size(of).numel()
         whole = self.new_ids(1)
-        self.fix(whole)
+        self.fix(whole, f"{node.name}: {self._why[node.name]}")
         sides = whole.expand(inputs), whole.expand(outputs)
         self._layers.append(Layer(node.name, "dense", *sides, taps, int(node.args.get("bias", False)), positions))
 

@@ -55,7 +55,7 @@ class Sites:
 
 def exact_pixels(input: InputSpec) -> bool:
     """Return whether one uint8 grid holds the normalised pixels of all channels, so that they need no rounding."""
-    return len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
+    return input.integer_zero_point and len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
 
 
 def find_sites(graph: Graph, input: InputSpec) -> Sites:

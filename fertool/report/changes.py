@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fertool.report.grids import Data, Grid, speedup_cell
 from fertool.report.units import (
@@ -22,8 +22,8 @@ def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
         (
             name,
             f"{width:,}",
-            *(f"{after[name]:,}" for after in afters),
-            f"{100 * afters[0][name] / width:.0f} %" if width else MISSING,
+            *(f"{after.get(name, 0):,}" for after in afters),
+            f"{100 * afters[0].get(name, 0) / width:.0f} %" if width else MISSING,
         )
         for name, width in before.items()
     ]
@@ -31,6 +31,22 @@ def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
         return Grid(("channels of", ">before", ">after", ">kept"), tuple(rows))
     heads = (f">width {number}" for number in range(1, len(afters) + 1))
     return Grid(("channels of", ">before", *heads), tuple(row[:-1] for row in rows))
+
+
+def layers_grid(layers: Sequence[Data]) -> Grid:
+    """Lay out what can be done with each layer, from `import --json`."""
+    rows = [
+        (
+            layer["name"],
+            layer["operator"],
+            f"{layer['channels']:,}",
+            count_text(layer["macs"]),
+            "yes" if layer["prunable"] else f"no: {layer['stays_because'] or 'nothing is left to remove'}",
+            "yes" if layer["integer"] else "no",
+        )
+        for layer in layers
+    ]
+    return Grid(("layer", "operator", ">channels", ">MACs", "can be pruned", "can be integer"), tuple(rows))
 
 
 def change_grid(before: Data, after: Data) -> Grid:

@@ -25,6 +25,7 @@ __all__ = [
     "comparison_table",
     "data_table",
     "eval_table",
+    "layers_table",
     "plan_table",
     "sensitivity_table",
     "show_table",
@@ -57,6 +58,11 @@ def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
 def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> RenderableType:
     """Return the widths of a pruning plan, or of the several widths of a dynamic network."""
     return _draw(changes.plan_grid(before, *afters))
+
+
+def layers_table(layers: Sequence[Data]) -> RenderableType:
+    """Return what can be pruned and what can be integer, by layer."""
+    return _draw(changes.layers_grid(layers))
 
 
 def change_table(before: Data, after: Data) -> RenderableType:
