@@ -27,9 +27,8 @@ def create(
 ) -> tuple[Spec, nn.Module]:
     """Return a new, randomly initialised network and its spec."""
     resolved = resolve_arch_args(arch, arch_args, input.size)
-    module = get_architecture(arch)(None, num_classes=len(classes), in_channels=input.channels, **resolved)
-    widths: Mapping[str, int] = dict(module.widths)  # type: ignore[arg-type]
-    return Spec(arch=arch, arch_args=resolved, widths=widths, input=input, classes=classes), module
+    module = get_architecture(arch)(num_classes=len(classes), in_channels=input.channels, **resolved)
+    return Spec(arch=arch, arch_args=resolved, widths={}, input=input, classes=classes), module
 
 
 def build(spec: Spec, widths: Mapping[str, int] | None = None) -> nn.Module:
