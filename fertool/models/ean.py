@@ -16,90 +16,59 @@ batch norm (which its pruning scores); everything else is chosen here, for 48 x 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
+from fertool.models.arguments import check_args
 from fertool.models.layers import (
     ConvNormAct,
     EfficientChannelAttention,
-    Factory,
-    check_args,
-    check_widths,
     eca_kernel,
     initialise_convolutions_,
     make_divisible,
 )
 from fertool.models.registry import register
 
-_STEM = 32
-_STAGES = {"layer1": (64, 2), "layer2": (128, 3), "layer3": (256, 4)}
-"""Channels and number of blocks."""
-
 
 class SeparableBlock(nn.Module):
-    """Two separable convolutions, local channel attention with a kernel of `eca`, and a shortcut."""
+    """Two separable convolutions, local channel attention, and a shortcut."""
 
-    def __init__(self, source: int, inner: int, out: int, *, stride: int, eca: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.sep1 = _separable(source, inner, stride, nn.ReLU)
-        self.sep2 = _separable(inner, out, 1, None)
-        self.eca = EfficientChannelAttention(out, eca)
-        self.downsample = ConvNormAct(source, out, stride=stride) if stride > 1 else None
+        self.sep1 = nn.Sequential(
+            ConvNormAct(inputs, inputs, 3, stride, groups=inputs, act=nn.ReLU),
+            ConvNormAct(inputs, outputs, act=nn.ReLU),
+        )
+        self.sep2 = nn.Sequential(
+            ConvNormAct(outputs, outputs, 3, groups=outputs, act=nn.ReLU),
+            ConvNormAct(outputs, outputs),
+        )
+        self.eca = EfficientChannelAttention(eca_kernel(outputs))
+        self.downsample = ConvNormAct(inputs, outputs, stride=stride) if stride > 1 else nn.Identity()
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the block's output."""
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = self.downsample(x)
         result: Tensor = self.relu(self.eca(self.sep2(self.sep1(x))) + shortcut)
         return result
-
-
-def _separable(inputs: int, outputs: int, stride: int, act: Factory | None) -> nn.Sequential:
-    return nn.Sequential(
-        ConvNormAct(inputs, inputs, 3, stride, groups=inputs, act=nn.ReLU), ConvNormAct(inputs, outputs, act=act)
-    )
 
 
 class EAN(nn.Module):
     """[N, in_channels, S, S] to logits [N, num_classes]."""
 
-    def __init__(
-        self,
-        widths: Mapping[str, int] | None,
-        num_classes: int,
-        in_channels: int,
-        *,
-        stem_stride: int,
-        width_mult: float,
-        dropout: float,
-    ) -> None:
+    def __init__(self, num_classes: int, in_channels: int, stem_stride: int, width_mult: float, dropout: float) -> None:
         super().__init__()
-        check_args(strides={"stem_stride": stem_stride}, width_mult=width_mult, probabilities={"dropout": dropout})
-        unpruned = _default_widths(width_mult)
-        self.blocks = {
-            f"{name}.{index}": (f"{name}.{index}.sep1",)
-            for name, (_, depth) in _STAGES.items()
-            for index in range(1, depth)
-        }
-        self.widths = check_widths(widths, unpruned, self.blocks)
-        self.stem = ConvNormAct(in_channels, self.widths["stem"], 3, stem_stride, act=nn.ReLU)
-        self.layer1 = self._stage("layer1", "stem", unpruned)
-        self.layer2 = self._stage("layer2", "layer1", unpruned)
-        self.layer3 = self._stage("layer3", "layer2", unpruned)
+        check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
+        stem, first, second, third = (make_divisible(channels * width_mult) for channels in (32, 64, 128, 256))
+        self.stem = ConvNormAct(in_channels, stem, 3, stem_stride, act=nn.ReLU)
+        self.layer1 = _stage(stem, first, depth=2)
+        self.layer2 = _stage(first, second, depth=3)
+        self.layer3 = _stage(second, third, depth=4)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.fc = nn.Linear(self.widths["layer3"], num_classes)
+        self.fc = nn.Linear(third, num_classes)
         initialise_convolutions_(self)
-
-    def _stage(self, name: str, before: str, unpruned: Mapping[str, int]) -> nn.Sequential:
-        source, out, eca = self.widths[before], self.widths[name], eca_kernel(unpruned[name])
-        inner = [self.widths[f"{name}.{index}.sep1"] for index in range(_STAGES[name][1])]
-        return nn.Sequential(
-            SeparableBlock(source, inner[0], out, stride=2, eca=eca),
-            *(SeparableBlock(out, count, out, stride=1, eca=eca) if count else nn.Identity() for count in inner[1:]),
-        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -108,23 +77,15 @@ class EAN(nn.Module):
         return logits
 
 
-def _default_widths(width_mult: float) -> dict[str, int]:
-    widths = {"stem": make_divisible(_STEM * width_mult)}
-    for stage, (channels, depth) in _STAGES.items():
-        count = make_divisible(channels * width_mult)
-        widths |= {stage: count, **{f"{stage}.{index}.sep1": count for index in range(depth)}}
-    return widths
+def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
+    """Return `depth` blocks, the first of which halves the map."""
+    first = SeparableBlock(inputs, outputs, stride=2)
+    return nn.Sequential(first, *(SeparableBlock(outputs, outputs) for _ in range(depth - 1)))
 
 
 @register(stem_stride=1)
 def ean(
-    widths: Mapping[str, int] | None = None,
-    *,
-    num_classes: int = 7,
-    in_channels: int = 1,
-    stem_stride: int = 2,
-    width_mult: float = 1.0,
-    dropout: float = 0.0,
+    *, num_classes: int = 7, in_channels: int = 1, stem_stride: int = 2, width_mult: float = 1.0, dropout: float = 0.0
 ) -> EAN:
     """EAN, the lightweight efficient-attention network of recipe 3; at most 1.0 M parameters."""
-    return EAN(widths, num_classes, in_channels, stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
+    return EAN(num_classes, in_channels, stem_stride, width_mult, dropout)

@@ -11,22 +11,12 @@ activation between the last two layers; as in MobileNetV3's own classifier it is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor, nn
 
-from fertool.errors import UsageError
-from fertool.models.activations import find_activation
-from fertool.models.layers import (
-    SqueezeExcitation,
-    check_args,
-    check_widths,
-    initialise_,
-    make_divisible,
-    removable_blocks,
-)
-from fertool.models.mobilenet_v3 import SMALL, build_features, plan_trunk
+from fertool.models.arguments import check_args, find_activation
+from fertool.models.layers import SqueezeExcitation, initialise_, make_divisible
+from fertool.models.mobilenet_v3 import SMALL, Trunk
 from fertool.models.registry import register
 
 
@@ -35,10 +25,8 @@ class MicroExpNet(nn.Module):
 
     def __init__(
         self,
-        widths: Mapping[str, int] | None,
         num_classes: int,
         in_channels: int,
-        *,
         stem_stride: int,
         early_stride: int,
         width_mult: float,
@@ -47,24 +35,13 @@ class MicroExpNet(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        check_args(
-            strides={"stem_stride": stem_stride, "early_stride": early_stride},
-            width_mult=width_mult,
-            probabilities={"dropout": dropout},
-        )
-        if se_reduction < 1:
-            raise UsageError(f"--arch-arg se_reduction={se_reduction}: not above 0", "se_reduction=4 or 6")
+        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
+        check_args(se_reduction=se_reduction)
         act = find_activation(activation)
-        plan = plan_trunk(SMALL, early_stride=early_stride, width_mult=width_mult)
-        head = {
-            "se.fc1": max(1, plan.widths[plan.last] // se_reduction),
-            "classifier.0": make_divisible(256 * width_mult),
-        }
-        self.blocks = removable_blocks(plan.blocks)
-        self.widths = check_widths(widths, {**plan.widths, **head}, self.blocks)
-        last, hidden = self.widths[plan.last], self.widths["classifier.0"]
-        self.features = build_features(plan, self.widths, in_channels, stem_stride, act)
-        self.se = SqueezeExcitation(last, self.widths["se.fc1"])
+        hidden = make_divisible(256 * width_mult)
+        self.features = Trunk(SMALL, in_channels, stem_stride, early_stride, width_mult, act)
+        last = self.features.out_channels
+        self.se = SqueezeExcitation(last, max(1, last // se_reduction))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
             nn.Linear(last, hidden), act(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
@@ -79,7 +56,6 @@ class MicroExpNet(nn.Module):
 
 @register(early_stride=1)
 def micro_expnet(
-    widths: Mapping[str, int] | None = None,
     *,
     num_classes: int = 7,
     in_channels: int = 1,
@@ -92,13 +68,5 @@ def micro_expnet(
 ) -> MicroExpNet:
     """MicroExpNet (Rejina 2026, section III); `early_stride` is that of the trunk's first block."""
     return MicroExpNet(
-        widths,
-        num_classes,
-        in_channels,
-        stem_stride=stem_stride,
-        early_stride=early_stride,
-        width_mult=width_mult,
-        dropout=dropout,
-        se_reduction=se_reduction,
-        activation=activation,
+        num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, se_reduction, activation
     )

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fertool.models.activations import find_activation
+from fertool.models.arguments import check_args, find_activation
 from fertool.models.layers import (
-    BlockPlan,
     ConvNormAct,
     Factory,
+    InvertedResidual,
     SqueezeExcitation,
-    check_args,
-    check_widths,
-    first_strided,
     initialise_,
-    inverted_residual,
     make_divisible,
-    plan_block,
-    removable_blocks,
 )
 from fertool.models.registry import register
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line of the paper's tables 1 and 2: a block."""
 
     kernel: int
@@ -37,16 +29,6 @@ class Row:
     squeeze: bool
     hardswish: bool
     stride: int
-
-
-@dataclass(frozen=True)
-class TrunkPlan:
-    """The convolutional part: its blocks, and the default widths by key."""
-
-    blocks: tuple[BlockPlan, ...]
-    hardswish: tuple[bool, ...]
-    last: str
-    widths: dict[str, int]
 
 
 LARGE = (
@@ -80,65 +62,52 @@ SMALL = (
     Row(5, 576, 96, True, True, 1),
 )
 
-_STEM_CHANNELS = 16
 _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
-_squeeze = partial(SqueezeExcitation, scale_act=nn.Hardsigmoid)
 
 
-def plan_trunk(rows: tuple[Row, ...], *, early_stride: int, width_mult: float) -> TrunkPlan:
-    """Lay out stem, blocks and last convolution; the first strided block gets `early_stride`."""
-    stream = "features.0"
-    widths = {stream: make_divisible(_STEM_CHANNELS * width_mult)}
-    blocks = []
-    early = first_strided(row.stride for row in rows)
-    for index, row in enumerate(rows):
-        hidden = make_divisible(row.hidden * width_mult)
-        block = plan_block(
-            widths,
-            f"features.{index + 1}",
-            stream,
-            hidden=hidden,
-            out=make_divisible(row.out * width_mult),
-            squeeze=make_divisible(hidden // 4) if row.squeeze else None,
-            kernel=row.kernel,
-            stride=early_stride if index == early else row.stride,
-        )
-        blocks.append(block)
-        stream = block.out
-    last = f"features.{len(rows) + 1}"
-    widths[last] = 6 * widths[stream]
-    return TrunkPlan(tuple(blocks), tuple(row.hardswish for row in rows), last, widths)
+class Trunk(nn.Sequential):
+    """Stem, blocks and last convolution: [N, in_channels, S, S] to [N, out_channels, s, s].
 
-
-def build_features(
-    plan: TrunkPlan, widths: Mapping[str, int], in_channels: int, stem_stride: int, act: Factory
-) -> nn.Sequential:
-    """Return stem, blocks and last convolution: [N, in_channels, S, S] to [N, widths[plan.last], s, s].
-
-    `act` stands where the paper has h-swish.
+    The first strided block gets `early_stride`; `act` stands where the paper has h-swish.
     """
-    blocks = [
-        inverted_residual(block, widths, norm=_norm, act=act if hardswish else nn.ReLU, squeeze=_squeeze)
-        for block, hardswish in zip(plan.blocks, plan.hardswish, strict=True)
-    ]
-    return nn.Sequential(
-        ConvNormAct(in_channels, widths["features.0"], 3, stem_stride, norm=_norm, act=act),
-        *blocks,
-        ConvNormAct(widths[plan.blocks[-1].out], widths[plan.last], norm=_norm, act=act),
-    )
+
+    def __init__(
+        self,
+        rows: tuple[Row, ...],
+        in_channels: int,
+        stem_stride: int,
+        early_stride: int,
+        width_mult: float,
+        act: Factory,
+    ) -> None:
+        strides = [row.stride for row in rows]
+        strides[strides.index(2)] = early_stride
+        channels = make_divisible(16 * width_mult)
+        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, stem_stride, norm=_norm, act=act)]
+        for row, stride in zip(rows, strides, strict=True):
+            hidden, outputs = make_divisible(row.hidden * width_mult), make_divisible(row.out * width_mult)
+            squeezed = make_divisible(hidden // 4)
+            attention = SqueezeExcitation(hidden, squeezed, scale_act=nn.Hardsigmoid) if row.squeeze else None
+            row_act = act if row.hardswish else nn.ReLU
+            layers.append(
+                InvertedResidual(
+                    channels, hidden, outputs, row.kernel, stride, act=row_act, norm=_norm, attention=attention
+                )
+            )
+            channels = outputs
+        super().__init__(*layers, ConvNormAct(channels, 6 * channels, norm=_norm, act=act))
+        self.out_channels = 6 * channels
 
 
 class MobileNetV3(nn.Module):
-    """[N, in_channels, S, S] to logits [N, num_classes]."""
+    """[N, in_channels, S, S] to logits [N, num_classes]; `hidden` units in the classifier."""
 
     def __init__(
         self,
         rows: tuple[Row, ...],
         hidden: int,
-        widths: Mapping[str, int] | None,
         num_classes: int,
         in_channels: int,
-        *,
         stem_stride: int,
         early_stride: int,
         width_mult: float,
@@ -146,23 +115,13 @@ class MobileNetV3(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        check_args(
-            strides={"stem_stride": stem_stride, "early_stride": early_stride},
-            width_mult=width_mult,
-            probabilities={"dropout": dropout},
-        )
+        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
         act = find_activation(activation)
-        plan = plan_trunk(rows, early_stride=early_stride, width_mult=width_mult)
-        default = {**plan.widths, "classifier.0": make_divisible(hidden * width_mult)}
-        self.blocks = removable_blocks(plan.blocks)
-        self.widths = check_widths(widths, default, self.blocks)
-        self.features = build_features(plan, self.widths, in_channels, stem_stride, act)
+        hidden = make_divisible(hidden * width_mult)
+        self.features = Trunk(rows, in_channels, stem_stride, early_stride, width_mult, act)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(self.widths[plan.last], self.widths["classifier.0"]),
-            act(),
-            nn.Dropout(dropout),
-            nn.Linear(self.widths["classifier.0"], num_classes),
+            nn.Linear(self.features.out_channels, hidden), act(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
         )
         initialise_(self)
 
@@ -174,7 +133,6 @@ class MobileNetV3(nn.Module):
 
 @register(early_stride=1)
 def mobilenet_v3_large(
-    widths: Mapping[str, int] | None = None,
     *,
     num_classes: int = 7,
     in_channels: int = 1,
@@ -186,22 +144,12 @@ def mobilenet_v3_large(
 ) -> MobileNetV3:
     """MobileNetV3-Large (Howard et al. 2019, table 1); `early_stride` is that of the first 24-channel block."""
     return MobileNetV3(
-        LARGE,
-        1280,
-        widths,
-        num_classes,
-        in_channels,
-        stem_stride=stem_stride,
-        early_stride=early_stride,
-        width_mult=width_mult,
-        dropout=dropout,
-        activation=activation,
+        LARGE, 1280, num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, activation
     )
 
 
 @register(early_stride=1)
 def mobilenet_v3_small(
-    widths: Mapping[str, int] | None = None,
     *,
     num_classes: int = 7,
     in_channels: int = 1,
@@ -213,14 +161,5 @@ def mobilenet_v3_small(
 ) -> MobileNetV3:
     """MobileNetV3-Small (Howard et al. 2019, table 2); `early_stride` is that of the first block, of 16 channels."""
     return MobileNetV3(
-        SMALL,
-        1024,
-        widths,
-        num_classes,
-        in_channels,
-        stem_stride=stem_stride,
-        early_stride=early_stride,
-        width_mult=width_mult,
-        dropout=dropout,
-        activation=activation,
+        SMALL, 1024, num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, activation
     )

@@ -17,11 +17,11 @@ SMALL_INPUT = 64
 """Inputs up to this many pixels get an architecture's `small_input` arguments by default."""
 
 Architecture = Callable[..., nn.Module]
-"""`(widths=None, *, num_classes, in_channels, **arch_args) -> module` with `.widths`, the full map that it used."""
+"""`(*, num_classes, in_channels, **arch_args) -> module`, which maps images [N, in_channels, S, S] to logits."""
 
 _ARCHITECTURES: dict[str, Architecture] = {}
 _SMALL_INPUT_ARGS: dict[str, Mapping[str, Any]] = {}
-_NOT_ARGS = {"widths", "num_classes", "in_channels"}
+_NOT_ARGS = {"num_classes", "in_channels"}
 
 
 def register(**small_input: Any) -> Callable[[Architecture], Architecture]:

@@ -24,8 +24,8 @@ def test_the_module_computes_the_sources_equations(subsets):
 
 def test_a_published_resnet18_gives_stem_and_two_stages(tmp_path):
     args = {"width_mult": 0.25, "stem_kernel": 7}
-    source = get_architecture("resnet18")(None, num_classes=1000, in_channels=3, **args)
-    module = get_architecture("eff_resnet18")(None, **args)
+    source = get_architecture("resnet18")(num_classes=1000, in_channels=3, **args)
+    module = get_architecture("eff_resnet18")(**args)
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
     notes = load_initial(module, tmp_path / "resnet18.pth")
     assert [note.split(":")[0] for note in notes] == ["conv1.weight", "fc", "ffe1", "ffe2", "layer3", "layer4"]

@@ -32,7 +32,7 @@ def test_stochastic_depth_is_the_identity_in_eval_mode():
 
 def test_local_attention_is_a_convolution_over_the_pooled_channels():
     torch.manual_seed(0)
-    layer, x = EfficientChannelAttention(7, 5), torch.randn(3, 7, 4, 6)
+    layer, x = EfficientChannelAttention(5), torch.randn(3, 7, 4, 6)
     row = F.conv1d(x.mean((2, 3))[:, None], layer.conv.weight.reshape(1, 1, 5), padding=2)[:, 0]
     torch.testing.assert_close(layer(x), x * row.sigmoid()[:, :, None, None])
 
