@@ -31,6 +31,7 @@ from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, con
 from fertool.graph.onnx_names import names_of
 from fertool.graph.onnx_patterns import found_again
 from fertool.graph.onnx_values import ERF, READERS, Call, Constant, Draft, Sheet, UnreadableNodeError, Value
+from fertool.graph.operators import OPERATORS
 
 _BATCHES = (2, 3)
 _MOST_FOLDED = 1 << 24
@@ -217,8 +218,8 @@ def _notes(file: OnnxFile, entrance: Entrance, outputs: tuple[str, ...], wanted:
 
 
 def _notes_on_result(drafts: list[Draft]) -> Iterator[str]:
-    held = Counter(name for draft in drafts for name in draft.held.values() if name)
-    twice = [name for name, count in held.items() if count > 1]
+    held = Counter(draft.held.get("weight") for draft in drafts if OPERATORS[draft.op].channels == "mixes")
+    twice = [name for name, count in held.items() if name and count > 1]
     if twice:
         yield f"each use of {listed(twice)} has got tensors of its own"
     if drafts and drafts[-1].op in ("softmax", "log_softmax", "sigmoid"):

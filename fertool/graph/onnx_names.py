@@ -42,10 +42,17 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
 
     layers = [draft for draft in drafts if draft.op != "getitem" and OPERATORS[draft.op].layer and draft.inputs]
     held = [draft for draft in drafts if OPERATORS[draft.op].layer and not draft.inputs]
+    claims = Counter(prefix for draft in layers for prefix in set(_held_prefixes(draft)))
     for draft in layers:
         scope = _scope(draft)
         own = scope if scope not in containers else _below(scope, draft.op)
-        choose(draft, _module_name(_held_prefix(draft) or own))
+        prefixes = _held_prefixes(draft)
+        # Exporters keep one of several weights that are equal: what several layers have is the name of one of them.
+        unshared = [prefix for prefix in prefixes if claims[prefix] == 1]
+        if scope not in prefixes:
+            prefixes = unshared or ([] if scope else prefixes)
+            own = prefixes[0] if prefixes else own
+        choose(draft, _module_name(own))
     # Tensors stand beside the modules, whose names and parts they can not have.
     taken |= {prefix for name in list(taken) for prefix in _prefixes(name)}
     taken |= {f"{found[id(draft)]}.{tensor}" for draft in layers for tensor in _TENSORS}
@@ -87,12 +94,10 @@ def _scope(draft: Draft) -> str:
     return "" if re.fullmatch(rf"(node_)?{re.escape(draft.origin.op_type)}_?\d*", name, re.IGNORECASE) else _plain(name)
 
 
-def _held_prefix(draft: Draft) -> str:
-    """Return what the names of a layer's tensors have before `.weight`, "" where they have no such names."""
-    for key, name in draft.held.items():
-        if name.endswith(f".{key}"):
-            return _plain(name.removesuffix(f".{key}"))
-    return ""
+def _held_prefixes(draft: Draft) -> list[str]:
+    """Return what the names of a layer's tensors have before `.weight` and the like, where they have such names."""
+    names = [(key, name) for key, name in draft.held.items() if name.endswith(f".{key}")]
+    return [_plain(name.removesuffix(f".{key}")) for key, name in names]
 
 
 def _tensor_name(draft: Draft) -> str:
