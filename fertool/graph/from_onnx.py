@@ -115,7 +115,7 @@ class _Reading:
         if not result.shape or result.shape[0] != self.sheet.batch:
             raise FertoolError(
                 f"the output {shown(wanted)} has the shape {result.shape} for {self.sheet.batch} images",
-                "a network has one result for each image",
+                "a network has one result for each image; where it has, export it for any number of them",
             )
         self.result = result
         return self

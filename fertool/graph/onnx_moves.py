@@ -197,6 +197,8 @@ def _gather(call: Call) -> Draft:
 def _expand(call: Call) -> Draft:
     x, shape = call.flow(), call.constant(1)
     wanted = np.broadcast_shapes(x.shape, _of_batch(call, x, shape))
+    if wanted == x.shape:
+        return x
     new = len(wanted) - len(x.shape)
     kept = [None] * new + list(x.shape)
     return call.add("expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, wanted, strict=True)))

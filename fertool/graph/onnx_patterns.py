@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fertool.graph.onnx_values import ERF, Draft
+from fertool.graph.onnx_values import ERF, Draft, complete_arguments
 
 _CLOSE = 1e-3
 """Relative; exporters round their factors, some to three digits."""
@@ -32,12 +32,13 @@ class _Product:
         return _close(self.number, number) and len(self.factors) == count
 
 
-def found_again(drafts: Sequence[Draft]) -> None:
+def found_again(drafts: list[Draft]) -> None:
     """Turn drafts into the operators of the table that they are the last part of."""
     for draft in drafts:
         for rule in _RULES.get(draft.op, ()):
             if rule(draft):
                 break
+    _splits(drafts)
     readers = Counter(id(source) for draft in drafts for source in draft.inputs)
     for draft in drafts:
         if draft.op == "add":
@@ -230,6 +231,26 @@ def _per_entry(parameter: Draft, norm: Draft) -> np.ndarray | None:
     shape = (1,) * (len(norm.shape) - array.ndim) + array.shape
     per_channel = (1, *wanted, *(1,) * (len(norm.shape) - 2))
     return array.reshape(-1) if shape == per_channel else None
+
+
+def _splits(drafts: list[Draft]) -> None:
+    """Turn the slices that share out the whole of an axis among them into one split."""
+    shares: dict[tuple[int, int], list[Draft]] = {}
+    for draft in drafts:
+        if draft.op == "slice" and draft.args["step"] == 1:
+            shares.setdefault((id(draft.inputs[0]), draft.args["dim"]), []).append(draft)
+    for (_, axis), slices in shares.items():
+        source = slices[0].inputs[0]
+        ordered = sorted(slices, key=lambda part: int(part.args["start"]))
+        starts, ends = ([part.args[bound] for part in ordered] for bound in ("start", "end"))
+        if len(slices) < 2 or starts != [0, *ends[:-1]] or ends[-1] != source.shape[axis]:
+            continue
+        sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+        split = Draft("split", [source], complete_arguments("split", 1, {"sizes": sizes, "dim": axis}))
+        split.origin, split.results = slices[0].origin, tuple(part.results[0] for part in ordered)
+        drafts.insert(drafts.index(slices[0]), split)
+        for index, part in enumerate(ordered):
+            part.becomes("getitem", [split], index=index)
 
 
 def _with_bias(draft: Draft, readers: Counter[int]) -> None:
