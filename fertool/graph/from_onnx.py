@@ -27,7 +27,7 @@ from fertool.graph.ir import INPUT, Graph, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
 from fertool.graph.onnx_constants import NAME_KEEPING, fold
-from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, constant_of, image_shape
+from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, constant_of, image_shape, quantized
 from fertool.graph.onnx_names import names_of
 from fertool.graph.onnx_patterns import found_again
 from fertool.graph.onnx_values import ERF, READERS, Call, Constant, Draft, Sheet, UnreadableNodeError, Value
@@ -128,6 +128,8 @@ class _Reading:
         given = [value for value in inputs if value is not None]
         constants = [value for value in given if isinstance(value, Constant)]
         if len(constants) == len(given):
+            if node.op_type == "DequantizeLinear":
+                raise quantized(node)
             return self._folded(node, attributes, inputs, constants)
         reader = READERS.get(node.op_type)
         if reader is None:

@@ -142,10 +142,7 @@ def _require_known(node: onnx.NodeProto) -> None:
     """Raise FertoolError for an operator that no graph of the table can have."""
     kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
     if kind in _QUANTIZED or "QLinear" in kind or "Integer" in kind:
-        raise FertoolError(
-            f"the ONNX file is quantized ({kind}, node {shown(node.name)})",
-            "import the float model; fertool quantizes it",
-        )
+        raise quantized(node)
     if kind in _DECIDING:
         raise FertoolError(
             f"the operator '{kind}' (node {shown(node.name)}) decides at run time what is computed, "
@@ -157,6 +154,14 @@ def _require_known(node: onnx.NodeProto) -> None:
             f"the ONNX operator {shown(kind)} (node {shown(node.name)}) is not known, so the graph cannot be imported",
             HINT,
         )
+
+
+def quantized(node: onnx.NodeProto) -> FertoolError:
+    """Return the error for a file with integers in the place of its real numbers."""
+    return FertoolError(
+        f"the ONNX file is quantized ({node.op_type}, node {shown(node.name)})",
+        "import the float model; fertool quantizes it",
+    )
 
 
 def image_shape(entrance: Entrance, image: ImageShape | None) -> ImageShape:

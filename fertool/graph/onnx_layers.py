@@ -83,7 +83,7 @@ def _cropping(call: Call, sizes: Sequence[int], stride: Sequence[int], full: Seq
     total = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
     less = [width // 2 for width in total]
     more = [width - width // 2 for width in total]
-    return [*more, *less] if automatic == "SAME_LOWER" else [*less, *more]
+    return [*less, *more] if automatic == "SAME_UPPER" else [*more, *less]
 
 
 @reads("Gemm")

@@ -120,7 +120,7 @@ def _unsqueeze(call: Call) -> Draft:
 @reads("Concat")
 def _concat(call: Call) -> Draft:
     parts = [call.flow(index) for index in range(len(call.inputs)) if call.has(index)]
-    axis = call.axis(1, len(parts[0].shape))
+    axis = front(call.attributes["axis"], len(parts[0].shape))
     if axis == 0:
         raise UnreadableNodeError("it joins tensors along the axis of the images")
     return call.add("cat", *parts, dim=axis)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
@@ -46,18 +46,16 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
     for draft in layers:
         scope = _scope(draft)
         own = scope if scope not in containers else _below(scope, draft.op)
-        prefixes = _held_prefixes(draft)
-        # Exporters keep one of several weights that are equal: what several layers have is the name of one of them.
-        unshared = [prefix for prefix in prefixes if claims[prefix] == 1]
-        if scope not in prefixes:
-            prefixes = unshared or ([] if scope else prefixes)
-            own = prefixes[0] if prefixes else own
-        choose(draft, _module_name(own))
+        choose(draft, _module_name(_layer_name(scope, own, _held_prefixes(draft), claims)))
     # Tensors stand beside the modules, whose names and parts they can not have.
     taken |= {prefix for name in list(taken) for prefix in _prefixes(name)}
     taken |= {f"{found[id(draft)]}.{tensor}" for draft in layers for tensor in _TENSORS}
+    claims = Counter(map(_tensor_name, held))
     for draft in held:
-        choose(draft, _module_name(_tensor_name(draft) or _below(_scope(draft), draft.op)))
+        own, scope = _tensor_name(draft), _scope(draft)
+        if own and scope and claims[own] > 1:
+            own = _below(scope, own.rpartition(".")[2])
+        choose(draft, _module_name(own or _below(scope, draft.op)))
     for draft in drafts:
         if id(draft) in found:
             continue
@@ -94,6 +92,22 @@ def _scope(draft: Draft) -> str:
     return "" if re.fullmatch(rf"(node_)?{re.escape(draft.origin.op_type)}_?\d*", name, re.IGNORECASE) else _plain(name)
 
 
+def _layer_name(scope: str, own: str, prefixes: Sequence[str], claims: Mapping[str, int]) -> str:
+    """Return the name that a layer shall have, given what its tensors are called and how many layers claim each name.
+
+    Exporters keep one of several weights that are equal: what several layers have is the name of one of them.
+    """
+    if scope in prefixes:
+        return scope
+    unshared = [prefix for prefix in prefixes if claims[prefix] == 1]
+    if unshared:
+        return unshared[0]
+    # The same module of another block has the weight that is kept: this one is called alike.
+    if scope and any(prefix.rpartition(".")[2] == scope.rpartition(".")[2] for prefix in prefixes):
+        return scope
+    return own if scope or not prefixes else prefixes[0]
+
+
 def _held_prefixes(draft: Draft) -> list[str]:
     """Return what the names of a layer's tensors have before `.weight` and the like, where they have such names."""
     names = [(key, name) for key, name in draft.held.items() if name.endswith(f".{key}")]
@@ -111,7 +125,7 @@ def _below(scope: str, op: str) -> str:
 
 def _plain(name: str) -> str:
     """Return a name with nothing in it but what paths of modules have; "" where that leaves nothing, or too much."""
-    parts = [re.sub(r"\W+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./]", name)]
+    parts = [re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./]", name)]
     path = ".".join(part for part in parts if part)
     return path if len(path) <= _LONGEST else ""
 
