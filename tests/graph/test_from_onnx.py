@@ -3,15 +3,12 @@
 import io
 import warnings
 
-import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn import functional as F
 
-from fertool.errors import FertoolError
 from fertool.graph.capture import capture
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import architecture_names, create
@@ -218,6 +215,7 @@ FUNCTIONS = {
     "repeat": (lambda x: x.repeat(1, 2, 1, 1), ["cat"]),
 }
 OPSETS = (11, 13, 17, 18)
+"""Those between which the operators of networks differ."""
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -231,9 +229,7 @@ def test_layers_come_in_with_their_names(name, opset):
     assert difference(found, model, module) < TOLERANCE
     state = module.state_dict()
     assert found.captured.tensors.keys() == state.keys()
-    assert all(
-        torch.equal(tensor.reshape(state[key].shape), state[key]) for key, tensor in found.captured.tensors.items()
-    )
+    assert all(torch.equal(tensor, state[key]) for key, tensor in found.captured.tensors.items())
     assert difference(graph_of_onnx(folded := exported(module, opset=opset)), folded, module) < TOLERANCE
 
 
@@ -247,3 +243,85 @@ def test_functions_come_in(name, opset):
         found = graph_of_onnx(model)
         assert ops(found) == wanted
         assert difference(found, model if free_batch else exported(module, opset=opset), module) < TOLERANCE
+
+
+@pytest.mark.parametrize("arch", architecture_names())
+def test_every_network_of_the_zoo_comes_in(arch):
+    spec = InputSpec()
+    _, module = create(arch, {}, spec, ("angry", "happy", "sad"))
+    trained(module)
+    image = (spec.channels, spec.size, spec.size)
+    model = exported(module, image, keep_batch_norm=True)
+    found = graph_of_onnx(model)
+    assert found.image == image
+    assert difference(found, model, module) < TOLERANCE
+    state = module.state_dict()
+    assert found.captured.tensors.keys() == state.keys()
+    counters = [name for name in state if name.endswith("num_batches_tracked")]
+    assert all(torch.equal(found.captured.tensors[name], state[name]) for name in state if name not in counters)
+    norms = [node for node in found.captured.graph.nodes if node.op == "batch_norm"]
+    assert len(norms) == len(counters)
+    assert {(node.args["eps"], node.args["momentum"]) for node in norms} == {
+        (part.eps, part.momentum) for part in module.modules() if isinstance(part, nn.BatchNorm2d)
+    }
+
+
+@pytest.mark.parametrize("arch", architecture_names())
+def test_every_network_of_the_zoo_comes_in_with_its_norms_folded(arch):
+    spec = InputSpec()
+    _, module = create(arch, {}, spec, ("angry", "happy", "sad"))
+    trained(module)
+    model = exported(module, (spec.channels, spec.size, spec.size))
+    found = graph_of_onnx(model)
+    assert difference(found, model, module) < TOLERANCE
+    layers = {name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    assert {node.name for node in found.captured.graph.nodes if node.operator.channels == "mixes"} == layers
+
+
+def test_what_comes_in_is_what_is_captured():
+    """The ONNX file of a module and the module itself make the same graph, but for what vanishes in an export."""
+    module = trained(create("mobilenet_v3_small", {}, InputSpec(), ("angry", "happy"))[1])
+    image = (InputSpec().channels, InputSpec().size, InputSpec().size)
+    found = graph_of_onnx(exported(module, image, keep_batch_norm=True)).captured.graph
+    captured = capture(module, image).graph
+    assert [node.op for node in found.nodes] == [node.op for node in captured.nodes if node.op != "dropout"]
+    layers = [[node for node in graph.nodes if node.operator.layer] for graph in (found, captured)]
+    assert [(node.name, node.op, node.args) for node in layers[0]] == [
+        (node.name, node.op, node.args) for node in layers[1]
+    ]
+
+
+def test_equal_weights_that_the_exporter_joined_keep_their_layers_names():
+    module = nn.Sequential(*[nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)) for _ in range(2)])
+    for part in module:
+        nn.init.ones_(part[0].weight)
+    model = exported(module, keep_batch_norm=True)
+    assert len(model.graph.initializer) < len(module.state_dict()) - 2
+    found = graph_of_onnx(model)
+    assert found.captured.tensors.keys() == module.state_dict().keys()
+    assert difference(found, model, module) < TOLERANCE
+
+
+def test_layer_scale_is_a_parameter_under_its_name():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+            self.gamma = nn.Parameter(torch.rand(4, 1, 1))
+
+        def forward(self, x):
+            return x + self.gamma * self.conv(x)
+
+    module = nn.Sequential(Scaled(), Scaled())
+    found = graph_of_onnx(model := exported(module))
+    assert ops(found) == ["conv2d", "parameter", "mul", "add"] * 2
+    assert found.captured.tensors.keys() == module.state_dict().keys()
+    assert difference(found, model, module) < TOLERANCE
+
+
+def test_norms_that_older_opsets_write_out_are_found_again():
+    module = trained(nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(8), nn.LayerNorm([4, 8, 8], bias=False)))
+    found = graph_of_onnx(model := exported(module, opset=13))
+    assert ops(found) == ["group_norm", "layer_norm", "layer_norm"]
+    assert found.captured.tensors["0.weight"].equal(module[0].weight)
+    assert difference(found, model, module) < TOLERANCE
