@@ -111,7 +111,7 @@ class BitsOptions:
         planned = spec.with_step(step, quant=plan_quantization(spec, module, config))
         if not self.mixed:
             return dict.fromkeys(planned.quant.weights, (self.bits,)) if planned.quant and self.bits else None
-        problem = self._problem(spec, module, config.limit)
+        problem = self._problem(spec, module, config)
         allocate = self._allocator(problem, spec, module, config, val)
         if self.average_bits is not None:
             _tell_of_more_than_needed("--average-bits", self.average_bits, problem)
@@ -128,7 +128,7 @@ class BitsOptions:
         _tell_of_more_than_needed("--target-size", mean, problem)
         return problem.by_layer(allocate(min(mean, WIDTHS[-1])))
 
-    def _problem(self, spec: Spec, module: nn.Module, limit: int) -> Problem:
+    def _problem(self, spec: Spec, module: nn.Module, config: QuantizeConfig) -> Problem:
         """Return what is to be shared out."""
         from fertool.artifact.files import MAX_JSON_BYTES, read_text
         from fertool.hessian import Sensitivity
@@ -136,12 +136,13 @@ class BitsOptions:
         from fertool.quant import make_problem
 
         if self.sensitivity is None:
-            return make_problem(spec, module, None, limit)
+            return make_problem(spec, module, None, config.limit, config.keep_float)
         text = read_text(self.sensitivity, MAX_JSON_BYTES)
         read = Sensitivity.from_json(text, str(self.sensitivity))
         channels = {name: len(layer.weight) for name, layer in weighted_layers(module).items()}
         read.require_fit(spec.digest, channels, str(self.sensitivity), accept=("kl", "cross-entropy"))
-        return make_problem(spec, module, {layer.name: layer.weight_trace for layer in read.layers}, limit)
+        traces = {layer.name: layer.weight_trace for layer in read.layers}
+        return make_problem(spec, module, traces, config.limit, config.keep_float)
 
     def _allocator(
         self, problem: Problem, spec: Spec, module: nn.Module, config: QuantizeConfig, val: FaceDataset

@@ -180,17 +180,18 @@ def distill(
     from fertool.cli.output import announce
 
     training.require_sense(distillation.method, logits, output)
-    output = output or Path(f"{arch.arch}.pt")
-    inputs = [*teachers, *read.inputs(data), *([arch.init] if arch.init else [])]
+    output = output or Path(f"{arch.name}.pt")
+    inputs = [*teachers, *read.inputs(data), *arch.files]
     plan = plan_sweep(context, sweep, seed, output, training, distillation)
     plan.require_outputs(training, *inputs)
-    require_inputs(*teachers, *([arch.init] if arch.init else []), data=data, read=read)
+    require_inputs(*teachers, *arch.files, data=data, read=read)
     files = open_teachers(teachers)
     logits.require_output(output, inputs, [name for name, _ in files.recordings])
     if files.recordings or logits.save_logits:
         plan.refuse_axes(IN_A_VIEW, "a recording of teachers fixes it")
     training = files.agreed(training, logits.logit_views)
-    source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
+    shape = input_of(arch)
+    source = open_source(data, read, size=shape.size, channels=shape.channels)
     images = source.split("train")
     files.require_images(images, data, read)
     there = files.present(device, training.precision)
@@ -205,12 +206,14 @@ def distill(
     def describe(trial: Trial) -> Step:
         lesson = trial.of(distillation)
         options = options_of(arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views})
-        return make_step("distill", options, trial.seed, data=images, init=arch.init, **files.digests)
+        return make_step(
+            "distill", options, trial.seed, data=images, init=arch.init, init_from=arch.init_from, **files.digests
+        )
 
     def train(trial: Trial) -> Trained:
         run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)
         spec, module = new_model(arch, images, trial.seed)
-        first = there if arch.init is None else []
+        first = [] if arch.files else there
         spec, history = _learn(trial.of(distillation), run, spec, module, judges, first)
         return Trained(run, spec, module, history)
 

@@ -337,3 +337,24 @@ class ArchOptions:
             rich_help_panel=MODEL,
         ),
     ] = None
+    init_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--init-from",
+            "--student",
+            metavar="FILE",
+            help="Train the network of this float model file, imported or pruned, from its weights, in place of "
+            "--arch; a classifier for other classes starts afresh.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that the network starts from."""
+        return [path for path in (self.init, self.init_from) if path is not None]
+
+    @property
+    def name(self) -> str:
+        """What the network is called where no name of a file was given."""
+        return self.init_from.stem if self.init_from else self.arch

@@ -86,6 +86,14 @@ class QuantizeOptions:
             rich_help_panel=QUANTISATION,
         ),
     ] = None
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER",
+            help="A layer that stays float, or all within a block; * and ? stand for any characters; repeatable.",
+            rich_help_panel=QUANTISATION,
+        ),
+    ] = None
     samples: Annotated[
         int,
         typer.Option(help="Calibration images, balanced over the classes.", min=1, rich_help_panel=QUANTISATION),
@@ -233,6 +241,7 @@ def _config(options: QuantizeOptions, seed: int) -> QuantizeConfig:
         samples=options.samples,
         limit=limit,
         activation_bits=options.activation_bits,
+        keep_float=tuple(options.keep_float or ()),
         average_activation_bits=options.average_activation_bits,
         seed=seed,
     )

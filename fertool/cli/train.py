@@ -55,18 +55,19 @@ def train_teacher(
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --seeds 0,1,2 --plot curves.png
     """
-    output = output or Path(f"{arch.arch}.pt")
-    inputs = [*read.inputs(data), *([arch.init] if arch.init else [])]
+    output = output or Path(f"{arch.name}.pt")
+    inputs = [*read.inputs(data), *arch.files]
     plan = plan_sweep(context, sweep, seed, output, training)
     plan.require_outputs(training, *inputs)
     logits.require_output(output, inputs)
-    require_inputs(*([arch.init] if arch.init else []), data=data, read=read)
-    source = open_source(data, read, size=arch.input_size, channels=arch.input_channels)
+    require_inputs(*arch.files, data=data, read=read)
+    shape = input_of(arch)
+    source = open_source(data, read, size=shape.size, channels=shape.channels)
     images, val = source.split("train"), validation_of(source)
 
     def describe(trial: Trial) -> Step:
         options = options_of(arch, read, trial.of(training))
-        return make_step("train-teacher", options, trial.seed, data=images, init=arch.init)
+        return make_step("train-teacher", options, trial.seed, data=images, init=arch.init, init_from=arch.init_from)
 
     def train(trial: Trial) -> Trained:
         run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)

@@ -219,10 +219,16 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
     from fertool.models.initial import load_initial
     from fertool.report.console import note
 
-    shape = input_of(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        spec, module = models.create(arch.arch, parse_arch_args(arch.arch_arg), shape, train.classes)
+        if arch.init_from is None:
+            arguments = parse_arch_args(arch.arch_arg)
+            spec, module = models.create(arch.arch, arguments, input_of(arch), train.classes)
+        else:
+            given, loaded = models.load_model(arch.init_from)
+            spec, module = models.for_classes(given, loaded, train.classes)
+            if len(given.classes) != len(spec.classes):
+                note(f"the classifier of {arch.init_from} has {len(given.classes)} classes: it starts afresh")
     if arch.init:
         for line in load_initial(module, arch.init):
             note(line)
@@ -231,8 +237,11 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
 
 def input_of(arch: ArchOptions) -> InputSpec:
     """Return the input of the network that the options name."""
+    from fertool.artifact.header import read_spec
     from fertool.spec import InputSpec
 
+    if arch.init_from is not None:
+        return read_spec(arch.init_from).input
     gray, channels = InputSpec(), arch.input_channels
     if channels == 2:
         raise UsageError("--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)")

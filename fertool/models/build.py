@@ -96,6 +96,31 @@ def randomised(network: Network) -> Network:
     return fresh.eval()
 
 
+def for_classes(spec: Spec, module: nn.Module, classes: tuple[str, ...]) -> tuple[Spec, Network]:
+    """Return a float network for other classes; where there are more or fewer, its last layer starts afresh.
+
+    Raises FertoolError for a network that is quantised or dynamic, or does not end in a linear layer.
+    """
+    if spec.quant is not None:
+        raise FertoolError("a quantised model cannot be trained again as floats", "give the model it was made from")
+    network = static(module)
+    started = replace(spec, classes=classes, metrics=None)
+    if len(classes) == len(spec.classes):
+        return started, network
+    last = network.graph.by_name[network.graph.output]
+    if last.op != "linear":
+        raise FertoolError(
+            f"the network ends in {last.op}, not in a linear layer for {len(spec.classes)} classes",
+            "import it with as many classes as the data has",
+        )
+    graph = network.graph.edited({last.name: [last.with_args(out_features=len(classes))]})
+    fresh = randomised(Network(graph, network.image))
+    state = network.state_dict()
+    kept = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] != last.name}
+    fresh.load_state_dict(kept, strict=False)
+    return replace(started, graph=graph), fresh
+
+
 def static(module: nn.Module) -> Network:
     """Return a module that is a single network; raises FertoolError for a dynamic one."""
     if not isinstance(module, Network):

@@ -8,8 +8,12 @@ about 12 of 205 microseconds less as floats. Layers of few channels without such
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from fertool.errors import UsageError
 from fertool.graph.network import Network
-from fertool.models.sites import PRODUCTS_OF_ITSELF, Sites, find_sites
+from fertool.models.sites import INTEGER_LAYERS, PRODUCTS_OF_ITSELF, Sites, find_sites
 from fertool.spec import InputSpec
 
 CHANNELS = 16
@@ -18,9 +22,14 @@ _SHARE = 1 / 200
 """Of the network's weights, no more than this are floats: a file hardly grows."""
 
 
-def rounded_sites(network: Network, input: InputSpec) -> Sites:
-    """Return the quantisers and integer layers of a folded network, without those of its float entrance."""
-    sites = find_sites(network.graph, input)
+def rounded_sites(network: Network, input: InputSpec, keep_float: Sequence[str] = ()) -> Sites:
+    """Return the quantisers and integer layers of a folded network, without those of its float entrance.
+
+    Layers whose names match one of `keep_float`, which may have the wildcards * and ? or be the path of a block, stay
+    float too. Raises UsageError for a pattern that no layer has.
+    """
+    kept = _matching([node.name for node in network.graph.nodes if node.op in INTEGER_LAYERS], keep_float)
+    sites = find_sites(network.graph, input, kept)
     length = _length_of_entrance(network, {name for site in sites.sites for name in site.nodes})
     names = [network.graph.input, *(node.name for node in network.graph.nodes)]
     before, entrance = set(names[: max(0, length - 1)]), set(names[:length])
@@ -28,6 +37,16 @@ def rounded_sites(network: Network, input: InputSpec) -> Sites:
         tuple(site for site in sites.sites if not before.issuperset(site.nodes)),
         {name: site for name, site in sites.layer_inputs.items() if name not in entrance},
     )
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        matching = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+        if not matching:
+            raise UsageError(f"--keep-float {pattern}: no layer is called so", f"for example --keep-float {names[0]}")
+        found.update(matching)
+    return frozenset(found)
 
 
 def _length_of_entrance(network: Network, rounded: set[str]) -> int:

@@ -15,6 +15,7 @@ and a HardSigmoid on it that is only multiplied with is rounded no more.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fertool.graph.ir import Graph, Node
@@ -58,9 +59,9 @@ def exact_pixels(input: InputSpec) -> bool:
     return input.integer_zero_point and len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
 
 
-def find_sites(graph: Graph, input: InputSpec) -> Sites:
-    """Return the quantisers of a folded network's graph."""
-    plan = _Plan(graph, input)
+def find_sites(graph: Graph, input: InputSpec, keep_float: Collection[str] = ()) -> Sites:
+    """Return the quantisers of a folded network's graph, in which some layers may be to stay float."""
+    plan = _Plan(graph, input, keep_float)
     groups: dict[str, list[str]] = {}
     for name in plan.order:
         root = plan.root(name)
@@ -72,7 +73,7 @@ def find_sites(graph: Graph, input: InputSpec) -> Sites:
     layers = [node for node in graph.nodes if node.op in INTEGER_LAYERS and plan.is_map_or_vector(node)]
     return Sites(
         tuple(Site(sites[root], tuple(nodes), plan.gated.get(root)) for root, nodes in groups.items()),
-        {node.name: sites.get(plan.root(node.inputs[0])) for node in layers},
+        {node.name: sites.get(plan.root(node.inputs[0])) for node in layers if node.name not in keep_float},
     )
 
 
@@ -83,8 +84,8 @@ class _Plan:
     the sets that only HardSigmoid and HardSwish read.
     """
 
-    def __init__(self, graph: Graph, input: InputSpec) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, input: InputSpec, keep_float: Collection[str]) -> None:
+        self._graph, self._keep_float = graph, keep_float
         self.unrounded: set[str] = set()
         self.passed_on: set[str] = set()
         self._above: dict[str, str] = {}
@@ -154,8 +155,11 @@ class _Plan:
         return {
             root
             for root, readers in self._readers_of_sets().items()
-            if not any(node.operator.integer for node in (*makers.get(root, ()), *readers))
+            if not any(self._is_integer(node) for node in (*makers.get(root, ()), *readers))
         }
+
+    def _is_integer(self, node: Node) -> bool:
+        return node.operator.integer and node.name not in self._keep_float
 
     def _is_gate(self, node: Node) -> bool:
         gates = node.op == "hardsigmoid" and self.root(node.inputs[0]) in self.gated

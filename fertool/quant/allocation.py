@@ -71,15 +71,19 @@ class Problem:
 
 
 def make_problem(
-    spec: Spec, module: nn.Module, traces: Mapping[str, Sequence[float]] | None, limit: int = 127
+    spec: Spec,
+    module: nn.Module,
+    traces: Mapping[str, Sequence[float]] | None,
+    limit: int = 127,
+    keep_float: Sequence[str] = (),
 ) -> Problem:
     """Return the problem of a float network; `traces` are those of its weights, one per output channel.
 
     Without traces all weights matter alike. Batch norm is folded into the weights, and the traces follow: a weight s
-    times as large has a second derivative 1 / s^2 times as large.
+    times as large has a second derivative 1 / s^2 times as large. Layers that match `keep_float` are not in it.
     """
     graph_module = folded(static(module))
-    names = tuple(rounded_sites(graph_module, spec.input).layer_inputs)
+    names = tuple(rounded_sites(graph_module, spec.input, keep_float).layer_inputs)
     counts, curvatures, errors = [], [], []
     for name in names:
         weight = graph_module.get_parameter(f"{name}.weight").detach().cpu()

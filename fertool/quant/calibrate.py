@@ -39,7 +39,7 @@ class QuantizeConfig:
 
     `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of an 8-bit weight.
     Activations have `activation_bits`, or as many as a mean of `average_activation_bits` over all values leaves their
-    site (`activations.shared_out`).
+    site (`activations.shared_out`). Layers whose names match `keep_float` stay float.
     """
 
     activations: str = "mse"
@@ -51,6 +51,7 @@ class QuantizeConfig:
     limit: int = PORTABLE_LIMIT
     activation_bits: int = 8
     average_activation_bits: float | None = None
+    keep_float: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,7 +84,7 @@ def plan_quantization(
     if spec.quant is not None:
         raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
     spec.require_static("quantised")
-    sites = rounded_sites(folded(static(module)), spec.input)
+    sites = rounded_sites(folded(static(module)), spec.input, config.keep_float)
     return QuantSpec(
         weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
         activations={site.name: config.activation_bits for site in sites.sites},
@@ -113,7 +114,7 @@ def quantize_model(
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images
     graph_module = folded(static(module))
-    sites = rounded_sites(graph_module, spec.input)
+    sites = rounded_sites(graph_module, spec.input, config.keep_float)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)
     passes = 2 if config.average_activation_bits is None else 3
