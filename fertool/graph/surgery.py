@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError
-from fertool.graph.channels import ChannelGraph, Layer, weight_axes
+from fertool.graph.channels import ChannelGraph, weight_axes
 from fertool.graph.groups import Groups, resized
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
@@ -102,22 +102,20 @@ def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tup
     """Return the original class of every class of the pruned graph."""
     survivors = torch.full((len(pruned.fixed),), -1)
     survivors[pruned.inputs] = graph.inputs
-    for old, new in zip(graph.layers, pruned.layers, strict=True):
+    pairs = list(zip(graph.layers, pruned.layers, strict=True))
+    for old, new in pairs:
         if old.kind == "dense":
             survivors[new.outputs] = old.outputs[list(kept[old.name])]
-        elif old.kind == "scale":
-            _carry_over_(survivors, old, new)
-    for old, new in zip(graph.layers, pruned.layers, strict=True):
+    for old, new in pairs:
+        # Classes that no dense layer makes, such as those behind an operator that keeps its channels, all stay.
+        for before, after in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
+            unknown = survivors[after] < 0
+            if len(before) == len(after):
+                survivors[after[unknown]] = before[unknown]
+    for old, new in pairs:
         if old.kind == "dense" and not torch.equal(survivors[new.outputs], old.outputs[list(kept[old.name])]):
             raise _broken(old.name)
     return survivors
-
-
-def _carry_over_(survivors: Tensor, old: Layer, new: Layer) -> None:
-    """Classes that no dense layer makes, such as those of tensors that stay, are the same in both graphs."""
-    if len(old.outputs) == len(new.outputs):
-        unknown = survivors[new.outputs] < 0
-        survivors[new.outputs[unknown]] = old.outputs[unknown]
 
 
 def positions(old: Tensor, wanted: Tensor, survivors: Tensor, layer: str) -> Tensor:
