@@ -1,11 +1,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from fertool.prune.graph import trace_channels
 from torch import nn
 
 from fertool.cost import count
 from fertool.errors import FertoolError
-from fertool.prune.graph import trace_channels
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=4)

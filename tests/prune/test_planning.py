@@ -1,5 +1,8 @@
 import pytest
 import torch
+from fertool.prune.graph import trace_channels
+from fertool.prune.keys import find_width_keys
+from fertool.prune.surgery import remove_channels
 from torch import nn
 
 from fertool.cost import count
@@ -9,11 +12,8 @@ from fertool.models import build, create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
 from fertool.prune.criteria import Scores, weight_scores
-from fertool.prune.graph import trace_channels
-from fertool.prune.keys import find_width_keys
 from fertool.prune.latency import NO_TIME
 from fertool.prune.planning import make_plan
-from fertool.prune.surgery import remove_channels
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=16)
