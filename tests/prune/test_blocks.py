@@ -40,7 +40,7 @@ class Silence(nn.Module):
 
 @pytest.mark.parametrize("arch", DEEP)
 def test_a_network_without_a_block_is_the_one_that_skips_it(arch, faces, randomise_norms):
-    spec, module = a_net(arch, randomise_norms)
+    _, module = a_net(arch, randomise_norms)
     blocks = find_blocks(module)
     assert blocks
     few = faces.subset(torch.arange(8))

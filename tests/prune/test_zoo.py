@@ -37,7 +37,7 @@ def pruned_to_half(arch: str) -> tuple[Spec, Network, PruneResult]:
 
 @pytest.mark.parametrize("arch", ZOO)
 def test_removing_channels_equals_zeroing_them(arch, zero_removed):
-    spec, module, result = pruned_to_half(arch)
+    _, module, result = pruned_to_half(arch)
     images = torch.randn(1, 1, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     zeroed = zero_removed(module, result.plan).double()
     smaller = copy.deepcopy(result.module).double()
@@ -61,11 +61,9 @@ def test_half_the_macs_are_gone_and_the_plan_knows_the_cost(arch):
 @pytest.mark.parametrize("arch", ZOO)
 def test_the_plan_describes_the_pruned_network(arch):
     _, module, result = pruned_to_half(arch)
-    widths, made = result.plan.widths, result.module.graph.channels
+    widths, kept, made = result.plan.widths, result.plan.kept, result.module.graph.channels
     assert result.plan.widths_before == channel_counts(find_groups(trace_channels(module)))
-    assert {name: made[name] for name in result.plan.kept} == {
-        name: len(rows) for name, rows in result.plan.kept.items()
-    }
+    assert {name: made[name] for name in kept} == {name: len(rows) for name, rows in kept.items()}
     lowered = {key: width for key, width in widths.items() if width != result.plan.widths_before[key]}
     assert lowered
     assert all(width % result.plan.round_to == 0 for width in lowered.values())
