@@ -101,7 +101,8 @@ def surviving_rows(
 def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> Tensor:
     """Return the original class of every class of the pruned graph."""
     survivors = torch.full((len(pruned.fixed),), -1)
-    survivors[pruned.inputs] = graph.inputs
+    # All that must stay is there, in the same order; no dense layer makes what comes out of an attention, for one.
+    survivors[pruned.fixed] = graph.fixed.nonzero().flatten()
     for old, new in zip(graph.layers, pruned.layers, strict=True):
         if old.kind == "dense":
             survivors[new.outputs] = old.outputs[list(kept[old.name])]

@@ -60,7 +60,7 @@ def test_looking_leaves_no_trace():
     )
 
 
-def test_parts_that_run_more_than_once_have_a_name_each_time_and_single_pixels_are_no_stages():
+def test_a_part_that_runs_more_than_once_ends_with_its_last_run_and_single_pixels_are_no_stages():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -73,5 +73,5 @@ def test_parts_that_run_more_than_once_have_a_name_each_time_and_single_pixels_a
     def stages(module):
         return find_stages(capture(module, (1, 16, 16)).network((1, 16, 16)))
 
-    assert [(stage.name, stage.size) for stage in stages(Shared())] == [("act", (8, 8)), ("act.1", (4, 4))]
+    assert [(stage.name, stage.size) for stage in stages(Shared())] == [("stem", (8, 8)), ("act.1", (4, 4))]
     assert stages(nn.Sequential(nn.Flatten(), nn.Linear(256, 3))) == ()

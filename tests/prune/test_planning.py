@@ -56,7 +56,7 @@ class Mixed(nn.Module):
         return self.fc(nn.functional.max_pool2d(torch.cat(made, 1), 2).flatten(1))
 
 
-WIDTHS = {"stem.0": 16, "expand.0": 40, "grow.0": 12, "trunk.0": 8}
+WIDTHS = {"stem.0": 16, "expand.0": 40, "grow.0": 12, "trunk.0": 8, "parts.3.0": 8}
 
 
 def captured(module):
@@ -174,7 +174,7 @@ def test_widths_whose_positions_no_channel_fits_are_left_out():
     spec, module = create("shufflenet_v2_x0_5", {}, InputSpec(), CLASSES)
     result = prune(spec, module, PruneOptions(Targets(macs=0.6), round_to=8))
     # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
-    assert result.plan.widths["stage3"] in (48, 40, 16, 8)
+    assert result.plan.widths["stage3.0.branch1.2"] in (48, 40, 16, 8)
     assert 0.54 <= result.plan.macs_ratio <= 0.6
 
 
