@@ -65,12 +65,12 @@ class FeatureDistillation:
             raise FertoolError(
                 "--method feature: recorded answers have no feature maps to match", "name a teacher's model file too"
             )
-        mine = _stages_of("the student", student, input)
+        mine = _stages_of("the student", student)
         self._answers, self._student, self._beta = answers, student, beta
         self._teachers = [teacher.module for teacher in teachers]
         self._matches: list[_Match] = []
         for index, teacher in enumerate(teachers):
-            theirs = _stages_of(f"teacher {index + 1}", teacher.module, teacher.input)
+            theirs = _stages_of(f"teacher {index + 1}", teacher.module)
             self._matches += _matched(index, mine, theirs, depths)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -118,7 +118,7 @@ class FeatureDistillation:
         return torch.stack(losses).mean()
 
 
-def _stages_of(owner: str, module: nn.Module, input: InputSpec) -> tuple[Stage, ...]:
+def _stages_of(owner: str, module: nn.Module) -> tuple[Stage, ...]:
     stages = find_stages(module)
     if not stages:
         raise FertoolError(

@@ -7,7 +7,7 @@ executed on them. Where the effect on channels is not of these kinds the channel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,17 @@ from torch import Tensor
 
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
+from fertool.graph.numbering import (
+    StaysError,
+    all_tensors,
+    along,
+    broadcast,
+    is_broadcast_over,
+    is_channel_row,
+    spread,
+    varying,
+    without_repeats,
+)
 
 Touching = tuple[tuple[str, bool], ...]
 """What holds a channel, in running order: the name of a layer, and whether on its output side; or a part of a split."""
@@ -125,16 +136,12 @@ def trace_channels(network: Network) -> ChannelGraph:
     for node in network.graph.nodes:
         values[node.name] = tracer.result(node, [values[name] for name in node.inputs])
     tracer.fix(values[network.graph.output], "outputs of the network")
-    return tracer.channel_graph(_along(images, 1))
+    return tracer.channel_graph(along(images, 1))
 
 
 def weight_axes(op: str) -> tuple[int, int]:
     """Return the axes of a layer's weight along which its outputs and its inputs lie."""
     return (1, 0) if op == "conv_transpose2d" else (0, 1)
-
-
-class _StaysError(Exception):
-    """Why the channels that a node reads and makes can not be removed."""
 
 
 class ChannelTracer:
@@ -153,7 +160,7 @@ class ChannelTracer:
         """Return the numbers of the image's channels, which must stay, in the place of an image."""
         ids = self.new_ids(self._network.image[0])
         self.fix(ids, "channels of the image")
-        return _spread(ids, self._network.image[1:])
+        return spread(ids, self._network.image[1:])
 
     def new_ids(self, count: int) -> Tensor:
         """Return as many new numbers, [count]."""
@@ -170,7 +177,7 @@ class ChannelTracer:
         """Return the numbers of a node's result, of those that make several results a tuple."""
         try:
             return getattr(self, f"_{node.operator.channels}")(node, read)
-        except _StaysError as reason:
+        except StaysError as reason:
             self._why[node.name] = str(reason)
             return self._stays(node, read)
 
@@ -209,30 +216,30 @@ class ChannelTracer:
         kernel, groups = node.args["kernel_size"], node.args["groups"]
         taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
         outputs, bias = node.args["out_channels"], int(node.args["bias"])
-        if outputs == 1 and places == x.shape[2:] and _is_channel_row(x):
+        if outputs == 1 and places == x.shape[2:] and is_channel_row(x):
             # Neighbours mix, but what stands at a place remains the value of the channel that stood there.
             self._layers.append(Layer(node.name, "across", x.flatten(), x.flatten(), taps, bias, 1))
             return x
-        ids = _along(x, 1)
+        ids = along(x, 1)
         # A transposed convolution multiplies each place of its input, not of its result.
         positions = (x.shape[2:] if node.op == "conv_transpose2d" else places).numel()
         if groups == 1:
             made = self.new_ids(outputs)
             self._layers.append(Layer(node.name, "dense", ids, made, taps, bias, positions))
-            return _spread(made, places)
+            return spread(made, places)
         if node.op == "conv_transpose2d":
-            raise _StaysError("a transposed convolution in groups")
+            raise StaysError("a transposed convolution in groups")
         inner = len(ids) // groups
         for group in ids.reshape(groups, inner).tolist():
             for member in group[1:]:
                 self._union(group[0], member)
         made = ids[::inner].repeat_interleave(outputs // groups)
         self._layers.append(Layer(node.name, "grouped", ids, made, taps * inner, bias, positions))
-        return _spread(made, places)
+        return spread(made, places)
 
     def _linear(self, node: Node, x: Tensor) -> Tensor:
         # Of a vector each entry counts: flattened maps have a number of places for each channel.
-        ids = x[0] if x.dim() == 2 else _along(x, x.dim() - 1)
+        ids = x[0] if x.dim() == 2 else along(x, x.dim() - 1)
         outputs = self.new_ids(node.args["out_features"])
         bias, positions = int(node.args["bias"]), x.numel() // x.shape[-1]
         self._layers.append(Layer(node.name, "dense", ids, outputs, 1, bias, positions))
@@ -243,11 +250,11 @@ class ChannelTracer:
             return self._held(node)
         (x,) = read
         if node.op == "batch_norm":
-            ids = _along(x, 1)
+            ids = along(x, 1)
             self._layers.append(Layer(node.name, "norm", ids, ids, 0, 2 * node.args["affine"], x[0, 0].numel()))
             return x
         if node.op == "prelu" and not node.args["shared"]:
-            ids = _along(x, 1)
+            ids = along(x, 1)
             self._layers.append(Layer(node.name, "scale", ids, ids, 0, 1, x[0, 0].numel()))
             return x
         self._add_whole(node)
@@ -285,13 +292,13 @@ class ChannelTracer:
     def _merges(self, node: Node, read: list[Tensor]) -> Tensor:
         if len(read) == 1:
             return read[0]
-        one, two = _broadcast(*read)
+        one, two = broadcast(*read)
         for narrow, wide in ((read[0], two), (read[1], one)):
-            if _is_broadcast_over(narrow, wide):
+            if is_broadcast_over(narrow, wide):
                 # A mask over all channels, which depends on none of them.
                 self.fix(narrow, f"{node.name} repeats it over the channels")
                 return wide.contiguous()
-        for a, b in set(zip(*(side.flatten().tolist() for side in _without_repeats(one, two)), strict=True)):
+        for a, b in set(zip(*(side.flatten().tolist() for side in without_repeats(one, two)), strict=True)):
             self._union(a, b)
         return one.contiguous()
 
@@ -301,15 +308,15 @@ class ChannelTracer:
             dims, keep = node.args["dim"], node.args["keepdim"]
             highest, lowest = torch.amax(x, dims, keep), torch.amin(x, dims, keep)
             if not torch.equal(highest, lowest):
-                raise _StaysError("it computes over the channels")
+                raise StaysError("it computes over the channels")
             return highest
         if x.dim() != 4 or (node.op == "pad" and len(node.args["pad"]) > 4):
-            raise _StaysError("it works along the channels")
-        return _spread(_along(x, 1), self._network.shapes[node.name][1:])
+            raise StaysError("it works along the channels")
+        return spread(along(x, 1), self._network.shapes[node.name][1:])
 
     def _moves(self, node: Node, read: list[Any]) -> Any:
         if node.op == "pixel_shuffle":
-            self._tie_blocks(_along(read[0], 1), node.args["upscale_factor"] ** 2)
+            self._tie_blocks(along(read[0], 1), node.args["upscale_factor"] ** 2)
         if node.op in ("chunk", "channel_shuffle", "split", "slice", "reshape", "expand", "select", "roll", "unbind"):
             self._note_sizes(node, read[0])
         moved = self._network.computes(node)(*read)
@@ -321,20 +328,20 @@ class ChannelTracer:
             moved = self._network.computes(node)(x)
             literal = [axis for axis in varying(moved) if node.args["shape"][axis] > 1]
             if literal or (node.op == "reshape" and len(varying(moved)) > 1):
-                raise _StaysError("it lays out channels along several axes")
+                raise StaysError("it lays out channels along several axes")
             return
         dim = node.args.get("dim", node.args.get("dims", (1,))[0] if node.op == "roll" else 1)
         if dim % x.dim() not in varying(x):
             return
         if node.op in ("select", "roll", "unbind") or node.args.get("step", 1) != 1:
-            raise _StaysError("it picks single channels")
+            raise StaysError("it picks single channels")
         if node.op in ("chunk", "channel_shuffle"):
-            self._equal[node.name] = _along(x, dim % x.dim())
+            self._equal[node.name] = along(x, dim % x.dim())
         elif node.op == "split":
             parts = torch.split(x, list(node.args["sizes"]), dim)
-            self._parts[node.name] = tuple(_along(part, dim % x.dim()) for part in parts)
+            self._parts[node.name] = tuple(along(part, dim % x.dim()) for part in parts)
         else:
-            ids = _along(x, dim % x.dim())
+            ids = along(x, dim % x.dim())
             start, end, _ = slice(node.args["start"], node.args["end"]).indices(len(ids))
             self._parts[node.name] = (ids[:start], ids[start:end], ids[end:])
 
@@ -346,7 +353,7 @@ class ChannelTracer:
     def _stays(self, node: Node, read: list[Any]) -> Any:
         """Keep all channels that a node reads and makes."""
         why = self._why.setdefault(node.name, f"what {node.op} does to channels is not known")
-        for ids in _all_tensors(read):
+        for ids in all_tensors(read):
             self.fix(ids, f"{node.name}: {why}")
         if node.operator.layer:
             self._add_unpruned(node, read)
@@ -384,53 +391,3 @@ class ChannelTracer:
     def _union(self, a: int, b: int) -> None:
         a, b = self._root(a), self._root(b)
         self._parents[max(a, b)] = min(a, b)
-
-
-def _along(x: Tensor, axis: int) -> Tensor:
-    """Return the one number of each entry of an axis, shape [size]; raise where numbers differ along others too."""
-    flat = x.movedim(axis, 0).reshape(x.shape[axis], -1)
-    if not bool((flat == flat[:, :1]).all()):
-        raise _StaysError("a map whose places belong to different channels")
-    return flat[:, 0].clone()
-
-
-def varying(x: Tensor) -> list[int]:
-    """Return the axes along which the numbers differ."""
-    return [axis for axis in range(x.dim()) if bool((x != x.narrow(axis, 0, 1)).any())]
-
-
-def _broadcast(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-    shape = torch.broadcast_shapes(one.shape, two.shape)  # type: ignore[no-untyped-call]
-    return one.expand(shape), two.expand(shape)
-
-
-def _is_broadcast_over(narrow: Tensor, wide: Tensor) -> bool:
-    """Return whether a tensor is repeated along an axis on which another one's channels lie."""
-    new = wide.dim() - narrow.dim()
-    repeated = [axis for axis in range(wide.dim()) if axis < new or narrow.shape[axis - new] < wide.shape[axis]]
-    return any(axis in repeated for axis in varying(wide))
-
-
-def _without_repeats(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
-    """Return two tensors of one shape without the axes along which neither of them varies."""
-    constant = set(range(one.dim())) - {*varying(one), *varying(two)}
-    for axis in constant:
-        one, two = one.narrow(axis, 0, 1), two.narrow(axis, 0, 1)
-    return one, two
-
-
-def _spread(ids: Tensor, places: Iterable[int]) -> Tensor:
-    """Return [1, C, *places] with the number of each channel at all its places, laid out as an activation would be."""
-    places = tuple(places)
-    return ids.reshape(1, -1, *[1] * len(places)).expand(1, -1, *places).contiguous()
-
-
-def _is_channel_row(x: Tensor) -> bool:
-    """Return whether the channels lie side by side in one map, as places."""
-    return x.shape[1] == 1 and x.numel() == max(x.shape[2:]) and bool((x != x.flatten()[0]).any())
-
-
-def _all_tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    return [tensor for part in value for tensor in _all_tensors(part)]

@@ -12,9 +12,10 @@ from typing import Any
 
 from torch import Tensor
 
-from fertool.graph.channels import ChannelTracer, varying
+from fertool.graph.channels import ChannelTracer
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
+from fertool.graph.numbering import varying
 
 
 def generalised(graph: Graph, image: ImageShape) -> Graph:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError
-from fertool.graph.channels import ChannelGraph, weight_axes
+from fertool.graph.channels import ChannelGraph, Layer, weight_axes
 from fertool.graph.groups import Groups, resized
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
@@ -101,21 +101,24 @@ def surviving_rows(
 def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> Tensor:
     """Return the original class of every class of the pruned graph."""
     survivors = torch.full((len(pruned.fixed),), -1)
-    survivors[pruned.inputs] = graph.inputs
-    pairs = list(zip(graph.layers, pruned.layers, strict=True))
-    for old, new in pairs:
+    # All that must stay is there, in the same order; no dense layer makes what comes out of an attention, for one.
+    survivors[pruned.fixed] = graph.fixed.nonzero().flatten()
+    for old, new in zip(graph.layers, pruned.layers, strict=True):
         if old.kind == "dense":
             survivors[new.outputs] = old.outputs[list(kept[old.name])]
-    for old, new in pairs:
-        # Classes that no dense layer makes, such as those behind an operator that keeps its channels, all stay.
-        for before, after in ((old.inputs, new.inputs), (old.outputs, new.outputs)):
-            unknown = survivors[after] < 0
-            if len(before) == len(after):
-                survivors[after[unknown]] = before[unknown]
-    for old, new in pairs:
+        elif old.kind == "scale":
+            _carry_over_(survivors, old, new)
+    for old, new in zip(graph.layers, pruned.layers, strict=True):
         if old.kind == "dense" and not torch.equal(survivors[new.outputs], old.outputs[list(kept[old.name])]):
             raise _broken(old.name)
     return survivors
+
+
+def _carry_over_(survivors: Tensor, old: Layer, new: Layer) -> None:
+    """Classes that no dense layer makes, such as those of tensors that stay, are the same in both graphs."""
+    if len(old.outputs) == len(new.outputs):
+        unknown = survivors[new.outputs] < 0
+        survivors[new.outputs[unknown]] = old.outputs[unknown]
 
 
 def positions(old: Tensor, wanted: Tensor, survivors: Tensor, layer: str) -> Tensor:

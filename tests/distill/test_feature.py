@@ -8,6 +8,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.distill import FeatureDistillation, KnowledgeDistillation, Teacher
 from fertool.errors import FertoolError, UsageError
+from fertool.graph.capture import capture
 from fertool.losses import attention_transfer, cross_entropy, distillation_kl, guided_feature_loss
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit
@@ -26,7 +27,18 @@ def network(widths=(4, 6), input=GRAY, seed=0):
             nn.Sequential(nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU())
             for a, b in zip(counts, widths, strict=False)
         ]
-        return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 3))
+        return captured(nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], 3)), input)
+
+
+def captured(module, input=GRAY):
+    image = (input.channels, input.size, input.size)
+    return capture(module, image).network(image).train()
+
+
+def after(block, net, x):
+    """Return what one of the blocks of `network` makes of `x`."""
+    conv, norm = (net.get_submodule(f"{block}.{part}") for part in (0, 1))
+    return F.relu(norm(conv(x)))
 
 
 def batch(n=8):
@@ -47,10 +59,10 @@ def test_the_loss_is_the_sum_of_its_three_parts():
     student, teacher = network(), network((5, 6), seed=1)
     objective = feature(student, [Teacher(teacher, GRAY, CLASSES)], temperature=4, alpha=0.3, beta=2.5, gamma=0.6)
     loss = objective(student, inputs, targets)
-    assert objective.matched == [("0", 0, "0"), ("1", 0, "1")]
+    assert objective.matched == [("0.2", 0, "0.2"), ("1.2", 0, "1.2")]
     first, second = objective.adapters
-    s1, t1 = student[0](inputs), teacher[0](inputs)
-    s2, t2 = student[1](s1), teacher[1](t1)
+    s1, t1 = after(0, student, inputs), after(0, teacher, inputs)
+    s2, t2 = after(1, student, s1), after(1, teacher, t1)
     pairs = ((s1, t1, first), (s2, t2, second))
     depths = [attention_transfer(s, t) + guided_feature_loss(F.conv2d(s, adapter.weight), t) for s, t, adapter in pairs]
     soft = distillation_kl(student(inputs), teacher(inputs), 4)
@@ -81,7 +93,7 @@ def test_several_teachers_are_all_matched_and_averaged():
     torch.testing.assert_close(both(student, inputs, targets), sum(alone) / 2)
 
 
-@pytest.mark.parametrize(("depths", "matched"), [(1, [("1", 0, "2")]), (4, [("0", 0, "1"), ("1", 0, "2")])])
+@pytest.mark.parametrize(("depths", "matched"), [(1, [("1.2", 0, "2.2")]), (4, [("0.2", 0, "1.2"), ("1.2", 0, "2.2")])])
 def test_the_deepest_maps_are_matched_first_and_sizes_need_not_agree(depths, matched):
     inputs, targets = batch()
     student, teacher = network(), network((4, 5, 6), COLOUR, seed=1)
@@ -99,9 +111,9 @@ def test_larger_maps_are_pooled_to_the_smaller_size():
     double = InputSpec(size=32)
     teacher = network((5, 6), double, seed=1)
     objective = feature(student, [Teacher(teacher, double, CLASSES)], depths=1, alpha=0, gamma=0)
-    deep = student[1](student[0](inputs))
+    deep = after(1, student, after(0, student, inputs))
     enlarged = F.interpolate(inputs, size=32, mode="bilinear", antialias=True)
-    theirs = F.avg_pool2d(teacher[1](teacher[0](enlarged)), 2)
+    theirs = F.avg_pool2d(after(1, teacher, after(0, teacher, enlarged)), 2)
     expected = attention_transfer(deep, theirs) + guided_feature_loss(objective.adapters[0](deep), theirs)
     torch.testing.assert_close(objective(student, inputs, targets), expected)
 
@@ -182,7 +194,7 @@ def test_a_bad_number_is_an_error_that_names_the_option(options, message):
 
 
 def test_networks_without_inner_maps_are_one_clear_error():
-    flat = nn.Sequential(nn.Flatten(), nn.Linear(256, 3))
+    flat = captured(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))
     with pytest.raises(FertoolError, match="teacher 2 has no inner feature maps") as error:
         feature(network(), [Teacher(each, GRAY, CLASSES) for each in (network(), flat)])
     assert "--method kd" in error.value.hint

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -6,9 +8,12 @@ from fertool import cost
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.models import architecture_names, build, create
+from fertool.graph.blocks import find_blocks, without_block
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
+from fertool.models import architecture_names, create
 from fertool.prune import PruneOptions, Shrinking, Targets
-from fertool.prune.blocks import open_blocks, remove_block
+from fertool.prune.blocks import remove_block
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -28,32 +33,24 @@ def a_net(arch, randomise_norms):
     return spec, randomise_norms(module).eval()
 
 
-class Skipped(nn.Module):
+class Silence(nn.Module):
     def forward(self, x):
-        return x
+        return torch.zeros_like(x)
 
 
 @pytest.mark.parametrize("arch", DEEP)
 def test_a_network_without_a_block_is_the_one_that_skips_it(arch, faces, randomise_norms):
-    spec, module = a_net(arch, randomise_norms)
-    blocks = open_blocks(spec, module)
+    _, module = a_net(arch, randomise_norms)
+    blocks = find_blocks(module)
     assert blocks
-    for path, keys in blocks.items():
-        widths = {**spec.widths, **dict.fromkeys(keys, 0)}
-        shorter = build(spec, widths).eval()
-        state = module.state_dict()
-        shorter.load_state_dict({name: state[name] for name in shorter.state_dict()})
-        owner, _, name = path.rpartition(".")
-        parent = module.get_submodule(owner)
-        block = parent._modules[name]
-        parent._modules[name] = Skipped()
-        try:
-            torch.testing.assert_close(
-                predict_logits(shorter, faces.subset(torch.arange(8)), INPUT),
-                predict_logits(module, faces.subset(torch.arange(8)), INPUT),
-            )
-        finally:
-            parent._modules[name] = block
+    few = faces.subset(torch.arange(8))
+    for block in blocks:
+        shorter = without_block(module, block)
+        silenced = copy.deepcopy(module)
+        add = module.graph.by_name[block.sum]
+        end = next(name for name in add.inputs if name != block.shortcut)
+        silenced.tap(end, Silence())
+        torch.testing.assert_close(predict_logits(shorter, few, INPUT), predict_logits(silenced, few, INPUT))
         assert cost.count(shorter, INPUT).params < cost.count(module, INPUT).params
 
 
@@ -64,15 +61,15 @@ def test_the_block_goes_whose_absence_changes_least(faces, randomise_norms):
     costs = {}
     with torch.no_grad():
         p = module(inputs).softmax(1)
-        for path in open_blocks(spec, module):
-            stage, index = path.split(".")
-            layer = module.get_submodule(stage)
-            block, layer[int(index)] = layer[int(index)], nn.Identity()
-            q = module(inputs).softmax(1)
-            layer[int(index)] = block
-            costs[path] = float((p * (p / q).log()).sum(1).mean())
+        for block in find_blocks(module):
+            add = module.graph.by_name[block.sum]
+            silence = {name: Silence() for name in add.inputs if name != block.shortcut}
+            q = module.tapped(silence)(inputs).softmax(1)
+            costs[block.name] = float((p * (p / q).log()).sum(1).mean())
     found = remove_block(spec, module, images, repair=False)
-    assert found.spec.widths[f"{min(costs, key=costs.get)}.conv1"] == 0
+    gone = set(module.graph.channels) - set(found.spec.graph.channels)
+    assert {name.rpartition(".")[0] for name in gone} == {min(costs, key=costs.get)}
+    assert found.spec.graph == found.module.graph
     assert found.plan.macs == cost.count(found.module, INPUT).macs
     assert found.plan.macs_before == cost.count(module, INPUT).macs
 
@@ -92,19 +89,21 @@ def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms
     whole = cost.count(module, INPUT).macs
     net = Shrinking(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=1), faces)
     net.remove_blocks(2)
-    assert sum(width == 0 for width in net.spec.widths.values()) == 2
+    layers, blocks = set(net.spec.graph.channels), len(find_blocks(module))
+    assert len(find_blocks(net.module)) == blocks - 2
     net.take(net.cut(net.way_to()))
     assert 0.45 <= cost.count(net.module, INPUT).macs / whole <= 0.5
     assert net.plan.macs_ratio == pytest.approx(cost.count(net.module, INPUT).macs / whole)
-    assert sum(width == 0 for width in net.spec.widths.values()) == 2
+    assert set(net.spec.graph.channels) == layers
 
 
-def test_blocks_with_a_width_that_must_not_fall_stay(faces, randomise_norms):
+def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
-    (path, keys), *others = open_blocks(spec, module).items()
-    net = Shrinking(spec, module, PruneOptions(None, "l1", floors={keys[0]: 1}), faces)
+    first, *others = find_blocks(module)
+    inner = next(name for name in find_groups(trace_channels(module)).names if name in first.nodes)
+    net = Shrinking(spec, module, PruneOptions(None, "l1", floors={inner: 1}), faces)
     net.remove_blocks(len(others))
-    assert list(open_blocks(net.spec, net.module)) == [path]
+    assert [block.name for block in find_blocks(net.module)] == [first.name]
     with pytest.raises(FertoolError, match="no residual block left"):
         net.remove_blocks(1)
 

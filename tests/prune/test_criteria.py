@@ -5,9 +5,10 @@ from torch import nn
 
 from fertool.data import FaceDataset
 from fertool.data.pixels import to_input
+from fertool.graph.capture import capture
+from fertool.graph.channels import trace_channels
 from fertool.losses import output_factor
 from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, gate_scores, weight_scores
-from fertool.prune.graph import trace_channels
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=8)
@@ -33,7 +34,7 @@ class Small(nn.Module):
 @pytest.fixture
 def net(randomise_norms):
     torch.manual_seed(0)
-    return randomise_norms(Small().eval())
+    return capture(randomise_norms(Small().eval()), (1, 8, 8)).network((1, 8, 8))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def by_hand(criterion, layer, norm):
 
 @pytest.mark.parametrize("criterion", WEIGHT_CRITERIA)
 def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(net, criterion):
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     scores = weight_scores(net, graph, criterion)
     assert not scores.additive
     pairs = ((net.stem, net.bn1), (net.dw, net.bn2), (net.out, net.bn3))
@@ -74,7 +75,7 @@ def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(
 
 
 def test_scales_compare_as_they_are_across_layers_where_they_are_asked_to(net):
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     scores = weight_scores(net, graph, "bn-gamma", relative=False)
     assert scores.additive
     stream = (net.bn1.weight.abs() + net.bn3.weight.abs()).detach().double() / 2
@@ -82,7 +83,7 @@ def test_scales_compare_as_they_are_across_layers_where_they_are_asked_to(net):
 
 
 def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     scores = gate_scores(net, graph, "taylor", faces, INPUT, batch_size=4).values
     stream, hidden = torch.zeros(6), torch.zeros(5)
     for image, label in zip(faces.images, faces.labels, strict=True):
@@ -97,7 +98,7 @@ def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
 
 def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net, faces):
     """Without its gates a class changes the logits by J; KL to second order is half of J^T (diag(p) - p p^T) J."""
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     found = (
         sum(gate_scores(net, graph, "kl", faces, INPUT, batch_size=4, seed=seed).values for seed in range(400)) / 400
     )
@@ -118,7 +119,7 @@ def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net,
 def test_looking_at_images_leaves_the_network_as_it_was(net, faces, criterion):
     net.train().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     gate_scores(net, graph, criterion, faces, INPUT)
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
@@ -128,7 +129,7 @@ def test_looking_at_images_leaves_the_network_as_it_was(net, faces, criterion):
 
 def test_progress_counts_images(net, faces):
     seen = []
-    graph = trace_channels(net, INPUT)
+    graph = trace_channels(net)
     gate_scores(
         net, graph, "taylor", faces, INPUT, batch_size=4, on_progress=lambda done, total: seen.append((done, total))
     )

@@ -60,7 +60,8 @@ def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces
     assert first.start > first.end == last.start == last.end == 0.5
     profiles = shrinking.spec.gates.profiles
     for wider, narrower in pairwise(profiles):
-        assert all(narrower[key] <= width for key, width in wider.items())
+        assert wider.channels.keys() == narrower.channels.keys()
+        assert all(narrower.channels[key] <= width for key, width in wider.channels.items())
     costs = [cost.count(network, INPUT).macs / whole for network in shrinking.module.networks]
     assert all(0.9 * wanted <= there <= wanted for there, wanted in zip(costs, default_profiles(0.5), strict=True))
     assert profile_costs(shrinking.module, INPUT, whole) == pytest.approx(

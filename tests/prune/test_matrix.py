@@ -42,7 +42,7 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
             cut = make_cut(spec, module, asked, faces, scored=scored)
             smaller = cut.carry_out(module)
             assert 0.95 * target <= cost.count(smaller, INPUT).macs / whole <= target, (criterion, target)
-            zeroed = zero_removed(module, INPUT, cut.plan)
+            zeroed = zero_removed(module, cut.plan)
             with torch.no_grad():
                 wanted = zeroed.double()(inputs.double())
                 found = copy.deepcopy(smaller).double()(inputs.double())

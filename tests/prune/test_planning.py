@@ -5,15 +5,16 @@ from torch import nn
 from fertool.cost import count
 from fertool.data import FaceDataset
 from fertool.errors import FertoolError, UsageError
-from fertool.models import build, create
+from fertool.graph.capture import capture
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
+from fertool.graph.surgery import remove_channels, resize
+from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
 from fertool.prune.criteria import Scores, weight_scores
-from fertool.prune.graph import trace_channels
-from fertool.prune.keys import find_width_keys
 from fertool.prune.latency import NO_TIME
 from fertool.prune.planning import make_plan
-from fertool.prune.surgery import remove_channels
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=16)
@@ -32,11 +33,10 @@ def conv(inputs, outputs, kernel=1, **options):
 
 
 class Mixed(nn.Module):
-    """Residual sum, depthwise, dense concatenation, a split and a flatten, each with widths of its own."""
+    """Residual sum, depthwise, dense concatenation, a split and a flatten."""
 
-    def __init__(self, widths):
+    def __init__(self, stream=16, grown=12, hidden=40, quarter=8):
         super().__init__()
-        stream, grown, hidden, quarter = (widths[key] for key in ("stream", "grown", "hidden", "quarter"))
         self.stem = conv(1, stream, 3, stride=2)
         self.expand, self.filter = conv(stream, hidden), conv(hidden, hidden, 3, groups=hidden)
         self.project = conv(hidden, stream)
@@ -56,42 +56,46 @@ class Mixed(nn.Module):
         return self.fc(nn.functional.max_pool2d(torch.cat(made, 1), 2).flatten(1))
 
 
-WIDTHS = {"stream": 16, "grown": 12, "hidden": 40, "quarter": 8}
+WIDTHS = {"stem.0": 16, "expand.0": 40, "grow.0": 12, "trunk.0": 8, "parts.3.0": 8}
+
+
+def captured(module):
+    return capture(module.eval(), (1, 16, 16)).network((1, 16, 16))
 
 
 @pytest.fixture
 def mixed(randomise_norms):
     torch.manual_seed(0)
-    return randomise_norms(Mixed(WIDTHS).eval().double())
+    return captured(randomise_norms(Mixed())).double()
 
 
-def pruned(module, targets, round_to=4, build=Mixed, widths=WIDTHS, scores=None):
-    graph = trace_channels(module, INPUT)
-    scores = weight_scores(module, graph, "l1") if scores is None else scores
-    made, skeleton, smaller = make_plan(build, widths, INPUT, graph, scores, targets, round_to)
-    return made, remove_channels(module, graph, skeleton, smaller, made.kept)
+def pruned(network, targets, round_to=4, scores=None):
+    graph = trace_channels(network)
+    scores = weight_scores(network, graph, "l1") if scores is None else scores
+    made, skeleton, smaller = make_plan(network, graph, scores, targets, round_to)
+    return made, remove_channels(network, graph, skeleton, smaller, made.kept)
 
 
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_removing_equals_zeroing_in_a_network_of_no_known_family(mixed, zero_removed, round_to):
     made, smaller = pruned(mixed, Targets(macs=0.3), round_to)
-    assert made.widths["stream"] < 16
-    assert made.widths["quarter"] < 8
+    assert made.widths_before == WIDTHS
+    assert made.widths["stem.0"] < 16
+    assert made.widths["trunk.0"] < 8
     images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(smaller(images), zero_removed(mixed, INPUT, made)(images), atol=1e-9, rtol=0)
+        torch.testing.assert_close(smaller(images), zero_removed(mixed, made)(images), atol=1e-9, rtol=0)
 
 
 def test_channels_of_no_importance_leave_no_trace(mixed):
     dead = torch.randperm(40, generator=torch.Generator().manual_seed(2))[:20]
     with torch.no_grad():
-        for block in (mixed.expand, mixed.filter):
-            block[0].weight[dead] = 0
-            block[1].weight[dead] = 0
-            block[1].bias[dead] = 0
+        for block in ("expand", "filter"):
+            for name in ("0.weight", "1.weight", "1.bias"):
+                mixed.get_parameter(f"{block}.{name}")[dead] = 0
     images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     made, smaller = pruned(mixed, Targets(macs=0.95))
-    assert made.widths == {**WIDTHS, "hidden": made.widths["hidden"]}
+    assert made.widths == {**WIDTHS, "expand.0": made.widths["expand.0"]}
     assert set(range(40)) - set(made.kept["expand.0"]) <= set(dead.tolist())
     with torch.no_grad():
         torch.testing.assert_close(smaller(images), mixed(images), atol=1e-12, rtol=0)
@@ -118,10 +122,12 @@ def test_every_target_is_met(mixed, targets):
 @pytest.mark.parametrize("round_to", [1, 4])
 def test_nothing_that_fits_is_left_out(mixed, round_to):
     made, _ = pruned(mixed, Targets(macs=0.5), round_to)
+    graph = trace_channels(mixed)
+    groups = find_groups(graph)
     for name, width in made.widths.items():
         if width < WIDTHS[name]:
-            wider = Mixed({**made.widths, name: min(width + round_to, WIDTHS[name])})
-            assert trace_channels(wider, INPUT).macs > 0.5 * made.macs_before
+            wider = resize(mixed, graph, groups, {**made.widths, name: min(width + round_to, WIDTHS[name])})
+            assert trace_channels(wider).macs > 0.5 * made.macs_before
 
 
 def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
@@ -130,41 +136,37 @@ def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
     assert "--round-to" in caught.value.hint
 
 
-class Tied(nn.Module):
-    """An addition between two widths that are said to be free."""
+class Kept(nn.Module):
+    """A layer whose channels a softmax compares with each other, and one whose channels are free."""
 
-    def __init__(self, widths):
+    def __init__(self):
         super().__init__()
-        self.a, self.b = nn.Conv2d(1, widths["a"], 1), nn.Conv2d(1, widths["b"], 1)
-        self.fc = nn.Conv2d(widths["a"], 3, 16)
+        self.a, self.b, self.c = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 16)
 
     def forward(self, x):
-        return self.fc(self.a(x) + self.b(x)[:, : self.fc.in_channels]).flatten(1)
+        return self.c(self.b(self.a(x).softmax(1))).flatten(1)
 
 
-def test_widths_tied_by_an_addition_are_named():
-    widths = {"a": 8, "b": 8}
-    with pytest.raises(FertoolError, match="'a' and 'b'"):
-        pruned(Tied(widths), Targets(macs=0.5), build=Tied, widths=widths)
+def test_channels_that_an_operator_compares_stay():
+    network = captured(Kept())
+    made, smaller = pruned(network, Targets(macs=0.8), round_to=1)
+    assert made.widths.keys() == {"b"}
+    assert made.widths["b"] < 8
+    assert smaller.graph.channels["a"] == 8
 
 
-class Fixed(nn.Module):
-    """A width that no key decides, added to one that a key decides."""
-
-    def __init__(self, widths):
+class Closed(nn.Module):
+    def __init__(self):
         super().__init__()
-        self.a, self.b = nn.Conv2d(1, widths["a"], 3, padding=1), nn.Conv2d(1, 8, 1)
-        self.c, self.fc = nn.Conv2d(8, widths["c"], 1), nn.Conv2d(widths["c"], 3, 16)
+        self.a, self.b = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 3, 16)
 
     def forward(self, x):
-        return self.fc(self.c(self.a(x)[:, :8] + self.b(x))).flatten(1)
+        return self.b(self.a(x).softmax(1)).flatten(1)
 
 
-def test_width_that_meets_a_constant_one_stays():
-    widths = {"a": 8, "c": 8}
-    made, _ = pruned(Fixed(widths), Targets(macs=0.7), build=Fixed, widths=widths, round_to=1)
-    assert made.widths["a"] == 8
-    assert made.widths["c"] < 8
+def test_where_nothing_can_go_the_error_says_what_stands_in_the_way():
+    with pytest.raises(FertoolError, match=r"no layer .* can be pruned: softmax: what softmax does to channels"):
+        pruned(captured(Closed()), Targets(macs=0.5))
 
 
 def test_widths_whose_positions_no_channel_fits_are_left_out():
@@ -172,25 +174,19 @@ def test_widths_whose_positions_no_channel_fits_are_left_out():
     spec, module = create("shufflenet_v2_x0_5", {}, InputSpec(), CLASSES)
     result = prune(spec, module, PruneOptions(Targets(macs=0.6), round_to=8))
     # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
-    assert result.widths["stage3"] in (48, 40, 16, 8)
+    assert result.plan.widths["stage3.0.branch1.2"] in (48, 40, 16, 8)
     assert 0.54 <= result.plan.macs_ratio <= 0.6
 
 
 @pytest.mark.parametrize("arch", ["ean", "eff_resnet18", "micro_expnet"])
 def test_costs_of_other_widths_are_known_without_building_them(arch):
-    with torch.device("meta"):
-        spec, module = create(arch, {}, InputSpec(), CLASSES)
-
-    def at(widths):
-        with torch.device("meta"):
-            return build(spec, widths)
-
-    graph = trace_channels(module, spec.input)
-    keys = find_width_keys(at, spec.widths, graph)
-    lower = {name: spec.widths[name] // 2 + 1 for name in keys.names}
+    spec, network = create(arch, {}, InputSpec(), CLASSES)
+    graph = trace_channels(network)
+    groups = find_groups(graph)
+    lower = {name: size // 2 + 1 for name, size in groups.as_map().items()}
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
-    known = CostModel.of(graph, keys, spec.widths, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
-    narrow = at({**spec.widths, **lower})
+    known = CostModel.of(graph, groups, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
+    narrow = resize(network, graph, groups, lower)
     counted = count(narrow, spec.input)
     stored = sum(tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point())
     torch.testing.assert_close(
@@ -238,8 +234,8 @@ def test_targets_without_sense_name_the_option(targets, named):
 def test_widths_stay_above_their_floors(net):
     spec, module = net
     free = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
-    lowered = max(free.widths, key=lambda name: spec.widths[name] - free.widths[name])
-    least = spec.widths[lowered] - 3
+    lowered = max(free.widths, key=lambda name: free.widths_before[name] - free.widths[name])
+    least = free.widths_before[lowered] - 3
     held = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1, floors={lowered: least}))
     assert held.widths[lowered] >= least > free.widths[lowered]
     assert held.macs_ratio <= 0.5
@@ -248,11 +244,11 @@ def test_widths_stay_above_their_floors(net):
 class Funnel(nn.Module):
     """Two pairs of layers with as many multiply-accumulates, one on a large map, one with many weights."""
 
-    def __init__(self, widths):
+    def __init__(self):
         super().__init__()
         self.stem = conv(1, 8)
-        self.open, self.shut = conv(8, widths["early"]), conv(widths["early"], 8)
-        self.grow, self.sum = conv(8, widths["late"]), conv(widths["late"], 8)
+        self.open, self.shut = conv(8, 16), conv(16, 8)
+        self.grow, self.sum = conv(8, 256), conv(256, 8)
         self.fc = nn.Linear(8 * 16, 3)
 
     def forward(self, x):
@@ -261,10 +257,8 @@ class Funnel(nn.Module):
 
 
 def test_of_equal_multiply_accumulates_those_go_first_that_take_longer():
-    widths = {"early": 16, "late": 256}
-    module = Funnel(widths).eval()
-    graph = trace_channels(module, INPUT)
-    alike = Scores(torch.ones(len(graph.fixed), dtype=torch.float64), additive=False)
-    made, _ = pruned(module, Targets(macs=0.75), 1, Funnel, widths, alike)
-    assert made.widths["late"] / 256 < 0.9 * made.widths["early"] / 16
+    network = captured(Funnel())
+    alike = Scores(torch.ones(len(trace_channels(network).fixed), dtype=torch.float64), additive=False)
+    made, _ = pruned(network, Targets(macs=0.75), 1, alike)
+    assert made.widths["grow.0"] / 256 < 0.9 * made.widths["open.0"] / 16
     assert 0.72 <= made.macs_ratio <= 0.75

@@ -7,7 +7,10 @@ import torch
 from torch import nn
 
 from fertool.errors import UsageError
-from fertool.prune import trace_channels
+from fertool.graph.capture import capture
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
+from fertool.graph.surgery import remove_channels, resize, surviving_rows
 from fertool.prune.reconstruct import reconstruct
 from fertool.spec import InputSpec
 
@@ -40,23 +43,16 @@ def a_net(width=6, seed=0, **options):
         net = Net(width, **options)
         nn.init.uniform_(net.norm.weight, 0.5, 1.5)
         net.norm.running_mean.uniform_(-0.1, 0.1)
-    return net.eval()
+    return capture(net.eval(), (1, 8, 8)).network((1, 8, 8))
 
 
 def without(net, kept):
     """Return the net with the `kept` channels of its first layer, and the rows of all layers."""
-    smaller = copy.deepcopy(net)
-    smaller.one.weight = nn.Parameter(net.one.weight[kept].detach().clone())
-    smaller.norm = nn.BatchNorm2d(len(kept)).eval()
-    for name in ("weight", "bias", "running_mean", "running_var"):
-        getattr(smaller.norm, name).data.copy_(getattr(net.norm, name)[kept])
-    smaller.two.weight = nn.Parameter(net.two.weight[:, kept].detach().clone())
-    return smaller, {
-        "one": torch.tensor(kept),
-        "norm": torch.tensor(kept),
-        "two": torch.arange(5),
-        "end": torch.arange(3),
-    }
+    graph = trace_channels(net)
+    skeleton = resize(net, graph, find_groups(graph), {"one": len(kept), "two": 5})
+    pruned = trace_channels(skeleton)
+    kept = {"one": tuple(kept), "two": tuple(range(5)), "end": tuple(range(3))}
+    return remove_channels(net, graph, skeleton, pruned, kept), surviving_rows(graph, pruned, kept)
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
@@ -65,7 +61,7 @@ def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeyp
     monkeypatch.setattr("fertool.prune.reconstruct.PLACES", 64)
     net = a_net(stride=stride, padding=padding)
     smaller, rows = without(net, [0, 2, 3, 5])
-    reconstruct(net, smaller, trace_channels(net, PLAIN), rows, images(), PLAIN)
+    reconstruct(net, smaller, trace_channels(net), rows, images(), PLAIN)
     with torch.no_grad():
         arriving = torch.relu(net.norm(net.one(images().float() / 255)))
         patches = nn.functional.unfold(arriving[:, [0, 2, 3, 5]], 3, padding=padding, stride=stride)
@@ -86,14 +82,14 @@ def test_what_was_redundant_is_not_missed(monkeypatch):
     smaller, rows = without(net, [0, 1, 2, 3, 5])
     shown = images(16, seed=1).float() / 255
     missing = (smaller(shown) - net(shown)).abs().max()
-    reconstruct(net, smaller, trace_channels(net, PLAIN), rows, images(256), PLAIN)
+    reconstruct(net, smaller, trace_channels(net), rows, images(256), PLAIN)
     assert (smaller(shown) - net(shown)).abs().max() < missing / 20
 
 
 def test_an_uncut_network_stays_as_it_is():
     net = a_net()
     same, rows = without(net, list(range(6)))
-    reconstruct(net, same, trace_channels(net, PLAIN), rows, images(), PLAIN)
+    reconstruct(net, same, trace_channels(net), rows, images(), PLAIN)
     for name, tensor in net.state_dict().items():
         torch.testing.assert_close(same.state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
 
@@ -107,7 +103,7 @@ def test_statistics_follow_what_arrives():
     # The first layer is not repaired itself, as a depthwise one would not be.
     seen = images().float() / 255
     rows = {"norm": torch.arange(6), "two": torch.arange(5), "end": torch.arange(3), "one": torch.arange(6)}
-    graph = trace_channels(net, PLAIN)
+    graph = trace_channels(net)
     kept = replace(graph, layers=tuple(layer for layer in graph.layers if layer.name != "one"))
     reconstruct(net, other, kept, rows, images(), PLAIN)
     with torch.no_grad():
@@ -118,4 +114,4 @@ def test_too_few_images_are_refused():
     net = a_net()
     smaller, rows = without(net, [0, 1])
     with pytest.raises(UsageError, match="16 images"):
-        reconstruct(net, smaller, trace_channels(net, PLAIN), rows, images(10), PLAIN)
+        reconstruct(net, smaller, trace_channels(net), rows, images(10), PLAIN)

@@ -11,8 +11,20 @@ from fertool.cost import count
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
 from fertool.models import create
-from fertool.prune import SCHEDULES, PruneOptions, ScheduleOptions, Shrinking, Targets, UnreachableError, judged, prj
+from fertool.prune import (
+    SCHEDULES,
+    PruneOptions,
+    ScheduleOptions,
+    Shrinking,
+    Targets,
+    UnreachableError,
+    channel_counts,
+    judged,
+    prj,
+)
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
 from fertool.spec import InputSpec
 
@@ -37,6 +49,10 @@ def net(randomise_norms):
     return make
 
 
+def widths_of(module):
+    return channel_counts(find_groups(trace_channels(module)))
+
+
 class Notes(list):
     """A trainer that notes what it is asked for and how small the network is by then."""
 
@@ -58,9 +74,10 @@ def test_in_steps_each_takes_the_same_share_of_what_is_left(net):
     ratios = [ratio for *_, ratio in notes]
     assert ratios == pytest.approx([0.5**0.25, 0.5**0.5, 0.5**0.75, 0.5], abs=0.01)
     assert all(ratio <= 0.5 ** (k / 4) for k, ratio in enumerate(ratios, start=1))
-    assert shrinking.plan.widths == shrinking.module.widths == shrinking.spec.widths
+    assert shrinking.plan.widths == widths_of(shrinking.module)
+    assert shrinking.spec.graph == shrinking.module.graph
     # The plan leads from the first network to the last one.
-    assert shrinking.plan.widths_before == net().spec.widths
+    assert shrinking.plan.widths_before == widths_of(net().module)
     first = dict(net().module.named_modules())
     for name, rows in shrinking.plan.kept.items():
         assert len(rows) == shrinking.module.get_submodule(name).weight.shape[0]
@@ -146,7 +163,7 @@ def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_s
     shrinking, phases = net(Targets(macs=0.8)), []
 
     def train(phase, net):
-        phases.append((phase, sum(net.spec.widths.values())))
+        phases.append((phase, sum(widths_of(net.module).values())))
         return 0.6
 
     prj(shrinking, OPTIONS, train, lambda net: 0.6)
@@ -174,13 +191,13 @@ def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
             return 0.6
         accuracy = accuracies.pop(0)
         if "reward" in phase.name:
-            states.append((dict(net.spec.widths), net.plan))
+            states.append((net.spec.graph, net.plan))
         return accuracy
 
     prj(shrinking, OPTIONS, train, lambda net: 0.6)
     assert accuracies == []
-    assert (dict(shrinking.spec.widths), shrinking.plan) == states[1]
-    assert shrinking.module.widths == states[1][0] != states[2][0]
+    assert (shrinking.spec.graph, shrinking.plan) == states[1]
+    assert shrinking.module.graph == states[1][0] != states[2][0]
 
 
 def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net):
@@ -220,9 +237,9 @@ def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):
     shrinking = net(Targets(macs=0.001))
     with pytest.raises(UnreachableError):
         shrinking.descend(6)
-    widths = net().spec.widths
+    before = widths_of(net().module)
     assert shrinking.plan.macs_ratio < 0.1
-    assert all(width >= 0.1 * widths[name] for name, width in shrinking.spec.widths.items())
+    assert all(width >= 0.1 * before[name] for name, width in widths_of(shrinking.module).items())
 
 
 def test_punishments_that_can_remove_nothing_say_so_themselves(net):

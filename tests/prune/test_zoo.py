@@ -10,8 +10,11 @@ from torch import nn
 from fertool import cost
 from fertool.data.dataset import FaceDataset
 from fertool.data.synth import draw_faces
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
+from fertool.graph.network import Network
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, PruneResult, Targets, make_cut, prune
+from fertool.prune import PruneOptions, PruneResult, Targets, channel_counts, make_cut, prune
 from fertool.spec import InputSpec, Spec
 from fertool.train import predict_logits
 
@@ -20,7 +23,7 @@ ZOO = architecture_names()
 
 
 @cache
-def pruned_to_half(arch: str) -> tuple[Spec, nn.Module, PruneResult]:
+def pruned_to_half(arch: str) -> tuple[Spec, Network, PruneResult]:
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(), CLASSES)
     for layer in module.modules():
@@ -34,9 +37,9 @@ def pruned_to_half(arch: str) -> tuple[Spec, nn.Module, PruneResult]:
 
 @pytest.mark.parametrize("arch", ZOO)
 def test_removing_channels_equals_zeroing_them(arch, zero_removed):
-    spec, module, result = pruned_to_half(arch)
+    _, module, result = pruned_to_half(arch)
     images = torch.randn(1, 1, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    zeroed = zero_removed(module, spec.input, result.plan).double()
+    zeroed = zero_removed(module, result.plan).double()
     smaller = copy.deepcopy(result.module).double()
     with torch.no_grad():
         expected = zeroed(images)
@@ -56,13 +59,15 @@ def test_half_the_macs_are_gone_and_the_plan_knows_the_cost(arch):
 
 
 @pytest.mark.parametrize("arch", ZOO)
-def test_widths_describe_the_pruned_network(arch):
-    spec, _, result = pruned_to_half(arch)
-    assert dict(result.module.widths) == result.widths
-    lowered = {key: width for key, width in result.widths.items() if width != spec.widths[key]}
+def test_the_plan_describes_the_pruned_network(arch):
+    _, module, result = pruned_to_half(arch)
+    widths, kept, made = result.plan.widths, result.plan.kept, result.module.graph.channels
+    assert result.plan.widths_before == channel_counts(find_groups(trace_channels(module)))
+    assert {name: made[name] for name in kept} == {name: len(rows) for name, rows in kept.items()}
+    lowered = {key: width for key, width in widths.items() if width != result.plan.widths_before[key]}
     assert lowered
     assert all(width % result.plan.round_to == 0 for width in lowered.values())
-    assert all(width >= 0.1 * spec.widths[key] for key, width in lowered.items())
+    assert all(width >= 0.1 * result.plan.widths_before[key] for key, width in lowered.items())
 
 
 @pytest.mark.parametrize("arch", ZOO)
