@@ -375,7 +375,7 @@ def _inflated(text: str, key: str, most: int) -> bytes:
     """Return the text behind zlib and base85; raises WrongContentError for what is none, or too long."""
     unpacker = zlib.decompressobj()
     try:
-        found = unpacker.decompress(base64.b85decode(text), most)
+        found = unpacker.decompress(base64.b85decode(text), max(1, most))  # 0: without end
     except (ValueError, zlib.error) as error:
         raise WrongContentError(f"`{key}` does not unpack ({error})") from None
     if not unpacker.eof:

@@ -1,12 +1,22 @@
 """Graphs and networks for the tests."""
 
 from fertool.graph.capture import capture
+from fertool.graph.channels import trace_channels
+from fertool.graph.groups import find_groups
 from fertool.graph.ir import Graph, make_node
+from fertool.graph.surgery import resize
 
 
 def network_of(module, image):
     """Return a module as a network of its own for images of one shape (C, H, W), in eval mode."""
     return capture(module.eval(), image).network(image)
+
+
+def narrowed(network, group, size):
+    """Return a network without values in which one group of channels has another size."""
+    traced = trace_channels(network)
+    groups = find_groups(traced)
+    return resize(network, traced, groups, {**groups.as_map(), group: size})
 
 
 def toy_graph(channels=3, classes=2):

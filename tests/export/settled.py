@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import torch
+from graphs import narrowed
 from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.models import build, create
+from fertool.models import create, randomised
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
 
@@ -54,8 +55,8 @@ def dynamic_network(input=InputSpec(size=48)):
     """Return (spec, module): three profiles of a network, all of which are chosen."""
     torch.manual_seed(0)
     spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad"))
-    profiles = [spec.widths, {**spec.widths, "classifier.0": 64}, {**spec.widths, "classifier.0": 8}]
-    networks = [wide, *(build(spec, widths) for widths in profiles[1:])]
+    narrower = [narrowed(wide, "classifier.0", channels) for channels in (64, 8)]
+    networks = [wide, *(randomised(network) for network in narrower)]
     gate = ImageGate(3)
     gate(torch.randn(32, 1, input.size, input.size))
     nn.init.normal_(gate.fc2.weight)
@@ -63,4 +64,4 @@ def dynamic_network(input=InputSpec(size=48)):
     with torch.no_grad():
         gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, input.size, input.size)).mean(0))
     module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
-    return replace(spec, gates=GateSpec(tuple(profiles), 44, module.shares)), module
+    return replace(spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)), module
