@@ -8,6 +8,7 @@ from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
+from fertool.graph.network import Network
 from fertool.models import create, randomised
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
@@ -30,13 +31,10 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     """Return (spec, module, data): a network that has learnt to tell the patterns apart."""
     torch.manual_seed(0)
     input = InputSpec(channels, size, (129 / 255,) * channels, (64 / 255,) * channels)
-    spec, module = create(arch, args, input, CLASSES)
+    spec, module = without_dropout(*create(arch, args, input, CLASSES))
     data = patterns(count, channels, size)
     images = to_input(data.images, input)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    for layer in module.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
     module.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -49,6 +47,14 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     with torch.no_grad():
         module(images)
     return spec, module.eval(), data
+
+
+def without_dropout(spec, network):
+    """Return the network and its spec with dropout and stochastic depth that drop nothing."""
+    random = [node for node in network.graph.nodes if node.operator.random]
+    quiet = Network(network.graph.edited({node.name: [node.with_args(p=0.0)] for node in random}), network.image)
+    quiet.load_state_dict(network.state_dict(), assign=True)
+    return replace(spec, graph=quiet.graph), quiet
 
 
 def dynamic_network(input=InputSpec(size=48)):

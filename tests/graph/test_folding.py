@@ -1,7 +1,12 @@
+import pytest
 import torch
+from graphs import network_of
 from torch import nn
 
-from fertool.models.folding import folded
+from fertool.graph.folding import folded
+from fertool.graph.network import Network
+
+IMAGE = (1, 9, 9)
 
 
 class Branches(nn.Module):
@@ -32,27 +37,89 @@ def with_statistics(module):
     return module
 
 
-def test_folding_keeps_the_function_and_the_original():
-    module = with_statistics(Branches()).train()
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    network = folded(module)
-    assert module.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
-    images = torch.randn(5, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+def images(shape=IMAGE):
+    return torch.randn(5, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def agree(network, module, image=IMAGE):
     with torch.no_grad():
-        assert (network(images) - module.eval()(images)).abs().max() < 1e-5
+        return (network(images(image)) - module.eval()(images(image))).abs().max() < 1e-5
+
+
+def test_folding_keeps_the_function_and_the_original():
+    module = with_statistics(Branches())
+    network = network_of(module, IMAGE).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    result = folded(network)
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(tensor.data_ptr() == before.data_ptr() for before, tensor in pairs(network, result))
+    assert not result.training
+    assert agree(result, module)
+
+
+def pairs(network, other):
+    theirs = other.state_dict()
+    return [(tensor, theirs[name]) for name, tensor in network.state_dict().items() if name in theirs]
 
 
 def test_only_the_norm_of_a_shared_convolution_stays():
-    kinds = [type(layer) for layer in folded(Branches()).modules()]
-    assert kinds.count(nn.BatchNorm2d) == 1
-    assert nn.BatchNorm1d not in kinds
-    assert nn.Dropout not in kinds
-    assert folded(Branches()).get_submodule("first.0").bias is not None
+    network = network_of(Branches(), IMAGE)
+    result = folded(network)
+    found = [node.op for node in result.graph.nodes]
+    assert [node.name for node in result.graph.nodes if node.op == "batch_norm"] == ["norm"]
+    assert "dropout" not in found
+    assert "mean" not in found
+    assert found.count("adaptive_avg_pool2d") == 1
+    assert result.get_submodule("first.0").bias is not None
+    assert result.graph.output == "head"
 
 
 def test_folding_works_without_storage():
-    with torch.device("meta"):
-        network = folded(Branches())
+    empty = Network(network_of(Branches(), IMAGE).graph, IMAGE)
+    network = folded(empty)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
-    assert network.first.get_submodule("0").weight.shape == (6, 1, 3, 3)
+    assert network.get_submodule("first.0").weight.shape == (6, 1, 3, 3)
+
+
+class Rows(nn.Module):
+    """A linear layer over several rows, whose norm has a channel for each row."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm, self.head = nn.Linear(9, 4), nn.BatchNorm1d(9), nn.Linear(36, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.fc(x[:, 0])).flatten(1))
+
+
+def test_a_norm_over_rows_is_no_part_of_the_linear_layer():
+    module = with_statistics(Rows())
+    result = folded(network_of(module, IMAGE))
+    assert "norm" in result.graph.by_name
+    assert agree(result, module)
+
+
+@pytest.mark.parametrize("keepdim", [True, False])
+@pytest.mark.parametrize("dims", [(2, 3), (-1, -2)])
+def test_means_over_the_image_become_pools(keepdim, dims):
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(1, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.fc(self.conv(x).mean(dims, keepdim=keepdim).flatten(1))
+
+    module = Mean()
+    result = folded(network_of(module, IMAGE))
+    assert "mean" not in {node.op for node in result.graph.nodes}
+    assert agree(result, module)
+
+
+def test_what_training_alone_needs_goes_even_as_the_result():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(81, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    result = folded(network_of(with_statistics(module), IMAGE))
+    assert [node.op for node in result.graph.nodes] == ["flatten", "linear"]
+    assert result.graph.output == "1"
+    assert agree(result, module)
