@@ -6,10 +6,11 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta
 
 from fertool.checked import (
@@ -99,7 +100,9 @@ class InputSpec:
 WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
 _LONGEST_TABLE = 16 << 20
-"""Bytes of an unpacked table of bits or graph, so that a small file cannot fill the memory."""
+"""Bytes of an unpacked table of bits, so that a small file cannot fill the memory."""
+_LONGEST_GRAPH = 4 << 20
+"""Bytes of an unpacked graph, and of those of all profiles; a network of 200 layers takes some 30 kB."""
 _MOST_PROFILES = 16
 
 
@@ -211,6 +214,16 @@ class Spec:
                 "give the model that it was made from",
             )
 
+    def shown(self) -> dict[str, Any]:
+        """Return the spec as `show --json` has it: plain values, of graphs the channels that their layers make."""
+        fields = {key: value for key, value in vars(self).items() if key not in ("graph", "gates")}
+        plain: dict[str, Any] = msgspec.to_builtins(fields)
+        gates = None
+        if self.gates:
+            profiles = [profile.channels for profile in self.gates.profiles]
+            gates = {**msgspec.to_builtins(replace(self.gates, profiles=())), "profiles": profiles}
+        return {**plain, "channels": self.graph.channels, "gates": gates}
+
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 
@@ -284,12 +297,12 @@ def digest_text(text: str) -> str:
 
 def _spec_of(data: dict[str, Any]) -> Spec:
     """Return the spec of a header's fields; raises WrongContentError for wrong ones."""
-    graph, gates = _unpacked_graph(data["graph"], "graph"), data.get("gates")
+    (graph,), gates = _unpacked_graphs([data["graph"]], "graph"), data.get("gates")
     profiles: tuple[Graph, ...] = ()
     if isinstance(gates, dict) and isinstance(gates.get("profiles"), list):
         if not 1 <= len(gates["profiles"]) <= _MOST_PROFILES:
             raise WrongContentError(f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {_MOST_PROFILES}")
-        profiles = tuple(_unpacked_graph(profile, "gates.profiles") for profile in gates["profiles"])
+        profiles = tuple(_unpacked_graphs(gates["profiles"], "gates.profiles"))
         gates = {**gates, "profiles": []}
     quant = _unpacked_quant(data.get("quant"))
     rest = {**data, "graph": _NO_GRAPH_AS_JSON, "gates": gates, "quant": quant}
@@ -330,7 +343,7 @@ def _unpacked_quant(data: Any) -> Any:
     In an ONNX file it is a text: the same JSON behind zlib and base85.
     """
     if isinstance(data, str):
-        data = parse_json(_inflated(data, "quant"))
+        data = parse_json(_inflated(data, "quant", _LONGEST_TABLE))
     if not isinstance(data, dict) or not isinstance(data.get("weights"), dict):
         return data
     return {**data, "weights": {name: _unpacked_bits(rule) for name, rule in data["weights"].items()}}
@@ -348,25 +361,29 @@ def _packed_graph(graph: Graph) -> str:
     return _deflated(canonical_json(graph.to_builtins()))
 
 
-def _unpacked_graph(text: Any, key: str) -> Graph:
-    if not isinstance(text, str):
-        raise WrongContentError(f"`{key}` is {shown(text)}, expected text")
-    return Graph.from_builtins(parse_json(_inflated(text, key)))
+def _unpacked_graphs(texts: Iterable[Any], key: str) -> Iterator[Graph]:
+    left = _LONGEST_GRAPH
+    for text in texts:
+        if not isinstance(text, str):
+            raise WrongContentError(f"`{key}` is {shown(text)}, expected text")
+        unpacked = _inflated(text, key, left)
+        left -= len(unpacked)
+        yield Graph.from_builtins(parse_json(unpacked))
 
 
 def _deflated(text: str) -> str:
     return base64.b85encode(zlib.compress(text.encode(), level=9)).decode()
 
 
-def _inflated(text: str, key: str) -> bytes:
+def _inflated(text: str, key: str, most: int) -> bytes:
     """Return the text behind zlib and base85; raises WrongContentError for what is none, or too long."""
     unpacker = zlib.decompressobj()
     try:
-        found = unpacker.decompress(base64.b85decode(text), _LONGEST_TABLE)
+        found = unpacker.decompress(base64.b85decode(text), max(1, most))  # 0: without end
     except (ValueError, zlib.error) as error:
         raise WrongContentError(f"`{key}` does not unpack ({error})") from None
     if not unpacker.eof:
-        raise WrongContentError(f"`{key}` is cut off, or unpacks to more than {_LONGEST_TABLE >> 20} MB")
+        raise WrongContentError(f"`{key}` is cut off, or unpacks to more than {most:,} bytes")
     return found
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from msgspec import to_builtins
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.files import require_file
@@ -56,16 +54,7 @@ def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
     about = {"file": str(file), "size_bytes": file.stat().st_size}
     if isinstance(spec, LogitsSpec):
         return {**about, **asdict(spec)}
-    fields = {key: value for key, value in vars(spec).items() if key not in ("graph", "gates")}
-    gates = None
-    if spec.gates:
-        gates = {**asdict(replace(spec.gates, profiles=())), "profiles": [g.channels for g in spec.gates.profiles]}
-    return {**about, **_plain(fields), "channels": spec.graph.channels, "gates": gates}
-
-
-def _plain(fields: dict[str, Any]) -> dict[str, Any]:
-    plain: dict[str, Any] = to_builtins(fields)
-    return plain
+    return {**about, **spec.shown()}
 
 
 def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -> None:

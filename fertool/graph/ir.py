@@ -134,10 +134,13 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     if not fewest <= len(inputs) <= most:
         wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
         raise WrongContentError(f"node {shown(name)}: {op} reads {wanted} inputs, not {len(inputs)}")
+    unknown = next((argument for argument in args if argument not in operator.arguments), None)
+    if unknown is not None:
+        raise WrongContentError(f"node {shown(name)}: {op} has no argument {shown(unknown)}")
     try:
-        typed = msgspec.convert(args, _arguments_of(op))
-    except msgspec.ValidationError as error:
-        raise WrongContentError(f"node {shown(name)} ({op}): {_plain(str(error))}") from None
+        typed = as_type(args, _arguments_of(op))
+    except WrongContentError as error:
+        raise WrongContentError(f"node {shown(name)} ({op}): {error}") from None
     values = {argument: getattr(typed, argument) for argument in operator.arguments}
     if "other" in values and (values["other"] is None) == (len(inputs) == 1):
         raise WrongContentError(f"node {shown(name)}: {op} reads two inputs, or one and a number")
@@ -151,7 +154,7 @@ def _arguments_of(op: str) -> type[Any]:
     for name, argument in OPERATORS[op].arguments.items():
         required = argument.default is REQUIRED
         fields.append((name, argument.type) if required else (name, argument.type, argument.default))
-    return msgspec.defstruct(op, fields, kw_only=True, frozen=True, forbid_unknown_fields=True)
+    return msgspec.defstruct(op, fields, kw_only=True, frozen=True)
 
 
 def _written(node: Node) -> dict[str, Any]:
@@ -180,8 +183,3 @@ def _require_order(input: str, nodes: Iterable[Node], output: str) -> None:
         many[node.name] = node.operator.many
     if output == input or many.get(output, True):
         raise WrongContentError(f"the output {shown(output)} is no node with a single result")
-
-
-def _plain(message: str) -> str:
-    """Return msgspec's complaint without its notation for paths."""
-    return message.replace(" - at `$.", " at `").replace(" - at `$", " at `")

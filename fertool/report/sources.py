@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def read_sources(files: Sequence[Path]) -> Sources:
     sweeps: list[Data] = []
     for path in files:
         if path.suffix != ".json":
-            models.append({"file": str(path), "size_bytes": _size(path), **asdict(read_spec(path))})
+            models.append({"file": str(path), "size_bytes": _size(path), **read_spec(path).shown()})
             continue
         data = _read_json(path)
         kind = _kind_of(path, data)

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 import torch
+from graphs import toy_graph
 
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
@@ -15,7 +16,7 @@ from fertool.errors import FertoolError
 from fertool.models.initial import load_initial
 from fertool.spec import InputSpec, Spec
 
-SPEC = Spec(arch="toy", arch_args={}, widths={"stem": 3}, input=InputSpec(), classes=("angry", "happy"))
+SPEC = Spec(arch="toy", arch_args={}, graph=toy_graph(), input=InputSpec(), classes=("angry", "happy"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from graphs import toy_graph
 
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
@@ -18,7 +19,7 @@ from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
 SPEC = Spec(
     arch="toy",
     arch_args={"stem_stride": 1},
-    widths={"stem": 3},
+    graph=toy_graph(),
     input=InputSpec(),
     classes=("angry", "happy"),
     params=12,
@@ -84,7 +85,7 @@ def test_the_header_is_read_without_torch(saved):
 def test_every_flipped_bit_of_a_tensor_or_the_header_is_noticed(saved, tmp_path):
     content = saved.read_bytes()
     weight = tensors()["conv.weight"].numpy().tobytes()
-    places = [content.index(weight), content.index(weight) + len(weight) - 1, content.rindex(b'"stem":3') + 7]
+    places = [content.index(weight), content.index(weight) + len(weight) - 1, content.rindex(b'"graph":"') + 20]
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1
@@ -143,11 +144,33 @@ def test_what_is_no_tensor_is_one_clear_error(tmp_path):
 
 
 def test_a_newer_format_is_refused_by_its_number(saved, tmp_path):
-    _, content = store.pack({**json.loads(SPEC.to_json()), "format": 2}, tensors())
+    _, content = store.pack({**json.loads(SPEC.to_json()), "format": 3}, tensors())
     (tmp_path / "new.pt").write_bytes(content)
     for read in (store.load, read_spec):
-        with pytest.raises(FertoolError, match=r"header format 2, this fertool reads format 1"):
+        with pytest.raises(FertoolError, match=r"header format 3, this fertool reads format 2") as caught:
             read(tmp_path / "new.pt")
+        assert caught.value.hint == "install a newer fertool"
+
+
+@pytest.mark.parametrize(
+    ("provenance", "hint"),
+    [
+        ([{"command": "train-teacher"}, {"command": "prune"}], "make it again with this version's fertool prune"),
+        ([{"command": "rm -r"}], "make it again with this version"),
+        ([], "make it again with this version"),
+        ("nonsense", "make it again with this version"),
+        ([3], "make it again with this version"),
+    ],
+)
+def test_a_file_of_widths_says_how_to_make_it_again(tmp_path, provenance, hint):
+    header = json.loads(SPEC.to_json())
+    del header["graph"]
+    _, content = store.pack({**header, "format": 1, "widths": {"stem": 3}, "provenance": provenance}, tensors())
+    (tmp_path / "old.pt").write_bytes(content)
+    for read in (store.load, read_spec):
+        with pytest.raises(FertoolError, match=r"old\.pt: header format 1, this fertool reads format 2") as caught:
+            read(tmp_path / "old.pt")
+        assert caught.value.hint == hint
 
 
 def test_a_header_with_a_foreign_key_names_it():

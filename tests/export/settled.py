@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import torch
+from graphs import narrowed
 from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.models import build, create
+from fertool.graph.network import Network
+from fertool.models import create, randomised
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
 
@@ -29,13 +31,10 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     """Return (spec, module, data): a network that has learnt to tell the patterns apart."""
     torch.manual_seed(0)
     input = InputSpec(channels, size, (129 / 255,) * channels, (64 / 255,) * channels)
-    spec, module = create(arch, args, input, CLASSES)
+    spec, module = without_dropout(*create(arch, args, input, CLASSES))
     data = patterns(count, channels, size)
     images = to_input(data.images, input)
     optimizer = torch.optim.AdamW(module.parameters(), lr=3e-3)
-    for layer in module.modules():
-        if isinstance(layer, nn.Dropout):
-            layer.p = 0.0
     module.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -50,12 +49,20 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
     return spec, module.eval(), data
 
 
+def without_dropout(spec, network):
+    """Return the network and its spec with dropout and stochastic depth that drop nothing."""
+    random = [node for node in network.graph.nodes if node.operator.random]
+    quiet = Network(network.graph.edited({node.name: [node.with_args(p=0.0)] for node in random}), network.image)
+    quiet.load_state_dict(network.state_dict(), assign=True)
+    return replace(spec, graph=quiet.graph), quiet
+
+
 def dynamic_network(input=InputSpec(size=48)):
     """Return (spec, module): three profiles of a network, all of which are chosen."""
     torch.manual_seed(0)
     spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad"))
-    profiles = [spec.widths, {**spec.widths, "classifier.0": 64}, {**spec.widths, "classifier.0": 8}]
-    networks = [wide, *(build(spec, widths) for widths in profiles[1:])]
+    narrower = [narrowed(wide, "classifier.0", channels) for channels in (64, 8)]
+    networks = [wide, *(randomised(network) for network in narrower)]
     gate = ImageGate(3)
     gate(torch.randn(32, 1, input.size, input.size))
     nn.init.normal_(gate.fc2.weight)
@@ -63,4 +70,4 @@ def dynamic_network(input=InputSpec(size=48)):
     with torch.no_grad():
         gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, input.size, input.size)).mean(0))
     module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
-    return replace(spec, gates=GateSpec(tuple(profiles), 44, module.shares)), module
+    return replace(spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)), module

@@ -5,6 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from graphs import network_of
 from onnx.helper import get_node_attr_value
 from settled import CLASSES, patterns
 from torch import nn
@@ -37,8 +38,9 @@ class Block(nn.Module):
 
 def files(module, size, monkeypatch):
     """Return the ONNX file of the quantised network, arranged and as it was."""
-    spec = Spec("net", {}, {}, InputSpec(1, size), CLASSES)
-    quant, integer = quantize_model(spec, module.eval(), patterns(14, size=size), QuantizeConfig(samples=14))
+    network = network_of(module, (1, size, size))
+    spec = Spec("net", {}, network.graph, InputSpec(1, size), CLASSES)
+    quant, integer = quantize_model(spec, network, patterns(14, size=size), QuantizeConfig(samples=14))
     spec, options = replace(spec, quant=quant), ExportOptions(simplify=False)
     arranged = export_model(spec, integer, options)
     monkeypatch.setattr(exporter, "arranged", lambda model: model)

@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from graphs import narrowed
 from torch import nn
 
 from fertool import cost
-from fertool.models import build, create, load_model, save_model
+from fertool.models import create, load_model, randomised, save_model
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
 
@@ -72,9 +73,8 @@ def test_a_folded_gate_answers_the_same():
 
 def test_a_file_brings_all_profiles_back_and_counts_the_mean_work(tmp_path):
     spec, wide = create("micro_expnet", {"width_mult": 0.25}, INPUT, CLASSES)
-    narrower = {**spec.widths, "features.11.block.0": 8}
-    gates = GateSpec((spec.widths, narrower), 44, (0.25, 0.75))
-    narrow = build(spec, narrower)
+    narrow = randomised(narrowed(wide, "features.11.block.0.0", 8))
+    gates = GateSpec((wide.graph, narrow.graph), 44, (0.25, 0.75))
     module = DynamicNetwork(ImageGate(2), [wide, narrow], gates.shares).eval()
     path = tmp_path / "d.pt"
     saved = save_model(path, replace(spec, gates=gates), module)

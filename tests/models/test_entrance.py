@@ -1,24 +1,25 @@
+from dataclasses import replace
+
 import pytest
-import torch
+from graphs import network_of
 from torch import nn
 
+from fertool.graph.folding import folded
 from fertool.models import create
 from fertool.models.entrance import rounded_sites
-from fertool.models.folding import folded
 from fertool.models.quantized import QuantConv2d, quantized_module
 from fertool.models.sites import find_sites
-from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
+from fertool.spec import InputSpec, QuantSpec, WeightQuant
 
 INPUT = InputSpec(1, 48)
 
 
 def graph_of(arch, **args):
-    with torch.device("meta"):
-        return folded(create(arch, args, INPUT, ("a", "b"))[1])
+    return folded(create(arch, args, INPUT, ("a", "b"))[1])
 
 
-def floats(graph_module):
-    every, rounded = find_sites(graph_module, INPUT), rounded_sites(graph_module, INPUT)
+def floats(network):
+    every, rounded = find_sites(network.graph, INPUT), rounded_sites(network, INPUT)
     # Whatever an integer layer reads is rounded.
     assert {*rounded.layer_inputs.values()} - {None} <= {site.name for site in rounded.sites}
     assert {*rounded.layer_inputs} <= {*every.layer_inputs}
@@ -39,9 +40,9 @@ def test_wide_stems_and_those_without_products_are_integer(arch):
 
 def test_a_network_of_few_channels_is_no_entrance():
     small = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Hardswish(), nn.Conv2d(8, 8, 3), nn.Hardswish(), nn.Conv2d(8, 32, 3))
-    assert not floats(folded(small))
+    assert not floats(network_of(small, (1, 48, 48)))
     wide = nn.Sequential(*small, nn.Hardswish(), nn.Conv2d(32, 800, 3))
-    assert floats(folded(wide)) == {"0", "2"}
+    assert floats(network_of(wide, (1, 48, 48))) == {"0", "2"}
 
 
 def test_what_is_read_again_later_is_rounded_before():
@@ -55,12 +56,12 @@ def test_what_is_read_again_later_is_rounded_before():
             x = self.stem(x)
             return self.wide(self.inner(x)) + self.last(x)
 
-    assert floats(folded(Skipping())) == {"stem.0"}
+    assert floats(network_of(Skipping(), (1, 48, 48))) == {"stem.0"}
 
 
 def test_files_with_an_integer_entrance_still_load():
-    _, module = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("a", "b"))
-    sites = find_sites(folded(module), INPUT)
+    spec, module = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("a", "b"))
+    sites = find_sites(folded(module).graph, INPUT)
     quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
-    net = quantized_module(module, Spec("mobilenet_v3_small", {}, {}, INPUT, ("a", "b"), quant=quant))
+    net = quantized_module(module, replace(spec, quant=quant))
     assert isinstance(net.get_submodule("features.0.0"), QuantConv2d)

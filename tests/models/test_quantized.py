@@ -1,18 +1,22 @@
 import copy
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from graphs import network_of
 from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional as F
 
 from fertool import cost
 from fertool.errors import FertoolError
-from fertool.models.folding import folded
-from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, QuantSiLU, quantized_module
+from fertool.graph.folding import folded
+from fertool.graph.network import Network
+from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
@@ -39,10 +43,18 @@ class Net(nn.Module):
         return self.head(x.mean([2, 3]))
 
 
-def spec_for(module, input=InputSpec(1, 8)):
-    sites = find_sites(folded(module), input)
+IMAGE = (1, 8, 8)
+
+
+def sites_of(module, input=InputSpec(1, 8)):
+    """Return the sites of a hand-written module."""
+    return find_sites(folded(network_of(module, (input.channels, input.size, input.size))).graph, input)
+
+
+def spec_for(network, input=InputSpec(1, 8)):
+    sites = find_sites(folded(network).graph, input)
     quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
-    return Spec("net", {}, {}, input, ("a", "b", "c"), quant=quant)
+    return Spec("net", {}, network.graph, input, ("a", "b", "c"), quant=quant)
 
 
 def onnx_round_trip(values, scale, zero_point):
@@ -79,19 +91,20 @@ def test_ties_go_to_even_and_the_ends_saturate():
 
 
 def test_sites_follow_what_a_runtime_can_fuse():
-    sites = {site.name: set(site.nodes) for site in find_sites(folded(Net()), InputSpec(1, 8)).sites}
+    found = sites_of(Net())
+    sites = {site.name: set(site.nodes) for site in found.sites}
     # One grid from the stem through chunk, concatenation and pooling; the ReLUs close their convolutions' sites.
-    assert sites["stem.0"] == {"stem_2", "getitem", "getitem_1", "branch_2", "cat", "pool"}
+    assert sites["stem.0"] == {"stem.2", "chunk.0", "chunk.1", "branch.2", "cat", "pool"}
     assert sites["squeeze"] == {"relu"}
     assert sites["last"] == {"last"}
     assert sites["swish"] == {"swish"}
-    assert sites["add"] == {"relu_1"}
+    assert sites["add"] == {"relu.1"}
     assert "head" not in sites
-    assert set(find_sites(folded(Net()), InputSpec(1, 8)).layer_inputs.values()) >= {None, "stem.0", "squeeze"}
+    assert set(found.layer_inputs.values()) >= {None, "stem.0", "squeeze"}
 
 
 def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded():
-    found = {site.name: site for site in find_sites(folded(Net()), InputSpec(1, 8)).sites}
+    found = {site.name: site for site in sites_of(Net()).sites}
     assert found["last"].gated == (-3, float("inf"))
     assert found["excite"].gated == (-3, 3)
     assert {name for name, site in found.items() if site.gated} == {"last", "excite"}
@@ -102,25 +115,36 @@ def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded
     class Shared(Net):
         def forward(self, x):
             squeezed = self.excite(F.relu(self.squeeze(self.stem(x))))
-            return self.head((squeezed * F.hardsigmoid(squeezed)).mean([2, 3]))
+            return self.head((squeezed + F.hardsigmoid(squeezed)).mean([2, 3]))
 
-    shared = find_sites(folded(Shared()), InputSpec(1, 8)).sites
+    shared = sites_of(Shared()).sites
     assert not any(site.gated for site in shared)
     assert any("hardsigmoid" in site.nodes for site in shared)
 
 
 def test_silu_rounds_its_sigmoid_to_255ths():
-    values = torch.linspace(-9, 9, 999)
-    expected = values.double() * torch.round(torch.sigmoid(values).double() * 255) / 255
-    assert torch.allclose(QuantSiLU()(values).double(), expected, rtol=1e-6, atol=1e-6)
+    network = network_of(nn.Sequential(nn.Conv2d(1, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)), IMAGE)
+    net = quantized_module(network, spec_for(network))
+    seen = {}
+    net.listeners.update({name: partial(seen.__setitem__, name) for name in ("0", "1.sigmoid", "1")})
+    net.grids.scale.fill_(0.05)
+    net.grids.zero_point.fill_(128)
+    net.layer("0").weight.fill_(100)
+    net.layer("0").weight_scale.fill_(0.02)
+    images = torch.linspace(-1.5, 1.5, 64).reshape(1, 1, 8, 8)
+    net(images)
+    values, gates = seen["0"].double(), seen["1.sigmoid"].double()
+    assert len(values.unique()) > 50
+    assert torch.allclose(gates, torch.round(torch.sigmoid(values) * 255) / 255, rtol=1e-6, atol=1e-6)
+    assert torch.equal(seen["1"], net.quantizers["1"](seen["0"] * seen["1.sigmoid"]))
 
 
 def test_pixels_of_unequal_channels_get_a_site_of_their_own():
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2, 2))
     equal = InputSpec(3, 1, (128 / 255,) * 3, (0.25,) * 3)
     unequal = InputSpec(3, 1, (128 / 255, 120 / 255, 100 / 255), (0.25,) * 3)
-    assert find_sites(folded(module), equal).layer_inputs["0"] is None
-    assert find_sites(folded(module), unequal).layer_inputs["0"] == "input"
+    assert sites_of(module, equal).layer_inputs["0"] is None
+    assert sites_of(module, unequal).layer_inputs["0"] == "input"
 
 
 def test_integer_layers_compute_with_their_integers():
@@ -143,11 +167,10 @@ def test_integer_layers_compute_with_their_integers():
 
 
 def test_the_structure_is_rebuilt_without_storage_and_costs_as_much_as_before():
-    module = Net()
+    module = network_of(Net(), IMAGE)
     spec = spec_for(module)
     real = quantized_module(module, spec)
-    with torch.device("meta"):
-        empty = quantized_module(Net(), spec)
+    empty = quantized_module(Network(spec.graph, IMAGE), spec)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in real.state_dict().items()}
     assert shapes == {name: (tensor.dtype, tensor.shape) for name, tensor in empty.state_dict().items()}
     assert {t.device.type for t in empty.state_dict().values()} == {"meta"}
@@ -164,7 +187,8 @@ def test_the_structure_is_rebuilt_without_storage_and_costs_as_much_as_before():
 
 
 def test_a_spec_of_another_network_is_refused_with_all_names():
-    spec = spec_for(Net())
+    network = network_of(Net(), IMAGE)
+    spec = spec_for(network)
     quant = QuantSpec({"nose": WeightQuant((8,))}, {"mouth": 8})
     with pytest.raises(FertoolError, match="no layer nose, no activation mouth"):
-        quantized_module(Net(), Spec("net", {}, {}, spec.input, spec.classes, quant=quant))
+        quantized_module(network, replace(spec, quant=quant))

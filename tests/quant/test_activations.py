@@ -7,9 +7,9 @@ from torch.nn import functional as F
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
+from fertool.graph.folding import folded
 from fertool.models import create
-from fertool.models.folding import folded
-from fertool.models.quantized import insert_at_sites
+from fertool.models.quantized import tapped_at_sites
 from fertool.models.sites import find_sites
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
@@ -49,23 +49,23 @@ def network(shown):
 @torch.no_grad()
 def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network, shown):
     _, module = network
-    graph, images = folded(module), shown.images[:512]
-    sites = find_sites(graph, INPUT)
+    float_network, images = folded(module), shown.images[:512]
+    sites = find_sites(float_network.graph, INPUT)
     grids = {}
     for site in sites.sites:
         ends = RangeObserver()
-        insert_at_sites(graph, sites, {site.name: ends})(to_input(images, INPUT))
+        tapped_at_sites(float_network, sites, {site.name: ends})(to_input(images, INPUT))
         seen = HistogramObserver(ends.low, ends.high)
-        insert_at_sites(graph, sites, {site.name: seen})(to_input(images, INPUT))
+        tapped_at_sites(float_network, sites, {site.name: seen})(to_input(images, INPUT))
         grids[site.name] = [activation_grid(seen, "mse", bits) for bits in ACTIVATION_WIDTHS]
     with torch.enable_grad():
-        items = rounding_losses(graph, sites, grids, images, INPUT)
+        items = rounding_losses(float_network, sites, grids, images, INPUT)
     logits = module(to_input(images, INPUT))
     before = logits.log_softmax(1)
     for index in (0, 3, 9, len(sites.sites) - 1):
         name = sites.sites[index].name
         for column, bits in ((2, 6), (4, 8)):
-            rounded = insert_at_sites(graph, sites, {name: Rounded(grids[name][column], bits)})
+            rounded = tapped_at_sites(float_network, sites, {name: Rounded(grids[name][column], bits)})
             after = rounded(to_input(images, INPUT)).log_softmax(1)
             caused = F.kl_div(after, before, log_target=True, reduction="batchmean")
             # One random direction for each image: the mean over 512 of them is known to about a tenth.

@@ -3,10 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from graphs import network_of
 from torch import nn
 from torch.nn import functional as F
 
-from fertool.models.folding import folded
 from fertool.models.quantized import QuantConv2d, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
 from fertool.quant.saturation import can_saturate, saturating
@@ -29,10 +29,10 @@ class Net(nn.Module):
 
 def integer_net(limit):
     torch.manual_seed(0)
-    module = Net()
-    sites = find_sites(folded(module), INPUT)
+    network = network_of(Net(), (1, 6, 6))
+    sites = find_sites(network.graph, INPUT)
     quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
-    net = quantized_module(module, Spec("net", {}, {}, INPUT, ("a", "b", "c"), quant=quant))
+    net = quantized_module(network, Spec("net", {}, network.graph, INPUT, ("a", "b", "c"), quant=quant))
     net.grids.scale.fill_(40.0)
     net.grids.zero_point.fill_(100)
     for layer in net.modules():

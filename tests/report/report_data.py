@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import product
 from typing import Any
+
+from graphs import toy_graph
 
 from fertool.runtime.benchmark import BenchResult, BenchWarning, FileResult, Latency, SpeedComparison
 from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
@@ -16,7 +17,7 @@ def spec(**changes: Any) -> Spec:
     values: dict[str, Any] = {
         "arch": "toy",
         "arch_args": {"dropout": 0.4},
-        "widths": {"conv": 16, "fc": 8},
+        "graph": toy_graph(16, 8),
         "input": InputSpec(1, 8),
         "classes": CLASSES,
         "params": 1187495,
@@ -35,7 +36,7 @@ QUANT = QuantSpec({"conv": WeightQuant((4, 8)), "fc": WeightQuant((8,))}, {"conv
 
 
 def shown(file: str = "models/student.pt", **changes: Any) -> dict[str, Any]:
-    return {"file": file, "size_bytes": 4870000, **asdict(spec(**changes))}
+    return {"file": file, "size_bytes": 4870000, **spec(**changes).shown()}
 
 
 def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from graphs import toy_graph
 from onnx import helper
 from report_data import COMPARISONS, QUANT, bench_report, evaluation, history, sensitivity, spec, sweep
 
@@ -58,7 +59,7 @@ def json_file(path: Path, content: object) -> Path:
 def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     files = [
         model_file(tmp_path / "student.onnx", spec()),
-        model_file(tmp_path / "int8.onnx", spec(widths={"conv": 8, "fc": 8}, quant=QUANT)),
+        model_file(tmp_path / "int8.onnx", spec(graph=toy_graph(8, 8), quant=QUANT)),
         json_file(tmp_path / "bench.json", bench_report("student.onnx", "int8.onnx")),
         json_file(tmp_path / "eval.json", {"results": [evaluation()], "comparisons": COMPARISONS}),
         json_file(tmp_path / "one.json", evaluation("alone.pt")),
@@ -154,11 +155,11 @@ def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
 
 
 def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
-    narrow = {"conv": 8, "fc": 8}
+    narrow = toy_graph(8, 8)
     files = [
         model_file(tmp_path / "student.onnx", spec()),
-        model_file(tmp_path / "pruned.onnx", spec(widths=narrow)),
-        model_file(tmp_path / "int8.onnx", spec(widths=narrow, quant=QUANT)),
+        model_file(tmp_path / "pruned.onnx", spec(graph=narrow)),
+        model_file(tmp_path / "int8.onnx", spec(graph=narrow, quant=QUANT)),
         json_file(tmp_path / "train.json", {"file": "student.pt", "history": history()}),
     ]
     page = Page(render_page([*files, *files]))

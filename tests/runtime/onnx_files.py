@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from graphs import toy_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from fertool.artifact.seal import sealed
@@ -20,7 +21,7 @@ def example_spec(size: int = 8, **changes: object) -> Spec:
     values: dict[str, object] = {
         "arch": "toy",
         "arch_args": {},
-        "widths": {"fc": 3},
+        "graph": toy_graph(1, 3),
         "input": InputSpec(1, size),
         "classes": CLASSES,
         "params": 6,
