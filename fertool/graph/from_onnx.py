@@ -68,7 +68,14 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
     file.keep_only(wanted, outputs)
     entrance = file.entrance()
     shape = image_shape(entrance, image)
-    first, second = (_Reading(file, entrance, shape, batch).run(wanted) for batch in _BATCHES)
+    first = _Reading(file, entrance, shape, _BATCHES[0]).run(wanted)
+    second = _Reading(file, entrance, shape, _BATCHES[1], first).run(wanted)
+    shapes = [reading.result.shape for reading in (first, second)]
+    if any(shape[:1] != (batch,) for shape, batch in zip(shapes, _BATCHES, strict=True)):
+        raise FertoolError(
+            f"the output {shown(wanted)} has the shape {shapes[0]} for {_BATCHES[0]} images",
+            "a network has one result for each image; where it has, export it for any number of them",
+        )
     notes = list(_notes(file, entrance, outputs, wanted))
     try:
         free_of_batch(first.sheet.drafts, second.sheet.drafts)
@@ -88,10 +95,14 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
 class _Reading:
     """One pass over the nodes, for one number of images."""
 
-    def __init__(self, file: OnnxFile, entrance: Entrance, image: ImageShape, batch: int) -> None:
-        self.sheet = Sheet(batch, entrance.batch, file.opset)
+    def __init__(
+        self, file: OnnxFile, entrance: Entrance, image: ImageShape, batch: int, earlier: _Reading | None = None
+    ) -> None:
+        before: list[Draft] = [] if earlier is None else earlier.sheet.drafts
+        self.sheet: Sheet = Sheet(batch, entrance.batch, file.opset, before)
         self.result = Draft("identity")
         self.images = Draft("identity", results=(torch.empty(batch, *image, device="meta"),))
+        self.images.twin = earlier.images if earlier else None
         self._file = file
         self._room = 4 * file.values + _MOST_FOLDED
         pixels = self.images
@@ -112,11 +123,6 @@ class _Reading:
         result = self._known[wanted]
         if not isinstance(result, Draft) or result is self.images:
             raise FertoolError(f"the output {shown(wanted)} is not computed from the images", "name another output")
-        if not result.shape or result.shape[0] != self.sheet.batch:
-            raise FertoolError(
-                f"the output {shown(wanted)} has the shape {result.shape} for {self.sheet.batch} images",
-                "a network has one result for each image; where it has, export it for any number of them",
-            )
         self.result = result
         return self
 
@@ -200,6 +206,9 @@ def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> Captu
 def _require_fit(captured: Captured, image: ImageShape) -> None:
     """Raise FertoolError for tensors that are not of the shapes that the layers have."""
     wanted = Network(captured.graph, image).state_dict()
+    if wanted.keys() != captured.tensors.keys():
+        odd = sorted(wanted.keys() ^ captured.tensors.keys())
+        raise FertoolError(f"the names of the weights clash: {listed(odd)}", "give the layers names of their own")
     for name, tensor in wanted.items():
         if captured.tensors[name].shape != tensor.shape:
             shape = tuple(captured.tensors[name].shape)

@@ -271,7 +271,7 @@ CASES = {
                 node("Add", "m,a"),
             ]
         ),
-        "parameter mul add",
+        "constant mul add",
     ),
 }
 
