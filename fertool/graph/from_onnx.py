@@ -26,7 +26,7 @@ from fertool.graph.generalise import generalised
 from fertool.graph.ir import INPUT, Graph, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
-from fertool.graph.onnx_constants import NAME_KEEPING, fold
+from fertool.graph.onnx_constants import NAME_KEEPING, can_fold, fold
 from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, constant_of, image_shape, quantized
 from fertool.graph.onnx_names import names_of
 from fertool.graph.onnx_patterns import found_again
@@ -35,7 +35,7 @@ from fertool.graph.operators import OPERATORS
 
 _BATCHES = (2, 3)
 _MOST_FOLDED = 1 << 24
-"""Entries that all constants together may have beyond four times those of the file."""
+"""Entries that all constants together may have beyond eight times those of the file."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class _Reading:
         self.images = Draft("identity", results=(torch.empty(batch, *image, device="meta"),))
         self.images.twin = earlier.images if earlier else None
         self._file = file
-        self._room = 4 * file.values + _MOST_FOLDED
+        self._room = 8 * file.values + _MOST_FOLDED
         pixels = self.images
         if entrance.channels_last:
             pixels = self.sheet.append(Draft("permute", [self.images], {"dims": (0, 2, 3, 1)}))
@@ -133,9 +133,10 @@ class _Reading:
             return [constant_of(attributes)]
         given = [value for value in inputs if value is not None]
         constants = [value for value in given if isinstance(value, Constant)]
-        if len(constants) == len(given):
-            if node.op_type == "DequantizeLinear":
-                raise quantized(node)
+        is_known = len(constants) == len(given)
+        if is_known and node.op_type == "DequantizeLinear":
+            raise quantized(node)
+        if is_known and can_fold(node.op_type):
             return self._folded(node, attributes, inputs, constants)
         reader = READERS.get(node.op_type)
         if reader is None:
@@ -152,7 +153,8 @@ class _Reading:
     ) -> list[Value]:
         arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
         made = fold(node.op_type, attributes, arrays)
-        self._room -= sum(array.size for array in made)
+        new = [array for array in made if not any(np.may_share_memory(array, constant.array) for constant in constants)]
+        self._room -= sum(array.size for array in new)
         if self._room < 0:
             raise UnreadableNodeError("the constants of the graph grow without end")
         name = constants[0].name if node.op_type in NAME_KEEPING and constants else ""

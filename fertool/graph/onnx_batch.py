@@ -16,12 +16,17 @@ def free_of_batch(first: Sequence[Draft], second: Sequence[Draft]) -> None:
     `second` are those of the same graph for another number. Raises UnreadableNodeError with the draft that depends on
     the number in a way that no argument can say.
     """
+    alone: set[int] = set()
     for one, two in zip(first, second, strict=False):
         if one.op != two.op:
             raise DependsOnBatchError(one)
         if one.op in ("parameter", "constant") and one.shape != two.shape:
             _keep_one_image(one, two)
-        elif not _same_tensors(one, two):
+            alone.add(id(one))
+            continue
+        if not _same_tensors(one, two):
+            raise DependsOnBatchError(one)
+        if one.op in ("cat", "stack") and any(id(source) in alone for source in one.inputs):
             raise DependsOnBatchError(one)
         for name, value in one.args.items():
             if name == "shape" and one.op == "reshape":
