@@ -26,7 +26,7 @@ from fertool.graph.generalise import generalised
 from fertool.graph.ir import INPUT, Graph, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
-from fertool.graph.onnx_constants import NAME_KEEPING, fold
+from fertool.graph.onnx_constants import NAME_KEEPING, can_fold, fold
 from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, constant_of, image_shape, quantized
 from fertool.graph.onnx_names import names_of
 from fertool.graph.onnx_patterns import found_again
@@ -35,7 +35,7 @@ from fertool.graph.operators import OPERATORS
 
 _BATCHES = (2, 3)
 _MOST_FOLDED = 1 << 24
-"""Entries that all constants together may have beyond four times those of the file."""
+"""Entries that all constants together may have beyond eight times those of the file."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,14 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
     file.keep_only(wanted, outputs)
     entrance = file.entrance()
     shape = image_shape(entrance, image)
-    first, second = (_Reading(file, entrance, shape, batch).run(wanted) for batch in _BATCHES)
+    first = _Reading(file, entrance, shape, _BATCHES[0]).run(wanted)
+    second = _Reading(file, entrance, shape, _BATCHES[1], first).run(wanted)
+    shapes = [reading.result.shape for reading in (first, second)]
+    if any(shape[:1] != (batch,) for shape, batch in zip(shapes, _BATCHES, strict=True)):
+        raise FertoolError(
+            f"the output {shown(wanted)} has the shape {shapes[0]} for {_BATCHES[0]} images",
+            "a network has one result for each image; where it has, export it for any number of them",
+        )
     notes = list(_notes(file, entrance, outputs, wanted))
     try:
         free_of_batch(first.sheet.drafts, second.sheet.drafts)
@@ -88,12 +95,16 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
 class _Reading:
     """One pass over the nodes, for one number of images."""
 
-    def __init__(self, file: OnnxFile, entrance: Entrance, image: ImageShape, batch: int) -> None:
-        self.sheet = Sheet(batch, entrance.batch, file.opset)
+    def __init__(
+        self, file: OnnxFile, entrance: Entrance, image: ImageShape, batch: int, earlier: _Reading | None = None
+    ) -> None:
+        before: list[Draft] = [] if earlier is None else earlier.sheet.drafts
+        self.sheet: Sheet = Sheet(batch, entrance.batch, file.opset, before)
         self.result = Draft("identity")
         self.images = Draft("identity", results=(torch.empty(batch, *image, device="meta"),))
+        self.images.twin = earlier.images if earlier else None
         self._file = file
-        self._room = 4 * file.values + _MOST_FOLDED
+        self._room = 8 * file.values + _MOST_FOLDED
         pixels = self.images
         if entrance.channels_last:
             pixels = self.sheet.append(Draft("permute", [self.images], {"dims": (0, 2, 3, 1)}))
@@ -112,11 +123,6 @@ class _Reading:
         result = self._known[wanted]
         if not isinstance(result, Draft) or result is self.images:
             raise FertoolError(f"the output {shown(wanted)} is not computed from the images", "name another output")
-        if not result.shape or result.shape[0] != self.sheet.batch:
-            raise FertoolError(
-                f"the output {shown(wanted)} has the shape {result.shape} for {self.sheet.batch} images",
-                "a network has one result for each image; where it has, export it for any number of them",
-            )
         self.result = result
         return self
 
@@ -127,9 +133,10 @@ class _Reading:
             return [constant_of(attributes)]
         given = [value for value in inputs if value is not None]
         constants = [value for value in given if isinstance(value, Constant)]
-        if len(constants) == len(given):
-            if node.op_type == "DequantizeLinear":
-                raise quantized(node)
+        is_known = len(constants) == len(given)
+        if is_known and node.op_type == "DequantizeLinear":
+            raise quantized(node)
+        if is_known and can_fold(node.op_type):
             return self._folded(node, attributes, inputs, constants)
         reader = READERS.get(node.op_type)
         if reader is None:
@@ -146,7 +153,8 @@ class _Reading:
     ) -> list[Value]:
         arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
         made = fold(node.op_type, attributes, arrays)
-        self._room -= sum(array.size for array in made)
+        new = [array for array in made if not any(np.may_share_memory(array, constant.array) for constant in constants)]
+        self._room -= sum(array.size for array in new)
         if self._room < 0:
             raise UnreadableNodeError("the constants of the graph grow without end")
         name = constants[0].name if node.op_type in NAME_KEEPING and constants else ""
@@ -200,6 +208,9 @@ def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> Captu
 def _require_fit(captured: Captured, image: ImageShape) -> None:
     """Raise FertoolError for tensors that are not of the shapes that the layers have."""
     wanted = Network(captured.graph, image).state_dict()
+    if wanted.keys() != captured.tensors.keys():
+        odd = sorted(wanted.keys() ^ captured.tensors.keys())
+        raise FertoolError(f"the names of the weights clash: {listed(odd)}", "give the layers names of their own")
     for name, tensor in wanted.items():
         if captured.tensors[name].shape != tensor.shape:
             shape = tuple(captured.tensors[name].shape)

@@ -16,14 +16,25 @@ def free_of_batch(first: Sequence[Draft], second: Sequence[Draft]) -> None:
     `second` are those of the same graph for another number. Raises UnreadableNodeError with the draft that depends on
     the number in a way that no argument can say.
     """
-    for one, two in zip(first, second, strict=True):
-        if one.op != two.op or not _same_tensors(one, two):
+    alone: set[int] = set()
+    for one, two in zip(first, second, strict=False):
+        if one.op != two.op:
+            raise DependsOnBatchError(one)
+        if one.op in ("parameter", "constant") and one.shape != two.shape:
+            _keep_one_image(one, two)
+            alone.add(id(one))
+            continue
+        if not _same_tensors(one, two):
+            raise DependsOnBatchError(one)
+        if one.op in ("cat", "stack") and any(id(source) in alone for source in one.inputs):
             raise DependsOnBatchError(one)
         for name, value in one.args.items():
             if name == "shape" and one.op == "reshape":
                 one.args[name] = _free_shape(one, two)
             elif value != two.args[name]:
                 raise DependsOnBatchError(one)
+    if len(first) != len(second):
+        raise DependsOnBatchError(first[-1])
 
 
 class DependsOnBatchError(UnreadableNodeError):
@@ -46,6 +57,14 @@ def _free_shape(one: Draft, two: Draft) -> tuple[int, ...]:
     if axis == 0 and one.shape[0] == one.inputs[0].shape[0] and two.shape[0] == two.inputs[0].shape[0]:
         return (0, *written[0][1:])
     return (*one.shape[:axis], -1, *one.shape[axis + 1 :])
+
+
+def _keep_one_image(one: Draft, two: Draft) -> None:
+    """Keep what a constant holds for one image, where it holds the same for each, to be broadcast over images."""
+    array, other = one.tensors[""], two.tensors[""]
+    if array.shape[1:] != other.shape[1:] or not np.array_equal(np.broadcast_to(array[:1], other.shape), other):
+        raise DependsOnBatchError(one)
+    one.tensors, one.args = {"": array[:1]}, {"shape": (1, *array.shape[1:])}
 
 
 def _same_tensors(one: Draft, two: Draft) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from functools import reduce
 
 from fertool.graph.onnx_values import ERF, Call, Constant, Draft, Reader, UnreadableNodeError, Value, front, reads, real
 
+_LEARNED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
+"""Names that PyTorch gives to parameters of modules."""
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 
 
@@ -89,6 +92,8 @@ def _between(call: Call, x: Draft, low: float | None, high: float | None) -> Dra
 def _softmax(call: Call) -> Draft:
     x = call.flow()
     axis = call.axis(-1 if call.opset >= 13 else 1, len(x.shape))
+    if x.has_images_along(axis):
+        raise UnreadableNodeError("it mixes the images of a batch")
     # Until opset 13 a softmax went over all axes from the one that is named.
     if call.opset < 13 and math.prod(x.shape[axis + 1 :]) != 1:
         raise UnreadableNodeError("a softmax over several axes")
@@ -117,8 +122,10 @@ def _of_number(call: Call, op: str, number: float, x: Draft) -> Draft:
 
 
 def _is_scalar(value: Value, beside: Draft) -> bool:
-    """Whether a value is a number that leaves the shape of a tensor beside it."""
-    return isinstance(value, Constant) and value.array.size == 1 and value.array.ndim <= len(beside.shape)
+    """Whether a value is a number that leaves the shape of a tensor beside it, and none that PyTorch has learned."""
+    if not isinstance(value, Constant) or _LEARNED.fullmatch(value.name):
+        return False
+    return value.array.size == 1 and value.array.ndim <= len(beside.shape)
 
 
 def _number(value: Value) -> float:
@@ -170,7 +177,7 @@ def _reduction(call: Call) -> Draft:
     if not given and call.attributes.get("noop_with_empty_axes"):
         return x
     axes = tuple(front(axis, len(x.shape)) for axis in given or range(len(x.shape)))
-    if 0 in axes:
+    if any(map(x.has_images_along, axes)):
         raise UnreadableNodeError("it mixes the images of a batch")
     args = {"dim": axes, "keepdim": bool(call.attributes.get("keepdims", 1))}
     op = _REDUCTIONS.get(call.node.op_type)

@@ -69,9 +69,10 @@ def _reshape(call: Call) -> Draft:
     kept = [x.shape[axis] if size == 0 and axis < len(x.shape) else size for axis, size in enumerate(shape)]
     known = math.prod(size for size in kept if size != -1)
     resolved = [math.prod(x.shape) // max(known, 1) if size == -1 else size for size in kept]
-    # All that there is of an image in one row is written as such, so that its length may change.
-    if len(x.shape) > 1 and resolved == [x.shape[0], math.prod(x.shape[1:])]:
-        return call.add("flatten", x, start_dim=1)
+    last = len(resolved) - 1
+    # The last axes in one are written as such, so that the length of each of them may change.
+    if 0 < last < len(x.shape) - 1 and resolved == [*x.shape[:last], math.prod(x.shape[last:])]:
+        return call.add("flatten", x, start_dim=last)
     return call.add("reshape", x, shape=shape)
 
 
@@ -121,7 +122,7 @@ def _unsqueeze(call: Call) -> Draft:
 def _concat(call: Call) -> Draft:
     parts = [call.flow(index) for index in range(len(call.inputs)) if call.has(index)]
     axis = front(call.attributes["axis"], len(parts[0].shape))
-    if axis == 0:
+    if any(part.has_images_along(axis) for part in parts):
         raise UnreadableNodeError("it joins tensors along the axis of the images")
     return call.add("cat", *parts, dim=axis)
 
@@ -130,7 +131,7 @@ def _concat(call: Call) -> Draft:
 def _split(call: Call) -> Sequence[Value]:
     x = call.flow()
     axis = call.axis(0, len(x.shape))
-    if axis == 0:
+    if x.has_images_along(axis):
         raise UnreadableNodeError("it cuts the axis of the images")
     sizes, count = call.integers("split", 1), len(call.node.output)
     if sizes is None:
@@ -158,7 +159,7 @@ def _cut(call: Call, x: Draft, axis: int, part: slice) -> Draft:
     chosen = _chosen(size, part)
     if len(chosen) == size and chosen.step == 1:
         return x
-    if axis == 0:
+    if x.has_images_along(axis):
         raise UnreadableNodeError("it takes some of the images of a batch")
     if len(chosen) == size and chosen.step == -1:
         return call.add("flip", x, dims=(axis,))
@@ -177,7 +178,7 @@ def _chosen(size: int, part: slice) -> range:
 def _gather(call: Call) -> Draft:
     x, index = call.flow(), call.constant(1).array
     axis = call.axis(0, len(x.shape))
-    if axis == 0:
+    if x.has_images_along(axis):
         raise UnreadableNodeError("it takes some of the images of a batch")
     if index.ndim == 0:
         return call.add("select", x, dim=axis, index=int(index))
@@ -216,10 +217,12 @@ def _of_batch(call: Call, x: Draft, shape: Constant) -> tuple[int, ...]:
 @reads("Tile")
 def _tile(call: Call) -> Draft:
     x, counts = call.flow(), call.integers("repeats", 1) or ()
-    if len(counts) != len(x.shape) or counts[0] != 1 or max(counts) > _MOST_REPEATS or min(counts) < 1:
+    repeated = [axis for axis, count in enumerate(counts) if count != 1]
+    is_small = all(1 <= count <= _MOST_REPEATS for count in counts)
+    if len(counts) != len(x.shape) or not is_small or any(map(x.has_images_along, repeated)):
         raise UnreadableNodeError("it repeats images, or something too often")
-    for axis, count in enumerate(counts):
-        x = call.add("cat", *[x] * count, dim=axis) if count > 1 else x
+    for axis in repeated:
+        x = call.add("cat", *[x] * counts[axis], dim=axis)
     return x
 
 

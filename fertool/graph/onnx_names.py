@@ -31,24 +31,29 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
     containers = {path.rpartition(".")[0] for path in scopes} | {""}
     made_in = Counter(_scope(draft) for draft in drafts)
     taken = {INPUT}
+    inside: set[str] = set()
     found: dict[int, str] = {}
 
     def choose(draft: Draft, wanted: str) -> None:
         name, count = wanted, 1
-        while name in taken:
+        # A module that is made after what stands in it would take its place.
+        while name in taken or name in inside:
             name, count = f"{wanted}_{count}", count + 1
         found[id(draft)] = name
         taken.add(name)
+        if draft.tensors:
+            inside.update(_prefixes(name))
 
     layers = [draft for draft in drafts if draft.op != "getitem" and OPERATORS[draft.op].layer and draft.inputs]
     held = [draft for draft in drafts if OPERATORS[draft.op].layer and not draft.inputs]
     claims = Counter(prefix for draft in layers for prefix in set(_held_prefixes(draft)))
+    in_scope = Counter(map(_scope, layers))
+    around = {prefix for scope in in_scope for prefix in _prefixes(scope)} | {""}
     for draft in layers:
         scope = _scope(draft)
-        own = scope if scope not in containers else _below(scope, draft.op)
+        own = scope if in_scope[scope] == 1 and scope not in around else _below(scope, draft.op)
         choose(draft, _module_name(_layer_name(scope, own, _held_prefixes(draft), claims)))
     # Tensors stand beside the modules, whose names and parts they can not have.
-    taken |= {prefix for name in list(taken) for prefix in _prefixes(name)}
     taken |= {f"{found[id(draft)]}.{tensor}" for draft in layers for tensor in _TENSORS}
     claims = Counter(map(_tensor_name, held))
     for draft in held:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from fertool.graph.onnx_values import ERF, Draft, complete_arguments
 
-_CLOSE = 1e-3
-"""Relative; exporters round their factors, some to three digits."""
+_CLOSE = 1e-5
+"""Relative; exporters round their factors, and results shall be equal to 1e-5."""
+_HELD = ("parameter", "constant")
 _MOST_FACTORS = 8
 
 
@@ -49,16 +50,17 @@ def _close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=_CLOSE)
 
 
-def _product(draft: Draft, depth: int = 4) -> _Product:
-    """Return a draft as a product, taken apart as far as it is one."""
+def _product(draft: Draft, whole: Draft | None = None, depth: int = 6) -> _Product:
+    """Return a draft as a product, taken apart as far as it is one; `whole` stays in one piece."""
     other = draft.args.get("other")
-    if depth == 0 or draft.op not in ("mul", "div") or (draft.op == "div" and other is None):
+    is_product = draft.op in ("mul", "div") and not (draft.op == "div" and other is None)
+    if draft is whole or depth == 0 or not is_product:
         return _Product(1.0, (draft,))
     if other is not None:
-        inner = _product(draft.inputs[0], depth - 1)
+        inner = _product(draft.inputs[0], whole, depth - 1)
         factor = other if draft.op == "mul" else 1 / other if other else math.inf
         return _Product(inner.number * factor, inner.factors)
-    first, second = (_product(source, depth - 1) for source in draft.inputs)
+    first, second = (_product(source, whole, depth - 1) for source in draft.inputs)
     factors = (*first.factors, *second.factors)
     if len(factors) > _MOST_FACTORS:
         return _Product(1.0, (draft,))
@@ -71,58 +73,73 @@ def _adds(draft: Draft, number: float) -> Draft | None:
     return draft.inputs[0] if draft.op == "add" and other is not None and _close(other, number) else None
 
 
+@dataclass(frozen=True)
+class _Gate:
+    """A function of x that makes, times x and a number, an operator of the table."""
+
+    x: Draft
+    number: float
+    op: str
+    form: str = ""
+
+
 def _gate(draft: Draft) -> bool:
     """Find x * f(x): silu, hardswish, mish, gelu; and the hardsigmoid that is written as a clipped sum."""
-    product = _product(draft)
-    if product.is_about(1 / 6, 1) and _is_clipped(product.factors[0], None):
-        draft.becomes("hardsigmoid", [product.factors[0].inputs[0].inputs[0]])
-        return True
-    if len(product.factors) != 2:
-        return False
-    for x, gate in (product.factors, product.factors[::-1]):
-        op = _gated(product.number, x, gate)
-        if op is not None:
-            draft.becomes(op[0], [x], **({"approximate": op[1]} if op[0] == "gelu" else {}))
+    factors = _product(draft).factors
+    for factor in factors:
+        for gate in _gates(factor):
+            product = _product(draft, gate.x)
+            if product.is_about(gate.number, 2) and gate.x in product.factors and factor in product.factors:
+                draft.becomes(gate.op, [gate.x], **({"approximate": gate.form} if gate.form else {}))
+                return True
+    if len(factors) == 1 and factors[0].op == "relu6":
+        source = _adds(factors[0].inputs[0], 3.0)
+        if source is not None and _close(_product(draft).number, 1 / 6):
+            draft.becomes("hardsigmoid", [source])
             return True
     return False
 
 
-def _gated(number: float, x: Draft, gate: Draft) -> tuple[str, str] | None:
-    """Return the operator that number * x * gate is, and which form of it."""
-    if _close(number, 1) and gate.op in ("sigmoid", "hardsigmoid") and gate.inputs[0] is x:
-        return ("silu" if gate.op == "sigmoid" else "hardswish"), ""
-    if _close(number, 1 / 6) and _is_clipped(gate, x):
-        return "hardswish", ""
-    if _close(number, 1) and gate.op == "tanh" and gate.inputs[0].op == "softplus":
-        return ("mish", "") if gate.inputs[0].inputs[0] is x else None
-    inner = _adds(gate, 1.0)
-    if inner is None or not _close(number, 0.5) or inner.op not in (ERF, "tanh"):
-        return None
-    argument = _product(inner.inputs[0])
-    if inner.op == ERF:
-        return ("gelu", "none") if argument.is_about(math.sqrt(0.5), 1) and argument.factors[0] is x else None
-    return ("gelu", "tanh") if _is_cubic(argument, x) else None
+def _gates(factor: Draft) -> Iterator[_Gate]:
+    """Return what a factor may be the gate of."""
+    source = factor.inputs[0] if factor.inputs else factor
+    if factor.op in ("sigmoid", "hardsigmoid"):
+        yield _Gate(source, 1.0, "silu" if factor.op == "sigmoid" else "hardswish")
+    clipped = _adds(source, 3.0) if factor.op == "relu6" else None
+    if clipped is not None:
+        yield _Gate(clipped, 1 / 6, "hardswish")
+    if factor.op == "tanh" and source.op == "softplus":
+        yield _Gate(source.inputs[0], 1.0, "mish")
+    inner = _adds(factor, 1.0)
+    argument = inner.inputs[0] if inner is not None and inner.inputs else None
+    if inner is None or argument is None:
+        return
+    if inner.op == ERF and argument.args.get("other") is not None:
+        x = argument.inputs[0]
+        if _product(argument, x).is_about(math.sqrt(0.5), 1):
+            yield _Gate(x, 0.5, "gelu", "none")
+    if inner.op == "tanh":
+        yield from (_Gate(x, 0.5, "gelu", "tanh") for x in _cubic_sources(argument))
 
 
-def _is_clipped(gate: Draft, x: Draft | None) -> bool:
-    """Whether a draft is relu6(x + 3)."""
-    source = _adds(gate.inputs[0], 3.0) if gate.op == "relu6" else None
-    return source is not None and x in (None, source)
+def _cubic_sources(argument: Draft) -> list[Draft]:
+    """Return the x for which a draft is sqrt(2 / pi) * (x + 0.044715 x^3) (1606.08415)."""
+    product = _product(argument)
+    if not product.is_about(math.sqrt(2 / math.pi), 1) or product.factors[0].op != "add":
+        return []
+    terms = product.factors[0].inputs
+    pairs = [(terms[0], terms[1]), (terms[1], terms[0])] if len(terms) == 2 else []
+    return [x for x, cube in pairs if _is_cube(cube, x)]
 
 
-def _is_cubic(argument: _Product, x: Draft) -> bool:
-    """Whether a product is sqrt(2 / pi) * (x + 0.044715 x^3) (1606.08415)."""
-    if not argument.is_about(math.sqrt(2 / math.pi), 1) or argument.factors[0].op != "add":
-        return False
-    terms = argument.factors[0].inputs
-    if len(terms) != 2 or x not in terms:
-        return False
-    cube = _product(terms[1] if terms[0] is x else terms[0])
-    if cube.is_about(0.044715, 3):
-        return all(factor is x for factor in cube.factors)
-    (power, *more) = cube.factors
+def _is_cube(cube: Draft, x: Draft) -> bool:
+    """Whether a draft is 0.044715 x^3."""
+    product = _product(cube, x)
+    if product.is_about(0.044715, 3):
+        return all(factor is x for factor in product.factors)
+    power = product.factors[0]
     is_third = power.op == "pow" and power.args["exponent"] == 3 and power.inputs[0] is x
-    return is_third and not more and _close(cube.number, 0.044715)
+    return is_third and product.is_about(0.044715, 1)
 
 
 def _shuffle(draft: Draft) -> bool:
@@ -206,7 +223,7 @@ def _scaled_norm(draft: Draft) -> bool:
     if len(draft.inputs) != 2:
         return False
     for norm, other in (draft.inputs, draft.inputs[::-1]):
-        if norm.op not in ("layer_norm", "group_norm") or other.op != "parameter" or norm.held.get(tensor):
+        if norm.op not in ("layer_norm", "group_norm") or other.op not in _HELD or norm.held.get(tensor):
             continue
         if not np.all(norm.tensors["weight"] == 1) and tensor == "weight":
             continue
@@ -260,7 +277,7 @@ def _with_bias(draft: Draft, readers: Counter[int]) -> None:
     for layer, other in (draft.inputs, draft.inputs[::-1]):
         if layer.op not in ("linear", "conv1d", "conv2d", "conv_transpose2d") or layer.args["bias"]:
             continue
-        if other.op != "parameter" or readers[id(layer)] != 1:
+        if other.op not in _HELD or readers[id(layer)] != 1:
             continue
         size, array = layer.args["out_features" if layer.op == "linear" else "out_channels"], other.tensors[""]
         behind = 0 if layer.op == "linear" else len(layer.shape) - 2

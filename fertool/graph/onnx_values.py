@@ -65,11 +65,20 @@ class Draft:
     held: dict[str, str] = field(default_factory=dict)
     origin: onnx.NodeProto = field(default_factory=onnx.NodeProto)
     results: tuple[Tensor, ...] = ()
+    twin: Draft | None = None
+    """The same draft for another number of images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the result, of several that of the first."""
         return tuple(self.results[0].shape)
+
+    def has_images_along(self, axis: int) -> bool:
+        """Whether the size of an axis depends on the number of images, as far as that is known."""
+        if self.twin is None:
+            return False
+        other = self.twin.shape
+        return len(other) != len(self.shape) or other[axis] != self.shape[axis]
 
     def becomes(self, op: str, inputs: Sequence[Draft], **args: Any) -> None:
         """Turn into another node whose result is the same."""
@@ -85,12 +94,14 @@ Value = Constant | Draft
 class Sheet:
     """The drafts so far, and the number of images for which they are drawn.
 
-    `fixed_batch` is the number of images that the file is made for; None where it leaves that open.
+    `fixed_batch` is the number of images that the file is made for; None where it leaves that open. `earlier` are the
+    drafts for another number of images.
     """
 
     batch: int
     fixed_batch: int | None
     opset: int
+    earlier: Sequence[Draft] = ()
     drafts: list[Draft] = field(default_factory=list)
 
     def append(self, draft: Draft) -> Draft:
@@ -104,6 +115,8 @@ class Sheet:
             raise UnreadableNodeError(str(error).partition("\n")[0]) from None
         if sum(result.numel() for result in draft.results) > self.batch * MOST_VALUES:
             raise UnreadableNodeError("its result is too large")
+        if len(self.drafts) < len(self.earlier):
+            draft.twin = self.earlier[len(self.drafts)]
         self.drafts.append(draft)
         return draft
 
@@ -130,7 +143,7 @@ class Call:
         return found
 
     def flow(self, index: int = 0) -> Draft:
-        """Return an input as a draft; of a constant a `parameter` is made."""
+        """Return an input as a draft; of a constant a node is made."""
         value = self.value(index)
         return value if isinstance(value, Draft) else self.parameter(value)
 
@@ -173,10 +186,11 @@ class Call:
         return self.sheet.append(Draft(op, [x], args, arrays, held, self.node))
 
     def parameter(self, constant: Constant) -> Draft:
-        """Append a tensor that is no part of a layer."""
+        """Append a tensor that is no part of a layer: a weight can be learned, other constants can not."""
         array = float_array(constant)
+        op = "parameter" if constant.name else "constant"
         args = {"shape": tuple(array.shape)}
-        return self.sheet.append(Draft("parameter", [], args, {"": array}, {"": constant.name}, self.node))
+        return self.sheet.append(Draft(op, [], args, {"": array}, {"": constant.name}, self.node))
 
 
 Reader = Callable[[Call], Value | Sequence[Value]]

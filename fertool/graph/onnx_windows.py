@@ -99,9 +99,7 @@ def _corrected(
     """Return the factors that make averages over padded places averages over the others."""
     widths = (pads[1], pads[3], pads[0], pads[2])
     share = F.avg_pool2d(F.pad(torch.ones(1, 1, *sizes), widths), tuple(kernel), tuple(stride))
-    factors = call.parameter(Constant((1 / share).numpy()))
-    factors.op = "constant"
-    return factors
+    return call.parameter(Constant((1 / share).numpy()))
 
 
 def _window(call: Call) -> tuple[Draft, tuple[int, ...], tuple[int, ...], list[int]]:
@@ -149,7 +147,7 @@ def _pad(call: Call) -> Draft:
     mode = _PAD_MODES[call.attributes.get("mode", "constant")]
     # PyTorch reflects images in both of their axes at once.
     first = first if mode == "constant" or rank != 4 else min(first, 2)
-    if first == 0:
+    if x.has_images_along(first):
         raise UnreadableNodeError("padding of the axis of the images")
     given = call.optional(2)
     value = call.attributes.get("value", 0.0) if given is None else given.number or 0.0

@@ -106,7 +106,7 @@ LAYERS = {
     "conv2d with even kernel": (layer(nn.Conv2d, 4, 4, 4, padding="same"), ["pad", "conv2d"]),
     "conv1d": (
         lambda: Does(lambda m, x: m.part(x.flatten(2)), part=nn.Conv1d(4, 5, 3, 2, 1)),
-        ["reshape", "conv1d"],
+        ["flatten", "conv1d"],
     ),
     "conv_transpose2d": (
         layer(nn.ConvTranspose2d, 4, 6, 3, 2, 1, output_padding=1, groups=2),

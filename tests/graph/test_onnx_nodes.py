@@ -258,6 +258,62 @@ CASES = {
     "softmax of opset 11": (model_of([node("Flatten", "x", "f"), node("Softmax", "f")], opset=11), "flatten softmax"),
     "l1 norm": (one("ReduceL1", axes=[1]), "norm"),
     "swish": (model_of([node("Sigmoid", "x", "s"), node("Mul", "s,x")]), "silu"),
+    "gelu of a product": (
+        model_of(
+            [
+                node("Sigmoid", "x", "s"),
+                node("Mul", "x,c", "n"),
+                node("Mul", "n,s", "p"),
+                node("Mul", "p,half", "h"),
+                node("Div", "p,root", "d"),
+                node("Erf", "d", "e"),
+                node("Add", "e,one", "g"),
+                node("Mul", "h,g"),
+            ],
+            {"c": numbers(4, 1, 1), "half": np.float32(0.5), "root": np.float32(2**0.5), "one": np.float32(1)},
+        ),
+        "sigmoid parameter mul mul gelu",
+    ),
+    "squares times a gate": (
+        model_of([node("Sigmoid", "x", "s"), node("Mul", "x,x", "q"), node("Mul", "q,s")]),
+        "sigmoid mul mul",
+    ),
+    "convolution of a constant": (
+        model_of(
+            [
+                node("Shape", "x", "s"),
+                node("ConstantOfShape", "s", "ones", value=numpy_helper.from_array(np.array([1], np.float32))),
+                node("CumSum", "ones,axis", "places"),
+                node("Cos", "places", "waves"),
+                node("Conv", "waves,w", "code"),
+                node("Add", "x,code"),
+            ],
+            {"axis": np.array(2, INT), "w": numbers(4, 4, 1, 1)},
+        ),
+        "constant conv2d add",
+    ),
+    "number with the name of a parameter": (
+        one("Mul", inputs="x,block.scale", weights={"block.scale": np.ones(1, np.float32)}),
+        "parameter mul",
+    ),
+    "attention": (
+        model_of(
+            [
+                node("Reshape", "x,s", "r"),
+                node("Transpose", "r", "t", perm=[2, 0, 1, 3]),
+                node("Split", "t", "q,k,v", axis=0),
+                node("Squeeze", "q,first", "q0"),
+                node("Squeeze", "k,first", "k0"),
+                node("Squeeze", "v,first", "v0"),
+                node("Transpose", "k0", "kt", perm=[0, 2, 1]),
+                node("MatMul", "q0,kt", "qk"),
+                node("Softmax", "qk", "p", axis=-1),
+                node("MatMul", "p,v0"),
+            ],
+            {"s": np.array([-1, 12, 3, 8], INT), "first": np.array([0], INT)},
+        ),
+        "reshape permute split getitem getitem getitem squeeze squeeze squeeze permute matmul softmax matmul",
+    ),
     "constants of all kinds": (
         model_of(
             [
@@ -271,7 +327,7 @@ CASES = {
                 node("Add", "m,a"),
             ]
         ),
-        "parameter mul add",
+        "constant mul add",
     ),
 }
 
@@ -285,12 +341,12 @@ def test_nodes_come_in(name):
 
 
 def test_a_file_for_one_image_takes_any_number():
-    target = {"s": np.array([1, 4, 72], INT), "t": np.array([1, 288], INT), "e": np.array([1, 4, 72], INT)}
+    target = {"s": np.array([1, 2, 144], INT), "t": np.array([1, 288], INT), "e": np.array([1, 2, 144], INT)}
     nodes = [node("Reshape", "x,s", "a"), node("Softmax", "a", "b"), node("Expand", "b,e", "c"), node("Reshape", "c,t")]
     fixed, free = (model_of(nodes, target, shape=(batch, *SHAPE[1:])) for batch in (1, None))
     found = graph_of_onnx(fixed)
     assert ops(found) == ["reshape", "softmax", "flatten"]
-    assert found.captured.graph.nodes[0].args["shape"] == (0, 4, 72)
+    assert found.captured.graph.nodes[0].args["shape"] == (0, 2, 144)
     assert "any number" in found.notes[0]
     assert difference(free, found, (1,)) < 1e-6
     images = torch.rand(3, *found.image)
@@ -456,6 +512,34 @@ BAD = {
         model_of(
             [node("Shape", "x", "s"), node("Gather", "s,i", "n"), node("Cast", "n", "f", to=FLOAT), node("Mul", "x,f")],
             {"i": np.array(0, INT)},
+        ),
+        "depends on the number of images",
+    ),
+    "softmax over images": (
+        model_of(
+            [
+                node("Transpose", "x", "t", perm=[1, 2, 3, 0]),
+                node("Softmax", "t", "p"),
+                node("Transpose", "p", perm=[3, 0, 1, 2]),
+            ]
+        ),
+        "mixes the images of a batch",
+    ),
+    "token for each image": (
+        model_of(
+            [
+                node("Shape", "x", "s"),
+                node("Slice", "s,zero,one", "n"),
+                node("Concat", "n,rest", "t", axis=0),
+                node("Expand", "token,t", "e"),
+                node("Concat", "e,x", axis=1),
+            ],
+            {
+                "zero": np.array([0], INT),
+                "one": np.array([1], INT),
+                "rest": np.array([1, 9, 8], INT),
+                "token": numbers(1, 1, 9, 8),
+            },
         ),
         "depends on the number of images",
     ),
