@@ -161,7 +161,7 @@ def quantize(
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
     from fertool.cli.output import default_output, require_picture
-    from fertool.report.console import progress
+    from fertool.report.console import note, progress
 
     _require_sense(options, training, bits)
     output = output or default_output(model, "mixed" if bits.mixed else f"int{bits.bits or 8}")
@@ -171,8 +171,9 @@ def quantize(
         require_picture("--plot-bits", plot_bits, output, *inputs, *([training.plot] if training.plot else []))
     require_inputs(model, data=data, read=read)
     from fertool import models
+    from fertool.models import static
     from fertool.models.quantized import average_bits
-    from fertool.quant import quantize_model
+    from fertool.quant import integer_share, quantize_model
 
     spec, module = models.load_model(model)
     shape = spec.input
@@ -191,6 +192,7 @@ def quantize(
     widths = bits.chosen(model, spec, step, module, config, run.val)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
+    note(integer_share(static(module), quant))
     quantized = replace(spec, quant=replace(quant, method=options.method))
     if training.epochs and not dry_run:
         history = _train(quantized, integer, given, run, distill=options.distill)

@@ -17,7 +17,7 @@ from fertool.graph.network import ImageShape, Network
 from fertool.importing.libraries import LIBRARIES, Preprocessing, gray_stem, library_module
 from fertool.importing.python_files import factory_module
 from fertool.models.build import image_shape
-from fertool.models.initial import load_initial
+from fertool.models.initial import matching_weights
 from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
 from fertool.modes import eval_mode
 from fertool.spec import InputSpec, Spec
@@ -115,7 +115,10 @@ def _of_module(module: nn.Module, options: ImportOptions, channels: int, prepare
         raise UsageError("--input-size: the side of this network's images is not known", "for example --input-size 224")
     notes: tuple[str, ...] = ()
     if options.weights is not None:
-        notes = tuple(load_initial(module, options.weights))
+        taken, found = matching_weights(module, options.weights)
+        module.load_state_dict(taken, strict=False)
+        whole = len(module.state_dict())
+        notes = (f"{len(taken)} of the network's {whole} tensors are those of {options.weights}", *found)
     if channels == 1:
         gray_stem(module)
     image = (channels, size, size)

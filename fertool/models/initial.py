@@ -11,7 +11,7 @@ from fertool.errors import FertoolError
 from fertool.models.checkpoints import read_weights
 
 _LISTED = 20
-_HINT = "weights must be of the same architecture with the same widths; check --arch and --arch-arg"
+_HINT = "weights must be of the same network; check its name and arguments"
 
 
 def load_initial(module: nn.Module, path: Path) -> list[str]:
@@ -24,6 +24,13 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
     listing every tensor that is missing, unknown, of another shape, or holds NaN, infinity, integers or a negative
     variance; `module` is then unchanged.
     """
+    taken, notes = matching_weights(module, path)
+    module.load_state_dict(taken, strict=False)
+    return notes
+
+
+def matching_weights(module: nn.Module, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the tensors of a checkpoint that `module` takes, and what is not taken as it is; see `load_initial`."""
     wanted = module.state_dict()
     given, unwrapped = read_weights(path, wanted)
     given, folded = _fold_stem(module, given)
@@ -42,8 +49,7 @@ def load_initial(module: nn.Module, path: Path) -> list[str]:
         raise FertoolError(f"{path}: the weights do not fit: {_list(problems) or 'none of them has a place'}", _HINT)
     if flaws := _flaws(taken, wanted):
         raise FertoolError(f"{path}: weights that no network can start from: {_list(flaws)}", "give another checkpoint")
-    module.load_state_dict(taken, strict=False)
-    return [*unwrapped, *folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
+    return taken, [*unwrapped, *folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
 
 
 def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True) -> tuple[int, int]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from fertool.quant.actor_critic import RoundedAccuracy, Search, search
 from fertool.quant.allocation import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.calibrate import FULL_LIMIT, PORTABLE_LIMIT, QuantizeConfig, plan_quantization, quantize_model
+from fertool.quant.calibrate import (
+    FULL_LIMIT,
+    PORTABLE_LIMIT,
+    QuantizeConfig,
+    integer_share,
+    plan_quantization,
+    quantize_model,
+)
 from fertool.quant.qat import settle, trainable
 
 __all__ = [
@@ -16,6 +23,7 @@ __all__ = [
     "RoundedAccuracy",
     "Search",
     "allocate",
+    "integer_share",
     "lower_bound",
     "make_problem",
     "plan_quantization",

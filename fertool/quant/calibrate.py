@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.graph.counting import layer_macs
 from fertool.graph.folding import folded
 from fertool.graph.network import Network
 from fertool.models.build import static
@@ -138,6 +139,17 @@ def quantize_model(
     if fits:
         fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights, tick)
     return quant, net
+
+
+def integer_share(network: Network, quant: QuantSpec) -> str:
+    """Return in words how much of a float network's work is done by integers under a plan."""
+    macs = {node.name: layer_macs(network, node) for node in network.graph.nodes}
+    layers = [name for name, count in macs.items() if count]
+    done = sum(macs[name] for name in quant.weights)
+    share = 100 * done / max(1, sum(macs.values()))
+    return (
+        f"{len(quant.weights)} of {len(layers)} layers compute on integers: {share:.0f} % of the multiply-accumulates"
+    )
 
 
 @dataclass(frozen=True)

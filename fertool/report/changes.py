@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fertool.report.grids import Data, Grid, speedup_cell
 from fertool.report.units import (
@@ -31,6 +32,24 @@ def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
         return Grid(("channels of", ">before", ">after", ">kept"), tuple(rows))
     heads = (f">width {number}" for number in range(1, len(afters) + 1))
     return Grid(("channels of", ">before", *heads), tuple(row[:-1] for row in rows))
+
+
+def nodes_grid(nodes: Sequence[Data]) -> Grid:
+    """Lay out the operators of a graph, from `show --layers --json`."""
+    rows = [
+        (
+            node["name"],
+            node["op"],
+            ", ".join(node.get("in", ())),
+            " ".join(f"{name}={_plain(value)}" for name, value in node.get("args", {}).items()),
+        )
+        for node in nodes
+    ]
+    return Grid(("node", "operator", "reads", "arguments"), tuple(rows))
+
+
+def _plain(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def layers_grid(layers: Sequence[Data]) -> Grid:

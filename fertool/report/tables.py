@@ -26,6 +26,7 @@ __all__ = [
     "data_table",
     "eval_table",
     "layers_table",
+    "nodes_table",
     "plan_table",
     "sensitivity_table",
     "show_table",
@@ -58,6 +59,11 @@ def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
 def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> RenderableType:
     """Return the widths of a pruning plan, or of the several widths of a dynamic network."""
     return _draw(changes.plan_grid(before, *afters))
+
+
+def nodes_table(nodes: Sequence[Data]) -> RenderableType:
+    """Return the operators of a network in running order."""
+    return _draw(changes.nodes_grid(nodes))
 
 
 def layers_table(layers: Sequence[Data]) -> RenderableType:
