@@ -128,6 +128,7 @@ results: install
 
 docs: install
 	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_operators.py > docs/operators.md
 
 check: lint types test
 

@@ -90,7 +90,7 @@ def naming_places(recorder: Recorder) -> Iterator[None]:
     except (UnknownCallError, WrongContentError) as error:
         raise FertoolError(
             f"at '{recorder.place}': {error}" if recorder.place else str(error),
-            "see docs/graph.md for the operators that a network may have, and what to write instead of others",
+            "see docs/operators.md for what a network may have, and what to write instead of others",
         ) from None
 
 

@@ -17,7 +17,7 @@ from fertool.graph.network import ImageShape
 from fertool.graph.onnx_constants import can_fold
 from fertool.graph.onnx_values import READERS, Constant, UnreadableNodeError
 
-HINT = "see docs/graph.md for the operators that a network may have, and what to write instead of others"
+HINT = "see docs/operators.md for what a network may have, and what to write instead of others"
 _OLDEST_OPSET = 7
 _LARGEST_SIDE = 65_536
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear")
