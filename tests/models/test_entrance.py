@@ -1,10 +1,10 @@
 import pytest
 import torch
+from fertool.models.folding import folded
 from torch import nn
 
 from fertool.models import create
 from fertool.models.entrance import rounded_sites
-from fertool.models.folding import folded
 from fertool.models.quantized import QuantConv2d, quantized_module
 from fertool.models.sites import find_sites
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant

@@ -1,7 +1,6 @@
 import torch
-from torch import nn
-
 from fertool.models.folding import folded
+from torch import nn
 
 
 class Branches(nn.Module):

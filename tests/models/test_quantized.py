@@ -5,13 +5,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from fertool.models.folding import folded
 from onnx import TensorProto, helper
 from torch import nn
 from torch.nn import functional as F
 
 from fertool import cost
 from fertool.errors import FertoolError
-from fertool.models.folding import folded
 from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, QuantSiLU, quantized_module
 from fertool.models.sites import find_sites
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant

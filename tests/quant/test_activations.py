@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fertool.models.folding import folded
 from torch.nn import functional as F
 
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
 from fertool.models import create
-from fertool.models.folding import folded
 from fertool.models.quantized import insert_at_sites
 from fertool.models.sites import find_sites
 from fertool.quant import QuantizeConfig, quantize_model

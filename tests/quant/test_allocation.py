@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from fertool.models.folding import folded
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError
 from fertool.models import create
-from fertool.models.folding import folded
 from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
 from fertool.quant.knapsack import filled, hull_steps
 from fertool.spec import WIDTHS, InputSpec

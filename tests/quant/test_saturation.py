@@ -3,10 +3,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from fertool.models.folding import folded
 from torch import nn
 from torch.nn import functional as F
 
-from fertool.models.folding import folded
 from fertool.models.quantized import QuantConv2d, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
 from fertool.quant.saturation import can_saturate, saturating
