@@ -72,7 +72,9 @@ def find_groups(graph: ChannelGraph) -> Groups:
         counts = [int(in_group[graph.by_name[name].outputs].sum()) for name in makers[number]]
         shares = [int(in_group[part].sum()) for parts in graph.equal.values() for part in parts]
         # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of its group.
-        size = math.gcd(*counts, *shares) if any(shares) else int(in_group.sum())
+        size = int(in_group.sum())
+        if any(shares):
+            size = math.gcd(size, *counts, *shares)
         sizes.append(size)
         units.append(max(1, min(counts) // size))
     return Groups(
