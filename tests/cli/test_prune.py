@@ -266,7 +266,7 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_p
         patch.setattr(engine, "_run_epoch", killed)
         graph = trace_channels(load_model(model)[1])
         timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
-        patch.setattr(latency, "learn_model", lambda spec: typical_latency(graph.layers))
+        patch.setattr(latency, "learn_model", lambda *_: typical_latency(graph.layers))
         patch.setattr(latency, "bench_networks", lambda *networks: timed)
         with pytest.raises(Killed):
             fertool(*command)

@@ -194,12 +194,19 @@ def test_where_the_effect_is_not_known_channels_stay_and_the_node_is_named(run, 
     assert (graph.macs, graph.params) == (counted.macs, counted.params)
 
 
+def changed_through_a_view(s, x):
+    y = s.a(x)
+    y[:, :1] += x
+    return y.mean((2, 3))
+
+
 @pytest.mark.parametrize(
     ("run", "layers", "named"),
     [
         (lambda s, x: torch.cumsum(s.a(x), 1), {}, "'cumsum'"),
         (lambda s, x: s.b(s.b(s.a(x))), {"b": nn.Conv2d(4, 4, 1)}, "'b' runs more than once"),
         (lambda s, x: s.a(x) if x.sum() > 0 else x, {}, "'gt'"),
+        (changed_through_a_view, {}, "changed in place through a view"),
     ],
 )
 def test_what_is_not_in_the_table_is_an_error_that_names_it(run, layers, named):

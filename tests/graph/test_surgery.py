@@ -68,6 +68,7 @@ def test_each_group_can_go_down_alone(name):
     whole = sizes_of(network)
     for group, size in whole.items():
         assert_equals_masking(network, {**whole, group: max(2, size // 3)})
+        assert_equals_masking(network, {**whole, group: size - 1})
 
 
 def test_the_network_that_is_cut_is_not_changed_and_shares_no_memory():
