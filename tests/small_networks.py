@@ -119,17 +119,65 @@ def grouped():
     return Net(run, stem=conv(3, 8), open=conv(8, 16), parts=parts, again=again, shut=conv(16, 8), head=nn.Linear(8, 3))
 
 
+class Affine(nn.Module):
+    """A layer of nobody's library whose tensors bear the names of a known one's."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(1, channels, 1, 1))
+        self.bias = nn.Parameter(torch.rand(1, channels, 1, 1))
+
+    def forward(self, x):
+        return x * self.weight + self.bias
+
+
 def layer_scale():
     def run(s, x):
         x = s.stem(x)
-        x = x + s.gamma * s.two(F.gelu(s.one(x)))
+        x = s.affine(x + s.gamma * s.two(F.gelu(s.one(x))))
         last = s.lower(F.gelu(s.upper(x.permute(0, 2, 3, 1))))
         return s.head((x + (s.flat * last).permute(0, 3, 1, 2)).mean((2, 3)))
 
     convs = {"stem": conv(3, 8, 3), "one": nn.Conv2d(8, 16, 1), "two": nn.Conv2d(16, 8, 1)}
     linears = {"upper": nn.Linear(8, 20), "lower": nn.Linear(20, 8), "head": nn.Linear(8, 3)}
     scales = {"gamma": nn.Parameter(torch.rand(8, 1, 1)), "flat": nn.Parameter(torch.rand(8))}
-    return Net(run, **convs, **linears, **scales)
+    return Net(run, **convs, **linears, **scales, affine=Affine(8))
+
+
+def beside_attention():
+    def run(s, x):
+        x = s.stem(x)
+        query, key, value = s.all(x).flatten(2).reshape(len(x), 3, 2, 4, 64).unbind(1)
+        seen = value @ (query.transpose(-2, -1) @ key).softmax(-1)
+        x = torch.cat((x + s.back(seen.reshape(x.shape)), s.free(x), x.softmax(1)), 1)
+        return s.head(s.last(x).mean((2, 3)))
+
+    convs = {"all": nn.Conv2d(8, 24, 1), "back": nn.Conv2d(8, 8, 1), "free": conv(8, 10)}
+    return Net(run, stem=conv(3, 8), **convs, last=conv(26, 6), head=nn.Linear(6, 3))
+
+
+def places_of_both_axes():
+    def run(s, x):
+        y = s.body(x)
+        rows, columns = y.mean(3, keepdim=True), y.mean(2, keepdim=True).permute(0, 1, 3, 2)
+        one, two = torch.split(s.small(torch.cat((rows, columns), 2)), [8, 8], 2)
+        return s.head((y * s.rows(one).sigmoid() * s.columns(two.permute(0, 1, 3, 2)).sigmoid()).mean((2, 3)))
+
+    gates = {"rows": nn.Conv2d(6, 8, 1), "columns": nn.Conv2d(6, 8, 1)}
+    return Net(run, body=conv(3, 8), small=conv(8, 6), **gates, head=nn.Linear(8, 3))
+
+
+def chained_parts():
+    def run(s, x):
+        parts = torch.split(s.body(x), 4, 1)
+        two = s.two(parts[1])
+        made = torch.cat((parts[0], two, s.three(parts[2] + two)), 1)
+        halves = list(s.halve(made).chunk(2, 1))
+        halves.append(halves[1] + s.inner(halves[1]))
+        return s.head(s.last(torch.cat(halves, 1)).mean((2, 3)))
+
+    convs = {"two": conv(4, 4, 3), "three": conv(4, 4, 3), "halve": conv(12, 12), "inner": conv(6, 6, 3)}
+    return Net(run, body=conv(3, 12), **convs, last=conv(18, 8), head=nn.Linear(8, 3))
 
 
 def pixel_shuffle():
@@ -205,7 +253,18 @@ NETWORKS = {
     make.__name__: make
     for make in (
         *(residual, unequal_parts, slices, shuffle, squeeze_excitation, depthwise, grouped, layer_scale),
-        *(pixel_shuffle, flattened, channel_row, gated_products, decoder, transposed, dense_concatenation),
+        *(
+            beside_attention,
+            places_of_both_axes,
+            chained_parts,
+            pixel_shuffle,
+            flattened,
+            channel_row,
+            gated_products,
+            decoder,
+            transposed,
+            dense_concatenation,
+        ),
     )
 }
 

@@ -76,14 +76,14 @@ class ChannelGraph:
     A class is what can be removed as one, with every (layer, axis, index) that holds its number. `inputs` are the
     classes of the image's channels, `fixed` [classes] marks those that must stay, `reasons` [classes] says why, `why`
     the same by the node where it shows. `parts` holds the classes of each part into which a node cuts its channels at
-    given places, `equal` those that a node cuts or deals into parts of equal size.
+    given places, `equal` those of each part where a node cuts or deals them into parts of equal size.
     """
 
     layers: tuple[Layer, ...]
     inputs: Tensor
     fixed: Tensor
     parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    equal: Mapping[str, Tensor] = field(default_factory=dict)
+    equal: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
     why: Mapping[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 
@@ -153,7 +153,7 @@ class ChannelTracer:
         self._fixed: dict[int, str] = {}
         self._layers: list[Layer] = []
         self._parts: dict[str, tuple[Tensor, ...]] = {}
-        self._equal: dict[str, Tensor] = {}
+        self._equal: dict[str, tuple[Tensor, ...]] = {}
         self._why: dict[str, str] = {}
 
     def images(self) -> Tensor:
@@ -203,7 +203,7 @@ class ChannelTracer:
             classes[inputs],
             fixed,
             {name: tuple(classes[part] for part in parts) for name, parts in self._parts.items()},
-            {name: classes[ids] for name, ids in self._equal.items()},
+            {name: tuple(classes[part] for part in parts) for name, parts in self._equal.items()},
             self._why,
             tuple(reasons),
         )
@@ -316,7 +316,7 @@ class ChannelTracer:
 
     def _moves(self, node: Node, read: list[Any]) -> Any:
         if node.op == "pixel_shuffle":
-            self._tie_blocks(along(read[0], 1), node.args["upscale_factor"] ** 2)
+            read = [self._one_for_each_block(read[0], node.args["upscale_factor"] ** 2)]
         if node.op in ("chunk", "channel_shuffle", "split", "slice", "reshape", "expand", "select", "roll", "unbind"):
             self._note_sizes(node, read[0])
         moved = self._network.computes(node)(*read)
@@ -336,7 +336,8 @@ class ChannelTracer:
         if node.op in ("select", "roll", "unbind") or node.args.get("step", 1) != 1:
             raise StaysError("it picks single channels")
         if node.op in ("chunk", "channel_shuffle"):
-            self._equal[node.name] = along(x, dim % x.dim())
+            count = node.args["chunks" if node.op == "chunk" else "groups"]
+            self._equal[node.name] = torch.chunk(along(x, dim % x.dim()), count)
         elif node.op == "split":
             parts = torch.split(x, list(node.args["sizes"]), dim)
             self._parts[node.name] = tuple(along(part, dim % x.dim()) for part in parts)
@@ -345,10 +346,13 @@ class ChannelTracer:
             start, end, _ = slice(node.args["start"], node.args["end"]).indices(len(ids))
             self._parts[node.name] = (ids[:start], ids[start:end], ids[end:])
 
-    def _tie_blocks(self, ids: Tensor, size: int) -> None:
-        for block in ids.reshape(-1, size).tolist():
+    def _one_for_each_block(self, x: Tensor, size: int) -> Tensor:
+        """Make each block of so many channels, which become one, a class; return the map with one number for each."""
+        blocks = along(x, 1).reshape(-1, size)
+        for block in blocks.tolist():
             for member in block[1:]:
                 self._union(block[0], member)
+        return spread(blocks[:, :1].expand(-1, size).flatten(), x.shape[2:])
 
     def _stays(self, node: Node, read: list[Any]) -> Any:
         """Keep all channels that a node reads and makes."""

@@ -51,8 +51,8 @@ def find_groups(graph: ChannelGraph) -> Groups:
             number = parents[number]
         return number
 
-    for classes in graph.equal.values():
-        tied = sorted({root(number) for number in owner[classes].tolist()})
+    for parts in graph.equal.values():
+        tied = sorted({root(number) for number in owner[torch.cat(parts)].tolist()})
         for number in tied[1:]:
             parents[root(number)] = tied[0]
     roots = torch.tensor([root(number) for number in range(len(segments))])
@@ -66,15 +66,15 @@ def find_groups(graph: ChannelGraph) -> Groups:
     open_roots = [number for number in makers if number not in stay]
     index = {number: place for place, number in enumerate(open_roots)}
     of_class = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
-    tied_classes = torch.zeros(len(graph.fixed), dtype=torch.bool)
-    for classes in graph.equal.values():
-        tied_classes[classes] = True
     sizes, units = [], []
     for place, number in enumerate(open_roots):
         in_group = of_class == place
         counts = [int(in_group[graph.by_name[name].outputs].sum()) for name in makers[number]]
+        shares = [int(in_group[part].sum()) for parts in graph.equal.values() for part in parts]
         # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of its group.
-        size = math.gcd(*counts) if bool(tied_classes[in_group].any()) else int(in_group.sum())
+        size = int(in_group.sum())
+        if any(shares):
+            size = math.gcd(size, *counts, *shares)
         sizes.append(size)
         units.append(max(1, min(counts) // size))
     return Groups(

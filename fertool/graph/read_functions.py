@@ -38,7 +38,7 @@ def _arithmetic(call: Call) -> str:
     if given.get("rounding_mode") is not None:
         raise UnknownCallError(f"{call.name} that rounds")
     if given["alpha"] != 1:
-        other = other * given["alpha"]
+        return _scaled_sum(call, op, x, other, float(given["alpha"]))
     if not isinstance(other, Tensor):
         return call.add(op, x, other=float(other))
     if not isinstance(x, Tensor):
@@ -46,6 +46,14 @@ def _arithmetic(call: Call) -> str:
     if other.dim() == 0 and call.recorder.tensor_name(other) is None:
         return call.add(op, x, other=float(other))
     return call.add(op, x, other)
+
+
+def _scaled_sum(call: Call, op: str, x: Any, other: Any, alpha: float) -> str:
+    """Write `x + alpha other`, or the difference."""
+    if not isinstance(other, Tensor):
+        return call.add(op, x, other=alpha * other)
+    scaled = call.add("mul", other, other=alpha)
+    return call.recorder.add(op, [call.recorder.source(x), scaled], {})
 
 
 @reads("reversed add", "reversed mul")
@@ -217,6 +225,17 @@ def _permuted(call: Call) -> str:
         return call.add("transpose", x, dim0=-2, dim1=-1)
     given = call.bound("input", "dim0", "dim1")
     return call.add("transpose", x, dim0=given["dim0"], dim1=given["dim1"])
+
+
+@reads("movedim", "moveaxis")
+def _moved(call: Call) -> str:
+    given = call.bound("input", "source", "destination")
+    x = given["input"]
+    sources, targets = ([axis % x.dim() for axis in _as_tuple(given[side])] for side in ("source", "destination"))
+    order = [axis for axis in range(x.dim()) if axis not in sources]
+    for target, source in sorted(zip(targets, sources, strict=True)):
+        order.insert(target, source)
+    return call.add("permute", x, dims=tuple(order))
 
 
 @reads("squeeze")

@@ -140,7 +140,7 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = function_name(func)
-        depends = any(id(value) in self.known for value in _tensors((args, kwargs)))
+        depends = any(id(value) in self.known or id(value) in self.changed for value in _tensors((args, kwargs)))
         if not depends or is_silent(name, result):
             return
         reader = READERS.get(name)

@@ -76,7 +76,8 @@ def remove_channels(
             continue
         out_axis, in_axis = weight_axes(network.graph.by_name[old.name].op)
         for name in _tensors_of(state, old.name):
-            axis = out_axis if name.endswith(".weight") else _channel_axis(state[name], len(old.outputs))
+            is_weight = name == f"{old.name}.weight"
+            axis = out_axis if is_weight else _channel_axis(state[name], len(old.outputs))
             if state[name].dim():
                 state[name] = state[name].index_select(axis, rows[old.name].to(state[name].device))
         if old.kind == "dense":

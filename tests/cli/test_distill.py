@@ -137,7 +137,7 @@ def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(fertool, 
 
 
 def test_a_network_without_maps_is_one_error(fertool, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("fertool.distill.feature.find_stages", lambda module, input: ())
+    monkeypatch.setattr("fertool.distill.feature.find_stages", lambda module: ())
     code, _, err = fertool(
         *("distill", teachers / "other.pt", *STUDENT, "--method", "feature", "-o", tmp_path / "o.pt")
     )

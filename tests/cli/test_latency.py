@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from fertool.cli import latency
+from fertool.graph.channels import trace_channels
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, trace_channels
+from fertool.prune import PruneOptions, Targets
 from fertool.prune.latency import typical_latency
 from fertool.spec import InputSpec
 
@@ -30,7 +31,7 @@ def clock(monkeypatch):
 def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
     torch.manual_seed(0)
     spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))
-    table = typical_latency(trace_channels(module, spec.input).layers)
+    table = typical_latency(trace_channels(module).layers)
     options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
     found = latency.calibrated(0.5, spec, module, options, None)
     assert found.targets.macs == macs

@@ -9,8 +9,8 @@ from fertool.artifact.header import read_spec
 from fertool.cli import latency, prune
 from fertool.cli.app import run
 from fertool.cli.schedules import Trainings
+from fertool.graph.channels import trace_channels
 from fertool.models import create, load_model, save_model
-from fertool.prune import trace_channels
 from fertool.prune.latency import typical_latency
 from fertool.spec import InputSpec
 from fertool.train import engine
@@ -264,9 +264,9 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "_run_epoch", killed)
-        graph = trace_channels(load_model(model)[1], read_spec(model).input)
+        graph = trace_channels(load_model(model)[1])
         timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
-        patch.setattr(latency, "learn_model", lambda spec: typical_latency(graph.layers))
+        patch.setattr(latency, "learn_model", lambda *_: typical_latency(graph.layers))
         patch.setattr(latency, "bench_networks", lambda *networks: timed)
         with pytest.raises(Killed):
             fertool(*command)
@@ -322,9 +322,8 @@ def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
     data = ("--data", "synth:210", "--samples", 28, "--round-to", 1, "--no-bench")
     code, out, err = fertool("prune", model, "-o", output, *data, "--max-drop", 100, "--keep", "classifier.*", "--json")
     assert code == 0, err
-    widths = json.loads(out)["widths"]
-    before = read_spec(model).widths
-    assert widths["classifier.0"] == before["classifier.0"]
+    channels = json.loads(out)["channels"]
+    assert channels["classifier.0"] == read_spec(model).graph.channels["classifier.0"]
     assert json.loads(out)["macs"] < 0.4 * read_spec(model).macs
     both = ("--target-flops", 0.5, "--max-drop", 1)
     code, _, err = fertool("prune", model, "-o", output, *data, *both)
@@ -337,12 +336,12 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     data = ("--data", "synth:210", "--samples", 28, "--no-bench")
     code, out, err = fertool("prune", model, "-o", output, *data, "--prune-blocks", 2, "--json")
     assert code == 0, err
-    widths = json.loads(out)["widths"]
-    assert sum(width == 0 for width in widths.values()) >= 2
+    gone = set(read_spec(model).graph.channels) - set(json.loads(out)["channels"])
+    assert len({name.rpartition(".block")[0] for name in gone}) == 2
     assert fertool("export", output, "-o", tmp_path / "p.onnx")[0] == 0
     assert fertool("quantize", output, "-o", tmp_path / "q.pt", *data)[0] == 0
     again = ("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)
-    code, table, _ = fertool(*again, "--dry-run")
+    code, table, _ = fertool("prune", model, *data, "--prune-blocks", 2, "--dry-run")
     assert code == 0
     assert " 0 " in table
     assert fertool(*again)[0] == 0

@@ -33,6 +33,12 @@ def test_times_have_units_of_their_own():
 
 
 WIDTHS = {"features.0": 16, "features.1.block.0": 72, "features.2.block.0": 88}
+EIGHT = dict.fromkeys(WIDTHS, 8)
+LAYERS = {
+    "features.0": ("features.0", "features.1.block.2", "late"),
+    "features.1.block.0": ("features.1.block.0",),
+    "features.2.block.0": ("features.2.block.0",),
+}
 
 
 @pytest.mark.parametrize(
@@ -40,16 +46,21 @@ WIDTHS = {"features.0": 16, "features.1.block.0": 72, "features.2.block.0": 88}
     [
         (["features.0"], {"features.0": 16}),
         (["features.?.block.0=0.5"], {"features.1.block.0": 36, "features.2.block.0": 44}),
-        (["features.1*=40", "features.*=8"], {"features.0": 8, "features.1.block.0": 40, "features.2.block.0": 8}),
+        (["features.1.block.0=40", "features.*=8"], {**EIGHT, "features.1.block.0": 40}),
+        # Any layer that makes the channels of a group stands for it, and a block for what is in it.
+        (["late"], {"features.0": 16}),
+        (["features.1.block"], {"features.0": 16, "features.1.block.0": 72}),
         (["features.0=999"], {"features.0": 16}),
-        (["features.0=1.0", "features.1*=0.0"], {"features.0": 16, "features.1.block.0": 0}),
+        (["features.0=1.0", "features.1.block.0=0.0"], {"features.0": 16, "features.1.block.0": 0}),
     ],
 )
 def test_widths_that_must_stay(texts, floors):
-    assert parse_floors(texts, WIDTHS) == floors
+    assert parse_floors(texts, WIDTHS, LAYERS) == floors
 
 
-@pytest.mark.parametrize(("text", "reason"), [("stem", "no width is called stem"), ("features.0=x", "not a number")])
+@pytest.mark.parametrize(
+    ("text", "reason"), [("stem", "no layer that can be pruned is called stem"), ("features.0=x", "x is not a number")]
+)
 def test_a_width_that_there_is_not_is_refused(text, reason):
     with pytest.raises(UsageError, match=reason):
-        parse_floors([text], WIDTHS)
+        parse_floors([text], WIDTHS, LAYERS)

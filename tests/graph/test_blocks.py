@@ -44,12 +44,9 @@ def test_without_a_block_the_shortcut_is_read_and_no_relu_stands_twice():
     shorter = without_block(whole, first)
     assert not any(node.name.startswith("1.") for node in shorter.graph.nodes)
     assert not any(name.startswith("1.") for name in shorter.state_dict())
-    modules = dict(whole.named_children())
     with torch.no_grad():
-        stem = F.relu(modules["0"].get_submodule("1")(modules["0"].get_submodule("0")(images())))
         whole.tap("1.two", Silence())
         torch.testing.assert_close(shorter(images()), whole(images()))
-    assert stem.shape[1] == 4
     assert trace_channels(shorter).macs < trace_channels(network()).macs
 
 
@@ -80,9 +77,11 @@ def test_a_branch_that_something_else_reads_is_no_block():
 
 
 def test_sums_without_layers_and_gates_are_no_blocks():
-    net = Net(
-        lambda s, x: s.head((lambda y: y + y.sigmoid())(s.stem(x)).mean((2, 3))), stem=conv(1, 4), head=nn.Linear(4, 3)
-    )
+    def run(s, x):
+        x = s.stem(x)
+        return s.head((x + x.sigmoid()).mean((2, 3)))
+
+    net = Net(run, stem=conv(1, 4), head=nn.Linear(4, 3))
     assert find_blocks(captured(net, IMAGE)) == []
 
 

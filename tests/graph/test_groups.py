@@ -1,6 +1,7 @@
 import pytest
 import torch
-from small_networks import Net, captured, small_network
+import torch.nn.functional as F
+from small_networks import Net, captured, conv, small_network
 from torch import nn
 
 from fertool.graph.channels import trace_channels
@@ -21,6 +22,8 @@ def groups_of(network):
         ("depthwise", [("stem.0",), ("point.0",)]),
         ("decoder", [("high.0",), ("low.0",), ("merge.0", "side")]),
         ("layer_scale", [("stem.0", "two", "lower"), ("one",), ("upper",)]),
+        ("beside_attention", [("free.0",), ("last.0",)]),
+        ("places_of_both_axes", [("body.0", "rows", "columns"), ("small.0",)]),
         ("flattened", [("body.0",), ("hidden",)]),
         ("dense_concatenation", [("stem.0",), ("first.0",), ("second.0",), ("left.0", "right.0"), ("down.0",)]),
     ],
@@ -47,7 +50,7 @@ def test_equal_parts_are_tied():
     assert groups.layers[0] == ("0.0", "1.branch.3.0", "2.branch.3.0")
     groups = groups_of(small_network("gated_products"))
     assert groups.as_map() == {"stem.0": 6, "both": 10, "next.0": 8, "one": 14}
-    assert channel_counts(groups)["both"] in (10, 20)
+    assert channel_counts(groups)["both"] == 20
 
 
 def test_convolutions_in_groups_go_group_by_group():
@@ -55,6 +58,13 @@ def test_convolutions_in_groups_go_group_by_group():
     assert groups.as_map() == {"stem.0": 8, "open.0": 4}
     assert groups.units == (1, 4)
     assert channel_counts(groups) == {"stem.0": 8, "open.0": 16}
+
+
+def test_shuffled_groups_are_tied_to_one_that_can_not_be_divided():
+    first, second = conv(12, 12, groups=3), conv(12, 12, groups=3)
+    net = Net(lambda s, x: s.b(F.channel_shuffle(s.a(s.stem(x)), 3)).mean((2, 3)), stem=conv(1, 12), a=first, b=second)
+    net = nn.Sequential(net, nn.Linear(12, 2))
+    assert groups_of(captured(net, (1, 4, 4))).as_map() == {"0.stem.0": 1}
 
 
 def test_blocks_of_a_pixel_shuffle_go_together():
