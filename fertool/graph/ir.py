@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -13,7 +13,11 @@ from msgspec import Meta
 from fertool.checked import Name, WrongContentError, as_type, shown
 from fertool.graph.operators import MOST_INPUTS, OPERATORS, REQUIRED, Operator
 
-MOST_NODES = 20_000
+MOST_NODES = 10_000
+_MOST_PARTS = 16
+"""Of a name, between its dots: each but the last is a module that holds the others."""
+_MOST_READS = 50_000
+"""Inputs of all nodes together."""
 INPUT = "x"
 """What captured graphs call the images."""
 
@@ -128,6 +132,9 @@ class _WrittenGraph:
 def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     """Return a node with the defaults filled in; raises WrongContentError for what the operator refuses."""
     operator, inputs = OPERATORS.get(op), tuple(inputs)
+    parts = name.split(".")
+    if "" in parts or len(parts) > _MOST_PARTS:
+        raise WrongContentError(f"the name {shown(name)} is not 1 to {_MOST_PARTS} parts between dots")
     if operator is None:
         raise WrongContentError(f"node {shown(name)} has the unknown operator {shown(op)}")
     fewest, most = operator.inputs
@@ -144,6 +151,9 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     values = {argument: getattr(typed, argument) for argument in operator.arguments}
     if "other" in values and (values["other"] is None) == (len(inputs) == 1):
         raise WrongContentError(f"node {shown(name)}: {op} reads two inputs, or one and a number")
+    ends = [values[key] for key in ("min", "max", "min_val", "max_val") if values.get(key) is not None]
+    if op in ("clamp", "hardtanh") and (not ends or ends[0] > ends[-1]):
+        raise WrongContentError(f"node {shown(name)}: {op} has no lower end below an upper one")
     return Node(name, op, inputs, values)
 
 
@@ -168,8 +178,10 @@ def _written(node: Node) -> dict[str, Any]:
     return found
 
 
-def _require_order(input: str, nodes: Iterable[Node], output: str) -> None:
+def _require_order(input: str, nodes: Sequence[Node], output: str) -> None:
     """Raise WrongContentError unless names are unique and nodes read only what stands before them."""
+    if sum(len(node.inputs) for node in nodes) > _MOST_READS:
+        raise WrongContentError(f"the nodes have more than {_MOST_READS:,} inputs")
     many = {input: False}
     for node in nodes:
         if node.name in many:

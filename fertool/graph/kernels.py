@@ -41,7 +41,7 @@ def pick(parts: Sequence[Tensor], index: int) -> Tensor:
     return parts[index]
 
 
-def cut(x: Tensor, dim: int, start: int, end: int | None, step: int) -> Tensor:
+def cut(x: Tensor, dim: int, start: int, step: int, end: int | None = None) -> Tensor:
     """Return the entries from `start` to `end` of an axis."""
     index = [slice(None)] * x.dim()
     index[dim] = slice(start, end, step)

@@ -32,7 +32,9 @@ def linear(args: Mapping[str, Any], read: Shape) -> nn.Module:
 
 
 def batch_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
-    """Return a batch norm of axis 1."""
+    """Return a batch norm of axis 1; raises ValueError for other than 2 to 4 axes."""
+    if not 2 <= len(read) <= 4:
+        raise ValueError(f"batch norm of {len(read)} axes")
     kind = nn.BatchNorm2d if len(read) == 4 else nn.BatchNorm1d
     return kind(read[1], **args)
 

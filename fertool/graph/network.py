@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from fertool.checked import shown
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
+from fertool.graph.operators import MOST_PARTS
 
 MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
+_OWN = ("graph", "image", "steps", "shapes", "listeners", "training", "grids", "quantizers", "float_params", "learned")
+"""Attributes of networks and of quantized ones."""
 Adapt = Callable[[Node, Sequence[torch.Size]], Node]
 """Returns a node with other arguments, given the shapes of what it reads."""
 
@@ -49,7 +52,9 @@ class Network(nn.Module):
         Raises FertoolError naming the first node that does not fit what it reads.
         """
         super().__init__()
+        self.graph = graph
         self.image = image
+        self.steps: list[Step] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._calls: dict[str, Callable[..., Any]] = {}
         self._taps: dict[str, nn.Module] = {}
@@ -102,7 +107,7 @@ class Network(nn.Module):
 
     def replace(self, name: str, layer: nn.Module) -> None:
         """Put another module where the layer of a node is."""
-        self._container(name).add_module(_leaf(name), layer)
+        self._add(name, layer)
         self._calls[name] = layer
         self.steps = self._planned()
 
@@ -139,7 +144,7 @@ class Network(nn.Module):
         elif node.operator.layer:
             with torch.device("meta"):
                 layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
-            self._container(node.name).add_module(_leaf(node.name), layer)
+            self._add(node.name, layer)
             self._calls[node.name] = layer
         else:
             args = {name: value for name, value in node.args.items() if value is not None}
@@ -154,6 +159,11 @@ class Network(nn.Module):
         # On the meta device PyTorch computes most of these in Python, step by step, only to find the shape unchanged.
         if read and effect in ("keeps", "scales"):
             return read[0]
+        if node.op == "interpolate" and read[0].dim() == 4:
+            # 80 ms for a bicubic one.
+            return torch.empty(*read[0].shape[:2], *node.args["size"], device="meta")
+        if node.op == "unbind" and read[0].shape[node.args["dim"]] > MOST_PARTS:
+            raise ValueError(f"more than {MOST_PARTS} results")
         if effect == "merges":
             shape = torch.broadcast_shapes(*(x.shape for x in read))  # type: ignore[no-untyped-call]
             return torch.empty(shape, device="meta")
@@ -165,7 +175,7 @@ class Network(nn.Module):
             _leaf(node.name),
             torch.empty(node.args["shape"], device="meta"),
         )
-        if hasattr(owner, name):
+        if _is_taken(owner, name):
             raise ValueError("the name is taken")
         if node.op == "parameter":
             owner.register_parameter(name, nn.Parameter(tensor))
@@ -179,10 +189,23 @@ class Network(nn.Module):
         for part in name.split(".")[:-1]:
             child = parent._modules.get(part)
             if child is None:
+                if _is_taken(parent, part):
+                    raise ValueError(f"the name {shown(part)} is taken")
                 child = nn.Module()
                 parent.add_module(part, child)
             parent = child
         return parent
+
+    def _add(self, name: str, layer: nn.Module) -> None:
+        """Put a layer where its name says; what stands inside another one of this name, or a container, moves in."""
+        owner, leaf = self._container(name), _leaf(name)
+        before = owner._modules.pop(leaf, None)
+        if _is_taken(owner, leaf) or (before is not None and name not in self._calls and _holds_tensors(before)):
+            raise ValueError("the name is taken")
+        owner.add_module(leaf, layer)
+        for key, part in before._modules.items() if before is not None else ():
+            if key not in layer._modules:
+                layer.add_module(key, part)
 
     def _planned(self) -> list[Step]:
         last_reader = {name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)}
@@ -203,6 +226,21 @@ def _shape_of_one(result: Any) -> tuple[int, ...]:
         if tensor.numel() > 2 * MOST_VALUES:
             raise ValueError(f"{tensor.numel() // 2:,} values for one image")
     return tuple(tensors[0].shape[1:])
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a layer cannot have this name: its first part is what networks have of their own."""
+    first = name.partition(".")[0]
+    return first in _OWN or first.startswith("tap ") or hasattr(Network, first)
+
+
+def _is_taken(owner: nn.Module, name: str) -> bool:
+    """Return whether a module has an attribute of this name, or will have."""
+    return hasattr(owner, name) or (isinstance(owner, Network) and is_reserved(name))
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return bool(module._parameters or module._buffers)
 
 
 def _leaf(name: str) -> str:

@@ -36,7 +36,10 @@ Epsilon = Annotated[float, Meta(ge=0, le=1e3)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Exponent = Annotated[float, Meta(ge=-16, le=16)]
 PadWidths = Annotated[tuple[Annotated[int, Meta(ge=-1024, le=1024)], ...], Meta(min_length=2, max_length=8)]
-Parts = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=1024)]
+MOST_PARTS = 64
+"""Results that one node may have."""
+Parts = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=MOST_PARTS)]
+Chunks = Annotated[int, Meta(ge=1, le=MOST_PARTS)]
 
 ChannelEffect = Literal["mixes", "scales", "keeps", "merges", "pools", "moves", "stays"]
 """What happens to channels.
@@ -310,7 +313,7 @@ OPERATORS: Mapping[str, Operator] = {
     "unsqueeze": _move("torch.unsqueeze", _AXIS),
     "cat": _move(f"{_KERNELS}.cat", _AXIS, inputs=(1, MOST_INPUTS), spellings=("concat", "concatenate")),
     "stack": _move(f"{_KERNELS}.stack", _AXIS, inputs=(1, MOST_INPUTS)),
-    "chunk": _move("torch.chunk", {"chunks": Argument(Size), **_AXIS}, many=True),
+    "chunk": _move("torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True),
     "split": _move(f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True),
     "unbind": _move("torch.unbind", _AXIS, many=True),
     "getitem": _move(f"{_KERNELS}.pick", {"index": Argument(Index)}),

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from fertool.errors import FertoolError
 from fertool.graph.calls import Call, UnknownCallError, function_name, is_silent
 from fertool.graph.ir import INPUT, Graph, Node, make_node
+from fertool.graph.network import is_reserved
 from fertool.graph.read_functions import READERS
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -97,9 +98,12 @@ class Recorder(TorchFunctionMode):
         """Return a name for a node that is not taken: `wanted`, or that of its place."""
         path, is_operator = self._path[-1]
         base = wanted or (path if is_operator and path else f"{path}.{op}" if path else op)
+        if is_reserved(base):
+            first, dot, rest = base.partition(".")
+            base = f"{first}_{dot}{rest}"
         name, count = base, 1
         while name in self._taken:
-            if wanted and count == 1 and not self._is_free(wanted):
+            if wanted and count == 1 and not self._is_free(base):
                 raise UnknownCallError(f"the layer '{wanted}' runs more than once; give each use a layer of its own")
             name, count = f"{base}.{count}", count + 1
         self._taken.add(name)
