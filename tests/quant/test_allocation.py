@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fertool.models.folding import folded
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError
