@@ -317,14 +317,15 @@ class ChannelTracer:
     def _moves(self, node: Node, read: list[Any]) -> Any:
         if node.op == "pixel_shuffle":
             read = [self._one_for_each_block(read[0], node.args["upscale_factor"] ** 2)]
-        if node.op in ("chunk", "channel_shuffle", "split", "slice", "reshape", "expand", "select", "roll", "unbind"):
+        if node.operator.sizes is not None:
             self._note_sizes(node, read[0])
         moved = self._network.computes(node)(*read)
         return moved if isinstance(moved, tuple) else moved.contiguous() if isinstance(moved, Tensor) else tuple(moved)
 
     def _note_sizes(self, node: Node, x: Tensor) -> None:
         """Remember where the arguments of a node speak of channels; raise where other numbers would not do."""
-        if node.op in ("reshape", "expand"):
+        sizes = node.operator.sizes
+        if sizes == "shape":
             moved = self._network.computes(node)(x)
             literal = [axis for axis in varying(moved) if node.args["shape"][axis] > 1]
             if literal or (node.op == "reshape" and len(varying(moved)) > 1):
@@ -333,9 +334,9 @@ class ChannelTracer:
         dim = node.args.get("dim", node.args.get("dims", (1,))[0] if node.op == "roll" else 1)
         if dim % x.dim() not in varying(x):
             return
-        if node.op in ("select", "roll", "unbind") or node.args.get("step", 1) != 1:
+        if sizes == "places" or node.args.get("step", 1) != 1:
             raise StaysError("it picks single channels")
-        if node.op in ("chunk", "channel_shuffle"):
+        if sizes == "equal parts":
             count = node.args["chunks" if node.op == "chunk" else "groups"]
             self._equal[node.name] = torch.chunk(along(x, dim % x.dim()), count)
         elif node.op == "split":

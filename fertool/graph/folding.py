@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import Network
 
-_FOLDABLE = ("conv2d", "conv1d", "linear")
-
 
 def folded(network: Network) -> Network:
     """Return the network as a copy for inference; `network` itself and its tensors stay as they are.
@@ -82,7 +80,7 @@ def _foldable_norms(graph: Graph, network: Network) -> dict[str, str]:
     found = {}
     for node in graph.nodes:
         layer = graph.by_name.get(node.inputs[0]) if node.op == "batch_norm" else None
-        if layer is None or layer.op not in _FOLDABLE or len(graph.readers[layer.name]) > 1:
+        if layer is None or not layer.operator.folds_norm or len(graph.readers[layer.name]) > 1:
             continue
         # Of a linear layer over several rows the norm takes the rows for channels.
         if layer.op != "linear" or len(network.shapes[layer.name]) == 1:

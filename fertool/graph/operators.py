@@ -54,6 +54,10 @@ Sign = Literal["any", "not negative", "of inputs"]
 """Whether a result can be negative; "of inputs": not where no input is."""
 
 
+Sizes = Literal["parts", "equal parts", "places", "shape"]
+"""How arguments speak of an axis: sizes of parts, a number of equal parts, single places, or the shape of a result."""
+
+
 @dataclass(frozen=True)
 class Argument:
     """An argument: its type with its bounds, as msgspec has them, and its default."""
@@ -69,7 +73,11 @@ class Operator:
     `runs` is the path of the function that computes it, called with its inputs and with its arguments by their names;
     of a `layer`, which has tensors, the path of what builds its module. `inputs` are the fewest and the most that it
     reads. With `many` results it makes a tuple, from which `getitem` picks. `random` ones are told whether the network
-    is training. `integer`: runtimes have a kernel that computes it on integers.
+    is training; `idle` ones do nothing once it is trained. `sizes` says how arguments speak of places along an axis.
+
+    For integers: `integer` ones have a kernel in runtimes; what `clips` needs no rounding of its own before; `gated`
+    activations multiply their input by a function of it. A batch norm behind what `folds_norm` becomes part of it.
+    `spellings` are other names that PyTorch has for the same function with the same arguments.
     """
 
     runs: str
@@ -80,11 +88,13 @@ class Operator:
     layer: bool = False
     many: bool = False
     random: bool = False
-    integer: bool = False
     idle: bool = False
-    """Does nothing once the network is trained."""
+    sizes: Sizes | None = None
+    integer: bool = False
+    clips: bool = False
+    gated: bool = False
+    folds_norm: bool = False
     spellings: tuple[str, ...] = ()
-    """Other names that PyTorch has for the same function with the same arguments."""
 
     @property
     def same_grid(self) -> bool:
@@ -137,6 +147,7 @@ OPERATORS: Mapping[str, Operator] = {
             "bias": Argument(bool, True),
         },
         integer=True,
+        folds_norm=True,
     ),
     "conv1d": _layer(
         "conv1d",
@@ -150,6 +161,7 @@ OPERATORS: Mapping[str, Operator] = {
             "groups": Argument(Groups, 1),
             "bias": Argument(bool, True),
         },
+        folds_norm=True,
     ),
     "conv_transpose2d": _layer(
         "conv_transpose2d",
@@ -164,7 +176,11 @@ OPERATORS: Mapping[str, Operator] = {
         },
     ),
     "linear": _layer(
-        "linear", "mixes", arguments={"out_features": Argument(Size), "bias": Argument(bool, True)}, integer=True
+        "linear",
+        "mixes",
+        arguments={"out_features": Argument(Size), "bias": Argument(bool, True)},
+        integer=True,
+        folds_norm=True,
     ),
     "batch_norm": _layer(
         "batch_norm",
@@ -199,21 +215,21 @@ OPERATORS: Mapping[str, Operator] = {
     "parameter": Operator("", "scales", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
     "constant": Operator("", "scales", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
     # Element by element.
-    "relu": _activation("relu", sign="not negative", integer=True),
-    "relu6": _activation("relu6", sign="not negative", integer=True),
+    "relu": _activation("relu", sign="not negative", integer=True, clips=True),
+    "relu6": _activation("relu6", sign="not negative", integer=True, clips=True),
     "leaky_relu": _activation("leaky_relu", arguments={"negative_slope": Argument(Real, 0.01)}, integer=True),
     "elu": _activation("elu", arguments={"alpha": Argument(Real, 1.0)}),
     "selu": _activation("selu"),
-    "gelu": _activation("gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}),
-    "silu": _activation("silu", integer=True, spellings=("swish",)),
-    "mish": _activation("mish"),
+    "gelu": _activation("gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}, gated=True),
+    "silu": _activation("silu", integer=True, spellings=("swish",), gated=True),
+    "mish": _activation("mish", gated=True),
     "softplus": _activation(
         "softplus", arguments={"beta": Argument(Real, 1.0), "threshold": Argument(Real, 20.0)}, sign="not negative"
     ),
     "tanh": _activation("tanh", space="torch"),
     "sigmoid": _activation("sigmoid", space="torch", sign="not negative", integer=True),
     "hardsigmoid": _activation("hardsigmoid", sign="not negative", integer=True),
-    "hardswish": _activation("hardswish", integer=True),
+    "hardswish": _activation("hardswish", integer=True, gated=True),
     "hardtanh": _activation("hardtanh", arguments={"min_val": Argument(Real, -1.0), "max_val": Argument(Real, 1.0)}),
     "clamp": _activation(
         "clamp",
@@ -305,29 +321,32 @@ OPERATORS: Mapping[str, Operator] = {
     # Values change places, channels with them.
     "identity": _move(f"{_KERNELS}.identity", idle=True),
     "flatten": _move("torch.flatten", {"start_dim": Argument(Axis, 0), "end_dim": Argument(Axis, -1)}),
-    "reshape": _move(f"{_KERNELS}.reshape", {"shape": Argument(Shape)}),
-    "expand": _move(f"{_KERNELS}.expand", {"shape": Argument(Shape)}),
+    "reshape": _move(f"{_KERNELS}.reshape", {"shape": Argument(Shape)}, sizes="shape"),
+    "expand": _move(f"{_KERNELS}.expand", {"shape": Argument(Shape)}, sizes="shape"),
     "permute": _move("torch.permute", {"dims": Argument(Axes)}),
     "transpose": _move("torch.transpose", {"dim0": Argument(Axis), "dim1": Argument(Axis)}),
     "squeeze": _move("torch.squeeze", {"dim": Argument(Axes)}),
     "unsqueeze": _move("torch.unsqueeze", _AXIS),
     "cat": _move(f"{_KERNELS}.cat", _AXIS, inputs=(1, MOST_INPUTS), spellings=("concat", "concatenate")),
     "stack": _move(f"{_KERNELS}.stack", _AXIS, inputs=(1, MOST_INPUTS)),
-    "chunk": _move("torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True),
-    "split": _move(f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True),
-    "unbind": _move("torch.unbind", _AXIS, many=True),
+    "chunk": _move("torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True, sizes="equal parts"),
+    "split": _move(f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True, sizes="parts"),
+    "unbind": _move("torch.unbind", _AXIS, many=True, sizes="places"),
     "getitem": _move(f"{_KERNELS}.pick", {"index": Argument(Index)}),
-    "select": _move("torch.select", {**_AXIS, "index": Argument(Bound)}),
+    "select": _move("torch.select", {**_AXIS, "index": Argument(Bound)}, sizes="places"),
     "slice": _move(
         f"{_KERNELS}.cut",
         {**_AXIS, "start": Argument(Bound, 0), "end": Argument(Bound | None, None), "step": Argument(Stride, 1)},
+        sizes="parts",
     ),
-    "channel_shuffle": _move(f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}),
+    "channel_shuffle": _move(f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}, sizes="equal parts"),
     "pixel_shuffle": _move(f"{_FUNCTIONAL}.pixel_shuffle", {"upscale_factor": Argument(Stride)}),
     "pixel_unshuffle": _move(f"{_FUNCTIONAL}.pixel_unshuffle", {"downscale_factor": Argument(Stride)}),
     "flip": _move("torch.flip", {"dims": Argument(Axes)}),
     "roll": _move(
-        "torch.roll", {"shifts": Argument(Annotated[tuple[Bound, ...], Meta(max_length=8)]), "dims": Argument(Axes)}
+        "torch.roll",
+        {"shifts": Argument(Annotated[tuple[Bound, ...], Meta(max_length=8)]), "dims": Argument(Axes)},
+        sizes="places",
     ),
     # Known, but not to be pruned through.
     "softmax": Operator(f"{_FUNCTIONAL}.softmax", "stays", _AXIS, sign="not negative"),

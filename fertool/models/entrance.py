@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from fertool.errors import UsageError
 from fertool.graph.network import Network
-from fertool.models.sites import INTEGER_LAYERS, PRODUCTS_OF_ITSELF, Sites, find_sites
+from fertool.models.sites import Sites, can_be_integer, find_sites
 from fertool.spec import InputSpec
 
 CHANNELS = 16
@@ -28,7 +28,7 @@ def rounded_sites(network: Network, input: InputSpec, keep_float: Sequence[str] 
     Layers whose names match one of `keep_float`, which may have the wildcards * and ? or be the path of a block, stay
     float too. Raises UsageError for a pattern that no layer has.
     """
-    kept = _matching([node.name for node in network.graph.nodes if node.op in INTEGER_LAYERS], keep_float)
+    kept = _matching([node.name for node in network.graph.nodes if can_be_integer(node)], keep_float)
     sites = find_sites(network.graph, input, kept)
     length = _length_of_entrance(network, {name for site in sites.sites for name in site.nodes})
     names = [network.graph.input, *(node.name for node in network.graph.nodes)]
@@ -62,7 +62,7 @@ def _length_of_entrance(network: Network, rounded: set[str]) -> int:
             weights += sum(parameter.numel() for parameter in layer.parameters())
         if node.op == "linear" or node.args.get("out_channels", 0) > CHANNELS or weights > most:
             break
-        has_product |= node.op in PRODUCTS_OF_ITSELF or (node.op == "mul" and len(node.inputs) == 2)
+        has_product |= node.operator.gated or (node.op == "mul" and len(node.inputs) == 2)
         if has_product and last_reader <= index and node.name in rounded:
             length = index + 1
         last_reader = max([last_reader, *(order[reader.name] for reader in graph.readers[node.name])])

@@ -13,7 +13,6 @@ from fertool.spec import Spec
 
 FRIENDLY = "relu"
 """Behind a convolution a ReLU is where the integers begin, and no operator."""
-_COSTLY = ("hardswish", "silu", "gelu", "mish")
 
 
 def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, Network] | None:
@@ -23,7 +22,7 @@ def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, Network] | None:
     """
     spec.require_static("made INT8-friendly")
     network = static(module)
-    costly = [node for node in network.graph.nodes if node.op in _COSTLY]
+    costly = [node for node in network.graph.nodes if node.operator.gated]
     if not costly:
         return None
     graph = network.graph.edited({node.name: [make_node(node.name, FRIENDLY, node.inputs)] for node in costly})

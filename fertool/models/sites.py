@@ -24,9 +24,6 @@ from fertool.spec import InputSpec
 
 GATE_KNEE = 3.0
 """HardSigmoid is 0 below minus this and 1 above it."""
-CLIPS = ("relu", "relu6")
-INTEGER_LAYERS = ("conv2d", "linear")
-PRODUCTS_OF_ITSELF = ("hardswish", "silu")
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,11 @@ def exact_pixels(input: InputSpec) -> bool:
     return input.integer_zero_point and len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
 
 
+def can_be_integer(node: Node) -> bool:
+    """Return whether a node is a layer that runtimes compute on integer weights."""
+    return node.operator.layer and node.operator.integer
+
+
 def find_sites(graph: Graph, input: InputSpec, keep_float: Collection[str] = ()) -> Sites:
     """Return the quantisers of a folded network's graph, in which some layers may be to stay float."""
     plan = _Plan(graph, input, keep_float)
@@ -70,7 +72,7 @@ def find_sites(graph: Graph, input: InputSpec, keep_float: Collection[str] = ())
             if name not in plan.passed_on:
                 groups[root].append(name)
     sites = {root: root if root != graph.input else "input" for root in groups}
-    layers = [node for node in graph.nodes if node.op in INTEGER_LAYERS and plan.is_map_or_vector(node)]
+    layers = [node for node in graph.nodes if can_be_integer(node) and plan.is_map_or_vector(node)]
     return Sites(
         tuple(Site(sites[root], tuple(nodes), plan.gated.get(root)) for root, nodes in groups.items()),
         {node.name: sites.get(plan.root(node.inputs[0])) for node in layers if node.name not in keep_float},
@@ -123,7 +125,7 @@ class _Plan:
                     self._join(node.name, name)
         elif node.operator.same_grid:
             self._join(node.name, sources[0])
-        elif node.op in CLIPS and self._can_take(sources[0]):
+        elif node.operator.clips and self._can_take(sources[0]):
             self._join(node.name, sources[0])
             self.passed_on.add(sources[0])
         if node.operator.many:
