@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @register()
-def planned(
-    widths: Mapping[str, int] | None = None, *, num_classes: int = 7, in_channels: int = 1, plan: str = "c32s2"
-) -> nn.Module:
+def planned(*, num_classes: int = 7, in_channels: int = 1, plan: str = "c32s2") -> nn.Module:
     """The network of a plan."""
     return Planned(plan, num_classes, in_channels)
 
@@ -96,8 +93,6 @@ class Planned(nn.Module):
 
     def __init__(self, plan: str, num_classes: int, in_channels: int) -> None:
         super().__init__()
-        # The zoo asks for widths; nothing here is pruned.
-        self.widths = {"plan": 1}
         layers: list[nn.Module] = []
         channels = in_channels
         for part in plan.split("-"):

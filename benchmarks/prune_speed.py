@@ -105,7 +105,7 @@ def measure(spec: Spec, module: nn.Module, data: FaceDataset | None, options: ar
         for rule, result in pruned_networks(spec, module, data, options):
             pruned.append((rule, result.plan))
             paths.append(Path(folder) / f"{len(paths)}.onnx")
-            smaller = replace(spec, widths=dict(result.widths))
+            smaller = replace(spec, graph=result.module.graph)
             paths[-1].write_bytes(export_model(smaller, result.module, ExportOptions()))
         timed = bench(paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False))
     rows = [

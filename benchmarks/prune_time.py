@@ -18,9 +18,10 @@ from turns import faces, machine, take_turns
 
 from fertool.artifact.atomic import write_atomic
 from fertool.data.pixels import to_input
+from fertool.graph.channels import trace_channels
 from fertool.losses import cross_entropy
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, make_cut, score_channels, trace_channels
+from fertool.prune import PruneOptions, Targets, make_cut, score_channels
 from fertool.spec import InputSpec
 
 BATCH = 64
@@ -54,7 +55,7 @@ def main() -> None:
 
     def cut() -> float:
         start = time.perf_counter()
-        trace_channels(module, spec.input)
+        trace_channels(module)
         make_cut(spec, module, wanted, data, scored=scored).carry_out(module)
         return time.perf_counter() - start
 

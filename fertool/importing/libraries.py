@@ -61,7 +61,7 @@ def library_module(library: str, name: str, classes: int | None, channels: int) 
     Raises UsageError where the library is not installed or has no such network.
     """
     if find_spec(library) is None:
-        raise UsageError(f"{library}:{name}: {library} is not installed", f"pip install {library}")
+        raise UsageError(f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'")
     import_torchvision()
     try:
         return _BUILDERS[library](name, classes, channels)
