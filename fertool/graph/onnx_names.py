@@ -33,12 +33,14 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
     taken = {INPUT}
     inside: set[str] = set()
     found: dict[int, str] = {}
+    uses: Counter[str] = Counter()
 
     def choose(draft: Draft, wanted: str) -> None:
-        name, count = wanted, 1
+        name = wanted
         # A module that is made after what stands in it would take its place.
         while name in taken or name in inside:
-            name, count = f"{wanted}_{count}", count + 1
+            uses[wanted] += 1
+            name = f"{wanted}_{uses[wanted]}"
         found[id(draft)] = name
         taken.add(name)
         if draft.tensors:

@@ -1,5 +1,7 @@
 """ONNX files that PyTorch does not write: operators node by node, layouts, older opsets, and bad files."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -571,3 +573,18 @@ def test_bad_files_are_refused(name):
     assert caught.value.hint
     if "quantized" in name:
         assert caught.value.hint == "import the float model; fertool quantizes it"
+
+
+def test_long_files_take_seconds():
+    """Nodes without names, a sum of which is as positive as what it adds: nothing is counted or looked up in squares."""
+    op, count = "Add", 20_000
+    nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
+    model = model_of(
+        [node("Relu", "x", "t1"), *nodes, node("MaxPool", f"t{count - 1}", kernel_shape=[2, 2], pads=[0, 0, 1, 1])]
+    )
+    started = time.process_time()
+    with pytest.raises(FertoolError, match="more than 20,000 nodes"):
+        graph_of_onnx(model)
+    model = model_of([*model.graph.node[:9_000], node("MaxPool", "t9000", kernel_shape=[2, 2], pads=[0, 0, 1, 1])])
+    assert ops(graph_of_onnx(model))[-2:] == ["pad", "max_pool2d"]
+    assert time.process_time() - started < 30
