@@ -442,6 +442,17 @@ def test_names_come_from_weights_then_from_nodes():
     assert "each use of W has got tensors of its own" in found.notes
 
 
+def test_a_constant_that_a_layer_reads_stands_beside_it():
+    constant = numpy_helper.from_array(numbers(1, 4, 9, 8))
+    nodes = [
+        helper.make_node("Constant", [], ["c"], name="/body/conv/Constant", value=constant),
+        helper.make_node("Conv", ["c", "body.conv.weight"], ["d"], name="/body/conv/Conv"),
+        node("Add", "x,d"),
+    ]
+    found = graph_of_onnx(model_of(nodes, {"body.conv.weight": numbers(4, 4, 1, 1)}))
+    assert list(found.captured.tensors) == ["body.conv_constant", "body.conv.weight"]
+
+
 def quantized():
     weights = {"q": np.float32(0.1), "z": np.uint8(0)}
     return model_of([node("QuantizeLinear", "x,q,z", "a"), node("DequantizeLinear", "a,q,z")], weights)
@@ -576,7 +587,7 @@ def test_bad_files_are_refused(name):
 
 
 def test_long_files_take_seconds():
-    """Nodes without names, a sum of which is as positive as what it adds: nothing is counted or looked up in squares."""
+    """Nodes without names, sums that are as positive as what they add: nothing is looked up in squares of their number."""
     op, count = "Add", 20_000
     nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
     model = model_of(
