@@ -77,7 +77,7 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
 
 
 def _outside(name: str, layers: Set[str]) -> str:
-    """Return a name for a tensor that is in no layer, which may be made after it: `conv_constant`, not `conv.constant`."""
+    """Return a name for a tensor that is in no layer, which may be made after it: `conv_constant`."""
     while not layers.isdisjoint(_prefixes(name)):
         outer, _, last = name.rpartition(".")
         name = f"{outer}_{last}"
