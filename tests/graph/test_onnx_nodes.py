@@ -587,7 +587,7 @@ def test_bad_files_are_refused(name):
 
 
 def test_long_files_take_seconds():
-    """Nodes without names, sums that are as positive as what they add: no work grows with the square of their number."""
+    """Nodes without names, sums as positive as what they add: no work grows with the square of their number."""
     op, count = "Add", 20_000
     nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
     model = model_of(
