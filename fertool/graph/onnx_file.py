@@ -82,8 +82,8 @@ class OnnxFile:
 
     @property
     def values(self) -> int:
-        """Numbers in the weights."""
-        return sum(int(np.prod([max(size, 0) for size in tensor.dims])) for tensor in self.weights.values())
+        """Numbers that the weights may hold, by the bytes that they take."""
+        return sum(int(tensor.ByteSize()) for tensor in self.weights.values()) // 4
 
     def keep_only(self, wanted: str, outputs: tuple[str, ...]) -> None:
         """Keep the nodes on which a value depends; raises FertoolError for what cannot be among them."""

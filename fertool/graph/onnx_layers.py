@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, Value, front, reads
+from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, Value, front, reads, require_small
 from fertool.graph.onnx_windows import automatic_pads, both_sides, padded, per_axis
 
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
@@ -141,6 +141,7 @@ def _group_norm(call: Call) -> Draft:
     x, groups = call.flow(), call.attributes["num_groups"]
     given = {"weight": call.constant(1), "bias": call.constant(2)}
     # Until opset 21 there was one factor for each group.
+    require_small(x.shape[1])
     repeats = x.shape[1] // groups if call.opset < 21 else 1
     tensors = {key: replace(entry, array=np.repeat(entry.array, repeats)) for key, entry in given.items()}
     eps = call.attributes.get("epsilon", 1e-5)
@@ -160,6 +161,8 @@ def _layer_norm(call: Call) -> Draft:
 
 def _spread(constant: Constant, shape: Sequence[int]) -> Constant:
     """Return a constant in the whole of a shape; raises UnreadableNodeError where it does not fit."""
+    if math.prod(shape) != constant.array.size:
+        require_small(math.prod(shape))
     try:
         return replace(constant, array=np.broadcast_to(constant.array, tuple(shape)))
     except ValueError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from torch import nn
 
@@ -33,12 +33,14 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
     taken = {INPUT}
     inside: set[str] = set()
     found: dict[int, str] = {}
+    uses: Counter[str] = Counter()
 
     def choose(draft: Draft, wanted: str) -> None:
-        name, count = wanted, 1
+        name = wanted
         # A module that is made after what stands in it would take its place.
         while name in taken or name in inside:
-            name, count = f"{wanted}_{count}", count + 1
+            uses[wanted] += 1
+            name = f"{wanted}_{uses[wanted]}"
         found[id(draft)] = name
         taken.add(name)
         if draft.tensors:
@@ -53,14 +55,15 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
         scope = _scope(draft)
         own = scope if in_scope[scope] == 1 and scope not in around else _below(scope, draft.op)
         choose(draft, _module_name(_layer_name(scope, own, _held_prefixes(draft), claims)))
-    # Tensors stand beside the modules, whose names and parts they can not have.
+    # Tensors stand beside the layers, whose names and parts they can not have.
+    layer_names = {found[id(draft)] for draft in layers}
     taken |= {f"{found[id(draft)]}.{tensor}" for draft in layers for tensor in _TENSORS}
     claims = Counter(map(_tensor_name, held))
     for draft in held:
         own, scope = _tensor_name(draft), _scope(draft)
         if own and scope and claims[own] > 1:
             own = _below(scope, own.rpartition(".")[2])
-        choose(draft, _module_name(own or _below(scope, draft.op)))
+        choose(draft, _module_name(_outside(own or _below(scope, draft.op), layer_names)))
     for draft in drafts:
         if id(draft) in found:
             continue
@@ -71,6 +74,14 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
         is_whole_module = scope not in containers and made_in[scope] == 1
         choose(draft, scope if is_whole_module else _below(scope, draft.op))
     return found
+
+
+def _outside(name: str, layers: Set[str]) -> str:
+    """Return a name for a tensor that is in no layer, which may be made after it: `conv_constant`."""
+    while not layers.isdisjoint(_prefixes(name)):
+        outer, _, last = name.rpartition(".")
+        name = f"{outer}_{last}"
+    return name
 
 
 def scope_of(node: str) -> str:

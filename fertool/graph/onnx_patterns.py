@@ -19,6 +19,7 @@ _CLOSE = 1e-5
 """Relative; exporters round their factors, and results shall be equal to 1e-5."""
 _HELD = ("parameter", "constant")
 _MOST_FACTORS = 8
+_LARGEST_NORM = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,8 @@ def _layer_norm(draft: Draft) -> bool:
     if not mean.args["keepdim"] or not variance.args["keepdim"] or not _is_square(variance.inputs[0], centred):
         return False
     shape = x.shape[rank - len(dims) :]
+    if math.prod(shape) > _LARGEST_NORM:
+        return False
     draft.becomes("layer_norm", [x], axes=len(dims), eps=inner.args["other"])
     draft.tensors = {"weight": np.ones(shape, np.float32), "bias": np.zeros(shape, np.float32)}
     return True
@@ -212,6 +215,8 @@ def _group_norm(draft: Draft) -> bool:
     if not np.all(norm.tensors["weight"] == 1) or np.any(norm.tensors["bias"]):
         return False
     channels = x.shape[1]
+    if channels > _LARGEST_NORM:
+        return False
     draft.becomes("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
     draft.tensors = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
     return True
@@ -256,6 +261,7 @@ def _splits(drafts: list[Draft]) -> None:
     for draft in drafts:
         if draft.op == "slice" and draft.args["step"] == 1:
             shares.setdefault((id(draft.inputs[0]), draft.args["dim"]), []).append(draft)
+    before: dict[int, Draft] = {}
     for (_, axis), slices in shares.items():
         source = slices[0].inputs[0]
         ordered = sorted(slices, key=lambda part: int(part.args["start"]))
@@ -265,9 +271,10 @@ def _splits(drafts: list[Draft]) -> None:
         sizes = [end - start for start, end in zip(starts, ends, strict=True)]
         split = Draft("split", [source], complete_arguments("split", 1, {"sizes": sizes, "dim": axis}))
         split.origin, split.results = slices[0].origin, tuple(part.results[0] for part in ordered)
-        drafts.insert(drafts.index(slices[0]), split)
+        before[id(slices[0])] = split
         for index, part in enumerate(ordered):
             part.becomes("getitem", [split], index=index)
+    drafts[:] = [new for draft in drafts for new in (before.get(id(draft)), draft) if new is not None]
 
 
 def _with_bias(draft: Draft, readers: Counter[int]) -> None:

@@ -25,6 +25,7 @@ from fertool.graph.operators import OPERATORS
 Array = NDArray[Any]
 ERF = "erf"
 """The error function, which is no operator of the table: gelu is written with it."""
+_MOST_FILLED = 1 << 24
 _LARGEST_REAL = 1e30
 """What the table takes for a number; beyond it stands infinity."""
 
@@ -65,6 +66,7 @@ class Draft:
     held: dict[str, str] = field(default_factory=dict)
     origin: onnx.NodeProto = field(default_factory=onnx.NodeProto)
     results: tuple[Tensor, ...] = ()
+    never_negative: bool = False
     twin: Draft | None = None
     """The same draft for another number of images."""
 
@@ -111,6 +113,7 @@ class Sheet:
         try:
             draft.args = complete_arguments(draft.op, len(draft.inputs), draft.args)
             draft.results = _results(draft)
+            draft.never_negative = _is_never_negative(draft)
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise UnreadableNodeError(str(error).partition("\n")[0]) from None
         if sum(result.numel() for result in draft.results) > self.batch * MOST_VALUES:
@@ -233,6 +236,20 @@ def complete_arguments(op: str, inputs: int, args: Mapping[str, Any]) -> dict[st
     if op == ERF:
         return {}
     return dict(make_node(op, op, ["x"] * inputs, **args).args)
+
+
+def require_small(size: int) -> None:
+    """Raise UnreadableNodeError for a tensor that a few numbers of the file would fill."""
+    if size > _MOST_FILLED:
+        raise UnreadableNodeError(f"it takes a tensor of {size:,} numbers")
+
+
+def _is_never_negative(draft: Draft) -> bool:
+    if draft.op == ERF:
+        return False
+    sign = OPERATORS[draft.op].sign
+    follows = sign == "of inputs" and bool(draft.inputs) and all(source.never_negative for source in draft.inputs)
+    return sign == "not negative" or follows
 
 
 def _results(draft: Draft) -> tuple[Tensor, ...]:

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, reads, real
-from fertool.graph.operators import OPERATORS
+from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, reads, real, require_small
 
 _VERY_LOW = -1e30
 """Below anything that a maximum is taken of."""
@@ -67,7 +66,7 @@ def _max_pool(call: Call) -> Draft:
     dilation = per_axis(call, "dilations", 2)
     padding = both_sides(pads)
     if padding is None or any(2 * width > size for width, size in zip(padding, kernel, strict=True)):
-        x, padding = padded(call, x, pads, 0.0 if _never_negative(x) else _VERY_LOW), (0, 0)
+        x, padding = padded(call, x, pads, 0.0 if x.never_negative else _VERY_LOW), (0, 0)
     ceil_mode = bool(call.attributes.get("ceil_mode", 0))
     return call.add(
         "max_pool2d", x, kernel_size=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
@@ -97,6 +96,7 @@ def _corrected(
     call: Call, sizes: Sequence[int], pads: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
 ) -> Draft:
     """Return the factors that make averages over padded places averages over the others."""
+    require_small(math.prod(sizes))
     widths = (pads[1], pads[3], pads[0], pads[2])
     share = F.avg_pool2d(F.pad(torch.ones(1, 1, *sizes), widths), tuple(kernel), tuple(stride))
     return call.parameter(Constant((1 / share).numpy()))
@@ -111,11 +111,6 @@ def _window(call: Call) -> tuple[Draft, tuple[int, ...], tuple[int, ...], list[i
         raise UnreadableNodeError("a maximum with its place")
     kernel, stride = per_axis(call, "kernel_shape", 2), per_axis(call, "strides", 2)
     return x, kernel, stride, automatic_pads(call, x.shape[2:], kernel, stride, per_axis(call, "dilations", 2))
-
-
-def _never_negative(x: Draft) -> bool:
-    sign = OPERATORS[x.op].sign
-    return sign == "not negative" or (sign == "of inputs" and bool(x.inputs) and all(map(_never_negative, x.inputs)))
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
@@ -200,7 +195,7 @@ def _resized(call: Call, shape: Sequence[int]) -> tuple[int, int]:
             raise UnreadableNodeError(f"resizing to {exact[0]:g} x {exact[1]:g} places")
     else:
         raise UnreadableNodeError("resizing without a size")
-    if not all(1 <= size <= _LARGEST_RESIZED for size in found):
+    if not all(1 <= size <= _LARGEST_RESIZED for size in (*found, *shape[2:])):
         raise UnreadableNodeError(f"resizing to {found[0]} x {found[1]} places")
     return found[0], found[1]
 

@@ -1,5 +1,7 @@
 """ONNX files that PyTorch does not write: operators node by node, layouts, older opsets, and bad files."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -440,6 +442,17 @@ def test_names_come_from_weights_then_from_nodes():
     assert "each use of W has got tensors of its own" in found.notes
 
 
+def test_a_constant_that_a_layer_reads_stands_beside_it():
+    constant = numpy_helper.from_array(numbers(1, 4, 9, 8))
+    nodes = [
+        helper.make_node("Constant", [], ["c"], name="/body/conv/Constant", value=constant),
+        helper.make_node("Conv", ["c", "body.conv.weight"], ["d"], name="/body/conv/Conv"),
+        node("Add", "x,d"),
+    ]
+    found = graph_of_onnx(model_of(nodes, {"body.conv.weight": numbers(4, 4, 1, 1)}))
+    assert list(found.captured.tensors) == ["body.conv_constant", "body.conv.weight"]
+
+
 def quantized():
     weights = {"q": np.float32(0.1), "z": np.uint8(0)}
     return model_of([node("QuantizeLinear", "x,q,z", "a"), node("DequantizeLinear", "a,q,z")], weights)
@@ -571,3 +584,18 @@ def test_bad_files_are_refused(name):
     assert caught.value.hint
     if "quantized" in name:
         assert caught.value.hint == "import the float model; fertool quantizes it"
+
+
+def test_long_files_take_seconds():
+    """Nodes without names, sums as positive as what they add: no work grows with the square of their number."""
+    op, count = "Add", 20_000
+    nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
+    model = model_of(
+        [node("Relu", "x", "t1"), *nodes, node("MaxPool", f"t{count - 1}", kernel_shape=[2, 2], pads=[0, 0, 1, 1])]
+    )
+    started = time.process_time()
+    with pytest.raises(FertoolError, match="more than 20,000 nodes"):
+        graph_of_onnx(model)
+    model = model_of([*model.graph.node[:9_000], node("MaxPool", "t9000", kernel_shape=[2, 2], pads=[0, 0, 1, 1])])
+    assert ops(graph_of_onnx(model))[-2:] == ["pad", "max_pool2d"]
+    assert time.process_time() - started < 30
