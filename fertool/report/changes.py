@@ -17,13 +17,16 @@ from fertool.report.units import (
 
 
 def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
-    """Lay out the widths of a pruning plan, by name, or of the several widths of a dynamic network."""
+    """Lay out the widths of a pruning plan, by name, or of the several widths of a dynamic network.
+
+    What is no more, because its block has gone, has 0.
+    """
     rows = [
         (
             name,
             f"{width:,}",
-            *(f"{after[name]:,}" for after in afters),
-            f"{100 * afters[0][name] / width:.0f} %" if width else MISSING,
+            *(f"{after.get(name, 0):,}" for after in afters),
+            f"{100 * afters[0].get(name, 0) / width:.0f} %" if width else MISSING,
         )
         for name, width in before.items()
     ]
