@@ -22,7 +22,7 @@ def masked(network, kept):
     for layer in graph.layers:
         stays = [place for place, index in enumerate(layer.outputs.tolist()) if index in alive]
         if layer.kind == "across":
-            zeroed.replace(layer.name, _Among(network.layer(layer.name), stays))
+            zeroed.replace(layer.name, _Among(zeroed.layer(layer.name), stays))
             continue
         gone = [place for place in range(len(layer.outputs)) if place not in stays]
         transposed = network.graph.by_name[layer.name].op == "conv_transpose2d"

@@ -20,7 +20,13 @@ from fertool.graph.numbering import varying
 
 def generalised(graph: Graph, image: ImageShape) -> Graph:
     """Return the same computation in the operators' most general form."""
-    for rewrite in (_without_idle, _with_shuffles, _with_named_activations, _with_free_channels):
+    for rewrite in (
+        _without_idle,
+        _without_vain_expansions,
+        _with_shuffles,
+        _with_named_activations,
+        _with_free_channels,
+    ):
         graph = rewrite(graph, Network(graph, image))
     return graph
 
@@ -33,6 +39,28 @@ def _without_idle(graph: Graph, network: Network) -> Graph:
         if node.op == "identity" or (node.operator.random and node.args["p"] == 0)
     }
     return graph.edited(dict.fromkeys(idle, ()), idle)
+
+
+def _without_vain_expansions(graph: Graph, network: Network) -> Graph:
+    """Leave out repetitions that sums and products make themselves: they name a number of channels that may change."""
+    vain = {
+        node.name: node.inputs[0]
+        for node in graph.nodes
+        if node.op == "expand"
+        and graph.readers[node.name]
+        and all(_repeats(graph, network, reader, node) for reader in graph.readers[node.name])
+    }
+    return graph.edited(dict.fromkeys(vain, ()), vain)
+
+
+def _repeats(graph: Graph, network: Network, reader: Node, expansion: Node) -> bool:
+    """Return whether the other operand has the shape of the expansion by itself."""
+    others = [name for name in reader.inputs if name != expansion.name]
+    if reader.operator.channels != "merges" or len(others) != 1:
+        return False
+    maker = graph.by_name.get(others[0])
+    is_expansion = maker is not None and maker.op == "expand"
+    return not is_expansion and network.shapes.get(others[0], network.image) == network.shapes[expansion.name]
 
 
 def _with_shuffles(graph: Graph, network: Network) -> Graph:

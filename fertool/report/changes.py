@@ -18,7 +18,10 @@ from fertool.report.units import (
 
 
 def plan_grid(before: Mapping[str, int], *afters: Mapping[str, int]) -> Grid:
-    """Lay out the widths of a pruning plan, by name, or of the several widths of a dynamic network."""
+    """Lay out the widths of a pruning plan, by name, or of the several widths of a dynamic network.
+
+    What is no more, because its block has gone, has 0.
+    """
     rows = [
         (
             name,

@@ -117,9 +117,15 @@ def test_image_and_logits_must_stay():
     assert fixed == graph.inputs.tolist() + outputs(graph, "b")
 
 
-def test_mask_over_all_channels_must_stay_and_ties_nothing():
+@pytest.mark.parametrize("is_written_out", [False, True])
+def test_mask_over_all_channels_must_stay_and_ties_nothing(is_written_out):
+    def run(s, x):
+        y = s.a(x)
+        mask = torch.sigmoid(s.mask(y))
+        return s.b(y * (mask.expand_as(y) if is_written_out else mask))
+
     graph = graph_of(
-        lambda s, x: (lambda y: s.b(y * torch.sigmoid(s.mask(y))))(s.a(x)),
+        run,
         a=nn.Conv2d(1, 3, 1),
         mask=nn.Conv2d(3, 1, 1),
         b=nn.Conv2d(3, 2, 1),
