@@ -87,18 +87,23 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the graph's result for images [N, C, H, W]."""
-        values: dict[str, Any] = {self.graph.input: x}
+        values: dict[str, Any] = {self.graph.input: self._read_as(self.graph.input, x)}
         for step in self.steps:
             read = [values[name] for name in step.inputs]
             result = step.run(*read, training=self.training) if step.random else step.run(*read)
-            tap = self._taps.get(step.name)
-            values[step.name] = result if tap is None else tap(result)
-            if step.name in self.listeners:
-                self.listeners[step.name](values[step.name])
+            values[step.name] = self._read_as(step.name, result)
             for name in step.done_with:
                 del values[name]
         result_of_all: Tensor = values[self.graph.output]
         return result_of_all
+
+    def _read_as(self, name: str, result: Any) -> Any:
+        """Return what the readers of a result get, and show it to who listens."""
+        tap = self._taps.get(name)
+        result = result if tap is None else tap(result)
+        if name in self.listeners:
+            self.listeners[name](result)
+        return result
 
     def layer(self, name: str) -> nn.Module | None:
         """Return the module of a node, None for nodes without one."""
@@ -112,7 +117,7 @@ class Network(nn.Module):
         self.steps = self._planned()
 
     def tap(self, name: str, module: nn.Module) -> None:
-        """Let the result of a node pass through a module, which becomes a part of the network, before it is read."""
+        """Let the result of a node, or the images, pass through a module before it is read, a part of the network."""
         before = self._taps.pop(name, None)
         self._taps[name] = module
         if before is not None and before not in self._taps.values():
