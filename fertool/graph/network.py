@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fertool.checked import shown
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
-from fertool.graph.operators import MOST_PARTS
+from fertool.graph.shapes import known_result
 
 MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
@@ -154,25 +154,10 @@ class Network(nn.Module):
         else:
             args = {name: value for name, value in node.args.items() if value is not None}
             self._calls[node.name] = partial(_found(node.operator.runs), **args)
-        result = self._shaped(node, read)
+        known = known_result(node, read)
+        result = self.computes(node)(*read) if known is None else known
         self.shapes[node.name] = _shape_of_one(result) if read else tuple(result.shape)
         return result
-
-    def _shaped(self, node: Node, read: list[Any]) -> Any:
-        """Return what a node makes of tensors on the meta device, which have shapes alone."""
-        effect = node.operator.channels
-        # On the meta device PyTorch computes most of these in Python, step by step, only to find the shape unchanged.
-        if read and effect in ("keeps", "scales"):
-            return read[0]
-        if node.op == "interpolate" and read[0].dim() == 4:
-            # 80 ms for a bicubic one.
-            return torch.empty(*read[0].shape[:2], *node.args["size"], device="meta")
-        if node.op == "unbind" and read[0].shape[node.args["dim"]] > MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS} results")
-        if effect == "merges":
-            shape = torch.broadcast_shapes(*(x.shape for x in read))  # type: ignore[no-untyped-call]
-            return torch.empty(shape, device="meta")
-        return self.computes(node)(*read)
 
     def _hold(self, node: Node) -> Callable[[], Tensor]:
         owner, name, tensor = (
