@@ -107,9 +107,7 @@ def test_a_pt_file_gives_what_the_module_gives(tmp_path: Path) -> None:
 
     @register()
     def toy_session(*, num_classes: int, in_channels: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, num_classes)
-        )
+        return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, num_classes))
 
     torch.manual_seed(0)
     spec, module = create("toy_session", {}, InputSpec(1, 8), CLASSES)
