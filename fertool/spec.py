@@ -102,7 +102,7 @@ WIDTHS = (2, 3, 4, 5, 6, 7, 8)
 _LONGEST_TABLE = 16 << 20
 """Bytes of an unpacked table of bits, so that a small file cannot fill the memory."""
 _LONGEST_GRAPH = 4 << 20
-"""Bytes of an unpacked graph, and of those of all profiles; a network of 200 layers takes some 30 kB."""
+"""Bytes of an unpacked graph, and of those of all profiles; a network of 200 nodes takes some 20 kB."""
 _MOST_PROFILES = 16
 
 

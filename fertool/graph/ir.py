@@ -13,7 +13,7 @@ from msgspec import Meta
 from fertool.checked import Name, WrongContentError, as_type, shown
 from fertool.graph.operators import MOST_INPUTS, OPERATORS, REQUIRED, Operator
 
-MOST_NODES = 10_000
+MOST_NODES = 5_000
 _MOST_PARTS = 16
 """Of a name, between its dots: each but the last is a module that holds the others."""
 _MOST_READS = 50_000

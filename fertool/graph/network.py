@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fertool.checked import shown
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
-from fertool.graph.operators import MOST_PARTS
+from fertool.graph.shapes import known_result
 
 MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
@@ -87,18 +87,23 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the graph's result for images [N, C, H, W]."""
-        values: dict[str, Any] = {self.graph.input: x}
+        values: dict[str, Any] = {self.graph.input: self._read_as(self.graph.input, x)}
         for step in self.steps:
             read = [values[name] for name in step.inputs]
             result = step.run(*read, training=self.training) if step.random else step.run(*read)
-            tap = self._taps.get(step.name)
-            values[step.name] = result if tap is None else tap(result)
-            if step.name in self.listeners:
-                self.listeners[step.name](values[step.name])
+            values[step.name] = self._read_as(step.name, result)
             for name in step.done_with:
                 del values[name]
         result_of_all: Tensor = values[self.graph.output]
         return result_of_all
+
+    def _read_as(self, name: str, result: Any) -> Any:
+        """Return what the readers of a result get, and show it to who listens."""
+        tap = self._taps.get(name)
+        result = result if tap is None else tap(result)
+        if name in self.listeners:
+            self.listeners[name](result)
+        return result
 
     def layer(self, name: str) -> nn.Module | None:
         """Return the module of a node, None for nodes without one."""
@@ -112,7 +117,7 @@ class Network(nn.Module):
         self.steps = self._planned()
 
     def tap(self, name: str, module: nn.Module) -> None:
-        """Let the result of a node pass through a module, which becomes a part of the network, before it is read."""
+        """Let the result of a node, or the images, pass through a module before it is read, a part of the network."""
         before = self._taps.pop(name, None)
         self._taps[name] = module
         if before is not None and before not in self._taps.values():
@@ -149,25 +154,10 @@ class Network(nn.Module):
         else:
             args = {name: value for name, value in node.args.items() if value is not None}
             self._calls[node.name] = partial(_found(node.operator.runs), **args)
-        result = self._shaped(node, read)
+        known = known_result(node, read)
+        result = self.computes(node)(*read) if known is None else known
         self.shapes[node.name] = _shape_of_one(result) if read else tuple(result.shape)
         return result
-
-    def _shaped(self, node: Node, read: list[Any]) -> Any:
-        """Return what a node makes of tensors on the meta device, which have shapes alone."""
-        effect = node.operator.channels
-        # On the meta device PyTorch computes most of these in Python, step by step, only to find the shape unchanged.
-        if read and effect in ("keeps", "scales"):
-            return read[0]
-        if node.op == "interpolate" and read[0].dim() == 4:
-            # 80 ms for a bicubic one.
-            return torch.empty(*read[0].shape[:2], *node.args["size"], device="meta")
-        if node.op == "unbind" and read[0].shape[node.args["dim"]] > MOST_PARTS:
-            raise ValueError(f"more than {MOST_PARTS} results")
-        if effect == "merges":
-            shape = torch.broadcast_shapes(*(x.shape for x in read))  # type: ignore[no-untyped-call]
-            return torch.empty(shape, device="meta")
-        return self.computes(node)(*read)
 
     def _hold(self, node: Node) -> Callable[[], Tensor]:
         owner, name, tensor = (

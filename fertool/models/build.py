@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact import store
+from fertool.checked import listed
 from fertool.errors import FertoolError
 from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
@@ -135,6 +136,7 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
     """
     artifact = store.load(path)
     quant = artifact.spec.quant
+    _require_layers(artifact.spec, artifact.state_dict, path)
     try:
         module = build(artifact.spec)
         if quant is None:
@@ -178,6 +180,23 @@ def stored_size(spec: Spec) -> int:
     forms = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(spec, module).items()}
     zeros = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items()}
     return len(store.pack(json.loads(spec.to_json()), zeros)[1])
+
+
+def _require_layers(spec: Spec, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise FertoolError unless each convolution and linear layer of the graphs has a tensor.
+
+    So a file of few tensors whose graph has thousands of layers is refused before they are built.
+    """
+    held = {name.rpartition(".")[0] for name in tensors}
+    graphs = {"": spec.graph}
+    if spec.gates:
+        graphs = {f"networks.{index}.": profile for index, profile in enumerate(spec.gates.profiles)}
+    for prefix, graph in graphs.items():
+        missing = [prefix + name for name in graph.channels if prefix + name not in held]
+        if missing:
+            raise FertoolError(
+                f"{path}: the tensors do not fit the spec: there are none of {listed(missing)}", "make the file again"
+            )
 
 
 def _require_fit(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:

@@ -3,10 +3,12 @@
 Independent of the package's own writer, so that a header of any content can be given a valid digest.
 """
 
+import base64
 import hashlib
 import io
 import json
 import zipfile
+import zlib
 from typing import Any
 
 import torch
@@ -29,6 +31,18 @@ def write(header: str, tensors: dict[str, Tensor]) -> bytes:
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(MEMBER), text.encode("utf-8", "surrogatepass"))
     return buffer.getvalue()
+
+
+def graph_of(header: dict[str, Any]) -> dict[str, Any]:
+    """Return the graph of a header: JSON behind zlib and base85."""
+    found: dict[str, Any] = json.loads(zlib.decompress(base64.b85decode(header["graph"])))
+    return found
+
+
+def with_graph(header: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return the header with this text in the place of its graph's JSON."""
+    packed = zlib.compress(text.encode("utf-8", "surrogatepass"), level=1)
+    return {**header, "graph": base64.b85encode(packed).decode()}
 
 
 def signed(header: str, tensors: dict[str, Tensor]) -> str:

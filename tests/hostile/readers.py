@@ -16,6 +16,7 @@ from bases import NETWORK, STATE, TRAINING
 from byte_damage import byte_damages, zip_damages
 from graph_damage import damage_graph
 from json_damage import damages
+from network_damage import damaged_graph
 from PIL import Image
 from sandbox import OUTPUT, Job
 
@@ -71,6 +72,32 @@ def model_headers(shared: Path, draw: Draw) -> Jobs:
         what, text = next(streams[number])
         content = forge.write(text, contents[number][1])
         yield Job(f"header of {files[number].name}, {what}", draw.choice(MODEL_COMMANDS), {"m.pt": content})
+
+
+def model_graphs(shared: Path, draw: Draw) -> Jobs:
+    """Model files, now and then ONNX files, whose graph is damaged under a valid digest; errors have to be quick."""
+    files = [shared / f"{name}.pt" for name in ("float", "int8", "mixed", "dynamic")]
+    contents = [forge.read(file.read_bytes()) for file in files]
+    exported = onnx.load(shared / "float.onnx")
+    onnx_header = json.loads(_entry(exported, "fertool").value)
+    while True:
+        if draw.random() < 0.1:
+            what, text = damaged_graph(forge.graph_of(onnx_header), draw)
+            changed = onnx.ModelProto()
+            changed.CopyFrom(exported)
+            _entry(changed, "fertool").value = json.dumps(forge.with_graph(onnx_header, text))
+            command, content = draw.choice(ONNX_COMMANDS), {"m.onnx": _signed(changed, draw)}
+            yield Job(f"graph in float.onnx, {what}", command, content, quick=True)
+            continue
+        number = draw.randrange(len(files))
+        header, tensors = contents[number]
+        what, text = damaged_graph(forge.graph_of(header), draw)
+        damaged = forge.with_graph(header, text)
+        if header["gates"] and draw.random() < 0.5:
+            profiles = [damaged["graph"], *header["gates"]["profiles"][1:]]
+            damaged = {**header, "gates": {**header["gates"], "profiles": profiles}}
+        content = {"m.pt": forge.write(json.dumps(damaged), tensors)}
+        yield Job(f"graph of {files[number].name}, {what}", draw.choice(MODEL_COMMANDS), content, quick=True)
 
 
 def model_tensors(shared: Path, draw: Draw) -> Jobs:
@@ -427,6 +454,7 @@ def _entry(model: onnx.ModelProto, key: str) -> Any:
 
 KINDS: dict[str, tuple[int, Callable[[Path, Draw], Jobs]]] = {
     "model headers": (360, model_headers),
+    "model graphs": (300, model_graphs),
     "model tensors": (160, model_tensors),
     "model bytes": (140, model_bytes),
     "logits": (80, logits),
@@ -442,4 +470,4 @@ KINDS: dict[str, tuple[int, Callable[[Path, Draw], Jobs]]] = {
     "pictures": (80, pictures),
     "checkpoints": (100, checkpoints),
 }
-"""By kind: how many of 1,900 files, and what makes them."""
+"""By kind: how many of 2,200 files, and what makes them."""

@@ -1,6 +1,6 @@
 """Run damaged files of every format through every command that reads them.
 
-    python tests/hostile/run.py --count 1900 --seed 7 --keep kept
+    python tests/hostile/run.py --count 2200 --seed 7 --keep kept
     python tests/hostile/run.py --kind recipes --count 500
 
 All in processes forked from this one. Prints what went wrong, and for each kind how many files ran; exit code 1 if

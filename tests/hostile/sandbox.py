@@ -13,7 +13,10 @@ OLD = b"an old result that must survive a failure\n"
 OUTPUT = "out/result"
 SECONDS = 15
 BYTES = 2 << 30
-"""How long a run may take and how much memory it may hold, beside what was imported before."""
+"""How long a run may take and how much memory it may hold, what was imported before included."""
+QUICK_SECONDS = 2
+QUICK_BYTES = 500 << 20
+"""The same for the error that a small file with a wrong header gets, beside what was imported before."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Job:
     """One command line on files that are written for it.
 
     `files` maps names to contents. `{output}` in the command stands for a file that exists already; `{shared}` for the
-    folder of undamaged files. `codes` are the exit codes that are right.
+    folder of undamaged files. `codes` are the exit codes that are right. `quick` errors come before any work is done.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Job:
     files: dict[str, bytes] = field(repr=False)
     suffix: str = ".pt"
     codes: frozenset[int] = frozenset({0, 1, 2})
+    quick: bool = False
 
 
 def run_all(jobs: Iterator[Job], shared: Path, work: Path, workers: int) -> Iterator[tuple[Job, list[str]]]:
@@ -104,6 +108,22 @@ def _start(job: Job, place: Path, shared: Path) -> int:
         os._exit(code)
 
 
+def _beyond_limits(job: Job, code: int, seconds: float, peak: int) -> Iterator[str]:
+    if seconds > SECONDS:
+        yield f"took {seconds:.0f} s"
+    if peak > BYTES:
+        yield f"held {peak >> 20} MiB"
+    if job.quick and code and seconds > QUICK_SECONDS:
+        yield f"took {seconds:.1f} s to fail"
+    if job.quick and code and peak - _resident() > QUICK_BYTES:
+        yield f"held {(peak - _resident()) >> 20} MiB more than before to fail"
+
+
+def _resident() -> int:
+    """Return the bytes that this process holds, all of which a forked one begins with."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
 def _problems(job: Job, place: Path, status: int, seconds: float, peak: int) -> list[str]:
     """Say everything that is wrong about a run."""
     found = []
@@ -119,10 +139,7 @@ def _problems(job: Job, place: Path, status: int, seconds: float, peak: int) -> 
         found.append(f"{len(errors)} error lines")
     if any(sign in printed for sign in (b"\x1b", b"\xc2\x9b", b"\xe2\x80\xae")):
         found.append("control characters reach the terminal")
-    if seconds > SECONDS:
-        found.append(f"took {seconds:.0f} s")
-    if peak > BYTES:
-        found.append(f"held {peak >> 20} MiB")
+    found += _beyond_limits(job, code, seconds, peak)
     output = place / f"{OUTPUT}{job.suffix}"
     if code and (not output.exists() or output.read_bytes() != OLD):
         found.append("the old output was touched")

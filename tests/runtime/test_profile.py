@@ -34,7 +34,6 @@ def test_a_layer_with_more_to_do_takes_longer():
             return self.fc(self.large(self.small(x)).mean((2, 3)))
 
     spec, _ = create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("a", "b", "c"))
-    seconds = profile_layers(
-        export_model(spec, network_of(Uneven(), (1, 48, 48)), ExportOptions(simplify=False)), runs=100
-    )
+    network = network_of(Uneven(), (1, 48, 48))
+    seconds = profile_layers(export_model(spec, network, ExportOptions(simplify=False)), runs=100)
     assert seconds["large"] > 5 * seconds["small"]
