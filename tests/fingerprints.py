@@ -33,6 +33,8 @@ from torch import Tensor
 from fertool.models import architecture_names, create, save_model
 from fertool.spec import InputSpec
 
+Record = dict[str, Any]
+
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 INPUT = InputSpec(channels=1, size=48)
 DATA = "synth:80"
@@ -46,7 +48,10 @@ IN_STEPS = ("eff_resnet18", "micro_expnet", "shufflenet_v2_x0_5")
 FRIENDLY = ("efficientnet_b0", "micro_expnet", "mobilenet_v3_small")
 """Networks with SiLU or HardSwish; replacing them needs an epoch of training."""
 
-Record = dict[str, Any]
+ARGUMENTS: dict[str, Record] = {"resnet18": {"width_mult": 0.5}, "resnet50": {"width_mult": 0.25}}
+"""Of the largest networks, which at their usual widths take longer than all others together."""
+GAINS = {"mobilenet_v2": 0.8, "mobilenet_v3_large": 0.9}
+"""Of weights, where at usual sizes the answers are so chaotic that export's comparison of rounded networks fails."""
 
 
 class Step(NamedTuple):
@@ -81,7 +86,7 @@ def steps_of(arch: str) -> list[Step]:
     if arch in FRIENDLY:
         training = "--epochs 1 --float-epochs 0 --batch-size 16 --precision fp32"
         steps.append(Step("friendly.pt", f"{quantise} --method qat --int8-friendly {training}"))
-    return steps + [Step(f"{name}.onnx", f"export {name}.pt") for name in ("model", "int8", "mixed")]
+    return steps + [Step(f"{name}.onnx", f"export {name}.pt --data {DATA}") for name in ("model", "int8", "mixed")]
 
 
 _TRAIN = "--epochs 1 --batch-size 32 --precision fp32"
@@ -163,6 +168,7 @@ CHAINS = {
             "quantised.pt",
             f"quantize pruned.pt --method qat --int8-friendly {_TRAIN} --float-epochs 1 {_QUANTISE}",
         ),
+        Step("pruned.onnx", "export pruned.pt"),
         Step("dynamic.pt", f"prune student.pt --target-flops 0.5 --schedule dynamic {_PRUNE}"),
         Step("quantised.onnx", "export quantised.pt"),
         Step("dynamic.onnx", "export dynamic.pt"),
@@ -181,7 +187,7 @@ def main() -> None:
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     one = record_network if options.command == "record" else record_chain
-    networks: Record = {}
+    networks: Record = json.loads(options.output.read_text())["networks"] if options.output.exists() else {}
     with ThreadPoolExecutor(options.jobs) as pool:
         for name, record in pool.map(lambda name: (name, one(name)), options.only or names):
             networks[name] = record
@@ -195,7 +201,7 @@ def parse_args() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, what in (("record", "networks with fixed weights"), ("chain", "chains of commands, with training")):
         recording = commands.add_parser(name, help=what)
-        recording.add_argument("output", type=Path)
+        recording.add_argument("output", type=Path, help="a JSON file; what it has of other networks stays")
         recording.add_argument("--only", action="append", metavar="NAME", help="this one alone; repeatable")
         recording.add_argument("--jobs", type=int, default=1, help="networks at a time, a thread each")
     comparing = commands.add_parser("compare", help="print what differs; exit code 1 if something does")
@@ -220,8 +226,9 @@ def environment() -> Record:
 def record_network(arch: str) -> Record:
     """Draw a network's weights, run its steps and return what they wrote."""
     with tempfile.TemporaryDirectory() as folder:
-        spec, module = create(arch, {}, INPUT, CLASSES)
-        module.load_state_dict({name: drawn(name, tensor) for name, tensor in module.state_dict().items()})
+        spec, module = create(arch, ARGUMENTS.get(arch, {}), INPUT, CLASSES)
+        gain = GAINS.get(arch, 1.0)
+        module.load_state_dict({name: drawn(name, tensor, gain) for name, tensor in module.state_dict().items()})
         save_model(Path(folder) / "model.pt", spec, module.eval())
         return record_files(arch, Path(folder), [Step("model.pt", ""), *steps_of(arch)])
 
@@ -267,7 +274,7 @@ def fertool(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env={**os.environ, **alone}, capture_output=True, text=True)
 
 
-def drawn(name: str, tensor: Tensor) -> Tensor:
+def drawn(name: str, tensor: Tensor, gain: float = 1.0) -> Tensor:
     """Return weights that a tensor's name and shape alone decide, of sizes that keep activations in range."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(seed)
@@ -277,7 +284,7 @@ def drawn(name: str, tensor: Tensor) -> Tensor:
     if kind == "running_var" or (kind == "weight" and len(shape) == 1):
         return torch.rand(shape, generator=generator) + 0.5
     normal = torch.randn(shape, generator=generator)
-    return normal * (math.sqrt(2 / math.prod(shape[1:])) if kind == "weight" else 0.1)
+    return normal * (gain * math.sqrt(2 / math.prod(shape[1:])) if kind == "weight" else 0.1)
 
 
 def model_file(path: Path) -> tuple[Record, dict[str, str]]:
