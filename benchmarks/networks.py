@@ -8,7 +8,7 @@ faces, so that answers have margins. Each row says, or gives the one reason why 
 
     import     largest difference of a logit from the library's own module
     prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
-    quantize   images with the same top class as floats (INT8, 256 calibration images)
+    quantize   images with the same top class as floats (INT8, 128 calibration images)
     export     ONNX Runtime against the network, float and INT8, and the speed of all against the unpruned floats
 
 Needs torchvision and timm (`pip install torchvision timm`). Rows that the output has already are kept.
@@ -42,7 +42,7 @@ from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-IMAGES = 256
+IMAGES = 128
 """For calibration, and as many others for agreement."""
 TARGET, ROUND_TO = 0.5, 8
 RIDGE = 1.0
@@ -244,7 +244,7 @@ def export(
             found[name] = {"max_abs_diff": parity.max_abs_diff, "top1_agreement": parity.top1_agreement}
             files[name] = Path(folder) / f"{name}.onnx"
             files[name].write_bytes(content)
-        times = bench(list(files.values()), BenchConfig(runs=60, warmup=5, threads=1, memory=False))
+        times = bench(list(files.values()), BenchConfig(runs=40, warmup=5, threads=1, memory=False))
         for name, result in zip(files, times.results, strict=True):
             found[name] |= {"median_s": result.latency_s.median, "size_bytes": result.size_bytes}
     row["export"] = found
