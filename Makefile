@@ -125,6 +125,7 @@ types: install
 
 results: install
 	$(BIN)/python docs/make_results.py > docs/results.md
+	$(BIN)/python docs/make_networks.py > docs/networks.md
 
 docs: install
 	$(BIN)/python docs/make_cli.py > docs/cli.md

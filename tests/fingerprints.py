@@ -168,7 +168,6 @@ CHAINS = {
             "quantised.pt",
             f"quantize pruned.pt --method qat --int8-friendly {_TRAIN} --float-epochs 1 {_QUANTISE}",
         ),
-        Step("pruned.onnx", "export pruned.pt"),
         Step("dynamic.pt", f"prune student.pt --target-flops 0.5 --schedule dynamic {_PRUNE}"),
         Step("quantised.onnx", "export quantised.pt"),
         Step("dynamic.onnx", "export dynamic.pt"),
