@@ -1,5 +1,6 @@
 """What stands in a file's graph and what stands in its tensors have to be the same network."""
 
+import itertools
 import time
 from dataclasses import replace
 
@@ -63,7 +64,7 @@ def test_a_graph_whose_result_is_not_one_number_a_class_is_refused(tmp_path, gra
 
 def test_thousands_of_layers_without_tensors_are_refused_before_they_are_built(tmp_path):
     names = ["x", *(f"n{index}" for index in range(4_900))]
-    layers = [make_node(to, "linear", [of], out_features=65_536) for of, to in zip(names, names[1:], strict=False)]
+    layers = [make_node(to, "linear", [of], out_features=65_536) for of, to in itertools.pairwise(names)]
     begun = time.process_time()
     with pytest.raises(FertoolError, match="there are none of n0, n1, n2, n3, n4 and 4895 more"):
         load(tmp_path, replace(SPEC, graph=Graph("x", tuple(layers), names[-1])), tensors())
@@ -81,7 +82,7 @@ SLOW = [
 @pytest.mark.parametrize(("op", "args"), SLOW)
 def test_a_thousand_operators_are_built_quickly(op, args):
     names = ["x", *(f"n{index}" for index in range(1_000))]
-    nodes = [make_node(to, op, [of], **args) for of, to in zip(names, names[1:], strict=False)]
+    nodes = [make_node(to, op, [of], **args) for of, to in itertools.pairwise(names)]
     begun = time.process_time()
     assert Network(Graph("x", tuple(nodes), names[-1]), (1, 8, 8)).shapes[names[-1]] == (1, 8, 8)
     assert time.process_time() - begun < 1
