@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 
 from fertool.checked import (
@@ -216,12 +215,13 @@ class Spec:
 
     def shown(self) -> dict[str, Any]:
         """Return the spec as `show --json` has it: plain values, of graphs the channels that their layers make."""
-        fields = {key: value for key, value in vars(self).items() if key not in ("graph", "gates")}
-        plain: dict[str, Any] = msgspec.to_builtins(fields)
+        # Not msgspec.to_builtins, which leaves out what msgspec.convert took from the default.
+        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        del plain["graph"]
         gates = None
         if self.gates:
             profiles = [profile.channels for profile in self.gates.profiles]
-            gates = {**msgspec.to_builtins(replace(self.gates, profiles=())), "profiles": profiles}
+            gates = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
         return {**plain, "channels": self.graph.channels, "gates": gates}
 
     def to_json(self, *, deflated: bool = False) -> str:

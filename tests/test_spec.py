@@ -29,6 +29,12 @@ def test_what_show_says_has_channels_in_the_place_of_graphs():
     }
 
 
+def test_what_show_says_has_what_a_header_left_out():
+    header = json.loads(spec().to_json())
+    del header["input"]["channels"]
+    assert Spec.from_json(json.dumps(header), "x").shown() == spec().shown()
+
+
 def test_normalisation_is_the_same_map_in_both_forms():
     shape = InputSpec(1, 48, (100 / 255,), (0.25,))
     for pixel in (0, 100, 255):
