@@ -266,6 +266,7 @@ NETWORKS = {
             beside_attention,
             places_of_both_axes,
             chained_parts,
+            parts_with_one_reader,
             pixel_shuffle,
             flattened,
             channel_row,
