@@ -180,6 +180,15 @@ def chained_parts():
     return Net(run, body=conv(3, 12), **convs, last=conv(18, 8), head=nn.Linear(8, 3))
 
 
+def parts_with_one_reader():
+    def run(s, x):
+        one, two, three = s.body(x).chunk(3, 1)
+        pieces = torch.split(s.more(torch.cat((one.tanh(), two, -three), 1)), 5, 1)
+        return s.head(torch.cat((pieces[0].square(), pieces[1]), 1).mean((2, 3)))
+
+    return Net(run, body=conv(3, 12, 3), more=conv(12, 10), head=nn.Linear(10, 3))
+
+
 def pixel_shuffle():
     def run(s, x):
         large = F.pixel_shuffle(s.wide(x), 2)
@@ -257,6 +266,7 @@ NETWORKS = {
             beside_attention,
             places_of_both_axes,
             chained_parts,
+            parts_with_one_reader,
             pixel_shuffle,
             flattened,
             channel_row,

@@ -118,7 +118,7 @@ class ChannelGraph:
             for classes, is_output in ((layer.inputs, False), (layer.outputs, True)):
                 for index in dict.fromkeys(classes.tolist()):
                     touching[index].append((layer.name, is_output))
-        for name, parts in self.parts.items():
+        for name, parts in (*self.parts.items(), *self.equal.items()):
             for number, classes in enumerate(parts):
                 for index in dict.fromkeys(classes.tolist()):
                     touching[index].append((f"{name}[{number}]", False))
@@ -360,8 +360,10 @@ class ChannelTracer:
         why = self._why.setdefault(node.name, f"what {node.op} does to channels is not known")
         for ids in all_tensors(read):
             self.fix(ids, f"{node.name}: {why}")
-        if node.operator.layer:
+        if node.operator.channels == "mixes":
             self._add_unpruned(node, read)
+        elif node.operator.layer:
+            self._add_whole(node)
         whole = self.new_ids(1)
         self.fix(whole, f"{node.name}: {why}")
         shape = self._network.shapes[node.name]
@@ -373,7 +375,7 @@ class ChannelTracer:
 
     def _add_unpruned(self, node: Node, read: list[Tensor]) -> None:
         """Count a layer that mixes channels which all stay."""
-        if node.op == "linear" or node.operator.channels != "mixes":
+        if node.op == "linear":
             inputs, outputs = read[0].shape[-1], self._network.shapes[node.name][-1]
             positions, taps = read[0].numel() // inputs, 1
         else:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.graph.channels import ChannelGraph
+from fertool.graph.network import Network
 from fertool.prune.criteria import gated_layers
 from fertool.prune.planning import PrunePlan
 from fertool.spec import canonical_json
@@ -57,16 +58,20 @@ class GrowingPenalty:
     doomed: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, module: nn.Module, graph: ChannelGraph, plan: PrunePlan, ceiling: float) -> GrowingPenalty:
+    def of(cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float) -> GrowingPenalty:
         """Take the channels that a plan removes."""
         alive = set(graph.inputs.tolist())
         for layer in graph.layers:
             if layer.kind == "dense":
                 alive.update(layer.outputs[list(plan.kept[layer.name])].tolist())
         doomed, parameters = {}, {name for name, _ in module.named_parameters()}
+        # Of a transposed convolution the filters do not lie along the first axis; the BN behind it has to do.
+        nodes = module.graph.by_name
         for layer in graph.layers:
             rows = tuple(row for row, index in enumerate(layer.outputs.tolist()) if index not in alive)
             name = f"{layer.name}.weight"
+            if nodes[layer.name].op == "conv_transpose2d":
+                continue
             if layer.kind in ("dense", "grouped", "norm") and rows and name in parameters:
                 doomed[name] = rows
         return cls(ceiling, doomed)

@@ -170,6 +170,8 @@ def test_a_parameter_for_each_channel_is_one_with_it():
         (lambda s, x: F.normalize(s.a(x)), {}, "normalize", "normalize does"),
         (lambda s, x: s.gn(s.a(x)), {"gn": nn.GroupNorm(2, 4)}, "gn", "normalizes over the channels"),
         (lambda s, x: s.ln(s.a(x).movedim(1, 3)), {"ln": nn.LayerNorm(4)}, "ln", "normalizes over the channels"),
+        (lambda s, x: s.bn(s.a(x).transpose(1, 2)), {"bn": nn.BatchNorm2d(4)}, "bn", "different channels"),
+        (lambda s, x: s.mix(s.a(x).flatten(2)), {"mix": nn.Linear(16, 5)}, "mix", "different channels"),
         (lambda s, x: s.a(x).mean(1), {}, "mean", "over the channels"),
         (lambda s, x: s.a(x).amax((1, 2)), {}, "amax", "over the channels"),
         (lambda s, x: s.a(x)[:, 2], {}, "select", "single channels"),
