@@ -130,7 +130,7 @@ def _with_free_channels(graph: Graph, network: Network) -> Graph:
 def _freed(node: Node, ids: Tensor, network: Network) -> Node:
     shape = list(node.args["shape"])
     result = network.shapes[node.name]
-    if shape[0] == -1 and 1 * ids.shape[0] * ids[0].numel() == _product(result):
+    if shape[0] == -1 and ids.shape[0] == 1 and ids.numel() == _product(result):
         shape[0] = 0
     along = varying(ids.reshape(1, *result)) if shape[0] == 0 else []
     literal = [axis for axis in along if shape[axis] > 0]

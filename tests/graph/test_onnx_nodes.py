@@ -588,14 +588,14 @@ def test_bad_files_are_refused(name):
 
 def test_long_files_take_seconds():
     """Nodes without names, sums as positive as what they add: no work grows with the square of their number."""
-    op, count = "Add", 20_000
+    op, count = "Add", 5_000
     nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
     model = model_of(
         [node("Relu", "x", "t1"), *nodes, node("MaxPool", f"t{count - 1}", kernel_shape=[2, 2], pads=[0, 0, 1, 1])]
     )
     started = time.process_time()
-    with pytest.raises(FertoolError, match="more than 20,000 nodes"):
+    with pytest.raises(FertoolError, match="more than 5,000"):
         graph_of_onnx(model)
-    model = model_of([*model.graph.node[:9_000], node("MaxPool", "t9000", kernel_shape=[2, 2], pads=[0, 0, 1, 1])])
+    model = model_of([*model.graph.node[:4_000], node("MaxPool", "t4000", kernel_shape=[2, 2], pads=[0, 0, 1, 1])])
     assert ops(graph_of_onnx(model))[-2:] == ["pad", "max_pool2d"]
     assert time.process_time() - started < 30
