@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from fertool.graph.kernels import channel_shuffle
 from fertool.models.arguments import check_args
 from fertool.models.layers import ConvNormAct, make_divisible
 from fertool.models.registry import register
@@ -37,7 +37,7 @@ class InvertedResidual(nn.Module):
         """Return [N, outputs, H, W]; channels of the two branches alternate."""
         kept, rest = x.chunk(2, dim=1) if self.splits else (self.branch1(x), x)
         both = torch.cat((kept, self.branch2(rest)), dim=1)
-        return functional.channel_shuffle(both, 2)
+        return channel_shuffle(both, 2)
 
 
 class ShuffleNetV2(nn.Module):
