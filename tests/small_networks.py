@@ -211,7 +211,7 @@ def channel_row():
         return s.head((y * row.sigmoid()[:, :, None, None]).mean((2, 3)))
 
     line = nn.Conv1d(1, 1, 3, padding=1, bias=False)
-    return Net(run, body=conv(3, 12, 3), square=EfficientChannelAttention(12, 3), line=line, head=nn.Linear(12, 3))
+    return Net(run, body=conv(3, 12, 3), square=EfficientChannelAttention(3), line=line, head=nn.Linear(12, 3))
 
 
 def gated_products():

@@ -42,10 +42,18 @@ def test_normalisation_is_the_same_map_in_both_forms():
         assert (pixel - shape.zero_point[0]) * shape.scale[0] == pytest.approx(direct)
 
 
-@pytest.mark.parametrize("fields", [{"mean": (0.5,)}, {"mean": (0.0, 0.0)}, {"channels": 3}])
-def test_a_normalisation_that_no_graph_can_hold_is_refused(fields):
+@pytest.mark.parametrize("fields", [{"mean": (0.0, 0.0)}, {"channels": 3}, {"std": (1.0, 1.0)}])
+def test_a_normalisation_without_a_value_for_each_channel_is_refused(fields):
     with pytest.raises(FertoolError):
         InputSpec(**fields)
+
+
+def test_any_mean_is_taken_and_one_between_two_pixel_values_has_no_integer_zero_point():
+    usual, imagenet = InputSpec(), InputSpec(3, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert usual.integer_zero_point
+    assert usual.zero_point == (129,)
+    assert not imagenet.integer_zero_point
+    assert imagenet.zero_point == pytest.approx((123.675, 116.28, 103.53))
 
 
 def test_text_is_canonical_whatever_the_order_of_the_keys():

@@ -18,7 +18,7 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def small(arch="mobilenet_v3_small", **args):
-    return get_architecture(arch)(None, **{"width_mult": 0.25, **args})
+    return get_architecture(arch)(**{"width_mult": 0.25, **args})
 
 
 def saved(tmp_path, content):

@@ -13,7 +13,7 @@ def test_what_the_number_of_classes_shapes_is_in_the_head_of_every_architecture(
     shapes = []
     for classes in (7, 8):
         with torch.device("meta"):
-            module = get_architecture(arch)(None, num_classes=classes)
+            module = get_architecture(arch)(num_classes=classes)
         shapes.append({name: p.shape for name, p in module.named_parameters()})
     HeadFirst(module.train(), 1).start_epoch(1)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
