@@ -4,11 +4,12 @@
     python benchmarks/networks.py -o networks.json timm:dla34 torchvision:resnet18
 
 Networks have random weights: no download. Batch norm is calibrated and the last layer fitted by least squares on drawn
-faces, so that answers have margins. Each row says, or gives the one reason why not:
+faces, so that answers have margins; those of random features are small all the same, so that rounding flips more of them than it would
+in a trained network. Each row says, or gives the one reason why not:
 
     import     largest difference of a logit from the library's own module
     prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
-    quantize   images with the same top class as floats (INT8, 128 calibration images)
+    quantize   images with the same top class as floats (INT8, each weight rounded by itself, 128 calibration images)
     export     ONNX Runtime against the network, float and INT8, and the speed of all against the unpruned floats
 
 Needs torchvision and timm (`pip install torchvision timm`). Rows that the output has already are kept.
@@ -32,7 +33,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export import ExportOptions, check_parity, export_model, require_parity
+from fertool.export import ExportOptions, check_parity, export_model
 from fertool.graph.channels import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import Imported, ImportOptions, import_model
@@ -215,7 +216,7 @@ def masked(network: Network, graph: ChannelGraph, kept: dict[str, tuple[int, ...
 
 def quantize(row: dict[str, Any], spec: Spec, network: Network, train: FaceDataset, val: FaceDataset) -> Any:
     """Quantize to INT8 and compare the top classes with those of floats."""
-    quant, integer = quantize_model(spec, network, train, QuantizeConfig(samples=IMAGES))
+    quant, integer = quantize_model(spec, network, train, QuantizeConfig(samples=IMAGES, rounding="nearest"))
     images = to_input(val.images[:IMAGES], spec.input)
     with torch.no_grad():
         pairs = [(network(batch).argmax(1), integer(batch).argmax(1)) for batch in torch.split(images, 64)]
@@ -239,8 +240,7 @@ def export(
         files = {}
         for name, (own, module) in kinds.items():
             content = export_model(own, module, ExportOptions())
-            parity = check_parity(content, module, own, val.images[:64])
-            require_parity(parity)
+            parity = check_parity(content, module, own, val.images[:IMAGES])
             found[name] = {"max_abs_diff": parity.max_abs_diff, "top1_agreement": parity.top1_agreement}
             files[name] = Path(folder) / f"{name}.onnx"
             files[name].write_bytes(content)
