@@ -4,8 +4,8 @@
     python benchmarks/networks.py -o networks.json timm:dla34 torchvision:resnet18
 
 Networks have random weights: no download. Batch norm is calibrated and the last layer fitted by least squares on drawn
-faces, so that answers have margins; those of random features are small all the same, so that rounding flips more of them than it would
-in a trained network. Each row says, or gives the one reason why not:
+faces, so that answers have margins. Those of random features are small all the same, and rounding changes more answers
+than it would in a trained network. Each row says, or gives the one reason why not:
 
     import     largest difference of a logit from the library's own module
     prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
