@@ -147,8 +147,7 @@ class Network(nn.Module):
         if node.operator.layer and not node.operator.inputs[1]:
             self._calls[node.name] = self._hold(node)
         elif node.operator.layer:
-            with torch.device("meta"):
-                layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
+            layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
             self._add(node.name, layer)
             self._calls[node.name] = layer
         else:

@@ -34,6 +34,8 @@ def known_result(node: Node, read: Sequence[Tensor]) -> Tensor | None:
         # The axis has to be there.
         assert read[0].shape[node.args["dim"]] >= 0
         return read[0]
+    if node.op == "conv2d" and read[0].dim() == 4:
+        return torch.empty(len(read[0]), node.args["out_channels"], *_windows(node, read[0]), device="meta")
     if node.op == "linear":
         return torch.empty(*read[0].shape[:-1], node.args["out_features"], device="meta")
     if node.op == "interpolate" and read[0].dim() == 4:
@@ -46,3 +48,15 @@ def known_result(node: Node, read: Sequence[Tensor]) -> Tensor | None:
     if node.op == "unbind" and read[0].shape[node.args["dim"]] > MOST_PARTS:
         raise ValueError(f"more than {MOST_PARTS} results")
     return None
+
+
+def _windows(node: Node, read: Tensor) -> list[int]:
+    """Return how many windows of a convolution there are along each side of a map; raises ValueError for none."""
+    args = node.args
+    sides = []
+    for axis, side in enumerate(read.shape[2:]):
+        reach = args["dilation"][axis] * (args["kernel_size"][axis] - 1) + 1
+        sides.append((side + 2 * args["padding"][axis] - reach) // args["stride"][axis] + 1)
+    if min(sides) < 1:
+        raise ValueError(f"a window of {args['kernel_size']} over a map of {list(read.shape[2:])}")
+    return sides
