@@ -125,6 +125,11 @@ def _activation(name: str, *, space: str = _FUNCTIONAL, **options: Any) -> Opera
     return Operator(f"{space}.{name}", "keeps", **options)
 
 
+def _dropout(name: str, *, sign: Sign = "of inputs") -> Operator:
+    arguments = {"p": Argument(Share, 0.5)}
+    return _activation(name, arguments=arguments, sign=sign, random=True, idle=True)
+
+
 def _sum(name: str, **options: Any) -> Operator:
     """Arithmetic on two tensors, or on one and the number `other`."""
     return Operator(f"torch.{name}", "merges", _OTHER, inputs=(1, 2), **options)
@@ -219,7 +224,10 @@ OPERATORS: Mapping[str, Operator] = {
     "relu6": _activation("relu6", sign="not negative", integer=True, clips=True),
     "leaky_relu": _activation("leaky_relu", arguments={"negative_slope": Argument(Real, 0.01)}, integer=True),
     "elu": _activation("elu", arguments={"alpha": Argument(Real, 1.0)}),
+    "celu": _activation("celu", arguments={"alpha": Argument(Real, 1.0)}),
     "selu": _activation("selu"),
+    "softsign": _activation("softsign"),
+    "logsigmoid": _activation("logsigmoid", spellings=("log_sigmoid",)),
     "gelu": _activation("gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}, gated=True),
     "silu": _activation("silu", integer=True, spellings=("swish",), gated=True),
     "mish": _activation("mish", gated=True),
@@ -244,7 +252,10 @@ OPERATORS: Mapping[str, Operator] = {
     "rsqrt": _activation("rsqrt", space="torch", sign="not negative"),
     "square": _activation("square", space="torch", sign="not negative"),
     "pow": _activation("pow", space="torch", arguments={"exponent": Argument(Exponent)}),
-    "dropout": _activation("dropout", arguments={"p": Argument(Share, 0.5)}, sign="of inputs", random=True, idle=True),
+    "dropout": _dropout("dropout"),
+    "dropout1d": _dropout("dropout1d"),
+    "dropout2d": _dropout("dropout2d"),
+    "alpha_dropout": _dropout("alpha_dropout", sign="any"),
     "stochastic_depth": _activation(
         "stochastic_depth",
         space=_KERNELS,

@@ -1,4 +1,7 @@
-"""The readers of calls without tensors of their own; operators whose arguments are PyTorch's need none."""
+"""The readers of calls that compute without tensors of their own, and the register of all readers.
+
+Operators whose arguments are PyTorch's own need no reader.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+# Importing these modules registers their readers.
 from fertool.graph import read_layers as read_layers
+from fertool.graph import read_moves as read_moves
 from fertool.graph.calls import WRITTEN, Call, Reader, UnknownCallError, per_axis, reads
 from fertool.graph.operators import OPERATORS
 
@@ -25,10 +29,11 @@ def _same(call: Call) -> str:
     return call.recorder.source(call.args[0] if call.args else call.kwargs["input"])
 
 
-@reads("dropout", "dropout2d", "dropout1d", "alpha_dropout", "feature_dropout", "native_dropout")
+@reads("dropout", "native_dropout", "dropout1d", "dropout2d", "feature_dropout", "alpha_dropout")
 def _dropout(call: Call) -> str:
     given = call.bound("input", p=0.5)
-    return call.add("dropout", given["input"], p=given["p"])
+    op = {"native_dropout": "dropout", "feature_dropout": "dropout2d"}.get(call.name, call.name)
+    return call.add(op, given["input"], p=given["p"])
 
 
 @reads("add", "sub", "mul", "div", "truediv", "divide", "multiply", "subtract", "true_divide")
@@ -76,7 +81,7 @@ def _divided_by(call: Call) -> str:
     return call.recorder.add("mul", [inverse], {"other": float(given["other"])})
 
 
-@reads("relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "relu", "threshold")
+@reads("relu6", "hardtanh", "clamp", "clip", "clamp_min", "clamp_max", "relu")
 def _clipped(call: Call) -> str:
     names: Mapping[str, Mapping[str, float | None]] = {
         "hardtanh": {"min_val": -1.0, "max_val": 1.0},
@@ -86,14 +91,12 @@ def _clipped(call: Call) -> str:
     low, high = given.get("min_val", given.get("min")), given.get("max_val", given.get("max"))
     if call.name in ("relu", "relu6"):
         return call.add(call.name, given["input"])
-    if call.name == "threshold":
-        raise UnknownCallError("the function 'threshold' is not in the operator table")
     if low == 0 and high in (6, None):
         return call.add("relu" if high is None else "relu6", given["input"])
     return call.add("clamp", given["input"], min=_number(low), max=_number(high))
 
 
-@reads("max_pool2d", "max_pool2d_with_indices", "boolean_dispatch", "_max_pool2d")
+@reads("max_pool2d", "max_pool2d_with_indices", "_max_pool2d")
 def _max_pool(call: Call) -> str:
     given = call.bound("input", "kernel_size", stride=None, padding=0, dilation=1, ceil_mode=False)
     if given.get("return_indices"):
@@ -187,140 +190,6 @@ def _norm(call: Call) -> str:
     )
 
 
-@reads("view", "reshape", "_unsafe_view", "view_as", "unflatten", "reshape_as")
-def _reshaped(call: Call) -> str:
-    x, first = call.args[0], call.args[1] if len(call.args) > 1 else None
-    if isinstance(first, torch.dtype):
-        raise UnknownCallError("a view as another type")
-    written = call.kwargs.get("shape", call.kwargs.get("size", call.args[1:]))
-    if len(written) == 1 and isinstance(written[0], tuple | list):
-        written = written[0]
-    shape = tuple(call.result.shape)
-    if call.name in ("view", "reshape", "_unsafe_view") and -1 in written:
-        shape = tuple(int(size) for size in written)
-    return call.add("reshape", x, shape=shape)
-
-
-@reads("expand", "expand_as")
-def _expanded(call: Call) -> str:
-    x, shape = call.args[0], tuple(call.result.shape)
-    new = len(shape) - x.dim()
-    kept = [*[None] * new, *x.shape]
-    return call.add("expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, shape, strict=True)))
-
-
-@reads("flatten")
-def _flattened(call: Call) -> str:
-    given = call.bound("input", start_dim=0, end_dim=-1)
-    return call.add("flatten", given["input"], start_dim=given["start_dim"], end_dim=given["end_dim"])
-
-
-@reads("permute", "get T", "get mT", "t", "swapaxes", "swapdims", "transpose")
-def _permuted(call: Call) -> str:
-    x = call.args[0]
-    if call.name == "permute":
-        dims = call.kwargs.get("dims", call.args[1:])
-        return call.add("permute", x, dims=tuple(dims[0] if isinstance(dims[0], tuple | list) else dims))
-    if call.name in ("get T", "get mT", "t"):
-        return call.add("transpose", x, dim0=-2, dim1=-1)
-    given = call.bound("input", "dim0", "dim1")
-    return call.add("transpose", x, dim0=given["dim0"], dim1=given["dim1"])
-
-
-@reads("movedim", "moveaxis")
-def _moved(call: Call) -> str:
-    given = call.bound("input", "source", "destination")
-    x = given["input"]
-    sources, targets = ([axis % x.dim() for axis in _as_tuple(given[side])] for side in ("source", "destination"))
-    order = [axis for axis in range(x.dim()) if axis not in sources]
-    for target, source in sorted(zip(targets, sources, strict=True)):
-        order.insert(target, source)
-    return call.add("permute", x, dims=tuple(order))
-
-
-@reads("squeeze")
-def _squeezed(call: Call) -> str:
-    given = call.bound("input", dim=None)
-    x, dims = given["input"], given["dim"]
-    if dims is None:
-        dims = tuple(axis for axis, size in enumerate(x.shape) if size == 1)
-    return call.add("squeeze", x, dim=(dims,) if isinstance(dims, int) else tuple(dims))
-
-
-@reads("cat", "concat", "concatenate", "stack")
-def _joined(call: Call) -> str:
-    given = call.bound("tensors", dim=0)
-    op = "stack" if call.name == "stack" else "cat"
-    return call.add(op, *given["tensors"], dim=given.get("axis", given["dim"]))
-
-
-@reads("chunk", "unbind")
-def _parts(call: Call) -> str:
-    given = call.bound("input", "chunks", dim=0) if call.name == "chunk" else call.bound("input", dim=0)
-    args = {"dim": given["dim"], **({"chunks": given["chunks"]} if call.name == "chunk" else {})}
-    return call.add(call.name, given["input"], **args)
-
-
-@reads("split", "split_with_sizes", "tensor_split", "unsafe_split")
-def _split(call: Call) -> str:
-    given = call.bound("input", "sizes", dim=0)
-    dim = given["dim"]
-    return call.add("split", given["input"], sizes=tuple(part.shape[dim] for part in call.result), dim=dim)
-
-
-@reads("select")
-def _selected(call: Call) -> str:
-    given = call.bound("input", "dim", "index")
-    return call.add("select", given["input"], dim=given["dim"], index=given["index"])
-
-
-@reads("slice", "narrow")
-def _cut(call: Call) -> str:
-    if call.name == "narrow":
-        given = call.bound("input", "dim", "start", "length")
-        given["end"], given["step"] = given["start"] + given["length"], 1
-    else:
-        given = call.bound("input", dim=0, start=None, end=None, step=1)
-    return _slice(call, given["input"], given["dim"], slice(given["start"], given["end"], given["step"]))
-
-
-@reads("getitem")
-def _indexed(call: Call) -> str:
-    x, index = call.args
-    entries = list(index) if isinstance(index, tuple) else [index]
-    if Ellipsis in [entry for entry in entries if not isinstance(entry, Tensor)]:
-        at = entries.index(Ellipsis)
-        named = sum(entry is not None for entry in entries) - 1
-        entries[at : at + 1] = [slice(None)] * (x.dim() - named)
-    name, axis = call.recorder.source(x), 0
-    sizes = list(x.shape)
-    for entry in entries:
-        if entry is None:
-            name = call.recorder.add("unsqueeze", [name], {"dim": axis})
-            sizes.insert(axis, 1)
-        elif isinstance(entry, bool) or not isinstance(entry, int | slice):
-            raise UnknownCallError("indexing by a tensor")
-        elif isinstance(entry, int):
-            name = call.recorder.add("select", [name], {"dim": axis, "index": entry})
-            sizes.pop(axis)
-            continue
-        elif entry != slice(None):
-            name = _added_slice(call, name, axis, entry, sizes[axis])
-        axis += 1
-    return name
-
-
-def _slice(call: Call, x: Any, axis: int, entry: slice) -> str:
-    return _added_slice(call, call.recorder.source(x), axis, entry, x.shape[axis])
-
-
-def _added_slice(call: Call, name: str, axis: int, entry: slice, size: int) -> str:
-    start, end, step = entry.indices(size)
-    if (start, end, step) == (0, size, 1):
-        return name
-    return call.recorder.add("slice", [name], {"dim": axis, "start": start, "end": end, "step": step})
-
-
 @reads("softmax", "log_softmax", "_softmax")
 def _softmax(call: Call) -> str:
     given = call.bound("input", dim=-1)
@@ -329,7 +198,28 @@ def _softmax(call: Call) -> str:
 
 @reads("matmul", "bmm", "mm", "reversed matmul")
 def _product(call: Call) -> str:
-    return call.add("matmul", call.args[0], call.args[1] if len(call.args) > 1 else call.kwargs["other"])
+    given = call.bound("input", "other" if "other" in call.kwargs else "mat2")
+    one, two = given["input"], given.get("other", given.get("mat2"))
+    return call.add("matmul", two, one) if call.name.startswith("reversed") else call.add("matmul", one, two)
+
+
+@reads("addcmul")
+def _added_product(call: Call) -> str:
+    given = call.bound("input", "tensor1", "tensor2", value=1)
+    product = call.add("mul", given["tensor1"], given["tensor2"])
+    if given["value"] != 1:
+        product = call.recorder.add("mul", [product], {"other": float(given["value"])})
+    return call.recorder.add("add", [call.recorder.source(given["input"]), product], {})
+
+
+@reads("glu")
+def _gated_half(call: Call) -> str:
+    """The first half times the sigmoid of the second."""
+    given = call.bound("input", dim=-1)
+    halves = call.add("chunk", given["input"], chunks=2, dim=given["dim"])
+    value, gate = (call.recorder.add("getitem", [halves], {"index": index}) for index in (0, 1))
+    opened = call.recorder.add("sigmoid", [gate], {})
+    return call.recorder.add("mul", [value, opened], {})
 
 
 @reads("scaled_dot_product_attention")
@@ -357,14 +247,6 @@ def _power(call: Call) -> str:
     return call.add("pow", given["input"], exponent=float(given["exponent"]))
 
 
-@reads("roll", "flip")
-def _rolled(call: Call) -> str:
-    names = ("shifts", "dims") if call.name == "roll" else ("dims",)
-    given = call.bound("input", *names)
-    args: dict[str, Any] = {name: _as_tuple(given[name]) for name in names}
-    return call.add(call.name, given["input"], **args)
-
-
 def _plain(op: str) -> Reader:
     """Return the reader of an operator whose arguments are PyTorch's own."""
 
@@ -377,10 +259,6 @@ def _plain(op: str) -> Reader:
         return call.add(op, given["input"], **{name: given[name] for name in arguments})
 
     return read
-
-
-def _as_tuple(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
 def _number(value: Any) -> float | None:
