@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import Network
 
+_WINDOWED = {"adaptive_avg_pool2d": "avg_pool2d", "adaptive_max_pool2d": "max_pool2d"}
+
 
 def folded(network: Network) -> Network:
     """Return the network as a copy for inference; `network` itself and its tensors stay as they are.
@@ -19,7 +21,7 @@ def folded(network: Network) -> Network:
     vanish, and a mean over the image becomes a global average pool. Layers keep their names. Works on the meta device
     too, where only the structure is of interest.
     """
-    graph = _with_pools(_without_idle(network.graph))
+    graph = _with_pools(_without_idle(network.graph), network)
     norms = _foldable_norms(graph, network)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     changed: dict[str, Sequence[Node]] = {}
@@ -59,20 +61,36 @@ def _without_idle(graph: Graph) -> Graph:
     return graph.edited(dict.fromkeys(idle, ()), idle)
 
 
-def _with_pools(graph: Graph) -> Graph:
-    """Runtimes have an integer kernel for GlobalAveragePool, but none for ReduceMean."""
+def _with_pools(graph: Graph, network: Network) -> Graph:
+    """Return the graph with the pools that runtimes have, integer kernels for some of them among these.
+
+    A mean over the image is a GlobalAveragePool. An adaptive pool to several places is a pool with windows of one size.
+    """
     changed: dict[str, Sequence[Node]] = {}
     for node in graph.nodes:
+        if node.op in _WINDOWED:
+            window = _window(node, network)
+            if window is not None:
+                pooled = make_node(node.name, _WINDOWED[node.op], node.inputs, kernel_size=window, stride=window)
+                changed[node.name] = [pooled]
         if node.op != "mean" or sorted(node.args["dim"]) not in ([2, 3], [-2, -1]):
             continue
-        pooled: dict[str, Any] = {"output_size": (1, 1)}
+        whole: dict[str, Any] = {"output_size": (1, 1)}
         if node.args["keepdim"]:
-            changed[node.name] = [make_node(node.name, "adaptive_avg_pool2d", node.inputs, **pooled)]
+            changed[node.name] = [make_node(node.name, "adaptive_avg_pool2d", node.inputs, **whole)]
         else:
             inner = f"{node.name}.pool"
             flat = make_node(node.name, "flatten", [inner], start_dim=1)
-            changed[node.name] = [make_node(inner, "adaptive_avg_pool2d", node.inputs, **pooled), flat]
+            changed[node.name] = [make_node(inner, "adaptive_avg_pool2d", node.inputs, **whole), flat]
     return graph.edited(changed)
+
+
+def _window(node: Node, network: Network) -> tuple[int, ...] | None:
+    """Return the windows of an adaptive pool that are all of one size; None for one window, or where they differ."""
+    sides, places = network.shapes.get(node.inputs[0], network.image)[1:], node.args["output_size"]
+    if places == (1, 1) or any(side % count for side, count in zip(sides, places, strict=True)):
+        return None
+    return tuple(side // count for side, count in zip(sides, places, strict=True))
 
 
 def _foldable_norms(graph: Graph, network: Network) -> dict[str, str]:

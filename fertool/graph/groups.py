@@ -70,11 +70,13 @@ def find_groups(graph: ChannelGraph) -> Groups:
     for place, number in enumerate(open_roots):
         in_group = of_class == place
         counts = [int(in_group[graph.by_name[name].outputs].sum()) for name in makers[number]]
-        shares = [int(in_group[part].sum()) for parts in graph.equal.values() for part in parts]
+        equal = [int(in_group[part].sum()) for parts in graph.equal.values() for part in parts]
         # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of its group.
         size = int(in_group.sum())
-        if any(shares):
-            size = math.gcd(size, *counts, *shares)
+        if any(equal):
+            # Whatever cuts these channels at other places has to be able to follow.
+            others = [int(in_group[part].sum()) for parts in graph.parts.values() for part in parts]
+            size = math.gcd(size, *counts, *equal, *others)
         sizes.append(size)
         units.append(max(1, min(counts) // size))
     return Groups(

@@ -25,13 +25,17 @@ def _unary(op: str, arguments: Mapping[str, tuple[str, float]] | None = None) ->
 
 
 for _name, _op in {
-    **{name: name.lower() for name in ("Relu", "Sigmoid", "Tanh", "Mish", "Softplus", "Exp", "Sqrt", "Neg", "Abs")},
+    **{
+        name: name.lower()
+        for name in ("Relu", "Sigmoid", "Tanh", "Mish", "Softplus", "Softsign", "Exp", "Sqrt", "Neg", "Abs")
+    },
     "HardSwish": "hardswish",
     "Erf": ERF,
 }.items():
     reads(_name)(_unary(_op))
 reads("LeakyRelu")(_unary("leaky_relu", {"negative_slope": ("alpha", 0.01)}))
 reads("Elu")(_unary("elu", {"alpha": ("alpha", 1.0)}))
+reads("Celu")(_unary("celu", {"alpha": ("alpha", 1.0)}))
 
 
 @reads("Selu")
