@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from torch import nn
+from masking import randomise_norms
 
 from fertool import cost
 from fertool.data.dataset import FaceDataset
@@ -26,12 +26,7 @@ ZOO = architecture_names()
 def pruned_to_half(arch: str) -> tuple[Spec, Network, PruneResult]:
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(), CLASSES)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.uniform_(layer.weight, 0.5, 1.5)
-            nn.init.normal_(layer.bias, 0, 0.3)
-            nn.init.normal_(layer.running_mean, 0, 0.3)
-            nn.init.uniform_(layer.running_var, 0.5, 1.5)
+    randomise_norms(module)
     return spec, module.eval(), prune(spec, module, PruneOptions(Targets(macs=0.5)))
 
 
