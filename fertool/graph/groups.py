@@ -38,7 +38,8 @@ def find_groups(graph: ChannelGraph) -> Groups:
     """Return the groups of a channel graph.
 
     Classes with the same uses are interchangeable and make a group. Where a node cuts channels into parts of equal
-    size, all that enter it are one group: their numbers can only change together.
+    size, all that enter it are one group: their numbers can only change together. Where a layer has unlike numbers of
+    channels of the classes of one group, as behind convolutions in groups over joined maps, that group stays.
     """
     segments = list(graph.segments().values())
     owner = torch.full((len(graph.fixed),), _NOBODY)
@@ -63,7 +64,8 @@ def find_groups(graph: ChannelGraph) -> Groups:
             # A layer whose channels fall into several groups makes channels of each.
             for number in dict.fromkeys(roots[owner[layer.outputs]].tolist()):
                 makers.setdefault(number, []).append(layer.name)
-    open_roots = [number for number in makers if number not in stay]
+    uneven = {number for number in makers if _is_uneven(graph, roots[owner] == number)}
+    open_roots = [number for number in makers if number not in stay | uneven]
     index = {number: place for place, number in enumerate(open_roots)}
     of_class = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
     sizes, units = [], []
@@ -86,6 +88,19 @@ def find_groups(graph: ChannelGraph) -> Groups:
         tuple(units),
         of_class,
     )
+
+
+def _is_uneven(graph: ChannelGraph, in_group: Tensor) -> bool:
+    """Return whether some layer has more channels of one class of a group than of another that it has too.
+
+    Then no number of channels says which classes are left.
+    """
+    for layer in graph.layers:
+        for classes in (layer.inputs, layer.outputs):
+            counts = torch.bincount(classes, minlength=len(in_group))[in_group]
+            if len(torch.unique(counts[counts > 0])) > 1:
+                return True
+    return False
 
 
 def _unique_names(names: list[str]) -> list[str]:

@@ -17,7 +17,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import load_model, save_model
 from fertool.onnx_runtime import open_session, session_options
-from fertool.prune import PruneOptions, Targets, make_cut
+from fertool.prune import PruneOptions, Targets, UnreachableError, make_cut
 from fertool.spec import InputSpec, Spec
 
 SIZE = 24
@@ -38,6 +38,14 @@ def images(n=3, kind=torch.float32):
     return torch.randn(n, *IMAGE, dtype=kind, generator=torch.Generator().manual_seed(7))
 
 
+def cut_to(network, target):
+    """Return the cut to this part of the MACs; None where channels that stay, or go together, do not allow it."""
+    try:
+        return make_cut(described(network), network, PruneOptions(Targets(macs=target), round_to=1))
+    except UnreachableError:
+        return None
+
+
 def described(network):
     return Spec("random", {}, network.graph, INPUT, ("a", "b", "c"))
 
@@ -56,15 +64,13 @@ def test_a_captured_network_answers_as_its_module_and_so_does_its_file(module, t
 @torch.no_grad()
 def test_what_is_cut_answers_as_what_is_masked(module):
     network = capture(module, IMAGE).network(IMAGE)
-    # Norms over channels keep those that they read: a network with some may not get as small.
-    target = 0.9 if trace_channels(network).why else 0.6
-    cut = make_cut(described(network), network, PruneOptions(Targets(macs=target), round_to=1))
+    cut = next(filter(None, (cut_to(network, target) for target in (0.6, 0.9, 0.99))))
+    assert trace_channels(network).why or trace_channels(network).equal or cut.plan.macs_ratio <= 0.6
     smaller = cut.carry_out(network)
     got, expected = (part.double()(images(kind=torch.float64)) for part in (smaller, masked(network, cut.plan.kept)))
     torch.testing.assert_close(got, expected, atol=1e-8, rtol=1e-8)
     counted = count(smaller, INPUT)
     assert (counted.macs, counted.params) == (cut.plan.macs, cut.plan.params)
-    assert cut.plan.macs_ratio <= target
 
 
 @torch.no_grad()
