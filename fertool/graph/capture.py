@@ -72,6 +72,7 @@ def captured_twice(run: Callable[[int], Recording], image: ImageShape) -> Captur
         raise FertoolError(
             "the network computes something else for other numbers of images", "a network treats each image by itself"
         )
+    _share_repeated_constants_(first, second)
     nodes = tuple(_for_any_batch(*pair) for pair in zip(first.nodes, second.nodes, strict=True))
     graph = generalised(Graph(INPUT, nodes, first.output).without_unread(), image)
     return Captured(graph, first.tensors_of(graph))
@@ -94,6 +95,26 @@ def naming_places(recorder: Recorder) -> Iterator[None]:
         ) from None
 
 
+def _share_repeated_constants_(first: Recording, second: Recording) -> None:
+    """Let constants that were repeated for each image be there once; raise FertoolError for others that differ."""
+    for number, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True)):
+        if node.op != "constant":
+            continue
+        one, two = first.tensors[node.name], second.tensors[other.name]
+        if one.dim() and one.shape != two.shape:
+            one, two = one[:1], two[:1]
+        if not torch.equal(one, two):
+            raise FertoolError(
+                f"the tensor '{node.name}' is another one for each run, or for other numbers of images",
+                "a network computes the same each time",
+            )
+        if one.shape != first.tensors[node.name].shape and not bool((first.tensors[node.name] == one).all()):
+            raise FertoolError(f"the tensor '{node.name}' differs from image to image", "a network treats all alike")
+        first.tensors[node.name] = one
+        shared = node.with_args(shape=tuple(one.shape))
+        first.nodes[number], second.nodes[number] = shared, shared
+
+
 def _for_any_batch(node: Node, other: Node) -> Node:
     """Return a node whose arguments fit any number of images, given those for two different ones."""
     if node.args == other.args:
@@ -114,8 +135,6 @@ def _free_shape(node: Node, one: tuple[int, ...], two: tuple[int, ...]) -> tuple
     differing = [axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
     if node.op == "expand" and differing == [0]:
         return (-1, *one[1:])
-    if differing == [0] and (one[0], two[0]) == _BATCHES:
-        return (0, *one[1:])
     if len(differing) == 1 and -1 not in one:
         (axis,) = differing
         return (*one[:axis], -1, *one[axis + 1 :])

@@ -126,8 +126,12 @@ def _layer_norm(call: Call) -> str:
 @reads("group_norm")
 def _group_norm(call: Call) -> str:
     given = call.bound("input", "num_groups", weight=None, bias=None, eps=1e-5)
-    tensors = {"weight": given["weight"], "bias": given["bias"]}
-    affine = given["weight"] is not None
+    weight, bias = given["weight"], given["bias"]
+    affine = weight is not None
+    if affine and bias is None:
+        # PyTorch's module has both or none.
+        bias = torch.zeros_like(weight)
+    tensors = {"weight": weight, "bias": bias}
     return call.add_layer(
         "group_norm", given["input"], tensors, num_groups=given["num_groups"], eps=given["eps"], affine=affine
     )

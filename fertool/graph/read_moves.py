@@ -15,13 +15,8 @@ def _reshaped(call: Call) -> str:
     x, first = call.args[0], call.args[1] if len(call.args) > 1 else None
     if isinstance(first, torch.dtype):
         raise UnknownCallError("a view as another type")
-    written = call.kwargs.get("shape", call.kwargs.get("size", call.args[1:]))
-    if len(written) == 1 and isinstance(written[0], tuple | list):
-        written = written[0]
-    shape = tuple(call.result.shape)
-    if call.name in ("view", "reshape", "_unsafe_view") and -1 in written:
-        shape = tuple(int(size) for size in written)
-    return call.add("reshape", x, shape=shape)
+    # Sizes as they came out; what may stay free is found when both runs are there.
+    return call.add("reshape", x, shape=tuple(call.result.shape))
 
 
 @reads("expand", "expand_as")

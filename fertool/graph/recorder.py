@@ -15,6 +15,7 @@ from fertool.errors import FertoolError
 from fertool.graph.calls import Call, UnknownCallError, function_name, is_silent
 from fertool.graph.ir import INPUT, Graph, Node, make_node
 from fertool.graph.network import is_reserved
+from fertool.graph.operators import OPERATORS
 from fertool.graph.read_functions import READERS
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -101,11 +102,13 @@ class Recorder(TorchFunctionMode):
         if is_reserved(base):
             first, dot, rest = base.partition(".")
             base = f"{first}_{dot}{rest}"
+        # What holds a tensor in a place of its own can have nothing inside.
+        separator = "." if OPERATORS[op].inputs[1] else "_"
         name, count = base, 1
         while name in self._taken:
             if wanted and count == 1 and not self._is_free(base):
                 raise UnknownCallError(f"the layer '{wanted}' runs more than once; give each use a layer of its own")
-            name, count = f"{base}.{count}", count + 1
+            name, count = f"{base}{separator}{count}", count + 1
         self._taken.add(name)
         return name
 
