@@ -102,6 +102,8 @@ _LONGEST_TABLE = 16 << 20
 """Bytes of an unpacked table of bits, so that a small file cannot fill the memory."""
 _LONGEST_GRAPH = 4 << 20
 """Bytes of an unpacked graph, and of those of all profiles; a network of 200 nodes takes some 20 kB."""
+_PIECE = 5 << 14
+"""Characters that are unpacked at a time; base85 has groups of five."""
 _MOST_PROFILES = 16
 
 
@@ -378,13 +380,19 @@ def _deflated(text: str) -> str:
 def _inflated(text: str, key: str, most: int) -> bytes:
     """Return the text behind zlib and base85; raises WrongContentError for what is none, or too long."""
     unpacker = zlib.decompressobj()
+    found = bytearray()
     try:
-        found = unpacker.decompress(base64.b85decode(text), max(1, most))  # 0: without end
+        # Piece by piece: base85 of the standard library is slow, and what is too long shows early.
+        for start in range(0, len(text), _PIECE):
+            packed = base64.b85decode(text[start : start + _PIECE])
+            found += unpacker.decompress(packed, most - len(found) + 1)
+            if len(found) > most:
+                break
     except (ValueError, zlib.error) as error:
         raise WrongContentError(f"`{key}` does not unpack ({error})") from None
-    if not unpacker.eof:
+    if not unpacker.eof or len(found) > most:
         raise WrongContentError(f"`{key}` is cut off, or unpacks to more than {most:,} bytes")
-    return found
+    return bytes(found)
 
 
 _NO_GRAPH = Graph("x", (), "x")
