@@ -62,7 +62,7 @@ def import_(
     from fertool.report.console import note, result
 
     output = output or Path(f"{_stem(source)}.pt")
-    require_writable(output, *([weights] if weights else []))
+    require_writable(output, *(path for path in (weights, _file(source)) if path))
     options = ImportOptions(
         weights=weights,
         classes=tuple(classes.split(",")) if classes else None,
@@ -83,7 +83,7 @@ def import_(
     note(surveyed.summary)
     if layers and not json:
         result(tables.layers_table(surveyed.layers))
-    announce(written, output, json, import_={"max_abs_diff": found.difference, "layers": surveyed.layers})
+    announce(written, output, json, **{"import": {"max_abs_diff": found.difference, "layers": surveyed.layers}})
 
 
 def _file(source: str) -> Path | None:
@@ -103,8 +103,4 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(f"{flag} {text}: not numbers", f"for example {flag} 0.5 or {flag} 0.485,0.456,0.406") from None
-    if flag == "--std" and not all(value > 0 for value in values):
-        raise UsageError(f"{flag} {text}: must be above 0", "for example --std 0.229,0.224,0.225")
-    if any(abs(value) > 16 for value in values):
-        raise UsageError(f"{flag} {text}: of pixels from 0 to 1", "divide by 255")
     return values

@@ -42,14 +42,17 @@ _MOST_FOLDED = 1 << 24
 class OnnxNetwork:
     """What an ONNX file holds: the network with its tensors, and the shape of one image.
 
-    `output` is the file's name for what the graph computes, `outputs` are all that the file has. `notes` say in plain
-    sentences what a user should know of how the file was read.
+    `output` is the file's name for what the graph computes, `outputs` are all that the file has. `raw_pixels`: the file
+    takes bytes; `channels_last`: it takes [N, H, W, C]. `notes` say in plain sentences what a user should know of how
+    the file was read.
     """
 
     captured: Captured
     image: ImageShape
     output: str
     outputs: tuple[str, ...]
+    raw_pixels: bool = False
+    channels_last: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +92,8 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
     graph = generalised(captured.graph, shape)
     kept = Captured(graph, captured.tensors)
     _require_fit(kept, shape)
-    return OnnxNetwork(kept, shape, wanted, outputs, tuple(notes))
+    raw_pixels = entrance.kind == onnx.TensorProto.UINT8
+    return OnnxNetwork(kept, shape, wanted, outputs, raw_pixels, entrance.channels_last, tuple(notes))
 
 
 class _Reading:
@@ -119,6 +123,10 @@ class _Reading:
                 raise _unreadable(node, error) from None
             except (KeyError, StopIteration, IndexError) as error:
                 raise _unreadable(node, UnreadableNodeError(f"{error} is missing or not known")) from None
+            except (ValueError, TypeError, RuntimeError) as error:
+                # Of numpy and of torch's shapes: what the file gives to this node does not belong together.
+                reason = str(error).partition("\n")[0]
+                raise _unreadable(node, UnreadableNodeError(f"its inputs do not fit ({reason})")) from None
             self._known.update(zip(node.output, results, strict=False))
         result = self._known[wanted]
         if not isinstance(result, Draft) or result is self.images:

@@ -7,13 +7,15 @@ PyTorch's loader is not used: it unpickles objects and evaluates expressions tha
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 
-from fertool.checked import WrongContentError, shown
+from fertool.checked import WrongContentError, as_type, shown
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError, function_name
 from fertool.graph.capture import Captured, captured_twice, draw_images, naming_places
@@ -33,6 +35,8 @@ _ON_TENSORS = "torch.ops.aten."
 _QUESTIONS = ("sym_size", "sym_numel", "size", "_assert_tensor_metadata", "_assert_scalar")
 _POSITIONAL = 1
 _MOST_CALLS = 20_000
+_Side = Annotated[int, Meta(ge=1, le=1024)]
+"""Rows or columns of an image; more would let a small file fill the memory."""
 
 
 def capture_program(
@@ -63,7 +67,9 @@ def capture_program(
         with naming_places(recorder):
             for call in calls:
                 _run(call, values, recorder)
-            return recorder.finished(_value(output, values))
+            with _written_as_programs_are():
+                result = _value(output, values)
+            return recorder.finished(result)
 
     with torch.no_grad():
         return captured_twice(run, image), image
@@ -82,14 +88,13 @@ def _names_of_inputs(signature: Mapping[str, Any]) -> dict[str, str]:
             names[about["arg"]["name"]] = about[f"{kind}_name"]
         else:
             raise WrongContentError(f"the program has an input of the kind {shown(kind)}")
-    return names
+    return as_type(names, dict[str, str])
 
 
 def _image_of(sizes: list[Mapping[str, Any]]) -> ImageShape:
     if len(sizes) != 4:
         raise WrongContentError(f"the program takes tensors of {len(sizes)} axes, not images [N, C, H, W]")
-    channels, height, width = (size["as_int"] for size in sizes[1:])
-    return channels, height, width
+    return as_type([size["as_int"] for size in sizes[1:]], tuple[Literal[1, 3], _Side, _Side])
 
 
 def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
@@ -99,13 +104,11 @@ def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _run(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorder) -> None:
-    try:
-        target, outputs = call["target"], call["outputs"]
-        given = [(entry["kind"], entry["name"], _value(entry["arg"], values)) for entry in call["inputs"]]
-        stack = (call.get("metadata") or {}).get("nn_module_stack") or ""
-    except (KeyError, TypeError, AttributeError) as error:
-        raise WrongContentError(f"a call without {error}") from None
-    recorder.enter(*_place(stack))
+    with _written_as_programs_are():
+        target = as_type(call["target"], str)
+        outputs = _names_of_results(call["outputs"])
+        given = [(entry["kind"], as_type(entry["name"], str), _value(entry["arg"], values)) for entry in call["inputs"]]
+        recorder.enter(*_place(call.get("metadata")))
     function = _function(target)
     positional = [value for kind, _, value in given if kind == _POSITIONAL]
     named = {name: value for kind, name, value in given if kind != _POSITIONAL}
@@ -114,17 +117,30 @@ def _run(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorder) ->
             result = function(*positional, **named)
     except UnknownCallError:
         raise
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise FertoolError(
             f"the program does not run for any number of images: {shown(target)}: {reason}",
             'export it with dynamic_shapes=({0: torch.export.Dim("batch")},)',
         ) from None
-    _store(outputs, result, values)
+    parts = list(result) if isinstance(result, tuple | list) else [result]
+    values.update((name, part) for name, part in zip(outputs, parts, strict=False) if name is not None)
 
 
-def _place(stack: str) -> tuple[str, str]:
-    """Return the path and the class of the innermost module in a stack as programs write it: `key,path,class;…`."""
+@contextmanager
+def _written_as_programs_are() -> Iterator[None]:
+    """Turn what a call has of another form than programs write into a WrongContentError."""
+    try:
+        yield
+    except WrongContentError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise WrongContentError(f"a call of the program is not as programs are ({type(error).__name__})") from None
+
+
+def _place(metadata: Any) -> tuple[str, str]:
+    """Return the path and the class of the innermost module of a stack, which programs write `key,path,class;…`."""
+    stack = str((metadata or {}).get("nn_module_stack") or "")
     parts = stack.rpartition(";")[2].split(",")
     return (parts[-2], parts[-1]) if len(parts) >= 3 else ("", "")
 
@@ -166,11 +182,10 @@ def _named(kind: str, value: Any, values: Mapping[str, Any]) -> Any:
     return values[name]
 
 
-def _store(outputs: list[Mapping[str, Any]], result: Any, values: dict[str, Any]) -> None:
+def _names_of_results(outputs: list[Mapping[str, Any]]) -> list[str | None]:
     names: list[str | None] = []
     for entry in outputs:
         ((kind, value),) = entry.items()
         entries = value if kind == "as_tensors" else [value]
         names += [one if isinstance(one, str) else one.get("name", one.get("as_name")) for one in entries if one]
-    parts = list(result) if isinstance(result, tuple | list) else [result]
-    values.update((name, part) for name, part in zip(names, parts, strict=False) if name is not None)
+    return as_type(names, list[str | None])

@@ -71,6 +71,7 @@ class OnnxFile:
         if model.functions or graph.sparse_initializer:
             what = "functions of its own" if model.functions else "sparse weights"
             raise FertoolError(f"the ONNX file has {what}", "export it without, or inline them with onnx.inliner")
+        _require_text(graph)
         weights = {tensor.name: tensor for tensor in graph.initializer}
         for tensor in weights.values():
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
@@ -98,8 +99,11 @@ class OnnxFile:
             self.needed.add(name)
             if name in makers:
                 waiting += [source for source in makers[name].input if source]
-                _require_known(makers[name])
         self.nodes = [node for node in self.nodes if self.needed.intersection(node.output)]
+        # Integers first: a quantized file has other strange operators, which are not the reason.
+        for check in (_require_floats, _require_known):
+            for node in self.nodes:
+                check(node)
 
     def entrance(self) -> Entrance:
         """Return the input for images; raises FertoolError unless there is exactly one that is needed."""
@@ -138,11 +142,31 @@ class OnnxFile:
         return self.decoded.get(name)
 
 
-def _require_known(node: onnx.NodeProto) -> None:
-    """Raise FertoolError for an operator that no graph of the table can have."""
-    kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+def _require_text(graph: onnx.GraphProto) -> None:
+    """Raise FertoolError for names that are no text: protobuf gives those of damaged files as bytes."""
+    names: list[object] = [tensor.name for tensor in graph.initializer]
+    names += [value.name for value in (*graph.input, *graph.output)]
+    for node in graph.node:
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+    if not all(isinstance(name, str) for name in names):
+        raise FertoolError("the ONNX file has a name that is no text", "export or copy the file again")
+
+
+def _kind(node: onnx.NodeProto) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _require_floats(node: onnx.NodeProto) -> None:
+    """Raise FertoolError for an operator of a quantized network."""
+    kind = _kind(node)
     if kind in _QUANTIZED or "QLinear" in kind or "Integer" in kind:
         raise quantized(node)
+
+
+def _require_known(node: onnx.NodeProto) -> None:
+    """Raise FertoolError for an operator that no graph of the table can have."""
+    kind = _kind(node)
     if kind in _DECIDING:
         raise FertoolError(
             f"the operator '{kind}' (node {shown(node.name)}) decides at run time what is computed, "

@@ -180,6 +180,9 @@ def _resized(call: Call, shape: Sequence[int]) -> tuple[int, int]:
     given = call.attributes.get("scales") if scales is None else list(map(float, scales.array.reshape(-1)))
     sizes = None if is_old else call.optional(3)
     axes = [axis % 4 for axis in call.attributes.get("axes", range(4))]
+    numbers = given if sizes is None else sizes.array.reshape(-1)
+    if numbers is not None and len(numbers) != len(axes):
+        raise UnreadableNodeError(f"{len(numbers)} sizes or scales for {len(axes)} axes")
     if sizes is not None:
         wanted = dict(zip(axes, (int(size) for size in sizes.array.reshape(-1)), strict=True))
         if wanted.get(1, shape[1]) != shape[1]:

@@ -67,9 +67,10 @@ class Recorder(TorchFunctionMode):
         while isinstance(result, tuple | list | dict) and result:
             # Networks with more than one head are deployed by their first.
             result = next(iter(result.values())) if isinstance(result, dict) else result[0]
-        if not isinstance(result, Tensor) or id(result) not in self.known:
-            raise FertoolError("the network's result is no tensor that comes from the images", "return the logits")
-        return Recording(self.nodes, self.tensors, self.known[id(result)])
+        name = self.known.get(id(result), INPUT) if isinstance(result, Tensor) else INPUT
+        if name == INPUT:
+            raise FertoolError("the network's result is no tensor made from the images", "return the logits")
+        return Recording(self.nodes, self.tensors, name)
 
     @property
     def place(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
-from fertool.graph.capture import Captured, capture
-from fertool.graph.network import ImageShape, Network
+from fertool.graph.capture import capture
+from fertool.graph.network import Network
+from fertool.importing.files import Found, onnx_network, program_network
 from fertool.importing.libraries import LIBRARIES, Preprocessing, gray_stem, library_module
 from fertool.importing.python_files import factory_module
 from fertool.models.build import image_shape
+from fertool.models.checkpoints import is_model_file
 from fertool.models.initial import matching_weights
 from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
 from fertool.modes import eval_mode
@@ -24,6 +27,8 @@ from fertool.spec import InputSpec, Spec
 
 TOLERANCE = 1e-5
 """The largest difference of a logit, relative to the largest logit where that is above 1."""
+_MOST = 16.0
+"""The largest mean and deviation of pixels from 0 to 1, as the header of a model file has it."""
 _CHECKED = 3
 """Images on which the imported network is compared."""
 
@@ -44,6 +49,23 @@ class ImportOptions:
     std: tuple[float, ...] | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1 or not name]
+        if repeated:
+            what = f"'{repeated[0]}' twice" if repeated[0] else "an empty name"
+            raise UsageError(f"--classes: {what}", "name each output once: --classes a,b,…")
+        if self.channels not in (None, 1, 3):
+            raise UsageError(
+                f"--input-channels {self.channels}: images have 1 or 3 channels", "use 1 (gray) or 3 (RGB)"
+            )
+        for flag, values in (("--mean", self.mean), ("--std", self.std)):
+            if not all(-_MOST <= value <= _MOST for value in values or ()):
+                raise UsageError(f"{flag}: of pixels from 0 to 1, {values} is not", "divide by 255")
+            if values is not None and len(values) not in (1, 3):
+                raise UsageError(f"{flag}: {len(values)} values", "give one, or one for each channel")
+        if not all(value > 0 for value in self.std or ()):
+            raise UsageError(f"--std {self.std}: must be above 0", "for example --std 0.229,0.224,0.225")
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -53,17 +75,6 @@ class Imported:
     network: Network
     difference: float
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What a source holds: the network, how images are prepared for it, and what computes the logits to compare."""
-
-    captured: Captured
-    image: ImageShape
-    prepared: Preprocessing | None
-    reference: Callable[[Tensor], Tensor]
-    notes: tuple[str, ...] = ()
 
 
 def import_model(source: str, options: ImportOptions | None = None) -> Imported:
@@ -80,7 +91,7 @@ def import_model(source: str, options: ImportOptions | None = None) -> Imported:
     return Imported(spec, network, difference, (*found.notes, *notes))
 
 
-def _found(source: str, options: ImportOptions) -> _Found:
+def _found(source: str, options: ImportOptions) -> Found:
     library, _, name = source.partition(":")
     suffix = Path(source).suffix.lower()
     if suffix in (".onnx", ".pt2"):
@@ -99,7 +110,7 @@ def _found(source: str, options: ImportOptions) -> _Found:
     raise _unknown(source)
 
 
-def _of_zoo(name: str, options: ImportOptions) -> _Found:
+def _of_zoo(name: str, options: ImportOptions) -> Found:
     gray = InputSpec()
     size, channels = options.size or gray.size, options.channels or gray.channels
     count = len(options.classes) if options.classes else len(EXPRESSIONS)
@@ -109,7 +120,7 @@ def _of_zoo(name: str, options: ImportOptions) -> _Found:
     return _of_module(module, options, channels, prepared)
 
 
-def _of_module(module: nn.Module, options: ImportOptions, channels: int, prepared: Preprocessing | None) -> _Found:
+def _of_module(module: nn.Module, options: ImportOptions, channels: int, prepared: Preprocessing | None) -> Found:
     size = options.size or (prepared.size if prepared else None)
     if size is None:
         raise UsageError("--input-size: the side of this network's images is not known", "for example --input-size 224")
@@ -139,20 +150,20 @@ def _of_module(module: nn.Module, options: ImportOptions, channels: int, prepare
             f"the network does not run on images of {channels} x {size} x {size}: {error}",
             "give --input-size and --input-channels",
         ) from None
-    return _Found(captured, image, prepared, logits, notes)
+    return Found(captured, image, logits, prepared, notes)
 
 
-def _of_file(path: Path, suffix: str, options: ImportOptions) -> _Found:
+def _of_file(path: Path, suffix: str, options: ImportOptions) -> Found:
     if options.weights is not None:
         raise UsageError(f"--weights: {path} holds its weights", "leave --weights out")
-    from fertool.importing.files import onnx_network, program_network
-
     read = onnx_network if suffix == ".onnx" else program_network
-    captured, image, reference, notes = read(path, options.size, options.channels)
-    return _Found(captured, image, None, reference, notes)
+    found = read(path, options.size, options.channels)
+    if found.prepared is not None and (options.mean or options.std):
+        raise UsageError(f"--mean and --std: {path} takes raw pixels and prepares them itself", "leave them out")
+    return found
 
 
-def _described(source: str, options: ImportOptions, found: _Found, network: Network) -> tuple[Spec, tuple[str, ...]]:
+def _described(source: str, options: ImportOptions, found: Found, network: Network) -> tuple[Spec, tuple[str, ...]]:
     """Return the spec of an imported network, and what the user should know of it."""
     channels, size, _ = found.image
     mean, std = options.mean, options.std
@@ -210,6 +221,10 @@ def _compared(network: Network, input: InputSpec, reference: Callable[[Tensor], 
 
 def _unknown(source: str) -> FertoolError:
     kinds = "a name of the zoo, torchvision:NAME, timm:NAME, path/file.py:factory, a .pt2 or an .onnx file"
+    if is_model_file(Path(source)):
+        return UsageError(f"{source}: a model file of fertool already", "every command takes it as it is")
+    if source.endswith(".py"):
+        return UsageError(f"{source}: which function makes the network is not said", f"give {source}:FUNCTION")
     if Path(source).suffix.lower() in (".pth", ".pt", ".safetensors", ".bin", ".ckpt"):
         return UsageError(
             f"{source}: weights alone, without the network that they belong to",

@@ -42,7 +42,7 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
     Raises FertoolError for other files, those that would run code, and tensors that are not plain numbers in memory.
     """
     require_file(path)
-    if _is_artifact(path):
+    if is_model_file(path):
         artifact = store.load(path)
         if artifact.spec.quant is not None:
             raise FertoolError(f"{path}: a quantised model has no float weights", "give the model it was made from")
@@ -80,7 +80,8 @@ def _content(path: Path) -> Any:
         raise FertoolError(f"{path}: not a state dict, or a truncated one", "copy the file again") from None
 
 
-def _is_artifact(path: Path) -> bool:
+def is_model_file(path: Path) -> bool:
+    """Return whether a file is a zip with fertool's header."""
     return MEMBER in _members(path)
 
 
