@@ -1,7 +1,7 @@
 """What pruning, quantising and exporting make of fixed weights, and short chains of commands, to compare two versions.
 
     python tests/fingerprints.py record before.json         # each network of the zoo; its tensors' names decide weights
-    python tests/fingerprints.py chain chains_before.json   # five chains from train-teacher to export
+    python tests/fingerprints.py chain chains_before.json   # ten chains from train-teacher or import to export
     python tests/fingerprints.py compare before.json after.json
 
 Only the command line, `fertool.models.create` and `save_model` are used, and the `state_dict` of the files, so that it
@@ -105,6 +105,8 @@ def _sensitivity(samples: int) -> Step:
     return Step("sensitivity.json", f"hessian-sensitivity pruned.pt --data synth:80 --samples {samples}")
 
 
+_OWN = f"{Path(__file__).parent / 'importing' / 'hand_written.py'}:build --arch-arg num_classes={len(CLASSES)}"
+
 CHAINS = {
     "demo": [
         *_beginning(
@@ -171,6 +173,51 @@ CHAINS = {
         Step("dynamic.pt", f"prune student.pt --target-flops 0.5 --schedule dynamic {_PRUNE}"),
         Step("quantised.onnx", "export quantised.pt"),
         Step("dynamic.onnx", "export dynamic.pt"),
+    ],
+    "recorded": [
+        Step("teacher.pt", f"train-teacher --data synth:160 {_TRAIN} --arch mobilenet_v2 --arch-arg width_mult=0.25"),
+        Step(
+            "student.pt",
+            f"distill teacher.pt --data synth:160 {_TRAIN} --save-logits teacher.logits --logit-views 2 --alpha 0.9",
+        ),
+        Step("again.pt", f"distill teacher.logits --data synth:160 {_TRAIN} --temperature 2 --seed 3"),
+        Step("quantised.pt", f"quantize again.pt --keep-float classifier --bits 5 {_QUANTISE}"),
+        Step("quantised.onnx", "export quantised.pt --packed"),
+    ],
+    "judged": [
+        *_beginning("resnet18 --arch-arg width_mult=0.25 --freeze-epochs 1", "mobilenet_v2 --arch-arg width_mult=0.25"),
+        Step("pruned.pt", f"prune student.pt --schedule prj --steps 2 --target-params 0.7 {_PRUNE}"),
+        Step("dropped.pt", "prune student.pt --max-drop 2 --data synth:160 --no-bench --criterion taylor"),
+        Step("kept.pt", f"prune student.pt --target-flops 0.6 --keep features.3.*=0.9 --no-distill {_PRUNE}"),
+        Step("pruned.onnx", "export pruned.pt"),
+    ],
+    "searched": [
+        *_beginning("micro_expnet --lr-schedule onecycle", "micro_expnet --arch-arg width_mult=0.5 --mixup 0.4"),
+        Step("sensitivity.json", "hessian-sensitivity student.pt --data synth:80 --samples 16 --method hutchinson"),
+        Step(
+            "mixed.pt",
+            "quantize student.pt --average-bits 4 --allocation actor-critic --sensitivity sensitivity.json "
+            f"{_QUANTISE}",
+        ),
+        Step("mixed.onnx", "export mixed.pt"),
+    ],
+    "grid": [
+        Step("best.pt", f"train-teacher --data synth:160 {_TRAIN} --arch ean --arch-arg width_mult=0.5 --seeds 2"),
+        Step(
+            "student.pt",
+            f"distill best.pt --data synth:160 {_TRAIN} --arch nano_resnet --arch-arg width_mult=0.5 "
+            "--grid temperature=2,4 --grid alpha=0.5,0.9",
+        ),
+        Step("pruned.pt", "prune student.pt --target-size 0.7 --no-bench"),
+        Step("pruned.onnx", "export pruned.pt"),
+    ],
+    "imported": [
+        Step("own.pt", f"import {_OWN} --input-size 48 --mean 0.5 --std 0.25 --classes {','.join(CLASSES)}"),
+        Step("tuned.pt", f"train-teacher --init-from own.pt --data synth:160 {_TRAIN}"),
+        Step("pruned.pt", f"prune tuned.pt --target-flops 0.5 --round-to 8 --criterion l2-gamma {_PRUNE}"),
+        _sensitivity(16),
+        Step("mixed.pt", f"quantize pruned.pt --average-bits 4 --sensitivity sensitivity.json {_QUANTISE}"),
+        Step("mixed.onnx", "export mixed.pt"),
     ],
 }
 

@@ -25,6 +25,7 @@ from fertool.cli import (
     streams,
     train,
 )
+from fertool.cli.flags import with_flags
 from fertool.cli.processes import Crew, Outcome, count
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
@@ -119,7 +120,7 @@ def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outco
             code = app(arguments, prog_name="fertool", standalone_mode=False)
             streams.flush_stdout()
     except FertoolError as error:
-        return Outcome(error.exit_code, error.message, error.hint)
+        return Outcome(error.exit_code, with_flags(error.message), with_flags(error.hint))
     except _CLICK_ERROR as error:
         if refusal := _refused_split(error):
             return Outcome(2, refusal.message, refusal.hint)
