@@ -27,14 +27,18 @@ def main() -> None:
         for shared in (False, True) if mean < 8 else (False,):
             for seed in map(int, options.seeds.split(",")):
                 head = {"bits": mean, "shared": shared, "seed": seed}
-                if (shared or mean.is_integer()) and not any(head.items() <= row.items() for row in report["rows"]):
+                if (shared or mean.is_integer()) and not any(
+                    head.items() <= row.items() for row in report["rows"]
+                ):
                     report["rows"].append(head | run(answers, mean, shared, seed))
                     print(json.dumps(report["rows"][-1]), flush=True)
                     write_atomic(options.output, json.dumps(report, indent=1).encode())
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the trained float network, a .pt file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--means", default="6,5,4.5")
@@ -45,7 +49,9 @@ def parse_args() -> argparse.Namespace:
 
 def run(answers: Answers, mean: float, shared: bool, seed: int) -> dict[str, Any]:
     """Quantise, and say what came of it."""
-    given: dict[str, Any] = {"average_activation_bits": mean} if shared else {"activation_bits": int(mean)}
+    given: dict[str, Any] = (
+        {"average_activation_bits": mean} if shared else {"activation_bits": int(mean)}
+    )
     config = QuantizeConfig(seed=seed, **given)
     quant, integer = quantize_model(answers.spec, answers.module, answers.train, config)
     return answers.compared(integer) | {"widths": sorted(quant.activations.values())}

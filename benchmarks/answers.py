@@ -31,9 +31,13 @@ class Answers:
     def of(cls, model: Path, data: str) -> Answers:
         """Load a model file and ask it."""
         spec, module = load_model(model)
-        source = open_data(data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes))
+        source = open_data(
+            data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
+        )
         val = source.split("val")
-        return cls(spec, module, source.split("train"), val, predict_logits(module, val, spec.input))
+        return cls(
+            spec, module, source.split("train"), val, predict_logits(module, val, spec.input)
+        )
 
     def report(self, data: str, output: Path, **head: Any) -> dict[str, Any]:
         """Return the report to go on with, or a new one that begins with what the network is and does."""
@@ -53,7 +57,11 @@ class Answers:
     def compared(self, other: nn.Module) -> dict[str, Any]:
         """Return another network's accuracy, its divergence from this one in nats, and how often both say the same."""
         logits = predict_logits(other, self.val, self.spec.input)
-        divergence = (self.logits.softmax(1) * (self.logits.log_softmax(1) - logits.log_softmax(1))).sum(1).mean()
+        divergence = (
+            (self.logits.softmax(1) * (self.logits.log_softmax(1) - logits.log_softmax(1)))
+            .sum(1)
+            .mean()
+        )
         right = [(said.argmax(1) == self.val.labels).numpy() for said in (self.logits, logits)]
         return {
             "accuracy": float(right[1].mean()),

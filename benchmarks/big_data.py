@@ -71,14 +71,22 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--images", type=int, default=1_000_000)
-    parser.add_argument("--budget", type=float, default=2.0, help="GiB that the process may have for itself")
+    parser.add_argument(
+        "--budget", type=float, default=2.0, help="GiB that the process may have for itself"
+    )
     parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--width", type=float, default=0.25, help="of the network, a MobileNetV3-Small")
+    parser.add_argument(
+        "--width", type=float, default=0.25, help="of the network, a MobileNetV3-Small"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, help="where the cache file goes for the while; not a disk in memory")
+    parser.add_argument(
+        "--folder", type=Path, help="where the cache file goes for the while; not a disk in memory"
+    )
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     return parser.parse_args()
 
@@ -97,7 +105,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         fresh = source.distinct_from("val", "train")
     batches: list[int] = []
     with stopwatch() as training:
-        result = fit(module, train, val, spec.input, config, on_batch=lambda done, total: batches.append(done))
+        result = fit(
+            module,
+            train,
+            val,
+            spec.input,
+            config,
+            on_batch=lambda done, total: batches.append(done),
+        )
     return {
         "arch": spec.arch,
         "width": options.width,
@@ -184,7 +199,9 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.02):
-            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            status = dict(
+                line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines()
+            )
             self.limited = max(self.limited, kilobytes(status["VmData"]))
             self.anonymous = max(self.anonymous, kilobytes(status["RssAnon"]))
             self.mapped = max(self.mapped, kilobytes(status["RssFile"]))

@@ -55,7 +55,10 @@ def main() -> None:
     for seed in map(int, options.seeds.split(",")):
         problem: Problem | None = None
         for allocation, rounding in ROWS:
-            if any((r["allocation"], r["rounding"], r["seed"]) == (allocation, rounding, seed) for r in report["rows"]):
+            if any(
+                (r["allocation"], r["rounding"], r["seed"]) == (allocation, rounding, seed)
+                for r in report["rows"]
+            ):
                 continue
             problem = problem or traced(answers, seed)
             row = {"allocation": allocation, "rounding": rounding, "seed": seed}
@@ -66,7 +69,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the trained float network, a .pt file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--average-bits", type=float, default=3.22)
@@ -78,13 +83,20 @@ def parse_args() -> argparse.Namespace:
 def traced(answers: Answers, seed: int) -> Problem:
     """Return the problem under exact traces on some images."""
     images, spec = answers.train.balanced_subset(TRACE_IMAGES, seed), answers.spec
-    found = estimate(answers.module, to_input(images.images, spec.input), images.labels, TraceConfig(seed=seed))
+    found = estimate(
+        answers.module, to_input(images.images, spec.input), images.labels, TraceConfig(seed=seed)
+    )
     return make_problem(
-        spec, answers.module, {layer.name: layer.weight_trace for layer in found.layers}, PORTABLE_LIMIT
+        spec,
+        answers.module,
+        {layer.name: layer.weight_trace for layer in found.layers},
+        PORTABLE_LIMIT,
     )
 
 
-def run(answers: Answers, problem: Problem, average_bits: float, row: dict[str, Any]) -> dict[str, Any]:
+def run(
+    answers: Answers, problem: Problem, average_bits: float, row: dict[str, Any]
+) -> dict[str, Any]:
     """Share out the bits, quantise, and say what came of it."""
     spec, module = answers.spec, answers.module
     seed, start = row["seed"], time.perf_counter()
@@ -96,7 +108,9 @@ def run(answers: Answers, problem: Problem, average_bits: float, row: dict[str, 
         widths = allocate(row["allocation"], problem, average_bits)
     seconds = time.perf_counter() - start
     config = QuantizeConfig(rounding=row["rounding"], seed=seed)
-    quant, integer = quantize_model(spec, module, answers.train, config, bits=problem.by_layer(widths))
+    quant, integer = quantize_model(
+        spec, module, answers.train, config, bits=problem.by_layer(widths)
+    )
     quantised = replace(spec, quant=quant)
     scales = 16 * len(widths)
     return {

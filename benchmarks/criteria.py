@@ -37,14 +37,20 @@ WAYS = [
 def main() -> None:
     options = parse_args()
     torch.set_num_threads(options.threads)
-    report: dict[str, Any] = {"data": Path(options.data).name, "samples": options.samples, "models": []}
+    report: dict[str, Any] = {
+        "data": Path(options.data).name,
+        "samples": options.samples,
+        "models": [],
+    }
     for path in options.models:
         report["models"].append(judge(path, options))
         write_atomic(options.output, json.dumps(report, indent=1).encode())
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", type=Path, nargs="+", help="trained networks, .pt files")
     parser.add_argument("--data", required=True)
     parser.add_argument("--targets", default="0.7,0.5,0.3", help="parts of the MACs that stay")
@@ -57,21 +63,34 @@ def parse_args() -> argparse.Namespace:
 def judge(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the accuracies of one network, whole and pruned in every way."""
     spec, module = load_model(path)
-    source = open_data(options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes))
+    source = open_data(
+        options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
+    )
     scoring, val = source.split("train").balanced_subset(options.samples, 0), source.split("val")
 
     def accuracy(network: torch.nn.Module) -> float:
-        return evaluate_logits(predict_logits(network, val, spec.input), val.labels, val.classes).accuracy
+        return evaluate_logits(
+            predict_logits(network, val, spec.input), val.labels, val.classes
+        ).accuracy
 
-    found: dict[str, Any] = {"arch": spec.arch, "digest": spec.digest, "n": len(val), "accuracy": accuracy(module)}
+    found: dict[str, Any] = {
+        "arch": spec.arch,
+        "digest": spec.digest,
+        "n": len(val),
+        "accuracy": accuracy(module),
+    }
     found["rows"] = []
     for criterion, normalise in WAYS:
         way = PruneOptions(None, criterion, normalise, local_retrain=True)
-        scored = score_channels(spec, module, way, None if criterion in WEIGHT_CRITERIA else scoring)
+        scored = score_channels(
+            spec, module, way, None if criterion in WEIGHT_CRITERIA else scoring
+        )
         for target in map(float, options.targets.split(",")):
             row: dict[str, Any] = {"criterion": criterion, "normalise": normalise, "target": target}
             for key, repair in (("plain_accuracy", False), ("accuracy", True)):
-                asked = PruneOptions(Targets(macs=target), criterion, normalise, local_retrain=repair)
+                asked = PruneOptions(
+                    Targets(macs=target), criterion, normalise, local_retrain=repair
+                )
                 cut = make_cut(spec, module, asked, scoring, scored=scored)
                 row[key] = accuracy(cut.carry_out(module))
                 row |= {"macs_ratio": cut.plan.macs_ratio, "params_ratio": cut.plan.params_ratio}

@@ -36,21 +36,32 @@ def main() -> None:
     (before, whole), (spec, module) = load_model(options.model), load_model(options.dynamic)
     if not isinstance(module, DynamicNetwork) or spec.gates is None:
         raise SystemExit(f"{options.dynamic}: not a dynamic network")
-    source = open_data(options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes))
+    source = open_data(
+        options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
+    )
     val = source.split("val")
     right = {
         name: (predict_logits(network, val, spec.input).argmax(1) == val.labels).numpy()
         for name, network in (("before", whole), ("after", module))
     }
     profiles = torch.stack(
-        [predict_logits(network, val, spec.input).argmax(1) == val.labels for network in module.networks]
+        [
+            predict_logits(network, val, spec.input).argmax(1) == val.labels
+            for network in module.networks
+        ]
     ).double()
     generator, shares = torch.Generator().manual_seed(0), torch.tensor(spec.gates.shares)
-    drawn = torch.multinomial(shares, DRAWS * len(val), replacement=True, generator=generator).reshape(DRAWS, -1)
+    drawn = torch.multinomial(
+        shares, DRAWS * len(val), replacement=True, generator=generator
+    ).reshape(DRAWS, -1)
     at_random = profiles[drawn, torch.arange(len(val))].mean(1)
     evaluation = evaluate_logits(predict_logits(module, val, spec.input), val.labels, val.classes)
     report: dict[str, Any] = {
-        "model": {"arch": before.arch, "arch_args": dict(before.arch_args), "digest": before.digest},
+        "model": {
+            "arch": before.arch,
+            "arch_args": dict(before.arch_args),
+            "digest": before.digest,
+        },
         "options": spec.provenance[-1].options,
         "n": len(val),
         "accuracy_ci95": evaluation.accuracy_ci95,
@@ -87,7 +98,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the network that was pruned, a .pt file")
     parser.add_argument("dynamic", type=Path, help="what `prune --schedule dynamic` made of it")
     parser.add_argument("--data", required=True)

@@ -34,7 +34,12 @@ def main() -> None:
     spec = read_spec(options.model)
     training = {"epochs": options.epochs, "lr": options.lr}
     model = {"arch": spec.arch, "arch_args": dict(spec.arch_args), "digest": spec.digest}
-    report: dict[str, Any] = {"model": model, "data": Path(options.data).name, **training, "rows": []}
+    report: dict[str, Any] = {
+        "model": model,
+        "data": Path(options.data).name,
+        **training,
+        "rows": [],
+    }
     if options.output.exists():
         report = json.loads(options.output.read_text())
     if options.time_again:
@@ -51,7 +56,9 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the trained network, a .pt file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--rules", default=",".join(RULES), help="rows, separated by commas")
@@ -59,7 +66,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--keep", type=Path, required=True, help="folder for the pruned networks")
-    parser.add_argument("--time-again", action="store_true", help="measure the latencies of kept networks, prune none")
+    parser.add_argument(
+        "--time-again",
+        action="store_true",
+        help="measure the latencies of kept networks, prune none",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
 
@@ -74,7 +85,9 @@ def timed(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Return the latencies of a row: the model's and the pruned network's, in turns."""
     before, after = load_model(options.model), load_model(kept(row["rule"], row["seed"], options))
     reading = DataOptions(size=before[0].input.size, channels=1, classes=before[0].classes)
-    changes = measure_changes(before, after, open_data(options.data, reading).split("val"), bench=True)
+    changes = measure_changes(
+        before, after, open_data(options.data, reading).split("val"), bench=True
+    )
     print(row["rule"], row["seed"], changes["speedup"], changes["speedup_ci95"], flush=True)
     return {key: value for key, value in changes.items() if "latency" in key or "speedup" in key}
 
@@ -83,20 +96,58 @@ def run(rule: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Prune once, and say what came of it."""
     options.keep.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-m", "fertool", "prune", str(options.model), "-o", str(kept(rule, seed, options))),
-        *("--data", options.data, *RULES[rule], "--epochs", str(options.epochs), "--batch-size", "128"),
-        *("--lr", str(options.lr), "--lr-schedule", "onecycle", "--ema", "0.998", "--seed", str(seed), "--json"),
+        *(
+            sys.executable,
+            "-m",
+            "fertool",
+            "prune",
+            str(options.model),
+            "-o",
+            str(kept(rule, seed, options)),
+        ),
+        *(
+            "--data",
+            options.data,
+            *RULES[rule],
+            "--epochs",
+            str(options.epochs),
+            "--batch-size",
+            "128",
+        ),
+        *(
+            "--lr",
+            str(options.lr),
+            "--lr-schedule",
+            "onecycle",
+            "--ema",
+            "0.998",
+            "--seed",
+            str(seed),
+            "--json",
+        ),
     ]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{rule}: exit code {done.returncode}")
     made = json.loads(done.stdout)
-    ratios = {key: made["plan"][key] for key in ("macs_ratio", "params_ratio")} if made["plan"] else {}
+    ratios = (
+        {key: made["plan"][key] for key in ("macs_ratio", "params_ratio")} if made["plan"] else {}
+    )
     if rule == "dynamic":
         # The plan is that of one profile: of the whole, the mean over images counts.
         whole = read_spec(options.model)
-        ratios = {"macs_ratio": made["macs"] / whole.macs, "params_ratio": made["params"] / whole.params}
-    return {"rule": rule, "seed": seed, **ratios, "macs": made["macs"], "params": made["params"], **made["change"]}
+        ratios = {
+            "macs_ratio": made["macs"] / whole.macs,
+            "params_ratio": made["params"] / whole.params,
+        }
+    return {
+        "rule": rule,
+        "seed": seed,
+        **ratios,
+        "macs": made["macs"],
+        "params": made["params"],
+        **made["change"],
+    }
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     spec, module = (
-        models.load_model(args.model) if args.model else models.create("resnet18", {}, InputSpec(), tuple(BASIC))
+        models.load_model(args.model)
+        if args.model
+        else models.create("resnet18", {}, InputSpec(), tuple(BASIC))
     )
     module.eval()
     options = DataOptions(size=spec.input.size, channels=spec.input.channels, classes=spec.classes)
@@ -54,11 +56,15 @@ def main() -> None:
     images, labels = to_input(faces.images, spec.input), faces.labels
 
     def ours(method: str) -> Callable[[], Traces]:
-        config = TraceConfig(method, len(images), args.probes, seed=args.seed, batch_size=len(images))
+        config = TraceConfig(
+            method, len(images), args.probes, seed=args.seed, batch_size=len(images)
+        )
         return lambda: flat(estimate(module, images, labels, config).layers)
 
     warnings.filterwarnings("ignore", "Using backward")  # PyHessian keeps a graph on purpose
-    whole = PyHessian(copy.deepcopy(module), nn.CrossEntropyLoss(), data=(images, labels), cuda=False)
+    whole = PyHessian(
+        copy.deepcopy(module), nn.CrossEntropyLoss(), data=(images, labels), cuda=False
+    )
     methods: dict[str, Callable[[], Traces | None]] = {
         UNIT: lambda: forward_backward(module, images, labels),
         OTHER: lambda: whole.trace(maxIter=1) and None,
@@ -87,10 +93,18 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Time Hessian traces and compare them with exact ones.")
-    parser.add_argument("model", type=Path, nargs="?", help="a float .pt file; default: an untrained ResNet-18")
-    parser.add_argument("--data", default="synth:280", help="any data source of fertool; default: drawn faces")
-    parser.add_argument("--samples", type=int, default=32, help="training images, balanced over the classes")
+    parser = argparse.ArgumentParser(
+        description="Time Hessian traces and compare them with exact ones."
+    )
+    parser.add_argument(
+        "model", type=Path, nargs="?", help="a float .pt file; default: an untrained ResNet-18"
+    )
+    parser.add_argument(
+        "--data", default="synth:280", help="any data source of fertool; default: drawn faces"
+    )
+    parser.add_argument(
+        "--samples", type=int, default=32, help="training images, balanced over the classes"
+    )
     parser.add_argument("--probes", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
@@ -137,13 +151,18 @@ def plain_probes(module: nn.Module, images: Tensor, probes: int, seed: int) -> T
 
 def flat(layers: tuple) -> Traces:
     kinds = ("weight", "activation")
-    return {kind: np.concatenate([getattr(layer, f"{kind}_trace") for layer in layers]) for kind in kinds}
+    return {
+        kind: np.concatenate([getattr(layer, f"{kind}_trace") for layer in layers])
+        for kind in kinds
+    }
 
 
 def row(name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None]) -> dict:
     """Return one method's times and, where it has traces, how they compare with exact ones, by kind."""
     passes, iterations = (
-        float(np.median([own / unit for own, unit in zip(seconds[name], seconds[other], strict=True)]))
+        float(
+            np.median([own / unit for own, unit in zip(seconds[name], seconds[other], strict=True)])
+        )
         for other in (UNIT, OTHER)
     )
     result = {
@@ -178,17 +197,27 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def print_table(report: dict) -> None:
-    print(f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ", end="")
+    print(
+        f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ",
+        end="",
+    )
     print(f"{report['data']}, {report['threads']} threads")
     heads = f"{'seconds':>9}{'passes':>8}{'PyHessian':>11}"
-    print(f"{'method':<26}{heads}{'traces by':>12}{'Spearman':>10}{'median error':>14}{'negative':>10}")
+    print(
+        f"{'method':<26}{heads}{'traces by':>12}{'Spearman':>10}{'median error':>14}{'negative':>10}"
+    )
     for entry in report["methods"]:
-        times = (np.median(entry["seconds"]), entry["forward_backward_passes"], entry["pyhessian_iterations"])
+        times = (
+            np.median(entry["seconds"]),
+            entry["forward_backward_passes"],
+            entry["pyhessian_iterations"],
+        )
         line = f"{entry['method']:<26}{times[0]:>9.2f}{times[1]:>8.1f}{times[2]:>11.1f}"
         for kind in [kind for kind in ("weight", "activation") if kind in entry] or [""]:
             found = entry.get(kind)
             right = (
-                found and f"{found['spearman']:>10.4f}{found['median_channel_error']:>14.2%}{found['negative']:>10.1%}"
+                found
+                and f"{found['spearman']:>10.4f}{found['median_channel_error']:>14.2%}{found['negative']:>10.1%}"
             )
             print(f"{line:<54}{kind:>12}{right or ''}".rstrip())
             line = ""

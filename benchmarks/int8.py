@@ -35,7 +35,9 @@ from fertool.runtime import BenchConfig, BenchResult, bench
 from fertool.spec import InputSpec, Spec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-ARCHITECTURES = "mobilenet_v2,mobilenet_v3_small,mobilenet_v3_large,shufflenet_v2_x1_0,resnet18,efficientnet_b0"
+ARCHITECTURES = (
+    "mobilenet_v2,mobilenet_v3_small,mobilenet_v3_large,shufflenet_v2_x1_0,resnet18,efficientnet_b0"
+)
 IMAGES = 32
 FORMATS = {"QDQ": QuantFormat.QDQ, "QOperator": QuantFormat.QOperator}
 OPERATORS = {"all": None, "Conv and Gemm": ["Conv", "Gemm"]}
@@ -44,7 +46,9 @@ OPERATORS = {"all": None, "Conv and Gemm": ["Conv", "Gemm"]}
 def main() -> None:
     options = parse_args()
     torch.set_num_threads(1)
-    logging.disable(logging.WARNING)  # the rival recommends its preprocessing, of which the export leaves nothing to do
+    logging.disable(
+        logging.WARNING
+    )  # the rival recommends its preprocessing, of which the export leaves nothing to do
     report: dict[str, Any] = {"rows": []}
     if options.output and options.output.exists():
         report = json.loads(options.output.read_text())
@@ -59,9 +63,13 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--arch", default=ARCHITECTURES, help="architectures, separated by commas")
-    parser.add_argument("--size", default="48,224", help="sides of the input in pixels, separated by commas")
+    parser.add_argument(
+        "--size", default="48,224", help="sides of the input in pixels, separated by commas"
+    )
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     return parser.parse_args()
@@ -69,7 +77,9 @@ def parse_args() -> argparse.Namespace:
 
 def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
     """Quantise one network in each way, and time the results in turns with it."""
-    faces = open_data(f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)).split("train")
+    faces = open_data(
+        f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)
+    ).split("train")
     faces = faces.balanced_subset(IMAGES, 0)
     spec, module = settled(arch, faces)
     networks = {"int8": (spec, module)}

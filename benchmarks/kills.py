@@ -57,17 +57,23 @@ class Place:
     """Folders of their own for the files, the cache and the temporary files of the commands."""
 
     def __init__(self, folder: Path) -> None:
-        self.files, self.cache, self.temporary = (folder / name for name in ("files", "cache", "tmp"))
+        self.files, self.cache, self.temporary = (
+            folder / name for name in ("files", "cache", "tmp")
+        )
         for each in (self.files, self.cache, self.temporary):
             each.mkdir()
         own = {"FERTOOL_CACHE": str(self.cache), "TMPDIR": str(self.temporary)}
         self.environment = {**os.environ, **own}
 
-    def run(self, arguments: list[str], output: Path, life_s: float | None, how: int) -> tuple[int | None, str]:
+    def run(
+        self, arguments: list[str], output: Path, life_s: float | None, how: int
+    ) -> tuple[int | None, str]:
         """Run a command; returns its exit code, None if it was killed after `life_s`, and what it said on stderr."""
         command = [sys.executable, "-m", "fertool", *arguments, "-o", str(output)]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, env=self.environment, text=True, start_new_session=True, **pipes)
+        process = subprocess.Popen(
+            command, env=self.environment, text=True, start_new_session=True, **pipes
+        )
         try:
             _, said = process.communicate(timeout=life_s)
         except subprocess.TimeoutExpired:
@@ -83,12 +89,21 @@ class Place:
 
     def content(self) -> set[str]:
         """Return the names of all that is in the folders, temporary and hidden files included."""
-        return {path.name for folder in (self.files, self.cache, self.temporary) for path in folder.iterdir()}
+        return {
+            path.name
+            for folder in (self.files, self.cache, self.temporary)
+            for path in folder.iterdir()
+        }
 
 
 def main() -> None:
     options = parse_args()
-    report: dict[str, Any] = {"data": options.data, "epochs": options.epochs, "seed": options.seed, "commands": []}
+    report: dict[str, Any] = {
+        "data": options.data,
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "commands": [],
+    }
     right = True
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
@@ -107,10 +122,14 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     names = ["train-teacher", "distill", "prune", "quantize", "export"]
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="synth:700", help="what to train on")
     parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--signals", type=int, default=6, help="how often each command gets each signal")
+    parser.add_argument(
+        "--signals", type=int, default=6, help="how often each command gets each signal"
+    )
     parser.add_argument("--commands", nargs="+", default=names, choices=names)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
@@ -134,7 +153,9 @@ def commands(options: argparse.Namespace, files: Path) -> dict[str, list[str]]:
     }
 
 
-def measure(place: Place, name: str, arguments: list[str], times: int, chance: random.Random) -> Found:
+def measure(
+    place: Place, name: str, arguments: list[str], times: int, chance: random.Random
+) -> Found:
     """Run a command undisturbed and then with `times` of each signal, in an order drawn by `chance`."""
     whole = _undisturbed(place.files, name)
     disturbed = whole.with_name(f"{name}.killed{whole.suffix}")
@@ -142,7 +163,9 @@ def measure(place: Place, name: str, arguments: list[str], times: int, chance: r
     code, said = place.run(arguments, whole, None, 0)
     if code:
         raise SystemExit(f"{name} failed: {said}")
-    found = Found(name, time.perf_counter() - start, signals={each.name: times for each in _SIGNALS})
+    found = Found(
+        name, time.perf_counter() - start, signals={each.name: times for each in _SIGNALS}
+    )
     before = place.content()
     due = list(_SIGNALS) * times
     chance.shuffle(due)
@@ -169,7 +192,11 @@ def _undisturbed(files: Path, name: str) -> Path:
 
 def _note_errors(found: Found, said: str) -> None:
     """Keep lines that nobody should see; `error:` lines are told by the exit code, too."""
-    found.said += [line for line in said.splitlines() if line.startswith(("Traceback", "error:", "Exception ignored"))]
+    found.said += [
+        line
+        for line in said.splitlines()
+        if line.startswith(("Traceback", "error:", "Exception ignored"))
+    ]
 
 
 def _compare(found: Found, code: int | None, whole: Path, disturbed: Path) -> None:

@@ -27,7 +27,13 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import FaceDataset
 from fertool.device import resolve_device
 from fertool.distill import KnowledgeDistillation, Teacher
-from fertool.distill.logits import Recording, load_logits, plan_recording, record_logits, save_logits
+from fertool.distill.logits import (
+    Recording,
+    load_logits,
+    plan_recording,
+    record_logits,
+    save_logits,
+)
 from fertool.models import create
 from fertool.runtime.benchmark import speedup_ci95
 from fertool.spec import InputSpec, Spec, Step
@@ -39,15 +45,23 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     train, val = faces(options.images)
     config = TrainConfig(epochs=1, batch_size=options.batch_size, seed=options.seed)
-    (spec, student), (its, module) = (new(arch, train, options.seed) for arch in (options.student, options.teacher))
+    (spec, student), (its, module) = (
+        new(arch, train, options.seed) for arch in (options.student, options.teacher)
+    )
     teacher = Teacher(module.eval(), its.input, its.classes)
     recording, costs = record(teacher, train, spec, config, options.views)
 
     def epoch(*teachers: Any) -> float:
         objective = KnowledgeDistillation(teachers, input=spec.input, classes=spec.classes)
-        return fit(copy.deepcopy(student), train, val, spec.input, config, objective=objective).history[0].seconds
+        return (
+            fit(copy.deepcopy(student), train, val, spec.input, config, objective=objective)
+            .history[0]
+            .seconds
+        )
 
-    seconds = take_turns({"live": lambda: epoch(teacher), "file": lambda: epoch(*recording.teachers)}, options.rounds)
+    seconds = take_turns(
+        {"live": lambda: epoch(teacher), "file": lambda: epoch(*recording.teachers)}, options.rounds
+    )
     live, file = (np.array(times)[:, None] for times in seconds.values())
     speedup, interval = speedup_ci95(live, file, options.seed)
     report = {
@@ -71,14 +85,20 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--teacher", default="resnet50")
     parser.add_argument("--student", default="micro_expnet")
-    parser.add_argument("--images", type=int, default=1024, help="drawn faces that a turn trains on")
+    parser.add_argument(
+        "--images", type=int, default=1024, help="drawn faces that a turn trains on"
+    )
     parser.add_argument("--views", type=int, default=2, help="views in the file")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each kind")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch, in both")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="of PyTorch, in both"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     return parser.parse_args()
@@ -107,9 +127,13 @@ def record(
 def print_report(report: Mapping[str, Any]) -> None:
     low, high = report["speedup_ci95"]
     for name in ("live", "file"):
-        print(f"{name:<6}{float(np.median(report[f'{name}_s'])):>8.2f} s an epoch of {report['images']} images")
+        print(
+            f"{name:<6}{float(np.median(report[f'{name}_s'])):>8.2f} s an epoch of {report['images']} images"
+        )
     print(f"the file is faster by {report['speedup']:.2f} [{low:.2f}, {high:.2f}]")
-    print(f"recording {report['views']} views took {report['recording_s']:.2f} s, {report['file_bytes']:,} bytes")
+    print(
+        f"recording {report['views']} views took {report['recording_s']:.2f} s, {report['file_bytes']:,} bytes"
+    )
 
 
 if __name__ == "__main__":

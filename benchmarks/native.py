@@ -72,13 +72,17 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="synth")
     parser.add_argument("--plans", default=",".join(CANDIDATES), help="separated by commas")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="JSON; the ONNX files go beside it")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, help="JSON; the ONNX files go beside it"
+    )
     return parser.parse_args()
 
 
@@ -99,8 +103,12 @@ class Planned(nn.Module):
             if conv := re.fullmatch(r"([cd])(\d+)(?:s(\d))?", part):
                 kind, out, stride = conv[1], int(conv[2]), int(conv[3] or 1)
                 if kind == "d":
-                    layers.append(ConvNormAct(channels, channels, 3, stride, groups=channels, act=nn.ReLU))
-                layers.append(ConvNormAct(channels, out, *((3, stride) if kind == "c" else ()), act=nn.ReLU))
+                    layers.append(
+                        ConvNormAct(channels, channels, 3, stride, groups=channels, act=nn.ReLU)
+                    )
+                layers.append(
+                    ConvNormAct(channels, out, *((3, stride) if kind == "c" else ()), act=nn.ReLU)
+                )
                 channels = out
             elif blocks := re.fullmatch(r"(\d+)([a-z]+)", part):
                 layers += [Residual(branch(blocks[2], channels)) for _ in range(int(blocks[1]))]
@@ -143,7 +151,12 @@ def branch(kind: str, channels: int) -> list[nn.Module]:
 
 
 def train_one(
-    plan: str, seed: int, train: FaceDataset, val: FaceDataset, options: argparse.Namespace, files: Path
+    plan: str,
+    seed: int,
+    train: FaceDataset,
+    val: FaceDataset,
+    options: argparse.Namespace,
+    files: Path,
 ) -> dict[str, Any]:
     """Train one candidate; returns its costs and accuracies, and leaves its ONNX files in `files`."""
     torch.manual_seed(seed)
@@ -159,7 +172,9 @@ def train_one(
         seed=seed,
     )
     result = fit(module, train, val, spec.input, config, device=options.device)
-    quant, integer = quantize_model(spec, module, train, QuantizeConfig(seed=seed), lambda done, total: None)
+    quant, integer = quantize_model(
+        spec, module, train, QuantizeConfig(seed=seed), lambda done, total: None
+    )
     files.joinpath(f"{plan}.onnx").write_bytes(export_model(spec, module, ExportOptions()))
     content = export_model(replace(spec, quant=quant), integer, ExportOptions())
     files.joinpath(f"{plan}.int8.onnx").write_bytes(content)
@@ -182,11 +197,14 @@ def latencies(files: Path, plans: list[str]) -> dict[str, dict[str, float]]:
     """Return the median seconds of one image on one thread, float and INT8, by plan."""
     names = [(plan, suffix) for plan in dict.fromkeys(plans) for suffix in ("onnx", "int8.onnx")]
     timed = bench(
-        [files / f"{plan}.{suffix}" for plan, suffix in names], BenchConfig(runs=1000, threads=1, memory=False)
+        [files / f"{plan}.{suffix}" for plan, suffix in names],
+        BenchConfig(runs=1000, threads=1, memory=False),
     )
     found: dict[str, dict[str, float]] = {}
     for (plan, suffix), entry in zip(names, timed.results, strict=True):
-        found.setdefault(plan, {})["int8" if suffix == "int8.onnx" else "fp32"] = entry.latency_s.median
+        found.setdefault(plan, {})["int8" if suffix == "int8.onnx" else "fp32"] = (
+            entry.latency_s.median
+        )
     return found
 
 

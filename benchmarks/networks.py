@@ -52,21 +52,104 @@ SECONDS = 120.0
 
 NETWORKS = {
     "torchvision": (
-        *("resnet18", "resnet50", "resnext50_32x4d", "regnet_x_400mf", "regnet_y_400mf", "densenet121", "vgg11_bn"),
-        *("squeezenet1_1", "googlenet", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"),
-        *("shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "efficientnet_b0", "efficientnet_v2_s", "convnext_tiny"),
+        *(
+            "resnet18",
+            "resnet50",
+            "resnext50_32x4d",
+            "regnet_x_400mf",
+            "regnet_y_400mf",
+            "densenet121",
+            "vgg11_bn",
+        ),
+        *(
+            "squeezenet1_1",
+            "googlenet",
+            "mnasnet0_5",
+            "mobilenet_v2",
+            "mobilenet_v3_small",
+            "mobilenet_v3_large",
+        ),
+        *(
+            "shufflenet_v2_x0_5",
+            "shufflenet_v2_x1_0",
+            "efficientnet_b0",
+            "efficientnet_v2_s",
+            "convnext_tiny",
+        ),
         *("inception_v3:96", "wide_resnet50_2", "vit_b_32:224", "swin_t"),
     ),
     "timm": (
-        *("resnet10t", "resnet18d", "resnet26", "seresnet18", "ecaresnet26t", "skresnet18", "resnest14d"),
-        *("resnetv2_18", "regnetx_002", "regnety_002", "regnetz_005", "mobilenetv1_100", "mobilenetv2_035"),
-        *("mobilenetv3_small_050", "mobilenetv4_conv_small_035", "efficientnet_lite0", "tf_efficientnetv2_b0"),
-        *("efficientnet_es", "mnasnet_small", "semnasnet_075", "mixnet_s", "ghostnet_050", "ghostnetv2_100"),
-        *("repghostnet_050", "repvgg_a0", "repvit_m0_9", "mobileone_s0", "lcnet_050", "tinynet_e", "hardcorenas_a"),
-        *("fbnetc_100", "fbnetv3_b", "spnasnet_100", "rexnet_100", "starnet_s050", "dla34", "dla46x_c"),
-        *("res2net50_14w_8s", "selecsls42b", "ese_vovnet19b_slim", "darknet17", "cspresnet50", "hrnet_w18_small"),
-        *("xception41", "inception_next_atto", "convnext_atto", "convnextv2_atto", "edgenext_xx_small"),
-        *("fastvit_t8", "mobilevit_xxs", "mobilevitv2_050", "mobilenetv4_hybrid_medium_075", "poolformer_s12:224"),
+        *(
+            "resnet10t",
+            "resnet18d",
+            "resnet26",
+            "seresnet18",
+            "ecaresnet26t",
+            "skresnet18",
+            "resnest14d",
+        ),
+        *(
+            "resnetv2_18",
+            "regnetx_002",
+            "regnety_002",
+            "regnetz_005",
+            "mobilenetv1_100",
+            "mobilenetv2_035",
+        ),
+        *(
+            "mobilenetv3_small_050",
+            "mobilenetv4_conv_small_035",
+            "efficientnet_lite0",
+            "tf_efficientnetv2_b0",
+        ),
+        *(
+            "efficientnet_es",
+            "mnasnet_small",
+            "semnasnet_075",
+            "mixnet_s",
+            "ghostnet_050",
+            "ghostnetv2_100",
+        ),
+        *(
+            "repghostnet_050",
+            "repvgg_a0",
+            "repvit_m0_9",
+            "mobileone_s0",
+            "lcnet_050",
+            "tinynet_e",
+            "hardcorenas_a",
+        ),
+        *(
+            "fbnetc_100",
+            "fbnetv3_b",
+            "spnasnet_100",
+            "rexnet_100",
+            "starnet_s050",
+            "dla34",
+            "dla46x_c",
+        ),
+        *(
+            "res2net50_14w_8s",
+            "selecsls42b",
+            "ese_vovnet19b_slim",
+            "darknet17",
+            "cspresnet50",
+            "hrnet_w18_small",
+        ),
+        *(
+            "xception41",
+            "inception_next_atto",
+            "convnext_atto",
+            "convnextv2_atto",
+            "edgenext_xx_small",
+        ),
+        *(
+            "fastvit_t8",
+            "mobilevit_xxs",
+            "mobilevitv2_050",
+            "mobilenetv4_hybrid_medium_075",
+            "poolformer_s12:224",
+        ),
         *("efficientformer_l1:224", "mobilenetv5_base", "legacy_xception"),
     ),
 }
@@ -92,7 +175,9 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     """Return the options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("sources", nargs="*", help="library:NAME, instead of the whole list")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
@@ -113,7 +198,10 @@ def measure(source: str, size: int) -> dict[str, Any]:
     if found is None:
         return row
     spec, network = found.spec, found.network
-    row["import"] = {"max_abs_diff": found.difference, "seconds": round(time.perf_counter() - begun, 2)}
+    row["import"] = {
+        "max_abs_diff": found.difference,
+        "seconds": round(time.perf_counter() - begun, 2),
+    }
     row |= {"params": spec.params or count(network), "nodes": len(network.graph.nodes)}
     data = open_data(f"synth:{10 * IMAGES}", DataOptions(size=size, channels=3))
     train, val = data.split("train"), data.split("val")
@@ -146,7 +234,9 @@ def count(network: Network) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def fit(row: dict[str, Any], network: Network, spec: Spec, train: FaceDataset, val: FaceDataset) -> None:
+def fit(
+    row: dict[str, Any], network: Network, spec: Spec, train: FaceDataset, val: FaceDataset
+) -> None:
     """Train until most images of the other split are right, or the time is over; the row says what was reached."""
     begun, steps, accuracy = time.process_time(), 0, 0.0
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
@@ -165,7 +255,11 @@ def fit(row: dict[str, Any], network: Network, spec: Spec, train: FaceDataset, v
         network.eval()
         steps += STEPS
         accuracy = top1(network, spec, val)
-    row["training"] = {"steps": steps, "top1": accuracy, "seconds": round(time.process_time() - begun, 1)}
+    row["training"] = {
+        "steps": steps,
+        "top1": accuracy,
+        "seconds": round(time.process_time() - begun, 1),
+    }
 
 
 @torch.no_grad()
@@ -190,7 +284,11 @@ def prune(row: dict[str, Any], spec: Spec, network: Network, val: FaceDataset) -
     with torch.no_grad():
         removed, hidden = smaller(images), masked(network, cut.graph, cut.plan.kept)(images)
     error = float((removed - hidden).abs().max() / hidden.abs().max().clamp(min=1e-6))
-    row["prune"] = {"macs_ratio": cut.plan.macs_ratio, "params_ratio": cut.plan.params_ratio, "masking_error": error}
+    row["prune"] = {
+        "macs_ratio": cut.plan.macs_ratio,
+        "params_ratio": cut.plan.params_ratio,
+        "masking_error": error,
+    }
     return smaller
 
 
@@ -214,9 +312,13 @@ def masked(network: Network, graph: ChannelGraph, kept: dict[str, tuple[int, ...
     return copied
 
 
-def quantize(row: dict[str, Any], spec: Spec, network: Network, train: FaceDataset, val: FaceDataset) -> Any:
+def quantize(
+    row: dict[str, Any], spec: Spec, network: Network, train: FaceDataset, val: FaceDataset
+) -> Any:
     """Quantize to INT8 and compare the top classes with those of floats."""
-    quant, integer = quantize_model(spec, network, train, QuantizeConfig(samples=IMAGES, rounding="nearest"))
+    quant, integer = quantize_model(
+        spec, network, train, QuantizeConfig(samples=IMAGES, rounding="nearest")
+    )
     same = (answers(network, spec, val) == answers(integer, spec, val)).float().mean()
     macs = {node.name for node in network.graph.nodes if node.operator.channels == "mixes"}
     row["quantize"] = {"agreement": float(same), "top1": top1(integer, spec, val)}
@@ -225,7 +327,12 @@ def quantize(row: dict[str, Any], spec: Spec, network: Network, train: FaceDatas
 
 
 def export(
-    row: dict[str, Any], spec: Spec, network: Network, pruned: Network | None, integer: Any, val: FaceDataset
+    row: dict[str, Any],
+    spec: Spec,
+    network: Network,
+    pruned: Network | None,
+    integer: Any,
+    val: FaceDataset,
 ) -> None:
     """Export float, pruned and INT8 networks, check each in ONNX Runtime, and time them in turns."""
     found: dict[str, Any] = {}
@@ -239,7 +346,10 @@ def export(
         for name, (own, module) in kinds.items():
             content = export_model(own, module, ExportOptions())
             parity = check_parity(content, module, own, val.images[:IMAGES])
-            found[name] = {"max_abs_diff": parity.max_abs_diff, "top1_agreement": parity.top1_agreement}
+            found[name] = {
+                "max_abs_diff": parity.max_abs_diff,
+                "top1_agreement": parity.top1_agreement,
+            }
             files[name] = Path(folder) / f"{name}.onnx"
             files[name].write_bytes(content)
         times = bench(list(files.values()), BenchConfig(runs=40, warmup=5, threads=1, memory=False))
@@ -260,7 +370,9 @@ def line(row: dict[str, Any]) -> str:
         elif name == "prune":
             parts.append(f"MACs {about['macs_ratio']:.3f} ({about['masking_error']:.0e})")
         elif name == "quantize":
-            parts.append(f"INT8 {about['agreement']:.1%} ({about['integer_layers']}/{about['layers']})")
+            parts.append(
+                f"INT8 {about['agreement']:.1%} ({about['integer_layers']}/{about['layers']})"
+            )
         else:
             speeds = {kind: about["float"]["median_s"] / about[kind]["median_s"] for kind in about}
             parts.append(", ".join(f"{kind} {speed:.2f}x" for kind, speed in speeds.items()))

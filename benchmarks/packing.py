@@ -32,7 +32,9 @@ LOADS = 15
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", type=Path, nargs="+", help="quantised networks, .pt files")
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("-o", "--output", type=Path, required=True)
@@ -52,18 +54,26 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
     tensors = module.state_dict()
     weights = {name: tensors[f"{name}.weight"] for name in spec.quant.weights}
     bits = {name: rule.stored_bits(len(weights[name])) for name, rule in spec.quant.weights.items()}
-    total = sum(width * weights[name][0].numel() for name, widths in bits.items() for width in widths)
+    total = sum(
+        width * weights[name][0].numel() for name, widths in bits.items() for width in widths
+    )
     count = sum(weight.numel() for weight in weights.values())
-    images = np.random.default_rng(0).integers(0, 256, (64, spec.input.channels, spec.input.size, spec.input.size))
+    images = np.random.default_rng(0).integers(
+        0, 256, (64, spec.input.channels, spec.input.size, spec.input.size)
+    )
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.onnx" for name in ("plain", "packed")}
         files["plain"].write_bytes(export_model(spec, module, ExportOptions(opset=PLAIN)))
-        files["packed"].write_bytes(export_model(spec, module, ExportOptions(opset=PACKED, packed=True)))
+        files["packed"].write_bytes(
+            export_model(spec, module, ExportOptions(opset=PACKED, packed=True))
+        )
         answers, convolutions = [], []
         for name, file in files.items():
             options, optimised = session_options(threads=1), Path(folder) / f"{name}.optimised.onnx"
             options.optimized_model_filepath = str(optimised)
-            session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
             answers.append(session.run(None, {"images": images.astype(np.uint8)})[0])
             operators = [node.op_type for node in onnx.load(optimised).graph.node]
             convolutions.append(operators.count("QLinearConv"))
@@ -71,9 +81,13 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
         for _ in range(LOADS):
             for name, file in files.items():
                 start = time.perf_counter()
-                onnxruntime.InferenceSession(file, session_options(threads=1), providers=["CPUExecutionProvider"])
+                onnxruntime.InferenceSession(
+                    file, session_options(threads=1), providers=["CPUExecutionProvider"]
+                )
                 loads[name].append(time.perf_counter() - start)
-        timed = bench(list(files.values()), BenchConfig(warmup=50, runs=runs, threads=1, memory=False))
+        timed = bench(
+            list(files.values()), BenchConfig(warmup=50, runs=runs, threads=1, memory=False)
+        )
         sizes = {f"{name}_bytes": file.stat().st_size for name, file in files.items()}
     return {
         "file": model.name,

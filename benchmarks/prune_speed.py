@@ -46,24 +46,39 @@ def main() -> None:
         if {name: report[name] for name in asked} != asked:
             raise SystemExit(f"{options.output} is of other options")
     for trained, spec, module in networks(options):
-        head = {"arch": spec.arch, "size": spec.input.size, "trained": trained, "digest": spec.digest}
+        head = {
+            "arch": spec.arch,
+            "size": spec.input.size,
+            "trained": trained,
+            "digest": spec.digest,
+        }
         if any(head.items() <= row.items() for row in report["rows"]):
             continue
-        report["rows"].append({**head, **measure(spec, module, scoring(spec, options) if trained else None, options)})
+        report["rows"].append(
+            {**head, **measure(spec, module, scoring(spec, options) if trained else None, options)}
+        )
         print(line(report["rows"][-1]), flush=True)
         if options.output:
             write_atomic(options.output, json.dumps(report, indent=1).encode())
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", type=Path, nargs="*", help="trained networks, .pt files, instead of --arch")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models", type=Path, nargs="*", help="trained networks, .pt files, instead of --arch"
+    )
     parser.add_argument("--data", help="images that score the channels of trained networks")
     parser.add_argument("--samples", type=int, default=2048, help="how many of them")
-    parser.add_argument("--arch", default=",".join(architecture_names()), help="architectures, separated by commas")
+    parser.add_argument(
+        "--arch", default=",".join(architecture_names()), help="architectures, separated by commas"
+    )
     parser.add_argument("--round-to", default="1,16", help="roundings, separated by commas")
     parser.add_argument("--latency", type=float, help="also prune with this --target-latency")
-    parser.add_argument("--size", default="48", help="sides of the input in pixels, separated by commas")
+    parser.add_argument(
+        "--size", default="48", help="sides of the input in pixels, separated by commas"
+    )
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs to keep")
     parser.add_argument("--runs", type=int, default=500)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
@@ -92,11 +107,18 @@ def scoring(spec: Spec, options: argparse.Namespace) -> FaceDataset:
 
 def line(row: dict[str, Any]) -> str:
     """Return a row as text."""
-    cells = (f"{entry['rule']} {entry['speedup']:.2f} ({entry['macs_ratio']:.3f})" for entry in row["pruned"])
-    return f"{row['arch']:20} {row['size']:3} px {row['latency_s'] * 1e3:8.3f} ms  {', '.join(cells)}"
+    cells = (
+        f"{entry['rule']} {entry['speedup']:.2f} ({entry['macs_ratio']:.3f})"
+        for entry in row["pruned"]
+    )
+    return (
+        f"{row['arch']:20} {row['size']:3} px {row['latency_s'] * 1e3:8.3f} ms  {', '.join(cells)}"
+    )
 
 
-def measure(spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace) -> dict[str, Any]:
+def measure(
+    spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """Prune one network by each rule, and time the results in turns with it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "unpruned.onnx"]
@@ -134,7 +156,8 @@ def pruned_networks(
         return calibrated(options.latency, spec, module, timed, data)
 
     rules: dict[str, Callable[[], PruneOptions]] = {
-        f"--round-to {number}": partial(replace, plain, round_to=int(number)) for number in options.round_to.split(",")
+        f"--round-to {number}": partial(replace, plain, round_to=int(number))
+        for number in options.round_to.split(",")
     }
     if options.latency:
         rules[f"--target-latency {options.latency:g}"] = by_the_clock

@@ -52,17 +52,23 @@ def main() -> None:
     options = parse_args()
     torch.set_num_threads(options.threads)
     spec, module = load_model(options.model)
-    source = open_data(options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes))
+    source = open_data(
+        options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
+    )
     train, val = source.split("train"), source.split("val")
     report = open_report(options, spec, module, val)
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    pruned = functools.cache(partial(pruned_by, options, spec, module, train.balanced_subset(options.samples, 0)))
+    pruned = functools.cache(
+        partial(pruned_by, options, spec, module, train.balanced_subset(options.samples, 0))
+    )
     run = partial(row_of, options, report, spec, module, train, val, pruned)
     for method in options.methods.split(","):
         if method in OURS:
             better = OURS[method]
         else:
-            tried = {ranking: run(f"{method}, {ranking}", seeds[0])["accuracy"] for ranking in RANKINGS}
+            tried = {
+                ranking: run(f"{method}, {ranking}", seeds[0])["accuracy"] for ranking in RANKINGS
+            }
             better = f"{method}, {max(RANKINGS, key=lambda ranking: tried[ranking])}"
         for seed in seeds:
             run(better, seed)
@@ -70,23 +76,35 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the trained network, a .pt file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--target", type=float, default=0.5, help="part of the MACs that stays")
-    parser.add_argument("--methods", default="fertool,taylor,magnitude,lamp", help="separated by commas")
+    parser.add_argument(
+        "--methods", default="fertool,taylor,magnitude,lamp", help="separated by commas"
+    )
     parser.add_argument("--samples", type=int, default=2048, help="images that score the channels")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--rows", type=Path, nargs="*", default=(), help="outputs of other runs with the same options")
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        nargs="*",
+        default=(),
+        help="outputs of other runs with the same options",
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
 
 
-def open_report(options: argparse.Namespace, spec: Spec, module: nn.Module, val: FaceDataset) -> dict[str, Any]:
+def open_report(
+    options: argparse.Namespace, spec: Spec, module: nn.Module, val: FaceDataset
+) -> dict[str, Any]:
     """Return the report to go on with, or a new one."""
     head = {
         "model": {"arch": spec.arch, "arch_args": dict(spec.arch_args), "digest": spec.digest},
@@ -120,7 +138,9 @@ class Pruned:
     seconds: float
 
 
-def pruned_by(options: argparse.Namespace, spec: Spec, module: nn.Module, scoring: FaceDataset, method: str) -> Pruned:
+def pruned_by(
+    options: argparse.Namespace, spec: Spec, module: nn.Module, scoring: FaceDataset, method: str
+) -> Pruned:
     """Return the network at the budget by a method's name."""
     start = time.perf_counter()
     if method in OURS.values():
@@ -182,14 +202,21 @@ def recover(
 ) -> float:
     """Train in place; returns the accuracy of the last epoch, so that nothing is chosen on these images."""
     teacher = Teacher(copy.deepcopy(unpruned).to(options.device), spec.input, spec.classes)
-    config = TrainConfig(epochs=options.epochs, batch_size=128, lr=options.lr, warmup_epochs=0.5, seed=seed)
+    config = TrainConfig(
+        epochs=options.epochs, batch_size=128, lr=options.lr, warmup_epochs=0.5, seed=seed
+    )
     objective = KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes)
     done = fit(pruned, train, val, spec.input, config, objective=objective, device=options.device)
     return done.history[-1].val_accuracy
 
 
 def prune_by_rival(
-    importance: str, ranking: str, module: nn.Module, input: InputSpec, scoring: FaceDataset, target: float
+    importance: str,
+    ranking: str,
+    module: nn.Module,
+    input: InputSpec,
+    scoring: FaceDataset,
+    target: float,
 ) -> nn.Module:
     """Return the smaller network by Torch-Pruning: the largest that its one ratio gives under the budget."""
     gradients = loss_gradients(module, input, scoring) if importance == "taylor" else {}
@@ -207,7 +234,12 @@ def prune_by_rival(
 
 
 def cut_by_rival(
-    importance: str, ranking: str, module: nn.Module, input: InputSpec, gradients: dict[str, Tensor], ratio: float
+    importance: str,
+    ranking: str,
+    module: nn.Module,
+    input: InputSpec,
+    gradients: dict[str, Tensor],
+    ratio: float,
 ) -> nn.Module:
     import torch_pruning as tp
 

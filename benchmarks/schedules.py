@@ -25,9 +25,27 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
     "iterative": ("--steps", "3", "--step-epochs", "1"),
     "slimming": ("--sparse-epochs", "{before}"),
     "greg": ("--sparse-epochs", "{before}", "--criterion", "l1"),
-    "prj": ("--punish-epochs", "10", "--punish-share", "{share}", "--reward-epochs", "1", "--max-drop", "{drop}"),
+    "prj": (
+        "--punish-epochs",
+        "10",
+        "--punish-share",
+        "{share}",
+        "--reward-epochs",
+        "1",
+        "--max-drop",
+        "{drop}",
+    ),
     "prj, repaired": (
-        *("--punish-epochs", "10", "--punish-share", "{share}", "--reward-epochs", "1", "--max-drop", "{drop}"),
+        *(
+            "--punish-epochs",
+            "10",
+            "--punish-share",
+            "{share}",
+            "--reward-epochs",
+            "1",
+            "--max-drop",
+            "{drop}",
+        ),
         "--local-retrain",
     ),
 }
@@ -39,7 +57,10 @@ def main() -> None:
     report: dict[str, Any] = {
         "model": {"arch": spec.arch, "arch_args": dict(spec.arch_args), "digest": spec.digest},
         "data": Path(options.data).name,
-        **{name: getattr(options, name) for name in ("target_params", "before", "epochs", "share", "drop", "lr")},
+        **{
+            name: getattr(options, name)
+            for name in ("target_params", "before", "epochs", "share", "drop", "lr")
+        },
         "rows": [],
     }
     if options.output.exists():
@@ -53,14 +74,23 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", type=Path, help="the trained network, a .pt file")
     parser.add_argument("--data", required=True)
-    parser.add_argument("--target-params", type=float, default=0.5, help="part of the parameters that stays")
-    parser.add_argument("--before", type=int, default=4, help="epochs under the penalties of slimming and GREG")
+    parser.add_argument(
+        "--target-params", type=float, default=0.5, help="part of the parameters that stays"
+    )
+    parser.add_argument(
+        "--before", type=int, default=4, help="epochs under the penalties of slimming and GREG"
+    )
     parser.add_argument("--epochs", type=int, default=4, help="epochs of recovery")
     parser.add_argument(
-        "--share", type=float, default=0.01, help="of the channels that a punishing removes; PRJ's 0.002"
+        "--share",
+        type=float,
+        default=0.01,
+        help="of the channels that a punishing removes; PRJ's 0.002",
     )
     parser.add_argument("--drop", type=float, default=3, help="points at which PRJ's judge stops")
     parser.add_argument("--lr", type=float, default=1e-3)
@@ -73,14 +103,34 @@ def run(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Prune once, and say what came of it."""
     schedule = name.partition(",")[0]
     trains_before = schedule in ("slimming", "greg")
-    own = [part.format(before=options.before, share=options.share, drop=options.drop) for part in SCHEDULES[name]]
+    own = [
+        part.format(before=options.before, share=options.share, drop=options.drop)
+        for part in SCHEDULES[name]
+    ]
     after = options.epochs + (0 if trains_before or schedule == "prj" else options.before)
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "pruned.pt"
         command = [
             *(sys.executable, "-m", "fertool", "prune", str(options.model), "-o", str(output)),
-            *("--data", options.data, "--target-params", str(options.target_params), "--schedule", schedule, *own),
-            *("--epochs", str(after), "--batch-size", "128", "--lr", str(options.lr), "--seed", str(seed)),
+            *(
+                "--data",
+                options.data,
+                "--target-params",
+                str(options.target_params),
+                "--schedule",
+                schedule,
+                *own,
+            ),
+            *(
+                "--epochs",
+                str(after),
+                "--batch-size",
+                "128",
+                "--lr",
+                str(options.lr),
+                "--seed",
+                str(seed),
+            ),
             *("--round-to", "1", "--no-bench", "--json"),
         ]
         done = subprocess.run(command, check=False, capture_output=True, text=True)

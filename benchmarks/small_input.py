@@ -25,7 +25,11 @@ from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit
 
-STRIDES = ({"stem_stride": 2, "early_stride": 2}, {"stem_stride": 2, "early_stride": 1}, {"stem_stride": 1})
+STRIDES = (
+    {"stem_stride": 2, "early_stride": 2},
+    {"stem_stride": 2, "early_stride": 1},
+    {"stem_stride": 1},
+)
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "mobilenet_v3_small": STRIDES,
     "mobilenet_v3_large": STRIDES,
@@ -41,7 +45,9 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", default="synth")
     parser.add_argument("--arch", default=",".join(VARIANTS))
     parser.add_argument("--width", type=float, default=0.5)
@@ -64,7 +70,9 @@ def main() -> None:
         seeds = [int(seed) for seed in options.seeds.split(",")]
         made = [row["seed"] for row in report["rows"] if row["arch"] == arch]
         missing = [seed for seed in seeds if made.count(seed) < len(VARIANTS[arch])]
-        report["rows"] = [row for row in report["rows"] if row["arch"] != arch or row["seed"] not in missing]
+        report["rows"] = [
+            row for row in report["rows"] if row["arch"] != arch or row["seed"] not in missing
+        ]
         speeds = latencies(arch, options.width) if missing else []
         for variant, latency in zip(VARIANTS[arch], speeds, strict=bool(missing)):
             for seed in missing:
@@ -77,7 +85,9 @@ def main() -> None:
 
 
 def network(arch: str, variant: dict[str, Any], width: float) -> Any:
-    return create(arch, {"width_mult": width, "stem_stride": 2, **variant}, InputSpec(), tuple("abcdefg"))
+    return create(
+        arch, {"width_mult": width, "stem_stride": 2, **variant}, InputSpec(), tuple("abcdefg")
+    )
 
 
 def latencies(arch: str, width: float) -> list[float]:
@@ -92,13 +102,24 @@ def latencies(arch: str, width: float) -> list[float]:
 
 
 def accuracy(
-    arch: str, variant: dict[str, Any], width: float, train: FaceDataset, val: FaceDataset, epochs: int, seed: int
+    arch: str,
+    variant: dict[str, Any],
+    width: float,
+    train: FaceDataset,
+    val: FaceDataset,
+    epochs: int,
+    seed: int,
 ) -> dict[str, Any]:
     torch.manual_seed(seed)
     spec, module = network(arch, variant, width)
     config = TrainConfig(epochs=epochs, lr=2e-3, warmup_epochs=0.5, seed=seed)
     found = fit(module, train, val, spec.input, config).evaluation
-    return {"accuracy": found.accuracy, "accuracy_ci95": found.accuracy_ci95, "n": found.n, "images": len(train)}
+    return {
+        "accuracy": found.accuracy,
+        "accuracy_ci95": found.accuracy_ci95,
+        "n": found.n,
+        "images": len(train),
+    }
 
 
 if __name__ == "__main__":

@@ -67,7 +67,9 @@ def main() -> None:
             "arch": arch,
             "loops": compare_loops(arch, module, workers, options),
             "step": take_apart(spec, module, train, config, options.rounds),
-            "formats": compare_formats(spec, module, train, config, options.format_threads, options.rounds),
+            "formats": compare_formats(
+                spec, module, train, config, options.format_threads, options.rounds
+            ),
         }
         report["networks"].append(found)
         print_network(found)
@@ -77,14 +79,26 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     cores = os.cpu_count() or 1
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arch", default="resnet18,mobilenet_v3_small", help="networks, separated by commas")
-    parser.add_argument("--images", type=int, default=1024, help="drawn faces that a turn trains on")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--arch", default="resnet18,mobilenet_v3_small", help="networks, separated by commas"
+    )
+    parser.add_argument(
+        "--images", type=int, default=1024, help="drawn faces that a turn trains on"
+    )
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=9, help="turns of each loop")
     parser.add_argument("--threads", type=int, default=cores, help="of PyTorch, in both loops")
-    parser.add_argument("--workers", default=f"0,{cores}", help="worker counts of the plain loop, by commas")
-    parser.add_argument("--format-threads", default=None, help="thread counts for the formats; default: 1 to all cores")
+    parser.add_argument(
+        "--workers", default=f"0,{cores}", help="worker counts of the plain loop, by commas"
+    )
+    parser.add_argument(
+        "--format-threads",
+        default=None,
+        help="thread counts for the formats; default: 1 to all cores",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
@@ -96,11 +110,18 @@ def parse_args() -> argparse.Namespace:
 def plain_config(options: argparse.Namespace) -> TrainConfig:
     """Return the options of both loops."""
     return TrainConfig(
-        epochs=1, batch_size=options.batch_size, optimizer="sgd", lr=0.01, precision="fp32", seed=options.seed
+        epochs=1,
+        batch_size=options.batch_size,
+        optimizer="sgd",
+        lr=0.01,
+        precision="fp32",
+        seed=options.seed,
     )
 
 
-def compare_loops(arch: str, module: nn.Module, workers: list[int], options: argparse.Namespace) -> dict[str, Any]:
+def compare_loops(
+    arch: str, module: nn.Module, workers: list[int], options: argparse.Namespace
+) -> dict[str, Any]:
     """Let the loops take turns of one epoch; returns their seconds and how many times faster fertool's are."""
     loops = {"fertool": Apart(own_loop, arch, "fp32", options)}
     if resolve_precision("auto", torch.device("cpu"), module) == torch.bfloat16:
@@ -114,7 +135,11 @@ def compare_loops(arch: str, module: nn.Module, workers: list[int], options: arg
     best = min(plain, key=lambda name: float(np.median(seconds[name])))
     rows = []
     for name, times in seconds.items():
-        row = {"loop": name, "seconds": times, "images_per_s": options.images / float(np.median(times))}
+        row = {
+            "loop": name,
+            "seconds": times,
+            "images_per_s": options.images / float(np.median(times)),
+        }
         if name not in plain:
             pair = (np.array(seconds[loop])[:, None] for loop in (best, name))
             row["speedup"], row["speedup_ci95"] = speedup_ci95(*pair, options.seed)
@@ -122,7 +147,9 @@ def compare_loops(arch: str, module: nn.Module, workers: list[int], options: arg
     return {"rows": rows, "best_plain": best}
 
 
-def own_loop(arch: str, precision: PrecisionName, options: argparse.Namespace) -> Callable[[], float]:
+def own_loop(
+    arch: str, precision: PrecisionName, options: argparse.Namespace
+) -> Callable[[], float]:
     """Return fertool's epoch."""
     spec, module, train, val = prepared(arch, options)
     config = replace(plain_config(options), precision=precision)
@@ -134,7 +161,9 @@ def plain_loop(arch: str, workers: int, options: argparse.Namespace) -> Callable
     return PlainLoop(*prepared(arch, options), plain_config(options), workers).epoch
 
 
-def prepared(arch: str, options: argparse.Namespace) -> tuple[Spec, nn.Module, FaceDataset, FaceDataset]:
+def prepared(
+    arch: str, options: argparse.Namespace
+) -> tuple[Spec, nn.Module, FaceDataset, FaceDataset]:
     """Return what a loop trains, and on what."""
     torch.set_num_threads(options.threads)
     train, val = faces(options.images)
@@ -167,7 +196,9 @@ class PlainLoop:
     def epoch(self) -> float:
         """Train a fresh copy of the network; returns the seconds."""
         module, config = copy.deepcopy(self.start), self.config
-        optimizer = torch.optim.SGD(module.parameters(), config.lr, config.momentum, nesterov=config.nesterov)
+        optimizer = torch.optim.SGD(
+            module.parameters(), config.lr, config.momentum, nesterov=config.nesterov
+        )
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(self.loader))
         criterion = nn.CrossEntropyLoss()
         start = time.perf_counter()
@@ -192,7 +223,10 @@ class PlainFaces(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, data: FaceDataset, input: InputSpec, config: AugmentConfig | None) -> None:
         self.images, self.labels = data.images.numpy(), data.labels.tolist()
-        self.mean, self.std = torch.tensor(input.mean).view(-1, 1, 1), torch.tensor(input.std).view(-1, 1, 1)
+        self.mean, self.std = (
+            torch.tensor(input.mean).view(-1, 1, 1),
+            torch.tensor(input.std).view(-1, 1, 1),
+        )
         self.config = config
 
     def __len__(self) -> int:
@@ -213,9 +247,15 @@ def plain_changes(image: Image.Image, config: AugmentConfig) -> Image.Image:
     if random.random() < config.flip:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     # Corners become black, which costs PIL less than repeating the border as fertool does.
-    image = image.rotate(random.uniform(-config.rotation, config.rotation), Image.Resampling.BILINEAR)
-    image = ImageEnhance.Brightness(image).enhance(random.uniform(1 - config.brightness, 1 + config.brightness))
-    return ImageEnhance.Contrast(image).enhance(random.uniform(1 - config.contrast, 1 + config.contrast))
+    image = image.rotate(
+        random.uniform(-config.rotation, config.rotation), Image.Resampling.BILINEAR
+    )
+    image = ImageEnhance.Brightness(image).enhance(
+        random.uniform(1 - config.brightness, 1 + config.brightness)
+    )
+    return ImageEnhance.Contrast(image).enhance(
+        random.uniform(1 - config.contrast, 1 + config.contrast)
+    )
 
 
 def plain_erasing(tensor: Tensor, config: AugmentConfig) -> None:
@@ -230,7 +270,9 @@ def plain_erasing(tensor: Tensor, config: AugmentConfig) -> None:
 
 def plain_mixup(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     share, order = float(np.random.beta(alpha, alpha)), torch.randperm(len(inputs))
-    return share * inputs + (1 - share) * inputs[order], share * targets + (1 - share) * targets[order]
+    return share * inputs + (1 - share) * inputs[order], share * targets + (1 - share) * targets[
+        order
+    ]
 
 
 def take_apart(
@@ -252,7 +294,11 @@ def take_apart(
         augmenting.append(after - before)
         rest.append(time.perf_counter() - start - augmenting[-1])
     whole = float(np.median(augmenting)) + float(np.median(rest))
-    return {"step_s": whole, "augmentation_s": augmenting, "share": float(np.median(augmenting)) / whole}
+    return {
+        "step_s": whole,
+        "augmentation_s": augmenting,
+        "share": float(np.median(augmenting)) / whole,
+    }
 
 
 def batches(count: int, size: int, rounds: int) -> Iterator[Tensor]:
@@ -263,11 +309,21 @@ def batches(count: int, size: int, rounds: int) -> Iterator[Tensor]:
 
 
 def compare_formats(
-    spec: Spec, module: nn.Module, train: FaceDataset, config: TrainConfig, threads: list[int], rounds: int
+    spec: Spec,
+    module: nn.Module,
+    train: FaceDataset,
+    config: TrainConfig,
+    threads: list[int],
+    rounds: int,
 ) -> list[dict[str, Any]]:
     """Time the step without augmentation in both memory formats, by number of threads, all in turns."""
-    inputs, targets = to_input(train.images[: config.batch_size], spec.input), train.targets()[: config.batch_size]
-    learners = {name: learner(module, config, memory_format) for name, memory_format in FORMATS.items()}
+    inputs, targets = (
+        to_input(train.images[: config.batch_size], spec.input),
+        train.targets()[: config.batch_size],
+    )
+    learners = {
+        name: learner(module, config, memory_format) for name, memory_format in FORMATS.items()
+    }
     before = torch.get_num_threads()
 
     def steps(count: int, name: str) -> float:
@@ -278,14 +334,22 @@ def compare_formats(
             learners[name](inputs, targets)
         return (time.perf_counter() - start) / 3
 
-    methods = {f"{count} {name}": lambda c=count, n=name: steps(c, n) for count in threads for name in FORMATS}
+    methods = {
+        f"{count} {name}": lambda c=count, n=name: steps(c, n)
+        for count in threads
+        for name in FORMATS
+    }
     seconds = take_turns(methods, rounds)
     torch.set_num_threads(before)
     rows = []
     for count in threads:
         last, first = (np.array(seconds[f"{count} {name}"])[:, None] for name in FORMATS)
         speedup, interval = speedup_ci95(first, last, config.seed)
-        row = {"threads": count, "channels_last_s": float(np.median(last)), "contiguous_s": float(np.median(first))}
+        row = {
+            "threads": count,
+            "channels_last_s": float(np.median(last)),
+            "contiguous_s": float(np.median(first)),
+        }
         rows.append({**row, "channels_last_speedup": speedup, "speedup_ci95": interval})
     return rows
 
@@ -295,7 +359,9 @@ def learner(
 ) -> Callable[[Tensor, Tensor], None]:
     """Return a function that takes one training step of a copy of the network."""
     module = copy.deepcopy(module).to(memory_format=memory_format).train()
-    optimizer = torch.optim.SGD(module.parameters(), config.lr, config.momentum, nesterov=config.nesterov, fused=True)
+    optimizer = torch.optim.SGD(
+        module.parameters(), config.lr, config.momentum, nesterov=config.nesterov, fused=True
+    )
 
     def step(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()
@@ -310,9 +376,13 @@ def print_network(found: dict[str, Any]) -> None:
         faster = ""
         if "speedup" in row:
             low, high = row["speedup_ci95"]
-            faster = f"  {row['speedup']:.2f} [{low:.2f}, {high:.2f}] x {found['loops']['best_plain']}"
+            faster = (
+                f"  {row['speedup']:.2f} [{low:.2f}, {high:.2f}] x {found['loops']['best_plain']}"
+            )
         print(f"  {row['loop']:<20}{row['images_per_s']:>9.1f} images/s{faster}")
-    print(f"  augmentation takes {found['step']['share']:.1%} of a step of {1e3 * found['step']['step_s']:.1f} ms")
+    print(
+        f"  augmentation takes {found['step']['share']:.1%} of a step of {1e3 * found['step']['step_s']:.1f} ms"
+    )
     for row in found["formats"]:
         low, high = row["speedup_ci95"]
         print(

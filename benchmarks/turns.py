@@ -19,7 +19,9 @@ VAL_IMAGES = 64
 
 def faces(images: int) -> tuple[FaceDataset, FaceDataset]:
     """Return drawn faces to train on, as many as asked for, and a few to validate on."""
-    source = open_data(f"synth:{max(70, math.ceil(images / 0.8) + 10)}", DataOptions(size=InputSpec().size))
+    source = open_data(
+        f"synth:{max(70, math.ceil(images / 0.8) + 10)}", DataOptions(size=InputSpec().size)
+    )
     train, val = source.split("train"), source.split("val")
     return train.subset(torch.arange(images)), val.subset(torch.arange(min(VAL_IMAGES, len(val))))
 
@@ -38,7 +40,9 @@ def take_turns(methods: Mapping[str, Callable[[], float]], rounds: int) -> dict[
 def machine() -> dict[str, Any]:
     """Return what a figure of speed depends on."""
     able = getattr(torch.cpu, "get_capabilities", dict)()
-    extras = [name for name in ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16") if able.get(name)]
+    extras = [
+        name for name in ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16") if able.get(name)
+    ]
     cpu = ", ".join([torch.backends.cpu.get_cpu_capability(), *extras])
     return {"cores": os.cpu_count(), "torch": torch.__version__, "cpu": cpu}
 
@@ -68,7 +72,9 @@ class Apart:
         self._process.join()
 
 
-def _serve(pipe: Connection, make: Callable[..., Callable[[], float]], arguments: tuple[Any, ...]) -> None:
+def _serve(
+    pipe: Connection, make: Callable[..., Callable[[], float]], arguments: tuple[Any, ...]
+) -> None:
     method = make(*arguments)
     while pipe.recv():
         pipe.send(method())

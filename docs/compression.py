@@ -23,7 +23,10 @@ def int8_speed(report: dict[str, Any]) -> str:
     """INT8 against FP32, and against ONNX Runtime's own quantisation of the same network."""
     rows, ratios = [], []
     for row in report["rows"]:
-        rival, friendly = max(row["quantize_static"], key=lambda entry: entry["speedup"]), row.get("friendly")
+        rival, friendly = (
+            max(row["quantize_static"], key=lambda entry: entry["speedup"]),
+            row.get("friendly"),
+        )
         ratios.append(row["speedup"])
         rows.append(
             (
@@ -33,11 +36,21 @@ def int8_speed(report: dict[str, Any]) -> str:
                 f"{row['speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}",
                 f"{rival['speedup']:.2f} {interval(rival['speedup_ci95'], 1, 2)} ({rival['settings']})",
                 f"{row['speedup'] / rival['speedup']:.2f}",
-                f"{friendly['speedup']:.2f} {interval(friendly['speedup_ci95'], 1, 2)}" if friendly else "",
+                f"{friendly['speedup']:.2f} {interval(friendly['speedup_ci95'], 1, 2)}"
+                if friendly
+                else "",
             )
         )
     processors = ", ".join(dict.fromkeys(row["processor"] for row in report["rows"]))
-    heads = ("architecture", "pixels", "FP32", "INT8", "`quantize_static`", "INT8 against it", "`--int8-friendly`")
+    heads = (
+        "architecture",
+        "pixels",
+        "FP32",
+        "INT8",
+        "`quantize_static`",
+        "INT8 against it",
+        "`--int8-friendly`",
+    )
     return (
         f"{table(heads, rows)}\n\nTimes as fast as FP32; geometric mean {statistics.geometric_mean(ratios):.2f}. "
         "Random weights, ranges of drawn faces, one thread; of `quantize_static` the fastest of its four settings; "
@@ -53,11 +66,15 @@ def prune_speed(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         found = {p["rule"]: p for p in row["pruned"]}
         cells = [
-            f"{p['speedup']:.2f} {interval(p['speedup_ci95'], 1, 2)}, MACs {p['macs_ratio']:.3f}" if p else "-"
+            f"{p['speedup']:.2f} {interval(p['speedup_ci95'], 1, 2)}, MACs {p['macs_ratio']:.3f}"
+            if p
+            else "-"
             for p in map(found.get, rules)
         ]
         weights = "trained" if row["trained"] else "random"
-        rows.append((row["arch"], f"{row['size']}", weights, f"{1e3 * row['latency_s']:.2f} ms", *cells))
+        rows.append(
+            (row["arch"], f"{row['size']}", weights, f"{1e3 * row['latency_s']:.2f} ms", *cells)
+        )
     asked = f"`--target-flops {report['target']}`, and where it says so `--target-latency` with it"
     note = (
         "Random weights are pruned by `l1`, trained ones by `kl`, as is the default with images. MobileNetV2 and "
@@ -86,7 +103,15 @@ def pruners(report: dict[str, Any]) -> str:
                 f"{100 * (statistics.mean(trained) - report['accuracy']):+.2f}",
             )
         )
-    heads = ("pruned by", "seeds", "MACs", "params", "before training", "accuracy (± sd)", "points from unpruned")
+    heads = (
+        "pruned by",
+        "seeds",
+        "MACs",
+        "params",
+        "before training",
+        "accuracy (± sd)",
+        "points from unpruned",
+    )
     narrow = report["model"]["arch_args"]["width_mult"] < 1
     taught = "at half width and briefly trained: smaller than a full comparison"
     if not narrow:
@@ -130,9 +155,13 @@ def criteria(report: dict[str, Any]) -> str:
                 f"{row['params_ratio']:.2f})"
                 for row in (found[(*way, target)] for target in targets)
             ]
-            rows.append((f"`{way[0]}`", {"none": "as they are", "layer": "by layer"}[way[1]], *cells))
+            rows.append(
+                (f"`{way[0]}`", {"none": "as they are", "layer": "by layer"}[way[1]], *cells)
+            )
         heads = ("criterion", "scores compare", *(f"{target:g} of the MACs" for target in targets))
-        parts.append(f"`{model['arch']}`, unpruned {percent(model['accuracy'])}:\n\n{table(heads, rows)}")
+        parts.append(
+            f"`{model['arch']}`, unpruned {percent(model['accuracy'])}:\n\n{table(heads, rows)}"
+        )
     return "\n\n".join([*parts, f"{report['samples']:,} training images score the channels."])
 
 
@@ -187,7 +216,14 @@ def schedules(report: dict[str, Any]) -> str:
                 points(change),
             )
         )
-    heads = ("schedule", "params", "MACs", "epochs on all images", "accuracy", "points from unpruned")
+    heads = (
+        "schedule",
+        "params",
+        "MACs",
+        "epochs on all images",
+        "accuracy",
+        "points from unpruned",
+    )
     return "\n\n".join(
         (
             table(heads, rows),
@@ -240,7 +276,16 @@ def small_files(report: dict[str, Any]) -> str:
         )
         for row in report["rows"]
     ]
-    heads = ("network", "", "bits", "weights smaller by", "bytes of .pt", "accuracy", "points", "same answer")
+    heads = (
+        "network",
+        "",
+        "bits",
+        "weights smaller by",
+        "bytes of .pt",
+        "accuracy",
+        "points",
+        "same answer",
+    )
     return "\n\n".join(
         (
             table(heads, rows),
@@ -274,7 +319,9 @@ def bits(report: dict[str, Any]) -> str:
     for row in report["rows"]:
         runs.setdefault((row["allocation"], row["rounding"]), []).append(row)
     rows = []
-    for (allocation, rounding), found in sorted(runs.items(), key=lambda item: mean_of(item[1], "kl")):
+    for (allocation, rounding), found in sorted(
+        runs.items(), key=lambda item: mean_of(item[1], "kl")
+    ):
         accuracies = [100 * row["accuracy"] for row in found]
         spread = f" ± {statistics.stdev(accuracies):.2f}" if len(found) > 1 else ""
         rows.append(
@@ -292,7 +339,14 @@ def bits(report: dict[str, Any]) -> str:
         )
     seeds, bound = len({row["seed"] for row in report["rows"]}), mean_of(report["rows"], "bound")
     heads = (
-        *("allocation", "rounding", "bits", "predicted loss", "KL to the float network", "same answer"),
+        *(
+            "allocation",
+            "rounding",
+            "bits",
+            "predicted loss",
+            "KL to the float network",
+            "same answer",
+        ),
         *("accuracy (± sd)", "points", "search"),
     )
     return "\n\n".join(
@@ -317,14 +371,23 @@ def activation_bits(report: dict[str, Any]) -> str:
         rows.append(
             (
                 f"{mean:g}",
-                f"shared out, {found[0]['widths'][0]} to {found[0]['widths'][-1]}" if shared else "alike",
+                f"shared out, {found[0]['widths'][0]} to {found[0]['widths'][-1]}"
+                if shared
+                else "alike",
                 f"{mean_of(found, 'kl'):.4f}",
                 percent(mean_of(found, "top1_agreement")),
                 f"{statistics.mean(accuracies):.2f}{spread} %",
                 f"{statistics.mean(accuracies) - 100 * report['accuracy']:+.2f}",
             )
         )
-    heads = ("mean bits", "layers", "KL to the float network", "same answer", "accuracy (± sd)", "points")
+    heads = (
+        "mean bits",
+        "layers",
+        "KL to the float network",
+        "same answer",
+        "accuracy (± sd)",
+        "points",
+    )
     seeds = len({row["seed"] for row in report["rows"]})
     return (
         f"{table(heads, rows)}\n\n{arguments(report['model'])}, float {percent(report['accuracy'])}; {seeds} seeds, "
@@ -350,7 +413,15 @@ def packing(report: dict[str, Any]) -> str:
         for row in report["rows"]
     ]
     heads = (
-        *("network", "weights", "bits stored", "bytes of .onnx", "of the ideal", "of plain INT8", "same logits"),
+        *(
+            "network",
+            "weights",
+            "bits stored",
+            "bytes of .onnx",
+            "of the ideal",
+            "of plain INT8",
+            "same logits",
+        ),
         *("QLinearConv", "loads in, plain", "speed against plain"),
     )
     return table(heads, rows) + (

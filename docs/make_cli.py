@@ -6,7 +6,13 @@ import contextlib
 import io
 import os
 
-os.environ.update(TERMINAL_WIDTH="100", COLUMNS="100", NO_COLOR="1", TERM="dumb", _TYPER_FORCE_DISABLE_TERMINAL="1")
+os.environ.update(
+    TERMINAL_WIDTH="100",
+    COLUMNS="100",
+    NO_COLOR="1",
+    TERM="dumb",
+    _TYPER_FORCE_DISABLE_TERMINAL="1",
+)
 
 from fertool.cli.app import app, run
 

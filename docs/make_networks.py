@@ -70,7 +70,11 @@ def _ok(row: Row, name: str) -> bool:
 def _cells(row: Row) -> list[str]:
     name = f"`{row['source']}`" + (f" at {row['size']}" if row["size"] != 64 else "")
     done = {step: step in row and "failed" not in row[step] for step in _STEPS}
-    pruned = f"{row['prune']['macs_ratio']:.3f} ({row['prune']['masking_error']:.0e})" if done["prune"] else "no"
+    pruned = (
+        f"{row['prune']['macs_ratio']:.3f} ({row['prune']['masking_error']:.0e})"
+        if done["prune"]
+        else "no"
+    )
     int8 = "no"
     if done["quantize"]:
         int8 = f"{row['quantize']['agreement']:.1%}, {row['quantize']['integer_layers']}/{row['quantize']['layers']}"
@@ -87,7 +91,9 @@ def _cells(row: Row) -> list[str]:
 
 def _exported(row: Row) -> str:
     return ", ".join(
-        f"{row['export'][kind]['top1_agreement']:.0%}" for kind in ("float", "int8") if kind in row["export"]
+        f"{row['export'][kind]['top1_agreement']:.0%}"
+        for kind in ("float", "int8")
+        if kind in row["export"]
     )
 
 
@@ -100,7 +106,9 @@ def _speeds(row: Row) -> str:
 def _reasons(row: Row) -> list[str]:
     reasons = [f"{step}: {row[step]['failed']}" for step in _STEPS if "failed" in row.get(step, {})]
     if "prune" in row and "failed" not in row["prune"] and not _ok(row, "prune"):
-        reasons.append(f"prune: {row['prune']['macs_ratio']:.3f} of the MACs, not within 5 % of half")
+        reasons.append(
+            f"prune: {row['prune']['macs_ratio']:.3f} of the MACs, not within 5 % of half"
+        )
     return reasons
 
 

@@ -39,7 +39,9 @@ graph; multi-head attention as linear layers, `scaled_dot_product_attention` and
 def main() -> None:
     """Write the page to stdout."""
     print(_HEAD)
-    print("| operator | channels | inputs | arguments | integer |\n| --- | --- | ---: | --- | --- |")
+    print(
+        "| operator | channels | inputs | arguments | integer |\n| --- | --- | ---: | --- | --- |"
+    )
     for name, operator in OPERATORS.items():
         cells = (
             f"`{name}`",

@@ -89,13 +89,33 @@ def stages(evaluation: dict[str, Any], benchmark: dict[str, Any], *more: tuple[s
                 f"{speed['speedup']:.2f} {interval(speed['speedup_ci95'], 1, 2)}" if speed else "1",
             )
         )
-    heads = ("stage", "params", "MACs", "bytes", "accuracy", "without copies", "macro F1", "latency", "speed-up")
+    heads = (
+        "stage",
+        "params",
+        "MACs",
+        "bytes",
+        "accuracy",
+        "without copies",
+        "macro F1",
+        "latency",
+        "speed-up",
+    )
     return f"{table(heads, [*rows, *more])}\n\n{pairs(evaluation['comparisons'])}"
 
 
 def chain(evaluation: dict[str, Any]) -> str:
     """Recipe 1's chain."""
-    source = ("*source, test split*", "1.18 M", "90 M", "", "*71.2 %*", "", "", "*35.7 ms, Raspberry Pi 4*", "")
+    source = (
+        "*source, test split*",
+        "1.18 M",
+        "90 M",
+        "",
+        "*71.2 %*",
+        "",
+        "",
+        "*35.7 ms, Raspberry Pi 4*",
+        "",
+    )
     return (
         "Seed 0; the logs of the trainings are beside the JSON. Last row: the source's own figures (Rejina 2026), on "
         f"another split, machine, teacher and budget.\n\n{stages(evaluation, load('two_cores_bench.json'), source)}"
@@ -149,7 +169,10 @@ def friendly_choice(report: dict[str, Any]) -> str:
     rows = [
         (
             row["activation"],
-            *(", ".join(percent(value) for value in row[f"{kind}_epochs"]) for kind in ("float", "rounding")),
+            *(
+                ", ".join(percent(value) for value in row[f"{kind}_epochs"])
+                for kind in ("float", "rounding")
+            ),
         )
         for row in report["rows"]
     ]
@@ -226,7 +249,8 @@ def small_input(report: dict[str, Any]) -> str:
     rows = [
         (
             row["arch"],
-            ", ".join(f"{key}={value}" for key, value in row["variant"].items()) + default_mark(row),
+            ", ".join(f"{key}={value}" for key, value in row["variant"].items())
+            + default_mark(row),
             str(row["seed"]),
             f"{percent(row['accuracy'])} {interval(row['accuracy_ci95'])}",
             f"{1e3 * row['latency_s']:.2f} ms",
@@ -236,7 +260,9 @@ def small_input(report: dict[str, Any]) -> str:
     images = report["rows"][0]["images"]
     budget = f"{report['epochs']} epochs on {images:,} images, width {report['width']}: smaller than a full training."
     budget += " ResNet-50, ShuffleNetV2 x0.5 and micro_expnet take the defaults of their relatives."
-    return table(("architecture", "arguments", "seed", "accuracy", "latency"), rows) + f"\n\n{budget}"
+    return (
+        table(("architecture", "arguments", "seed", "accuracy", "latency"), rows) + f"\n\n{budget}"
+    )
 
 
 def default_mark(row: dict[str, Any]) -> str:
@@ -274,7 +300,11 @@ def training(report: dict[str, Any]) -> str:
     for network in report["networks"]:
         arch, best = network["arch"], network["loops"]["best_plain"]
         for row in network["loops"]["rows"]:
-            faster = f"{row['speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}" if "speedup" in row else ""
+            faster = (
+                f"{row['speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}"
+                if "speedup" in row
+                else ""
+            )
             mark = ", the better one" * (row["loop"] == best)
             loops.append((arch, row["loop"] + mark, f"{row['images_per_s']:.1f}", faster))
         for row in network["formats"]:
@@ -282,7 +312,9 @@ def training(report: dict[str, Any]) -> str:
             ratio = f"{row['channels_last_speedup']:.2f} {interval(row['speedup_ci95'], 1, 2)}"
             formats.append((arch, str(row["threads"]), *times, ratio))
         step = network["step"]
-        shares.append(f"{percent(step['share'])} of a step of {1e3 * step['step_s']:.1f} ms ({arch})")
+        shares.append(
+            f"{percent(step['share'])} of a step of {1e3 * step['step_s']:.1f} ms ({arch})"
+        )
     return "\n\n".join(
         (
             table(("network", "loop", "images/s", "faster than the better plain loop by"), loops),
@@ -304,7 +336,10 @@ def big_data(report: dict[str, Any]) -> str:
         ("limit", f"{report['budget_bytes'] * mib:,.0f} MiB, enforced by the kernel"),
         ("counted against it", f"{report['peak_limited_bytes'] * mib:,.0f} MiB"),
         ("of these in use (anonymous)", f"{report['peak_anonymous_bytes'] * mib:,.0f} MiB"),
-        ("resident, with pages of the mapped file", f"{report['peak_resident_bytes'] * mib:,.0f} MiB"),
+        (
+            "resident, with pages of the mapped file",
+            f"{report['peak_resident_bytes'] * mib:,.0f} MiB",
+        ),
         ("making the file", f"{report['making_s']:.1f} s"),
         ("opening it again", f"{report['opening_s']:.1f} s"),
         ("searching for copies", f"{report['searching_s']:.1f} s"),
@@ -313,9 +348,8 @@ def big_data(report: dict[str, Any]) -> str:
             f"{report['training_s']:.1f} s, {report['steps']:,} steps, {report['images_per_s']:,.0f} images/s",
         ),
     )
-    net = (
-        f"{report['arch']} at width {report['width']}, batches of {report['batch_size']}, {report['threads']} threads."
-    )
+    net = f"{report['arch']} at width {report['width']}, "
+    net += f"batches of {report['batch_size']}, {report['threads']} threads."
     return table(("", "peak or time"), rows) + f"\n\n{net}"
 
 
@@ -332,8 +366,17 @@ def kills(report: dict[str, Any]) -> str:
         )
         for found in report["commands"]
     ]
-    heads = ("command", "kills", "undisturbed", "killed after (s)", "bytes of the model", "left behind")
-    signals = ", ".join(f"{count} {name}" for name, count in report["commands"][0]["signals"].items())
+    heads = (
+        "command",
+        "kills",
+        "undisturbed",
+        "killed after (s)",
+        "bytes of the model",
+        "left behind",
+    )
+    signals = ", ".join(
+        f"{count} {name}" for name, count in report["commands"][0]["signals"].items()
+    )
     drawn = f"{report['data']}, {report['epochs']} epochs; {signals} each, at moments drawn by seed {report['seed']}"
     return f"{table(heads, rows)}\n\n{drawn}."
 
@@ -357,7 +400,12 @@ def logits(report: dict[str, Any]) -> str:
 
 Section = tuple[str, str, str, Callable[[dict[str, Any]], str]]
 SECTIONS: tuple[Section, ...] = (
-    ("Recipe 1 on FER2013, sized for two cores", "two_cores_eval.json", "make two_cores DATA=fer2013.csv", chain),
+    (
+        "Recipe 1 on FER2013, sized for two cores",
+        "two_cores_eval.json",
+        "make two_cores DATA=fer2013.csv",
+        chain,
+    ),
     ("Our best networks", "best_eval.json", "make best DATA=fer2013.csv", best),
     (
         "FER+",
@@ -421,7 +469,12 @@ SECTIONS: tuple[Section, ...] = (
         "-o prune_speed.json",
         prune_speed,
     ),
-    ("Time that pruning takes", "prune_time.json", "python benchmarks/prune_time.py -o prune_time.json", prune_time),
+    (
+        "Time that pruning takes",
+        "prune_time.json",
+        "python benchmarks/prune_time.py -o prune_time.json",
+        prune_time,
+    ),
     (
         "Cost of Hessian traces",
         "hessian.json",
@@ -459,9 +512,15 @@ SECTIONS: tuple[Section, ...] = (
             f"python benchmarks/pruners.py {arch}.pt --data fer2013.csv --epochs 2{option} -o pruners.json",
             pruners,
         )
-        for arch, name in (("mobilenet_v2", "MobileNetV2"), ("mobilenet_v3_large", "MobileNetV3-Large"))
+        for arch, name in (
+            ("mobilenet_v2", "MobileNetV2"),
+            ("mobilenet_v3_large", "MobileNetV3-Large"),
+        )
         for width, folder in ((" at full width", "_wide"), ("", ""))
-        for title, suffix, option in ((", trained at prune's own rate", "_slow", " --lr 5e-4"), ("", "", ""))
+        for title, suffix, option in (
+            (", trained at prune's own rate", "_slow", " --lr 5e-4"),
+            ("", "", ""),
+        )
     ),
     (
         "Schedules",
@@ -476,7 +535,10 @@ SECTIONS: tuple[Section, ...] = (
             f"python benchmarks/half.py {arch}.pt --data fer2013.csv --epochs 8 --lr 1e-3 --keep half -o half.json",
             half,
         )
-        for arch, name in (("mobilenet_v3_large", "MobileNetV3-Large"), ("mobilenet_v2", "MobileNetV2"))
+        for arch, name in (
+            ("mobilenet_v3_large", "MobileNetV3-Large"),
+            ("mobilenet_v2", "MobileNetV2"),
+        )
     ),
     (
         "Small files",
@@ -497,7 +559,10 @@ SECTIONS: tuple[Section, ...] = (
             f"python benchmarks/bits.py {arch}.pt --data fer2013.csv --average-bits {mean} -o bits.json",
             bits,
         )
-        for arch, name, mean in (("nano_resnet", "nano_resnet", 2.5), ("mobilenet_v2", "MobileNetV2", 3.22))
+        for arch, name, mean in (
+            ("nano_resnet", "nano_resnet", 2.5),
+            ("mobilenet_v2", "MobileNetV2", 3.22),
+        )
     ),
     (
         "Bits of activations",
@@ -505,17 +570,37 @@ SECTIONS: tuple[Section, ...] = (
         "python benchmarks/activation_bits.py mobilenet_v2.pt --data fer2013.csv -o activation_bits.json",
         activation_bits,
     ),
-    ("Packed weights", "packing.json", "python benchmarks/packing.py mixed/*.pt -o packing.json", packing),
+    (
+        "Packed weights",
+        "packing.json",
+        "python benchmarks/packing.py mixed/*.pt -o packing.json",
+        packing,
+    ),
     (
         "A dynamic network",
         "dynamic.json",
         "python benchmarks/dynamic.py micro.pt dynamic.pt --data fer2013.csv -o dynamic.json",
         dynamic,
     ),
-    ("Speed of training", "training.json", "python benchmarks/training.py -o training.json", training),
-    ("More images than memory", "big_data.json", "python benchmarks/big_data.py -o big_data.json", big_data),
+    (
+        "Speed of training",
+        "training.json",
+        "python benchmarks/training.py -o training.json",
+        training,
+    ),
+    (
+        "More images than memory",
+        "big_data.json",
+        "python benchmarks/big_data.py -o big_data.json",
+        big_data,
+    ),
     ("Killed and resumed", "kills.json", "python benchmarks/kills.py -o kills.json", kills),
-    ("Distillation without the teacher", "logits.json", "python benchmarks/logits.py -o logits.json", logits),
+    (
+        "Distillation without the teacher",
+        "logits.json",
+        "python benchmarks/logits.py -o logits.json",
+        logits,
+    ),
 )
 
 
@@ -528,7 +613,9 @@ def draw_table() -> None:
     if (FOLDER / "two_cores_bench.json").exists():
         console = Console(record=True, width=100, file=open("/dev/null", "w"))  # noqa: SIM115
         console.print(bench_table(load("two_cores_bench.json")))
-        picture = console.export_svg(title="fertool bench teacher.onnx student.onnx pruned.onnx int8.onnx")
+        picture = console.export_svg(
+            title="fertool bench teacher.onnx student.onnx pruned.onnx int8.onnx"
+        )
         # The picture must not fetch its font.
         TABLE.write_text(re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL))
 

@@ -93,7 +93,9 @@ def as_type(value: Any, kind: type[T], *, known_only: bool = False) -> T:
     except FertoolError as error:
         raise WrongContentError(error.message) from None
     except UnicodeEncodeError as error:
-        raise WrongContentError(f"the text {shown(error.object)} has half of a surrogate pair") from None
+        raise WrongContentError(
+            f"the text {shown(error.object)} has half of a surrogate pair"
+        ) from None
     if known_only:
         unknown = list(_unknown_keys(value, msgspec.to_builtins(typed), ""))
         if unknown:
@@ -101,7 +103,9 @@ def as_type(value: Any, kind: type[T], *, known_only: bool = False) -> T:
     return typed
 
 
-def read_json(text: str | bytes, kind: type[T], where: str, says: str, hint: str, *, known_only: bool = False) -> T:
+def read_json(
+    text: str | bytes, kind: type[T], where: str, says: str, hint: str, *, known_only: bool = False
+) -> T:
     """Return a JSON text as an instance of `kind`; raises FertoolError: `where`: `says`: what is wrong."""
     with refusing(where, says, hint):
         return as_type(parse_json(text), kind, known_only=known_only)

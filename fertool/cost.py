@@ -54,7 +54,10 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
     Where the work depends on the image `macs` is the mean over the images of which the shares tell.
     """
     if isinstance(module, Branching):
-        gate, parts = count(module.gate, input), [count(network, input) for network in module.networks]
+        gate, parts = (
+            count(module.gate, input),
+            [count(network, input) for network in module.networks],
+        )
         mean = sum(share * part.macs for share, part in zip(module.shares, parts, strict=True))
         return Cost(gate.params + sum(part.params for part in parts), gate.macs + round(mean))
     if isinstance(module, Network):
@@ -65,7 +68,11 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
         nonlocal macs
         macs += layer_macs(layer, output)
 
-    hooks = [m.register_forward_hook(add) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    hooks = [
+        m.register_forward_hook(add)
+        for m in module.modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    ]
     try:
         state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
         image = torch.empty(1, input.channels, input.size, input.size, device="meta")

@@ -21,7 +21,9 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise UsageError(f"--device {name}: no such device here", "use auto, cpu, cuda or cuda:N") from None
+        raise UsageError(
+            f"--device {name}: no such device here", "use auto, cpu, cuda or cuda:N"
+        ) from None
     if device.type == "meta":
         raise UsageError("--device meta: computes nothing", "use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and distributed.size() > 1:
@@ -31,12 +33,20 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
 
 def _require_gpu_each(device: torch.device) -> None:
     if ":" in str(device):
-        raise UsageError(f"--device {device}: the processes need a GPU each", "use cuda: each takes one of its own")
+        raise UsageError(
+            f"--device {device}: the processes need a GPU each",
+            "use cuda: each takes one of its own",
+        )
     if (gpus := torch.cuda.device_count()) < (wanted := distributed.local_size()):
-        raise UsageError(f"--device cuda: {gpus} GPUs for {wanted} processes", "start as many as there are, or use cpu")
+        raise UsageError(
+            f"--device cuda: {gpus} GPUs for {wanted} processes",
+            "start as many as there are, or use cpu",
+        )
 
 
-def place(module: nn.Module, device: torch.device, memory_format: torch.memory_format | None = None) -> nn.Module:
+def place(
+    module: nn.Module, device: torch.device, memory_format: torch.memory_format | None = None
+) -> nn.Module:
     """Move a module's tensors, in place, to a device and a memory format; returns the module.
 
     By default the format is the one to compute in there: channels last on the CPU, where depthwise convolutions run

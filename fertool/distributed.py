@@ -34,8 +34,12 @@ _LONGEST_READING = timedelta(days=1)
 class LostProcessError(FertoolError):
     """Another process of the run has ended; if it could, it has said why."""
 
-    def __init__(self, message: str = "another process of this run has ended or does not answer") -> None:
-        super().__init__(message, "run the same command again: a training resumes after its last whole epoch")
+    def __init__(
+        self, message: str = "another process of this run has ended or does not answer"
+    ) -> None:
+        super().__init__(
+            message, "run the same command again: a training resumes after its last whole epoch"
+        )
 
 
 def size() -> int:
@@ -139,7 +143,9 @@ def sum_gradients_(parameters: Iterable[Tensor]) -> None:
         flat = torch.cat([gradient.reshape(-1) for gradient in alike])
         with _exchange():
             dist.all_reduce(flat)
-        for gradient, part in zip(alike, torch.split(flat, [gradient.numel() for gradient in alike]), strict=True):
+        for gradient, part in zip(
+            alike, torch.split(flat, [gradient.numel() for gradient in alike]), strict=True
+        ):
             gradient.copy_(part.view(gradient.shape))
 
 

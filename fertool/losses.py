@@ -30,23 +30,39 @@ class ClassificationLoss:
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(
-                f"--label-smoothing {self.label_smoothing}: must be 0 or more and below 1", "0.1 is usual, 0 is none"
+                f"--label-smoothing {self.label_smoothing}: must be 0 or more and below 1",
+                "0.1 is usual, 0 is none",
             )
         if not 0 <= self.focal_gamma < float("inf"):
-            raise UsageError(f"--focal-gamma {self.focal_gamma}: must be 0 or more", "2 is usual, 0 is cross-entropy")
+            raise UsageError(
+                f"--focal-gamma {self.focal_gamma}: must be 0 or more",
+                "2 is usual, 0 is cross-entropy",
+            )
 
     def __call__(self, logits: Tensor, target_probs: Tensor) -> Tensor:
         """Return the mean loss of `logits` [N, K] against distributions `target_probs` [N, K], in nats."""
-        weights = None if self.class_weights is None else _on_device(self.class_weights, logits.device)
+        weights = (
+            None if self.class_weights is None else _on_device(self.class_weights, logits.device)
+        )
         if self.focal_gamma == 0:
-            return cross_entropy(logits, target_probs, label_smoothing=self.label_smoothing, class_weights=weights)
+            return cross_entropy(
+                logits, target_probs, label_smoothing=self.label_smoothing, class_weights=weights
+            )
         return focal_loss(
-            logits, target_probs, self.focal_gamma, label_smoothing=self.label_smoothing, class_weights=weights
+            logits,
+            target_probs,
+            self.focal_gamma,
+            label_smoothing=self.label_smoothing,
+            class_weights=weights,
         )
 
 
 def cross_entropy(
-    logits: Tensor, target_probs: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    logits: Tensor,
+    target_probs: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Return the mean cross-entropy of `logits` [N, K] against distributions `target_probs` [N, K], in nats.
 
@@ -54,7 +70,11 @@ def cross_entropy(
     the weighted mean, so that for one-hot targets the value is that of torch's own loss over class indices.
     """
     total = F.cross_entropy(
-        _widened(logits), target_probs, weight=class_weights, label_smoothing=label_smoothing, reduction="sum"
+        _widened(logits),
+        target_probs,
+        weight=class_weights,
+        label_smoothing=label_smoothing,
+        reduction="sum",
     )
     return total / _total_weight(target_probs, class_weights)
 
@@ -73,7 +93,9 @@ def focal_loss(
     mean are those of `cross_entropy`, which it equals for a gamma of 0.
     """
     log_p = _widened(logits).log_softmax(1)
-    targets = torch.lerp(target_probs, torch.full_like(target_probs, 1 / logits.shape[1]), label_smoothing)
+    targets = torch.lerp(
+        target_probs, torch.full_like(target_probs, 1 / logits.shape[1]), label_smoothing
+    )
     # A power below 1 has no finite slope at 0, which is where a class that the network is certain of lies.
     doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
     losses = -targets * doubt.pow(gamma) * log_p
@@ -102,10 +124,14 @@ def distillation_kl(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
     Both are [N, K]. T^2 keeps the gradient's size as T grows (Hinton, Vinyals and Dean 2015, section 2).
     """
-    return distillation_kl_probs(student_logits, (_widened(teacher_logits) / temperature).softmax(1), temperature)
+    return distillation_kl_probs(
+        student_logits, (_widened(teacher_logits) / temperature).softmax(1), temperature
+    )
 
 
-def distillation_kl_probs(student_logits: Tensor, teacher_probs: Tensor, temperature: float) -> Tensor:
+def distillation_kl_probs(
+    student_logits: Tensor, teacher_probs: Tensor, temperature: float
+) -> Tensor:
     """Return the same as `distillation_kl` for a teacher that is given as a distribution already softened at T."""
     log_p = (_widened(student_logits) / temperature).log_softmax(1)
     # 'batchmean': torch's default reduction also divides by the number of classes, which is not a KL divergence.
@@ -157,7 +183,9 @@ def output_probes(factor: Tensor, probes: int, generator: torch.Generator) -> Te
     """
     count, classes, _ = factor.shape
     # Image by image, so that an image's signs do not depend on the batch that it is in.
-    bits = torch.stack([torch.randint(2, (probes, classes), generator=generator) for _ in range(count)], dim=1)
+    bits = torch.stack(
+        [torch.randint(2, (probes, classes), generator=generator) for _ in range(count)], dim=1
+    )
     return torch.einsum("nkj,mnj->mnk", factor, (2 * bits - 1).to(factor))
 
 

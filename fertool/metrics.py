@@ -80,7 +80,9 @@ def evaluate_logits(logits: Any, labels: Any, classes: Sequence[str]) -> Evaluat
 
 def to_metrics(evaluation: Evaluation, split: str) -> Metrics:
     """Return the part of an evaluation that a model file carries."""
-    return Metrics(split, evaluation.n, evaluation.accuracy, evaluation.accuracy_ci95, evaluation.macro_f1)
+    return Metrics(
+        split, evaluation.n, evaluation.accuracy, evaluation.accuracy_ci95, evaluation.macro_f1
+    )
 
 
 def compare_paired(correct_a: Any, correct_b: Any) -> Comparison:
@@ -88,13 +90,16 @@ def compare_paired(correct_a: Any, correct_b: Any) -> Comparison:
     a, b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
     if a.shape != b.shape or not a.size:
         raise FertoolError(
-            f"cannot compare answers to {a.size} images with answers to {b.size}", "evaluate both on the same split"
+            f"cannot compare answers to {a.size} images with answers to {b.size}",
+            "evaluate both on the same split",
         )
     both, only_a, only_b = int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum())
     return Comparison(
         n=a.size,
         difference=(only_b - only_a) / a.size,
-        difference_ci95=paired_difference_ci95(both, only_b, only_a, a.size - both - only_a - only_b),
+        difference_ci95=paired_difference_ci95(
+            both, only_b, only_a, a.size - both - only_a - only_b
+        ),
         mcnemar_p=mcnemar_p(only_a, only_b),
     )
 
@@ -118,10 +123,16 @@ def mcnemar_p(only_a: int, only_b: int) -> float:
     steps = np.arange(1, smaller + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log((n - steps + 1) / steps))]) - n * math.log(2)
     probabilities = np.exp(logs)
-    return min(1.0, float(2 * probabilities[:-1].sum() + probabilities[-1])) if only_a != only_b else 1.0
+    return (
+        min(1.0, float(2 * probabilities[:-1].sum() + probabilities[-1]))
+        if only_a != only_b
+        else 1.0
+    )
 
 
-def paired_difference_ci95(both: int, only_first: int, only_second: int, neither: int) -> tuple[float, float]:
+def paired_difference_ci95(
+    both: int, only_first: int, only_second: int, neither: int
+) -> tuple[float, float]:
     """Return the 95 % interval of `first's share - second's share` on paired answers.
 
     Newcombe's hybrid score interval with continuity-corrected correlation (Statistics in Medicine 17, 1998,
@@ -139,7 +150,12 @@ def paired_difference_ci95(both: int, only_first: int, only_second: int, neither
 
 def _correlation(both: int, only_first: int, only_second: int, neither: int) -> float:
     n = both + only_first + only_second + neither
-    margins = (both + only_first) * (only_second + neither) * (both + only_second) * (only_first + neither)
+    margins = (
+        (both + only_first)
+        * (only_second + neither)
+        * (both + only_second)
+        * (only_first + neither)
+    )
     if margins == 0:
         return 0.0
     product = both * neither - only_first * only_second

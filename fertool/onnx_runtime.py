@@ -103,7 +103,9 @@ def read_metadata(session: Any, key: str, where: str) -> str | None:
     try:
         value: str | None = session.get_modelmeta().custom_metadata_map.get(key)
     except Exception as error:
-        raise FertoolError(f"{where}: unreadable metadata ({_reason(error, where)})", "export it again") from None
+        raise FertoolError(
+            f"{where}: unreadable metadata ({_reason(error, where)})", "export it again"
+        ) from None
     return value
 
 
@@ -116,7 +118,11 @@ def failed_pass(error: Exception, where: str) -> FertoolError:
 
 
 def run_within(
-    forward: Callable[[], Any], stop: Callable[[], None], limit_s: float, where: str, failure: str = "no answer"
+    forward: Callable[[], Any],
+    stop: Callable[[], None],
+    limit_s: float,
+    where: str,
+    failure: str = "no answer",
 ) -> Any:
     """Return what `forward` returns, or raise FertoolError, `where`: `failure`, when it takes more than `limit_s` s.
 

@@ -29,7 +29,9 @@ def resolve_precision(name: PrecisionName, device: torch.device, module: nn.Modu
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         # Older versions of PyTorch do not tell.
-        known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        known: dict[str, Any] = (
+            getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+        )
         able = any(known.get(name) for name in _BF16_CPUS)
     return torch.bfloat16 if able and not any(map(_is_grouped, module.modules())) else torch.float32
 

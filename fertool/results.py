@@ -94,7 +94,9 @@ class Evaluation(Headline):
         super().__post_init__()
         size = len(self.per_class)
         if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
-            raise ValueError(f"`confusion` has not {size} rows and columns, one for each of `per_class`")
+            raise ValueError(
+                f"`confusion` has not {size} rows and columns, one for each of `per_class`"
+            )
 
 
 @dataclass(frozen=True)
@@ -285,7 +287,10 @@ class Sweep:
     """OUT.grid.json or OUT.seeds.json."""
 
     file: Text
-    axes: Annotated[Mapping[Name, Annotated[tuple[Value, ...], Meta(min_length=1, max_length=50)]], Meta(max_length=20)]
+    axes: Annotated[
+        Mapping[Name, Annotated[tuple[Value, ...], Meta(min_length=1, max_length=50)]],
+        Meta(max_length=20),
+    ]
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=10_000)]
     best: Best | None
     points: Annotated[tuple[Mean, ...], Meta(max_length=1000)]
@@ -299,7 +304,9 @@ class Sweep:
             if choice.options.keys() != self.axes.keys():
                 raise ValueError("`options` of a row or point has other keys than `axes`")
             if any(value not in self.axes[name] for name, value in choice.options.items()):
-                raise ValueError("`options` of a row or point has a value that `axes` does not have")
+                raise ValueError(
+                    "`options` of a row or point has a value that `axes` does not have"
+                )
 
 
 def _require_few_rounds(history: tuple[Epoch, ...]) -> None:

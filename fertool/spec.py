@@ -83,7 +83,9 @@ class InputSpec:
     def zero_point(self) -> tuple[float, ...]:
         """The pixel value that maps to 0, one per channel; a whole number wherever it is one but for rounding."""
         exact = tuple(mean * 255 for mean in self.mean)
-        return tuple(round(value) if abs(value - round(value)) <= 1e-6 else value for value in exact)
+        return tuple(
+            round(value) if abs(value - round(value)) <= 1e-6 else value for value in exact
+        )
 
     @property
     def integer_zero_point(self) -> bool:
@@ -120,9 +122,13 @@ class WeightQuant:
 
     def __post_init__(self) -> None:
         if not self.bits or not set(self.bits) <= set(WIDTHS):
-            raise FertoolError(f"weights of {self.bits} bits: there are 2 to 8 of them", "make the file again")
+            raise FertoolError(
+                f"weights of {self.bits} bits: there are 2 to 8 of them", "make the file again"
+            )
         if type(self.limit) is not int or not 1 <= self.limit <= 127:
-            raise FertoolError(f"weights up to {self.limit}: they are within 127", "make the file again")
+            raise FertoolError(
+                f"weights up to {self.limit}: they are within 127", "make the file again"
+            )
 
     def limits(self, channels: int) -> tuple[int, ...]:
         """Return the largest magnitude of the integers of each output channel."""
@@ -143,9 +149,15 @@ class QuantSpec:
     method: Name = "ptq"
 
     def __post_init__(self) -> None:
-        wrong = {name: bits for name, bits in self.activations.items() if type(bits) is not int or not 4 <= bits <= 8}
+        wrong = {
+            name: bits
+            for name, bits in self.activations.items()
+            if type(bits) is not int or not 4 <= bits <= 8
+        }
         if wrong:
-            raise FertoolError(f"activations of other than 4 to 8 bits: {wrong}", "make the file again")
+            raise FertoolError(
+                f"activations of other than 4 to 8 bits: {wrong}", "make the file again"
+            )
 
 
 @dataclass(frozen=True)
@@ -254,7 +266,10 @@ class Spec:
                 "give a model file, .pt or .onnx; logits stand for teachers in distill",
             )
         if version != FORMAT:
-            raise FertoolError(f"{where}: header format {version}, this fertool reads format {FORMAT}", _remedy(data))
+            raise FertoolError(
+                f"{where}: header format {version}, this fertool reads format {FORMAT}",
+                _remedy(data),
+            )
         require_keys(data, cls, where)
         with refusing(where, DAMAGED, "make the file again"):
             return _spec_of(data)
@@ -265,7 +280,9 @@ DAMAGED = "the fertool header is damaged"
 
 def canonical_json(value: Any) -> str:
     """Return `value` as JSON with sorted keys and no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def read_header_text(text: str, where: str) -> tuple[dict[str, Any], str, int]:
@@ -289,7 +306,9 @@ def require_keys(data: Mapping[str, Any], kind: type[Any], where: str) -> None:
     known = {entry.name for entry in fields(kind)}
     wrong = sorted([*(set(data) - known), *missing_keys(data, kind)])
     if wrong:
-        raise FertoolError(f"{where}: header keys missing or unknown: {listed(wrong)}", "make the file again")
+        raise FertoolError(
+            f"{where}: header keys missing or unknown: {listed(wrong)}", "make the file again"
+        )
 
 
 def digest_text(text: str) -> str:
@@ -303,7 +322,9 @@ def _spec_of(data: dict[str, Any]) -> Spec:
     profiles: tuple[Graph, ...] = ()
     if isinstance(gates, dict) and isinstance(gates.get("profiles"), list):
         if not 1 <= len(gates["profiles"]) <= _MOST_PROFILES:
-            raise WrongContentError(f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {_MOST_PROFILES}")
+            raise WrongContentError(
+                f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {_MOST_PROFILES}"
+            )
         profiles = tuple(_unpacked_graphs(gates["profiles"], "gates.profiles"))
         gates = {**gates, "profiles": []}
     quant = _unpacked_quant(data.get("quant"))
@@ -323,7 +344,11 @@ def _remedy(data: Mapping[str, Any]) -> str:
     known = command in ("train-teacher", "distill", "prune", "quantize", "export")
     if data.get("format") != 1:
         return "install a newer fertool"
-    return f"make it again with this version's fertool {command}" if known else "make it again with this version"
+    return (
+        f"make it again with this version's fertool {command}"
+        if known
+        else "make it again with this version"
+    )
 
 
 def _require_consistent(spec: Spec) -> None:
@@ -334,9 +359,13 @@ def _require_consistent(spec: Spec) -> None:
     if metrics:
         low, high = metrics.accuracy_ci95
         if not low <= metrics.accuracy <= high:
-            raise WrongContentError(f"`metrics.accuracy` is {metrics.accuracy}, outside of its interval")
+            raise WrongContentError(
+                f"`metrics.accuracy` is {metrics.accuracy}, outside of its interval"
+            )
     if gates and len(gates.shares) != len(gates.profiles):
-        raise WrongContentError(f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares")
+        raise WrongContentError(
+            f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares"
+        )
 
 
 def _unpacked_quant(data: Any) -> Any:
@@ -348,7 +377,10 @@ def _unpacked_quant(data: Any) -> Any:
         data = parse_json(_inflated(data, "quant", _LONGEST_TABLE))
     if not isinstance(data, dict) or not isinstance(data.get("weights"), dict):
         return data
-    return {**data, "weights": {name: _unpacked_bits(rule) for name, rule in data["weights"].items()}}
+    return {
+        **data,
+        "weights": {name: _unpacked_bits(rule) for name, rule in data["weights"].items()},
+    }
 
 
 def _unpacked_bits(rule: Any) -> Any:

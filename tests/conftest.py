@@ -6,7 +6,9 @@ import torch
 
 from fertool.data.dataset import FaceDataset
 
-sys.path.append(str(Path(__file__).parent))  # for `mutations`: with importlib's import mode no test folder is there
+sys.path.append(
+    str(Path(__file__).parent)
+)  # for `mutations`: with importlib's import mode no test folder is there
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -45,6 +47,8 @@ def faces():
         images = torch.randint(0, 160, (n, 1, 12, 12), generator=generator)
         for position in range(3):
             images[labels == position, :, 4 * position : 4 * position + 3] += 90
-        return FaceDataset(images.to(torch.uint8), labels, ("happy", "neutral", "sad"), split, digest="source")
+        return FaceDataset(
+            images.to(torch.uint8), labels, ("happy", "neutral", "sad"), split, digest="source"
+        )
 
     return make

@@ -86,7 +86,10 @@ def steps_of(arch: str) -> list[Step]:
     if arch in FRIENDLY:
         training = "--epochs 1 --float-epochs 0 --batch-size 16 --precision fp32"
         steps.append(Step("friendly.pt", f"{quantise} --method qat --int8-friendly {training}"))
-    return steps + [Step(f"{name}.onnx", f"export {name}.pt --data {DATA}") for name in ("model", "int8", "mixed")]
+    return steps + [
+        Step(f"{name}.onnx", f"export {name}.pt --data {DATA}")
+        for name in ("model", "int8", "mixed")
+    ]
 
 
 _TRAIN = "--epochs 1 --batch-size 32 --precision fp32"
@@ -102,7 +105,9 @@ def _beginning(teacher: str, student: str) -> list[Step]:
 
 
 def _sensitivity(samples: int) -> Step:
-    return Step("sensitivity.json", f"hessian-sensitivity pruned.pt --data synth:80 --samples {samples}")
+    return Step(
+        "sensitivity.json", f"hessian-sensitivity pruned.pt --data synth:80 --samples {samples}"
+    )
 
 
 _OWN = f"{Path(__file__).parent / 'importing' / 'hand_written.py'}:build --arch-arg num_classes={len(CLASSES)}"
@@ -116,7 +121,10 @@ CHAINS = {
         Step("pruned.pt", f"prune student.pt --target-flops 0.5 --mixup 0 --erasing 0 {_PRUNE}"),
         _sensitivity(32),
         Step("quantised.pt", f"quantize pruned.pt {_QUANTISE}"),
-        Step("mixed.pt", f"quantize pruned.pt --average-bits 4 --sensitivity sensitivity.json {_QUANTISE}"),
+        Step(
+            "mixed.pt",
+            f"quantize pruned.pt --average-bits 4 --sensitivity sensitivity.json {_QUANTISE}",
+        ),
         Step("quantised.onnx", "export quantised.pt"),
         Step("mixed.onnx", "export mixed.pt"),
     ],
@@ -125,9 +133,15 @@ CHAINS = {
             "mobilenet_v3_small --arch-arg width_mult=0.5 --ema 0.9 --cutmix 0.5",
             "shufflenet_v2_x0_5 --method feature --input-channels 1",
         ),
-        Step("pruned.pt", f"prune student.pt --target-params 0.6 --schedule slimming --sparse-epochs 1 {_PRUNE}"),
+        Step(
+            "pruned.pt",
+            f"prune student.pt --target-params 0.6 --schedule slimming --sparse-epochs 1 {_PRUNE}",
+        ),
         _sensitivity(16),
-        Step("quantised.pt", f"quantize pruned.pt --bits 6 --method qat {_TRAIN} --observer percentile {_QUANTISE}"),
+        Step(
+            "quantised.pt",
+            f"quantize pruned.pt --bits 6 --method qat {_TRAIN} --observer percentile {_QUANTISE}",
+        ),
         Step("quantised.onnx", "export quantised.pt --plain"),
     ],
     "blocks": [
@@ -135,7 +149,10 @@ CHAINS = {
             "eff_resnet18 --arch-arg width_mult=0.5 --optimizer sgd --lr 0.01 --label-smoothing 0.1",
             "nano_resnet --arch-arg width_mult=0.5 --method iterative --rounds 2",
         ),
-        Step("pruned.pt", f"prune student.pt --target-flops 0.5 --prune-blocks 1 --round-to 8 {_PRUNE}"),
+        Step(
+            "pruned.pt",
+            f"prune student.pt --target-flops 0.5 --prune-blocks 1 --round-to 8 {_PRUNE}",
+        ),
         _sensitivity(16),
         Step(
             "quantised.pt",
@@ -148,7 +165,10 @@ CHAINS = {
             "efficientnet_b0 --arch-arg width_mult=0.25 --sam 0.05",
             "mobilenet_v2 --arch-arg width_mult=0.25 --input-size 40",
         ),
-        Step("pruned.pt", f"prune student.pt --target-flops 0.6 --schedule greg --sparse-epochs 1 {_PRUNE}"),
+        Step(
+            "pruned.pt",
+            f"prune student.pt --target-flops 0.6 --schedule greg --sparse-epochs 1 {_PRUNE}",
+        ),
         _sensitivity(16),
         Step(
             "quantised.pt",
@@ -175,25 +195,47 @@ CHAINS = {
         Step("dynamic.onnx", "export dynamic.pt"),
     ],
     "recorded": [
-        Step("teacher.pt", f"train-teacher --data synth:160 {_TRAIN} --arch mobilenet_v2 --arch-arg width_mult=0.25"),
+        Step(
+            "teacher.pt",
+            f"train-teacher --data synth:160 {_TRAIN} --arch mobilenet_v2 --arch-arg width_mult=0.25",
+        ),
         Step(
             "student.pt",
             f"distill teacher.pt --data synth:160 {_TRAIN} --save-logits teacher.logits --logit-views 2 --alpha 0.9",
         ),
-        Step("again.pt", f"distill teacher.logits --data synth:160 {_TRAIN} --temperature 2 --seed 3"),
+        Step(
+            "again.pt", f"distill teacher.logits --data synth:160 {_TRAIN} --temperature 2 --seed 3"
+        ),
         Step("quantised.pt", f"quantize again.pt --keep-float classifier --bits 5 {_QUANTISE}"),
         Step("quantised.onnx", "export quantised.pt --packed"),
     ],
     "judged": [
-        *_beginning("resnet18 --arch-arg width_mult=0.25 --freeze-epochs 1", "mobilenet_v2 --arch-arg width_mult=0.25"),
-        Step("pruned.pt", f"prune student.pt --schedule prj --steps 2 --target-params 0.7 {_PRUNE}"),
-        Step("dropped.pt", "prune student.pt --max-drop 2 --data synth:160 --no-bench --criterion taylor"),
-        Step("kept.pt", f"prune student.pt --target-flops 0.6 --keep features.3.*=0.9 --no-distill {_PRUNE}"),
+        *_beginning(
+            "resnet18 --arch-arg width_mult=0.25 --freeze-epochs 1",
+            "mobilenet_v2 --arch-arg width_mult=0.25",
+        ),
+        Step(
+            "pruned.pt", f"prune student.pt --schedule prj --steps 2 --target-params 0.7 {_PRUNE}"
+        ),
+        Step(
+            "dropped.pt",
+            "prune student.pt --max-drop 2 --data synth:160 --no-bench --criterion taylor",
+        ),
+        Step(
+            "kept.pt",
+            f"prune student.pt --target-flops 0.6 --keep features.3.*=0.9 --no-distill {_PRUNE}",
+        ),
         Step("pruned.onnx", "export pruned.pt"),
     ],
     "searched": [
-        *_beginning("micro_expnet --lr-schedule onecycle", "micro_expnet --arch-arg width_mult=0.5 --mixup 0.4"),
-        Step("sensitivity.json", "hessian-sensitivity student.pt --data synth:80 --samples 16 --method hutchinson"),
+        *_beginning(
+            "micro_expnet --lr-schedule onecycle",
+            "micro_expnet --arch-arg width_mult=0.5 --mixup 0.4",
+        ),
+        Step(
+            "sensitivity.json",
+            "hessian-sensitivity student.pt --data synth:80 --samples 16 --method hutchinson",
+        ),
         Step(
             "mixed.pt",
             "quantize student.pt --average-bits 4 --allocation actor-critic --sensitivity sensitivity.json "
@@ -202,7 +244,10 @@ CHAINS = {
         Step("mixed.onnx", "export mixed.pt"),
     ],
     "grid": [
-        Step("best.pt", f"train-teacher --data synth:160 {_TRAIN} --arch ean --arch-arg width_mult=0.5 --seeds 2"),
+        Step(
+            "best.pt",
+            f"train-teacher --data synth:160 {_TRAIN} --arch ean --arch-arg width_mult=0.5 --seeds 2",
+        ),
         Step(
             "student.pt",
             f"distill best.pt --data synth:160 {_TRAIN} --arch nano_resnet --arch-arg width_mult=0.5 "
@@ -212,11 +257,20 @@ CHAINS = {
         Step("pruned.onnx", "export pruned.pt"),
     ],
     "imported": [
-        Step("own.pt", f"import {_OWN} --input-size 48 --mean 0.5 --std 0.25 --classes {','.join(CLASSES)}"),
+        Step(
+            "own.pt",
+            f"import {_OWN} --input-size 48 --mean 0.5 --std 0.25 --classes {','.join(CLASSES)}",
+        ),
         Step("tuned.pt", f"train-teacher --init-from own.pt --data synth:160 {_TRAIN}"),
-        Step("pruned.pt", f"prune tuned.pt --target-flops 0.5 --round-to 8 --criterion l2-gamma {_PRUNE}"),
+        Step(
+            "pruned.pt",
+            f"prune tuned.pt --target-flops 0.5 --round-to 8 --criterion l2-gamma {_PRUNE}",
+        ),
         _sensitivity(16),
-        Step("mixed.pt", f"quantize pruned.pt --average-bits 4 --sensitivity sensitivity.json {_QUANTISE}"),
+        Step(
+            "mixed.pt",
+            f"quantize pruned.pt --average-bits 4 --sensitivity sensitivity.json {_QUANTISE}",
+        ),
         Step("mixed.onnx", "export mixed.pt"),
     ],
 }
@@ -226,31 +280,50 @@ def main() -> None:
     """Run the subcommand."""
     options = parse_args()
     if options.command == "compare":
-        raise SystemExit(compare(json.loads(options.old.read_text()), json.loads(options.new.read_text())))
+        raise SystemExit(
+            compare(json.loads(options.old.read_text()), json.loads(options.new.read_text()))
+        )
     torch.set_num_threads(1)
     names = architecture_names() if options.command == "record" else list(CHAINS)
     unknown = set(options.only or ()) - set(names)
     if unknown:
         raise SystemExit(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     one = record_network if options.command == "record" else record_chain
-    networks: Record = json.loads(options.output.read_text())["networks"] if options.output.exists() else {}
+    networks: Record = (
+        json.loads(options.output.read_text())["networks"] if options.output.exists() else {}
+    )
     with ThreadPoolExecutor(options.jobs) as pool:
         for name, record in pool.map(lambda name: (name, one(name)), options.only or names):
             networks[name] = record
             report = {"environment": environment(), "networks": networks}
-            options.output.write_text(json.dumps(report, sort_keys=True, separators=(",", ":")) + "\n")
+            options.output.write_text(
+                json.dumps(report, sort_keys=True, separators=(",", ":")) + "\n"
+            )
 
 
 def parse_args() -> argparse.Namespace:
     """Return the subcommand and its options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, what in (("record", "networks with fixed weights"), ("chain", "chains of commands, with training")):
+    for name, what in (
+        ("record", "networks with fixed weights"),
+        ("chain", "chains of commands, with training"),
+    ):
         recording = commands.add_parser(name, help=what)
-        recording.add_argument("output", type=Path, help="a JSON file; what it has of other networks stays")
-        recording.add_argument("--only", action="append", metavar="NAME", help="this one alone; repeatable")
-        recording.add_argument("--jobs", type=int, default=1, help="networks at a time, a thread each")
-    comparing = commands.add_parser("compare", help="print what differs; exit code 1 if something does")
+        recording.add_argument(
+            "output", type=Path, help="a JSON file; what it has of other networks stays"
+        )
+        recording.add_argument(
+            "--only", action="append", metavar="NAME", help="this one alone; repeatable"
+        )
+        recording.add_argument(
+            "--jobs", type=int, default=1, help="networks at a time, a thread each"
+        )
+    comparing = commands.add_parser(
+        "compare", help="print what differs; exit code 1 if something does"
+    )
     comparing.add_argument("old", type=Path)
     comparing.add_argument("new", type=Path)
     return parser.parse_args()
@@ -274,7 +347,9 @@ def record_network(arch: str) -> Record:
     with tempfile.TemporaryDirectory() as folder:
         spec, module = create(arch, ARGUMENTS.get(arch, {}), INPUT, CLASSES)
         gain = GAINS.get(arch, 1.0)
-        module.load_state_dict({name: drawn(name, tensor, gain) for name, tensor in module.state_dict().items()})
+        module.load_state_dict(
+            {name: drawn(name, tensor, gain) for name, tensor in module.state_dict().items()}
+        )
         save_model(Path(folder) / "model.pt", spec, module.eval())
         return record_files(arch, Path(folder), [Step("model.pt", ""), *steps_of(arch)])
 
@@ -300,7 +375,10 @@ def record_files(name: str, folder: Path, steps: list[Step]) -> Record:
         elif path.suffix == ".onnx":
             files[step.output] = onnx_file(path)
         took = time.perf_counter() - began
-        print(f"{name}: {step.output} {took:.1f} s{f'  failed: {failure}' if failure else ''}", flush=True)
+        print(
+            f"{name}: {step.output} {took:.1f} s{f'  failed: {failure}' if failure else ''}",
+            flush=True,
+        )
     return {"files": files, "tensors": {"files": sorted(tensors), "digests": columns(tensors)}}
 
 
@@ -309,15 +387,23 @@ def run(folder: Path, words: list[str]) -> str | None:
     done = fertool(folder, words)
     if done.returncode == 0:
         return None
-    said = [line for line in done.stderr.splitlines() if line.startswith("error")] or done.stderr.splitlines()[-1:]
+    said = [
+        line for line in done.stderr.splitlines() if line.startswith("error")
+    ] or done.stderr.splitlines()[-1:]
     return f"exit code {done.returncode}: {' '.join(said)}"
 
 
 def fertool(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
     """Run `python -m fertool` on one thread of the CPU, with a cache of its own."""
-    alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "FERTOOL_CACHE": str(folder / "cache")}
+    alone = {
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "FERTOOL_CACHE": str(folder / "cache"),
+    }
     command = [sys.executable, "-m", "fertool", *words]
-    return subprocess.run(command, cwd=folder, env={**os.environ, **alone}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=folder, env={**os.environ, **alone}, capture_output=True, text=True
+    )
 
 
 def drawn(name: str, tensor: Tensor, gain: float = 1.0) -> Tensor:
@@ -352,8 +438,12 @@ def onnx_file(path: Path) -> Record:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     entrance = session.get_inputs()[0]
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, *entrance.shape[1:]), dtype=np.uint8)
-    logits = np.round(session.run(None, {entrance.name: images})[0].astype(np.float32), DECIMALS) + 0.0  # No -0.
+    images = np.random.default_rng(0).integers(
+        0, 256, (IMAGES, *entrance.shape[1:]), dtype=np.uint8
+    )
+    logits = (
+        np.round(session.run(None, {entrance.name: images})[0].astype(np.float32), DECIMALS) + 0.0
+    )  # No -0.
     rows = [[float(f"{value:.{DECIMALS}f}") for value in row] for row in logits.tolist()]
     return {"logits": rows, "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
 
@@ -361,7 +451,9 @@ def onnx_file(path: Path) -> Record:
 def columns(tensors: dict[str, dict[str, str]]) -> dict[str, str]:
     """Return each tensor's digests in all files, in one text: most names are in several files."""
     names = sorted({name for digests in tensors.values() for name in digests})
-    return {name: " ".join(tensors[file].get(name, "-") for file in sorted(tensors)) for name in names}
+    return {
+        name: " ".join(tensors[file].get(name, "-") for file in sorted(tensors)) for name in names
+    }
 
 
 # Comparing
@@ -383,7 +475,9 @@ def compare(old: Record, new: Record) -> int:
             else:
                 equal.append(file)
         differ |= bool(different)
-        print(f"{name}: {len(equal)} equal ({', '.join(equal) or 'none'}), {len(different)} different")
+        print(
+            f"{name}: {len(equal)} equal ({', '.join(equal) or 'none'}), {len(different)} different"
+        )
         print("".join(f"{line}\n" for line in different), end="", flush=True)
     return int(differ)
 
@@ -401,8 +495,15 @@ def differences(old: Record, new: Record) -> Iterator[tuple[str, str]]:
         elif "logits" in before:
             yield file, different_logits(before["logits"], after["logits"])
         else:
-            costs = [f"{key} {before[key]} -> {after[key]}" for key in ("params", "macs") if before[key] != after[key]]
-            yield file, "; ".join([*costs, *different_tensors(column(old, file), column(new, file))])
+            costs = [
+                f"{key} {before[key]} -> {after[key]}"
+                for key in ("params", "macs")
+                if before[key] != after[key]
+            ]
+            yield (
+                file,
+                "; ".join([*costs, *different_tensors(column(old, file), column(new, file))]),
+            )
 
 
 def different_logits(old: list[list[float]], new: list[list[float]]) -> str:
@@ -412,9 +513,8 @@ def different_logits(old: list[list[float]], new: list[list[float]]) -> str:
         return f"logits of shape {before.shape} -> {after.shape}"
     top = int((before.argmax(1) != after.argmax(1)).sum())
     most = np.abs(before - after).max()
-    return (
-        f"logits differ by up to {most:.5f} (largest {np.abs(before).max():.5f}), the top class of {top}/{len(before)}"
-    )
+    largest = np.abs(before).max()
+    return f"logits differ by up to {most:.5f} (largest {largest:.5f}), the top class of {top}/{len(before)}"
 
 
 def column(record: Record, file: str) -> dict[str, str]:

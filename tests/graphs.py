@@ -24,7 +24,9 @@ def toy_graph(channels=3, classes=2):
     return Graph(
         "x",
         (
-            make_node("conv", "conv2d", ["x"], out_channels=channels, kernel_size=(3, 3), padding=(1, 1)),
+            make_node(
+                "conv", "conv2d", ["x"], out_channels=channels, kernel_size=(3, 3), padding=(1, 1)
+            ),
             make_node("relu", "relu", ["conv"]),
             make_node("mean", "mean", ["relu"], dim=(2, 3)),
             make_node("fc", "linear", ["mean"], out_features=classes),

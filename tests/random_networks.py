@@ -7,7 +7,18 @@ from torch import nn
 from torch.nn import functional as F
 
 ACTIVATIONS = (
-    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.Mish, nn.Tanh, nn.PReLU),
+    *(
+        nn.ReLU,
+        nn.ReLU6,
+        nn.SiLU,
+        nn.GELU,
+        nn.Hardswish,
+        nn.LeakyReLU,
+        nn.ELU,
+        nn.Mish,
+        nn.Tanh,
+        nn.PReLU,
+    ),
     *(nn.Identity, nn.CELU, nn.Softsign),
 )
 """Each is 0 at 0, so that a masked channel says nothing behind it either."""
@@ -55,7 +66,9 @@ def random_network(seed, classes=3, channels=3, size=24):
 
 def conv(draw, source, out, kernel=None, stride=1, groups=1):
     kernel = kernel or draw.choice((1, 3))
-    layers = [nn.Conv2d(source, out, kernel, stride, kernel // 2, groups=groups, bias=draw.random() < 0.5)]
+    layers = [
+        nn.Conv2d(source, out, kernel, stride, kernel // 2, groups=groups, bias=draw.random() < 0.5)
+    ]
     if draw.random() < 0.8:
         layers.append(nn.BatchNorm2d(out))
     return nn.Sequential(*layers, draw.choice(ACTIVATIONS)())
@@ -68,11 +81,19 @@ def plain(draw, width, side):
 
 
 def depthwise(draw, width, side):
-    return nn.Sequential(conv(draw, width, width, 3, groups=width), conv(draw, width, width, 1)), width, side
+    return (
+        nn.Sequential(conv(draw, width, width, 3, groups=width), conv(draw, width, width, 1)),
+        width,
+        side,
+    )
 
 
 def grouped(draw, width, side):
-    return nn.Sequential(conv(draw, width, width, 3, groups=4), conv(draw, width, width, 1)), width, side
+    return (
+        nn.Sequential(conv(draw, width, width, 3, groups=4), conv(draw, width, width, 1)),
+        width,
+        side,
+    )
 
 
 def residual(draw, width, side):
@@ -87,7 +108,11 @@ def inplace_residual(draw, width, side):
         y += x
         return y.relu_()
 
-    return Part(run, body=nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))), width, side
+    return (
+        Part(run, body=nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width))),
+        width,
+        side,
+    )
 
 
 def squeeze(draw, width, side):
@@ -126,7 +151,11 @@ def shuffled(draw, width, side):
         n, c, h, w = both.shape
         return both.view(n, 2, c // 2, h, w).transpose(1, 2).contiguous().view(n, c, h, w)
 
-    return nn.Sequential(conv(draw, width, width, 1), Part(run, a=conv(draw, half, half, 3))), width, side
+    return (
+        nn.Sequential(conv(draw, width, width, 1), Part(run, a=conv(draw, half, half, 3))),
+        width,
+        side,
+    )
 
 
 def dense(draw, width, side):
@@ -160,14 +189,24 @@ def decoder(draw, width, side):
         small = s.down(x)
         return torch.cat([F.interpolate(s.a(small), size=x.shape[2:], mode="nearest"), x], 1)
 
-    return Part(run, down=nn.AvgPool2d(2, ceil_mode=True), a=conv(draw, width, 8, 3)), width + 8, side
+    return (
+        Part(run, down=nn.AvgPool2d(2, ceil_mode=True), a=conv(draw, width, 8, 3)),
+        width + 8,
+        side,
+    )
 
 
 def spatial(draw, width, side):
     def run(s, x):
-        return x * torch.sigmoid(s.a(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+        return x * torch.sigmoid(
+            s.a(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1))
+        )
 
-    return nn.Sequential(conv(draw, width, width, 1), Part(run, a=nn.Conv2d(2, 1, 3, padding=1))), width, side
+    return (
+        nn.Sequential(conv(draw, width, width, 1), Part(run, a=nn.Conv2d(2, 1, 3, padding=1))),
+        width,
+        side,
+    )
 
 
 def normed(draw, width, side):
@@ -191,6 +230,18 @@ def padded(draw, width, side):
 
 
 KINDS = (
-    *(plain, plain, depthwise, grouped, residual, inplace_residual, squeeze, split, sliced_sum, shuffled, dense),
+    *(
+        plain,
+        plain,
+        depthwise,
+        grouped,
+        residual,
+        inplace_residual,
+        squeeze,
+        split,
+        sliced_sum,
+        shuffled,
+        dense,
+    ),
     *(scaled, gated, pooled, decoder, spatial, normed, padded),
 )

@@ -18,7 +18,9 @@ class Net(nn.Module):
         super().__init__()
         self.run = run
         for name, layer in layers.items():
-            self.register_parameter(name, layer) if isinstance(layer, nn.Parameter) else self.add_module(name, layer)
+            self.register_parameter(name, layer) if isinstance(
+                layer, nn.Parameter
+            ) else self.add_module(name, layer)
 
     def forward(self, x):
         return self.run(self, x)
@@ -40,7 +42,9 @@ def residual():
         return s.head((x + s.two(s.inner(x))).mean((2, 3)))
 
     inner, two = conv(8, 12, 3), nn.Conv2d(12, 8, 1)
-    return Net(run, stem=conv(3, 8, 3), one=nn.Conv2d(8, 8, 1), inner=inner, two=two, head=nn.Linear(8, 3))
+    return Net(
+        run, stem=conv(3, 8, 3), one=nn.Conv2d(8, 8, 1), inner=inner, two=two, head=nn.Linear(8, 3)
+    )
 
 
 def unequal_parts():
@@ -77,7 +81,11 @@ class ShuffleUnit(nn.Module):
         kept, rest = x.chunk(2, dim=1)
         both = torch.cat((kept, self.branch(rest)), dim=1)
         batch, channels, height, width = both.shape
-        return both.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, -1, height, width)
+        return (
+            both.view(batch, 2, channels // 2, height, width)
+            .transpose(1, 2)
+            .reshape(batch, -1, height, width)
+        )
 
 
 def shuffle():
@@ -98,7 +106,13 @@ def squeeze_excitation():
         gate = F.hardsigmoid(s.up(F.relu(s.down(y.mean([2, 3], keepdim=True)))))
         return s.head((y * gate).mean((2, 3)))
 
-    return Net(run, body=conv(3, 12, 3), down=nn.Conv2d(12, 6, 1), up=nn.Conv2d(6, 12, 1), head=nn.Linear(12, 3))
+    return Net(
+        run,
+        body=conv(3, 12, 3),
+        down=nn.Conv2d(12, 6, 1),
+        up=nn.Conv2d(6, 12, 1),
+        head=nn.Linear(12, 3),
+    )
 
 
 def depthwise():
@@ -106,7 +120,9 @@ def depthwise():
         return s.head(F.max_pool2d(s.point(s.twice(s.single(s.stem(x)))), 2).mean((2, 3)))
 
     single, twice = conv(10, 10, 3, groups=10), conv(10, 20, 3, groups=10)
-    return Net(run, stem=conv(3, 10), single=single, twice=twice, point=conv(20, 8), head=nn.Linear(8, 3))
+    return Net(
+        run, stem=conv(3, 10), single=single, twice=twice, point=conv(20, 8), head=nn.Linear(8, 3)
+    )
 
 
 def grouped():
@@ -116,7 +132,15 @@ def grouped():
         return s.head(x.mean((2, 3)))
 
     parts, again = conv(16, 24, 3, groups=4), conv(24, 16, 3, groups=4)
-    return Net(run, stem=conv(3, 8), open=conv(8, 16), parts=parts, again=again, shut=conv(16, 8), head=nn.Linear(8, 3))
+    return Net(
+        run,
+        stem=conv(3, 8),
+        open=conv(8, 16),
+        parts=parts,
+        again=again,
+        shut=conv(16, 8),
+        head=nn.Linear(8, 3),
+    )
 
 
 class Affine(nn.Module):
@@ -161,7 +185,9 @@ def places_of_both_axes():
         y = s.body(x)
         rows, columns = y.mean(3, keepdim=True), y.mean(2, keepdim=True).permute(0, 1, 3, 2)
         one, two = torch.split(s.small(torch.cat((rows, columns), 2)), [8, 8], 2)
-        return s.head((y * s.rows(one).sigmoid() * s.columns(two.permute(0, 1, 3, 2)).sigmoid()).mean((2, 3)))
+        return s.head(
+            (y * s.rows(one).sigmoid() * s.columns(two.permute(0, 1, 3, 2)).sigmoid()).mean((2, 3))
+        )
 
     gates = {"rows": nn.Conv2d(6, 8, 1), "columns": nn.Conv2d(6, 8, 1)}
     return Net(run, body=conv(3, 8), small=conv(8, 6), **gates, head=nn.Linear(8, 3))
@@ -176,7 +202,12 @@ def chained_parts():
         halves.append(halves[1] + s.inner(halves[1]))
         return s.head(s.last(torch.cat(halves, 1)).mean((2, 3)))
 
-    convs = {"two": conv(4, 4, 3), "three": conv(4, 4, 3), "halve": conv(12, 12), "inner": conv(6, 6, 3)}
+    convs = {
+        "two": conv(4, 4, 3),
+        "three": conv(4, 4, 3),
+        "halve": conv(12, 12),
+        "inner": conv(6, 6, 3),
+    }
     return Net(run, body=conv(3, 12), **convs, last=conv(18, 8), head=nn.Linear(8, 3))
 
 
@@ -211,7 +242,13 @@ def channel_row():
         return s.head((y * row.sigmoid()[:, :, None, None]).mean((2, 3)))
 
     line = nn.Conv1d(1, 1, 3, padding=1, bias=False)
-    return Net(run, body=conv(3, 12, 3), square=EfficientChannelAttention(3), line=line, head=nn.Linear(12, 3))
+    return Net(
+        run,
+        body=conv(3, 12, 3),
+        square=EfficientChannelAttention(3),
+        line=line,
+        head=nn.Linear(12, 3),
+    )
 
 
 def gated_products():
@@ -251,7 +288,9 @@ def dense_concatenation():
         for grow in (s.first, s.second):
             x = torch.cat((x, grow(x)), 1)
         one, two = s.left(x), s.right(x)
-        return s.head(torch.cat((F.avg_pool2d(torch.maximum(one, two), 2), s.down(x)), 1).flatten(2).mean(2))
+        return s.head(
+            torch.cat((F.avg_pool2d(torch.maximum(one, two), 2), s.down(x)), 1).flatten(2).mean(2)
+        )
 
     grown = {"stem": conv(3, 6), "first": conv(6, 4, 3), "second": conv(10, 4, 3)}
     sides = {"left": conv(14, 8), "right": conv(14, 8), "down": conv(14, 6, 3, stride=2)}
@@ -261,7 +300,16 @@ def dense_concatenation():
 NETWORKS = {
     make.__name__: make
     for make in (
-        *(residual, unequal_parts, slices, shuffle, squeeze_excitation, depthwise, grouped, layer_scale),
+        *(
+            residual,
+            unequal_parts,
+            slices,
+            shuffle,
+            squeeze_excitation,
+            depthwise,
+            grouped,
+            layer_scale,
+        ),
         *(
             beside_attention,
             places_of_both_axes,

@@ -26,7 +26,11 @@ class Outer:
     kind: Literal["a", "b"] = "a"
 
 
-GOOD = {"name": "x", "parts": {"left": {"size": 3, "mean": [0.5]}, "right wing": {"size": 2}}, "kind": "b"}
+GOOD = {
+    "name": "x",
+    "parts": {"left": {"size": 3, "mean": [0.5]}, "right wing": {"size": 2}},
+    "kind": "b",
+}
 
 
 def complaint(**changes):
@@ -46,10 +50,16 @@ def test_good_content_becomes_the_type():
         ({"name": None}, "`name` is null, expected text"),
         ({"parts": [1]}, "`parts` is a list of 1, expected map"),
         ({"parts": {"left": {"size": "abc"}}}, '`parts.left.size` is "abc", expected int'),
-        ({"parts": {"left": {"size": 2}, "right": {"size": 99}}}, "`parts.right.size` is 99, expected int <= 10"),
+        (
+            {"parts": {"left": {"size": 2}, "right": {"size": 99}}},
+            "`parts.right.size` is 99, expected int <= 10",
+        ),
         ({"parts": {"left": {"size": True}}}, "`parts.left.size` is true, expected int"),
         ({"parts": {"a b\n": {"size": 0}}}, '`parts."a b\\n".size` is 0, expected int >= 1'),
-        ({"parts": {"left": {"size": 3, "mean": [0, "x"]}}}, '`parts.left.mean[1]` is "x", expected float'),
+        (
+            {"parts": {"left": {"size": 3, "mean": [0, "x"]}}},
+            '`parts.left.mean[1]` is "x", expected float',
+        ),
         ({"parts": {"left": {"size": 1, "mean": [0, 1]}}}, "`parts.left`: more means than `size`"),
         ({"parts": {"left": {}}}, "`parts.left.size` is missing"),
         ({"parts": {"left": {"size": 1, "more": 2}}}, "unknown keys: parts.left.more"),
@@ -101,6 +111,8 @@ def test_depth_is_counted_and_pairs_of_surrogates_are_text():
 
 def test_an_error_names_the_file_and_what_it_was_read_as():
     with pytest.raises(FertoolError) as caught:
-        read_json('{"name": 1, "parts": {}}', Outer, "f.json", "the thing is damaged", "make it again")
+        read_json(
+            '{"name": 1, "parts": {}}', Outer, "f.json", "the thing is damaged", "make it again"
+        )
     assert caught.value.message == "f.json: the thing is damaged: `name` is 1, expected text"
     assert caught.value.hint == "make it again"

@@ -8,7 +8,9 @@ from fertool.spec import InputSpec
 RGB = InputSpec(3, 64, (0.0,) * 3, (1.0,) * 3)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "micro_expnet", "ean"])
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "micro_expnet", "ean"]
+)
 def test_macs_are_half_of_the_flops_that_torch_counts(arch):
     spec, module = models.create(arch, {}, RGB, ("a", "b"))
     module.eval()

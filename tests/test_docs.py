@@ -12,7 +12,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 @pytest.mark.skipif(not (ROOT / "docs" / "results.md").exists(), reason="nothing measured yet")
 def test_results_are_what_the_measurements_say():
     made = subprocess.run(
-        [sys.executable, ROOT / "docs" / "make_results.py", "--check"], capture_output=True, text=True, check=True
+        [sys.executable, ROOT / "docs" / "make_results.py", "--check"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     assert made == (ROOT / "docs" / "results.md").read_text(), "run: make results"
 

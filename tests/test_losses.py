@@ -44,23 +44,33 @@ def test_one_hot_cross_entropy_is_torchs_loss_over_indices(logits, labels, smoot
 def test_cross_entropy_of_a_mixed_target_is_the_mixture_of_the_losses(logits):
     a, b = functional.one_hot(torch.tensor([[0] * 5, [4] * 5]), 7).double()
     mixed = cross_entropy(logits, 0.3 * a + 0.7 * b)
-    torch.testing.assert_close(mixed, 0.3 * cross_entropy(logits, a) + 0.7 * cross_entropy(logits, b))
+    torch.testing.assert_close(
+        mixed, 0.3 * cross_entropy(logits, a) + 0.7 * cross_entropy(logits, b)
+    )
 
 
 def test_cross_entropy_of_uniform_logits_is_the_log_of_the_number_of_classes():
-    assert cross_entropy(torch.zeros(3, 7), torch.full((3, 7), 1 / 7)).item() == pytest.approx(math.log(7))
+    assert cross_entropy(torch.zeros(3, 7), torch.full((3, 7), 1 / 7)).item() == pytest.approx(
+        math.log(7)
+    )
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_distillation_is_the_kl_divergence_from_teacher_to_student_times_t_squared(logits, temperature):
+def test_distillation_is_the_kl_divergence_from_teacher_to_student_times_t_squared(
+    logits, temperature
+):
     student, teacher = logits, logits.flip(0, 1)
     total = 0.0
-    for p_logits, q_logits in zip((student / temperature).tolist(), (teacher / temperature).tolist(), strict=True):
+    for p_logits, q_logits in zip(
+        (student / temperature).tolist(), (teacher / temperature).tolist(), strict=True
+    ):
         p = [math.exp(x) / sum(map(math.exp, p_logits)) for x in p_logits]
         q = [math.exp(x) / sum(map(math.exp, q_logits)) for x in q_logits]
         total += sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
     expected = temperature**2 * total / len(student)
-    assert distillation_kl(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-12)
+    assert distillation_kl(student, teacher, temperature).item() == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_distillation_vanishes_with_its_gradient_where_student_and_teacher_agree(logits):
@@ -73,7 +83,9 @@ def test_distillation_vanishes_with_its_gradient_where_student_and_teacher_agree
 
 def test_a_teacher_certain_of_its_class_leaves_the_plain_cross_entropy(logits, labels):
     certain = functional.one_hot(labels, 7).double()
-    torch.testing.assert_close(distillation_kl_probs(logits, certain, 1.0), cross_entropy(logits, certain))
+    torch.testing.assert_close(
+        distillation_kl_probs(logits, certain, 1.0), cross_entropy(logits, certain)
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -101,7 +113,9 @@ def test_without_gamma_focal_loss_is_cross_entropy(logits, smoothing, weighted):
         "class_weights": torch.linspace(0.5, 3, 7, dtype=torch.float64) if weighted else None,
     }
     targets = logits.flip(0, 1).softmax(1)
-    torch.testing.assert_close(focal_loss(logits, targets, 0.0, **options), cross_entropy(logits, targets, **options))
+    torch.testing.assert_close(
+        focal_loss(logits, targets, 0.0, **options), cross_entropy(logits, targets, **options)
+    )
 
 
 @pytest.mark.parametrize("gamma", [0.1, 0.5, 1.0, 2.0])
@@ -121,7 +135,9 @@ def test_balanced_weights_are_the_largest_class_over_each():
 
 
 def test_a_class_without_images_has_no_weight():
-    with pytest.raises(FertoolError, match="--class-weights balanced: no training image shows disgust, sad"):
+    with pytest.raises(
+        FertoolError, match="--class-weights balanced: no training image shows disgust, sad"
+    ):
         balanced_class_weights(torch.eye(4)[[0, 2]], ("angry", "disgust", "happy", "sad"))
 
 
@@ -165,12 +181,16 @@ def test_a_bad_number_is_an_error_that_names_the_option(options, message):
 
 
 def feature_maps(channels, seed, dtype=torch.float64):
-    return torch.randn(3, channels, 4, 5, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    return torch.randn(
+        3, channels, 4, 5, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 def test_an_attention_map_is_the_mean_of_the_squared_channels():
     maps = feature_maps(6, 0)
-    torch.testing.assert_close(attention_map(maps), torch.from_numpy((maps.numpy() ** 2).mean(1)).reshape(3, 20))
+    torch.testing.assert_close(
+        attention_map(maps), torch.from_numpy((maps.numpy() ** 2).mean(1)).reshape(3, 20)
+    )
 
 
 def test_attention_transfer_is_half_the_squared_distance_of_maps_of_length_one():
@@ -178,7 +198,9 @@ def test_attention_transfer_is_half_the_squared_distance_of_maps_of_length_one()
     distances = []
     for s, t in zip(student.numpy(), teacher.numpy(), strict=True):
         q_s, q_t = (s**2).sum(0), (t**2).sum(0)
-        distances.append(((q_s / np.sqrt((q_s**2).sum()) - q_t / np.sqrt((q_t**2).sum())) ** 2).sum())
+        distances.append(
+            ((q_s / np.sqrt((q_s**2).sum()) - q_t / np.sqrt((q_t**2).sum())) ** 2).sum()
+        )
     assert attention_transfer(student, teacher).item() == pytest.approx(np.mean(distances) / 2)
 
 
@@ -193,14 +215,21 @@ def test_attention_transfer_sees_where_a_network_looks_and_not_how_strongly():
 def test_features_under_even_attention_lose_what_their_channels_lack_in_correlation():
     signs = torch.where(feature_maps(6, 1) > 0, 1.0, -1.0)  # the same square everywhere
     student = feature_maps(6, 0)
-    by_channel = zip(student.numpy().swapaxes(0, 1), signs.double().numpy().swapaxes(0, 1), strict=True)
+    by_channel = zip(
+        student.numpy().swapaxes(0, 1), signs.double().numpy().swapaxes(0, 1), strict=True
+    )
     correlations = [np.corrcoef(s.ravel(), t.ravel())[0, 1] for s, t in by_channel]
-    assert guided_feature_loss(student, signs.double()).item() == pytest.approx(1 - np.mean(correlations), abs=1e-4)
+    assert guided_feature_loss(student, signs.double()).item() == pytest.approx(
+        1 - np.mean(correlations), abs=1e-4
+    )
 
 
 def test_features_are_weighed_by_the_teachers_attention():
     student, teacher = feature_maps(6, 0).numpy(), feature_maps(6, 1).numpy()
-    standard = [(x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True) for x in (student, teacher)]
+    standard = [
+        (x - x.mean((0, 2, 3), keepdims=True)) / x.std((0, 2, 3), keepdims=True)
+        for x in (student, teacher)
+    ]
     attention = (teacher**2).mean(1)
     attention /= attention.mean((1, 2), keepdims=True)
     expected = (attention * ((standard[0] - standard[1]) ** 2).mean(1)).mean() / 2
@@ -237,4 +266,6 @@ def test_output_probes_are_roots_of_it_in_the_mean(logits):
     probes = output_probes(output_factor(logits), 20_000, torch.Generator().manual_seed(0))
     p = logits.softmax(-1)
     mean = torch.einsum("mnk,mnj->nkj", probes, probes) / len(probes)
-    torch.testing.assert_close(mean, torch.diag_embed(p) - p[:, :, None] * p[:, None, :], rtol=0, atol=0.01)
+    torch.testing.assert_close(
+        mean, torch.diag_embed(p) - p[:, :, None] * p[:, None, :], rtol=0, atol=0.01
+    )

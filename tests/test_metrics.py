@@ -16,14 +16,18 @@ NAMES = ("angry", "happy", "sad")
 def answered():
     """Truth 0 0 0 0 1 1 1 2, answers 0 0 1 2 1 1 1 0: five of eight right."""
     answers = torch.tensor([0, 0, 1, 2, 1, 1, 1, 0])
-    return torch.nn.functional.one_hot(answers, 3).float() * 2, torch.tensor([0, 0, 0, 0, 1, 1, 1, 2])
+    return torch.nn.functional.one_hot(answers, 3).float() * 2, torch.tensor(
+        [0, 0, 0, 0, 1, 1, 1, 2]
+    )
 
 
 def test_figures_of_a_small_example_by_hand(answered):
     result = metrics.evaluate_logits(*answered, NAMES)
     assert (result.n, result.accuracy) == (8, 5 / 8)
     assert result.confusion == ((2, 1, 1), (0, 3, 0), (1, 0, 0))
-    assert result.per_class["angry"] == pytest.approx({"precision": 2 / 3, "recall": 1 / 2, "f1": 4 / 7, "n": 4})
+    assert result.per_class["angry"] == pytest.approx(
+        {"precision": 2 / 3, "recall": 1 / 2, "f1": 4 / 7, "n": 4}
+    )
     assert result.per_class["sad"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "n": 1}
     assert result.macro_f1 == pytest.approx((4 / 7 + 6 / 7 + 0) / 3)
     assert result.balanced_accuracy == pytest.approx((1 / 2 + 1 + 0) / 3)
@@ -110,7 +114,9 @@ def test_paired_interval_equals_the_published_example():
     assert metrics.paired_difference_ci95(36, 12, 2, 0) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
-@pytest.mark.parametrize("shares", [(0.6, 0.15, 0.1, 0.15), (0.3, 0.3, 0.1, 0.3), (0.85, 0.04, 0.03, 0.08)])
+@pytest.mark.parametrize(
+    "shares", [(0.6, 0.15, 0.1, 0.15), (0.3, 0.3, 0.1, 0.3), (0.85, 0.04, 0.03, 0.08)]
+)
 def test_paired_interval_covers_the_truth_as_often_as_it_says(shares):
     tables = np.random.default_rng(1).multinomial(60, shares, size=2000)
     limits = np.array([metrics.paired_difference_ci95(*map(int, table)) for table in tables])
@@ -125,7 +131,9 @@ def test_comparing_says_how_much_better_the_second_is():
     assert 0 < result.difference_ci95[0] < 0.15 < result.difference_ci95[1]
     assert result.mcnemar_p == pytest.approx(2**-15)
     swapped = metrics.compare_paired(b, a)
-    assert swapped.difference_ci95 == pytest.approx(tuple(-x for x in reversed(result.difference_ci95)))
+    assert swapped.difference_ci95 == pytest.approx(
+        tuple(-x for x in reversed(result.difference_ci95))
+    )
 
 
 def test_comparing_answers_to_different_sets_is_an_error():

@@ -45,9 +45,16 @@ def test_ctrl_c_ends_a_pass():
 
 def test_a_graph_that_unfolds_without_end_is_one_error_in_the_end(tmp_path):
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
-    functions = [helper.make_function("own", "f0", ["a"], ["z"], [helper.make_node("Relu", ["a"], ["z"])], opsets)]
+    functions = [
+        helper.make_function(
+            "own", "f0", ["a"], ["z"], [helper.make_node("Relu", ["a"], ["z"])], opsets
+        )
+    ]
     for level in range(1, 25):
-        twice = [helper.make_node(f"f{level - 1}", [before], [after], domain="own") for before, after in ("ab", "bz")]
+        twice = [
+            helper.make_node(f"f{level - 1}", [before], [after], domain="own")
+            for before, after in ("ab", "bz")
+        ]
         functions.append(helper.make_function("own", f"f{level}", ["a"], ["z"], twice, opsets))
     ends = [helper.make_tensor_value_info(name, 1, ["N", 1, 48, 48]) for name in "xy"]
     node = helper.make_node("f24", ["x"], ["y"], domain="own")
@@ -60,7 +67,12 @@ def test_a_graph_that_unfolds_without_end_is_one_error_in_the_end(tmp_path):
         "sys.argv = ['fertool', 'bench', 'm.onnx', '--classes', 'a,b', '--time-limit', '1']; main()"
     )
     ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     errors = [line for line in ended.stderr.splitlines() if line.startswith("error:")]
     assert ended.returncode == 1, ended.stderr
@@ -74,14 +86,20 @@ def test_what_is_no_graph_is_one_line():
 
 
 def test_nothing_is_left_in_the_home_or_temporary_folder(tmp_path):
-    places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "tmp", "XDG_CACHE_HOME": tmp_path / "cache"}
+    places = {
+        "HOME": tmp_path / "home",
+        "TMPDIR": tmp_path / "tmp",
+        "XDG_CACHE_HOME": tmp_path / "cache",
+    }
     for place in places.values():
         place.mkdir()
     code = (
         "import subprocess, sys; from fertool.onnx_runtime import import_onnxruntime; import_onnxruntime();"
         "subprocess.run([sys.executable, '-c', 'import onnxruntime'], check=True)"
     )
-    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"
+    }
     environment |= {name: str(place) for name, place in places.items()}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

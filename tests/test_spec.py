@@ -9,11 +9,26 @@ from graphs import toy_graph
 from mutations import mutations
 
 from fertool.errors import FertoolError
-from fertool.spec import GateSpec, InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant, canonical_json
+from fertool.spec import (
+    GateSpec,
+    InputSpec,
+    Metrics,
+    QuantSpec,
+    Spec,
+    Step,
+    WeightQuant,
+    canonical_json,
+)
 
 
 def spec(**changes):
-    fields = {"arch": "toy", "arch_args": {}, "graph": toy_graph(), "input": InputSpec(), "classes": ("x", "y")}
+    fields = {
+        "arch": "toy",
+        "arch_args": {},
+        "graph": toy_graph(),
+        "input": InputSpec(),
+        "classes": ("x", "y"),
+    }
     return Spec(**{**fields, **changes})
 
 
@@ -142,7 +157,12 @@ def packed(value, blanks=0):
 
 FILLED = packed(toy_graph().to_builtins(), blanks=2 << 20)
 PACKED = json.loads(FULL.to_json())["graph"]
-WIDE = {"name": "conv", "op": "conv2d", "in": ["x"], "args": {"out_channels": 10**9, "kernel_size": [3, 3]}}
+WIDE = {
+    "name": "conv",
+    "op": "conv2d",
+    "in": ["x"],
+    "args": {"out_channels": 10**9, "kernel_size": [3, 3]},
+}
 
 
 @pytest.mark.parametrize(
@@ -156,7 +176,10 @@ WIDE = {"name": "conv", "op": "conv2d", "in": ["x"], "args": {"out_channels": 10
         ({"graph": PACKED[:-20]}, "`graph` is cut off"),
         ({"graph": packed({"nodes": []})}, "`nodes` is a list of 0"),
         ({"graph": packed("x" * (5 << 20))}, "unpacks to more than 4,194,304 bytes"),
-        ({"gates": {"profiles": [FILLED] * 3, "hidden": 4, "shares": [0.1] * 3}}, "unpacks to more than"),
+        (
+            {"gates": {"profiles": [FILLED] * 3, "hidden": 4, "shares": [0.1] * 3}},
+            "unpacks to more than",
+        ),
         (
             {"graph": packed({"inputs": ["x"], "nodes": [WIDE], "outputs": ["conv"]})},
             'node "conv" (conv2d): `out_channels` is 1000000000, expected int <= 65536',
@@ -165,15 +188,24 @@ WIDE = {"name": "conv", "op": "conv2d", "in": ["x"], "args": {"out_channels": 10
         ({"classes": []}, "`classes` is a list of 0"),
         ({"classes": "xy"}, '`classes` is "xy", expected list'),
         ({"params": -1}, "`params` is -1, expected int >= 0"),
-        ({"gates": {"profiles": [PACKED] * 2000, "hidden": 4, "shares": [0.1] * 2000}}, "2000 profiles"),
+        (
+            {"gates": {"profiles": [PACKED] * 2000, "hidden": 4, "shares": [0.1] * 2000}},
+            "2000 profiles",
+        ),
         ({"gates": {"profiles": [], "hidden": 4, "shares": []}}, "0 profiles"),
-        ({"gates": {"profiles": [{"a": 1}], "hidden": 4, "shares": [1.0]}}, "`gates.profiles` is a map of 1"),
+        (
+            {"gates": {"profiles": [{"a": 1}], "hidden": 4, "shares": [1.0]}},
+            "`gates.profiles` is a map of 1",
+        ),
         ({"gates": {"profiles": [PACKED], "hidden": 4, "shares": []}}, "1 profiles and 0 shares"),
         (
             {"quant": {"weights": {"c": {"bits": "89", "limit": 127}}, "activations": {}}},
             "`quant.weights.c.bits[1]` is 9",
         ),
-        ({"metrics": {**asdict(Metrics("val", 1, 0.9, (0.1, 0.2), 0.5))}}, "outside of its interval"),
+        (
+            {"metrics": {**asdict(Metrics("val", 1, 0.9, (0.1, 0.2), 0.5))}},
+            "outside of its interval",
+        ),
         ({"provenance": [{"command": "x", "surprise": 1}]}, "unknown keys: provenance[0].surprise"),
     ],
 )

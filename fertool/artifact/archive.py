@@ -74,7 +74,9 @@ def require_bounded(path: Path) -> None:
 
 def _require_stored(member: zipfile.ZipInfo) -> None:
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-        raise WrongContentError(f"{member.filename[:80]!r} is compressed, which torch.save never does")
+        raise WrongContentError(
+            f"{member.filename[:80]!r} is compressed, which torch.save never does"
+        )
     if member.flag_bits & _ENCRYPTED:
         raise WrongContentError(f"{member.filename[:80]!r} is encrypted")
 
@@ -109,7 +111,9 @@ class _Pile:
         if self._opcodes > _MAX_OPCODES:
             raise WrongContentError(f"its pickle has more than {_MAX_OPCODES:,} parts")
         if opcode.name == "GLOBAL" and argument in _ENLARGING:
-            raise WrongContentError(f"its pickle calls {argument.replace(' ', '.')}, which no state dict needs")
+            raise WrongContentError(
+                f"its pickle calls {argument.replace(' ', '.')}, which no state dict needs"
+            )
         if opcode.name in ("BINPUT", "LONG_BINPUT", "PUT"):
             self._memo[argument] = self._sizes[-1]
         elif opcode.name == "MEMOIZE":
@@ -132,7 +136,9 @@ class _Pile:
                 inside += self._sizes.pop() or 0
         is_tuple = opcode.name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3")
         if is_tuple and inside > _MAX_IN_A_TUPLE:
-            raise WrongContentError("its pickle holds tuples inside each other that no state dict needs")
+            raise WrongContentError(
+                "its pickle holds tuples inside each other that no state dict needs"
+            )
         for kind in opcode.stack_after:
             marks = kind is pickletools.markobject
             self._sizes.append(None if marks else 1 + inside * is_tuple)

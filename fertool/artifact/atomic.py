@@ -40,7 +40,8 @@ def write_atomic(path: Path, content: bytes) -> None:
             file.write(content)
     except OSError as error:
         raise FertoolError(
-            f"{path}: cannot write ({error.strerror})", "free some space or choose another place with -o"
+            f"{path}: cannot write ({error.strerror})",
+            "free some space or choose another place with -o",
         ) from None
 
 
@@ -104,7 +105,9 @@ def require_writable(path: Path, *inputs: Path) -> None:
         target = _resolved(path)
         for source in inputs:
             if _is_same(source, target):
-                raise FertoolError(f"{path}: the output is also an input", "name another file with -o")
+                raise FertoolError(
+                    f"{path}: the output is also an input", "name another file with -o"
+                )
         if target.is_dir():
             raise FertoolError(f"{path}: is a folder", "name a file with -o")
         if target.exists() and not target.is_file():
@@ -114,7 +117,9 @@ def require_writable(path: Path, *inputs: Path) -> None:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise FertoolError(f"{path}: cannot write ({error.strerror})", "choose another place or name with -o") from None
+        raise FertoolError(
+            f"{path}: cannot write ({error.strerror})", "choose another place or name with -o"
+        ) from None
 
 
 def _resolved(path: Path) -> Path:
@@ -154,7 +159,9 @@ def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
     """Return the open handle and the name of something new that nobody takes for left: it is locked and still there."""
     while True:
         handle, name = make()
-        with contextlib.suppress(OSError):  # a file system without locks: nothing counts as left there
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without locks: nothing counts as left there
             fcntl.flock(handle, fcntl.LOCK_EX)
         if _is_there(handle, name):
             return handle, name

@@ -24,7 +24,9 @@ def require_file(path: Path) -> None:
     if stat.S_ISDIR(mode):
         raise FertoolError(f"{path}: is a folder", "name a file in it")
     if not stat.S_ISREG(mode):
-        raise FertoolError(f"{path}: is not a regular file", "name a file on the disk, no device or pipe")
+        raise FertoolError(
+            f"{path}: is not a regular file", "name a file on the disk, no device or pipe"
+        )
 
 
 def read_bytes(path: Path, most: int) -> bytes:
@@ -34,11 +36,14 @@ def read_bytes(path: Path, most: int) -> bytes:
         with open(path, "rb") as file:
             content = file.read(most + 1)
     except OSError as error:
-        raise FertoolError(f"{path}: cannot be read ({error.strerror})", "check the path and its permissions") from None
+        raise FertoolError(
+            f"{path}: cannot be read ({error.strerror})", "check the path and its permissions"
+        ) from None
     if len(content) > most:
         size = os.stat(path).st_size
         raise FertoolError(
-            f"{path}: {size:,} bytes, more than the {most:,} that such a file may have", "check the path"
+            f"{path}: {size:,} bytes, more than the {most:,} that such a file may have",
+            "check the path",
         )
     return content
 
@@ -51,4 +56,6 @@ def read_text(path: Path, most: int) -> str:
     try:
         return read_bytes(path, most).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise FertoolError(f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
+        raise FertoolError(
+            f"{path}: not UTF-8 text (byte {error.start})", "save it as UTF-8"
+        ) from None

@@ -50,7 +50,15 @@ def _zip_header(path: Path) -> str:
     except WrongContentError as error:
         raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
     # RuntimeError: a damaged entry that claims to be encrypted or packed in an unknown way.
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, RuntimeError, OverflowError):
+    except (
+        zipfile.BadZipFile,
+        KeyError,
+        ValueError,
+        EOFError,
+        OSError,
+        RuntimeError,
+        OverflowError,
+    ):
         raise not_an_artifact(path) from None
 
 
@@ -60,9 +68,13 @@ def _onnx_header(path: Path) -> str:
 
     try:
         model = onnx.load(path, load_external_data=False)
-        header = next((str(entry.value) for entry in model.metadata_props if entry.key == ONNX_KEY), None)
+        header = next(
+            (str(entry.value) for entry in model.metadata_props if entry.key == ONNX_KEY), None
+        )
     except (DecodeError, ValueError, OSError, RecursionError):
-        raise FertoolError(f"{path}: not an ONNX file, or a truncated one", "export it again") from None
+        raise FertoolError(
+            f"{path}: not an ONNX file, or a truncated one", "export it again"
+        ) from None
     if header is None:
         raise FertoolError(
             f"{path}: an ONNX file without fertool's header",

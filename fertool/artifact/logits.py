@@ -12,7 +12,17 @@ from msgspec import Meta
 from fertool.artifact.header import is_onnx, read_header
 from fertool.checked import Finite, Name, Positive, Seed, as_type, refusing
 from fertool.errors import FertoolError
-from fertool.spec import DAMAGED, Channels, Classes, Digest, Side, Step, canonical_json, read_header_text, require_keys
+from fertool.spec import (
+    DAMAGED,
+    Channels,
+    Classes,
+    Digest,
+    Side,
+    Step,
+    canonical_json,
+    read_header_text,
+    require_keys,
+)
 
 KIND = "logits"
 FORMAT = 1
@@ -64,7 +74,8 @@ class LogitsSpec:
             )
         if version != FORMAT:
             raise FertoolError(
-                f"{where}: logits of format {version}, this fertool reads format {FORMAT}", "install a newer fertool"
+                f"{where}: logits of format {version}, this fertool reads format {FORMAT}",
+                "install a newer fertool",
             )
         require_keys(data, cls, where)
         with refusing(where, DAMAGED, "make the file again"):

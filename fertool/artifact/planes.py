@@ -46,10 +46,15 @@ def pack(weights: Mapping[str, Tensor], bits: Bits) -> dict[int, Tensor]:
         for digit in digits_of(width):
             # Below a digit lie those that are smaller.
             digits.setdefault(digit, []).append((values >> (width & (digit - 1))) & (2**digit - 1))
-    return {digit: _in_bytes(torch.cat(parts), digit) for digit, parts in sorted(digits.items(), reverse=True)}
+    return {
+        digit: _in_bytes(torch.cat(parts), digit)
+        for digit, parts in sorted(digits.items(), reverse=True)
+    }
 
 
-def unpack(planes: Mapping[int, Tensor], bits: Bits, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+def unpack(
+    planes: Mapping[int, Tensor], bits: Bits, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, Tensor]:
     """Return the int8 weights of these shapes [out, ...]."""
     flat = {digit: _from_bytes(plane, digit) for digit, plane in planes.items()}
     weights = {name: torch.zeros(tuple(shape), dtype=torch.int8) for name, shape in shapes.items()}

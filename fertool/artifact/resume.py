@@ -17,7 +17,9 @@ from fertool.errors import FertoolError
 T = TypeVar("T")
 
 
-def save_state(path: Path, fingerprint: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def save_state(
+    path: Path, fingerprint: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Write a state atomically; `fingerprint` is the digest of everything that decides how the run ends."""
     write_atomic(path, pack({**header, "fingerprint": fingerprint}, tensors)[1])
 
@@ -48,7 +50,8 @@ def require_alike(section: str, found: Mapping[str, Tensor], wanted: Mapping[str
     problems += [
         f"{section}/{name} is of another shape or type"
         for name, tensor in found.items()
-        if name in wanted and (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype)
+        if name in wanted
+        and (tensor.shape, tensor.dtype) != (wanted[name].shape, wanted[name].dtype)
     ]
     if problems:
         raise WrongContentError(listed(problems))
@@ -64,4 +67,6 @@ def taking_over(path: Path) -> Iterator[None]:
 
 
 def _refused(path: Path, why: str) -> FertoolError:
-    return FertoolError(f"{path}: the state of a killed run, but {why}", "delete it, or start anew with --no-resume")
+    return FertoolError(
+        f"{path}: the state of a killed run, but {why}", "delete it, or start anew with --no-resume"
+    )

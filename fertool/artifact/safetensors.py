@@ -73,7 +73,9 @@ def _tensor(name: str, entry: _Entry, content: bytearray, start: int) -> Tensor:
     dtype = _DTYPES[entry.dtype]
     begin, end = entry.data_offsets
     if end - begin != entry.numbers * dtype.itemsize or start + end > len(content):
-        raise WrongContentError(f"{name}: bytes {begin} to {end} do not hold {entry.dtype} {list(entry.shape)}")
+        raise WrongContentError(
+            f"{name}: bytes {begin} to {end} do not hold {entry.dtype} {list(entry.shape)}"
+        )
     if not entry.numbers:
         return torch.zeros(entry.shape, dtype=dtype)
     flat = torch.frombuffer(content, dtype=dtype, count=entry.numbers, offset=start + begin)

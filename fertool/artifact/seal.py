@@ -46,5 +46,8 @@ def check_seal(path: Path) -> bool:
             digest.update(block)
             rest -= len(block)
     if digest.hexdigest().encode() != seal.removeprefix(_HEAD):
-        raise FertoolError(f"{path}: damaged, its content does not match its digest", "export or copy the file again")
+        raise FertoolError(
+            f"{path}: damaged, its content does not match its digest",
+            "export or copy the file again",
+        )
     return True

@@ -62,7 +62,9 @@ def load(path: Path) -> Artifact:
 
 def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes]:
     """Return the header with its digest, and the bytes of the file that holds both it and the tensors."""
-    plain = _stored_together({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)})
+    plain = _stored_together(
+        {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    )
     header = {**header, "digest": ""}
     header["digest"] = _digest(header, plain)
     text = canonical_json(header)
@@ -93,10 +95,20 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError):
         raise not_an_artifact(path) from None
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, AssertionError):
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        IndexError,
+        OverflowError,
+        AssertionError,
+    ):
         raise not_an_artifact(path) from None
     if member != text or found != digest:
-        raise FertoolError(f"{path}: damaged, its content does not match its digest", "make or copy the file again")
+        raise FertoolError(
+            f"{path}: damaged, its content does not match its digest", "make or copy the file again"
+        )
     return header, state_dict
 
 
@@ -109,7 +121,9 @@ def load_plain(path: Path) -> Any:
     require_file(path)
     require_bounded(path)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch comments on foreign files; the callers' errors are enough
+        warnings.simplefilter(
+            "ignore"
+        )  # torch comments on foreign files; the callers' errors are enough
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -158,14 +172,18 @@ def _stored_together(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Copies also drop the unused neighbours that a view of a larger storage would write.
     """
-    copies = {name: tensor.clone() for name, tensor in tensors.items() if tensor.nbytes > _SMALL_BYTES}
+    copies = {
+        name: tensor.clone() for name, tensor in tensors.items() if tensor.nbytes > _SMALL_BYTES
+    }
     small: dict[torch.dtype, list[str]] = {}
     for name in tensors.keys() - copies.keys():
         small.setdefault(tensors[name].dtype, []).append(name)
     for names in map(sorted, small.values()):
         whole = torch.cat([tensors[name].reshape(-1) for name in names])
         parts = torch.split(whole, [tensors[name].numel() for name in names])
-        copies.update((name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True))
+        copies.update(
+            (name, part.view(tensors[name].shape)) for name, part in zip(names, parts, strict=True)
+        )
     return {name: copies[name] for name in tensors}
 
 

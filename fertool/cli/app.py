@@ -50,7 +50,11 @@ _PANELS = {
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        _name = "eval" if _command is evaluate.evaluate else _command.__name__.strip("_").replace("_", "-")
+        _name = (
+            "eval"
+            if _command is evaluate.evaluate
+            else _command.__name__.strip("_").replace("_", "-")
+        )
         app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
 app.add_typer(data.app, rich_help_panel="Measure and look")
 
@@ -67,7 +71,10 @@ def _version(asked: bool) -> None:
 @app.callback()
 def root(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     """Take a facial-expression model from training to a small device.
@@ -136,18 +143,26 @@ def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outco
         return Outcome(1)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return Outcome(1, f"{place}{error.strerror or error}", "check the path, its permissions and the free space")
+        return Outcome(
+            1,
+            f"{place}{error.strerror or error}",
+            "check the path, its permissions and the free space",
+        )
     except (MemoryError, RuntimeError) as error:
         if not _is_lack_of_memory(error):
             raise
-        return Outcome(1, "not enough memory", "give smaller images, fewer of them, or a smaller --batch-size")
+        return Outcome(
+            1, "not enough memory", "give smaller images, fewer of them, or a smaller --batch-size"
+        )
     return Outcome(code if isinstance(code, int) else 0)
 
 
 def _is_lack_of_memory(error: Exception) -> bool:
     """Tell what Python, torch's allocator and a GPU's raise; torch's own is a plain RuntimeError."""
     said = str(error)
-    return isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+    return (
+        isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
+    )
 
 
 def _refused_split(error: Exception) -> FertoolError | None:

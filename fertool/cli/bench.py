@@ -10,7 +10,15 @@ from fertool.cli.data import ModelData, open_source
 from fertool.cli.evaluate import evaluate_file
 from fertool.cli.groups import command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.options import AnyModelFiles, ForeignOptions, Json, OptionalData, Output, ReadOptions, Recipe
+from fertool.cli.options import (
+    AnyModelFiles,
+    ForeignOptions,
+    Json,
+    OptionalData,
+    Output,
+    ReadOptions,
+    Recipe,
+)
 
 if TYPE_CHECKING:
     from fertool.runtime import Predictor
@@ -20,7 +28,9 @@ if TYPE_CHECKING:
 def bench(
     files: AnyModelFiles,
     data: OptionalData = None,
-    threads: Annotated[int, typer.Option(help="Threads for one pass, the same for every file.", min=1)] = 1,
+    threads: Annotated[
+        int, typer.Option(help="Threads for one pass, the same for every file.", min=1)
+    ] = 1,
     batch_size: Annotated[int, typer.Option(help="Images per pass.", min=1)] = 1,
     warmup: Annotated[int, typer.Option(help="Passes before timing, for each file.", min=0)] = 100,
     runs: Annotated[int, typer.Option(help="Timed passes, for each file.", min=1)] = 1000,
@@ -63,7 +73,9 @@ def bench(
         for path in files:
             predictor = foreign.open(path)
             entry, _ = evaluate_file(predictor, faces.of(predictor), "val")
-            accuracies[entry["file"]] = {key: entry[key] for key in ("split", "n", "accuracy", "accuracy_ci95")}
+            accuracies[entry["file"]] = {
+                key: entry[key] for key in ("split", "n", "accuracy", "accuracy_ci95")
+            }
 
     def images(predictor: Predictor) -> Any:
         shape = predictor.input

@@ -36,13 +36,19 @@ class BitsOptions:
     bits: Annotated[
         int | None,
         typer.Option(
-            help="Bits of all weights; 8 if there is no other budget.", min=2, max=8, rich_help_panel=QUANTISATION
+            help="Bits of all weights; 8 if there is no other budget.",
+            min=2,
+            max=8,
+            rich_help_panel=QUANTISATION,
         ),
     ] = None
     average_bits: Annotated[
         float | None,
         typer.Option(
-            help="Mean bits of a weight, shared out over the channels.", min=2, max=8, rich_help_panel=QUANTISATION
+            help="Mean bits of a weight, shared out over the channels.",
+            min=2,
+            max=8,
+            rich_help_panel=QUANTISATION,
         ),
     ] = None
     target_size: Annotated[
@@ -99,7 +105,13 @@ class BitsOptions:
         return self.average_bits is not None or self.target_size is not None
 
     def chosen(
-        self, model: Path, spec: Spec, step: Step, module: nn.Module, config: QuantizeConfig, val: FaceDataset
+        self,
+        model: Path,
+        spec: Spec,
+        step: Step,
+        module: nn.Module,
+        config: QuantizeConfig,
+        val: FaceDataset,
     ) -> dict[str, tuple[int, ...]] | None:
         """Return the bits of each channel of each layer, or None where all have 8.
 
@@ -110,7 +122,11 @@ class BitsOptions:
 
         planned = spec.with_step(step, quant=plan_quantization(spec, module, config))
         if not self.mixed:
-            return dict.fromkeys(planned.quant.weights, (self.bits,)) if planned.quant and self.bits else None
+            return (
+                dict.fromkeys(planned.quant.weights, (self.bits,))
+                if planned.quant and self.bits
+                else None
+            )
         problem = self._problem(spec, module, config)
         allocate = self._allocator(problem, spec, module, config, val)
         if self.average_bits is not None:
@@ -140,12 +156,19 @@ class BitsOptions:
         text = read_text(self.sensitivity, MAX_JSON_BYTES)
         read = Sensitivity.from_json(text, str(self.sensitivity))
         channels = {name: len(layer.weight) for name, layer in weighted_layers(module).items()}
-        read.require_fit(spec.digest, channels, str(self.sensitivity), accept=("kl", "cross-entropy"))
+        read.require_fit(
+            spec.digest, channels, str(self.sensitivity), accept=("kl", "cross-entropy")
+        )
         traces = {layer.name: layer.weight_trace for layer in read.layers}
         return make_problem(spec, module, traces, config.limit, config.keep_float)
 
     def _allocator(
-        self, problem: Problem, spec: Spec, module: nn.Module, config: QuantizeConfig, val: FaceDataset
+        self,
+        problem: Problem,
+        spec: Spec,
+        module: nn.Module,
+        config: QuantizeConfig,
+        val: FaceDataset,
     ) -> Callable[[float], Tensor]:
         """Return what gives every channel its width, for a mean of bits."""
         from fertool.quant import RoundedAccuracy, Search, allocate, search
@@ -153,11 +176,15 @@ class BitsOptions:
 
         if self.allocation != "actor-critic":
             return partial(allocate, self.allocation or DEFAULT, problem)
-        accuracy = RoundedAccuracy(spec, module, problem, val.balanced_subset(SEARCH_IMAGES, config.seed), config.limit)
+        accuracy = RoundedAccuracy(
+            spec, module, problem, val.balanced_subset(SEARCH_IMAGES, config.seed), config.limit
+        )
 
         def searched(average_bits: float) -> Tensor:
             with progress("episodes") as on_progress:
-                return search(problem, average_bits, accuracy, Search(seed=config.seed), on_progress)
+                return search(
+                    problem, average_bits, accuracy, Search(seed=config.seed), on_progress
+                )
 
         return searched
 
@@ -177,10 +204,16 @@ def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
 
     assert planned.quant is not None
     # Some channels of every width, so that nothing is missing that any mixture could have.
-    every = torch.tensor(WIDTHS).repeat(len(problem.weights) // len(WIDTHS) + 1)[: len(problem.weights)]
+    every = torch.tensor(WIDTHS).repeat(len(problem.weights) // len(WIDTHS) + 1)[
+        : len(problem.weights)
+    ]
     bits = problem.by_layer(every)
     rules = {name: replace(rule, bits=bits[name]) for name, rule in planned.quant.weights.items()}
     metrics = planned.metrics or _ANY_METRICS
-    size = stored_size(replace(planned, quant=replace(planned.quant, weights=rules), metrics=metrics))
+    size = stored_size(
+        replace(planned, quant=replace(planned.quant, weights=rules), metrics=metrics)
+    )
     stored = torch.tensor([width for name in problem.names for width in rules[name].stored_bits(1)])
-    return (8 * (budget - size) + int((stored * problem.weights).sum())) / int(problem.weights.sum())
+    return (8 * (budget - size) + int((stored * problem.weights).sum())) / int(
+        problem.weights.sum()
+    )

@@ -22,7 +22,9 @@ _DRAWN = "synth:280"
 """What shows a change where there is no data set: drawn faces, of which the training split counts."""
 
 
-def measure_changes(before: Model, after: Model, val: FaceDataset | None, *, bench: bool) -> dict[str, Any]:
+def measure_changes(
+    before: Model, after: Model, val: FaceDataset | None, *, bench: bool
+) -> dict[str, Any]:
     """Return, as far as asked for and possible, the paired comparison on the validation images, and the latencies."""
     from fertool.report.console import note
 
@@ -90,7 +92,9 @@ def warn_of_unlabeled(spec: Spec, figures: dict[str, Any]) -> None:
         f"1 in {len(spec.classes)}: give --data, and --epochs to train"
     )
     if figures["commonest_share"] == 1:
-        warn(f"the network answers {figures['commonest_class']} to all of {figures['n']} {figures['images']}")
+        warn(
+            f"the network answers {figures['commonest_class']} to all of {figures['n']} {figures['images']}"
+        )
 
 
 def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dict[str, Any]:
@@ -101,20 +105,35 @@ def _latency_change(before: Model, after: Model, val: FaceDataset | None) -> dic
     dynamic = after[0].gates is not None
     measured = bench_networks(before, after, images=val if dynamic else None)
     kind = "mean" if dynamic else "median"
-    (pair,), (first, second) = measured.comparisons, (getattr(entry.latency_s, kind) for entry in measured.results)
+    (pair,), (first, second) = (
+        measured.comparisons,
+        (getattr(entry.latency_s, kind) for entry in measured.results),
+    )
     ratio = {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
     return {"latency_s_before": first, "latency_s": second, **ratio}
 
 
-def show_changes(source: Path, output: Path, before: Spec, after: Spec, changes: dict[str, Any], warning: str) -> None:
+def show_changes(
+    source: Path, output: Path, before: Spec, after: Spec, changes: dict[str, Any], warning: str
+) -> None:
     """Print the table of both files, and a warning where the new network is not measurably faster."""
     from fertool.report.console import note, story
     from fertool.report.tables import change_table
 
     sides: list[dict[str, Any]] = []
     for file, spec, suffix in ((source, before, "_before"), (output, after, "")):
-        measured = {key: changes.get(f"{key}{suffix}") for key in ("latency_s", "accuracy", "commonest_share")}
-        sides.append({"size_bytes": file.stat().st_size, "params": spec.params, "macs": spec.macs, **measured})
+        measured = {
+            key: changes.get(f"{key}{suffix}")
+            for key in ("latency_s", "accuracy", "commonest_share")
+        }
+        sides.append(
+            {
+                "size_bytes": file.stat().st_size,
+                "params": spec.params,
+                "macs": spec.macs,
+                **measured,
+            }
+        )
     story(change_table(sides[0], {**changes, **sides[1]}))
     if changes.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
         note(warning)
@@ -124,7 +143,9 @@ def measured_metrics(module: nn.Module, val: FaceDataset, input: InputSpec) -> M
     """Return how a network does on the validation images."""
     from fertool.metrics import evaluate_logits, to_metrics
 
-    return to_metrics(evaluate_logits(_logits(module, val, input), val.labels, val.classes), val.split)
+    return to_metrics(
+        evaluate_logits(_logits(module, val, input), val.labels, val.classes), val.split
+    )
 
 
 def _logits(module: nn.Module, images: FaceDataset, input: InputSpec) -> Tensor:
@@ -142,7 +163,9 @@ def write_widths(path: Path, plan: PrunePlan | None) -> None:
     from fertool.report.bars import width_bars
 
     if plan is not None:
-        groups = [(name, before, plan.widths.get(name, 0)) for name, before in plan.widths_before.items()]
+        groups = [
+            (name, before, plan.widths.get(name, 0)) for name, before in plan.widths_before.items()
+        ]
         write_atomic(path, width_bars(groups))
 
 

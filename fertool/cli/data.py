@@ -91,7 +91,9 @@ def info(data: DataOption, read: ReadOptions = ReadOptions(), json: Json = False
 @app.command("synth", no_args_is_help=True)
 @command
 def synth(
-    output: Annotated[Path, typer.Option("--output", "-o", help="The CSV to write, in the form of fer2013.csv.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The CSV to write, in the form of fer2013.csv.")
+    ],
     count: Annotated[int, typer.Option(help="Number of faces over all splits.", min=70)] = 4000,
     seed: Seed = 0,
 ) -> None:

@@ -54,7 +54,10 @@ class StudentOptions(ArchOptions):
     """What student to make; by default recipe 1's."""
 
     arch: Annotated[
-        str, typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel="Model")
+        str,
+        typer.Option(
+            help="A name of the zoo; a wrong one lists them all.", rich_help_panel="Model"
+        ),
     ] = "micro_expnet"
 
 
@@ -63,11 +66,17 @@ class DistillOptions:
     """How the student listens to its teachers; raises UsageError for an option that the method does not have."""
 
     temperature: Annotated[
-        float, typer.Option(help="Softens both distributions.", min=0.1, rich_help_panel=DISTILLATION)
+        float,
+        typer.Option(help="Softens both distributions.", min=0.1, rich_help_panel=DISTILLATION),
     ] = 4.0
     alpha: Annotated[
         float,
-        typer.Option(help="Weight of the teacher's part of the loss.", min=0, max=1, rich_help_panel=DISTILLATION),
+        typer.Option(
+            help="Weight of the teacher's part of the loss.",
+            min=0,
+            max=1,
+            rich_help_panel=DISTILLATION,
+        ),
     ] = 0.7
     method: Annotated[
         Literal["kd", "feature", "iterative"],
@@ -81,12 +90,18 @@ class DistillOptions:
     beta: Annotated[
         float | None,
         typer.Option(
-            help="feature: weight of the matched features, 1 if left out.", min=0, rich_help_panel=DISTILLATION
+            help="feature: weight of the matched features, 1 if left out.",
+            min=0,
+            rich_help_panel=DISTILLATION,
         ),
     ] = None
     gamma: Annotated[
         float | None,
-        typer.Option(help="feature: weight of the labels, 1 - alpha if left out.", min=0, rich_help_panel=DISTILLATION),
+        typer.Option(
+            help="feature: weight of the labels, 1 - alpha if left out.",
+            min=0,
+            rich_help_panel=DISTILLATION,
+        ),
     ] = None
     match_depths: Annotated[
         int | None,
@@ -121,7 +136,9 @@ class DistillTraining(TrainingOptions):
     epochs: Annotated[
         int,
         typer.Option(
-            help="Passes over the training set; 0 stops once --save-logits is written.", min=0, rich_help_panel=TRAINING
+            help="Passes over the training set; 0 stops once --save-logits is written.",
+            min=0,
+            rich_help_panel=TRAINING,
         ),
     ] = 30
 
@@ -138,17 +155,25 @@ class DistillTraining(TrainingOptions):
                 )
             return
         if logits.save_logits is None:
-            raise UsageError("--epochs 0: nothing to do", "add --save-logits FILE to record the teachers")
+            raise UsageError(
+                "--epochs 0: nothing to do", "add --save-logits FILE to record the teachers"
+            )
         for flag, path in (("-o", output), ("--plot", self.plot)):
             if path:
-                raise UsageError(f"{flag} {path}: without training there is none", "leave it out, or give --epochs")
+                raise UsageError(
+                    f"{flag} {path}: without training there is none",
+                    "leave it out, or give --epochs",
+                )
 
 
 @training_command
 def distill(
     context: typer.Context,
     teachers: Annotated[
-        list[Path], typer.Argument(metavar="TEACHER...", help="Teachers' .pt files, or files that --save-logits made.")
+        list[Path],
+        typer.Argument(
+            metavar="TEACHER...", help="Teachers' .pt files, or files that --save-logits made."
+        ),
     ],
     data: DataOption,
     output: Output = None,
@@ -205,9 +230,17 @@ def distill(
 
     def describe(trial: Trial) -> Step:
         lesson = trial.of(distillation)
-        options = options_of(arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views})
+        options = options_of(
+            arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views}
+        )
         return make_step(
-            "distill", options, trial.seed, data=images, init=arch.init, init_from=arch.init_from, **files.digests
+            "distill",
+            options,
+            trial.seed,
+            data=images,
+            init=arch.init,
+            init_from=arch.init_from,
+            **files.digests,
         )
 
     def train(trial: Trial) -> Trained:

@@ -12,7 +12,16 @@ import typer
 from fertool.cli.data import ModelData
 from fertool.cli.groups import command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.options import AnyModelFiles, DataOption, ForeignOptions, Json, Output, ReadOptions, Recipe, Split
+from fertool.cli.options import (
+    AnyModelFiles,
+    DataOption,
+    ForeignOptions,
+    Json,
+    Output,
+    ReadOptions,
+    Recipe,
+    Split,
+)
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
@@ -29,9 +38,12 @@ if TYPE_CHECKING:
 def evaluate(
     files: AnyModelFiles,
     data: DataOption,
-    split: Annotated[Split, typer.Option(help="val is PublicTest of fer2013.csv, test is PrivateTest.")] = "val",
+    split: Annotated[
+        Split, typer.Option(help="val is PublicTest of fer2013.csv, test is PrivateTest.")
+    ] = "val",
     tta: Annotated[
-        Literal["none", "flip", "ten-crop"], typer.Option(help="Average the answers to several views of each image.")
+        Literal["none", "flip", "ten-crop"],
+        typer.Option(help="Average the answers to several views of each image."),
     ] = "none",
     read: ReadOptions = ReadOptions(),
     foreign: ForeignOptions = ForeignOptions(),
@@ -79,7 +91,10 @@ def evaluate(
 
 
 def evaluate_file(
-    predictor: Predictor, source: DataSource, split: Split, tta: Literal["none", "flip", "ten-crop"] = "none"
+    predictor: Predictor,
+    source: DataSource,
+    split: Split,
+    tta: Literal["none", "flip", "ten-crop"] = "none",
 ) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     """Return the `eval` figures of one file and which images [N] it got right.
 
@@ -93,7 +108,9 @@ def evaluate_file(
 
     images = source.split(split)
     with progress(predictor.path.name) as on_progress:
-        answers = [predictor.logits(view, on_progress=on_progress) for view in views(images.images, tta)]
+        answers = [
+            predictor.logits(view, on_progress=on_progress) for view in views(images.images, tta)
+        ]
     # Views vote with probabilities; one view keeps its logits, which calibration needs.
     logits = answers[0] if len(answers) == 1 else _log_mean_softmax(np.stack(answers))
     labels = images.labels.numpy()
@@ -110,7 +127,9 @@ def evaluate_file(
     if split != "train" and "train" in source.splits:
         fresh = source.distinct_from(split, "train").numpy()
         if fresh.any():
-            entry["deduplicated"] = _headline(evaluate_logits(logits[fresh], labels[fresh], predictor.classes))
+            entry["deduplicated"] = _headline(
+                evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
+            )
     return entry, logits.argmax(1) == labels
 
 
@@ -131,10 +150,16 @@ def _report(entries: list[dict[str, Any]], comparisons: list[dict[str, Any]]) ->
 
 
 def _headline(evaluation: Evaluation) -> dict[str, Any]:
-    return {"n": evaluation.n, "accuracy": evaluation.accuracy, "accuracy_ci95": evaluation.accuracy_ci95}
+    return {
+        "n": evaluation.n,
+        "accuracy": evaluation.accuracy,
+        "accuracy_ci95": evaluation.accuracy_ci95,
+    }
 
 
-def _require_same_images(path: Path, images: FaceDataset, first_path: Path, first: FaceDataset) -> None:
+def _require_same_images(
+    path: Path, images: FaceDataset, first_path: Path, first: FaceDataset
+) -> None:
     """Raise FertoolError unless two models answer about the same images: those of classes that they lack are left out.
 
     Both come from one list in one order, so that the same names in the same order are the same images.

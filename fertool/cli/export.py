@@ -21,10 +21,14 @@ DRAWN = f"synth:{10 * PARITY_IMAGES // 2}"
 def export(
     model: ModelFile,
     output: Output = None,
-    format: Annotated[Literal["auto", "onnx"], typer.Option(help="auto goes by the suffix of -o.")] = "auto",
+    format: Annotated[
+        Literal["auto", "onnx"], typer.Option(help="auto goes by the suffix of -o.")
+    ] = "auto",
     data: OptionalData = None,
     opset: Annotated[int, typer.Option(help="ONNX operator set.", min=17, max=20)] = 18,
-    simplify: Annotated[bool, typer.Option("--simplify/--no-simplify", help="Run onnxsim on the graph.")] = True,
+    simplify: Annotated[
+        bool, typer.Option("--simplify/--no-simplify", help="Run onnxsim on the graph.")
+    ] = True,
     packed: Annotated[
         bool | None,
         typer.Option(
@@ -50,7 +54,10 @@ def export(
 
     output = output or default_output(model, "", ".onnx")
     if format == "auto" and not is_onnx(output):
-        raise UsageError(f"-o {output}: no format has the suffix '{output.suffix}'", "use .onnx, or --format onnx")
+        raise UsageError(
+            f"-o {output}: no format has the suffix '{output.suffix}'",
+            "use .onnx, or --format onnx",
+        )
     require_writable(output, model, *ReadOptions().inputs(data))
     require_inputs(model, data=data)
     from fertool import models
@@ -61,7 +68,9 @@ def export(
     shape = spec.input
     # Drawn faces have seven classes, which need not be the model's; only the images are used.
     classes = spec.classes if data else None
-    source = open_source(data or DRAWN, ReadOptions(), size=shape.size, channels=shape.channels, classes=classes)
+    source = open_source(
+        data or DRAWN, ReadOptions(), size=shape.size, channels=shape.channels, classes=classes
+    )
     images = source.split("val").images[:PARITY_IMAGES]
     content = export_model(spec, module, options, on_note=note)
     with progress("parity") as on_progress:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 FLOATS, ROUNDED = "as floats", "with rounding"
 
 
-def made_friendly(given: Model, run: TrainingRun, epochs: int, *, distill: bool) -> tuple[Model, TrainingRun, History]:
+def made_friendly(
+    given: Model, run: TrainingRun, epochs: int, *, distill: bool
+) -> tuple[Model, TrainingRun, History]:
     """Put ReLU in place of HardSwish and SiLU, and train as floats for some epochs, taught by the given network.
 
     Returns the network, the run of the training with rounding that follows, and the history. Where there is nothing to
@@ -26,7 +28,9 @@ def made_friendly(given: Model, run: TrainingRun, epochs: int, *, distill: bool)
 
     changed = models.int8_friendly(*given)
     if changed is None:
-        note(f"--int8-friendly: {given[0].arch} has no HardSwish and no SiLU; there is nothing to replace")
+        note(
+            f"--int8-friendly: {given[0].arch} has no HardSwish and no SiLU; there is nothing to replace"
+        )
         return given, run, []
     if not epochs:
         return changed, run, []

@@ -11,7 +11,17 @@ import typer
 from fertool.cli.data import open_source
 from fertool.cli.groups import command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.options import OUTPUT, DataOption, Device, Json, ModelFile, Output, ReadOptions, Recipe, Seed
+from fertool.cli.options import (
+    OUTPUT,
+    DataOption,
+    Device,
+    Json,
+    ModelFile,
+    Output,
+    ReadOptions,
+    Recipe,
+    Seed,
+)
 from fertool.cli.signals import says_how_to_go_on
 from fertool.errors import FertoolError
 
@@ -24,7 +34,9 @@ def hessian_sensitivity(
     model: ModelFile,
     data: DataOption,
     output: Output = None,
-    samples: Annotated[int, typer.Option(help="Training images, balanced over the classes.", min=2)] = 64,
+    samples: Annotated[
+        int, typer.Option(help="Training images, balanced over the classes.", min=2)
+    ] = 64,
     method: Annotated[
         Literal["exact", "probe", "hutchinson", "hutchinson-masked"],
         typer.Option(
@@ -33,7 +45,9 @@ def hessian_sensitivity(
             "product for every channel and probe, thousands of times slower."
         ),
     ] = "exact",
-    probes: Annotated[int, typer.Option(help="Random vectors of the methods other than exact.", min=2)] = 10,
+    probes: Annotated[
+        int, typer.Option(help="Random vectors of the methods other than exact.", min=2)
+    ] = 10,
     target_error: Annotated[
         float | None,
         typer.Option(
@@ -42,16 +56,20 @@ def hessian_sensitivity(
         ),
     ] = None,
     max_rounds: Annotated[
-        int, typer.Option(help="How many times --samples or --probes --target-error may take.", min=1)
+        int,
+        typer.Option(help="How many times --samples or --probes --target-error may take.", min=1),
     ] = 16,
     read: ReadOptions = ReadOptions(),
     seed: Seed = 0,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option("--resume/--no-resume", help="Continue from OUT.resume if it is there.")] = (
-        True
-    ),
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Continue from OUT.resume if it is there.")
+    ] = (True),
     plot: Annotated[
-        Path | None, typer.Option(help="Write the traces by layer and channel as a PNG.", rich_help_panel=OUTPUT)
+        Path | None,
+        typer.Option(
+            help="Write the traces by layer and channel as a PNG.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     recipe: Recipe = None,
     json: Json = False,
@@ -88,16 +106,25 @@ def hessian_sensitivity(
     spec, module = models.load_model(model)
     if spec.quant is not None:
         raise FertoolError(
-            f"{model}: a quantised model, whose rounding has no derivative", "give the model that it was made from"
+            f"{model}: a quantised model, whose rounding has no derivative",
+            "give the model that it was made from",
         )
     spec.require_static("measured channel by channel")
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
     faces = source.split("train").balanced_subset(config.most_images, seed)
     module = module.to(resolve_device(device))
-    with says_how_to_go_on(lambda: [state] if state.exists() else []), progress("traces") as on_progress:
+    with (
+        says_how_to_go_on(lambda: [state] if state.exists() else []),
+        progress("traces") as on_progress,
+    ):
         found = estimate(
-            module, to_input(faces.images, shape), faces.labels, config, resume=state, on_progress=on_progress
+            module,
+            to_input(faces.images, shape),
+            faces.labels,
+            config,
+            resume=state,
+            on_progress=on_progress,
         )
     found = replace(found, model_digest=spec.digest)
     write_atomic(output, found.to_json().encode())
@@ -123,4 +150,6 @@ def _say_error(found: Sensitivity, config: TraceConfig) -> None:
     if config.target_error is None or error <= config.target_error:
         note(said)
     else:
-        warn(f"{said}: not {percent_text(config.target_error)}; raise --max-rounds, or take a larger data set")
+        warn(
+            f"{said}: not {percent_text(config.target_error)}; raise --max-rounds, or take a larger data set"
+        )

@@ -25,23 +25,39 @@ def import_(
     output: Output = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="State dict for the network: .pth, .pt or .safetensors, plain or in the usual wrappings."),
+        typer.Option(
+            help="State dict for the network: .pth, .pt or .safetensors, plain or in the usual wrappings."
+        ),
     ] = None,
-    classes: Annotated[str | None, typer.Option(help="Names of the outputs, in order: a,b,…", metavar="NAMES")] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of the images in pixels.", min=8, max=1024)] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of the outputs, in order: a,b,…", metavar="NAMES")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option(help="Side of the images in pixels.", min=8, max=1024)
+    ] = None,
     input_channels: Annotated[
-        int | None, typer.Option(help="1 (gray) or 3 (RGB); 1 sums the weights of an RGB stem.", min=1, max=3)
+        int | None,
+        typer.Option(help="1 (gray) or 3 (RGB); 1 sums the weights of an RGB stem.", min=1, max=3),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Mean of pixels from 0 to 1: one value, or one per channel.", metavar="M,…")
+        str | None,
+        typer.Option(
+            help="Mean of pixels from 0 to 1: one value, or one per channel.", metavar="M,…"
+        ),
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Deviation of pixels from 0 to 1: one value, or one per channel.", metavar="S,…")
+        str | None,
+        typer.Option(
+            help="Deviation of pixels from 0 to 1: one value, or one per channel.", metavar="S,…"
+        ),
     ] = None,
     arch_arg: Annotated[
-        list[str] | None, typer.Option(help="Argument of the zoo's network or of the factory.", metavar="KEY=VALUE")
+        list[str] | None,
+        typer.Option(help="Argument of the zoo's network or of the factory.", metavar="KEY=VALUE"),
     ] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="List what can be pruned and quantized, by layer.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="List what can be pruned and quantized, by layer.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Import a network of your own, of torchvision or timm, an exported program or an ONNX file as a model file.
@@ -83,7 +99,12 @@ def import_(
     note(surveyed.summary)
     if layers and not json:
         result(tables.layers_table(surveyed.layers))
-    announce(written, output, json, **{"import": {"max_abs_diff": found.difference, "layers": surveyed.layers}})
+    announce(
+        written,
+        output,
+        json,
+        **{"import": {"max_abs_diff": found.difference, "layers": surveyed.layers}},
+    )
 
 
 def _file(source: str) -> Path | None:
@@ -102,5 +123,7 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{flag} {text}: not numbers", f"for example {flag} 0.5 or {flag} 0.485,0.456,0.406") from None
+        raise UsageError(
+            f"{flag} {text}: not numbers", f"for example {flag} 0.5 or {flag} 0.485,0.456,0.406"
+        ) from None
     return values

@@ -8,14 +8,18 @@ from fertool.cli.options import ReadOptions
 from fertool.errors import FertoolError
 
 
-def require_inputs(*files: Path, data: str | None = None, read: ReadOptions = ReadOptions()) -> None:
+def require_inputs(
+    *files: Path, data: str | None = None, read: ReadOptions = ReadOptions()
+) -> None:
     """Raise FertoolError for a file, or a data set, that does not exist; imports no torch, which takes seconds."""
     from fertool.artifact.header import require_file
 
     for path in files:
         require_file(path)
     if data and not _is_drawn(data) and not Path(data).exists():
-        raise FertoolError(f"{data}: no such file or folder", "check --data; 'synth' draws faces instead")
+        raise FertoolError(
+            f"{data}: no such file or folder", "check --data; 'synth' draws faces instead"
+        )
     if read.ferplus:
         require_file(read.ferplus)
 

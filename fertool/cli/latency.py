@@ -51,7 +51,9 @@ def learn_model(spec: Spec, module: Network) -> LatencyModel:
 
     def profile(sizes: Mapping[str, int]) -> Any:
         narrow = randomised(resize(module, graph, groups, sizes))
-        model = export_model(replace(spec, graph=narrow.graph), narrow, ExportOptions(simplify=False))
+        model = export_model(
+            replace(spec, graph=narrow.graph), narrow, ExportOptions(simplify=False)
+        )
         return profile_layers(model), trace_channels(narrow)
 
     with progress("latency table") as on_progress:
@@ -94,11 +96,17 @@ def with_latency(
     ratio = asked_ratio(asked, spec, module)
     model = learn_model(spec, module)
     if round_to and round_to < model.grain:
-        note(f"--round-to {round_to}: widths between two multiples of {model.grain} are no faster here")
+        note(
+            f"--round-to {round_to}: widths between two multiples of {model.grain} are no faster here"
+        )
     options = replace(options, latency=model, round_to=round_to or max(8, model.grain))
     options = calibrated(ratio, spec, module, options, scoring)
     if state and options.targets:
-        measured = {**asdict(model), "round_to": options.round_to, "targets": asdict(options.targets)}
+        measured = {
+            **asdict(model),
+            "round_to": options.round_to,
+            "targets": asdict(options.targets),
+        }
         save_state(state, fingerprint, measured, {})
     return options
 
@@ -129,7 +137,9 @@ class _Measured:
         from fertool.prune import LatencyModel, Targets
 
         model = LatencyModel(self.grain, self.terms, self.rest)
-        return replace(options, latency=model, round_to=self.round_to, targets=Targets(**asdict(self.targets)))
+        return replace(
+            options, latency=model, round_to=self.round_to, targets=Targets(**asdict(self.targets))
+        )
 
 
 def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:
@@ -174,20 +184,32 @@ def calibrated(
                 ) from None
             break
         smaller = cut.carry_out(module)
-        (pair,) = bench_networks((spec, module), (replace(spec, graph=smaller.graph), smaller)).comparisons
+        (pair,) = bench_networks(
+            (spec, module), (replace(spec, graph=smaller.graph), smaller)
+        ).comparisons
         measured = 1 / pair.speedup
         found.append((measured, tried))
-        note(f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock")
+        note(
+            f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock"
+        )
         if BAND[0] <= measured / asked <= BAND[1]:
             break
-        if measured < asked and (macs or params or size) and cut.plan.seconds_ratio < BINDS * budget:
+        if (
+            measured < asked
+            and (macs or params or size)
+            and cut.plan.seconds_ratio < BINDS * budget
+        ):
             # Another budget binds, and the network is fast enough.
             break
         budget *= asked * sum(BAND) / 2 / measured
     # One that is too slow only where all are.
-    taken, best = min(found, key=lambda row: (row[0] > BAND[1] * asked, abs(row[0] / asked - sum(BAND) / 2)))
+    taken, best = min(
+        found, key=lambda row: (row[0] > BAND[1] * asked, abs(row[0] / asked - sum(BAND) / 2))
+    )
     if taken > BAND[1] * asked:
-        note(f"the nearest network takes {taken:.3f} of the input's latency, where {asked:.3f} was asked")
+        note(
+            f"the nearest network takes {taken:.3f} of the input's latency, where {asked:.3f} was asked"
+        )
     return best
 
 

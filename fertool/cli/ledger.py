@@ -112,7 +112,8 @@ class Ledger:
 
     def _refused(self, why: str) -> FertoolError:
         return FertoolError(
-            f"{self.path}: the rows of a killed run, but {why}", "delete it, or start anew with --no-resume"
+            f"{self.path}: the rows of a killed run, but {why}",
+            "delete it, or start anew with --no-resume",
         )
 
     def row(self, step: Step) -> Row | None:
@@ -144,12 +145,18 @@ class Ledger:
     def best(self) -> Row:
         """The best seed of the best choice of options; there must be one."""
         options = self.points[0].options
-        return max((row for row in self.rows if row.options == options), key=lambda row: (row.accuracy, -row.loss))
+        return max(
+            (row for row in self.rows if row.options == options),
+            key=lambda row: (row.accuracy, -row.loss),
+        )
 
     def as_json(self, *, histories: bool) -> dict[str, Any]:
         """Return what the file holds: rows and points, each best first."""
         rows = sorted(self.rows, key=lambda row: (-row.accuracy, row.loss))
-        shown = [{key: value for key, value in asdict(row).items() if histories or key != "history"} for row in rows]
+        shown = [
+            {key: value for key, value in asdict(row).items() if histories or key != "history"}
+            for row in rows
+        ]
         points = self.points
         return {
             "file": self.output.name,

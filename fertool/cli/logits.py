@@ -29,7 +29,16 @@ if TYPE_CHECKING:
 LOGITS = "Teacher logits"
 VIEWS = 8
 """Views of a recording by default."""
-IN_A_VIEW = ("flip", "rotation", "translate", "scale", "aspect", "brightness", "contrast", "erasing")
+IN_A_VIEW = (
+    "flip",
+    "rotation",
+    "translate",
+    "scale",
+    "aspect",
+    "brightness",
+    "contrast",
+    "erasing",
+)
 """The options of augmentation that a recording fixes."""
 
 Options = TypeVar("Options", bound=TrainingOptions)
@@ -61,7 +70,9 @@ class LogitOptions:
         """How many to record."""
         return VIEWS if self.logit_views is None else self.logit_views
 
-    def require_output(self, model: Path, inputs: Sequence[Path], recordings: Sequence[str] = ()) -> None:
+    def require_output(
+        self, model: Path, inputs: Sequence[Path], recordings: Sequence[str] = ()
+    ) -> None:
         """Fail before any work when the file cannot be written or would replace another, or when there is none.
 
         `recordings` are the files among the teachers that are logits already.
@@ -71,14 +82,16 @@ class LogitOptions:
         if self.save_logits is None:
             if self.logit_views is not None and not recordings:
                 raise UsageError(
-                    f"--logit-views {self.logit_views}: nothing is recorded", "add --save-logits FILE, or leave it out"
+                    f"--logit-views {self.logit_views}: nothing is recorded",
+                    "add --save-logits FILE, or leave it out",
                 )
             return
         require_one("--save-logits")
         require_writable(self.save_logits, *inputs)
         if self.save_logits.resolve() == model.resolve():
             raise UsageError(
-                f"--save-logits {self.save_logits}: the model goes there", "name another file, for example t.logits"
+                f"--save-logits {self.save_logits}: the model goes there",
+                "name another file, for example t.logits",
             )
         if recordings:
             raise UsageError(
@@ -103,13 +116,21 @@ class TeacherFiles:
     def digests(self) -> dict[str, str]:
         """Those of all teachers, present or recorded, and of the recordings, by their roles in the provenance."""
         teachers = [spec.digest for spec, _ in self.models]
-        teachers += [digest for _, recording in self.recordings for digest in recording.spec.teachers]
+        teachers += [
+            digest for _, recording in self.recordings for digest in recording.spec.teachers
+        ]
         roles = {f"teacher.{i}": digest for i, digest in enumerate(teachers)}
-        return {**roles, **{f"logits.{i}": its.spec.digest for i, (_, its) in enumerate(self.recordings)}}
+        return {
+            **roles,
+            **{f"logits.{i}": its.spec.digest for i, (_, its) in enumerate(self.recordings)},
+        }
 
     def teachers(self, device: str, precision: PrecisionName) -> list[Teacher | RecordedTeacher]:
         """Return all of them, models first, ready to teach."""
-        return [*self.present(device, precision), *(teacher for _, its in self.recordings for teacher in its.teachers)]
+        return [
+            *self.present(device, precision),
+            *(teacher for _, its in self.recordings for teacher in its.teachers),
+        ]
 
     def present(self, device: str, precision: PrecisionName) -> list[Teacher]:
         """Return those that are there as models."""
@@ -117,7 +138,10 @@ class TeacherFiles:
         from fertool.distill import Teacher
 
         where = resolve_device(device)
-        return [Teacher(module.to(where), spec.input, spec.classes, precision) for spec, module in self.models]
+        return [
+            Teacher(module.to(where), spec.input, spec.classes, precision)
+            for spec, module in self.models
+        ]
 
     def agreed(self, given: Options, logit_views: int | None) -> Options:
         """Return the options with the augmentation that the recordings fix; raises UsageError for contradictions."""
@@ -127,13 +151,20 @@ class TeacherFiles:
         for name, recording in self.recordings:
             if logit_views not in (None, recording.spec.views):
                 raise UsageError(
-                    f"--logit-views {logit_views}: {name} was recorded with {recording.spec.views}", _RECORD_ANEW
+                    f"--logit-views {logit_views}: {name} was recorded with {recording.spec.views}",
+                    _RECORD_ANEW,
                 )
             if recording.views:
                 fixed = _fixed_options(recording.views, given, name)
-                changed = [_flag(key, value) for key, value in fixed.items() if value != getattr(given, key)]
+                changed = [
+                    _flag(key, value)
+                    for key, value in fixed.items()
+                    if value != getattr(given, key)
+                ]
                 if changed:
-                    note(f"{name}: images are changed as they were recorded, with {' '.join(changed)}")
+                    note(
+                        f"{name}: images are changed as they were recorded, with {' '.join(changed)}"
+                    )
                 options = replace(options, **fixed)
         return options
 
@@ -147,7 +178,9 @@ class TeacherFiles:
             same_shape = tuple(train.images.shape[1:3]) == (shape.channels, shape.size)
             images = train
             if not same_shape and len(train) == shape.count:
-                images = open_source(data, read, size=shape.size, channels=shape.channels).split(train.split)
+                images = open_source(data, read, size=shape.size, channels=shape.channels).split(
+                    train.split
+                )
             require_same_images(recording.spec, images, name)
 
 
@@ -188,7 +221,9 @@ def record_teachers(
     path = logits.save_logits
     if path is None:
         return files
-    step = make_step(command, options_of(read, {"logit_views": logits.views}), seed, data=train, **files.digests)
+    step = make_step(
+        command, options_of(read, {"logit_views": logits.views}), seed, data=train, **files.digests
+    )
     digests = [spec.digest for spec, _ in files.models]
     plan = plan_recording(train, logits.views, augmentation(options), seed, digests, step)
     recording = _found(path, plan) if options.resume else None
@@ -225,7 +260,9 @@ def _fixed_options(views: Views, options: TrainingOptions, name: str) -> dict[st
     for key, value in fixed.items():
         given = getattr(options, key)
         if given not in (value, getattr(defaults, key)):
-            raise UsageError(f"{_flag(key, given)}: {name} was recorded with {_flag(key, value)}", _RECORD_ANEW)
+            raise UsageError(
+                f"{_flag(key, given)}: {name} was recorded with {_flag(key, value)}", _RECORD_ANEW
+            )
     return fixed
 
 

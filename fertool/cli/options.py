@@ -30,24 +30,44 @@ DataOption = Annotated[
     ),
 ]
 OptionalData = Annotated[
-    str | None, typer.Option("--data", help="A data set, as in train-teacher.", rich_help_panel=DATA)
+    str | None,
+    typer.Option("--data", help="A data set, as in train-teacher.", rich_help_panel=DATA),
 ]
 ModelFile = Annotated[Path, typer.Argument(help="A fertool .pt file.", metavar="MODEL")]
-AnyModelFiles = Annotated[list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")]
+AnyModelFiles = Annotated[
+    list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
+]
 Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="The file to write; its folder is made if missing.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--output",
+        "-o",
+        help="The file to write; its folder is made if missing.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout instead of text.", rich_help_panel=OUTPUT)
+    bool,
+    typer.Option(
+        "--json", help="Print one JSON object on stdout instead of text.", rich_help_panel=OUTPUT
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; same seed, same bytes.", min=0)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")]
+Device = Annotated[
+    str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+]
 Recipe = Annotated[
     Path | None,
-    typer.Option(help="YAML presets for these options, by command; flags win.", callback=apply_recipe, is_eager=True),
+    typer.Option(
+        help="YAML presets for these options, by command; flags win.",
+        callback=apply_recipe,
+        is_eager=True,
+    ),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT)]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT),
+]
 
 
 Bench = Annotated[
@@ -64,13 +84,14 @@ Bench = Annotated[
 class ReadOptions:
     """How a data set is read."""
 
-    format: Annotated[DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)] = (
-        "auto"
-    )
+    format: Annotated[
+        DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)
+    ] = "auto"
     ferplus: Annotated[
         Path | None,
         typer.Option(
-            help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.", rich_help_panel=DATA
+            help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.",
+            rich_help_panel=DATA,
         ),
     ] = None
     ferplus_rule: Annotated[
@@ -89,15 +110,22 @@ class ForeignOptions:
 
     classes: Annotated[
         str | None,
-        typer.Option(help="Classes of ONNX files of other programs, in output order: a,b,…", rich_help_panel=FOREIGN),
+        typer.Option(
+            help="Classes of ONNX files of other programs, in output order: a,b,…",
+            rich_help_panel=FOREIGN,
+        ),
     ] = None
     input_size: Annotated[
-        int | None, typer.Option(help="Side of the input of such files, pixels.", min=8, rich_help_panel=FOREIGN)
+        int | None,
+        typer.Option(
+            help="Side of the input of such files, pixels.", min=8, rich_help_panel=FOREIGN
+        ),
     ] = None
     pixel_range: Annotated[
         Literal["0..1", "0..255", "-1..1"] | None,
         typer.Option(
-            help="Range of the pixels that float32 inputs of such files take. Default: 0..1.", rich_help_panel=FOREIGN
+            help="Range of the pixels that float32 inputs of such files take. Default: 0..1.",
+            rich_help_panel=FOREIGN,
         ),
     ] = None
     mean: Annotated[
@@ -109,11 +137,17 @@ class ForeignOptions:
     ] = None
     std: Annotated[
         str | None,
-        typer.Option(help="What they are divided by afterwards, likewise. Default: 1.", rich_help_panel=FOREIGN),
+        typer.Option(
+            help="What they are divided by afterwards, likewise. Default: 1.",
+            rich_help_panel=FOREIGN,
+        ),
     ] = None
     output_name: Annotated[
         str | None,
-        typer.Option(help="The output of such files that counts. Default: the first.", rich_help_panel=FOREIGN),
+        typer.Option(
+            help="The output of such files that counts. Default: the first.",
+            rich_help_panel=FOREIGN,
+        ),
     ] = None
     time_limit: Annotated[
         int,
@@ -131,7 +165,9 @@ class ForeignOptions:
         from fertool.runtime.foreign import ForeignModel
 
         return ForeignModel(
-            classes=tuple(name.strip() for name in self.classes.split(",")) if self.classes is not None else None,
+            classes=tuple(name.strip() for name in self.classes.split(","))
+            if self.classes is not None
+            else None,
             input_size=self.input_size,
             pixel_range=self.pixel_range,
             mean=_numbers("--mean", self.mean),
@@ -143,7 +179,9 @@ class ForeignOptions:
         """Open a model file of any kind, and say what is assumed of one of another program."""
         from fertool.runtime.sessions import open_predictor
 
-        predictor = open_predictor(path, threads=threads, foreign=self.model, time_limit_s=self.time_limit)
+        predictor = open_predictor(
+            path, threads=threads, foreign=self.model, time_limit_s=self.time_limit
+        )
         self.explain(predictor)
         return predictor
 
@@ -154,7 +192,9 @@ class ForeignOptions:
         if predictor.assumptions:
             note(f"{predictor.path}: {predictor.assumptions.sentence}")
         elif self.model.told:
-            note(f"{predictor.path}: says itself what it takes; options for files of other programs do not count")
+            note(
+                f"{predictor.path}: says itself what it takes; options for files of other programs do not count"
+            )
 
 
 def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
@@ -163,32 +203,47 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError:
-        raise UsageError(f"{flag} {text}: not numbers", f"one value, or one per channel: {flag} 0.5,0.5,0.5") from None
+        raise UsageError(
+            f"{flag} {text}: not numbers", f"one value, or one per channel: {flag} 0.5,0.5,0.5"
+        ) from None
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
     """Everything about the training loop."""
 
-    epochs: Annotated[int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)] = 30
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)
+    ] = 30
     batch_size: Annotated[
-        int, typer.Option(help="Images per batch, of all processes together.", min=2, rich_help_panel=TRAINING)
+        int,
+        typer.Option(
+            help="Images per batch, of all processes together.", min=2, rich_help_panel=TRAINING
+        ),
     ] = 64
     accumulate: Annotated[
-        int, typer.Option(help="Batches whose gradients make one step.", min=1, rich_help_panel=TRAINING)
+        int,
+        typer.Option(
+            help="Batches whose gradients make one step.", min=1, rich_help_panel=TRAINING
+        ),
     ] = 1
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
-    optimizer: Annotated[Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)] = (
-        "adamw"
-    )
+    optimizer: Annotated[
+        Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)
+    ] = "adamw"
     momentum: Annotated[
-        float, typer.Option(help="Momentum of SGD; beta 1 of Adam.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(help="Momentum of SGD; beta 1 of Adam.", min=0, rich_help_panel=TRAINING),
     ] = 0.9
     nesterov: Annotated[
-        bool, typer.Option("--nesterov/--no-nesterov", help="Nesterov's momentum in SGD.", rich_help_panel=TRAINING)
+        bool,
+        typer.Option(
+            "--nesterov/--no-nesterov", help="Nesterov's momentum in SGD.", rich_help_panel=TRAINING
+        ),
     ] = True
     weight_decay: Annotated[
-        float, typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING),
     ] = 1e-4
     sam: Annotated[
         float,
@@ -201,32 +256,51 @@ class TrainingOptions:
     lr_schedule: Annotated[
         Literal["cosine", "onecycle", "plateau", "constant"],
         typer.Option(
-            help="Course of the learning rate; plateau: falls with the validation loss.", rich_help_panel=TRAINING
+            help="Course of the learning rate; plateau: falls with the validation loss.",
+            rich_help_panel=TRAINING,
         ),
     ] = "cosine"
     plateau_factor: Annotated[
-        float, typer.Option(help="What plateau multiplies the rate by.", min=0, max=1, rich_help_panel=TRAINING)
+        float,
+        typer.Option(
+            help="What plateau multiplies the rate by.", min=0, max=1, rich_help_panel=TRAINING
+        ),
     ] = 0.1
     plateau_patience: Annotated[
         int,
-        typer.Option(help="Epochs that plateau waits for a lower loss.", min=0, rich_help_panel=TRAINING),
+        typer.Option(
+            help="Epochs that plateau waits for a lower loss.", min=0, rich_help_panel=TRAINING
+        ),
     ] = 3
-    warmup_epochs: Annotated[float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)] = (
-        0.5
-    )
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)
+    ] = 0.5
     label_smoothing: Annotated[
-        float, typer.Option(help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(
+            help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING
+        ),
     ] = 0.0
     focal_gamma: Annotated[
-        float, typer.Option(help="Gamma of the focal loss, 0 for cross-entropy.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(
+            help="Gamma of the focal loss, 0 for cross-entropy.", min=0, rich_help_panel=TRAINING
+        ),
     ] = 0.0
     class_weights: Annotated[
         Literal["none", "balanced"],
-        typer.Option(help="balanced: a class weighs (largest class) / (its images).", rich_help_panel=TRAINING),
+        typer.Option(
+            help="balanced: a class weighs (largest class) / (its images).",
+            rich_help_panel=TRAINING,
+        ),
     ] = "none"
     ema: Annotated[
         float,
-        typer.Option(help="Decay of the running mean of weights, 0 for none.", min=0, rich_help_panel=TRAINING),
+        typer.Option(
+            help="Decay of the running mean of weights, 0 for none.",
+            min=0,
+            rich_help_panel=TRAINING,
+        ),
     ] = 0.0
     start_size: Annotated[
         int,
@@ -237,16 +311,25 @@ class TrainingOptions:
         ),
     ] = 0
     clip_norm: Annotated[
-        float, typer.Option(help="Largest gradient norm, 0 for no limit.", min=0, rich_help_panel=TRAINING)
+        float,
+        typer.Option(
+            help="Largest gradient norm, 0 for no limit.", min=0, rich_help_panel=TRAINING
+        ),
     ] = 0.0
     patience: Annotated[
         int,
-        typer.Option(help="Stop after N epochs without a better one, 0 for never.", min=0, rich_help_panel=TRAINING),
+        typer.Option(
+            help="Stop after N epochs without a better one, 0 for never.",
+            min=0,
+            rich_help_panel=TRAINING,
+        ),
     ] = 15
     freeze_epochs: Annotated[
         int,
         typer.Option(
-            help="First epochs in which the classifier's head alone is trained.", min=0, rich_help_panel=TRAINING
+            help="First epochs in which the classifier's head alone is trained.",
+            min=0,
+            rich_help_panel=TRAINING,
         ),
     ] = 0
     precision: Annotated[
@@ -257,7 +340,9 @@ class TrainingOptions:
             rich_help_panel=TRAINING,
         ),
     ] = "auto"
-    mixup: Annotated[float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)] = 0.2
+    mixup: Annotated[
+        float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 0.2
     cutmix: Annotated[
         float,
         typer.Option(
@@ -267,16 +352,23 @@ class TrainingOptions:
         ),
     ] = 0.0
     flip: Annotated[
-        bool, typer.Option("--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION)
+        bool,
+        typer.Option(
+            "--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION
+        ),
     ] = True
-    rotation: Annotated[float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)] = (
-        15.0
-    )
+    rotation: Annotated[
+        float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)
+    ] = 15.0
     translate: Annotated[
-        float, typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION)
+        float,
+        typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION),
     ] = 0.0
     scale: Annotated[
-        float, typer.Option(help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION)
+        float,
+        typer.Option(
+            help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION
+        ),
     ] = 0.0
     aspect: Annotated[
         float,
@@ -288,28 +380,39 @@ class TrainingOptions:
         ),
     ] = 0.0
     brightness: Annotated[
-        float, typer.Option(help="Largest change of brightness.", min=0, rich_help_panel=AUGMENTATION)
+        float,
+        typer.Option(help="Largest change of brightness.", min=0, rich_help_panel=AUGMENTATION),
     ] = 0.2
     contrast: Annotated[
         float, typer.Option(help="Largest change of contrast.", min=0, rich_help_panel=AUGMENTATION)
     ] = 0.2
     erasing: Annotated[
-        float, typer.Option(help="Share of images with a part erased.", min=0, max=1, rich_help_panel=AUGMENTATION)
+        float,
+        typer.Option(
+            help="Share of images with a part erased.", min=0, max=1, rich_help_panel=AUGMENTATION
+        ),
     ] = 0.15
     resume: Annotated[
         bool,
-        typer.Option("--resume/--no-resume", help="Continue from OUT.resume if it is there.", rich_help_panel=TRAINING),
+        typer.Option(
+            "--resume/--no-resume",
+            help="Continue from OUT.resume if it is there.",
+            rich_help_panel=TRAINING,
+        ),
     ] = True
-    plot: Annotated[Path | None, typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT)] = (
-        None
-    )
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT),
+    ] = None
 
 
 @dataclass(frozen=True)
 class FineTuneOptions(TrainingOptions):
     """The same loop after surgery: none by default, at half the learning rate when asked for."""
 
-    epochs: Annotated[int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)] = 0
+    epochs: Annotated[
+        int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)
+    ] = 0
     lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 5e-4
 
 
@@ -317,18 +420,25 @@ class FineTuneOptions(TrainingOptions):
 class ArchOptions:
     """What network to make."""
 
-    arch: Annotated[str, typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel=MODEL)] = (
-        "resnet18"
-    )
+    arch: Annotated[
+        str,
+        typer.Option(help="A name of the zoo; a wrong one lists them all.", rich_help_panel=MODEL),
+    ] = "resnet18"
     arch_arg: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Argument of the architecture; repeatable.", rich_help_panel=MODEL),
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Argument of the architecture; repeatable.",
+            rich_help_panel=MODEL,
+        ),
     ] = None
     input_size: Annotated[
-        int, typer.Option(help="Side of the input, pixels.", min=16, max=1024, rich_help_panel=MODEL)
+        int,
+        typer.Option(help="Side of the input, pixels.", min=16, max=1024, rich_help_panel=MODEL),
     ] = 48
     input_channels: Annotated[
-        int, typer.Option(help="1 for grayscale, 3 for colour.", min=1, max=3, rich_help_panel=MODEL)
+        int,
+        typer.Option(help="1 for grayscale, 3 for colour.", min=1, max=3, rich_help_panel=MODEL),
     ] = 1
     init: Annotated[
         Path | None,

@@ -31,7 +31,9 @@ def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -
         return
     require_writable(path, *inputs)
     if path.resolve() == output.resolve():
-        raise UsageError(f"{flag} {path}: the result goes there", "name another file, for example picture.png")
+        raise UsageError(
+            f"{flag} {path}: the result goes there", "name another file, for example picture.png"
+        )
     require_matplotlib()
 
 

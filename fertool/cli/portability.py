@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from fertool.spec import InputSpec
 
 
-def measure_portability(net: QuantizedNet, input: InputSpec, val: FaceDataset, accuracy: float) -> dict[str, Any]:
+def measure_portability(
+    net: QuantizedNet, input: InputSpec, val: FaceDataset, accuracy: float
+) -> dict[str, Any]:
     """Return, and say, the accuracy on x86 processors without VNNI: the same by construction, or emulated."""
     from fertool.metrics import evaluate_logits
     from fertool.quant.saturation import can_saturate, saturating
@@ -24,7 +26,9 @@ def measure_portability(net: QuantizedNet, input: InputSpec, val: FaceDataset, a
         logits = predict_logits(saturating(net, input), val, input, on_progress=on_progress)
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
-    note(f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there")
+    note(
+        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there"
+    )
     if lost > 0:
         note("--portable loses none")
     return {"accuracy_without_vnni": found}

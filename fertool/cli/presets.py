@@ -64,7 +64,9 @@ def read_presets(path: Path) -> Presets:
     except RecursionError:
         raise UsageError(f"{path}: nested too deeply for a recipe", _HINT) from None
     except (OverflowError, ValueError):  # PyYAML makes a sign of every number behind \U
-        raise UsageError(f"{path}: not valid YAML (an escape that stands for no sign)", _HINT) from None
+        raise UsageError(
+            f"{path}: not valid YAML (an escape that stands for no sign)", _HINT
+        ) from None
     return _Reader(path).commands(root)
 
 
@@ -79,14 +81,18 @@ class _Reader:
         """Return the whole file."""
         if not isinstance(root, MappingNode):
             raise UsageError(
-                f"{self._path}: a recipe maps commands to their options", "for example  distill: {epochs: 30}"
+                f"{self._path}: a recipe maps commands to their options",
+                "for example  distill: {epochs: 30}",
             )
         return {name: self._options(name, node) for name, node in self._pairs(root, 1)}
 
     def _options(self, command: str, node: Node) -> dict[str, Preset]:
         if not isinstance(node, MappingNode):
             raise self._refused(node, f"{command} has no options, but {_described(node)}")
-        return {name: Preset(self._value(name, value, 3), _line(value)) for name, value in self._pairs(node, 2)}
+        return {
+            name: Preset(self._value(name, value, 3), _line(value))
+            for name, value in self._pairs(node, 2)
+        }
 
     def _value(self, name: str, node: Node, depth: int) -> str | list[str]:
         self._count(node, depth)
@@ -97,12 +103,16 @@ class _Reader:
     def _scalar(self, name: str, node: Node) -> str:
         self._count(node, 0)
         if not isinstance(node, ScalarNode):
-            raise self._refused(node, f"{name} is {_described(node)}, expected a value or a list of values")
+            raise self._refused(
+                node, f"{name} is {_described(node)}, expected a value or a list of values"
+            )
         if node.tag != f"{_TAG}str":
             raise self._refused(node, f"{name} has the tag {shown(node.tag)}, recipes have none")
         text = str(node.value)
         if len(text) > _MAX_CHARACTERS:
-            raise self._refused(node, f"{name} has {len(text):,} characters, more than {_MAX_CHARACTERS:,}")
+            raise self._refused(
+                node, f"{name} has {len(text):,} characters, more than {_MAX_CHARACTERS:,}"
+            )
         if node.style is None and text in _NOTHING:
             raise self._refused(node, f"{name} has no value")
         return text
@@ -129,8 +139,14 @@ class _Reader:
         yield from {**merged, **own}.items()
 
     def _key(self, node: Node) -> str:
-        if not isinstance(node, ScalarNode) or node.tag != f"{_TAG}str" or len(node.value) > _MAX_CHARACTERS:
-            raise self._refused(node, f"the name of a command or option is {_described(node)}, not text")
+        if (
+            not isinstance(node, ScalarNode)
+            or node.tag != f"{_TAG}str"
+            or len(node.value) > _MAX_CHARACTERS
+        ):
+            raise self._refused(
+                node, f"the name of a command or option is {_described(node)}, not text"
+            )
         return str(node.value)
 
     def _count(self, node: Node, depth: int) -> None:

@@ -107,11 +107,15 @@ def threads_each() -> int | None:
         launcher = [b"OMP_NUM_THREADS=?"] if "OMP_NUM_THREADS" in os.environ else []
     if any(entry.startswith(b"OMP_NUM_THREADS=") for entry in launcher):
         return None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _stopped(number: int, frame: Any) -> None:
     from fertool.distributed import LostProcessError
 
-    raise LostProcessError("stopped by the launcher, as happens when another process of the run has ended")
+    raise LostProcessError(
+        "stopped by the launcher, as happens when another process of the run has ended"
+    )

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def make_step(
-    command: str, options: Mapping[str, Any], seed: int | None, **inputs: FaceDataset | Path | str | None
+    command: str,
+    options: Mapping[str, Any],
+    seed: int | None,
+    **inputs: FaceDataset | Path | str | None,
 ) -> Step:
     """Return the provenance step of one command.
 
@@ -33,4 +36,6 @@ def make_step(
         elif value is not None:
             digests[role] = value.digest
     versions = {"fertool": fertool.__version__, "torch": torch.__version__.split("+")[0]}
-    return Step(command=command, options=dict(options), inputs=digests, versions=versions, seed=seed)
+    return Step(
+        command=command, options=dict(options), inputs=digests, versions=versions, seed=seed
+    )

@@ -52,7 +52,9 @@ if TYPE_CHECKING:
     from fertool.spec import Spec
 
 PRUNING = "Pruning"
-_NOT_FASTER = "the smaller network is not measurably faster here: try --round-to 16, or a smaller budget"
+_NOT_FASTER = (
+    "the smaller network is not measurably faster here: try --round-to 16, or a smaller budget"
+)
 _HISTORY = 2048
 """Bytes that the step itself adds to a file's header, at most."""
 
@@ -63,16 +65,24 @@ class PruningOptions:
 
     target_flops: Annotated[
         str | None,
-        typer.Option(help="MACs to keep: a ratio (0.5) or a number (20M).", metavar="R", rich_help_panel=PRUNING),
+        typer.Option(
+            help="MACs to keep: a ratio (0.5) or a number (20M).",
+            metavar="R",
+            rich_help_panel=PRUNING,
+        ),
     ] = None
     target_params: Annotated[
         str | None,
-        typer.Option(help="Parameters to keep: a ratio or a number.", metavar="R", rich_help_panel=PRUNING),
+        typer.Option(
+            help="Parameters to keep: a ratio or a number.", metavar="R", rich_help_panel=PRUNING
+        ),
     ] = None
     target_size: Annotated[
         str | None,
         typer.Option(
-            help="Bytes of the model file to keep: a ratio or a number (800k).", metavar="R", rich_help_panel=PRUNING
+            help="Bytes of the model file to keep: a ratio or a number (800k).",
+            metavar="R",
+            rich_help_panel=PRUNING,
         ),
     ] = None
     target_latency: Annotated[
@@ -102,7 +112,10 @@ class PruningOptions:
         ),
     ] = "auto"
     samples: Annotated[
-        int, typer.Option(help="Training images that score the channels.", min=1, rich_help_panel=PRUNING)
+        int,
+        typer.Option(
+            help="Training images that score the channels.", min=1, rich_help_panel=PRUNING
+        ),
     ] = 2048
     round_to: Annotated[
         int | None,
@@ -143,14 +156,18 @@ class PruningOptions:
     distill: Annotated[
         bool,
         typer.Option(
-            "--distill/--no-distill", help="Fine-tune on the unpruned model's answers too.", rich_help_panel=PRUNING
+            "--distill/--no-distill",
+            help="Fine-tune on the unpruned model's answers too.",
+            rich_help_panel=PRUNING,
         ),
     ] = True
 
 
 PlotWidths = Annotated[
     Path | None,
-    typer.Option(help="Write a PNG of every layer's channels before and after.", rich_help_panel=OUTPUT),
+    typer.Option(
+        help="Write a PNG of every layer's channels before and after.", rich_help_panel=OUTPUT
+    ),
 ]
 
 
@@ -203,10 +220,14 @@ def prune(
     source = None
     if data:
         shape = spec.input
-        source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
+        source = open_source(
+            data, read, size=shape.size, channels=shape.channels, classes=spec.classes
+        )
         val = validation_of(source)
     else:
-        note("no --data: channels are ranked by the size of their weights; images would rank them by the loss")
+        note(
+            "no --data: channels are ranked by the size of their weights; images would rank them by the loss"
+        )
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
     if schedule.schedule == "dynamic":
         technique.mean_budget(None if pruning.target_latency else options.targets)
@@ -226,7 +247,9 @@ def prune(
     if schedule.trains_first:
         # Better an error now than after the trainings.
         net.require_reachable()
-    groups = (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
+    groups = (
+        (pruning, schedule, schedule.own, read, training) if trains else (pruning, schedule, read)
+    )
     step = make_step("prune", options_of(*groups), seed, model=spec.digest, data=scoring)
 
     def tell(written: Spec) -> dict[str, Any]:
@@ -237,7 +260,9 @@ def prune(
         unlabeled = {} if source else measure_unlabeled(before, after)
         show_changes(model, output, before[0], written, {**changes, **unlabeled}, _NOT_FASTER)
         warn_of_unlabeled(written, unlabeled)
-        if pruning.target_flops and not (pruning.target_latency or pruning.prune_blocks or written.gates):
+        if pruning.target_flops and not (
+            pruning.target_latency or pruning.prune_blocks or written.gates
+        ):
             _compare_with_macs(written.macs / spec.macs, changes)
         return {"plan": _plan_as_json(net.plan), "change": changes, "unlabeled": unlabeled or None}
 
@@ -254,7 +279,9 @@ def prune(
     run.finish(net.spec, net.module, step, trainings.history, json, tell)
 
 
-def _require_one_process(pruning: PruningOptions, schedule: ScheduleChoice, *, trains: bool) -> None:
+def _require_one_process(
+    pruning: PruningOptions, schedule: ScheduleChoice, *, trains: bool
+) -> None:
     if not trains:
         require_one("prune without --epochs")
     if pruning.target_latency:
@@ -268,55 +295,100 @@ def _require_one_process(pruning: PruningOptions, schedule: ScheduleChoice, *, t
 def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTuneOptions) -> None:
     """Raise UsageError for a training without images, and for a picture without a training."""
     if data is None and schedule.trains_first:
-        raise UsageError(f"--schedule {schedule.schedule} needs --data", "for example --data fer2013.csv")
+        raise UsageError(
+            f"--schedule {schedule.schedule} needs --data", "for example --data fer2013.csv"
+        )
     if data is None and training.epochs:
-        raise UsageError(f"--epochs {training.epochs}: fine-tuning needs --data", "for example --data fer2013.csv")
+        raise UsageError(
+            f"--epochs {training.epochs}: fine-tuning needs --data",
+            "for example --data fer2013.csv",
+        )
     if training.plot and not (training.epochs or schedule.trains_first):
-        raise UsageError("--plot: without --epochs there is no training to plot", "for example --epochs 5")
+        raise UsageError(
+            "--plot: without --epochs there is no training to plot", "for example --epochs 5"
+        )
 
 
 def _require_compatible(pruning: PruningOptions, schedule: ScheduleChoice) -> None:
     """Raise UsageError for options that do not go together, before anything is measured."""
     if pruning.prune_blocks and pruning.target_latency:
         raise UsageError(
-            f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency", "prune twice, blocks first"
+            f"--prune-blocks {pruning.prune_blocks}: not together with --target-latency",
+            "prune twice, blocks first",
         )
-    if schedule.schedule == "slimming" and (pruning.criterion, pruning.normalise) != ("auto", "auto"):
+    if schedule.schedule == "slimming" and (pruning.criterion, pruning.normalise) != (
+        "auto",
+        "auto",
+    ):
         raise UsageError(
-            "--schedule slimming: the BN scales themselves say what goes", "leave out --criterion and --normalise"
+            "--schedule slimming: the BN scales themselves say what goes",
+            "leave out --criterion and --normalise",
         )
 
 
 def _options(
-    pruning: PruningOptions, schedule: ScheduleChoice, file: Path, spec: Spec, module: Network, *, has_data: bool
+    pruning: PruningOptions,
+    schedule: ScheduleChoice,
+    file: Path,
+    spec: Spec,
+    module: Network,
+    *,
+    has_data: bool,
 ) -> PruneOptions:
     from fertool.graph.channels import trace_channels
     from fertool.graph.groups import find_groups
     from fertool.prune import ROUND_TO, PruneOptions, Targets, channel_counts
 
-    macs = parse_target("--target-flops", pruning.target_flops, spec.macs) if pruning.target_flops else None
-    params = parse_target("--target-params", pruning.target_params, spec.params) if pruning.target_params else None
+    macs = (
+        parse_target("--target-flops", pruning.target_flops, spec.macs)
+        if pruning.target_flops
+        else None
+    )
+    params = (
+        parse_target("--target-params", pruning.target_params, spec.params)
+        if pruning.target_params
+        else None
+    )
     size = _stored_ratio(pruning.target_size, file, module) if pruning.target_size else None
     targets = None if macs is params is size is None else Targets(macs, params, size)
-    if targets is None and schedule.max_drop is None and not (pruning.target_latency or pruning.prune_blocks):
+    if (
+        targets is None
+        and schedule.max_drop is None
+        and not (pruning.target_latency or pruning.prune_blocks)
+    ):
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
-    if schedule.schedule == "one-shot" and schedule.max_drop is not None and (targets or pruning.target_latency):
+    if (
+        schedule.schedule == "one-shot"
+        and schedule.max_drop is not None
+        and (targets or pruning.target_latency)
+    ):
         raise UsageError(
-            f"--max-drop {schedule.max_drop:g}: one-shot has a budget already", "give one of them, or --schedule prj"
+            f"--max-drop {schedule.max_drop:g}: one-shot has a budget already",
+            "give one of them, or --schedule prj",
         )
     if schedule.schedule == "one-shot" and schedule.max_drop is not None and schedule.steps:
         raise UsageError(
-            f"--steps {schedule.steps}: what --max-drop allows goes in one cut", "leave it out, or give --target-flops"
+            f"--steps {schedule.steps}: what --max-drop allows goes in one cut",
+            "leave it out, or give --target-flops",
         )
     criterion = pruning.criterion
     if criterion == "auto":
         criterion = schedule.criterion if has_data else "l1"
     groups = find_groups(trace_channels(module))
     channels = channel_counts(groups)
-    floors = parse_floors(pruning.keep or (), channels, dict(zip(groups.names, groups.layers, strict=True)))
-    retrain = has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
+    floors = parse_floors(
+        pruning.keep or (), channels, dict(zip(groups.names, groups.layers, strict=True))
+    )
+    retrain = (
+        has_data and schedule.repairs if pruning.local_retrain is None else pruning.local_retrain
+    )
     return PruneOptions(
-        targets, criterion, pruning.normalise, pruning.round_to or ROUND_TO, local_retrain=retrain, floors=floors
+        targets,
+        criterion,
+        pruning.normalise,
+        pruning.round_to or ROUND_TO,
+        local_retrain=retrain,
+        floors=floors,
     )
 
 
@@ -324,7 +396,9 @@ def _stored_ratio(text: str, file: Path, module: nn.Module) -> float:
     """Return the part of the stored numbers that fits into what --target-size leaves beside the header."""
     size = file.stat().st_size
     ratio = parse_target("--target-size", text, size)
-    numbers = sum(4 * tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point())
+    numbers = sum(
+        4 * tensor.numel() for tensor in module.state_dict().values() if tensor.is_floating_point()
+    )
     rest = size - numbers + _HISTORY
     if ratio * size <= rest:
         raise UsageError(
@@ -369,7 +443,8 @@ def _show_plans(plans: list[PrunePlan], json: bool) -> None:
 
     if not plans:
         raise UsageError(
-            "--dry-run: no budget to plan for", "--max-drop finds one only by pruning; give --target-flops"
+            "--dry-run: no budget to plan for",
+            "--max-drop finds one only by pruning; give --target-flops",
         )
     if json:
         profiles = [_plan_as_json(plan) for plan in plans]
@@ -380,6 +455,7 @@ def _show_plans(plans: list[PrunePlan], json: bool) -> None:
     for plan in plans:
         result(
             tables.change_table(
-                {"params": plan.params_before, "macs": plan.macs_before}, {"params": plan.params, "macs": plan.macs}
+                {"params": plan.params_before, "macs": plan.macs_before},
+                {"params": plan.params, "macs": plan.macs},
             )
         )

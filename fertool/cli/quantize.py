@@ -96,7 +96,11 @@ class QuantizeOptions:
     ] = None
     samples: Annotated[
         int,
-        typer.Option(help="Calibration images, balanced over the classes.", min=1, rich_help_panel=QUANTISATION),
+        typer.Option(
+            help="Calibration images, balanced over the classes.",
+            min=1,
+            rich_help_panel=QUANTISATION,
+        ),
     ] = 512
     full_range: Annotated[
         bool,
@@ -109,7 +113,9 @@ class QuantizeOptions:
     distill: Annotated[
         bool,
         typer.Option(
-            "--distill/--no-distill", help="qat: train on the float model's answers too.", rich_help_panel=QUANTISATION
+            "--distill/--no-distill",
+            help="qat: train on the float model's answers too.",
+            rich_help_panel=QUANTISATION,
         ),
     ] = True
     int8_friendly: Annotated[
@@ -132,7 +138,8 @@ class QuantizeOptions:
 
 
 PlotBits = Annotated[
-    Path | None, typer.Option(help="Write a PNG of the bits of every layer's channels.", rich_help_panel=OUTPUT)
+    Path | None,
+    typer.Option(help="Write a PNG of the bits of every layer's channels.", rich_help_panel=OUTPUT),
 ]
 
 
@@ -168,7 +175,9 @@ def quantize(
     if not dry_run:
         inputs = [model, *read.inputs(data), *([bits.sensitivity] if bits.sensitivity else [])]
         require_outputs(output, training, *inputs)
-        require_picture("--plot-bits", plot_bits, output, *inputs, *([training.plot] if training.plot else []))
+        require_picture(
+            "--plot-bits", plot_bits, output, *inputs, *([training.plot] if training.plot else [])
+        )
     require_inputs(model, data=data, read=read)
     from fertool import models
     from fertool.models import static
@@ -182,13 +191,20 @@ def quantize(
     config = _config(options, seed)
     groups = (bits, options, read, training) if training.epochs else (bits, options, read)
     step = make_step(
-        "quantize", options_of(*groups), seed, model=spec.digest, data=run.train, sensitivity=bits.sensitivity
+        "quantize",
+        options_of(*groups),
+        seed,
+        model=spec.digest,
+        data=run.train,
+        sensitivity=bits.sensitivity,
     )
     given: Model = (spec, module)
     history: History = []
     if options.int8_friendly:
         epochs = training.epochs if options.float_epochs is None else options.float_epochs
-        (spec, module), run, history = made_friendly(given, run, 0 if dry_run else epochs, distill=options.distill)
+        (spec, module), run, history = made_friendly(
+            given, run, 0 if dry_run else epochs, distill=options.distill
+        )
     widths = bits.chosen(model, spec, step, module, config, run.val)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
@@ -217,18 +233,24 @@ def _require_sense(options: QuantizeOptions, training: FineTuneOptions, bits: Bi
     """Raise UsageError where options do not go together; of several processes only training has use."""
     if options.int8_friendly and options.method == "ptq":
         raise UsageError(
-            "--int8-friendly: a network with other activations has to be trained", "add --method qat --epochs 5"
+            "--int8-friendly: a network with other activations has to be trained",
+            "add --method qat --epochs 5",
         )
     if options.int8_friendly and bits.sensitivity:
         raise UsageError(
-            "--int8-friendly: --sensitivity is about the network as it was", "give --bits, or --allocation uniform"
+            "--int8-friendly: --sensitivity is about the network as it was",
+            "give --bits, or --allocation uniform",
         )
     if options.float_epochs is not None and not options.int8_friendly:
-        raise UsageError(f"--float-epochs {options.float_epochs}: only for --int8-friendly", "leave it out")
+        raise UsageError(
+            f"--float-epochs {options.float_epochs}: only for --int8-friendly", "leave it out"
+        )
     if options.method == "qat" and not training.epochs:
         raise UsageError("--method qat: no epochs to train", "for example --epochs 5")
     if options.method == "ptq" and training.epochs:
-        raise UsageError(f"--epochs {training.epochs}: --method ptq does not train", "add --method qat")
+        raise UsageError(
+            f"--epochs {training.epochs}: --method ptq does not train", "add --method qat"
+        )
     if options.method == "ptq":
         require_one("quantize --method ptq")
 
@@ -249,7 +271,9 @@ def _config(options: QuantizeOptions, seed: int) -> QuantizeConfig:
     )
 
 
-def _train(spec: Spec, integer: QuantizedNet, before: Model, run: TrainingRun, *, distill: bool) -> History:
+def _train(
+    spec: Spec, integer: QuantizedNet, before: Model, run: TrainingRun, *, distill: bool
+) -> History:
     """Train with rounding, and fill the integers in again; returns the history."""
     from fertool.quant import settle, trainable
 
@@ -269,7 +293,14 @@ def _show_plan(model: Path, spec: Spec, changes: dict[str, Any], json: bool) -> 
 
     header, size, before = asdict(spec), stored_size(spec), model.stat().st_size
     if json:
-        print_json({"quant": header["quant"], "size_bytes_before": before, "size_bytes": size, "change": changes})
+        print_json(
+            {
+                "quant": header["quant"],
+                "size_bytes_before": before,
+                "size_bytes": size,
+                "change": changes,
+            }
+        )
         return
     result(tables.bits_table(header["quant"]))
     first = {"size_bytes": before, "accuracy": changes["accuracy_before"]}

@@ -42,8 +42,13 @@ def apply_recipe(ctx: typer.Context, path: Path | None) -> Path | None:
         if reason
     ]
     if problems:
-        raise UsageError(_joined(problems), f"the values are those of the flags; see: {ctx.command_path} --help")
-    presets = {parameters[key].name: _as_given(preset.value, parameters[key]) for key, preset in section.items()}
+        raise UsageError(
+            _joined(problems), f"the values are those of the flags; see: {ctx.command_path} --help"
+        )
+    presets = {
+        parameters[key].name: _as_given(preset.value, parameters[key])
+        for key, preset in section.items()
+    }
     ctx.default_map = {**(ctx.default_map or {}), **presets}
     return path
 

@@ -14,10 +14,15 @@ from fertool.cli.groups import command
 def report(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Models (.pt, .onnx) and JSON: eval, bench, training, grids."),
+        typer.Argument(
+            metavar="FILE...", help="Models (.pt, .onnx) and JSON: eval, bench, training, grids."
+        ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file to write: HTML or, if it ends in .md, Markdown.")
+        Path,
+        typer.Option(
+            "--output", "-o", help="The file to write: HTML or, if it ends in .md, Markdown."
+        ),
     ] = (Path("report.html")),
 ) -> None:
     """Write a page with the card of every model, their figures and plots; one HTML file, nothing to fetch.

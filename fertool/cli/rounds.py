@@ -38,14 +38,21 @@ def fit_rounds(
 
     def learn(number: int, teachers: Sequence[AnyTeacher]) -> tuple[float, float]:
         nonlocal history
-        one = replace(run, seed=round_seed(run.seed, number), round=Round(number, f"round {number}/{total}", history))
+        one = replace(
+            run,
+            seed=round_seed(run.seed, number),
+            round=Round(number, f"round {number}/{total}", history),
+        )
         before = len(history)
         taught, history = one.fit(spec, module, objective(teachers))
         specs.append(taught)
         return max((record["val_accuracy"], -record["val_loss"]) for record in history[before:])
 
     best = learn_iteratively(
-        *(module, teachers, total, learn), input=spec.input, classes=spec.classes, precision=run.options.precision
+        *(module, teachers, total, learn),
+        input=spec.input,
+        classes=spec.classes,
+        precision=run.options.precision,
     )
     note(f"round {best} of {total} is the best")
     return specs[best - 1], history

@@ -61,11 +61,19 @@ class ScheduleChoice:
     ] = None
     step_epochs: Annotated[
         int | None,
-        typer.Option(help="iterative: epochs after each step, 1 if left out.", min=0, rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="iterative: epochs after each step, 1 if left out.",
+            min=0,
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None
     sparse_epochs: Annotated[
         int | None,
-        typer.Option(help="slimming, greg: epochs under the penalty, 5 if left out.", min=1, rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="slimming, greg: epochs under the penalty, 5 if left out.",
+            min=1,
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None
     sparsity: Annotated[
         float | None,
@@ -95,7 +103,11 @@ class ScheduleChoice:
     ] = None
     reward_epochs: Annotated[
         int | None,
-        typer.Option(help="prj: epochs on all images in a cycle, 2 if left out.", min=1, rich_help_panel=SCHEDULE),
+        typer.Option(
+            help="prj: epochs on all images in a cycle, 2 if left out.",
+            min=1,
+            rich_help_panel=SCHEDULE,
+        ),
     ] = None
     max_drop: Annotated[
         float | None,
@@ -164,16 +176,24 @@ class ScheduleChoice:
         train = trainings or _no_training
         if self.schedule == "prj" or "max_drop" in own:
             if trainings is None:
-                raise UsageError("--max-drop needs --data to judge by", "for example --data fer2013.csv")
+                raise UsageError(
+                    "--max-drop needs --data to judge by", "for example --data fer2013.csv"
+                )
             (prj if self.schedule == "prj" else judged)(net, options, train, trainings.judge)
             if rest := net.way_to():
                 ratios = " and ".join(f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None)
-                note(f"--max-drop ended it before the budget, which asks for {ratios} of what is left")
+                note(
+                    f"--max-drop ended it before the budget, which asks for {ratios} of what is left"
+                )
         elif self.schedule == "dynamic":
             if trainings is None:
-                raise UsageError("--schedule dynamic needs --data", "for example --data fer2013.csv")
+                raise UsageError(
+                    "--schedule dynamic needs --data", "for example --data fer2013.csv"
+                )
             if not epochs:
-                raise UsageError("--schedule dynamic: its gate has to be trained", "for example --epochs 10")
+                raise UsageError(
+                    "--schedule dynamic: its gate has to be trained", "for example --epochs 10"
+                )
             dynamic(net, options, train, trainings.few)
         else:
             SCHEDULES[self.schedule](net, options, train)
@@ -185,8 +205,15 @@ def _ratios(text: str) -> tuple[float, ...]:
         ratios = tuple(float(part) for part in text.split(",")) if text else ()
     except ValueError:
         ratios = (0.0,)
-    if not all(0 < ratio <= 1 for ratio in ratios) or len(set(ratios)) != len(ratios) or len(ratios) == 1:
-        raise UsageError(f"--profiles {text}: not two or more different ratios up to 1", "for example 0.7,0.4,0.2")
+    if (
+        not all(0 < ratio <= 1 for ratio in ratios)
+        or len(set(ratios)) != len(ratios)
+        or len(ratios) == 1
+    ):
+        raise UsageError(
+            f"--profiles {text}: not two or more different ratios up to 1",
+            "for example 0.7,0.4,0.2",
+        )
     return ratios
 
 

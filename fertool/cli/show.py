@@ -14,7 +14,9 @@ from fertool.errors import UsageError
 
 @command
 def show(
-    file: Annotated[Path, typer.Argument(help="A .pt or .onnx file, or one of logits.", metavar="FILE")],
+    file: Annotated[
+        Path, typer.Argument(help="A .pt or .onnx file, or one of logits.", metavar="FILE")
+    ],
     layers: Annotated[
         bool, typer.Option("--layers", help="List the operators of the network, in running order.")
     ] = False,
@@ -38,7 +40,9 @@ def show(
     if layers and graph is None:
         raise UsageError(f"--layers: {file} holds logits, not a network", "give a model file")
     if json:
-        print_json({**summary, "layers": graph.to_builtins()["nodes"]} if layers and graph else summary)
+        print_json(
+            {**summary, "layers": graph.to_builtins()["nodes"]} if layers and graph else summary
+        )
         return
     result(tables.show_table(summary))
     if layers and graph:

@@ -29,7 +29,14 @@ import typer
 from fertool.cli.ledger import Axes, Ledger, Row, Value, fingerprint
 from fertool.cli.options import TRAINING, TrainingOptions
 from fertool.cli.splits import refused_split
-from fertool.cli.training import History, TrainingRun, history_path, require_outputs, train_config, write_history
+from fertool.cli.training import (
+    History,
+    TrainingRun,
+    history_path,
+    require_outputs,
+    train_config,
+    write_history,
+)
 from fertool.errors import FertoolError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -171,7 +178,9 @@ class Sweep:
         return best
 
     def _combinations(self) -> Iterator[dict[str, Value]]:
-        return (dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values()))
+        return (
+            dict(zip(self.axes, values, strict=True)) for values in product(*self.axes.values())
+        )
 
     def _place(self, options: Mapping[str, Value], seed: int) -> Path:
         from fertool.report.units import value_text
@@ -186,7 +195,9 @@ class Sweep:
             for seed in self.seeds:
                 _remove(self._place(point.options, seed))
 
-    def _keep_best(self, ledger: Ledger, trials: list[tuple[Trial, Step]], train: Callable[[Trial], Trained]) -> Trial:
+    def _keep_best(
+        self, ledger: Ledger, trials: list[tuple[Trial, Step]], train: Callable[[Trial], Trained]
+    ) -> Trial:
         from fertool.artifact.atomic import write_atomic
 
         while True:
@@ -226,7 +237,12 @@ class Sweep:
 
 
 def plan_sweep(
-    context: typer.Context, asked: SweepOptions, seed: int, output: Path, training: TrainingOptions, *others: Any
+    context: typer.Context,
+    asked: SweepOptions,
+    seed: int,
+    output: Path,
+    training: TrainingOptions,
+    *others: Any,
 ) -> Sweep:
     """Return the trainings that --seed, --seeds and --grid ask for, all their options checked.
 
@@ -252,18 +268,27 @@ def _seeds(context: typer.Context, asked: SweepOptions, seed: int) -> tuple[int,
         return None
     if _given(context, "seed") == _given(context, "seeds"):
         raise UsageError(
-            f"--seed {seed} and --seeds {asked.seeds} exclude each other", "give all the seeds with --seeds"
+            f"--seed {seed} and --seeds {asked.seeds} exclude each other",
+            "give all the seeds with --seeds",
         )
     words = [word.strip() for word in asked.seeds.split(",")]
     if not all(word.isdecimal() and len(word) < 10 for word in words):
-        raise UsageError(f"--seeds {asked.seeds}: not whole numbers with commas between", "for example --seeds 0,1,2")
+        raise UsageError(
+            f"--seeds {asked.seeds}: not whole numbers with commas between",
+            "for example --seeds 0,1,2",
+        )
     seeds = tuple(int(word) for word in words)
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds {asked.seeds}: a seed stands there twice", "the same seed gives the same model")
+        raise UsageError(
+            f"--seeds {asked.seeds}: a seed stands there twice",
+            "the same seed gives the same model",
+        )
     return seeds
 
 
-def _axes(context: typer.Context, grid: str, groups: tuple[Any, ...]) -> dict[str, tuple[Value, ...]]:
+def _axes(
+    context: typer.Context, grid: str, groups: tuple[Any, ...]
+) -> dict[str, tuple[Value, ...]]:
     """Read `NAME=V,V;NAME=V,V`; every value is converted and checked by the option that it is for."""
     known = {
         parameter.name.replace("_", "-"): parameter
@@ -276,19 +301,28 @@ def _axes(context: typer.Context, grid: str, groups: tuple[Any, ...]) -> dict[st
         words = [word.strip() for word in listed.split(",")]
         if not (name and equals and all(words)):
             raise UsageError(
-                f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE", "for example --grid 'lr=0.001,0.002;ema=0,0.999'"
+                f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
+                "for example --grid 'lr=0.001,0.002;ema=0,0.999'",
             )
         if name in {"seed", "seeds"}:
-            raise UsageError(f"--grid {grid}: a seed is no axis", "--seeds 0,1,2 trains every combination so often")
+            raise UsageError(
+                f"--grid {grid}: a seed is no axis",
+                "--seeds 0,1,2 trains every combination so often",
+            )
         if refusal := refused_split(context.command.name, name):
             raise refusal
         if name not in known:
             raise unknown_name("option in --grid", name, known)
         if _given(context, known[name].name) == _GIVEN["COMMANDLINE"]:
-            raise UsageError(f"--{name}: --grid gives its values", f"leave --{name} out, or take it out of --grid")
+            raise UsageError(
+                f"--{name}: --grid gives its values",
+                f"leave --{name} out, or take it out of --grid",
+            )
         values = tuple(known[name].process_value(context, word) for word in words)
         if name in axes or len(set(values)) < len(values):
-            raise UsageError(f"--grid {grid}: '{part}' repeats a name or a value", "name every value once")
+            raise UsageError(
+                f"--grid {grid}: '{part}' repeats a name or a value", "name every value once"
+            )
         axes[name] = values
     if not axes:
         raise UsageError(f"--grid '{grid}': names no option", "for example --grid 'lr=0.001,0.002'")

@@ -17,7 +17,9 @@ def is_ratio(text: str) -> bool:
     return not text.strip()[-1:].isalpha()
 
 
-def parse_target(flag: str, text: str, current: float, units: Mapping[str, float] = COUNTS) -> float:
+def parse_target(
+    flag: str, text: str, current: float, units: Mapping[str, float] = COUNTS
+) -> float:
     """Return the asked ratio of `current`, strictly between 0 and 1.
 
     `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`). Raises UsageError
@@ -28,7 +30,8 @@ def parse_target(flag: str, text: str, current: float, units: Mapping[str, float
     if not match or (unit and unit not in units):
         example = "20M" if units is COUNTS else "0.4ms"
         raise UsageError(
-            f"{flag} {text}: not a number", f"give a ratio, {flag} 0.5, or a value with a unit, {flag} {example}"
+            f"{flag} {text}: not a number",
+            f"give a ratio, {flag} 0.5, or a value with a unit, {flag} {example}",
         )
     value = float(match[1])
     ratio = value * units[unit] / current if unit else value
@@ -36,7 +39,10 @@ def parse_target(flag: str, text: str, current: float, units: Mapping[str, float
         have = f"the model has {current:.3g}; " if unit else ""
         if not unit and value > 1:
             have = f"a number needs a unit, one of {', '.join(units)}; "
-        raise UsageError(f"{flag} {text}: must be more than 0 and less than the input model", f"{have}try {flag} 0.5")
+        raise UsageError(
+            f"{flag} {text}: must be more than 0 and less than the input model",
+            f"{have}try {flag} 0.5",
+        )
     return ratio
 
 
@@ -51,7 +57,11 @@ def parse_floors(
     floors: dict[str, int] = {}
     for text in texts:
         pattern, _, amount = text.partition("=")
-        names = [name for name in widths if any(_is_within(layer, pattern) for layer in (name, *layers[name]))]
+        names = [
+            name
+            for name in widths
+            if any(_is_within(layer, pattern) for layer in (name, *layers[name]))
+        ]
         if not names:
             raise UsageError(
                 f"--keep {text}: no layer that can be pruned is called {pattern}",
@@ -60,7 +70,8 @@ def parse_floors(
         number = re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount)
         if amount and not number:
             raise UsageError(
-                f"--keep {text}: {amount} is not a number of channels", f"for example --keep {pattern}=0.5"
+                f"--keep {text}: {amount} is not a number of channels",
+                f"for example --keep {pattern}=0.5",
             )
         for name in names:
             if not amount:

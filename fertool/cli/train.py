@@ -67,7 +67,14 @@ def train_teacher(
 
     def describe(trial: Trial) -> Step:
         options = options_of(arch, read, trial.of(training))
-        return make_step("train-teacher", options, trial.seed, data=images, init=arch.init, init_from=arch.init_from)
+        return make_step(
+            "train-teacher",
+            options,
+            trial.seed,
+            data=images,
+            init=arch.init,
+            init_from=arch.init_from,
+        )
 
     def train(trial: Trial) -> Trained:
         run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)
@@ -78,4 +85,6 @@ def train_teacher(
     best = plan.carry_out(describe, train, training, json)
     if logits.save_logits:
         own = (logits, images, input_of(arch), best.of(training), read)
-        record_teachers(open_teachers([output]), *own, command="train-teacher", seed=best.seed, device=device)
+        record_teachers(
+            open_teachers([output]), *own, command="train-teacher", seed=best.seed, device=device
+        )

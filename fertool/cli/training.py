@@ -62,10 +62,14 @@ class TrainingRun:
         from fertool.losses import ClassificationLoss, balanced_class_weights
 
         balanced = self.options.class_weights == "balanced"
-        weights = balanced_class_weights(self.train.targets(), self.train.classes) if balanced else None
+        weights = (
+            balanced_class_weights(self.train.targets(), self.train.classes) if balanced else None
+        )
         return ClassificationLoss(self.options.label_smoothing, self.options.focal_gamma, weights)
 
-    def fit(self, spec: Spec, module: nn.Module, objective: Objective | None = None) -> tuple[Spec, History]:
+    def fit(
+        self, spec: Spec, module: nn.Module, objective: Objective | None = None
+    ) -> tuple[Spec, History]:
         """Train `module` to its best or last epoch, as `keep` says; returns the spec with its metrics, and the history.
 
         OUT.history.json follows epoch by epoch.
@@ -87,7 +91,10 @@ class TrainingRun:
             progress.epoch(record)
 
         label = self.round.label if self.round else ""
-        with says_how_to_go_on(self.states), TrainingProgress(self.options.epochs, label) as progress:
+        with (
+            says_how_to_go_on(self.states),
+            TrainingProgress(self.options.epochs, label) as progress,
+        ):
             result = fit(
                 module,
                 self.train,
@@ -122,12 +129,18 @@ class TrainingRun:
 
         split, figures = self.val.split, asdict(result.evaluation)
         epochs = f"{self.keep} epoch {result.kept_epoch} of {len(result.history)}"
-        note(f"{epochs}: accuracy {accuracy_text({**figures, 'split': split})}; ECE {figures['ece']:.3f}")
+        note(
+            f"{epochs}: accuracy {accuracy_text({**figures, 'split': split})}; ECE {figures['ece']:.3f}"
+        )
         fresh = torch.from_numpy(distinct_from(self.val.images.numpy(), self.train.images.numpy()))
         copies = len(fresh) - int(fresh.sum())
         if 0 < copies < len(fresh):
-            alone = asdict(evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes))
-            note(f"without {copies} copies of training images: {accuracy_text({**alone, 'split': split})}")
+            alone = asdict(
+                evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes)
+            )
+            note(
+                f"without {copies} copies of training images: {accuracy_text({**alone, 'split': split})}"
+            )
 
     def finish(
         self,
@@ -179,7 +192,9 @@ class TrainingRun:
         return found
 
 
-def require_outputs(output: Path, options: TrainingOptions, *inputs: Path, trains: bool = False) -> None:
+def require_outputs(
+    output: Path, options: TrainingOptions, *inputs: Path, trains: bool = False
+) -> None:
     """Fail before any work when a file cannot be written or would replace another: model, history, state, picture."""
     from fertool.artifact.atomic import require_writable
     from fertool.cli.output import require_picture
@@ -228,7 +243,9 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
             given, loaded = models.load_model(arch.init_from)
             spec, module = models.for_classes(given, loaded, train.classes)
             if len(given.classes) != len(spec.classes):
-                note(f"the classifier of {arch.init_from} has {len(given.classes)} classes: it starts afresh")
+                note(
+                    f"the classifier of {arch.init_from} has {len(given.classes)} classes: it starts afresh"
+                )
     if arch.init:
         for line in load_initial(module, arch.init):
             note(line)
@@ -244,7 +261,9 @@ def input_of(arch: ArchOptions) -> InputSpec:
         return read_spec(arch.init_from).input
     gray, channels = InputSpec(), arch.input_channels
     if channels == 2:
-        raise UsageError("--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)")
+        raise UsageError(
+            "--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)"
+        )
     return InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
 
 
@@ -309,7 +328,9 @@ def parse_arch_args(pairs: list[str] | None) -> dict[str, str]:
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not (key and equals and value):
-            raise UsageError(f"--arch-arg {pair}: not KEY=VALUE", "for example --arch-arg width_mult=0.5")
+            raise UsageError(
+                f"--arch-arg {pair}: not KEY=VALUE", "for example --arch-arg width_mult=0.5"
+            )
         parsed[key] = value
     return parsed
 
@@ -319,5 +340,9 @@ def options_of(*groups: Any) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for group in groups:
         merged.update(group if isinstance(group, Mapping) else asdict(group))
-    named = {key: value for key, value in merged.items() if value is not None and not isinstance(value, Path)}
+    named = {
+        key: value
+        for key, value in merged.items()
+        if value is not None and not isinstance(value, Path)
+    }
     return {key: value for key, value in named.items() if key != "resume"}

@@ -53,7 +53,10 @@ def find_lists(root: Path) -> dict[str, Path]:
 
 def has_annotations(root: Path) -> bool:
     """Say whether the split folders hold `images` and `annotations`."""
-    return any((part / "annotations").is_dir() and (part / "images").is_dir() for part in split_folders(root).values())
+    return any(
+        (part / "annotations").is_dir() and (part / "images").is_dir()
+        for part in split_folders(root).values()
+    )
 
 
 def list_affectnet(root: Path, skipped: Skipped | None = None) -> tuple[tuple[str, ...], Listing]:
@@ -70,9 +73,15 @@ def list_affectnet(root: Path, skipped: Skipped | None = None) -> tuple[tuple[st
         listing = {split: list(_from_annotations(part, skipped)) for split, part in parts.items()}
         skip_other_folders(root, parts, skipped)
     else:
-        listing = list_numbered_folders(root, AFFECTNET_ORDER, first=0, ignored=_UNLABELLED, skipped=skipped)
-    contempt = any(entry.expression == "contempt" for entries in listing.values() for entry in entries)
-    return in_canonical_order(frozenset(AFFECTNET_ORDER if contempt else AFFECTNET_ORDER[:7])), listing
+        listing = list_numbered_folders(
+            root, AFFECTNET_ORDER, first=0, ignored=_UNLABELLED, skipped=skipped
+        )
+    contempt = any(
+        entry.expression == "contempt" for entries in listing.values() for entry in entries
+    )
+    return in_canonical_order(
+        frozenset(AFFECTNET_ORDER if contempt else AFFECTNET_ORDER[:7])
+    ), listing
 
 
 def _from_list(root: Path, path: Path) -> Iterator[Entry]:
@@ -83,14 +92,17 @@ def _from_list(root: Path, path: Path) -> Iterator[Entry]:
         missing = set(_COLUMNS) - set(rows.fieldnames)
         if missing:
             raise FertoolError(
-                f"{path}:1: no column {', '.join(sorted(missing))}", "use training.csv and validation.csv as released"
+                f"{path}:1: no column {', '.join(sorted(missing))}",
+                "use training.csv and validation.csv as released",
             )
         for row in rows:
             entry = _entry_of_row(images, row, f"{path}:{rows.line_num}")
             if entry is not None:
                 yield entry
     except csv.Error as error:
-        raise FertoolError(f"{path}:{rows.line_num + 1}: not a readable row ({error})", _COPY_AGAIN) from None
+        raise FertoolError(
+            f"{path}:{rows.line_num + 1}: not a readable row ({error})", _COPY_AGAIN
+        ) from None
 
 
 def _entry_of_row(images: Path, row: dict[str, str], where: str) -> Entry | None:
@@ -98,7 +110,9 @@ def _entry_of_row(images: Path, row: dict[str, str], where: str) -> Entry | None
     try:
         x, y, width, height, expression = (int(float(row[name])) for name in _COLUMNS[1:])
     except (TypeError, ValueError, OverflowError):
-        raise FertoolError(f"{where}: face box and expression must be numbers", _COPY_AGAIN) from None
+        raise FertoolError(
+            f"{where}: face box and expression must be numbers", _COPY_AGAIN
+        ) from None
     if width <= 0 or height <= 0 or not 0 <= expression < len(AFFECTNET_ORDER):
         return None
     box = (x, y, x + width, y + height)
@@ -112,7 +126,10 @@ def _require_box(box: Box, where: str) -> None:
     left, top, right, bottom = box
     is_far = max(abs(edge) for edge in box) > _FARTHEST
     if is_far or (right - left) * (bottom - top) > LARGEST_PIXELS:
-        raise FertoolError(f"{where}: a face box from {left},{top} to {right},{bottom} lies in no photo", _COPY_AGAIN)
+        raise FertoolError(
+            f"{where}: a face box from {left},{top} to {right},{bottom} lies in no photo",
+            _COPY_AGAIN,
+        )
 
 
 def _from_annotations(part: Path, skipped: Skipped) -> Iterator[Entry]:
@@ -122,7 +139,9 @@ def _from_annotations(part: Path, skipped: Skipped) -> Iterator[Entry]:
             expression = int(_read_number(path))
         # NumPy's header parser fails on damaged bytes with errors of a dozen types.
         except Exception:
-            raise FertoolError(f"{path}: no readable expression for {image.name}", "copy the data set again") from None
+            raise FertoolError(
+                f"{path}: no readable expression for {image.name}", "copy the data set again"
+            ) from None
         if 0 <= expression < len(AFFECTNET_ORDER):
             yield Entry(image, AFFECTNET_ORDER[expression])
 
@@ -133,7 +152,11 @@ def _read_number(path: Path) -> Any:
     with open(path, "rb") as opened:
         file = io.BytesIO(opened.read(_LARGEST_ANNOTATION))
     version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.read_array_header_2_0
+    )
     shape, _, dtype = read_header(file)
     if math.prod(shape) != 1 or dtype.itemsize > _LARGEST_ITEM:
         raise ValueError("not one number")

@@ -42,7 +42,9 @@ class AugmentConfig:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = dict.fromkeys(("flip", "translate", "aspect", "brightness", "contrast", "erasing"), 1.0)
+        limits = dict.fromkeys(
+            ("flip", "translate", "aspect", "brightness", "contrast", "erasing"), 1.0
+        )
         limits |= {"rotation": 180, "scale": 0.9, "mixup": math.inf, "cutmix": math.inf}
         for name, limit in limits.items():
             value = getattr(self, name)
@@ -51,7 +53,8 @@ class AugmentConfig:
                 raise UsageError(f"--{name} {value}: must be {wanted}", "0 switches it off")
         if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= _LARGEST_AREA:
             raise UsageError(
-                f"erasing area {self.erasing_area}: must be two rising shares up to {_LARGEST_AREA}", "use 0.02 to 0.20"
+                f"erasing area {self.erasing_area}: must be two rising shares up to {_LARGEST_AREA}",
+                "use 0.02 to 0.20",
             )
 
 
@@ -84,11 +87,16 @@ class Changes:
     @property
     def digest(self) -> str:
         """The SHA-256 of the random numbers."""
-        parts = (part for part in (self.mirror, self.move, self.colour, self.erase) if part is not None)
+        parts = (
+            part for part in (self.mirror, self.move, self.colour, self.erase) if part is not None
+        )
         return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
-        rest = (None if part is None else function(part) for part in (self.move, self.colour, self.erase))
+        rest = (
+            None if part is None else function(part)
+            for part in (self.move, self.colour, self.erase)
+        )
         return Changes(self.config, function(self.mirror), *rest)
 
 
@@ -97,7 +105,11 @@ def draw_changes(n: int, config: AugmentConfig, generator: torch.Generator) -> C
     device = generator.device
     mirror = torch.rand(n, generator=generator, device=device)
     still = config.rotation == config.translate == config.scale == config.aspect == 0
-    move = None if still else torch.rand(4 + (config.aspect > 0), n, generator=generator, device=device)
+    move = (
+        None
+        if still
+        else torch.rand(4 + (config.aspect > 0), n, generator=generator, device=device)
+    )
     plain = config.brightness == config.contrast == 0
     colour = None if plain else torch.rand(2, n, generator=generator, device=device)
     erase = torch.rand(5, n, generator=generator, device=device) if config.erasing else None
@@ -113,7 +125,9 @@ def view_changes(n: int, config: AugmentConfig, seed: int, view: int) -> Changes
     return draw_changes(n, config, generator)
 
 
-def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None) -> Tensor:
+def augment(
+    images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None
+) -> Tensor:
     """Return images changed at random, float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones.
 
     `side` is theirs by default. All random numbers come from `generator`, which lives on the images' device. What
@@ -159,7 +173,11 @@ def mix(
 
 
 def mixup(
-    images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator, part: Part | None = None
+    images: Tensor,
+    targets: Tensor,
+    alpha: float,
+    generator: torch.Generator,
+    part: Part | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Blend each image and its target distribution [N, K] with its neighbour's; the batch is in random order.
 
@@ -167,13 +185,19 @@ def mixup(
     """
     if alpha == 0:
         return images, targets
-    share = _for_images(part, _symmetric_beta(part.size if part else len(images), alpha, generator)).to(images)
+    share = _for_images(
+        part, _symmetric_beta(part.size if part else len(images), alpha, generator)
+    ).to(images)
     blended = torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1))
     return blended, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
 
 
 def cutmix(
-    images: Tensor, targets: Tensor, alpha: float, generator: torch.Generator, part: Part | None = None
+    images: Tensor,
+    targets: Tensor,
+    alpha: float,
+    generator: torch.Generator,
+    part: Part | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace a box of each image by its neighbour's, and targets [N, K] by as much; the batch is in random order.
 
@@ -184,13 +208,17 @@ def cutmix(
         return images, targets
     n, side = part.size if part else len(images), images.shape[-1]
     kept = _for_images(part, _symmetric_beta(n, alpha, generator)).to(images.dtype).view(-1, 1)
-    middle = side * _for_images(part, torch.rand(2, n, generator=generator, device=images.device)).unsqueeze(2)
+    middle = side * _for_images(
+        part, torch.rand(2, n, generator=generator, device=images.device)
+    ).unsqueeze(2)
     half = side * (1 - kept).sqrt() / 2
     centres = torch.arange(side, device=images.device) + 0.5
     rows, columns = (centres - middle).abs() < half
     box = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
     share = box.to(targets.dtype).mean((1, 2, 3)).view(-1, 1)
-    return torch.where(box, images.roll(1, 0), images), torch.lerp(targets, targets.roll(1, 0), share)
+    return torch.where(box, images.roll(1, 0), images), torch.lerp(
+        targets, targets.roll(1, 0), share
+    )
 
 
 def _for_images(part: Part | None, numbers: Tensor) -> Tensor:
@@ -202,13 +230,19 @@ def _move(images: Tensor, changes: Changes, side: int) -> Tensor:
     """Flip, turn, scale, stretch, shift, sample `side` by `side` points; what comes from outside repeats the border."""
     config, mirrored = changes.config, changes.mirror < changes.config.flip
     if changes.move is None and side == images.shape[-1]:
-        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images) if config.flip else images
+        return (
+            torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+            if config.flip
+            else images
+        )
     moves = images.new_zeros(4, len(images)) if changes.move is None else 2 * changes.move - 1
     angle, zoom, right, down = moves[:4]
     angle = angle * math.radians(config.rotation)
     # The map goes from output to input, on coordinates from -1 to 1: it is the inverse of what is seen.
     size = 1 / (1 + zoom * config.scale)
-    stretch = (moves[4] * math.log1p(config.aspect) / 2).exp() if config.aspect else torch.ones_like(size)
+    stretch = (
+        (moves[4] * math.log1p(config.aspect) / 2).exp() if config.aspect else torch.ones_like(size)
+    )
     mirror = torch.stack([(1 - 2 * mirrored.to(images.dtype)) / stretch, stretch], 1)
     along_x = mirror * torch.stack([size * angle.cos(), -size * angle.sin()], 1)
     along_y = mirror * torch.stack([size * angle.sin(), size * angle.cos()], 1)

@@ -25,7 +25,10 @@ _LOCAL_HEADER = struct.Struct("<26x2H")
 
 
 def cached(
-    key: str, make: Maker, on_note: Callable[[str], None], valid: Callable[[Arrays], bool] = lambda arrays: True
+    key: str,
+    make: Maker,
+    on_note: Callable[[str], None],
+    valid: Callable[[Arrays], bool] = lambda arrays: True,
 ) -> Arrays:
     """Return the arrays stored under `key`, or make and store them; `Chunks` never are in memory as a whole.
 
@@ -52,7 +55,9 @@ def cached(
     return _in_memory(made) if stored is None else stored
 
 
-def holds(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> bool:
+def holds(
+    arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> bool:
     """Say whether there is an array of this name, type and shape; None stands for any length."""
     array = arrays.get(name)
     if array is None or array.dtype != dtype or array.ndim != len(shape):
@@ -61,7 +66,10 @@ def holds(arrays: Arrays, name: str, dtype: type[np.generic], shape: tuple[int |
 
 
 def _in_memory(made: Mapping[str, NDArray[Any] | Chunks]) -> Arrays:
-    return {name: assemble(array) if isinstance(array, Chunks) else array for name, array in made.items()}
+    return {
+        name: assemble(array) if isinstance(array, Chunks) else array
+        for name, array in made.items()
+    }
 
 
 def _require_replaceable(path: Path) -> None:
@@ -80,7 +88,9 @@ def _save(file: BinaryIO, arrays: Mapping[str, NDArray[Any] | Chunks]) -> None:
                     for part in array.parts():
                         member.write(np.ascontiguousarray(part).data)
                 else:
-                    np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+                    np.lib.format.write_array(
+                        member, np.ascontiguousarray(array), allow_pickle=False
+                    )
 
 
 def _load(path: Path, valid: Callable[[Arrays], bool]) -> Arrays | None:
@@ -93,7 +103,10 @@ def _load(path: Path, valid: Callable[[Arrays], bool]) -> Arrays | None:
             # Plain reading: a checksum over the mapping would make the whole file count as this process's memory.
             if archive.testzip() is not None:
                 return None
-            arrays = {info.filename.removesuffix(".npy"): _read(file, archive, info) for info in archive.infolist()}
+            arrays = {
+                info.filename.removesuffix(".npy"): _read(file, archive, info)
+                for info in archive.infolist()
+            }
     # Damaged bytes lead zipfile and NumPy's header parser to errors of a dozen types; all mean: make it again.
     except Exception:
         return None

@@ -18,7 +18,11 @@ def to_srgb(image: Image.Image, profile: Any) -> Image.Image | None:
     None where that changes nothing or cannot be done: no profile, a damaged one, one of other channels, sRGB itself,
     or a Pillow without LittleCMS.
     """
-    if not isinstance(profile, bytes) or len(profile) > _LARGEST_PROFILE or image.mode not in ("L", "RGB", "CMYK"):
+    if (
+        not isinstance(profile, bytes)
+        or len(profile) > _LARGEST_PROFILE
+        or image.mode not in ("L", "RGB", "CMYK")
+    ):
         return None
     transform = _transform(profile, image.mode)
     if transform is None:

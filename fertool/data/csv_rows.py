@@ -16,7 +16,9 @@ from fertool.data.lines import read_lines
 from fertool.errors import FertoolError
 
 USAGES = {"train": "Training", "val": "PublicTest", "test": "PrivateTest"}
-SPLIT_OF_USAGE = {usage.lower(): split for split, usage in USAGES.items()} | {split: split for split in SPLITS}
+SPLIT_OF_USAGE = {usage.lower(): split for split, usage in USAGES.items()} | {
+    split: split for split in SPLITS
+}
 
 _BLOCK_ROWS = 64
 """Rows parsed at once: about 0.5 MB of text, so that the temporary arrays stay in the processor's cache."""
@@ -45,16 +47,27 @@ def read_rows(path: Path) -> Arrays:
         parsed = _parse_block(texts, pixels)
         if parsed is None:
             parsed = np.stack(
-                [_parse_row(t, pixels, f"{path}:{line}") for t, (line, _) in zip(texts, block, strict=True)]
+                [
+                    _parse_row(t, pixels, f"{path}:{line}")
+                    for t, (line, _) in zip(texts, block, strict=True)
+                ]
             )
         blocks.append(parsed)
-        labels += [columns.label(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
-        splits += [columns.split(fields, line) for fields, (line, _) in zip(rows, block, strict=True)]
+        labels += [
+            columns.label(fields, line) for fields, (line, _) in zip(rows, block, strict=True)
+        ]
+        splits += [
+            columns.split(fields, line) for fields, (line, _) in zip(rows, block, strict=True)
+        ]
     if not blocks:
         raise FertoolError(f"{path}: a header but no rows", _HINT)
     size = math.isqrt(pixels)
     images = np.concatenate(blocks).reshape(-1, 1, size, size)
-    return {"images": images, "labels": np.array(labels, np.int64), "split_index": np.array(splits, np.uint8)}
+    return {
+        "images": images,
+        "labels": np.array(labels, np.int64),
+        "split_index": np.array(splits, np.uint8),
+    }
 
 
 def _blocks(lines: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:
@@ -74,7 +87,9 @@ def _blocks(lines: Iterator[bytes]) -> Iterator[list[tuple[int, bytes]]]:
 
 def column_names(header: bytes) -> list[str]:
     """Return the names in a header line, in lower case and without spaces or quotes."""
-    return [name.strip(' "\r\n').lower() for name in header.decode("utf-8-sig", "replace").split(",")]
+    return [
+        name.strip(' "\r\n').lower() for name in header.decode("utf-8-sig", "replace").split(",")
+    ]
 
 
 @dataclass(frozen=True)
@@ -107,7 +122,9 @@ class _Columns:
     def label(self, fields: list[bytes], line: int) -> int:
         text = fields[self.emotion]
         if not _is_number(text) or int(text) >= len(FER2013_ORDER):
-            raise FertoolError(f"{self.path}:{line}: emotion {_quoted(text)} is not a number from 0 to 6", _HINT)
+            raise FertoolError(
+                f"{self.path}:{line}: emotion {_quoted(text)} is not a number from 0 to 6", _HINT
+            )
         return int(text)
 
     def split(self, fields: list[bytes], line: int) -> int:
@@ -136,7 +153,11 @@ def _parse_block(texts: list[bytes], pixels: int) -> Pixels | None:
     ends = np.flatnonzero(is_digit[2:-1] & ~is_digit[3:])
     numbers = len(texts) * pixels
     one_space_each = np.count_nonzero(codes == ord(" ")) == numbers - len(texts) + 2
-    if len(ends) != numbers or not one_space_each or len(text) - np.count_nonzero(is_digit) != numbers + 2:
+    if (
+        len(ends) != numbers
+        or not one_space_each
+        or len(text) - np.count_nonzero(is_digit) != numbers + 2
+    ):
         return None
     row_ends = np.cumsum([len(row) + 1 for row in texts]) - 2
     if np.any(ends[pixels - 1 :: pixels] != row_ends) or ends[0] > 2 or np.any(np.diff(ends) > 4):
@@ -153,7 +174,9 @@ def _parse_row(text: bytes, pixels: int, where: str) -> Pixels:
     words = text.split()
     for position, word in enumerate(words, start=1):
         if not _is_number(word) or int(word) > 255:
-            raise FertoolError(f"{where}: pixel {position} is {_quoted(word)}, not a number from 0 to 255", _HINT)
+            raise FertoolError(
+                f"{where}: pixel {position} is {_quoted(word)}, not a number from 0 to 255", _HINT
+            )
     if len(words) != pixels:
         raise FertoolError(f"{where}: {len(words)} pixels, expected {pixels}", _HINT)
     return np.array([int(word) for word in words], np.uint8)
@@ -164,7 +187,9 @@ def _pixel_count(text: bytes, where: str) -> int:
     count = len(text.split())
     if count == 0 or math.isqrt(count) ** 2 != count:
         nearest = round(math.sqrt(count)) or 48
-        raise FertoolError(f"{where}: {count} pixels are not a square; {nearest}x{nearest} has {nearest**2}", _HINT)
+        raise FertoolError(
+            f"{where}: {count} pixels are not a square; {nearest}x{nearest} has {nearest**2}", _HINT
+        )
     return count
 
 

@@ -48,7 +48,9 @@ class FaceDataset:
     def to(self, device: torch.device | str) -> FaceDataset:
         """Return the same data on another device."""
         soft = None if self.soft_labels is None else self.soft_labels.to(device)
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device), soft_labels=soft)
+        return replace(
+            self, images=self.images.to(device), labels=self.labels.to(device), soft_labels=soft
+        )
 
     def class_counts(self) -> Tensor:
         """Return the number of images of each class, int64 [K]."""
@@ -82,9 +84,15 @@ class FaceDataset:
         order = shuffled[torch.argsort(turn[shuffled], stable=True)]
         return self.subset(order[:n].to(self.labels.device))
 
-    def batches(self, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, batch_size: int, *, generator: torch.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images uint8 [B, C, S, S], labels int64 [B]), in order or shuffled by `generator`."""
-        order = None if generator is None else torch.randperm(len(self), generator=generator).to(self.labels.device)
+        order = (
+            None
+            if generator is None
+            else torch.randperm(len(self), generator=generator).to(self.labels.device)
+        )
         for start in range(0, len(self), batch_size):
             part: slice | Tensor = slice(start, start + batch_size)
             if order is not None:

@@ -53,7 +53,22 @@ MID_GRAY = 128
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = frozenset(
-    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff")
+    (
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpe",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pfm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tif",
+        ".tiff",
+    )
 )
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -123,12 +138,18 @@ def file_state(path: Path) -> os.stat_result:
     try:
         state = path.stat()
     except FileNotFoundError:
-        raise FertoolError(f"{path}: no such image, but the data set lists it", "copy the data set again") from None
+        raise FertoolError(
+            f"{path}: no such image, but the data set lists it", "copy the data set again"
+        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise FertoolError(f"{path}: cannot be read ({reason})", "check its name and permissions") from None
+        raise FertoolError(
+            f"{path}: cannot be read ({reason})", "check its name and permissions"
+        ) from None
     if not stat.S_ISREG(state.st_mode):
-        raise FertoolError(f"{path}: an image's name, but not a regular file", "put the image itself in its place")
+        raise FertoolError(
+            f"{path}: an image's name, but not a regular file", "put the image itself in its place"
+        )
     if state.st_size > LARGEST_FILE:
         raise FertoolError(
             f"{path}: a file of {state.st_size:,} bytes; images have up to {LARGEST_FILE:,}",
@@ -148,7 +169,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         with _bytes_open.take(state.st_size), open(path, "rb") as file:
             yield file
     except OSError as error:
-        raise FertoolError(f"{path}: cannot be read ({error.strerror})", "check its permissions") from None
+        raise FertoolError(
+            f"{path}: cannot be read ({error.strerror})", "check its permissions"
+        ) from None
 
 
 @contextmanager
@@ -162,10 +185,14 @@ def _readable(path: Path) -> Iterator[None]:
         # Pillow's own limit, which is higher, is tested before the size is known here.
         raise _too_large(path, "too many") from None
     except UnreadableSamplesError as error:
-        raise FertoolError(f"{path}: not a readable image: {error}", "save it as a PNG, or remove it") from None
+        raise FertoolError(
+            f"{path}: not a readable image: {error}", "save it as a PNG, or remove it"
+        ) from None
     # The decoders are fed with damaged bytes and raise what these lead to, from SyntaxError to MemoryError.
     except Exception:
-        raise FertoolError(f"{path}: not a readable image", "remove the file or copy it again") from None
+        raise FertoolError(
+            f"{path}: not a readable image", "remove the file or copy it again"
+        ) from None
 
 
 def _identified(file: BinaryIO) -> ImageFile.ImageFile:
@@ -181,7 +208,8 @@ def _require_size(path: Path, size: tuple[int, int]) -> None:
 
 def _too_large(path: Path, declared: str) -> FertoolError:
     return FertoolError(
-        f"{path}: declares {declared} pixels; images have up to {LARGEST_PIXELS:,}", "remove it or make it smaller"
+        f"{path}: declares {declared} pixels; images have up to {LARGEST_PIXELS:,}",
+        "remove it or make it smaller",
     )
 
 
@@ -241,7 +269,9 @@ def _orientation(file: ImageFile.ImageFile) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _color_and_alpha(file: ImageFile.ImageFile, samples: Samples) -> tuple[Image.Image, Image.Image | None]:
+def _color_and_alpha(
+    file: ImageFile.ImageFile, samples: Samples
+) -> tuple[Image.Image, Image.Image | None]:
     """Return the colors in 8 bits (mode L, RGB, CMYK or LAB), and the opacity as mode L where the file has one."""
     if file.mode in (*WIDE_MODES, "1", "L"):
         return _gray_and_alpha(file, samples)
@@ -257,7 +287,9 @@ def _color_and_alpha(file: ImageFile.ImageFile, samples: Samples) -> tuple[Image
     return (file if file.mode in ("RGB", "CMYK", "LAB") else file.convert("RGB")), None
 
 
-def _gray_and_alpha(file: ImageFile.ImageFile, samples: Samples) -> tuple[Image.Image, Image.Image | None]:
+def _gray_and_alpha(
+    file: ImageFile.ImageFile, samples: Samples
+) -> tuple[Image.Image, Image.Image | None]:
     # Pillow states the transparent value in the file's units, and would take it for one of 8 bits.
     transparent = file.info.pop("transparency", None)
     if file.mode in WIDE_MODES:
@@ -272,6 +304,8 @@ def _gray_and_alpha(file: ImageFile.ImageFile, samples: Samples) -> tuple[Image.
 
 
 def _on_mid_gray(color: Image.Image, alpha: Image.Image) -> Image.Image:
-    background = Image.new(color.mode, color.size, MID_GRAY if color.mode == "L" else (MID_GRAY,) * 3)
+    background = Image.new(
+        color.mode, color.size, MID_GRAY if color.mode == "L" else (MID_GRAY,) * 3
+    )
     background.paste(color, mask=alpha)
     return background

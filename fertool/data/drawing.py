@@ -66,7 +66,9 @@ class _Pen:
         radius = (u / p["head_width"]) ** 2 + ((v - 0.04) / 0.92) ** 2
         self.paint(p["skin"] * (1.04 - 0.22 * radius), face)
         fringe = v - (p["hairline"] + 0.35 * p["parting"] * u - 0.5 * u * u)
-        self.paint(p["hair"], np.maximum(fringe, _ellipse(u, v + 0.06, p["head_width"] + 0.04, 0.94)))
+        self.paint(
+            p["hair"], np.maximum(fringe, _ellipse(u, v + 0.06, p["head_width"] + 0.04, 0.94))
+        )
 
     def eye(self, side: float) -> None:
         p = self.p
@@ -79,10 +81,20 @@ class _Pen:
         self.paint(0.72 * p["skin"], _ellipse(x, self.v - _EYE_Y, 0.24, 0.17), 0.35)
         inside = np.maximum(np.maximum(upper - self.v, self.v - lower), (np.abs(t) - 1) * 0.17)
         self.paint(0.3 + 0.6 * np.maximum(p["skin"], 0.6), inside)
-        iris = _ellipse(self.fu - side * _EYE_X - 0.05 * p["gaze"], self.v - _EYE_Y + 0.01, 0.08, 0.085)
+        iris = _ellipse(
+            self.fu - side * _EYE_X - 0.05 * p["gaze"], self.v - _EYE_Y + 0.01, 0.08, 0.085
+        )
         self.paint(p["iris"], np.maximum(iris, inside))
-        self.paint(0.25 * p["skin"], np.maximum(np.abs(self.v - upper) - 0.022, (np.abs(t) - 1.08) * 0.17), 0.9)
-        self.paint(0.55 * p["skin"], np.maximum(np.abs(self.v - lower) - 0.01, (np.abs(t) - 0.9) * 0.17), 0.6)
+        self.paint(
+            0.25 * p["skin"],
+            np.maximum(np.abs(self.v - upper) - 0.022, (np.abs(t) - 1.08) * 0.17),
+            0.9,
+        )
+        self.paint(
+            0.55 * p["skin"],
+            np.maximum(np.abs(self.v - lower) - 0.01, (np.abs(t) - 0.9) * 0.17),
+            0.6,
+        )
 
     def brow(self, side: float) -> None:
         p = self.p
@@ -96,15 +108,23 @@ class _Pen:
     def nose(self) -> None:
         p, u, v = self.p, self.fu, self.v
         tip = _NOSE_Y - 0.05 * p["wrinkle"]
-        bridge = np.maximum(np.abs(u - 0.03 - 0.05 * p["yaw"]) - 0.03, np.maximum(-0.12 - v, v - tip))
+        bridge = np.maximum(
+            np.abs(u - 0.03 - 0.05 * p["yaw"]) - 0.03, np.maximum(-0.12 - v, v - tip)
+        )
         self.paint(1.12 * p["skin"], bridge, 0.5)
         wing = 0.1 * p["nose_width"] * (1 + 0.25 * p["wrinkle"])
         for side in (-1.0, 1.0):
-            self.paint(0.35 * p["skin"], _ellipse(u - side * 0.6 * wing, v - tip - 0.02, 0.042, 0.024), 0.9)
+            self.paint(
+                0.35 * p["skin"], _ellipse(u - side * 0.6 * wing, v - tip - 0.02, 0.042, 0.024), 0.9
+            )
             self.paint(0.7 * p["skin"], _ring(u - side * wing, v - tip, 0.055, 0.06, 0.014), 0.5)
         for height in (-0.02, 0.06):
             crease = np.abs(v - height + 0.5 * np.abs(u) - 0.04) - 0.014
-            self.paint(0.45 * p["skin"], np.maximum(crease, np.abs(u) - 0.13), 0.85 * np.clip(p["wrinkle"], 0, 1))
+            self.paint(
+                0.45 * p["skin"],
+                np.maximum(crease, np.abs(u) - 0.13),
+                0.85 * np.clip(p["wrinkle"], 0, 1),
+            )
 
     def fold(self, side: float) -> None:
         """The line from the wing of the nose to the corner of the mouth."""
@@ -115,7 +135,9 @@ class _Pen:
         self.paint(0.5 * p["skin"], stroke, 0.75 * np.clip(p["folds"], 0, 1))
 
     def frown(self, side: float) -> None:
-        stroke = np.maximum(np.abs(self.fu - side * 0.05) - 0.013, np.abs(self.v - _BROW_Y - 0.02) - 0.09)
+        stroke = np.maximum(
+            np.abs(self.fu - side * 0.05) - 0.013, np.abs(self.v - _BROW_Y - 0.02) - 0.09
+        )
         self.paint(0.45 * self.p["skin"], stroke, 0.8 * np.clip(self.p["frown"], 0, 1))
 
     def mouth(self) -> None:
@@ -127,12 +149,20 @@ class _Pen:
         lower = middle + 0.6 * p["mouth_open"] * np.sqrt(lens)
         ends = (np.abs(t) - 1) * 0.34
         lip = p["lip"] * p["skin"]
-        self.paint(lip, np.maximum(np.maximum(upper - 0.055 * lens - v, v - lower - 0.075 * lens), ends), 0.9)
+        self.paint(
+            lip,
+            np.maximum(np.maximum(upper - 0.055 * lens - v, v - lower - 0.075 * lens), ends),
+            0.9,
+        )
         inside = np.maximum(np.maximum(upper - v, v - lower), ends)
         self.paint(0.1, inside)
         teeth = np.maximum(inside, v - upper - 0.45 * (lower - upper))
         self.paint(0.55 + 0.4 * p["skin"], teeth, np.clip(p["teeth"], 0, 1))
-        self.paint(0.25 * p["skin"], np.maximum(np.abs(v - middle + p["lip_raise"] * lens) - 0.016, ends), p["shut"])
+        self.paint(
+            0.25 * p["skin"],
+            np.maximum(np.abs(v - middle + p["lip_raise"] * lens) - 0.016, ends),
+            p["shut"],
+        )
 
     def glasses(self) -> None:
         p = self.p
@@ -143,7 +173,9 @@ class _Pen:
 
 def _ellipse(x: Grid, y: Grid, width: Grid | float, height: Grid | float) -> Grid:
     """Roughly the distance to an ellipse around the origin, negative inside."""
-    distance: Grid = (np.sqrt((x / width) ** 2 + (y / height) ** 2) - 1) * np.minimum(width, np.float32(height))
+    distance: Grid = (np.sqrt((x / width) ** 2 + (y / height) ** 2) - 1) * np.minimum(
+        width, np.float32(height)
+    )
     return distance
 
 

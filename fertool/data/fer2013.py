@@ -58,12 +58,16 @@ def open_fer2013(path: Path, ferplus: Path | None, on_note: Callable[[str], None
     """
     require_file(path)
     digest = file_digest(path)
-    arrays = cached(f"fer2013-v{_CACHE_VERSION}-{digest}", lambda: read_rows(path), on_note, _are_rows)
+    arrays = cached(
+        f"fer2013-v{_CACHE_VERSION}-{digest}", lambda: read_rows(path), on_note, _are_rows
+    )
     votes = None
     if ferplus is not None:
         votes = read_votes(ferplus, arrays["split_index"], path)
         digest = hashlib.sha256(f"{digest} {file_digest(ferplus)}".encode()).hexdigest()
-    return Fer2013(path.name, digest, arrays["images"], arrays["labels"], arrays["split_index"], votes)
+    return Fer2013(
+        path.name, digest, arrays["images"], arrays["labels"], arrays["split_index"], votes
+    )
 
 
 def is_fer2013(path: Path) -> bool:
@@ -77,17 +81,23 @@ def _are_rows(arrays: Arrays) -> bool:
     if not holds(arrays, "images", np.uint8, (None, 1, None, None)):
         return False
     count = len(arrays["images"])
-    if not holds(arrays, "labels", np.int64, (count,)) or not holds(arrays, "split_index", np.uint8, (count,)):
+    if not holds(arrays, "labels", np.int64, (count,)) or not holds(
+        arrays, "split_index", np.uint8, (count,)
+    ):
         return False
     labels, splits = arrays["labels"], arrays["split_index"]
-    return bool(labels.min() >= 0 and labels.max() < len(FER2013_ORDER) and splits.max() < len(SPLITS))
+    return bool(
+        labels.min() >= 0 and labels.max() < len(FER2013_ORDER) and splits.max() < len(SPLITS)
+    )
 
 
 def write_csv(path: Path, images: Pixels, labels: Indices, splits: Sequence[str]) -> None:
     """Write faces as fer2013.csv, atomically: uint8 [N, 1, S, S], int64 [N] in fer2013's order, a split name each."""
     grey = [str(level) for level in range(256)]
     rows = ["emotion,pixels,Usage"]
-    for image, label, split in zip(images.reshape(len(images), -1).tolist(), labels.tolist(), splits, strict=True):
+    for image, label, split in zip(
+        images.reshape(len(images), -1).tolist(), labels.tolist(), splits, strict=True
+    ):
         rows.append(f"{label},{' '.join([grey[level] for level in image])},{USAGES[split]}")
     write_atomic(path, ("\n".join(rows) + "\n").encode())
 
@@ -134,6 +144,7 @@ def _ten_counts(row: list[str], where: str) -> list[int]:
     counts = [text.strip() for text in row[2:]]
     if len(counts) != 10 or not all(count.isdecimal() and len(count) <= 2 for count in counts):
         raise FertoolError(
-            f"{where}: '{','.join(counts)[:60]}' are not ten counts of votes", "copy the FER+ file again"
+            f"{where}: '{','.join(counts)[:60]}' are not ten counts of votes",
+            "copy the FER+ file again",
         )
     return [int(count) for count in counts]

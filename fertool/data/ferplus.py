@@ -27,7 +27,11 @@ def label_by_votes(faces: Faces, rule: str) -> Faces:
     # argmax takes the first of equals, so an expression wins over "unknown" and "not a face".
     kept = (shares.sum(axis=1) > 0) & (shares.argmax(axis=1) < len(FERPLUS_ORDER))
     emotions = shares[kept, : len(FERPLUS_ORDER)]
-    soft = None if rule == "majority" else (emotions / emotions.sum(axis=1, keepdims=True)).astype(np.float32)
+    soft = (
+        None
+        if rule == "majority"
+        else (emotions / emotions.sum(axis=1, keepdims=True)).astype(np.float32)
+    )
     labelled = replace(faces.subset(kept), labels=emotions.argmax(axis=1), classes=FERPLUS_ORDER)
     return replace(labelled, soft_labels=soft)
 
@@ -39,7 +43,9 @@ def without_outliers(votes: Pixels) -> Shares:
 
 def _majority(votes: Pixels) -> Shares:
     counts = without_outliers(votes)
-    return np.where(counts.max(axis=1, keepdims=True) > 0.5 * counts.sum(axis=1, keepdims=True), counts, 0.0)
+    return np.where(
+        counts.max(axis=1, keepdims=True) > 0.5 * counts.sum(axis=1, keepdims=True), counts, 0.0
+    )
 
 
 def _soft(votes: Pixels) -> Shares:

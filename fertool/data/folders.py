@@ -89,7 +89,10 @@ def find_file(folder: Path, name: str) -> Path | None:
         return folder / name
     if not folder.is_dir():
         return None
-    return next((p for p in sorted(folder.iterdir()) if p.name.lower() == name.lower() and p.is_file()), None)
+    return next(
+        (p for p in sorted(folder.iterdir()) if p.name.lower() == name.lower() and p.is_file()),
+        None,
+    )
 
 
 def unwrapped(root: Path) -> Iterator[Path]:
@@ -114,7 +117,9 @@ def has_numbered_folders(root: Path) -> bool:
     return any(folder.name.isdecimal() for part in parts for folder in subfolders(part))
 
 
-def list_class_folders(root: Path, skipped: Skipped | None = None) -> tuple[tuple[str, ...], Listing]:
+def list_class_folders(
+    root: Path, skipped: Skipped | None = None
+) -> tuple[tuple[str, ...], Listing]:
     """List `train|val|test/<class>/**`, or `<class>/**` as train; classes are all whose folder exists in any split.
 
     Without split folders, `<class>/train|val|test/**` is read too. What is passed over is counted in `skipped`.
@@ -155,9 +160,13 @@ def list_numbered_folders(
         for folder in subfolders(part):
             number = int(folder.name) if re.fullmatch("[0-9]{1,4}", folder.name) else -1
             if not first <= number <= last + ignored:
-                raise FertoolError(f"{folder}: not a class folder", f"they are named {first} to {last}")
+                raise FertoolError(
+                    f"{folder}: not a class folder", f"they are named {first} to {last}"
+                )
             if number <= last:
-                listing[split] += [Entry(path, order[number - first]) for path in walk_images(folder, skipped)]
+                listing[split] += [
+                    Entry(path, order[number - first]) for path in walk_images(folder, skipped)
+                ]
     skip_other_folders(root, parts, skipped)
     return listing
 

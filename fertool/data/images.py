@@ -97,7 +97,9 @@ class ImageTree:
         for counts in self._converted.values():
             for name, count in counts.items():
                 converted[name] += count
-        return replace(self._skipped, converted={name: count for name, count in converted.items() if count})
+        return replace(
+            self._skipped, converted={name: count for name, count in converted.items() if count}
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -105,14 +107,18 @@ class ImageTree:
         total = hashlib.sha256()
         files = ((split, entry) for split, entries in self._listing.items() for entry in entries)
         for (split, entry), digest in zip(files, self._scanned["digests"], strict=True):
-            total.update(os.fsencode(f"{split}\0{self._place(entry)}\0{entry.expression}\0{entry.box}\0"))
+            total.update(
+                os.fsencode(f"{split}\0{self._place(entry)}\0{entry.expression}\0{entry.box}\0")
+            )
             total.update(digest)
         return total.hexdigest()
 
     def read(self, split: str) -> Faces:
         """Decode the images of one of `splits`; raises FertoolError naming a file that cannot be decoded."""
         entries = self._listing[split]
-        labels: Indices = np.array([self.classes.index(entry.expression) for entry in entries], np.int64)
+        labels: Indices = np.array(
+            [self.classes.index(entry.expression) for entry in entries], np.int64
+        )
         side, channels = self._side, self._channels
         shape = (len(entries), channels, side, side)
         conversions = np.zeros((len(entries), len(CONVERSIONS)), np.uint8)
@@ -123,7 +129,8 @@ class ImageTree:
             lambda: {"images": images, "conversions": conversions},
             self._on_note,
             lambda arrays: (
-                holds(arrays, "images", np.uint8, shape) and holds(arrays, "conversions", np.uint8, conversions.shape)
+                holds(arrays, "images", np.uint8, shape)
+                and holds(arrays, "conversions", np.uint8, conversions.shape)
             ),
         )
         self._tell_conversions(split, stored["conversions"])
@@ -135,7 +142,9 @@ class ImageTree:
         self._converted[split] = found
         if found:
             listed = ", ".join(f"{name} {count}" for name, count in found.items())
-            self._on_note(f"{self.name}: {split} images that were converted to upright 8-bit sRGB: {listed}")
+            self._on_note(
+                f"{self.name}: {split} images that were converted to upright 8-bit sRGB: {listed}"
+            )
 
     @cached_property
     def _entries(self) -> tuple[Entry, ...]:
@@ -150,7 +159,13 @@ class ImageTree:
         known, newest, now = hashlib.sha256(os.fsencode(self._root.resolve())), 0, time.time_ns()
         for entry in self._entries:
             state = file_state(entry.path)
-            identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+            identity = (
+                state.st_dev,
+                state.st_ino,
+                state.st_size,
+                state.st_mtime_ns,
+                state.st_ctime_ns,
+            )
             known.update(os.fsencode(f"\0{self._place(entry)}\0{identity}"))
             newest = max(newest, state.st_mtime_ns)
         if newest > now - _SETTLED_NS:
@@ -161,7 +176,8 @@ class ImageTree:
             lambda: _scan(self._entries),
             self._on_note,
             lambda arrays: (
-                holds(arrays, "digests", np.uint8, (count, 32)) and holds(arrays, "sizes", np.int32, (count, 2))
+                holds(arrays, "digests", np.uint8, (count, 32))
+                and holds(arrays, "sizes", np.int32, (count, 2))
             ),
         )
 
@@ -244,7 +260,9 @@ def _require_overlap(entry: Entry, size: tuple[int, int]) -> None:
 
 def _scan(entries: Sequence[Entry]) -> Arrays:
     digests, sizes = np.empty((len(entries), 32), np.uint8), np.empty((len(entries), 2), np.int32)
-    found = itertools.chain.from_iterable(_by_threads(lambda entry: _scan_file(entry.path), entries, _AT_ONCE))
+    found = itertools.chain.from_iterable(
+        _by_threads(lambda entry: _scan_file(entry.path), entries, _AT_ONCE)
+    )
     for i, (digest, size) in enumerate(found):
         digests[i], sizes[i] = np.frombuffer(digest, np.uint8), size
     return {"digests": digests, "sizes": sizes}
@@ -254,7 +272,9 @@ def _scan_file(path: Path) -> tuple[bytes, tuple[int, int]]:
     return scan_image(path)
 
 
-def _by_threads(work: Callable[[Entry], T], entries: Sequence[Entry], at_once: int) -> Iterator[list[T]]:
+def _by_threads(
+    work: Callable[[Entry], T], entries: Sequence[Entry], at_once: int
+) -> Iterator[list[T]]:
     """Yield the results in order, a list for every `at_once` entries."""
     # Decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:

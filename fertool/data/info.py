@@ -110,4 +110,7 @@ def _not_faces(parts: Mapping[str, Faces]) -> int:
 
 
 def _rule_counts(parts: Mapping[str, Faces]) -> dict[str, dict[str, int]]:
-    return {rule: {split: len(label_by_votes(faces, rule)) for split, faces in parts.items()} for rule in RULES}
+    return {
+        rule: {split: len(label_by_votes(faces, rule)) for split, faces in parts.items()}
+        for rule in RULES
+    }

@@ -50,5 +50,6 @@ def require_path_inside(name: str, where: str) -> None:
     leads_out = place.is_absolute() or ".." in place.parts
     if leads_out or not place.parts or "\0" in name or len(name) > _LONGEST_PATH:
         raise FertoolError(
-            f"{where}: '{name[:60]}' is not the path of a file inside the data set", "copy the list again"
+            f"{where}: '{name[:60]}' is not the path of a file inside the data set",
+            "copy the list again",
         )

@@ -28,7 +28,9 @@ def to_input(images: Tensor, input: InputSpec) -> Tensor:
             f"images of shape {given} for a model that takes {'x'.join(map(str, wanted))}",
             "open the data with the model's size and channels",
         )
-    zero_point = torch.tensor(input.zero_point, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
+    zero_point = torch.tensor(input.zero_point, dtype=torch.float32, device=images.device).view(
+        1, -1, 1, 1
+    )
     scale = torch.tensor(input.scale, dtype=torch.float32, device=images.device).view(1, -1, 1, 1)
     return (images.to(torch.float32) - zero_point) * scale
 
@@ -46,7 +48,11 @@ def fitted(images: NDArray[np.uint8], size: int, channels: int) -> Tensor:
     if images.shape == shape:
         return as_tensor(images)
     parts = Chunks(
-        shape, lambda: (resize(with_channels(as_tensor(part), channels), size).numpy() for part in pieces(images))
+        shape,
+        lambda: (
+            resize(with_channels(as_tensor(part), channels), size).numpy()
+            for part in pieces(images)
+        ),
     )
     return as_tensor(assemble(parts))
 
@@ -58,7 +64,9 @@ def resize(images: Tensor, size: int, *, chunk: int = 1024) -> Tensor:
     resized = images.new_empty((len(images), images.shape[1], size, size))
     for start in range(0, len(images), chunk):
         pixels = images[start : start + chunk].to(torch.float32)
-        scaled = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=True)
+        scaled = F.interpolate(
+            pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=True
+        )
         resized[start : start + chunk] = scaled.round_().clamp_(0, 255).to(torch.uint8)
     return resized
 
@@ -70,7 +78,11 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     if channels == 3:
         return images.expand(-1, 3, -1, -1).contiguous()
     # PIL's integer luma, so that a colour file gives the same gray whoever converts it.
-    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32, device=images.device).view(1, 3, 1, 1)
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32, device=images.device).view(
+        1, 3, 1, 1
+    )
     return (
-        ((images.to(torch.int32) * weights).sum(dim=1, keepdim=True) + 0x8000).bitwise_right_shift(16).to(torch.uint8)
+        ((images.to(torch.int32) * weights).sum(dim=1, keepdim=True) + 0x8000)
+        .bitwise_right_shift(16)
+        .to(torch.uint8)
     )

@@ -41,7 +41,9 @@ def list_rafdb(root: Path, skipped: Skipped | None = None) -> Listing:
         name, label = ["", *row.rsplit(maxsplit=1)][-2:]
         split = name.split("_")[0]
         if split not in listing or label not in _LABELS:
-            raise FertoolError(f"{label_list}:{line}: '{row.strip()[:60]}' is not a name and a label", _HINT)
+            raise FertoolError(
+                f"{label_list}:{line}: '{row.strip()[:60]}' is not a name and a label", _HINT
+            )
         require_path_inside(name, f"{label_list}:{line}")
         listing[split].append(Entry(_aligned(root, name.strip()), _LABELS[label]))
     return listing

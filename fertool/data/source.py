@@ -18,7 +18,13 @@ from fertool.data.decoding import image_suffixes
 from fertool.data.faces import SPLITS, Faces, Findings, Reader
 from fertool.data.ferplus import RULES, label_by_votes
 from fertool.data.images import ImageTree
-from fertool.data.labels import FERPLUS_ORDER, RAFDB_ORDER, canonical_expression, find_expression, in_canonical_order
+from fertool.data.labels import (
+    FERPLUS_ORDER,
+    RAFDB_ORDER,
+    canonical_expression,
+    find_expression,
+    in_canonical_order,
+)
 from fertool.errors import FertoolError, UsageError, unknown_name
 
 FORMATS = ("fer2013", "folders", "raf-db", "affectnet", "synth")
@@ -52,13 +58,18 @@ class DataOptions:
         if self.ferplus_rule not in RULES:
             raise unknown_name("--ferplus-rule", self.ferplus_rule, RULES)
         if self.size is not None and self.size < 1:
-            raise UsageError(f"image size {self.size} is not positive", "give the side of the images in pixels")
+            raise UsageError(
+                f"image size {self.size} is not positive", "give the side of the images in pixels"
+            )
         if self.channels not in (1, 3):
-            raise UsageError(f"{self.channels} channels: images have 1 (gray) or 3 (RGB)", "use 1 or 3")
+            raise UsageError(
+                f"{self.channels} channels: images have 1 (gray) or 3 (RGB)", "use 1 or 3"
+            )
         meant = Counter(find_expression(name) or name for name in self.classes or ())
         if repeated := [name for name, count in meant.items() if count > 1]:
             raise UsageError(
-                f"two of the model's classes mean '{repeated[0]}'", "name each class once, in output order"
+                f"two of the model's classes mean '{repeated[0]}'",
+                "name each class once, in output order",
             )
 
 
@@ -87,7 +98,9 @@ class DataSource:
     def classes(self) -> tuple[str, ...]:
         """The classes of every split: those asked for, else the source's own."""
         if self._options.classes is not None:
-            return tuple(canonical_expression(name, "the model's classes") for name in self._options.classes)
+            return tuple(
+                canonical_expression(name, "the model's classes") for name in self._options.classes
+            )
         return self._own_classes
 
     @property
@@ -111,7 +124,8 @@ class DataSource:
             raise unknown_name("split", name, SPLITS)
         if name not in self.splits:
             raise FertoolError(
-                f"{self.name}: no images in the split '{name}'", f"its splits are: {', '.join(self.splits) or 'none'}"
+                f"{self.name}: no images in the split '{name}'",
+                f"its splits are: {', '.join(self.splits) or 'none'}",
             )
         if name not in self._raw:
             self._read(name)
@@ -124,7 +138,9 @@ class DataSource:
 
     def distinct_from(self, split: str, other: str) -> Tensor:
         """Return bool [N]: which images of `split` are not exact copies of an image in `other`."""
-        return torch.from_numpy(distinct_from(self.split(split).images.numpy(), self.split(other).images.numpy()))
+        return torch.from_numpy(
+            distinct_from(self.split(split).images.numpy(), self.split(other).images.numpy())
+        )
 
     def val_copies_of_test(self) -> int:
         """Count the validation images that are exact copies of test images; 0 unless the source has both splits."""
@@ -146,9 +162,14 @@ class DataSource:
             return
         everything = self._reader.read("train")
         held_out = hold_out(everything, VALIDATION_SHARE)
-        self._raw["train"], self._raw["val"] = everything.subset(~held_out), everything.subset(held_out)
+        self._raw["train"], self._raw["val"] = (
+            everything.subset(~held_out),
+            everything.subset(held_out),
+        )
         if not held_out.any():
-            self._on_note(f"{self.name}: no validation split, and too few images to hold any out for it")
+            self._on_note(
+                f"{self.name}: no validation split, and too few images to hold any out for it"
+            )
             return
         share = f"{held_out.sum()} of {len(everything)} training images"
         self._on_note(f"{self.name}: no validation split; {share} are held out for it")
@@ -162,7 +183,9 @@ class DataSource:
             )
         faces = _map_classes(labelled, self.classes)
         if dropped := len(labelled) - len(faces):
-            self._on_note(f"{self.name}: {dropped} {name} images of classes that the model lacks are left out")
+            self._on_note(
+                f"{self.name}: {dropped} {name} images of classes that the model lacks are left out"
+            )
         if not len(faces):
             raise FertoolError(
                 f"{self.name}: no images in the split '{name}' show {', '.join(self.classes)}",
@@ -192,7 +215,9 @@ class DataSource:
             self._on_note(f"{self.name}: has no class {', '.join(absent)}, which the model knows")
 
 
-def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note: None) -> DataSource:
+def open_data(
+    source: str, options: DataOptions, *, on_note: Note = lambda note: None
+) -> DataSource:
     """Open `synth`, `synth:COUNT`, a fer2013.csv or a folder; the layout is found by looking unless options say it.
 
     Raises FertoolError for a source that is missing, of no known layout, or damaged.
@@ -205,7 +230,9 @@ def open_data(source: str, options: DataOptions, *, on_note: Note = lambda note:
             f"{error.filename or source}: {error.strerror}", "check --data and its permissions"
         ) from None
     if options.ferplus is not None and not isinstance(reader, fer2013.Fer2013):
-        raise UsageError(f"--ferplus: its votes belong to fer2013.csv, not to {source}", "leave --ferplus out")
+        raise UsageError(
+            f"--ferplus: its votes belong to fer2013.csv, not to {source}", "leave --ferplus out"
+        )
     return DataSource(reader, options, on_note)
 
 
@@ -226,13 +253,19 @@ def _reader(source: str, options: DataOptions, on_note: Note) -> Reader:
         return synth.open_synth(source, options.seed, options.size, on_note)
     path = Path(source)
     if not path.exists():
-        raise FertoolError(f"{source}: no such file or folder", "check --data; 'synth' draws faces instead")
-    kind, path = _detect(path) if options.format is None else (options.format, _inner(path, options.format))
+        raise FertoolError(
+            f"{source}: no such file or folder", "check --data; 'synth' draws faces instead"
+        )
+    kind, path = (
+        _detect(path) if options.format is None else (options.format, _inner(path, options.format))
+    )
     if kind == "fer2013":
         csv = (_csv_in(path) or path / "fer2013.csv") if path.is_dir() else path
         return fer2013.open_fer2013(csv, options.ferplus, on_note)
     if not path.is_dir():
-        raise FertoolError(f"{path}: is a file, but the format {kind} is a folder", "give the folder as --data")
+        raise FertoolError(
+            f"{path}: is a file, but the format {kind} is a folder", "give the folder as --data"
+        )
     return _open_tree(path, kind, options, on_note)
 
 
@@ -240,17 +273,24 @@ def _open_tree(path: Path, kind: str, options: DataOptions, on_note: Note) -> Im
     """List the images of a folder of a known layout; what the listing passes over is told."""
     skipped = folders.Skipped()
     if kind == "raf-db":
-        classes, listing = in_canonical_order(frozenset(RAFDB_ORDER)), rafdb.list_rafdb(path, skipped)
+        classes, listing = (
+            in_canonical_order(frozenset(RAFDB_ORDER)),
+            rafdb.list_rafdb(path, skipped),
+        )
     elif kind == "affectnet":
         classes, listing = affectnet.list_affectnet(path, skipped)
     else:
         classes, listing = folders.list_class_folders(path, skipped)
     for place, count in skipped.folders.items():
-        on_note(f"{path}: left out, for it is not where images belong in this layout: {place} ({count:,} images)")
+        on_note(
+            f"{path}: left out, for it is not where images belong in this layout: {place} ({count:,} images)"
+        )
     for split, entries in listing.items():
         if not entries:
             on_note(f"{path}: the split '{split}' has no images")
-    findings = Findings(not_images=dict(skipped.not_images.most_common()), left_out=dict(skipped.folders))
+    findings = Findings(
+        not_images=dict(skipped.not_images.most_common()), left_out=dict(skipped.folders)
+    )
     tree = ImageTree(
         path,
         classes,
@@ -261,7 +301,9 @@ def _open_tree(path: Path, kind: str, options: DataOptions, on_note: Note) -> Im
         on_note=on_note,
     )
     if not tree.splits:
-        raise FertoolError(f"{path}: no images found", f"image files end in {', '.join(sorted(image_suffixes()))}")
+        raise FertoolError(
+            f"{path}: no images found", f"image files end in {', '.join(sorted(image_suffixes()))}"
+        )
     return tree
 
 
@@ -308,8 +350,14 @@ def _inner(path: Path, kind: str) -> Path:
     """Return the folder of a layout that somebody named, maybe inside of wrappers; else the path itself."""
     if not path.is_dir() or kind not in _LAYOUTS:
         return path
-    is_numbered = folders.has_numbered_folders if kind in ("raf-db", "affectnet") else _LAYOUTS[kind]
-    found = (folder for folder in folders.unwrapped(path) if _LAYOUTS[kind](folder) or is_numbered(folder))
+    is_numbered = (
+        folders.has_numbered_folders if kind in ("raf-db", "affectnet") else _LAYOUTS[kind]
+    )
+    found = (
+        folder
+        for folder in folders.unwrapped(path)
+        if _LAYOUTS[kind](folder) or is_numbered(folder)
+    )
     return next(found, path)
 
 
@@ -333,7 +381,9 @@ def _csv_in(folder: Path) -> Path | None:
 
 def _map_classes(faces: Faces, classes: tuple[str, ...]) -> Faces:
     """Bring labels into the order of `classes`, by name; images of other classes are dropped."""
-    index = np.array([classes.index(name) if name in classes else -1 for name in faces.classes], np.int64)
+    index = np.array(
+        [classes.index(name) if name in classes else -1 for name in faces.classes], np.int64
+    )
     faces = replace(faces, labels=index[faces.labels], classes=classes)
     if faces.soft_labels is not None:
         soft = np.zeros((len(faces), len(classes)), np.float32)
@@ -341,5 +391,7 @@ def _map_classes(faces: Faces, classes: tuple[str, ...]) -> Faces:
         faces = replace(faces, soft_labels=soft)
     faces = faces.subset(faces.labels >= 0)
     if faces.soft_labels is not None:
-        faces = replace(faces, soft_labels=faces.soft_labels / faces.soft_labels.sum(axis=1, keepdims=True))
+        faces = replace(
+            faces, soft_labels=faces.soft_labels / faces.soft_labels.sum(axis=1, keepdims=True)
+        )
     return faces

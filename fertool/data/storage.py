@@ -40,7 +40,9 @@ def cache_folder() -> Path:
     try:
         return Path.home() / ".cache" / "fertool"
     except RuntimeError:
-        raise OSError(errno.ENOENT, "there is no home folder; FERTOOL_CACHE can name another") from None
+        raise OSError(
+            errno.ENOENT, "there is no home folder; FERTOOL_CACHE can name another"
+        ) from None
 
 
 def pieces(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -54,7 +56,9 @@ def take(images: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint
     if first >= 0 and np.array_equal(index, np.arange(first, first + len(index))):
         return images[first : first + len(index)]
     shape = (len(index), *images.shape[1:])
-    return assemble(Chunks(shape, lambda: (images[index[rows]] for rows in _runs(images, len(index)))))
+    return assemble(
+        Chunks(shape, lambda: (images[index[rows]] for rows in _runs(images, len(index))))
+    )
 
 
 def _runs(images: NDArray[np.uint8], count: int) -> Iterator[slice]:

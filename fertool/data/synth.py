@@ -44,19 +44,62 @@ _NEUTRAL = {
     "frown": 0.0,
 }
 _EXPRESSIONS: dict[str, dict[str, float]] = {
-    "angry": {"brow_raise": -0.08, "brow_slant": -0.1, "eye_open": 0.8, "mouth_curve": -0.04, "frown": 0.9},
-    "disgust": {"brow_raise": -0.06, "eye_open": 0.6, "squint": 0.35, "lip_raise": 0.09, "wrinkle": 1.0, "folds": 0.9}
+    "angry": {
+        "brow_raise": -0.08,
+        "brow_slant": -0.1,
+        "eye_open": 0.8,
+        "mouth_curve": -0.04,
+        "frown": 0.9,
+    },
+    "disgust": {
+        "brow_raise": -0.06,
+        "eye_open": 0.6,
+        "squint": 0.35,
+        "lip_raise": 0.09,
+        "wrinkle": 1.0,
+        "folds": 0.9,
+    }
     | {"mouth_curve": -0.05, "brow_slant": -0.03},
-    "fear": {"brow_raise": 0.08, "brow_slant": 0.1, "eye_open": 1.45, "mouth_open": 0.14, "mouth_width": 1.0}
+    "fear": {
+        "brow_raise": 0.08,
+        "brow_slant": 0.1,
+        "eye_open": 1.45,
+        "mouth_open": 0.14,
+        "mouth_width": 1.0,
+    }
     | {"mouth_curve": -0.05, "teeth": 0.5, "squint": 0.0},
-    "happy": {"mouth_curve": 0.14, "mouth_open": 0.1, "mouth_width": 1.15, "teeth": 0.9, "folds": 0.7, "squint": 0.4}
+    "happy": {
+        "mouth_curve": 0.14,
+        "mouth_open": 0.1,
+        "mouth_width": 1.15,
+        "teeth": 0.9,
+        "folds": 0.7,
+        "squint": 0.4,
+    }
     | {"eye_open": 0.85},
-    "sad": {"brow_slant": 0.12, "brow_raise": 0.02, "eye_open": 0.75, "eye_droop": 0.9, "mouth_curve": -0.1},
-    "surprise": {"brow_raise": 0.13, "brow_arch": 0.09, "eye_open": 1.5, "mouth_open": 0.3, "mouth_width": 0.55}
+    "sad": {
+        "brow_slant": 0.12,
+        "brow_raise": 0.02,
+        "eye_open": 0.75,
+        "eye_droop": 0.9,
+        "mouth_curve": -0.1,
+    },
+    "surprise": {
+        "brow_raise": 0.13,
+        "brow_arch": 0.09,
+        "eye_open": 1.5,
+        "mouth_open": 0.3,
+        "mouth_width": 0.55,
+    }
     | {"squint": 0.0},
     "neutral": {},
 }
-_EXPRESSION_SPREAD = {"brow_raise": 0.018, "brow_slant": 0.02, "mouth_curve": 0.016, "mouth_open": 0.012} | {
+_EXPRESSION_SPREAD = {
+    "brow_raise": 0.018,
+    "brow_slant": 0.02,
+    "mouth_curve": 0.016,
+    "mouth_open": 0.012,
+} | {
     "eye_open": 0.08,
     "mouth_width": 0.06,
     "eye_droop": 0.15,
@@ -124,7 +167,10 @@ def open_synth(source: str, seed: int, size: int | None, on_note: Callable[[str]
     drawn = Chunks((count, 1, side, side), lambda: _draw(count, seed, side))
     key = f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}"
     stored = cached(
-        key, lambda: {"images": drawn}, on_note, lambda arrays: holds(arrays, "images", np.uint8, drawn.shape)
+        key,
+        lambda: {"images": drawn},
+        on_note,
+        lambda arrays: holds(arrays, "images", np.uint8, drawn.shape),
     )
     images, labels = stored["images"], _labels(count)
     digest = hashlib.sha256(images.reshape(-1).data)
@@ -168,14 +214,18 @@ def _sample(labels: Indices, rng: np.random.Generator) -> Params:
     intensity = _uniform(rng, n, 0.6, 1.15)
     p: Params = {}
     for name, rest in _NEUTRAL.items():
-        full = np.array([_EXPRESSIONS[one].get(name, rest) for one in BASIC], np.float32)[labels].reshape(-1, 1, 1)
+        full = np.array([_EXPRESSIONS[one].get(name, rest) for one in BASIC], np.float32)[
+            labels
+        ].reshape(-1, 1, 1)
         noise = np.clip(rng.standard_normal((n, 1, 1), np.float32), -2, 2)
         p[name] = rest + intensity * (full - rest) + _EXPRESSION_SPREAD.get(name, 0.0) * noise
     for name, (low, high) in _PERSON_AND_POSE.items():
         p[name] = _uniform(rng, n, low, high)
     p["glasses"] = (_uniform(rng, n, 0, 1) < _GLASSES_SHARE).astype(np.float32)
     # A smile without teeth is a closed one, and any mouth that is not open shows the line between the lips.
-    closed = (labels == BASIC.index("happy")).reshape(-1, 1, 1) & (_uniform(rng, n, 0, 1) > _SMILES_WITH_TEETH)
+    closed = (labels == BASIC.index("happy")).reshape(-1, 1, 1) & (
+        _uniform(rng, n, 0, 1) > _SMILES_WITH_TEETH
+    )
     p["mouth_open"] = np.where(closed, np.float32(0), np.maximum(p["mouth_open"], 0))
     p["shut"] = np.clip(1 - p["mouth_open"] / 0.05, 0, 1)
     return p
@@ -202,6 +252,7 @@ def _count(source: str) -> int:
     text = source.partition(":")[2] or str(DEFAULT_COUNT)
     if not text.isdecimal() or len(text) > 9 or not MIN_COUNT <= int(text) <= MAX_COUNT:
         raise UsageError(
-            f"--data {source[:40]}: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}", "for example synth:4000"
+            f"--data {source[:40]}: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}",
+            "for example synth:4000",
         )
     return int(text)

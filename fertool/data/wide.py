@@ -96,7 +96,9 @@ def _integer_range(values: NDArray[Any], samples: Samples) -> tuple[float, float
     if samples.signed and values.min() < 0:
         return -samples.largest - 1, samples.largest
     top = values.max()
-    return 0, next((limit for limit in (255, 65535) if top <= limit < samples.largest), samples.largest)
+    return 0, next(
+        (limit for limit in (255, 65535) if top <= limit < samples.largest), samples.largest
+    )
 
 
 def _float_range(values: NDArray[Any]) -> tuple[float, float]:

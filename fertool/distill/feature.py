@@ -60,10 +60,13 @@ class FeatureDistillation:
         if not 0 <= beta < float("inf"):
             raise UsageError(f"--beta {beta}: must be 0 or more", "1 is the default")
         if depths < 1:
-            raise UsageError(f"--match-depths {depths}: must be 1 or more", f"{DEPTHS} is the default")
+            raise UsageError(
+                f"--match-depths {depths}: must be 1 or more", f"{DEPTHS} is the default"
+            )
         if not teachers:
             raise FertoolError(
-                "--method feature: recorded answers have no feature maps to match", "name a teacher's model file too"
+                "--method feature: recorded answers have no feature maps to match",
+                "name a teacher's model file too",
             )
         mine = _stages_of("the student", student)
         self._answers, self._student, self._beta = answers, student, beta
@@ -100,21 +103,32 @@ class FeatureDistillation:
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch: normalised inputs [N, C, S, S], targets as from `plan_epoch`."""
         with ExitStack() as contexts:
-            mine = contexts.enter_context(recorded(self._student, {match.student.name for match in self._matches}))
+            mine = contexts.enter_context(
+                recorded(self._student, {match.student.name for match in self._matches})
+            )
             theirs = [
-                contexts.enter_context(recorded(teacher, {m.teacher.name for m in self._matches if m.index == index}))
+                contexts.enter_context(
+                    recorded(teacher, {m.teacher.name for m in self._matches if m.index == index})
+                )
                 for index, teacher in enumerate(self._teachers)
             ]
             loss = self._answers(module, inputs, targets)
         return loss + self._beta * self._feature_loss(mine, theirs)
 
-    def _feature_loss(self, mine: Mapping[str, Tensor], theirs: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    def _feature_loss(
+        self, mine: Mapping[str, Tensor], theirs: Sequence[Mapping[str, Tensor]]
+    ) -> Tensor:
         losses = []
         for match, adapter in zip(self._matches, self.adapters, strict=True):
             # Each network computes in a format of its own.
-            student, teacher = _same_size(mine[match.student.name], theirs[match.index][match.teacher.name])
+            student, teacher = _same_size(
+                mine[match.student.name], theirs[match.index][match.teacher.name]
+            )
             teacher = teacher.to(student.dtype)
-            losses.append(attention_transfer(student, teacher) + guided_feature_loss(adapter(student), teacher))
+            losses.append(
+                attention_transfer(student, teacher)
+                + guided_feature_loss(adapter(student), teacher)
+            )
         return torch.stack(losses).mean()
 
 
@@ -128,7 +142,9 @@ def _stages_of(owner: str, module: nn.Module) -> tuple[Stage, ...]:
     return stages
 
 
-def _matched(index: int, mine: Sequence[Stage], theirs: Sequence[Stage], depths: int) -> list[_Match]:
+def _matched(
+    index: int, mine: Sequence[Stage], theirs: Sequence[Stage], depths: int
+) -> list[_Match]:
     """Pair the deepest with the deepest, and so on up to `depths` or to where one has no more; the shallowest first."""
     count = min(depths, len(mine), len(theirs))
     return [_Match(index, a, b) for a, b in zip(mine[-count:], theirs[-count:], strict=True)]
@@ -144,5 +160,7 @@ def _adapter(match: _Match) -> nn.Module:
 def _same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Pool the larger of two maps [N, C, H, W] to the size of the smaller."""
     size = (min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3]))
-    first, second = (x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (one, other))
+    first, second = (
+        x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (one, other)
+    )
     return first, second

@@ -94,20 +94,25 @@ def record_logits(
     orders = [class_order(teacher.classes, train.classes).to(device) for teacher in teachers]
     for teacher in teachers:
         place(teacher.module, device).eval()
-    logits = torch.empty(len(teachers), rounds, n, len(train.classes), dtype=torch.float16, device=device)
+    logits = torch.empty(
+        len(teachers), rounds, n, len(train.classes), dtype=torch.float16, device=device
+    )
     for view in range(rounds):
         changes = views.changes(n, view).to(device) if views else None
         for start in range(0, n, _BATCH):
             part = slice(start, start + _BATCH)
             images = train.images[part].to(device)
-            inputs = to_input(images if changes is None else apply_changes(images, changes[part]), input)
+            inputs = to_input(
+                images if changes is None else apply_changes(images, changes[part]), input
+            )
             for teacher, order, row in zip(teachers, orders, logits, strict=True):
                 row[view, part] = teacher.logits(inputs, input)[:, order].to(torch.float16)
             if on_progress:
                 on_progress(view * n + min(n, start + _BATCH), rounds * n)
     if not logits.isfinite().all():
         raise FertoolError(
-            "a teacher's logits are not finite, or beyond the range of float16", "use a teacher that was trained well"
+            "a teacher's logits are not finite, or beyond the range of float16",
+            "use a teacher that was trained well",
         )
     return Recording(spec, logits.cpu())
 
@@ -131,12 +136,15 @@ def load_logits(path: Path) -> Recording:
     logits = tensors.get("logits")
     if logits is None or logits.dtype != torch.float16 or logits.shape != shape:
         raise FertoolError(
-            f"{path}: the logits do not fit the header, which says {list(shape)}", "make or copy the file again"
+            f"{path}: the logits do not fit the header, which says {list(shape)}",
+            "make or copy the file again",
         )
     try:
         draws = _draws(spec)
     except (WrongContentError, FertoolError) as error:
-        raise FertoolError(f"{path}: {DAMAGED}: `augmentation`: {error}", "make the file again") from None
+        raise FertoolError(
+            f"{path}: {DAMAGED}: `augmentation`: {error}", "make the file again"
+        ) from None
     if draws != spec.draws:
         raise FertoolError(
             f"{path}: recorded under changes of the images that this fertool or PyTorch does not repeat",
@@ -158,7 +166,8 @@ def require_same_images(spec: LogitsSpec, train: FaceDataset, name: str) -> None
     else:
         return
     raise FertoolError(
-        f"{name}: logits {found}", "give the data that they were recorded on, or record anew with --save-logits"
+        f"{name}: logits {found}",
+        "give the data that they were recorded on, or record anew with --save-logits",
     )
 
 

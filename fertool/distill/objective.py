@@ -69,7 +69,10 @@ class KnowledgeDistillation:
         if not 0 < temperature < float("inf"):
             raise UsageError(f"--temperature {temperature}: must be above 0", "recipe 1 uses 4")
         if not 0 <= alpha <= 1:
-            raise UsageError(f"--alpha {alpha}: must be between 0 and 1", "0 is the labels alone, 1 the teachers alone")
+            raise UsageError(
+                f"--alpha {alpha}: must be between 0 and 1",
+                "0 is the labels alone, 1 the teachers alone",
+            )
         gamma = 1 - alpha if gamma is None else gamma
         if not 0 <= gamma < float("inf"):
             raise UsageError(f"--gamma {gamma}: must be 0 or more", "left out, it is 1 - alpha")
@@ -101,7 +104,9 @@ class KnowledgeDistillation:
             "loss": asdict(self._loss),
             "teachers": [pack({}, module.state_dict())[0]["digest"] for module in self._modules],
         }
-        return canonical_json({**described, "recorded": self._recorded.digests} if self._recorded else described)
+        return canonical_json(
+            {**described, "recorded": self._recorded.digests} if self._recorded else described
+        )
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
         """Return the labels [N, K] with what the recorded teachers say beside them, [N, 2 K], and the changes to make.
@@ -159,7 +164,8 @@ def class_order(theirs: tuple[str, ...], ours: tuple[str, ...]) -> Tensor:
     if set(theirs) != set(ours):
         apart = sorted(set(theirs) ^ set(ours))
         raise FertoolError(
-            f"teacher and student differ in their classes: {', '.join(apart)}", "use a teacher of the same classes"
+            f"teacher and student differ in their classes: {', '.join(apart)}",
+            "use a teacher of the same classes",
         )
     return torch.tensor([theirs.index(name) for name in ours])
 
@@ -173,6 +179,10 @@ def adapt(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
     pixels = with_channels(inputs / scale + zero_point, wanted.channels)
     if pixels.shape[-1] != wanted.size:
         pixels = F.interpolate(
-            pixels, size=(wanted.size, wanted.size), mode="bilinear", align_corners=False, antialias=True
+            pixels,
+            size=(wanted.size, wanted.size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
         )
     return to_input(pixels, wanted)

@@ -39,7 +39,11 @@ class RecordedTeacher:
 
     def in_order(self, order: Tensor) -> RecordedTeacher:
         """Return the same teacher with its classes in another order, given by their indices int64 [K]."""
-        return replace(self, logits=self.logits[..., order], classes=tuple(self.classes[i] for i in order.tolist()))
+        return replace(
+            self,
+            logits=self.logits[..., order],
+            classes=tuple(self.classes[i] for i in order.tolist()),
+        )
 
 
 class RecordedAnswers:

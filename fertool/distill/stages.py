@@ -64,13 +64,20 @@ def _ends_of_blocks(network: Network) -> set[str]:
     sizes: dict[str, set[tuple[int, int]]] = {}
     last: dict[str, str] = {}
     for node in network.graph.nodes:
-        seen = {size for name in (*node.inputs, node.name) if (size := _size_of(network, name)) is not None}
+        seen = {
+            size
+            for name in (*node.inputs, node.name)
+            if (size := _size_of(network, name)) is not None
+        }
         for path in _paths(node.name):
             sizes.setdefault(path, set()).update(seen)
             last[path] = node.name
     ends = set()
     for node in network.graph.nodes:
-        block = next((path for path in _paths(node.name) if len(sizes[path]) <= 1 + _CHANGES_IN_A_BLOCK), node.name)
+        block = next(
+            (path for path in _paths(node.name) if len(sizes[path]) <= 1 + _CHANGES_IN_A_BLOCK),
+            node.name,
+        )
         ends.add(last[block])
     return ends
 

@@ -52,7 +52,9 @@ def compacted(model: ModelProto) -> ModelProto:
         copied.input.extend(names[same_as.get(value, value)] for value in node.input)
         copied.output.extend(names[value] for value in node.output)
         schema = onnx.defs.get_schema(node.op_type, versions[node.domain], node.domain)
-        copied.attribute.extend(attribute for attribute in node.attribute if not _is_default(attribute, schema))
+        copied.attribute.extend(
+            attribute for attribute in node.attribute if not _is_default(attribute, schema)
+        )
     return result
 
 
@@ -86,16 +88,27 @@ def _shared_constants(model: ModelProto) -> tuple[dict[str, TensorProto], dict[s
     distinct: dict[str, TensorProto] = {}
     same_as: dict[str, str] = {}
     for name, tensor in constants(model):
-        content = (tensor.data_type, tuple(tensor.dims), onnx.numpy_helper.to_array(tensor).tobytes())
+        content = (
+            tensor.data_type,
+            tuple(tensor.dims),
+            onnx.numpy_helper.to_array(tensor).tobytes(),
+        )
         same_as[name] = first.setdefault(content, name)
         distinct.setdefault(same_as[name], tensor)
     return distinct, same_as
 
 
-def _names(model: ModelProto, nodes: list[NodeProto], distinct: dict[str, TensorProto]) -> dict[str, str]:
+def _names(
+    model: ModelProto, nodes: list[NodeProto], distinct: dict[str, TensorProto]
+) -> dict[str, str]:
     """Return the new name of every value; "" stands for an optional input left out."""
-    names = {"": "", **{value.name: value.name for value in (*model.graph.input, *model.graph.output)}}
-    weights = {name: name.removeprefix(_STEM) for name, tensor in distinct.items() if len(tensor.dims) > 1}
+    names = {
+        "": "",
+        **{value.name: value.name for value in (*model.graph.input, *model.graph.output)},
+    }
+    weights = {
+        name: name.removeprefix(_STEM) for name, tensor in distinct.items() if len(tensor.dims) > 1
+    }
     names.update(weights)
     taken = set(names.values())
     fresh = (name for name in _short_names() if name not in taken)

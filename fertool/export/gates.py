@@ -23,7 +23,9 @@ def gates_clipped(model: ModelProto) -> ModelProto:
     HardSwish is the product with what it reads. On other grids they stay as they are.
     """
     values = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in constants(model)}
-    sources = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    sources = {
+        node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"
+    }
     result = ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:]
@@ -35,9 +37,13 @@ def gates_clipped(model: ModelProto) -> ModelProto:
             continue
         nodes, added = _on_integers(node, source.input[0], grid[0], grid[1])
         result.graph.node.extend(nodes)
-        result.graph.initializer.extend(from_array(np.asarray(value), name) for name, value in added.items())
+        result.graph.initializer.extend(
+            from_array(np.asarray(value), name) for name, value in added.items()
+        )
     # Runtimes would compute what nothing reads any more.
-    read = {value for node in result.graph.node for value in node.input} | {value.name for value in model.graph.output}
+    read = {value for node in result.graph.node for value in node.input} | {
+        value.name for value in model.graph.output
+    }
     for unread in [node for node in result.graph.node if node.op_type == "DequantizeLinear"]:
         if read.isdisjoint(unread.output):
             result.graph.node.remove(unread)
@@ -46,13 +52,22 @@ def gates_clipped(model: ModelProto) -> ModelProto:
 
 def _reaches_knee(grid: list[Array]) -> bool:
     """Whether these are scale and zero point of a tensor whose first value is -3."""
-    return len(grid) == 2 and not any(value.ndim for value in grid) and reaches_knee(*(v.item() for v in grid))
+    return (
+        len(grid) == 2
+        and not any(value.ndim for value in grid)
+        and reaches_knee(*(v.item() for v in grid))
+    )
 
 
-def _on_integers(node: NodeProto, integers: str, scale: Array, zero_point: Array) -> tuple[list[NodeProto], Constants]:
+def _on_integers(
+    node: NodeProto, integers: str, scale: Array, zero_point: Array
+) -> tuple[list[NodeProto], Constants]:
     """Return the nodes in place of one gate, and the constants that these read."""
     gate = node.output[0] if node.op_type == "HardSigmoid" else f"{node.output[0]}/gate"
-    added: Constants = {f"{gate}/scale": np.float32(scale / (2 * GATE_KNEE)), f"{gate}/zero": np.uint8(0)}
+    added: Constants = {
+        f"{gate}/scale": np.float32(scale / (2 * GATE_KNEE)),
+        f"{gate}/zero": np.uint8(0),
+    }
     nodes, dequantize_inputs = [], [integers, *added]
     # With more than half of the grid below zero nothing reaches the upper end.
     if 2 * int(zero_point) < np.iinfo(np.uint8).max:

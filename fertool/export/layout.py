@@ -25,7 +25,16 @@ _RESULTS = 64
 _MANY_PIXELS = 1024
 _CHANNELS_LAST, _CHANNELS_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
 _KEEP_CHANNELS = {
-    *("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "HardSigmoid", "HardSwish", "Sigmoid", "Mul"),
+    *(
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Relu",
+        "Clip",
+        "HardSigmoid",
+        "HardSwish",
+        "Sigmoid",
+        "Mul",
+    ),
     *("GlobalAveragePool", "AveragePool", "MaxPool"),
 }
 
@@ -75,15 +84,30 @@ class _Graph:
     def integers(self, conv: NodeProto) -> list[NodeProto]:
         """Return the DequantizeLinear of weight and bias of an integer convolution, nothing of a float one."""
         sources = [self.made_by[value] for value in conv.input if value in self.made_by]
-        integer = len(sources) == len(conv.input) and all(node.op_type == "DequantizeLinear" for node in sources)
+        integer = len(sources) == len(conv.input) and all(
+            node.op_type == "DequantizeLinear" for node in sources
+        )
         return sources[1:] if integer else []
 
-    def before(self, reader: NodeProto, at: int, op_type: str, *others: str | Sequence[int], **attributes: Any) -> None:
+    def before(
+        self,
+        reader: NodeProto,
+        at: int,
+        op_type: str,
+        *others: str | Sequence[int],
+        **attributes: Any,
+    ) -> None:
         """Put a node before `reader` that works on its input number `at`, and on `others`: values or constants."""
         names = [other if isinstance(other, str) else self._constant(other) for other in others]
-        self._feed(reader, at, make_node(op_type, [reader.input[at], *names], [self._fresh_name()], **attributes))
+        self._feed(
+            reader,
+            at,
+            make_node(op_type, [reader.input[at], *names], [self._fresh_name()], **attributes),
+        )
 
-    def concatenate_before(self, reader: NodeProto, at: int, copies: Sequence[Sequence[int]], axis: int = 0) -> None:
+    def concatenate_before(
+        self, reader: NodeProto, at: int, copies: Sequence[Sequence[int]], axis: int = 0
+    ) -> None:
         """Let `reader` read as many copies of its input number `at`, along an axis, each padded as given."""
         source, parts = reader.input[at], []
         for pads in copies:
@@ -93,7 +117,9 @@ class _Graph:
             parts.append(reader.input[at])
         self._feed(reader, at, make_node("Concat", parts, [self._fresh_name()], axis=axis))
 
-    def after(self, maker: NodeProto, op_type: str, *constants: Sequence[int], **attributes: Any) -> None:
+    def after(
+        self, maker: NodeProto, op_type: str, *constants: Sequence[int], **attributes: Any
+    ) -> None:
         """Put a node behind `maker` that works on its result."""
         names = [self._constant(values) for values in constants]
         later = self._after.setdefault(id(maker), [])
@@ -130,7 +156,9 @@ class _Graph:
 def _fill_up(graph: _Graph, depthwise: NodeProto) -> None:
     channels = _attribute(depthwise, "group", 1)
     missing = -channels % LANES
-    convolutions = _sharing_channels(graph, depthwise) if missing and _is_depthwise(graph, depthwise) else None
+    convolutions = (
+        _sharing_channels(graph, depthwise) if missing and _is_depthwise(graph, depthwise) else None
+    )
     for conv, makes, reads in convolutions or ():
         weight, *bias = graph.integers(conv)
         if reads and not _is_depthwise(graph, conv):
@@ -166,9 +194,17 @@ def _sharing_channels(graph: _Graph, start: NodeProto) -> list[tuple[NodeProto, 
             elif node.op_type == "Conv" and graph.integers(node) and _is_depthwise(graph, node):
                 found[node.output[0]] = node, True, True
                 todo += [node.input[0], node.output[0]]
-            elif node.op_type == "Conv" and graph.integers(node) and _attribute(node, "group", 1) == 1:
+            elif (
+                node.op_type == "Conv"
+                and graph.integers(node)
+                and _attribute(node, "group", 1) == 1
+            ):
                 _, makes, reads = found.get(node.output[0], (node, False, False))
-                found[node.output[0]] = node, makes or value == node.output[0], reads or value == node.input[0]
+                found[node.output[0]] = (
+                    node,
+                    makes or value == node.output[0],
+                    reads or value == node.input[0],
+                )
             else:
                 return None
     return list(found.values())
@@ -187,9 +223,16 @@ def _gate_rows(graph: _Graph, product: NodeProto) -> None:
     if len(result) != 4 or result[2] * result[3] < _MANY_PIXELS or result[3] % BLOCK:
         return
     for at, (source, other) in enumerate(zip(sources, reversed(sources), strict=True)):
-        if source is None or other is None or {source.op_type, other.op_type} != {"DequantizeLinear"}:
+        if (
+            source is None
+            or other is None
+            or {source.op_type, other.op_type} != {"DequantizeLinear"}
+        ):
             return
-        if graph.shapes.get(product.input[1 - at], [])[2:] != [1, 1] or len(graph.read_by[product.input[1 - at]]) > 1:
+        if (
+            graph.shapes.get(product.input[1 - at], [])[2:] != [1, 1]
+            or len(graph.read_by[product.input[1 - at]]) > 1
+        ):
             continue
         if [node.op_type for node in roundings] != ["QuantizeLinear"]:
             return
@@ -244,7 +287,9 @@ def _first_layer(graph: _Graph, images: NodeProto, conv: NodeProto) -> tuple[int
     """Return stride, kernel and padding of a square convolution of grey pixels that divides into blocks, else zeros."""
     pixels, result = (graph.shapes.get(value, []) for value in (images.input[0], conv.output[0]))
     sides = [{*_attribute(conv, name, [])} for name in ("strides", "kernel_shape", "pads")]
-    plain = {*_attribute(conv, "dilations", [1])} == {1} and len(graph.read_by[images.output[0]]) == 1
+    plain = {*_attribute(conv, "dilations", [1])} == {1} and len(
+        graph.read_by[images.output[0]]
+    ) == 1
     if images.input[0] in graph.inputs and plain and all(len(side) == 1 for side in sides):
         stride, kernel, pad = (side.pop() for side in sides)
         fits = BLOCK % stride == 0 and pixels[3] % BLOCK == 0
@@ -262,7 +307,9 @@ def _rounding(graph: _Graph, conv: NodeProto) -> NodeProto | None:
 
 
 def _attribute(node: NodeProto, name: str, default: Any) -> Any:
-    return next((get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
+    return next(
+        (get_attribute_value(entry) for entry in node.attribute if entry.name == name), default
+    )
 
 
 def _set(node: NodeProto, name: str, value: Any) -> None:

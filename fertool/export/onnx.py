@@ -32,7 +32,14 @@ from fertool.export.simplify import simplified
 from fertool.graph.folding import folded
 from fertool.models.build import static
 from fertool.models.dynamic import DynamicNetwork, ImageGate
-from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear, dequantize, quantize
+from fertool.models.quantized import (
+    QuantConv2d,
+    QuantizedNet,
+    Quantizer,
+    QuantLinear,
+    dequantize,
+    quantize,
+)
 from fertool.models.sites import exact_pixels
 from fertool.spec import InputSpec, Spec
 
@@ -58,7 +65,10 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            raise UsageError(f"--opset {self.opset}: not within {MIN_OPSET} to {MAX_OPSET}", f"{DEFAULT_OPSET} suits")
+            raise UsageError(
+                f"--opset {self.opset}: not within {MIN_OPSET} to {MAX_OPSET}",
+                f"{DEFAULT_OPSET} suits",
+            )
         if self.packed and self.opset < PACKING_OPSET:
             raise UsageError(
                 f"--packed with --opset {self.opset}: packed weights need operators of {PACKING_OPSET} or later",
@@ -87,22 +97,30 @@ def export_model(
         model = _traced(_FromPixels(network, spec.input), spec.input, options.opset)
         if options.simplify:
             model = simplified(model, options.simplify_timeout_s, on_note)
-        return _stored(relus_left_out(pools_read_last(gates_clipped(model))), options.packed, on_note)
+        return _stored(
+            relus_left_out(pools_read_last(gates_clipped(model))), options.packed, on_note
+        )
 
     if isinstance(module, DynamicNetwork):
         networks = [graph_of(folded(static(network))) for network in module.networks]
-        model = routed(graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes))
+        model = routed(
+            graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes)
+        )
     else:
         model = graph_of(folded(static(module)) if spec.quant is None else _integer_network(module))
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise FertoolError(f"the ONNX graph is not valid: {error}", "try another --opset, or --no-simplify") from None
+        raise FertoolError(
+            f"the ONNX graph is not valid: {error}", "try another --opset, or --no-simplify"
+        ) from None
     return sealed(model.SerializeToString(deterministic=True))
 
 
-def _stored(model: onnx.ModelProto, packed: bool | None, on_note: Callable[[str], None]) -> onnx.ModelProto:
+def _stored(
+    model: onnx.ModelProto, packed: bool | None, on_note: Callable[[str], None]
+) -> onnx.ModelProto:
     """Return the same graph as `ExportOptions.packed` says."""
     if packed is False:
         return compacted(model)
@@ -118,7 +136,9 @@ class _Dequantize(torch.autograd.Function):
     """DequantizeLinear; `axis` 0 or 1 for one scale per channel, -1 for one scale in all."""
 
     @staticmethod
-    def forward(ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int) -> Tensor:
+    def forward(
+        ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int
+    ) -> Tensor:
         shape = [1] * integers.dim()
         if axis >= 0:
             shape[axis] = -1
@@ -147,7 +167,9 @@ class _QuantizeUint8(torch.autograd.Function):
         return g.op("Clip", integers, *ends)
 
 
-def _dequantized(integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = -1) -> Tensor:
+def _dequantized(
+    integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = -1
+) -> Tensor:
     values: Tensor = _Dequantize.apply(integers, scale, zero_point, axis)  # type: ignore[no-untyped-call]
     return values
 
@@ -166,14 +188,18 @@ class _FromPixels(nn.Module):
         shape = () if exact_pixels(input) else (input.channels,)
         kind = torch.uint8 if input.integer_zero_point else torch.float32
         self.register_buffer("scale", torch.tensor(input.scale[:count]).reshape(shape))
-        self.register_buffer("zero_point", torch.tensor(input.zero_point[:count], dtype=kind).reshape(shape))
+        self.register_buffer(
+            "zero_point", torch.tensor(input.zero_point[:count], dtype=kind).reshape(shape)
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         if self.zero_point.dtype == torch.uint8:
             pixels = _dequantized(images, self.scale, self.zero_point, self.axis)
         else:
             # No grid of bytes has its zero between two pixel values.
-            pixels = (images.float() - self.zero_point.reshape(-1, 1, 1)) * self.scale.reshape(-1, 1, 1)
+            pixels = (images.float() - self.zero_point.reshape(-1, 1, 1)) * self.scale.reshape(
+                -1, 1, 1
+            )
         logits: Tensor = self.network(pixels)
         return logits
 
@@ -223,7 +249,9 @@ class _OnnxLayer(nn.Module):
         zeros = torch.zeros(len(source.weight), dtype=torch.int8)
         # ONNX Runtime makes a QGemm only of weights that name their zero points; a QLinearConv does without.
         self.register_buffer("zero_point", zeros if isinstance(source, QuantLinear) else None)
-        self.compute = source._conv_forward if isinstance(source, QuantConv2d) else nn.functional.linear
+        self.compute = (
+            source._conv_forward if isinstance(source, QuantConv2d) else nn.functional.linear
+        )
 
     def forward(self, values: Tensor) -> Tensor:
         weight = _dequantized(self.weight, self.weight_scale, self.zero_point, axis=0)

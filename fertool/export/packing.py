@@ -30,15 +30,21 @@ _WIDTHS, _BITS_OF_A_WIDTH, _MIDDLE_WIDTH = "widths", 3, 5
 """The widths themselves, 2 to 8, are stored like weights, as what they differ from 5."""
 
 
-def weights_packed(model: ModelProto, on_note: Callable[[str], None] = lambda note: None) -> ModelProto:
+def weights_packed(
+    model: ModelProto, on_note: Callable[[str], None] = lambda note: None
+) -> ModelProto:
     """Return the same graph with its int8 weights [out, ...] in as few bits as each channel's integers need.
 
     Weights of which none would get smaller stay as they are, and so does the whole graph below opset 18, which
     `on_note` hears.
     """
     found = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in constants(model)}
-    read = dict.fromkeys(node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear")
-    weights = {n: found[n] for n in read if n in found and found[n].dtype == np.int8 and found[n].ndim > 1}
+    read = dict.fromkeys(
+        node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"
+    )
+    weights = {
+        n: found[n] for n in read if n in found and found[n].dtype == np.int8 and found[n].ndim > 1
+    }
     stacks = [stack for stack in _stacks(weights) if min(stack.bits) < 8]
     packed = {name for stack in stacks for name in stack.layers}
     if not packed:
@@ -50,7 +56,9 @@ def weights_packed(model: ModelProto, on_note: Callable[[str], None] = lambda no
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:]
     unfolding = _Unfolding(stacks)
-    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in packed)
+    result.graph.initializer.extend(
+        tensor for tensor in model.graph.initializer if tensor.name not in packed
+    )
     result.graph.node.extend(unfolding.nodes)
     result.graph.initializer.extend(unfolding.constants)
     result.graph.node.extend(node for node in model.graph.node if packed.isdisjoint(node.output))
@@ -111,20 +119,29 @@ class _Unfolding:
             widths = np.array([[bits for stack in sorted_out for bits in stack.bits]])
             streams[_WIDTHS] = ((widths - _MIDDLE_WIDTH).astype(np.int8), (_BITS_OF_A_WIDTH,))
         bits = {name: of_channels for name, (_, of_channels) in streams.items()}
-        packed = planes.pack({name: torch.from_numpy(values) for name, (values, _) in streams.items()}, bits)
+        packed = planes.pack(
+            {name: torch.from_numpy(values) for name, (values, _) in streams.items()}, bits
+        )
         rows = planes.rows_by_width(bits)
-        sizes = {k: [len(index) * streams[name][0][0].size for name, index in of.items()] for k, of in rows.items()}
+        sizes = {
+            k: [len(index) * streams[name][0][0].size for name, index in of.items()]
+            for k, of in rows.items()
+        }
         digits = self._digits(packed, {width: sum(counts) for width, counts in sizes.items()})
         pieces: dict[str, list[str]] = {name: [] for name in streams}
         for width, of in rows.items():
-            values = self._signed([digits[digit, width] for digit in planes.digits_of(width)], width)
+            values = self._signed(
+                [digits[digit, width] for digit in planes.digits_of(width)], width
+            )
             for name, piece in zip(of, self._split(values, sizes[width]), strict=True):
                 pieces[name].append(piece)
         places = self._places(sorted_out, pieces.pop(_WIDTHS)[0]) if sorted_out else {}
         for stack in stacks:
             self._layers(stack, pieces[stack.name], places.get(stack.name))
 
-    def _digits(self, packed: Mapping[int, torch.Tensor], counts: Mapping[int, int]) -> dict[tuple[int, int], str]:
+    def _digits(
+        self, packed: Mapping[int, torch.Tensor], counts: Mapping[int, int]
+    ) -> dict[tuple[int, int], str]:
         """Unfold every plane; returns the values of the digits of each size that the weights of each width have."""
         found = {}
         for digit, plane in packed.items():
@@ -135,7 +152,9 @@ class _Unfolding:
             flat = self._node("Reshape", table, self._numbers([-1]))
             widths = [width for width in counts if digit in planes.digits_of(width)]
             rest = len(plane) * each - sum(counts[width] for width in widths)
-            parts = self._split(flat, [*(counts[width] for width in widths), *([rest] if rest else [])])
+            parts = self._split(
+                flat, [*(counts[width] for width in widths), *([rest] if rest else [])]
+            )
             found.update({(digit, width): part for width, part in zip(widths, parts, strict=False)})
         return found
 
@@ -148,7 +167,11 @@ class _Unfolding:
         if digit == 8:
             return values
         masked = self._node("BitwiseAnd", values, self._bytes([(2**digit - 1) << place]))
-        return self._node("BitShift", masked, self._bytes([place]), direction="RIGHT") if place else masked
+        return (
+            self._node("BitShift", masked, self._bytes([place]), direction="RIGHT")
+            if place
+            else masked
+        )
 
     def _signed(self, digits: Sequence[str], width: int) -> str:
         """Put the digits of integers together, and take off what made them positive."""
@@ -165,7 +188,9 @@ class _Unfolding:
         """Find, by stack, where each channel lies among those that are sorted by width."""
         places = {}
         widths = self._node("Cast", widths, to=TensorProto.INT32)
-        for stack, own in zip(stacks, self._split(widths, [len(stack.bits) for stack in stacks]), strict=True):
+        for stack, own in zip(
+            stacks, self._split(widths, [len(stack.bits) for stack in stacks]), strict=True
+        ):
             # What sorts a permutation is its inverse.
             order = self._sorting(self._distinct(own, len(stack.bits)), len(stack.bits))
             places[stack.name] = self._sorting(order, len(stack.bits))

@@ -76,7 +76,11 @@ def compare(expected: Tensor, actual: Tensor, *, quantised: bool) -> Parity:
     scale = expected.abs().max().item()
     agreement = (expected.argmax(1) == actual.argmax(1)).float().mean().item()
     # A NaN fails both comparisons.
-    ok = agreement >= INT8_AGREEMENT if quantised else difference <= FLOAT_TOLERANCE * max(1.0, scale)
+    ok = (
+        agreement >= INT8_AGREEMENT
+        if quantised
+        else difference <= FLOAT_TOLERANCE * max(1.0, scale)
+    )
     finite = bool(expected.isfinite().all() and actual.isfinite().all())
     return Parity(difference, scale, agreement, len(expected), ok and finite)
 

@@ -11,7 +11,9 @@ CHOICE_NAME = "profile"
 """The second output: which network each image went through, int64 [N]."""
 
 
-def routed(gate: ModelProto, networks: Sequence[ModelProto], shares: Sequence[float], classes: int) -> ModelProto:
+def routed(
+    gate: ModelProto, networks: Sequence[ModelProto], shares: Sequence[float], classes: int
+) -> ModelProto:
     """Join a graph of images to profile numbers [N] with graphs of images to logits [N, classes].
 
     A Loop takes the images one by one, and in it Ifs lead each to the network of its profile, the one with the largest
@@ -20,7 +22,9 @@ def routed(gate: ModelProto, networks: Sequence[ModelProto], shares: Sequence[fl
     first output are those of the networks.
     """
     images, logits = networks[0].graph.input[0], networks[0].graph.output[0]
-    main = _renamed(gate.graph, "g/", {images.name: images.name, gate.graph.output[0].name: CHOICE_NAME})
+    main = _renamed(
+        gate.graph, "g/", {images.name: images.name, gate.graph.output[0].name: CHOICE_NAME}
+    )
     order = sorted(range(len(networks)), key=lambda index: -shares[index])
     shape = [side.dim_value for side in images.type.tensor_type.shape.dim[1:]]
     constants = [
@@ -50,8 +54,12 @@ def routed(gate: ModelProto, networks: Sequence[ModelProto], shares: Sequence[fl
     ]
     choice = value(CHOICE_NAME, TensorProto.INT64, ["batch"])
     all_constants = [*main.initializer, *constants]
-    graph = helper.make_graph([*main.node, *loop], "dynamic", [images], [logits, choice], all_constants)
-    joined = helper.make_model(graph, opset_imports=networks[0].opset_import, ir_version=networks[0].ir_version)
+    graph = helper.make_graph(
+        [*main.node, *loop], "dynamic", [images], [logits, choice], all_constants
+    )
+    joined = helper.make_model(
+        graph, opset_imports=networks[0].opset_import, ir_version=networks[0].ir_version
+    )
     joined.producer_name = networks[0].producer_name
     return joined
 
@@ -62,12 +70,20 @@ def _way(networks: Sequence[ModelProto], order: Sequence[int]) -> GraphProto:
     graph = networks[first].graph
     if not others:
         inner = _renamed(graph, f"{first}/", {graph.input[0].name: "image"})
-        return helper.make_graph(list(inner.node), f"{first}", [], list(inner.output), list(inner.initializer))
+        return helper.make_graph(
+            list(inner.node), f"{first}", [], list(inner.output), list(inner.initializer)
+        )
     branch = _way(networks, [first])
     output = helper.make_tensor_value_info(f"answer {first}", TensorProto.FLOAT, [None, None])
     nodes = [
         helper.make_node("Equal", ["mine", f"profile {first}"], [f"is {first}"]),
-        helper.make_node("If", [f"is {first}"], [output.name], then_branch=branch, else_branch=_way(networks, others)),
+        helper.make_node(
+            "If",
+            [f"is {first}"],
+            [output.name],
+            then_branch=branch,
+            else_branch=_way(networks, others),
+        ),
     ]
     return helper.make_graph(nodes, f"{first} or other", [], [output])
 

@@ -31,18 +31,28 @@ def scales_packed(model: ModelProto) -> ModelProto:
     result = onnx.ModelProto()
     result.CopyFrom(model)
     del result.graph.node[:], result.graph.initializer[:]
-    read = dict.fromkeys(name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input)
+    read = dict.fromkeys(
+        name for node in nodes if node.op_type == "DequantizeLinear" for name in node.input
+    )
     vectors = {name: values[name] for name in read if name in values and _worth_it(values[name])}
     merged: set[str] = set()
     for dtype, smaller in _SMALLER:
-        rest = {n: vector for n, vector in vectors.items() if vector.dtype == dtype and n not in merged}
-        fits = {n: vector for n, vector in rest.items() if np.array_equal(vector.astype(smaller), vector)}
+        rest = {
+            n: vector for n, vector in vectors.items() if vector.dtype == dtype and n not in merged
+        }
+        fits = {
+            n: vector
+            for n, vector in rest.items()
+            if np.array_equal(vector.astype(smaller), vector)
+        }
         if fits:
             merged |= set(fits)
             stored, *unfolding = _unfolded(fits, smaller)
             result.graph.initializer.extend(stored)
             result.graph.node.extend(unfolding)
-    result.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name not in merged)
+    result.graph.initializer.extend(
+        tensor for tensor in model.graph.initializer if tensor.name not in merged
+    )
     # What a Split makes, no Constant need make.
     result.graph.node.extend(node for node in nodes if merged.isdisjoint(node.output))
     return result
@@ -53,8 +63,12 @@ def _worth_it(vector: Array) -> bool:
     return vector.ndim == 1 and vector.size > 1
 
 
-def _with_multiplied_bias_scales(nodes: Iterable[NodeProto], values: dict[str, Array]) -> list[NodeProto]:
-    scale_of = {node.output[0]: node.input[1] for node in nodes if node.op_type == "DequantizeLinear"}
+def _with_multiplied_bias_scales(
+    nodes: Iterable[NodeProto], values: dict[str, Array]
+) -> list[NodeProto]:
+    scale_of = {
+        node.output[0]: node.input[1] for node in nodes if node.op_type == "DequantizeLinear"
+    }
     factors: dict[str, list[str]] = {}
     for node in nodes:
         scales = [scale_of.get(value, "") for value in node.input]
@@ -73,12 +87,16 @@ def _with_multiplied_bias_scales(nodes: Iterable[NodeProto], values: dict[str, A
     return result
 
 
-def _unfolded(parts: dict[str, Array], smaller: np.dtype) -> tuple[list[TensorProto], NodeProto, NodeProto]:
+def _unfolded(
+    parts: dict[str, Array], smaller: np.dtype
+) -> tuple[list[TensorProto], NodeProto, NodeProto]:
     """Return the constants that hold `parts` as one, in the `smaller` type, and the two nodes that make them again."""
     name = f"all/{smaller}"
     whole = onnx.numpy_helper.from_array(np.concatenate([*parts.values()]).astype(smaller), name)
     # In this form a size takes a byte or two, as raw data eight.
-    sizes = make_tensor(f"{name}/sizes", TensorProto.INT64, [len(parts)], [len(part) for part in parts.values()])
+    sizes = make_tensor(
+        f"{name}/sizes", TensorProto.INT64, [len(parts)], [len(part) for part in parts.values()]
+    )
     wide = np_dtype_to_tensor_dtype(next(iter(parts.values())).dtype)
     cast = make_node("Cast", [name], [f"{name}/cast"], to=wide)
     return [whole, sizes], cast, make_node("Split", [f"{name}/cast", sizes.name], list(parts))

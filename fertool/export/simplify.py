@@ -75,4 +75,8 @@ def _interface(model: ModelProto) -> list[tuple[str, int]]:
 
 def _integer_values(model: ModelProto) -> set[tuple[int, ...]]:
     """The shapes of the int8 weights; onnxsim may rename and merge constants, but not fold a DequantizeLinear."""
-    return set(tuple(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) > 1)
+    return set(
+        tuple(t.dims)
+        for t in model.graph.initializer
+        if t.data_type == TensorProto.INT8 and len(t.dims) > 1
+    )

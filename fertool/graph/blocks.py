@@ -29,7 +29,11 @@ def find_blocks(network: Network) -> list[Block]:
         for shortcut, end in (node.inputs, reversed(node.inputs)):
             branch = _branch(graph, node, shortcut, end)
             shapes = [network.shapes.get(name, network.image) for name in (shortcut, end)]
-            if branch and shapes[0] == shapes[1] and any(graph.by_name[name].operator.layer for name in branch):
+            if (
+                branch
+                and shapes[0] == shapes[1]
+                and any(graph.by_name[name].operator.layer for name in branch)
+            ):
                 found.append(Block(_common_path(branch), node.name, shortcut, tuple(branch)))
                 break
     return found
@@ -40,7 +44,9 @@ def without_block(network: Network, block: Block) -> Network:
     graph = _without_vain_relus(network.graph.edited({block.sum: ()}, {block.sum: block.shortcut}))
     shorter = Network(graph, network.image)
     state = network.state_dict()
-    shorter.load_state_dict({name: state[name].detach().clone() for name in shorter.state_dict()}, assign=True)
+    shorter.load_state_dict(
+        {name: state[name].detach().clone() for name in shorter.state_dict()}, assign=True
+    )
     return shorter.train(network.training)
 
 
@@ -60,16 +66,26 @@ def _branch(graph: Graph, end_of_all: Node, shortcut: str, end: str) -> list[str
             return []
         found.add(name)
         todo += node.inputs
-    closed = all(reader.name in found or reader is end_of_all for name in found for reader in graph.readers[name])
+    closed = all(
+        reader.name in found or reader is end_of_all
+        for name in found
+        for reader in graph.readers[name]
+    )
     reads_shortcut = any(shortcut in graph.by_name[name].inputs for name in found)
-    return [node.name for node in graph.nodes if node.name in found] if closed and reads_shortcut else []
+    return (
+        [node.name for node in graph.nodes if node.name in found]
+        if closed and reads_shortcut
+        else []
+    )
 
 
 def _without_vain_relus(graph: Graph) -> Graph:
     """Leave out ReLUs of what can not be negative."""
     positive = not_negative(graph)
     vain: Mapping[str, str] = {
-        node.name: node.inputs[0] for node in graph.nodes if node.op == "relu" and node.inputs[0] in positive
+        node.name: node.inputs[0]
+        for node in graph.nodes
+        if node.op == "relu" and node.inputs[0] in positive
     }
     return graph.edited(dict.fromkeys(vain, ()), vain)
 

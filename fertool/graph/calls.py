@@ -55,7 +55,9 @@ class Call:
 
     def add(self, op: str, *inputs: Any, wanted: str = "", **args: Any) -> str:
         """Append a node that reads some tensors; returns its name."""
-        return self.recorder.add(op, [self.recorder.source(value) for value in inputs], args, wanted)
+        return self.recorder.add(
+            op, [self.recorder.source(value) for value in inputs], args, wanted
+        )
 
     def add_layer(self, op: str, x: Any, tensors: Mapping[str, Tensor | None], **args: Any) -> str:
         """Append a layer with its tensors, by the names that they have in PyTorch's module; returns its name."""
@@ -99,7 +101,9 @@ def is_silent(name: str, result: Any) -> bool:
     """Return whether a call computes no tensor, such as the question for a size."""
     if isinstance(result, Tensor):
         return False
-    return not (isinstance(result, tuple | list) and any(isinstance(part, Tensor) for part in result))
+    return not (
+        isinstance(result, tuple | list) and any(isinstance(part, Tensor) for part in result)
+    )
 
 
 _ARITHMETIC = ("add", "sub", "mul", "div", "truediv", "matmul", "pow")

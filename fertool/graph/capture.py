@@ -61,7 +61,11 @@ def capture(module: nn.Module, image: ImageShape) -> Captured:
 
     with eval_mode(module), torch.no_grad():
         captured = captured_twice(run, image)
-    counters = {name: own[name] for name in captured.tensors if name.endswith("num_batches_tracked") and name in own}
+    counters = {
+        name: own[name]
+        for name in captured.tensors
+        if name.endswith("num_batches_tracked") and name in own
+    }
     return Captured(captured.graph, {**captured.tensors, **counters})
 
 
@@ -70,7 +74,8 @@ def captured_twice(run: Callable[[int], Recording], image: ImageShape) -> Captur
     first, second = (run(batch) for batch in _BATCHES)
     if [node.op for node in first.nodes] != [node.op for node in second.nodes]:
         raise FertoolError(
-            "the network computes something else for other numbers of images", "a network treats each image by itself"
+            "the network computes something else for other numbers of images",
+            "a network treats each image by itself",
         )
     _share_repeated_constants_(first, second)
     nodes = tuple(_for_any_batch(*pair) for pair in zip(first.nodes, second.nodes, strict=True))
@@ -108,8 +113,13 @@ def _share_repeated_constants_(first: Recording, second: Recording) -> None:
                 f"the tensor '{node.name}' is another one for each run, or for other numbers of images",
                 "a network computes the same each time",
             )
-        if one.shape != first.tensors[node.name].shape and not bool((first.tensors[node.name] == one).all()):
-            raise FertoolError(f"the tensor '{node.name}' differs from image to image", "a network treats all alike")
+        if one.shape != first.tensors[node.name].shape and not bool(
+            (first.tensors[node.name] == one).all()
+        ):
+            raise FertoolError(
+                f"the tensor '{node.name}' differs from image to image",
+                "a network treats all alike",
+            )
         first.tensors[node.name] = one
         shared = node.with_args(shape=tuple(one.shape))
         first.nodes[number], second.nodes[number] = shared, shared
@@ -125,7 +135,8 @@ def _for_any_batch(node: Node, other: Node) -> Node:
             continue
         if name != "shape" or len(value) != len(other.args[name]):
             raise FertoolError(
-                f"node '{node.name}' ({node.op}) depends on the number of images", "write it for any number of them"
+                f"node '{node.name}' ({node.op}) depends on the number of images",
+                "write it for any number of them",
             )
         changed[name] = _free_shape(node, value, other.args[name])
     return node.with_args(**changed)

@@ -100,7 +100,9 @@ class ChannelGraph:
     @property
     def stored(self) -> int:
         """Numbers that a file of the network stores: parameters, and mean and variance of BN."""
-        return self.params + sum(2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm")
+        return self.params + sum(
+            2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm"
+        )
 
     @cached_property
     def by_name(self) -> Mapping[str, Layer]:
@@ -251,7 +253,9 @@ class ChannelTracer:
         (x,) = read
         if node.op == "batch_norm":
             ids = along(x, 1)
-            self._layers.append(Layer(node.name, "norm", ids, ids, 0, 2 * node.args["affine"], x[0, 0].numel()))
+            self._layers.append(
+                Layer(node.name, "norm", ids, ids, 0, 2 * node.args["affine"], x[0, 0].numel())
+            )
             return x
         if node.op == "prelu" and not node.args["shared"]:
             ids = along(x, 1)
@@ -298,7 +302,9 @@ class ChannelTracer:
                 # A mask over all channels, which depends on none of them.
                 self.fix(narrow, f"{node.name} repeats it over the channels")
                 return wide.contiguous()
-        for a, b in set(zip(*(side.flatten().tolist() for side in without_repeats(one, two)), strict=True)):
+        for a, b in set(
+            zip(*(side.flatten().tolist() for side in without_repeats(one, two)), strict=True)
+        ):
             self._union(a, b)
         return one.contiguous()
 
@@ -320,7 +326,13 @@ class ChannelTracer:
         if node.operator.sizes is not None:
             self._note_sizes(node, read[0])
         moved = self._network.computes(node)(*read)
-        return moved if isinstance(moved, tuple) else moved.contiguous() if isinstance(moved, Tensor) else tuple(moved)
+        return (
+            moved
+            if isinstance(moved, tuple)
+            else moved.contiguous()
+            if isinstance(moved, Tensor)
+            else tuple(moved)
+        )
 
     def _note_sizes(self, node: Node, x: Tensor) -> None:
         """Remember where the arguments of a node speak of channels; raise where other numbers would not do."""
@@ -382,12 +394,18 @@ class ChannelTracer:
             kernel = node.args["kernel_size"]
             inputs, outputs = read[0].shape[1] // node.args["groups"], node.args["out_channels"]
             taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
-            of = read[0].shape[2:] if node.op == "conv_transpose2d" else self._network.shapes[node.name][1:]
+            of = (
+                read[0].shape[2:]
+                if node.op == "conv_transpose2d"
+                else self._network.shapes[node.name][1:]
+            )
             positions = torch.Size(of).numel()
         whole = self.new_ids(1)
         self.fix(whole, f"{node.name}: {self._why[node.name]}")
         sides = whole.expand(inputs), whole.expand(outputs)
-        self._layers.append(Layer(node.name, "dense", *sides, taps, int(node.args.get("bias", False)), positions))
+        self._layers.append(
+            Layer(node.name, "dense", *sides, taps, int(node.args.get("bias", False)), positions)
+        )
 
     def _root(self, i: int) -> int:
         while self._parents[i] != i:

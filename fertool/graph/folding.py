@@ -26,7 +26,9 @@ def folded(network: Network) -> Network:
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     changed: dict[str, Sequence[Node]] = {}
     for norm, layer in norms.items():
-        weight, bias = fold_weights(state[f"{layer}.weight"], state.get(f"{layer}.bias"), _norm(network, norm))
+        weight, bias = fold_weights(
+            state[f"{layer}.weight"], state.get(f"{layer}.bias"), _norm(network, norm)
+        )
         state[f"{layer}.weight"], state[f"{layer}.bias"] = weight.detach(), bias.detach()
         changed |= {layer: [graph.by_name[layer].with_args(bias=True)], norm: ()}
     result = Network(graph.edited(changed, norms), network.image)
@@ -34,7 +36,9 @@ def folded(network: Network) -> Network:
     return result.eval()
 
 
-def fold_weights(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+def fold_weights(
+    weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm1d | nn.BatchNorm2d
+) -> tuple[Tensor, Tensor]:
     """Return weight [out, ...] and bias [out] of one layer that computes the layer and then the batch norm.
 
     With s = gamma / sqrt(variance + eps): weight' = s weight, bias' = s (bias - mean) + beta.
@@ -71,7 +75,9 @@ def _with_pools(graph: Graph, network: Network) -> Graph:
         if node.op in _WINDOWED:
             window = _window(node, network)
             if window is not None:
-                pooled = make_node(node.name, _WINDOWED[node.op], node.inputs, kernel_size=window, stride=window)
+                pooled = make_node(
+                    node.name, _WINDOWED[node.op], node.inputs, kernel_size=window, stride=window
+                )
                 changed[node.name] = [pooled]
         if node.op != "mean" or sorted(node.args["dim"]) not in ([2, 3], [-2, -1]):
             continue
@@ -81,7 +87,10 @@ def _with_pools(graph: Graph, network: Network) -> Graph:
         else:
             inner = f"{node.name}.pool"
             flat = make_node(node.name, "flatten", [inner], start_dim=1)
-            changed[node.name] = [make_node(inner, "adaptive_avg_pool2d", node.inputs, **whole), flat]
+            changed[node.name] = [
+                make_node(inner, "adaptive_avg_pool2d", node.inputs, **whole),
+                flat,
+            ]
     return graph.edited(changed)
 
 

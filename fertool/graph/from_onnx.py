@@ -27,10 +27,27 @@ from fertool.graph.ir import INPUT, Graph, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
 from fertool.graph.onnx_constants import NAME_KEEPING, can_fold, fold
-from fertool.graph.onnx_file import HINT, Entrance, OnnxFile, attributes_of, constant_of, image_shape, quantized
+from fertool.graph.onnx_file import (
+    HINT,
+    Entrance,
+    OnnxFile,
+    attributes_of,
+    constant_of,
+    image_shape,
+    quantized,
+)
 from fertool.graph.onnx_names import names_of
 from fertool.graph.onnx_patterns import found_again
-from fertool.graph.onnx_values import ERF, READERS, Call, Constant, Draft, Sheet, UnreadableNodeError, Value
+from fertool.graph.onnx_values import (
+    ERF,
+    READERS,
+    Call,
+    Constant,
+    Draft,
+    Sheet,
+    UnreadableNodeError,
+    Value,
+)
 from fertool.graph.operators import OPERATORS
 
 _BATCHES = (2, 3)
@@ -56,7 +73,9 @@ class OnnxNetwork:
     notes: tuple[str, ...] = ()
 
 
-def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, output: str | None = None) -> OnnxNetwork:
+def graph_of_onnx(
+    model: onnx.ModelProto, image: ImageShape | None = None, output: str | None = None
+) -> OnnxNetwork:
     """Return the graph of an ONNX file of a float32 network, for any number of images [N, C, H, W].
 
     `image` is for files that leave height and width open. `output` names what the graph shall compute, by default the
@@ -93,14 +112,21 @@ def graph_of_onnx(model: onnx.ModelProto, image: ImageShape | None = None, outpu
     kept = Captured(graph, captured.tensors)
     _require_fit(kept, shape)
     raw_pixels = entrance.kind == onnx.TensorProto.UINT8
-    return OnnxNetwork(kept, shape, wanted, outputs, raw_pixels, entrance.channels_last, tuple(notes))
+    return OnnxNetwork(
+        kept, shape, wanted, outputs, raw_pixels, entrance.channels_last, tuple(notes)
+    )
 
 
 class _Reading:
     """One pass over the nodes, for one number of images."""
 
     def __init__(
-        self, file: OnnxFile, entrance: Entrance, image: ImageShape, batch: int, earlier: _Reading | None = None
+        self,
+        file: OnnxFile,
+        entrance: Entrance,
+        image: ImageShape,
+        batch: int,
+        earlier: _Reading | None = None,
     ) -> None:
         before: list[Draft] = [] if earlier is None else earlier.sheet.drafts
         self.sheet: Sheet = Sheet(batch, entrance.batch, file.opset, before)
@@ -122,15 +148,21 @@ class _Reading:
             except (UnreadableNodeError, WrongContentError) as error:
                 raise _unreadable(node, error) from None
             except (KeyError, StopIteration, IndexError) as error:
-                raise _unreadable(node, UnreadableNodeError(f"{error} is missing or not known")) from None
+                raise _unreadable(
+                    node, UnreadableNodeError(f"{error} is missing or not known")
+                ) from None
             except (ValueError, TypeError, RuntimeError) as error:
                 # Of numpy and of torch's shapes: what the file gives to this node does not belong together.
                 reason = str(error).partition("\n")[0]
-                raise _unreadable(node, UnreadableNodeError(f"its inputs do not fit ({reason})")) from None
+                raise _unreadable(
+                    node, UnreadableNodeError(f"its inputs do not fit ({reason})")
+                ) from None
             self._known.update(zip(node.output, results, strict=False))
         result = self._known[wanted]
         if not isinstance(result, Draft) or result is self.images:
-            raise FertoolError(f"the output {shown(wanted)} is not computed from the images", "name another output")
+            raise FertoolError(
+                f"the output {shown(wanted)} is not computed from the images", "name another output"
+            )
         self.result = result
         return self
 
@@ -161,7 +193,11 @@ class _Reading:
     ) -> list[Value]:
         arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
         made = fold(node.op_type, attributes, arrays)
-        new = [array for array in made if not any(np.may_share_memory(array, constant.array) for constant in constants)]
+        new = [
+            array
+            for array in made
+            if not any(np.may_share_memory(array, constant.array) for constant in constants)
+        ]
         self._room -= sum(array.size for array in new)
         if self._room < 0:
             raise UnreadableNodeError("the constants of the graph grow without end")
@@ -172,7 +208,9 @@ class _Reading:
     def _value(self, name: str) -> Value:
         value = self._known.get(name) or self._file.constant(name)
         if value is None:
-            raise UnreadableNodeError(f"it reads {shown(name)}, which is neither a weight nor computed before")
+            raise UnreadableNodeError(
+                f"it reads {shown(name)}, which is neither a weight nor computed before"
+            )
         return value
 
 
@@ -196,18 +234,24 @@ def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> Captu
     """Return the drafts as a graph, with names and tensors."""
     for draft in drafts:
         if draft.op == ERF:
-            raise _unreadable(draft.origin, UnreadableNodeError("the error function outside of a gelu"))
+            raise _unreadable(
+                draft.origin, UnreadableNodeError("the error function outside of a gelu")
+            )
     names = names_of(drafts, nodes)
     names[id(reading.images)] = INPUT
     made = [
-        make_node(names[id(draft)], draft.op, [names[id(source)] for source in draft.inputs], **draft.args)
+        make_node(
+            names[id(draft)], draft.op, [names[id(source)] for source in draft.inputs], **draft.args
+        )
         for draft in drafts
     ]
     tensors: dict[str, torch.Tensor] = {}
     for draft in drafts:
         name = names[id(draft)]
         for key, array in draft.tensors.items():
-            tensors[f"{name}.{key}" if key else name] = torch.from_numpy(np.array(array, np.float32, order="C"))
+            tensors[f"{name}.{key}" if key else name] = torch.from_numpy(
+                np.array(array, np.float32, order="C")
+            )
         if draft.op == "batch_norm":
             tensors[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
     return Captured(Graph(INPUT, tuple(made), names[id(reading.result)]), tensors)
@@ -218,16 +262,21 @@ def _require_fit(captured: Captured, image: ImageShape) -> None:
     wanted = Network(captured.graph, image).state_dict()
     if wanted.keys() != captured.tensors.keys():
         odd = sorted(wanted.keys() ^ captured.tensors.keys())
-        raise FertoolError(f"the names of the weights clash: {listed(odd)}", "give the layers names of their own")
+        raise FertoolError(
+            f"the names of the weights clash: {listed(odd)}", "give the layers names of their own"
+        )
     for name, tensor in wanted.items():
         if captured.tensors[name].shape != tensor.shape:
             shape = tuple(captured.tensors[name].shape)
             raise FertoolError(
-                f"the weight {shown(name)} has the shape {shape}, not {tuple(tensor.shape)}", "export the file again"
+                f"the weight {shown(name)} has the shape {shape}, not {tuple(tensor.shape)}",
+                "export the file again",
             )
 
 
-def _notes(file: OnnxFile, entrance: Entrance, outputs: tuple[str, ...], wanted: str) -> Iterator[str]:
+def _notes(
+    file: OnnxFile, entrance: Entrance, outputs: tuple[str, ...], wanted: str
+) -> Iterator[str]:
     if len(outputs) > 1:
         yield f"of the outputs {listed(list(outputs))} the graph computes '{wanted}'"
     if entrance.batch is not None:
@@ -239,7 +288,9 @@ def _notes(file: OnnxFile, entrance: Entrance, outputs: tuple[str, ...], wanted:
 
 
 def _notes_on_result(drafts: list[Draft]) -> Iterator[str]:
-    held = Counter(draft.held.get("weight") for draft in drafts if OPERATORS[draft.op].channels == "mixes")
+    held = Counter(
+        draft.held.get("weight") for draft in drafts if OPERATORS[draft.op].channels == "mixes"
+    )
     twice = [name for name, count in held.items() if name and count > 1]
     if twice:
         yield f"each use of {listed(twice)} has got tensors of its own"

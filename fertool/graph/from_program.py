@@ -55,7 +55,9 @@ def capture_program(
         images = names.pop("")
         image = image or _image_of(graph["tensor_values"][images]["sizes"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise WrongContentError(f"not an exported program ({type(error).__name__}: {error})") from None
+        raise WrongContentError(
+            f"not an exported program ({type(error).__name__}: {error})"
+        ) from None
     if len(calls) > _MOST_CALLS:
         raise WrongContentError(f"{len(calls):,} calls")
 
@@ -82,7 +84,9 @@ def _names_of_inputs(signature: Mapping[str, Any]) -> dict[str, str]:
         ((kind, about),) = entry.items()
         if kind == "user_input":
             if "" in names:
-                raise WrongContentError("the program takes more than one input; a network takes images alone")
+                raise WrongContentError(
+                    "the program takes more than one input; a network takes images alone"
+                )
             names[""] = about["arg"]["as_tensor"]["name"]
         elif kind in ("parameter", "buffer", "tensor_constant"):
             names[about["arg"]["name"]] = about[f"{kind}_name"]
@@ -93,7 +97,9 @@ def _names_of_inputs(signature: Mapping[str, Any]) -> dict[str, str]:
 
 def _image_of(sizes: list[Mapping[str, Any]]) -> ImageShape:
     if len(sizes) != 4:
-        raise WrongContentError(f"the program takes tensors of {len(sizes)} axes, not images [N, C, H, W]")
+        raise WrongContentError(
+            f"the program takes tensors of {len(sizes)} axes, not images [N, C, H, W]"
+        )
     return as_type([size["as_int"] for size in sizes[1:]], tuple[Literal[1, 3], _Side, _Side])
 
 
@@ -107,7 +113,10 @@ def _run(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorder) ->
     with _written_as_programs_are():
         target = as_type(call["target"], str)
         outputs = _names_of_results(call["outputs"])
-        given = [(entry["kind"], as_type(entry["name"], str), _value(entry["arg"], values)) for entry in call["inputs"]]
+        given = [
+            (entry["kind"], as_type(entry["name"], str), _value(entry["arg"], values))
+            for entry in call["inputs"]
+        ]
         recorder.enter(*_place(call.get("metadata")))
     function = _function(target)
     positional = [value for kind, _, value in given if kind == _POSITIONAL]
@@ -124,7 +133,9 @@ def _run(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorder) ->
             'export it with dynamic_shapes=({0: torch.export.Dim("batch")},)',
         ) from None
     parts = list(result) if isinstance(result, tuple | list) else [result]
-    values.update((name, part) for name, part in zip(outputs, parts, strict=False) if name is not None)
+    values.update(
+        (name, part) for name, part in zip(outputs, parts, strict=False) if name is not None
+    )
 
 
 @contextmanager
@@ -135,7 +146,9 @@ def _written_as_programs_are() -> Iterator[None]:
     except WrongContentError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
-        raise WrongContentError(f"a call of the program is not as programs are ({type(error).__name__})") from None
+        raise WrongContentError(
+            f"a call of the program is not as programs are ({type(error).__name__})"
+        ) from None
 
 
 def _place(metadata: Any) -> tuple[str, str]:
@@ -166,7 +179,16 @@ def _value(argument: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
         return [_value(entry if inner is None else {inner: entry}, values) for entry in value]
     if kind == "as_none":
         return None
-    if kind in ("as_int", "as_float", "as_bool", "as_string", "as_ints", "as_floats", "as_bools", "as_strings"):
+    if kind in (
+        "as_int",
+        "as_float",
+        "as_bool",
+        "as_string",
+        "as_ints",
+        "as_floats",
+        "as_bools",
+        "as_strings",
+    ):
         return value
     if kind in ("as_scalar_type", "as_memory_format", "as_layout", "as_device"):
         return None
@@ -187,5 +209,9 @@ def _names_of_results(outputs: list[Mapping[str, Any]]) -> list[str | None]:
     for entry in outputs:
         ((kind, value),) = entry.items()
         entries = value if kind == "as_tensors" else [value]
-        names += [one if isinstance(one, str) else one.get("name", one.get("as_name")) for one in entries if one]
+        names += [
+            one if isinstance(one, str) else one.get("name", one.get("as_name"))
+            for one in entries
+            if one
+        ]
     return as_type(names, list[str | None])

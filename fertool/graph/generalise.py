@@ -60,7 +60,10 @@ def _repeats(graph: Graph, network: Network, reader: Node, expansion: Node) -> b
         return False
     maker = graph.by_name.get(others[0])
     is_expansion = maker is not None and maker.op == "expand"
-    return not is_expansion and network.shapes.get(others[0], network.image) == network.shapes[expansion.name]
+    return (
+        not is_expansion
+        and network.shapes.get(others[0], network.image) == network.shapes[expansion.name]
+    )
 
 
 def _with_shuffles(graph: Graph, network: Network) -> Graph:
@@ -71,10 +74,20 @@ def _with_shuffles(graph: Graph, network: Network) -> Graph:
         if [node.op for node in row] != ["reshape", "transpose", "reshape"]:
             continue
         _, swap, first = row
-        before, apart = network.shapes.get(first.inputs[0], network.image), network.shapes[first.name]
+        before, apart = (
+            network.shapes.get(first.inputs[0], network.image),
+            network.shapes[first.name],
+        )
         swaps = {swap.args["dim0"] % 5, swap.args["dim1"] % 5} == {1, 2}
-        if swaps and len(apart) == 4 and len(before) == 3 and network.shapes[last.name] == tuple(before):
-            changed[last.name] = [make_node(last.name, "channel_shuffle", first.inputs, groups=apart[0])]
+        if (
+            swaps
+            and len(apart) == 4
+            and len(before) == 3
+            and network.shapes[last.name] == tuple(before)
+        ):
+            changed[last.name] = [
+                make_node(last.name, "channel_shuffle", first.inputs, groups=apart[0])
+            ]
     return graph.edited(changed)
 
 
@@ -106,7 +119,11 @@ def _with_named_activations(graph: Graph, network: Network) -> Graph:
 def _hard_sigmoid_of(graph: Graph, node: Node) -> str | None:
     """Return what a node computes the HardSigmoid of: it is `relu6(x + 3) / 6`."""
     row = [node, *_before(graph, node, 2)]
-    if [entry.op for entry in row[1:]] != ["relu6", "add"] or len(node.inputs) > 1 or len(row[2].inputs) > 1:
+    if (
+        [entry.op for entry in row[1:]] != ["relu6", "add"]
+        or len(node.inputs) > 1
+        or len(row[2].inputs) > 1
+    ):
         return None
     factor = {"mul": node.args.get("other"), "div": 1 / (node.args.get("other") or 1)}.get(node.op)
     is_sixth = factor is not None and abs(factor * 6 - 1) < 1e-6

@@ -67,10 +67,14 @@ class Graph:
     def channels(self) -> dict[str, int]:
         """The channels that each layer which mixes channels makes, by its name."""
         mixing = [node for node in self.nodes if node.operator.channels == "mixes"]
-        return {node.name: node.args.get("out_channels") or node.args["out_features"] for node in mixing}
+        return {
+            node.name: node.args.get("out_channels") or node.args["out_features"] for node in mixing
+        }
 
     def edited(
-        self, changed: Mapping[str, Iterable[Node]] | None = None, renamed: Mapping[str, str] | None = None
+        self,
+        changed: Mapping[str, Iterable[Node]] | None = None,
+        renamed: Mapping[str, str] | None = None,
     ) -> Graph:
         """Return the graph with each of the nodes `changed` replaced by some others, or by none.
 
@@ -97,7 +101,11 @@ class Graph:
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the graph as JSON has it; arguments at their default are left out."""
-        return {"inputs": [self.input], "nodes": [_written(node) for node in self.nodes], "outputs": [self.output]}
+        return {
+            "inputs": [self.input],
+            "nodes": [_written(node) for node in self.nodes],
+            "outputs": [self.output],
+        }
 
     @classmethod
     def from_builtins(cls, data: Any) -> Graph:
@@ -108,7 +116,9 @@ class Graph:
         """
         found = as_type(data, _WrittenGraph, known_only=True)
         (input,), (output,) = found.inputs, found.outputs
-        nodes = tuple(make_node(entry.name, entry.op, entry.inputs, **entry.args) for entry in found.nodes)
+        nodes = tuple(
+            make_node(entry.name, entry.op, entry.inputs, **entry.args) for entry in found.nodes
+        )
         _require_order(input, nodes, output)
         return cls(input, nodes, output)
 
@@ -134,13 +144,17 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     operator, inputs = OPERATORS.get(op), tuple(inputs)
     parts = name.split(".")
     if "" in parts or len(parts) > _MOST_PARTS:
-        raise WrongContentError(f"the name {shown(name)} is not 1 to {_MOST_PARTS} parts between dots")
+        raise WrongContentError(
+            f"the name {shown(name)} is not 1 to {_MOST_PARTS} parts between dots"
+        )
     if operator is None:
         raise WrongContentError(f"node {shown(name)} has the unknown operator {shown(op)}")
     fewest, most = operator.inputs
     if not fewest <= len(inputs) <= most:
         wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
-        raise WrongContentError(f"node {shown(name)}: {op} reads {wanted} inputs, not {len(inputs)}")
+        raise WrongContentError(
+            f"node {shown(name)}: {op} reads {wanted} inputs, not {len(inputs)}"
+        )
     unknown = next((argument for argument in args if argument not in operator.arguments), None)
     if unknown is not None:
         raise WrongContentError(f"node {shown(name)}: {op} has no argument {shown(unknown)}")
@@ -151,7 +165,9 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     values = {argument: getattr(typed, argument) for argument in operator.arguments}
     if "other" in values and (values["other"] is None) == (len(inputs) == 1):
         raise WrongContentError(f"node {shown(name)}: {op} reads two inputs, or one and a number")
-    ends = [values[key] for key in ("min", "max", "min_val", "max_val") if values.get(key) is not None]
+    ends = [
+        values[key] for key in ("min", "max", "min_val", "max_val") if values.get(key) is not None
+    ]
     if op in ("clamp", "hardtanh") and (not ends or ends[0] > ends[-1]):
         raise WrongContentError(f"node {shown(name)}: {op} has no lower end below an upper one")
     return Node(name, op, inputs, values)
@@ -163,7 +179,9 @@ def _arguments_of(op: str) -> type[Any]:
     fields: list[Any] = []
     for name, argument in OPERATORS[op].arguments.items():
         required = argument.default is REQUIRED
-        fields.append((name, argument.type) if required else (name, argument.type, argument.default))
+        fields.append(
+            (name, argument.type) if required else (name, argument.type, argument.default)
+        )
     return msgspec.defstruct(op, fields, kw_only=True, frozen=True)
 
 
@@ -174,7 +192,9 @@ def _written(node: Node) -> dict[str, Any]:
     if node.inputs:
         found["in"] = list(node.inputs)
     if args:
-        found["args"] = {name: list(value) if isinstance(value, tuple) else value for name, value in args.items()}
+        found["args"] = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in args.items()
+        }
     return found
 
 
@@ -188,10 +208,14 @@ def _require_order(input: str, nodes: Sequence[Node], output: str) -> None:
             raise WrongContentError(f"the name {shown(node.name)} stands there twice")
         for source in node.inputs:
             if source not in many:
-                raise WrongContentError(f"node {shown(node.name)} reads {shown(source)}, which stands not before it")
+                raise WrongContentError(
+                    f"node {shown(node.name)} reads {shown(source)}, which stands not before it"
+                )
             if many[source] != (node.op == "getitem"):
                 what = "one of several results" if many[source] else "a single result"
-                raise WrongContentError(f"node {shown(node.name)} ({node.op}) reads {shown(source)}, which is {what}")
+                raise WrongContentError(
+                    f"node {shown(node.name)} ({node.op}) reads {shown(source)}, which is {what}"
+                )
         many[node.name] = node.operator.many
     if output == input or many.get(output, True):
         raise WrongContentError(f"the output {shown(output)} is no node with a single result")

@@ -44,7 +44,9 @@ def batch_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
 def layer_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
     """Return a layer norm over the last axes."""
     axes = args["axes"]
-    return nn.LayerNorm(list(read[-axes:]), args["eps"], args["affine"], args["bias"], device=_NOWHERE)
+    return nn.LayerNorm(
+        list(read[-axes:]), args["eps"], args["affine"], args["bias"], device=_NOWHERE
+    )
 
 
 def group_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:

@@ -21,7 +21,18 @@ MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
-_OWN = ("graph", "image", "steps", "shapes", "listeners", "training", "grids", "quantizers", "float_params", "learned")
+_OWN = (
+    "graph",
+    "image",
+    "steps",
+    "shapes",
+    "listeners",
+    "training",
+    "grids",
+    "quantizers",
+    "float_params",
+    "learned",
+)
 """Attributes of networks and of quantized ones."""
 Adapt = Callable[[Node, Sequence[torch.Size]], Node]
 """Returns a node with other arguments, given the shapes of what it reads."""
@@ -189,7 +200,9 @@ class Network(nn.Module):
         """Put a layer where its name says; what stands inside another one of this name, or a container, moves in."""
         owner, leaf = self._container(name), _leaf(name)
         before = owner._modules.pop(leaf, None)
-        if _is_taken(owner, leaf) or (before is not None and name not in self._calls and _holds_tensors(before)):
+        if _is_taken(owner, leaf) or (
+            before is not None and name not in self._calls and _holds_tensors(before)
+        ):
             raise ValueError("the name is taken")
         owner.add_module(leaf, layer)
         for key, part in before._modules.items() if before is not None else ():
@@ -197,13 +210,21 @@ class Network(nn.Module):
                 layer.add_module(key, part)
 
     def _planned(self) -> list[Step]:
-        last_reader = {name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)}
+        last_reader = {
+            name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)
+        }
         done: dict[str, list[str]] = {}
         for name, reader in last_reader.items():
             if name != self.graph.output:
                 done.setdefault(reader, []).append(name)
         return [
-            Step(node.name, self._calls[node.name], node.inputs, tuple(done.get(node.name, ())), node.operator.random)
+            Step(
+                node.name,
+                self._calls[node.name],
+                node.inputs,
+                tuple(done.get(node.name, ())),
+                node.operator.random,
+            )
             for node in self.graph.nodes
         ]
 

@@ -35,7 +35,11 @@ def broadcast(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
 def is_broadcast_over(narrow: Tensor, wide: Tensor) -> bool:
     """Return whether a tensor is repeated along an axis on which another one's channels lie."""
     new = wide.dim() - narrow.dim()
-    repeated = [axis for axis in range(wide.dim()) if axis < new or narrow.shape[axis - new] < wide.shape[axis]]
+    repeated = [
+        axis
+        for axis in range(wide.dim())
+        if axis < new or narrow.shape[axis - new] < wide.shape[axis]
+    ]
     return any(axis in repeated for axis in varying(wide))
 
 

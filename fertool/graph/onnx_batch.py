@@ -54,7 +54,11 @@ def _free_shape(one: Draft, two: Draft) -> tuple[int, ...]:
     if len(axes) != 1:
         raise DependsOnBatchError(one)
     (axis,) = axes
-    if axis == 0 and one.shape[0] == one.inputs[0].shape[0] and two.shape[0] == two.inputs[0].shape[0]:
+    if (
+        axis == 0
+        and one.shape[0] == one.inputs[0].shape[0]
+        and two.shape[0] == two.inputs[0].shape[0]
+    ):
         return (0, *written[0][1:])
     return (*one.shape[:axis], -1, *one.shape[axis + 1 :])
 
@@ -62,7 +66,9 @@ def _free_shape(one: Draft, two: Draft) -> tuple[int, ...]:
 def _keep_one_image(one: Draft, two: Draft) -> None:
     """Keep what a constant holds for one image, where it holds the same for each, to be broadcast over images."""
     array, other = one.tensors[""], two.tensors[""]
-    if array.shape[1:] != other.shape[1:] or not np.array_equal(np.broadcast_to(array[:1], other.shape), other):
+    if array.shape[1:] != other.shape[1:] or not np.array_equal(
+        np.broadcast_to(array[:1], other.shape), other
+    ):
         raise DependsOnBatchError(one)
     one.tensors, one.args = {"": array[:1]}, {"shape": (1, *array.shape[1:])}
 

@@ -34,7 +34,9 @@ def fold(op: str, attributes: Mapping[str, Any], inputs: Sequence[Array | None])
         with np.errstate(all="ignore"):
             made = folder(attributes, given)
     except (ValueError, IndexError, TypeError, KeyError, ArithmeticError, MemoryError) as error:
-        raise UnreadableNodeError(f"its constant inputs do not fit: {str(error).partition(chr(10))[0]}") from None
+        raise UnreadableNodeError(
+            f"its constant inputs do not fit: {str(error).partition(chr(10))[0]}"
+        ) from None
     results = made if isinstance(made, list) else [made]
     return [np.asarray(result) for result in results]
 
@@ -49,7 +51,9 @@ def _size(op: str, attributes: Mapping[str, Any], inputs: Sequence[Array]) -> in
     if op == "ConstantOfShape":
         return math.prod(int(size) for size in inputs[0])
     if op == "Expand":
-        return math.prod(np.broadcast_shapes(inputs[0].shape, tuple(int(size) for size in inputs[1])))
+        return math.prod(
+            np.broadcast_shapes(inputs[0].shape, tuple(int(size) for size in inputs[1]))
+        )
     if op == "Tile":
         return inputs[0].size * math.prod(int(count) for count in inputs[1])
     if op == "Range":
@@ -74,7 +78,11 @@ def _cast(attributes: Mapping[str, Any], inputs: Sequence[Array]) -> Array:
 def _axes(attributes: Mapping[str, Any], inputs: Sequence[Array]) -> tuple[int, ...] | None:
     if "axes" in attributes:
         return tuple(attributes["axes"])
-    return tuple(int(axis) for axis in inputs[1].reshape(-1)) if len(inputs) > 1 and inputs[1].size else None
+    return (
+        tuple(int(axis) for axis in inputs[1].reshape(-1))
+        if len(inputs) > 1 and inputs[1].size
+        else None
+    )
 
 
 def _unsqueeze(attributes: Mapping[str, Any], inputs: Sequence[Array]) -> Array:
@@ -188,7 +196,9 @@ def _pair(function: Callable[..., Any]) -> Folder:
 def _reduction(function: Callable[..., Any]) -> Folder:
     def reduce(attributes: Mapping[str, Any], inputs: Sequence[Array]) -> Array:
         keep = bool(attributes.get("keepdims", 1))
-        return np.asarray(function(inputs[0], axis=_axes(attributes, inputs), keepdims=keep)).astype(inputs[0].dtype)
+        return np.asarray(
+            function(inputs[0], axis=_axes(attributes, inputs), keepdims=keep)
+        ).astype(inputs[0].dtype)
 
     return reduce
 
@@ -229,7 +239,9 @@ _FOLDERS: Mapping[str, Folder] = {
     "Pow": lambda _, inputs: np.power(inputs[0], inputs[1]).astype(inputs[0].dtype),
     "Where": lambda _, inputs: np.where(*inputs),
     "Not": lambda _, inputs: np.logical_not(inputs[0]),
-    "Shape": lambda a, inputs: np.array(inputs[0].shape[a.get("start", 0) : a.get("end")], np.int64),
+    "Shape": lambda a, inputs: np.array(
+        inputs[0].shape[a.get("start", 0) : a.get("end")], np.int64
+    ),
     "Size": lambda _, inputs: np.array(inputs[0].size, np.int64),
     "Floor": _each(np.floor),
     "Ceil": _each(np.ceil),
@@ -244,7 +256,9 @@ _FOLDERS: Mapping[str, Folder] = {
     "Reciprocal": _each(np.reciprocal),
     "ReduceMean": _reduction(np.mean),
     "BatchNormalization": _standardized,
-    "CumSum": lambda _, inputs: np.cumsum(inputs[0], axis=int(inputs[1].item()), dtype=inputs[0].dtype),
+    "CumSum": lambda _, inputs: np.cumsum(
+        inputs[0], axis=int(inputs[1].item()), dtype=inputs[0].dtype
+    ),
     "ReduceProd": _reduction(np.prod),
     "ReduceSum": _reduction(np.sum),
     "ReduceMax": _reduction(np.max),

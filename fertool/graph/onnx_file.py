@@ -60,17 +60,25 @@ class OnnxFile:
     def of(cls, model: onnx.ModelProto) -> OnnxFile:
         """Return a file, checked as far as it can be without reading the nodes."""
         graph = model.graph
-        opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+        opset = max(
+            (entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")),
+            default=1,
+        )
         if opset < _OLDEST_OPSET:
             raise FertoolError(
                 f"the ONNX file is written in opset {opset}, the oldest that is read is {_OLDEST_OPSET}",
                 "export it again, or convert it with onnx.version_converter",
             )
         if len(graph.node) > MOST_NODES:
-            raise FertoolError(f"the ONNX file has {len(graph.node):,} nodes, more than {MOST_NODES:,}", "export less")
+            raise FertoolError(
+                f"the ONNX file has {len(graph.node):,} nodes, more than {MOST_NODES:,}",
+                "export less",
+            )
         if model.functions or graph.sparse_initializer:
             what = "functions of its own" if model.functions else "sparse weights"
-            raise FertoolError(f"the ONNX file has {what}", "export it without, or inline them with onnx.inliner")
+            raise FertoolError(
+                f"the ONNX file has {what}", "export it without, or inline them with onnx.inliner"
+            )
         _require_text(graph)
         weights = {tensor.name: tensor for tensor in graph.initializer}
         for tensor in weights.values():
@@ -112,13 +120,16 @@ class OnnxFile:
         if len(used) != 1:
             names = ", ".join(value.name for value in used)
             raise FertoolError(
-                f"the graph reads {len(used)} inputs ({names})" if used else "the output depends on no input",
+                f"the graph reads {len(used)} inputs ({names})"
+                if used
+                else "the output depends on no input",
                 "a network for classification reads images and nothing else",
             )
         (value,) = used
         tensor = value.type.tensor_type
         sizes = tuple(
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None
+            for dim in tensor.shape.dim
         )
         kinds = (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
         if len(sizes) != 4 or tensor.elem_type not in kinds:
@@ -137,7 +148,9 @@ class OnnxFile:
                 array = numpy_helper.to_array(self.weights[name])
             except (ValueError, TypeError, KeyError) as error:
                 reason = str(error).partition("\n")[0]
-                raise FertoolError(f"the weight {shown(name)} is damaged ({reason})", "export it again") from None
+                raise FertoolError(
+                    f"the weight {shown(name)} is damaged ({reason})", "export it again"
+                ) from None
             self.decoded[name] = Constant(array, name)
         return self.decoded.get(name)
 
@@ -150,7 +163,9 @@ def _require_text(graph: onnx.GraphProto) -> None:
         names += [node.name, node.op_type, node.domain, *node.input, *node.output]
         names += [attribute.name for attribute in node.attribute]
     if not all(isinstance(name, str) for name in names):
-        raise FertoolError("the ONNX file has a name that is no text", "export or copy the file again")
+        raise FertoolError(
+            "the ONNX file has a name that is no text", "export or copy the file again"
+        )
 
 
 def _kind(node: onnx.NodeProto) -> str:
@@ -200,11 +215,14 @@ def image_shape(entrance: Entrance, image: ImageShape | None) -> ImageShape:
     shape = own if image is None else image
     if any(size is None for size in shape):
         raise FertoolError(
-            "the ONNX file leaves the shape of its images open", "give the size of the images: channels, height, width"
+            "the ONNX file leaves the shape of its images open",
+            "give the size of the images: channels, height, width",
         )
     channels, height, width = (int(size) for size in shape if size is not None)
     if not all(1 <= size <= _LARGEST_SIDE for size in (channels, height, width)):
-        raise FertoolError(f"images of {channels} x {height} x {width}", "export the network for smaller images")
+        raise FertoolError(
+            f"images of {channels} x {height} x {width}", "export the network for smaller images"
+        )
     return channels, height, width
 
 
@@ -215,7 +233,9 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
         try:
             value = onnx.helper.get_attribute_value(attribute)
         except ValueError:
-            raise UnreadableNodeError(f"its attribute {shown(attribute.name)} has no value") from None
+            raise UnreadableNodeError(
+                f"its attribute {shown(attribute.name)} has no value"
+            ) from None
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         elif isinstance(value, float):
@@ -232,7 +252,11 @@ def constant_of(attributes: Mapping[str, Any]) -> Constant:
             return Constant(numpy_helper.to_array(attributes["value"]))
         except (ValueError, TypeError, KeyError) as error:
             raise UnreadableNodeError(f"its value is damaged ({error})") from None
-    for name, kind in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64)):
+    for name, kind in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+    ):
         if name in attributes:
             return Constant(np.array(attributes[name], kind))
     if "value_ints" in attributes:

@@ -7,7 +7,18 @@ import re
 from collections.abc import Mapping
 from functools import reduce
 
-from fertool.graph.onnx_values import ERF, Call, Constant, Draft, Reader, UnreadableNodeError, Value, front, reads, real
+from fertool.graph.onnx_values import (
+    ERF,
+    Call,
+    Constant,
+    Draft,
+    Reader,
+    UnreadableNodeError,
+    Value,
+    front,
+    reads,
+    real,
+)
 
 _LEARNED = re.compile(r"[A-Za-z_]\w*(\.\w+)+")
 """Names that PyTorch gives to parameters of modules."""
@@ -18,7 +29,10 @@ def _unary(op: str, arguments: Mapping[str, tuple[str, float]] | None = None) ->
     """Return the reader of an operator with one input, given ONNX's name and default for the table's arguments."""
 
     def read(call: Call) -> Value:
-        args = {key: call.attributes.get(name, default) for key, (name, default) in (arguments or {}).items()}
+        args = {
+            key: call.attributes.get(name, default)
+            for key, (name, default) in (arguments or {}).items()
+        }
         return call.add(op, call.flow(), **args)
 
     return read
@@ -27,7 +41,18 @@ def _unary(op: str, arguments: Mapping[str, tuple[str, float]] | None = None) ->
 for _name, _op in {
     **{
         name: name.lower()
-        for name in ("Relu", "Sigmoid", "Tanh", "Mish", "Softplus", "Softsign", "Exp", "Sqrt", "Neg", "Abs")
+        for name in (
+            "Relu",
+            "Sigmoid",
+            "Tanh",
+            "Mish",
+            "Softplus",
+            "Softsign",
+            "Exp",
+            "Sqrt",
+            "Neg",
+            "Abs",
+        )
     },
     "HardSwish": "hardswish",
     "Erf": ERF,
@@ -66,10 +91,16 @@ def _reciprocal(call: Call) -> Draft:
 
 @reads("HardSigmoid")
 def _hardsigmoid(call: Call) -> Draft:
-    x, alpha, beta = call.flow(), call.attributes.get("alpha", 0.2), call.attributes.get("beta", 0.5)
+    x, alpha, beta = (
+        call.flow(),
+        call.attributes.get("alpha", 0.2),
+        call.attributes.get("beta", 0.5),
+    )
     if math.isclose(alpha, 1 / 6, rel_tol=1e-4) and beta == 0.5:
         return call.add("hardsigmoid", x)
-    return call.add("clamp", call.add("add", call.add("mul", x, other=alpha), other=beta), min=0.0, max=1.0)
+    return call.add(
+        "clamp", call.add("add", call.add("mul", x, other=alpha), other=beta), min=0.0, max=1.0
+    )
 
 
 @reads("Clip")

@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, Value, front, reads, require_small
+from fertool.graph.onnx_values import (
+    Call,
+    Constant,
+    Draft,
+    UnreadableNodeError,
+    Value,
+    front,
+    reads,
+    require_small,
+)
 from fertool.graph.onnx_windows import automatic_pads, both_sides, padded, per_axis
 
 _STATISTICS = ("weight", "bias", "running_mean", "running_var")
@@ -25,7 +34,9 @@ def _convolution(call: Call) -> Draft:
     pads = automatic_pads(call, x.shape[2:], kernel, stride, dilation)
     groups = call.attributes.get("group", 1)
     if weight.array.shape[1] * groups != x.shape[1]:
-        raise UnreadableNodeError(f"its weight reads {weight.array.shape[1] * groups} channels of {x.shape[1]}")
+        raise UnreadableNodeError(
+            f"its weight reads {weight.array.shape[1] * groups} channels of {x.shape[1]}"
+        )
     padding = both_sides(pads)
     if padding is None:
         x, padding = padded(call, x, pads), (0,) * axes
@@ -71,15 +82,24 @@ def _transposed_convolution(call: Call) -> Draft:
     return made if padding is not None else padded(call, made, [-width for width in pads])
 
 
-def _cropping(call: Call, sizes: Sequence[int], stride: Sequence[int], full: Sequence[int]) -> list[int]:
+def _cropping(
+    call: Call, sizes: Sequence[int], stride: Sequence[int], full: Sequence[int]
+) -> list[int]:
     """Return what a transposed convolution cuts off its full result, in ONNX's order."""
-    wanted, automatic = call.attributes.get("output_shape"), call.attributes.get("auto_pad", "NOTSET")
+    wanted, automatic = (
+        call.attributes.get("output_shape"),
+        call.attributes.get("auto_pad", "NOTSET"),
+    )
     if wanted is not None:
         wanted = wanted[-2:]
     elif automatic.startswith("SAME"):
         wanted = [size * step for size, step in zip(sizes, stride, strict=True)]
     else:
-        return [0, 0, 0, 0] if automatic == "VALID" else list(call.attributes.get("pads", (0, 0, 0, 0)))
+        return (
+            [0, 0, 0, 0]
+            if automatic == "VALID"
+            else list(call.attributes.get("pads", (0, 0, 0, 0)))
+        )
     total = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
     less = [width // 2 for width in total]
     more = [width - width // 2 for width in total]
@@ -112,9 +132,13 @@ def _matrix_product(call: Call) -> Draft:
 
 def _linear(call: Call, x: Draft, weight: Constant, bias: Constant | None) -> Draft:
     if weight.array.ndim != 2 or weight.array.shape[1] != x.shape[-1]:
-        raise UnreadableNodeError(f"a product of {x.shape[-1]} features with a weight of {weight.array.shape}")
+        raise UnreadableNodeError(
+            f"a product of {x.shape[-1]} features with a weight of {weight.array.shape}"
+        )
     tensors = {"weight": weight, "bias": bias}
-    return call.add_layer("linear", x, tensors, out_features=weight.array.shape[0], bias=bias is not None)
+    return call.add_layer(
+        "linear", x, tensors, out_features=weight.array.shape[0], bias=bias is not None
+    )
 
 
 @reads("BatchNormalization")
@@ -143,7 +167,9 @@ def _group_norm(call: Call) -> Draft:
     # Until opset 21 there was one factor for each group.
     require_small(x.shape[1])
     repeats = x.shape[1] // groups if call.opset < 21 else 1
-    tensors = {key: replace(entry, array=np.repeat(entry.array, repeats)) for key, entry in given.items()}
+    tensors = {
+        key: replace(entry, array=np.repeat(entry.array, repeats)) for key, entry in given.items()
+    }
     eps = call.attributes.get("epsilon", 1e-5)
     return call.add_layer("group_norm", x, tensors, num_groups=groups, eps=eps)
 
@@ -166,16 +192,24 @@ def _spread(constant: Constant, shape: Sequence[int]) -> Constant:
     try:
         return replace(constant, array=np.broadcast_to(constant.array, tuple(shape)))
     except ValueError:
-        raise UnreadableNodeError(f"'{constant.name}' has the shape {constant.array.shape}, not {shape}") from None
+        raise UnreadableNodeError(
+            f"'{constant.name}' has the shape {constant.array.shape}, not {shape}"
+        ) from None
 
 
 @reads("PRelu")
 def _prelu(call: Call) -> Value:
     x, slope = call.flow(), call.constant(1)
     if slope.array.size == 1:
-        return call.add_layer("prelu", x, {"weight": replace(slope, array=slope.array.reshape(1))}, shared=True)
+        return call.add_layer(
+            "prelu", x, {"weight": replace(slope, array=slope.array.reshape(1))}, shared=True
+        )
     # Slopes are broadcast from the last axis on, as any tensor is.
     shape = (1,) * (len(x.shape) - slope.array.ndim) + slope.array.shape
     if len(shape) < 2 or shape[1] != x.shape[1] or math.prod(shape) != shape[1]:
-        raise UnreadableNodeError(f"slopes of the shape {slope.array.shape}, not one for each channel")
-    return call.add_layer("prelu", x, {"weight": replace(slope, array=slope.array.reshape(-1))}, shared=False)
+        raise UnreadableNodeError(
+            f"slopes of the shape {slope.array.shape}, not one for each channel"
+        )
+    return call.add_layer(
+        "prelu", x, {"weight": replace(slope, array=slope.array.reshape(-1))}, shared=False
+    )

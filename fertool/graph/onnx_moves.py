@@ -8,7 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 
-from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, Value, front, reads
+from fertool.graph.onnx_values import (
+    Call,
+    Constant,
+    Draft,
+    UnreadableNodeError,
+    Value,
+    front,
+    reads,
+)
 
 _MOST_REPEATS = 64
 
@@ -23,7 +31,9 @@ def _cast(call: Call) -> Value:
     x = call.flow()
     if call.node.op_type == "Cast" and call.attributes["to"] != onnx.TensorProto.FLOAT:
         kind = onnx.TensorProto.DataType.Name(call.attributes["to"]).lower()
-        raise UnreadableNodeError(f"a step to numbers of the type {kind}; fertool imports float32 models")
+        raise UnreadableNodeError(
+            f"a step to numbers of the type {kind}; fertool imports float32 models"
+        )
     return x
 
 
@@ -66,7 +76,10 @@ def _reshape(call: Call) -> Draft:
         raise UnreadableNodeError("a shape without values")
     if call.sheet.fixed_batch is not None and not written.of_shape:
         shape = _for_any_batch(call.sheet.batch, call.sheet.fixed_batch, x, shape)
-    kept = [x.shape[axis] if size == 0 and axis < len(x.shape) else size for axis, size in enumerate(shape)]
+    kept = [
+        x.shape[axis] if size == 0 and axis < len(x.shape) else size
+        for axis, size in enumerate(shape)
+    ]
     known = math.prod(size for size in kept if size != -1)
     resolved = [math.prod(x.shape) // max(known, 1) if size == -1 else size for size in kept]
     last = len(resolved) - 1
@@ -81,7 +94,10 @@ def _for_any_batch(batch: int, fixed: int, x: Draft, shape: list[int]) -> list[i
     if x.shape[0] % batch:
         raise UnreadableNodeError("it depends on the number of images in a way that is not known")
     before = [x.shape[0] // batch * fixed, *x.shape[1:]]
-    kept = [before[axis] if size == 0 and axis < len(before) else size for axis, size in enumerate(shape)]
+    kept = [
+        before[axis] if size == 0 and axis < len(before) else size
+        for axis, size in enumerate(shape)
+    ]
     known = math.prod(size for size in kept if size != -1)
     first = math.prod(before) // max(known, 1) if kept[0] == -1 else kept[0]
     if shape[0] in (0, -1):
@@ -94,7 +110,9 @@ def _for_any_batch(batch: int, fixed: int, x: Draft, shape: list[int]) -> list[i
 @reads("Transpose")
 def _transpose(call: Call) -> Draft:
     x = call.flow()
-    return call.add("permute", x, dims=call.attributes.get("perm", tuple(reversed(range(len(x.shape))))))
+    return call.add(
+        "permute", x, dims=call.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
+    )
 
 
 @reads("Squeeze")
@@ -105,7 +123,9 @@ def _squeeze(call: Call) -> Draft:
     axes = tuple(sorted(front(axis, len(x.shape)) for axis in given))
     wrong = [axis for axis in axes if x.shape[axis] != 1]
     if wrong:
-        raise UnreadableNodeError(f"it removes the axis {wrong[0]}, which has {x.shape[wrong[0]]} entries")
+        raise UnreadableNodeError(
+            f"it removes the axis {wrong[0]}, which has {x.shape[wrong[0]]} entries"
+        )
     return call.add("squeeze", x, dim=axes) if axes else x
 
 
@@ -165,7 +185,9 @@ def _cut(call: Call, x: Draft, axis: int, part: slice) -> Draft:
         return call.add("flip", x, dims=(axis,))
     if chosen.step < 0 or not chosen:
         raise UnreadableNodeError("a slice from the back, or an empty one")
-    return call.add("slice", x, dim=axis, start=chosen.start, end=min(chosen.stop, size), step=chosen.step)
+    return call.add(
+        "slice", x, dim=axis, start=chosen.start, end=min(chosen.stop, size), step=chosen.step
+    )
 
 
 def _chosen(size: int, part: slice) -> range:
@@ -191,7 +213,9 @@ def _gather(call: Call) -> Draft:
         raise UnreadableNodeError("a choice of entries that are not evenly spaced")
     if step < 0 and len(places) != x.shape[axis]:
         raise UnreadableNodeError("a choice of entries from the back")
-    return _cut(call, x, axis, slice(places[0], places[-1] + step if step > 0 else -x.shape[axis] - 1, step))
+    return _cut(
+        call, x, axis, slice(places[0], places[-1] + step if step > 0 else -x.shape[axis] - 1, step)
+    )
 
 
 @reads("Expand")
@@ -202,14 +226,21 @@ def _expand(call: Call) -> Draft:
         return x
     new = len(wanted) - len(x.shape)
     kept = [None] * new + list(x.shape)
-    return call.add("expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, wanted, strict=True)))
+    return call.add(
+        "expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, wanted, strict=True))
+    )
 
 
 def _of_batch(call: Call, x: Draft, shape: Constant) -> tuple[int, ...]:
     """Return the shape to expand to, with 1 for the axis of the images where the file has their fixed number there."""
     sizes = tuple(int(size) for size in shape.array.reshape(-1))
     fixed = call.sheet.fixed_batch
-    if fixed is not None and not shape.of_shape and len(sizes) == len(x.shape) and sizes[0] == fixed:
+    if (
+        fixed is not None
+        and not shape.of_shape
+        and len(sizes) == len(x.shape)
+        and sizes[0] == fixed
+    ):
         return (1, *sizes[1:])
     return sizes
 
@@ -242,6 +273,10 @@ def _depth_to_space(call: Call) -> Draft:
 def _space_to_depth(call: Call) -> Draft:
     x, block = call.flow(), call.attributes["blocksize"]
     _, channels, height, width = x.shape
-    blocks = call.add("reshape", x, shape=(0, channels, height // block, block, width // block, block))
+    blocks = call.add(
+        "reshape", x, shape=(0, channels, height // block, block, width // block, block)
+    )
     ordered = call.add("permute", blocks, dims=(0, 3, 5, 1, 2, 4))
-    return call.add("reshape", ordered, shape=(0, channels * block * block, height // block, width // block))
+    return call.add(
+        "reshape", ordered, shape=(0, channels * block * block, height // block, width // block)
+    )

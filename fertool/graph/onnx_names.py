@@ -46,7 +46,11 @@ def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
         if draft.tensors:
             inside.update(_prefixes(name))
 
-    layers = [draft for draft in drafts if draft.op != "getitem" and OPERATORS[draft.op].layer and draft.inputs]
+    layers = [
+        draft
+        for draft in drafts
+        if draft.op != "getitem" and OPERATORS[draft.op].layer and draft.inputs
+    ]
     held = [draft for draft in drafts if OPERATORS[draft.op].layer and not draft.inputs]
     claims = Counter(prefix for draft in layers for prefix in set(_held_prefixes(draft)))
     in_scope = Counter(map(_scope, layers))
@@ -105,7 +109,11 @@ def _scope(draft: Draft) -> str:
     if scope or not name or name.startswith("/"):
         return scope
     # A name without a path is its author's, unless it only counts operators.
-    return "" if re.fullmatch(rf"(node_)?{re.escape(draft.origin.op_type)}_?\d*", name, re.IGNORECASE) else _plain(name)
+    return (
+        ""
+        if re.fullmatch(rf"(node_)?{re.escape(draft.origin.op_type)}_?\d*", name, re.IGNORECASE)
+        else _plain(name)
+    )
 
 
 def _layer_name(scope: str, own: str, prefixes: Sequence[str], claims: Mapping[str, int]) -> str:
@@ -141,7 +149,9 @@ def _below(scope: str, op: str) -> str:
 
 def _plain(name: str) -> str:
     """Return a name with nothing in it but what paths of modules have; "" where that leaves nothing, or too much."""
-    parts = [re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./]", name)]
+    parts = [
+        re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./]", name)
+    ]
     path = ".".join(part for part in parts if part)
     return path if len(path) <= _LONGEST else ""
 

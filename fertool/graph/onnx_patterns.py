@@ -71,7 +71,11 @@ def _product(draft: Draft, whole: Draft | None = None, depth: int = 6) -> _Produ
 def _adds(draft: Draft, number: float) -> Draft | None:
     """Return what a draft adds a number to."""
     other = draft.args.get("other")
-    return draft.inputs[0] if draft.op == "add" and other is not None and _close(other, number) else None
+    return (
+        draft.inputs[0]
+        if draft.op == "add" and other is not None and _close(other, number)
+        else None
+    )
 
 
 @dataclass(frozen=True)
@@ -90,8 +94,14 @@ def _gate(draft: Draft) -> bool:
     for factor in factors:
         for gate in _gates(factor):
             product = _product(draft, gate.x)
-            if product.is_about(gate.number, 2) and gate.x in product.factors and factor in product.factors:
-                draft.becomes(gate.op, [gate.x], **({"approximate": gate.form} if gate.form else {}))
+            if (
+                product.is_about(gate.number, 2)
+                and gate.x in product.factors
+                and factor in product.factors
+            ):
+                draft.becomes(
+                    gate.op, [gate.x], **({"approximate": gate.form} if gate.form else {})
+                )
                 return True
     if len(factors) == 1 and factors[0].op == "relu6":
         source = _adds(factors[0].inputs[0], 3.0)
@@ -178,7 +188,11 @@ def _layer_norm(draft: Draft) -> bool:
     if draft.args.get("other") is not None:
         return False
     centred, root = draft.inputs
-    inner = root.inputs[0] if root.op == "sqrt" or (root.op == "pow" and root.args["exponent"] == 0.5) else None
+    inner = (
+        root.inputs[0]
+        if root.op == "sqrt" or (root.op == "pow" and root.args["exponent"] == 0.5)
+        else None
+    )
     if inner is None or inner.op != "add" or inner.args["other"] is None or centred.op != "sub":
         return False
     variance, (x, mean) = inner.inputs[0], (*centred.inputs, None)[:2]
@@ -186,9 +200,15 @@ def _layer_norm(draft: Draft) -> bool:
         return False
     rank = len(x.shape)
     dims = sorted(axis % rank for axis in mean.args["dim"])
-    if dims != sorted(axis % rank for axis in variance.args["dim"]) or dims != list(range(rank - len(dims), rank)):
+    if dims != sorted(axis % rank for axis in variance.args["dim"]) or dims != list(
+        range(rank - len(dims), rank)
+    ):
         return False
-    if not mean.args["keepdim"] or not variance.args["keepdim"] or not _is_square(variance.inputs[0], centred):
+    if (
+        not mean.args["keepdim"]
+        or not variance.args["keepdim"]
+        or not _is_square(variance.inputs[0], centred)
+    ):
         return False
     shape = x.shape[rank - len(dims) :]
     if math.prod(shape) > _LARGEST_NORM:
@@ -201,7 +221,9 @@ def _layer_norm(draft: Draft) -> bool:
 def _is_square(draft: Draft, x: Draft) -> bool:
     if draft.op == "pow":
         return draft.args["exponent"] == 2 and draft.inputs[0] is x
-    return draft.op == "mul" and len(draft.inputs) == 2 and all(source is x for source in draft.inputs)
+    return (
+        draft.op == "mul" and len(draft.inputs) == 2 and all(source is x for source in draft.inputs)
+    )
 
 
 def _group_norm(draft: Draft) -> bool:
@@ -218,7 +240,10 @@ def _group_norm(draft: Draft) -> bool:
     if channels > _LARGEST_NORM:
         return False
     draft.becomes("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
-    draft.tensors = {"weight": np.ones(channels, np.float32), "bias": np.zeros(channels, np.float32)}
+    draft.tensors = {
+        "weight": np.ones(channels, np.float32),
+        "bias": np.zeros(channels, np.float32),
+    }
     return True
 
 
@@ -228,7 +253,11 @@ def _scaled_norm(draft: Draft) -> bool:
     if len(draft.inputs) != 2:
         return False
     for norm, other in (draft.inputs, draft.inputs[::-1]):
-        if norm.op not in ("layer_norm", "group_norm") or other.op not in _HELD or norm.held.get(tensor):
+        if (
+            norm.op not in ("layer_norm", "group_norm")
+            or other.op not in _HELD
+            or norm.held.get(tensor)
+        ):
             continue
         if not np.all(norm.tensors["weight"] == 1) and tensor == "weight":
             continue
@@ -269,12 +298,16 @@ def _splits(drafts: list[Draft]) -> None:
         if len(slices) < 2 or starts != [0, *ends[:-1]] or ends[-1] != source.shape[axis]:
             continue
         sizes = [end - start for start, end in zip(starts, ends, strict=True)]
-        split = Draft("split", [source], complete_arguments("split", 1, {"sizes": sizes, "dim": axis}))
+        split = Draft(
+            "split", [source], complete_arguments("split", 1, {"sizes": sizes, "dim": axis})
+        )
         split.origin, split.results = slices[0].origin, tuple(part.results[0] for part in ordered)
         before[id(slices[0])] = split
         for index, part in enumerate(ordered):
             part.becomes("getitem", [split], index=index)
-    drafts[:] = [new for draft in drafts for new in (before.get(id(draft)), draft) if new is not None]
+    drafts[:] = [
+        new for draft in drafts for new in (before.get(id(draft)), draft) if new is not None
+    ]
 
 
 def _with_bias(draft: Draft, readers: Counter[int]) -> None:
@@ -286,7 +319,10 @@ def _with_bias(draft: Draft, readers: Counter[int]) -> None:
             continue
         if other.op not in _HELD or readers[id(layer)] != 1:
             continue
-        size, array = layer.args["out_features" if layer.op == "linear" else "out_channels"], other.tensors[""]
+        size, array = (
+            layer.args["out_features" if layer.op == "linear" else "out_channels"],
+            other.tensors[""],
+        )
         behind = 0 if layer.op == "linear" else len(layer.shape) - 2
         shape = (1,) * (len(layer.shape) - array.ndim) + array.shape
         if shape != (1,) * (len(layer.shape) - behind - 1) + (size,) + (1,) * behind:

@@ -158,7 +158,9 @@ class Call:
         """Return an input that has to be known."""
         value = self.value(index)
         if isinstance(value, Draft):
-            raise UnreadableNodeError(f"its input {index} ('{self.node.input[index]}') is computed from the images")
+            raise UnreadableNodeError(
+                f"its input {index} ('{self.node.input[index]}') is computed from the images"
+            )
         return value
 
     def optional(self, index: int) -> Constant | None:
@@ -181,7 +183,9 @@ class Call:
         """Append a draft."""
         return self.sheet.append(Draft(op, list(inputs), args, origin=self.node))
 
-    def add_layer(self, op: str, x: Draft, tensors: Mapping[str, Constant | None], **args: Any) -> Draft:
+    def add_layer(
+        self, op: str, x: Draft, tensors: Mapping[str, Constant | None], **args: Any
+    ) -> Draft:
         """Append a draft that holds tensors, by the names that they have in PyTorch's module."""
         given = {key: constant for key, constant in tensors.items() if constant is not None}
         arrays = {key: float_array(constant) for key, constant in given.items()}
@@ -215,7 +219,9 @@ def reads(*names: str) -> Callable[[Reader], Reader]:
 def float_array(constant: Constant) -> Array:
     """Return the numbers of a constant that becomes a tensor of the network."""
     if constant.array.dtype != np.float32:
-        raise UnreadableNodeError(f"'{constant.name}' has numbers of the type {constant.array.dtype}, not float32")
+        raise UnreadableNodeError(
+            f"'{constant.name}' has numbers of the type {constant.array.dtype}, not float32"
+        )
     return constant.array
 
 
@@ -248,7 +254,11 @@ def _is_never_negative(draft: Draft) -> bool:
     if draft.op == ERF:
         return False
     sign = OPERATORS[draft.op].sign
-    follows = sign == "of inputs" and bool(draft.inputs) and all(source.never_negative for source in draft.inputs)
+    follows = (
+        sign == "of inputs"
+        and bool(draft.inputs)
+        and all(source.never_negative for source in draft.inputs)
+    )
     return sign == "not negative" or follows
 
 
@@ -271,7 +281,9 @@ def _results(draft: Draft) -> tuple[Tensor, ...]:
         with torch.device("meta"):
             computes = computes(draft.args, read[0].shape)
     else:
-        computes = partial(computes, **{name: value for name, value in draft.args.items() if value is not None})
+        computes = partial(
+            computes, **{name: value for name, value in draft.args.items() if value is not None}
+        )
     with torch.no_grad():
         made = computes(*read)
     return tuple(made) if isinstance(made, tuple | list) else (made,)

@@ -11,7 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from fertool.graph.onnx_values import Call, Constant, Draft, UnreadableNodeError, reads, real, require_small
+from fertool.graph.onnx_values import (
+    Call,
+    Constant,
+    Draft,
+    UnreadableNodeError,
+    reads,
+    real,
+    require_small,
+)
 
 _VERY_LOW = -1e30
 """Below anything that a maximum is taken of."""
@@ -27,7 +35,11 @@ def per_axis(call: Call, attribute: str, axes: int, default: int = 1) -> tuple[i
 
 
 def automatic_pads(
-    call: Call, sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+    call: Call,
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    dilation: Sequence[int],
 ) -> list[int]:
     """Return what is padded, in ONNX's order: before each axis, then behind each."""
     mode = call.attributes.get("auto_pad", "NOTSET")
@@ -52,7 +64,9 @@ def both_sides(pads: Sequence[int]) -> tuple[int, ...] | None:
     return tuple(pads[:half]) if list(pads[:half]) == list(pads[half:]) and min(pads) >= 0 else None
 
 
-def padded(call: Call, x: Draft, pads: Sequence[int], value: float = 0.0, mode: str = "constant") -> Draft:
+def padded(
+    call: Call, x: Draft, pads: Sequence[int], value: float = 0.0, mode: str = "constant"
+) -> Draft:
     """Pad the last axes, given in ONNX's order."""
     half = len(pads) // 2
     # PyTorch names the last axis first, both of its sides together.
@@ -65,11 +79,19 @@ def _max_pool(call: Call) -> Draft:
     x, kernel, stride, pads = _window(call)
     dilation = per_axis(call, "dilations", 2)
     padding = both_sides(pads)
-    if padding is None or any(2 * width > size for width, size in zip(padding, kernel, strict=True)):
+    if padding is None or any(
+        2 * width > size for width, size in zip(padding, kernel, strict=True)
+    ):
         x, padding = padded(call, x, pads, 0.0 if x.never_negative else _VERY_LOW), (0, 0)
     ceil_mode = bool(call.attributes.get("ceil_mode", 0))
     return call.add(
-        "max_pool2d", x, kernel_size=kernel, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+        "max_pool2d",
+        x,
+        kernel_size=kernel,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
     )
 
 
@@ -80,7 +102,9 @@ def _average_pool(call: Call) -> Draft:
         raise UnreadableNodeError("an average over places that are not next to each other")
     padding, counts = both_sides(pads), bool(call.attributes.get("count_include_pad", 0))
     ceil_mode = bool(call.attributes.get("ceil_mode", 0))
-    if padding is not None and all(2 * width <= size for width, size in zip(padding, kernel, strict=True)):
+    if padding is not None and all(
+        2 * width <= size for width, size in zip(padding, kernel, strict=True)
+    ):
         args = {"kernel_size": kernel, "stride": stride, "padding": padding, "ceil_mode": ceil_mode}
         # Without padding both ways to count are one.
         return call.add("avg_pool2d", x, count_include_pad=counts or not any(pads), **args)
@@ -93,7 +117,11 @@ def _average_pool(call: Call) -> Draft:
 
 
 def _corrected(
-    call: Call, sizes: Sequence[int], pads: Sequence[int], kernel: Sequence[int], stride: Sequence[int]
+    call: Call,
+    sizes: Sequence[int],
+    pads: Sequence[int],
+    kernel: Sequence[int],
+    stride: Sequence[int],
 ) -> Draft:
     """Return the factors that make averages over padded places averages over the others."""
     require_small(math.prod(sizes))
@@ -110,14 +138,21 @@ def _window(call: Call) -> tuple[Draft, tuple[int, ...], tuple[int, ...], list[i
     if len([name for name in call.node.output if name]) > 1:
         raise UnreadableNodeError("a maximum with its place")
     kernel, stride = per_axis(call, "kernel_shape", 2), per_axis(call, "strides", 2)
-    return x, kernel, stride, automatic_pads(call, x.shape[2:], kernel, stride, per_axis(call, "dilations", 2))
+    return (
+        x,
+        kernel,
+        stride,
+        automatic_pads(call, x.shape[2:], kernel, stride, per_axis(call, "dilations", 2)),
+    )
 
 
 @reads("GlobalAveragePool", "GlobalMaxPool")
 def _global_pool(call: Call) -> Draft:
     x, is_mean = call.flow(), call.node.op_type == "GlobalAveragePool"
     if len(x.shape) == 4:
-        return call.add("adaptive_avg_pool2d" if is_mean else "adaptive_max_pool2d", x, output_size=(1, 1))
+        return call.add(
+            "adaptive_avg_pool2d" if is_mean else "adaptive_max_pool2d", x, output_size=(1, 1)
+        )
     axes = tuple(range(2, len(x.shape)))
     return call.add("mean" if is_mean else "amax", x, dim=axes, keepdim=True)
 
@@ -154,7 +189,11 @@ def _pad(call: Call) -> Draft:
 @reads("Resize", "Upsample")
 def _resize(call: Call) -> Draft:
     x = call.flow()
-    if len(x.shape) != 4 or call.attributes.get("antialias") or call.attributes.get("exclude_outside"):
+    if (
+        len(x.shape) != 4
+        or call.attributes.get("antialias")
+        or call.attributes.get("exclude_outside")
+    ):
         raise UnreadableNodeError("resizing of another kind than that of feature maps")
     if call.attributes.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise UnreadableNodeError("resizing to an aspect ratio")
@@ -177,7 +216,11 @@ def _resized(call: Call, shape: Sequence[int]) -> tuple[int, int]:
     """Return height and width of a resized map."""
     is_old = call.node.op_type == "Upsample" or call.opset < 11
     scales = call.optional(1 if is_old else 2)
-    given = call.attributes.get("scales") if scales is None else list(map(float, scales.array.reshape(-1)))
+    given = (
+        call.attributes.get("scales")
+        if scales is None
+        else list(map(float, scales.array.reshape(-1)))
+    )
     sizes = None if is_old else call.optional(3)
     axes = [axis % 4 for axis in call.attributes.get("axes", range(4))]
     numbers = given if sizes is None else sizes.array.reshape(-1)
@@ -211,7 +254,10 @@ def _nearest(call: Call, before: Sequence[int], after: Sequence[int], way: str) 
     places = [_places(old, new, way, rule) for old, new in zip(before, after, strict=True)]
     for mode in ("nearest", "nearest-exact"):
         lines = [torch.arange(old, dtype=torch.float32)[None, None] for old in before]
-        found = [F.interpolate(line, new, mode=mode)[0, 0] for line, new in zip(lines, after, strict=True)]
+        found = [
+            F.interpolate(line, new, mode=mode)[0, 0]
+            for line, new in zip(lines, after, strict=True)
+        ]
         if all(np.array_equal(a, b.numpy()) for a, b in zip(places, found, strict=True)):
             return mode
     raise UnreadableNodeError(f"resizing to the nearest place with '{way}' and '{rule}'")

@@ -35,7 +35,9 @@ Real = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Epsilon = Annotated[float, Meta(ge=0, le=1e3)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Exponent = Annotated[float, Meta(ge=-16, le=16)]
-PadWidths = Annotated[tuple[Annotated[int, Meta(ge=-1024, le=1024)], ...], Meta(min_length=2, max_length=8)]
+PadWidths = Annotated[
+    tuple[Annotated[int, Meta(ge=-1024, le=1024)], ...], Meta(min_length=2, max_length=8)
+]
 MOST_PARTS = 64
 """Results that one node may have."""
 Parts = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=MOST_PARTS)]
@@ -103,7 +105,11 @@ class Operator:
 
 
 MOST_INPUTS = 1024
-_FUNCTIONAL, _KERNELS, _LAYERS = "torch.nn.functional", "fertool.graph.kernels", "fertool.graph.layers"
+_FUNCTIONAL, _KERNELS, _LAYERS = (
+    "torch.nn.functional",
+    "fertool.graph.kernels",
+    "fertool.graph.layers",
+)
 _MAX_POOL = f"{_FUNCTIONAL}.max_pool2d"
 
 _PAIR_KERNEL = tuple[Kernel, Kernel]
@@ -222,23 +228,31 @@ OPERATORS: Mapping[str, Operator] = {
     # Element by element.
     "relu": _activation("relu", sign="not negative", integer=True, clips=True),
     "relu6": _activation("relu6", sign="not negative", integer=True, clips=True),
-    "leaky_relu": _activation("leaky_relu", arguments={"negative_slope": Argument(Real, 0.01)}, integer=True),
+    "leaky_relu": _activation(
+        "leaky_relu", arguments={"negative_slope": Argument(Real, 0.01)}, integer=True
+    ),
     "elu": _activation("elu", arguments={"alpha": Argument(Real, 1.0)}),
     "celu": _activation("celu", arguments={"alpha": Argument(Real, 1.0)}),
     "selu": _activation("selu"),
     "softsign": _activation("softsign"),
     "logsigmoid": _activation("logsigmoid", spellings=("log_sigmoid",)),
-    "gelu": _activation("gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}, gated=True),
+    "gelu": _activation(
+        "gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}, gated=True
+    ),
     "silu": _activation("silu", integer=True, spellings=("swish",), gated=True),
     "mish": _activation("mish", gated=True),
     "softplus": _activation(
-        "softplus", arguments={"beta": Argument(Real, 1.0), "threshold": Argument(Real, 20.0)}, sign="not negative"
+        "softplus",
+        arguments={"beta": Argument(Real, 1.0), "threshold": Argument(Real, 20.0)},
+        sign="not negative",
     ),
     "tanh": _activation("tanh", space="torch"),
     "sigmoid": _activation("sigmoid", space="torch", sign="not negative", integer=True),
     "hardsigmoid": _activation("hardsigmoid", sign="not negative", integer=True),
     "hardswish": _activation("hardswish", integer=True, gated=True),
-    "hardtanh": _activation("hardtanh", arguments={"min_val": Argument(Real, -1.0), "max_val": Argument(Real, 1.0)}),
+    "hardtanh": _activation(
+        "hardtanh", arguments={"min_val": Argument(Real, -1.0), "max_val": Argument(Real, 1.0)}
+    ),
     "clamp": _activation(
         "clamp",
         space="torch",
@@ -310,7 +324,9 @@ OPERATORS: Mapping[str, Operator] = {
         "pools",
         {
             "size": Argument(tuple[Size, Size]),
-            "mode": Argument(Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"], "nearest"),
+            "mode": Argument(
+                Literal["nearest", "nearest-exact", "bilinear", "bicubic", "area"], "nearest"
+            ),
             "align_corners": Argument(bool | None, None),
         },
         sign="of inputs",
@@ -331,32 +347,52 @@ OPERATORS: Mapping[str, Operator] = {
     "amax": Operator("torch.amax", "pools", _REDUCED, sign="of inputs"),
     # Values change places, channels with them.
     "identity": _move(f"{_KERNELS}.identity", idle=True),
-    "flatten": _move("torch.flatten", {"start_dim": Argument(Axis, 0), "end_dim": Argument(Axis, -1)}),
+    "flatten": _move(
+        "torch.flatten", {"start_dim": Argument(Axis, 0), "end_dim": Argument(Axis, -1)}
+    ),
     "reshape": _move(f"{_KERNELS}.reshape", {"shape": Argument(Shape)}, sizes="shape"),
     "expand": _move(f"{_KERNELS}.expand", {"shape": Argument(Shape)}, sizes="shape"),
     "permute": _move("torch.permute", {"dims": Argument(Axes)}),
     "transpose": _move("torch.transpose", {"dim0": Argument(Axis), "dim1": Argument(Axis)}),
     "squeeze": _move("torch.squeeze", {"dim": Argument(Axes)}),
     "unsqueeze": _move("torch.unsqueeze", _AXIS),
-    "cat": _move(f"{_KERNELS}.cat", _AXIS, inputs=(1, MOST_INPUTS), spellings=("concat", "concatenate")),
+    "cat": _move(
+        f"{_KERNELS}.cat", _AXIS, inputs=(1, MOST_INPUTS), spellings=("concat", "concatenate")
+    ),
     "stack": _move(f"{_KERNELS}.stack", _AXIS, inputs=(1, MOST_INPUTS)),
-    "chunk": _move("torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True, sizes="equal parts"),
-    "split": _move(f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True, sizes="parts"),
+    "chunk": _move(
+        "torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True, sizes="equal parts"
+    ),
+    "split": _move(
+        f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True, sizes="parts"
+    ),
     "unbind": _move("torch.unbind", _AXIS, many=True, sizes="places"),
     "getitem": _move(f"{_KERNELS}.pick", {"index": Argument(Index)}),
     "select": _move("torch.select", {**_AXIS, "index": Argument(Bound)}, sizes="places"),
     "slice": _move(
         f"{_KERNELS}.cut",
-        {**_AXIS, "start": Argument(Bound, 0), "end": Argument(Bound | None, None), "step": Argument(Stride, 1)},
+        {
+            **_AXIS,
+            "start": Argument(Bound, 0),
+            "end": Argument(Bound | None, None),
+            "step": Argument(Stride, 1),
+        },
         sizes="parts",
     ),
-    "channel_shuffle": _move(f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}, sizes="equal parts"),
+    "channel_shuffle": _move(
+        f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}, sizes="equal parts"
+    ),
     "pixel_shuffle": _move(f"{_FUNCTIONAL}.pixel_shuffle", {"upscale_factor": Argument(Stride)}),
-    "pixel_unshuffle": _move(f"{_FUNCTIONAL}.pixel_unshuffle", {"downscale_factor": Argument(Stride)}),
+    "pixel_unshuffle": _move(
+        f"{_FUNCTIONAL}.pixel_unshuffle", {"downscale_factor": Argument(Stride)}
+    ),
     "flip": _move("torch.flip", {"dims": Argument(Axes)}),
     "roll": _move(
         "torch.roll",
-        {"shifts": Argument(Annotated[tuple[Bound, ...], Meta(max_length=8)]), "dims": Argument(Axes)},
+        {
+            "shifts": Argument(Annotated[tuple[Bound, ...], Meta(max_length=8)]),
+            "dims": Argument(Axes),
+        },
         sizes="places",
     ),
     # Known, but not to be pruned through.
@@ -364,14 +400,19 @@ OPERATORS: Mapping[str, Operator] = {
     "log_softmax": Operator(f"{_FUNCTIONAL}.log_softmax", "stays", _AXIS),
     "matmul": Operator("torch.matmul", "stays", inputs=(2, 2), spellings=("bmm", "mm")),
     "scaled_dot_product_attention": Operator(
-        f"{_FUNCTIONAL}.scaled_dot_product_attention", "stays", {"scale": Argument(Real | None, None)}, inputs=(3, 4)
+        f"{_FUNCTIONAL}.scaled_dot_product_attention",
+        "stays",
+        {"scale": Argument(Real | None, None)},
+        inputs=(3, 4),
     ),
     "normalize": Operator(
         f"{_FUNCTIONAL}.normalize",
         "stays",
         {"p": Argument(Real, 2.0), "dim": Argument(Axis, 1), "eps": Argument(Epsilon, 1e-12)},
     ),
-    "norm": Operator("torch.norm", "stays", {"p": Argument(Real, 2.0), **_REDUCED}, sign="not negative"),
+    "norm": Operator(
+        "torch.norm", "stays", {"p": Argument(Real, 2.0), **_REDUCED}, sign="not negative"
+    ),
 }
 
 EFFECTS: tuple[ChannelEffect, ...] = get_args(ChannelEffect)

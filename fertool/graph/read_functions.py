@@ -22,7 +22,19 @@ _UNSAID = ("inplace", "_stacklevel", "dtype", "out", "generator", "training", "t
 
 
 @reads(
-    *("contiguous", "clone", "detach", "to", "float", "type_as", "type", "alias", "lift_fresh", "get data", "cpu"),
+    *(
+        "contiguous",
+        "clone",
+        "detach",
+        "to",
+        "float",
+        "type_as",
+        "type",
+        "alias",
+        "lift_fresh",
+        "get data",
+        "cpu",
+    ),
     *("cuda", "positive", "_to_copy", "alias_copy"),
 )
 def _same(call: Call) -> str:
@@ -116,7 +128,13 @@ def _max_pool(call: Call) -> str:
 @reads("avg_pool2d")
 def _average_pool(call: Call) -> str:
     given = call.bound(
-        "input", "kernel_size", stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+        "input",
+        "kernel_size",
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
     )
     if given["divisor_override"] is not None:
         raise UnknownCallError("an average with another divisor")
@@ -138,7 +156,14 @@ def _adaptive_pool(call: Call) -> str:
     return call.add(call.name, given["input"], output_size=tuple(call.result.shape[2:]))
 
 
-@reads("interpolate", "upsample", "upsample_nearest", "upsample_nearest2d", "upsample_bilinear2d", "upsample_bicubic2d")
+@reads(
+    "interpolate",
+    "upsample",
+    "upsample_nearest",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+)
 def _interpolated(call: Call) -> str:
     given = call.bound("input", size=None, scale_factor=None, mode="nearest", align_corners=None)
     modes = {"upsample_bilinear2d": "bilinear", "upsample_bicubic2d": "bicubic"}
@@ -176,7 +201,9 @@ def _reduced(call: Call) -> str:
     x, dims = given["input"], given["dim"]
     if "axis" in given:
         dims = given["axis"]
-    dims = tuple(range(x.dim())) if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    dims = (
+        tuple(range(x.dim())) if dims is None else (dims,) if isinstance(dims, int) else tuple(dims)
+    )
     return call.add(call.name, x, dim=dims, keepdim=given["keepdim"])
 
 
@@ -186,7 +213,11 @@ def _norm(call: Call) -> str:
     order, dims = given.get("ord", given["p"]), given["dim"]
     dims = (dims,) if isinstance(dims, int) else tuple(dims)
     return call.add(
-        "norm", given["input"], p=2.0 if order == "fro" else float(order), dim=dims, keepdim=given["keepdim"]
+        "norm",
+        given["input"],
+        p=2.0 if order == "fro" else float(order),
+        dim=dims,
+        keepdim=given["keepdim"],
     )
 
 
@@ -200,7 +231,11 @@ def _softmax(call: Call) -> str:
 def _product(call: Call) -> str:
     given = call.bound("input", "other" if "other" in call.kwargs else "mat2")
     one, two = given["input"], given.get("other", given.get("mat2"))
-    return call.add("matmul", two, one) if call.name.startswith("reversed") else call.add("matmul", one, two)
+    return (
+        call.add("matmul", two, one)
+        if call.name.startswith("reversed")
+        else call.add("matmul", one, two)
+    )
 
 
 @reads("addcmul")
@@ -224,12 +259,19 @@ def _gated_half(call: Call) -> str:
 
 @reads("scaled_dot_product_attention")
 def _attention(call: Call) -> str:
-    given = call.bound("query", "key", "value", attn_mask=None, dropout_p=0.0, is_causal=False, scale=None)
+    given = call.bound(
+        "query", "key", "value", attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
+    )
     if given["is_causal"] or given.get("enable_gqa"):
         raise UnknownCallError("causal or grouped attention")
     mask = [] if given["attn_mask"] is None else [given["attn_mask"]]
     return call.add(
-        "scaled_dot_product_attention", given["query"], given["key"], given["value"], *mask, scale=given["scale"]
+        "scaled_dot_product_attention",
+        given["query"],
+        given["key"],
+        given["value"],
+        *mask,
+        scale=given["scale"],
     )
 
 
@@ -252,7 +294,9 @@ def _plain(op: str) -> Reader:
 
     def read(call: Call) -> str:
         arguments = OPERATORS[op].arguments
-        given = call.bound("input", **{name: argument.default for name, argument in arguments.items()})
+        given = call.bound(
+            "input", **{name: argument.default for name, argument in arguments.items()}
+        )
         unknown = set(given) - {"input", "self", *arguments, *_UNSAID}
         if unknown:
             raise UnknownCallError(f"{call.name} with the argument '{unknown.pop()}'")
@@ -267,8 +311,16 @@ def _number(value: Any) -> float | None:
 
 _SPELLINGS = {spelling: op for op, operator in OPERATORS.items() for spelling in operator.spellings}
 READERS: Mapping[str, Reader] = {
-    **{op: _plain(op) for op, operator in OPERATORS.items() if operator.inputs == (1, 1) and not operator.layer},
-    **{spelling: _plain(op) for spelling, op in _SPELLINGS.items() if OPERATORS[op].inputs == (1, 1)},
+    **{
+        op: _plain(op)
+        for op, operator in OPERATORS.items()
+        if operator.inputs == (1, 1) and not operator.layer
+    },
+    **{
+        spelling: _plain(op)
+        for spelling, op in _SPELLINGS.items()
+        if OPERATORS[op].inputs == (1, 1)
+    },
     "maximum": lambda call: call.add("maximum", *call.args[:2]),
     "minimum": lambda call: call.add("minimum", *call.args[:2]),
     **WRITTEN,

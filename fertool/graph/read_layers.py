@@ -31,11 +31,15 @@ def _convolution(call: Call) -> str:
     return call.add_layer(f"conv{axes}d", x, {"weight": weight, "bias": given["bias"]}, **args)
 
 
-def _padded_convolution(call: Call, given: dict[str, Any], args: dict[str, Any], before: tuple[int, ...]) -> str:
+def _padded_convolution(
+    call: Call, given: dict[str, Any], args: dict[str, Any], before: tuple[int, ...]
+) -> str:
     """An even kernel with padding "same": more is added behind than before, which takes a node of its own."""
     padded = call.recorder.add("pad", [call.recorder.source(given["input"])], {"pad": before})
     name = call.recorder.tensor_name(given["weight"]) or ""
-    layer = call.recorder.add("conv2d", [padded], {**args, "padding": (0, 0)}, name.rpartition(".")[0])
+    layer = call.recorder.add(
+        "conv2d", [padded], {**args, "padding": (0, 0)}, name.rpartition(".")[0]
+    )
     call.recorder.tensors[f"{layer}.weight"] = given["weight"]
     if given["bias"] is not None:
         call.recorder.tensors[f"{layer}.bias"] = given["bias"]
@@ -58,7 +62,9 @@ def _padding(
 
 @reads("conv_transpose2d")
 def _transposed(call: Call) -> str:
-    given = call.bound("input", "weight", bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1)
+    given = call.bound(
+        "input", "weight", bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+    )
     weight = given["weight"]
     return call.add_layer(
         "conv_transpose2d",
@@ -68,7 +74,10 @@ def _transposed(call: Call) -> str:
         kernel_size=tuple(weight.shape[2:]),
         groups=given["groups"],
         bias=given["bias"] is not None,
-        **{key: per_axis(given[key], 2) for key in ("stride", "padding", "output_padding", "dilation")},
+        **{
+            key: per_axis(given[key], 2)
+            for key in ("stride", "padding", "output_padding", "dilation")
+        },
     )
 
 
@@ -77,7 +86,9 @@ def _linear(call: Call) -> str:
     given = call.bound("input", "weight", bias=None)
     weight, bias = given["weight"], given["bias"]
     tensors = {"weight": weight, "bias": bias}
-    return call.add_layer("linear", given["input"], tensors, out_features=weight.shape[0], bias=bias is not None)
+    return call.add_layer(
+        "linear", given["input"], tensors, out_features=weight.shape[0], bias=bias is not None
+    )
 
 
 @reads("addmm")
@@ -85,7 +96,11 @@ def _matrix_product(call: Call) -> str:
     given = call.bound("bias", "input", "weight")
     weight = given["weight"].T
     return call.add_layer(
-        "linear", given["input"], {"weight": weight, "bias": given["bias"]}, out_features=weight.shape[0], bias=True
+        "linear",
+        given["input"],
+        {"weight": weight, "bias": given["bias"]},
+        out_features=weight.shape[0],
+        bias=True,
     )
 
 
@@ -93,10 +108,16 @@ def _matrix_product(call: Call) -> str:
 def _batch_norm(call: Call) -> str:
     of_module = not (len(call.args) > 6 or call.name.startswith("_"))
     statistics, affine = ("running_mean", "running_var"), ("weight", "bias")
-    order = (*statistics, *affine) if of_module or not isinstance(call.args[5], bool) else (*affine, *statistics)
+    order = (
+        (*statistics, *affine)
+        if of_module or not isinstance(call.args[5], bool)
+        else (*affine, *statistics)
+    )
     given = call.bound("input", *order, training=False, momentum=0.1, eps=1e-5)
     if given["running_mean"] is None:
-        raise UnknownCallError("batch norm without running statistics, which computes with those of the batch")
+        raise UnknownCallError(
+            "batch norm without running statistics, which computes with those of the batch"
+        )
     tensors = {key: given[key] for key in ("weight", "bias", *statistics)}
     counter = torch.zeros((), dtype=torch.int64)
     return call.add_layer(
@@ -133,11 +154,18 @@ def _group_norm(call: Call) -> str:
         bias = torch.zeros_like(weight)
     tensors = {"weight": weight, "bias": bias}
     return call.add_layer(
-        "group_norm", given["input"], tensors, num_groups=given["num_groups"], eps=given["eps"], affine=affine
+        "group_norm",
+        given["input"],
+        tensors,
+        num_groups=given["num_groups"],
+        eps=given["eps"],
+        affine=affine,
     )
 
 
 @reads("prelu")
 def _prelu(call: Call) -> str:
     given = call.bound("input", "weight")
-    return call.add_layer("prelu", given["input"], {"weight": given["weight"]}, shared=given["weight"].numel() == 1)
+    return call.add_layer(
+        "prelu", given["input"], {"weight": given["weight"]}, shared=given["weight"].numel() == 1
+    )

@@ -24,13 +24,17 @@ def _expanded(call: Call) -> str:
     x, shape = call.args[0], tuple(call.result.shape)
     new = len(shape) - x.dim()
     kept = [*[None] * new, *x.shape]
-    return call.add("expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, shape, strict=True)))
+    return call.add(
+        "expand", x, shape=tuple(-1 if a == b else b for a, b in zip(kept, shape, strict=True))
+    )
 
 
 @reads("flatten")
 def _flattened(call: Call) -> str:
     given = call.bound("input", start_dim=0, end_dim=-1)
-    return call.add("flatten", given["input"], start_dim=given["start_dim"], end_dim=given["end_dim"])
+    return call.add(
+        "flatten", given["input"], start_dim=given["start_dim"], end_dim=given["end_dim"]
+    )
 
 
 @reads("permute", "get T", "get mT", "t", "swapaxes", "swapdims", "transpose")
@@ -38,7 +42,9 @@ def _permuted(call: Call) -> str:
     x = call.args[0]
     if call.name == "permute":
         dims = call.kwargs.get("dims", call.args[1:])
-        return call.add("permute", x, dims=tuple(dims[0] if isinstance(dims[0], tuple | list) else dims))
+        return call.add(
+            "permute", x, dims=tuple(dims[0] if isinstance(dims[0], tuple | list) else dims)
+        )
     if call.name in ("get T", "get mT", "t"):
         return call.add("transpose", x, dim0=-2, dim1=-1)
     given = call.bound("input", "dim0", "dim1")
@@ -49,7 +55,9 @@ def _permuted(call: Call) -> str:
 def _moved(call: Call) -> str:
     given = call.bound("input", "source", "destination")
     x = given["input"]
-    sources, targets = ([axis % x.dim() for axis in _as_tuple(given[side])] for side in ("source", "destination"))
+    sources, targets = (
+        [axis % x.dim() for axis in _as_tuple(given[side])] for side in ("source", "destination")
+    )
     order = [axis for axis in range(x.dim()) if axis not in sources]
     for target, source in sorted(zip(targets, sources, strict=True)):
         order.insert(target, source)
@@ -74,7 +82,9 @@ def _joined(call: Call) -> str:
 
 @reads("chunk", "unbind")
 def _parts(call: Call) -> str:
-    given = call.bound("input", "chunks", dim=0) if call.name == "chunk" else call.bound("input", dim=0)
+    given = (
+        call.bound("input", "chunks", dim=0) if call.name == "chunk" else call.bound("input", dim=0)
+    )
     args = {"dim": given["dim"], **({"chunks": given["chunks"]} if call.name == "chunk" else {})}
     return call.add(call.name, given["input"], **args)
 
@@ -83,7 +93,9 @@ def _parts(call: Call) -> str:
 def _split(call: Call) -> str:
     given = call.bound("input", "sizes", dim=0)
     dim = given["dim"]
-    return call.add("split", given["input"], sizes=tuple(part.shape[dim] for part in call.result), dim=dim)
+    return call.add(
+        "split", given["input"], sizes=tuple(part.shape[dim] for part in call.result), dim=dim
+    )
 
 
 @reads("select")
@@ -99,7 +111,9 @@ def _cut(call: Call) -> str:
         given["end"], given["step"] = given["start"] + given["length"], 1
     else:
         given = call.bound("input", dim=0, start=None, end=None, step=1)
-    return _slice(call, given["input"], given["dim"], slice(given["start"], given["end"], given["step"]))
+    return _slice(
+        call, given["input"], given["dim"], slice(given["start"], given["end"], given["step"])
+    )
 
 
 @reads("getitem")
@@ -136,7 +150,9 @@ def _added_slice(call: Call, name: str, axis: int, entry: slice, size: int) -> s
     start, end, step = entry.indices(size)
     if (start, end, step) == (0, size, 1):
         return name
-    return call.recorder.add("slice", [name], {"dim": axis, "start": start, "end": end, "step": step})
+    return call.recorder.add(
+        "slice", [name], {"dim": axis, "start": start, "end": end, "step": step}
+    )
 
 
 @reads("roll", "flip")

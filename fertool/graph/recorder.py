@@ -53,7 +53,9 @@ class Recorder(TorchFunctionMode):
         self.changed: set[int] = set()
         self.alive: list[Any] = []
         self._names = {id(tensor): name for name, tensor in tensors.items()}
-        self._learned = {id(tensor) for tensor in tensors.values() if isinstance(tensor, nn.Parameter)}
+        self._learned = {
+            id(tensor) for tensor in tensors.values() if isinstance(tensor, nn.Parameter)
+        }
         self._taken = {INPUT}
         self._path: list[tuple[str, bool]] = [("", False)]
 
@@ -69,7 +71,9 @@ class Recorder(TorchFunctionMode):
             result = next(iter(result.values())) if isinstance(result, dict) else result[0]
         name = self.known.get(id(result), INPUT) if isinstance(result, Tensor) else INPUT
         if name == INPUT:
-            raise FertoolError("the network's result is no tensor made from the images", "return the logits")
+            raise FertoolError(
+                "the network's result is no tensor made from the images", "return the logits"
+            )
         return Recording(self.nodes, self.tensors, name)
 
     @property
@@ -82,14 +86,26 @@ class Recorder(TorchFunctionMode):
         """Know within the context which part of a module is running."""
         with ExitStack() as hooks:
             for name, part in module.named_modules():
-                is_operator = type(part).__module__.startswith("torch.nn.modules") and not isinstance(part, _CONTAINERS)
-                hooks.enter_context(part.register_forward_pre_hook(self._entering(name, is_operator)))
-                hooks.enter_context(part.register_forward_hook(self._leaving(part, name), always_call=False))
+                is_operator = type(part).__module__.startswith(
+                    "torch.nn.modules"
+                ) and not isinstance(part, _CONTAINERS)
+                hooks.enter_context(
+                    part.register_forward_pre_hook(self._entering(name, is_operator))
+                )
+                hooks.enter_context(
+                    part.register_forward_hook(self._leaving(part, name), always_call=False)
+                )
             yield
 
     def enter(self, path: str, kind: str) -> None:
         """Know which part of a program the next call comes from."""
-        self._path = [(path, kind.startswith("torch.nn.modules") and not kind.endswith(("Sequential", "ModuleList")))]
+        self._path = [
+            (
+                path,
+                kind.startswith("torch.nn.modules")
+                and not kind.endswith(("Sequential", "ModuleList")),
+            )
+        ]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -108,7 +124,9 @@ class Recorder(TorchFunctionMode):
         name, count = base, 1
         while name in self._taken:
             if wanted and count == 1 and not self._is_free(base):
-                raise UnknownCallError(f"the layer '{wanted}' runs more than once; give each use a layer of its own")
+                raise UnknownCallError(
+                    f"the layer '{wanted}' runs more than once; give each use a layer of its own"
+                )
             name, count = f"{base}{separator}{count}", count + 1
         self._taken.add(name)
         return name
@@ -138,9 +156,13 @@ class Recorder(TorchFunctionMode):
 
     def _held(self, value: Tensor) -> str:
         if not value.is_floating_point():
-            raise UnknownCallError(f"a tensor of {str(value.dtype).removeprefix('torch.')} that is no image")
+            raise UnknownCallError(
+                f"a tensor of {str(value.dtype).removeprefix('torch.')} that is no image"
+            )
         learned, own = id(value) in self._learned, self.tensor_name(value)
-        name = self.add("parameter" if learned else "constant", [], {"shape": tuple(value.shape)}, own or "")
+        name = self.add(
+            "parameter" if learned else "constant", [], {"shape": tuple(value.shape)}, own or ""
+        )
         self.tensors[name] = value
         self.known[id(value)] = name
         self.alive.append(value)
@@ -148,7 +170,10 @@ class Recorder(TorchFunctionMode):
 
     def _note(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         name = function_name(func)
-        depends = any(id(value) in self.known or id(value) in self.changed for value in _tensors((args, kwargs)))
+        depends = any(
+            id(value) in self.known or id(value) in self.changed
+            for value in _tensors((args, kwargs))
+        )
         if not depends or is_silent(name, result):
             return
         reader = READERS.get(name)
@@ -158,7 +183,9 @@ class Recorder(TorchFunctionMode):
         self.alive.append(result)
         if isinstance(result, tuple | list):
             for index, part in enumerate(result):
-                self.known[id(part)] = self.add("getitem", [made], {"index": index}, f"{made}.{index}")
+                self.known[id(part)] = self.add(
+                    "getitem", [made], {"index": index}, f"{made}.{index}"
+                )
                 self.alive.append(part)
             return
         if args and result is args[0] and result._base is not None:

@@ -35,7 +35,9 @@ def known_result(node: Node, read: Sequence[Tensor]) -> Tensor | None:
         assert read[0].shape[node.args["dim"]] >= 0
         return read[0]
     if node.op == "conv2d" and read[0].dim() == 4:
-        return torch.empty(len(read[0]), node.args["out_channels"], *_windows(node, read[0]), device="meta")
+        return torch.empty(
+            len(read[0]), node.args["out_channels"], *_windows(node, read[0]), device="meta"
+        )
     if node.op == "linear":
         return torch.empty(*read[0].shape[:-1], node.args["out_features"], device="meta")
     if node.op == "interpolate" and read[0].dim() == 4:

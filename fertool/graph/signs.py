@@ -9,8 +9,16 @@ def not_negative(graph: Graph) -> set[str]:
     """Return the names of the nodes whose results are nowhere below 0, whatever the images."""
     found: set[str] = set()
     for node in graph.nodes:
-        of_inputs = node.operator.sign == "of inputs" and bool(node.inputs) and found.issuperset(node.inputs)
-        if node.operator.sign == "not negative" or (of_inputs and not _has_negative_number(node)) or _is_clipped(node):
+        of_inputs = (
+            node.operator.sign == "of inputs"
+            and bool(node.inputs)
+            and found.issuperset(node.inputs)
+        )
+        if (
+            node.operator.sign == "not negative"
+            or (of_inputs and not _has_negative_number(node))
+            or _is_clipped(node)
+        ):
             found.add(node.name)
     return found
 

@@ -14,7 +14,9 @@ from fertool.graph.ir import Node
 from fertool.graph.network import Network
 
 
-def resize(network: Network, graph: ChannelGraph, groups: Groups, sizes: Mapping[str, int]) -> Network:
+def resize(
+    network: Network, graph: ChannelGraph, groups: Groups, sizes: Mapping[str, int]
+) -> Network:
     """Return the network with other numbers of channels, without values: on the meta device.
 
     `graph` is that of `network`, `sizes` has one for each of the `groups`.
@@ -30,7 +32,11 @@ def resize(network: Network, graph: ChannelGraph, groups: Groups, sizes: Mapping
 
 
 def _adapted(
-    node: Node, shapes: Sequence[torch.Size], network: Network, graph: ChannelGraph, count: Callable[[Tensor], int]
+    node: Node,
+    shapes: Sequence[torch.Size],
+    network: Network,
+    graph: ChannelGraph,
+    count: Callable[[Tensor], int],
 ) -> Node:
     """Return a node with the arguments that speak of channels changed; `shapes` are those of what it reads now."""
     layer = graph.by_name.get(node.name)
@@ -48,9 +54,14 @@ def _adapted(
     if layer.kind == "grouped":
         inner = len(layer.inputs) // node.args["groups"]
         groups = shapes[0][1] // inner
-        return node.with_args(groups=groups, out_channels=groups * (len(layer.outputs) // node.args["groups"]))
+        return node.with_args(
+            groups=groups, out_channels=groups * (len(layer.outputs) // node.args["groups"])
+        )
     if node.op in ("parameter", "constant") and len(layer.outputs) > 1:
-        shape = tuple(count(layer.outputs) if size == len(layer.outputs) else size for size in node.args["shape"])
+        shape = tuple(
+            count(layer.outputs) if size == len(layer.outputs) else size
+            for size in node.args["shape"]
+        )
         return node.with_args(shape=shape)
     return node
 
@@ -83,7 +94,9 @@ def remove_channels(
         if old.kind == "dense":
             columns = positions(old.inputs, survivors[new.inputs], survivors, old.name)
             weight = f"{old.name}.weight"
-            state[weight] = state[weight].index_select(in_axis, columns.to(state[weight].device)).contiguous()
+            state[weight] = (
+                state[weight].index_select(in_axis, columns.to(state[weight].device)).contiguous()
+            )
     pruned.load_state_dict(state, assign=True)
     return pruned.train(network.training)
 
@@ -99,7 +112,9 @@ def surviving_rows(
     }
 
 
-def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> Tensor:
+def _survivors(
+    graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tuple[int, ...]]
+) -> Tensor:
     """Return the original class of every class of the pruned graph."""
     survivors = torch.full((len(pruned.fixed),), -1)
     # All that must stay is there, in the same order; no dense layer makes what comes out of an attention, for one.
@@ -110,7 +125,9 @@ def _survivors(graph: ChannelGraph, pruned: ChannelGraph, kept: Mapping[str, tup
         elif old.kind == "scale":
             _carry_over_(survivors, old, new)
     for old, new in zip(graph.layers, pruned.layers, strict=True):
-        if old.kind == "dense" and not torch.equal(survivors[new.outputs], old.outputs[list(kept[old.name])]):
+        if old.kind == "dense" and not torch.equal(
+            survivors[new.outputs], old.outputs[list(kept[old.name])]
+        ):
             raise _broken(old.name)
     return survivors
 
@@ -155,5 +172,6 @@ def _channel_axis(tensor: Tensor, channels: int) -> int:
 
 def _broken(layer: str) -> FertoolError:
     return FertoolError(
-        f"internal error: pruned channels do not line up at layer '{layer}'", "please report the network"
+        f"internal error: pruned channels do not line up at layer '{layer}'",
+        "please report the network",
     )

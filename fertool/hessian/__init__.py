@@ -4,4 +4,12 @@ from fertool.hessian.layers import weighted_layers
 from fertool.hessian.sensitivity import Hessian, LayerSensitivity, Method, Sensitivity
 from fertool.hessian.traces import TraceConfig, estimate
 
-__all__ = ["Hessian", "LayerSensitivity", "Method", "Sensitivity", "TraceConfig", "estimate", "weighted_layers"]
+__all__ = [
+    "Hessian",
+    "LayerSensitivity",
+    "Method",
+    "Sensitivity",
+    "TraceConfig",
+    "estimate",
+    "weighted_layers",
+]

@@ -31,14 +31,21 @@ def exact_directions(factor: Tensor) -> Tensor:
     return factor.permute(2, 0, 1)
 
 
-def probe_directions(factor: Tensor, probes: int, generator: Callable[[int], torch.Generator]) -> Tensor:
+def probe_directions(
+    factor: Tensor, probes: int, generator: Callable[[int], torch.Generator]
+) -> Tensor:
     """Return `u = S e` of each probe and image, [probes, N, K], with each image's own generator, by its position."""
-    each = [output_probes(image[None], probes, generator(index)) for index, image in enumerate(factor)]
+    each = [
+        output_probes(image[None], probes, generator(index)) for index, image in enumerate(factor)
+    ]
     return torch.cat(each, dim=1)
 
 
 def gradient_passes(
-    module: nn.Module, layers: Mapping[str, Layer], images: Tensor, directions: Callable[[Tensor], Tensor]
+    module: nn.Module,
+    layers: Mapping[str, Layer],
+    images: Tensor,
+    directions: Callable[[Tensor], Tensor],
 ) -> list[Pass]:
     """Return a backward pass for each of the directions [M, N, K] made from S; the rows of a pass are the images."""
     # No gradient of the images is ever made: they put every layer's output into the graph, frozen weights or not.

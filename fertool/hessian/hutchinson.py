@@ -81,7 +81,10 @@ def product_passes(
     points = _points(module, layers, images, labels)
     passes: list[Pass] = []
     for probe in range(probes):
-        draws = [(point, partial(generator, probe * len(points) + index)) for index, point in enumerate(points)]
+        draws = [
+            (point, partial(generator, probe * len(points) + index))
+            for index, point in enumerate(points)
+        ]
         if masked:
             passes += [
                 partial(_one_channel, width, point, draw, channel)
@@ -93,10 +96,14 @@ def product_passes(
     return passes
 
 
-def _points(module: nn.Module, layers: Mapping[str, Layer], images: Tensor, labels: Tensor) -> list[_Point]:
+def _points(
+    module: nn.Module, layers: Mapping[str, Layer], images: Tensor, labels: Tensor
+) -> list[_Point]:
     # Leaves of their own, so that frozen weights count and nothing of the network is touched.
     weights = {name: layer.weight.detach().requires_grad_() for name, layer in layers.items()}
-    network = partial(functional_call, module, {f"{name}.weight": weight for name, weight in weights.items()})
+    network = partial(
+        functional_call, module, {f"{name}.weight": weight for name, weight in weights.items()}
+    )
     with _TwiceDifferentiable():
         logits, runs = run_layers(network, layers, images)
     loss = F.cross_entropy(logits, labels, reduction="sum")
@@ -113,13 +120,19 @@ def _points(module: nn.Module, layers: Mapping[str, Layer], images: Tensor, labe
     return points
 
 
-def _all_channels(width: int, draws: Sequence[tuple[_Point, Callable[[], torch.Generator]]]) -> Tensor:
+def _all_channels(
+    width: int, draws: Sequence[tuple[_Point, Callable[[], torch.Generator]]]
+) -> Tensor:
     """Return the channel sums of `z * H z` from one product for all weights and one for all activations."""
-    weights, activations = ([(p, p.signs(draw())) for p, draw in draws if p.row == row] for row in (0, 1))
+    weights, activations = (
+        [(p, p.signs(draw())) for p, draw in draws if p.row == row] for row in (0, 1)
+    )
     return _curvatures(width, weights) + _curvatures(width, activations)
 
 
-def _one_channel(width: int, point: _Point, draw: Callable[[], torch.Generator], channel: int) -> Tensor:
+def _one_channel(
+    width: int, point: _Point, draw: Callable[[], torch.Generator], channel: int
+) -> Tensor:
     return _curvatures(width, [(point, point.signs(draw(), channel))])
 
 
@@ -128,15 +141,20 @@ def _curvatures(width: int, probes: Sequence[tuple[_Point, Tensor]]) -> Tensor:
     gradients = [point.gradient for point, _ in probes]
     places: list[Any] = [point.place for point, _ in probes]
     try:
-        products = torch.autograd.grad(gradients, places, [z for _, z in probes], retain_graph=True, allow_unused=True)
+        products = torch.autograd.grad(
+            gradients, places, [z for _, z in probes], retain_graph=True, allow_unused=True
+        )
     except RuntimeError as error:
         if "derivative" not in str(error):
             raise
         raise FertoolError(
-            f"the network has no second derivative ({error})", "use --method exact or probe, which need none"
+            f"the network has no second derivative ({error})",
+            "use --method exact or probe, which need none",
         ) from None
     result = gradients[0].new_zeros(2, 1, width)
     for (point, z), product in zip(probes, products, strict=True):
         if product is not None:
-            result[point.row, 0, point.columns] = (z * product).movedim(point.axis, 0).flatten(1).sum(1)
+            result[point.row, 0, point.columns] = (
+                (z * product).movedim(point.axis, 0).flatten(1).sum(1)
+            )
     return result

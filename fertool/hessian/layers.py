@@ -32,8 +32,14 @@ def weighted_layers(module: nn.Module) -> dict[str, Layer]:
     """Return the layers that get traces, by module path; raises FertoolError for a layer type without a formula."""
     for name, layer in module.named_modules():
         if isinstance(layer, nn.modules.conv._ConvNd) and not isinstance(layer, nn.Conv2d):
-            raise FertoolError(f"layer {name}: no trace for {type(layer).__name__}", "use Conv2d and Linear layers")
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+            raise FertoolError(
+                f"layer {name}: no trace for {type(layer).__name__}", "use Conv2d and Linear layers"
+            )
+    return {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
 
 
 def channel_slices(layers: Mapping[str, Layer]) -> dict[str, slice]:
@@ -53,7 +59,9 @@ def run_layers(
 
     def record(name: str, layer: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
         if name in runs or len(args[0]) != len(images):
-            raise FertoolError(f"layer {name} does not run once per image", "give every use a layer of its own")
+            raise FertoolError(
+                f"layer {name} does not run once per image", "give every use a layer of its own"
+            )
         runs[name] = LayerRun(args[0], output)
 
     hooks = [layer.register_forward_hook(partial(record, name)) for name, layer in layers.items()]

@@ -63,7 +63,12 @@ def _image_gradients(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
 def _gram(layer: Layer, x: Tensor, positions: int) -> Tensor:
     """Return `U^T U` of each image and group, [N, groups, positions, positions]."""
     chunk = max(1, _CHUNK_ELEMENTS // (x[0].numel() * layer.weight[0, 0].numel()))
-    return torch.cat([u.mT @ u for u in (_input_matrix(layer, part, positions) for part in torch.split(x, chunk))])
+    return torch.cat(
+        [
+            u.mT @ u
+            for u in (_input_matrix(layer, part, positions) for part in torch.split(x, chunk))
+        ]
+    )
 
 
 def _input_matrix(layer: Layer, x: Tensor, positions: int) -> Tensor:

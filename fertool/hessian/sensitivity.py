@@ -65,7 +65,11 @@ class Sensitivity:
 
     def relative_error(self) -> float:
         """Return the median of `weight_trace_sem` / |`weight_trace`| over the channels that are not dead, 0 to inf."""
-        pairs = [pair for layer in self.layers for pair in zip(layer.weight_trace, layer.weight_trace_sem, strict=True)]
+        pairs = [
+            pair
+            for layer in self.layers
+            for pair in zip(layer.weight_trace, layer.weight_trace_sem, strict=True)
+        ]
         live = [sem / abs(trace) if trace else math.inf for trace, sem in pairs if trace or sem]
         return statistics.median(live) if live else 0.0
 
@@ -84,12 +88,17 @@ class Sensitivity:
             _require_consistent(read.layers, signed=read.hessian == "cross-entropy")
         if read.hessian != HESSIAN_OF[read.method]:
             raise FertoolError(
-                f"{where}: unknown traces, method '{read.method}' of '{read.hessian}'", "install a newer fertool"
+                f"{where}: unknown traces, method '{read.method}' of '{read.hessian}'",
+                "install a newer fertool",
             )
         return read
 
     def require_fit(
-        self, model_digest: str, channels: Mapping[str, int], where: str, accept: tuple[Hessian, ...] = ("kl",)
+        self,
+        model_digest: str,
+        channels: Mapping[str, int],
+        where: str,
+        accept: tuple[Hessian, ...] = ("kl",),
     ) -> None:
         """Raise FertoolError, naming `where` and all differences, unless these are the traces of this very model.
 
@@ -100,7 +109,9 @@ class Sensitivity:
             raise FertoolError(
                 f"{where}: the traces are of the Hessian of {self.hessian}, not of {' or '.join(accept)}",
                 "run fertool hessian-sensitivity with --method "
-                + " or ".join(method for method, hessian in HESSIAN_OF.items() if hessian in accept),
+                + " or ".join(
+                    method for method, hessian in HESSIAN_OF.items() if hessian in accept
+                ),
             )
         if self.model_digest != model_digest:
             raise FertoolError(
@@ -116,7 +127,9 @@ class Sensitivity:
             if found.get(name, count) != count
         ]
         if problems:
-            raise FertoolError(f"{where}: the traces do not fit the model: {'; '.join(problems)}", _HINT)
+            raise FertoolError(
+                f"{where}: the traces do not fit the model: {'; '.join(problems)}", _HINT
+            )
 
 
 def _require_consistent(layers: Sequence[LayerSensitivity], *, signed: bool) -> None:
@@ -125,7 +138,9 @@ def _require_consistent(layers: Sequence[LayerSensitivity], *, signed: bool) -> 
         raise WrongContentError("`layers` has a name twice")
     for layer in layers:
         values = {key: value for key, value in asdict(layer).items() if isinstance(value, tuple)}
-        counts = {key: len(value) for key, value in values.items() if value or key.startswith("weight")}
+        counts = {
+            key: len(value) for key, value in values.items() if value or key.startswith("weight")
+        }
         if len(set(counts.values())) > 1:
             said = ", ".join(f"{count} of {key}" for key, count in counts.items())
             raise WrongContentError(f"layer {layer.name}: unequal numbers of values, {said}")

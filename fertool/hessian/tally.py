@@ -34,7 +34,10 @@ class Tally:
         if not self.passes:
             self.pass_total, self.pass_squares = torch.zeros_like(values), torch.zeros_like(values)
         if values.shape != self.pass_total.shape:
-            raise FertoolError("the state of a killed run is of passes over other images", "start anew: --no-resume")
+            raise FertoolError(
+                "the state of a killed run is of passes over other images",
+                "start anew: --no-resume",
+            )
         self.pass_total += values
         self.pass_squares += values.square()
         self.passes += 1
@@ -45,7 +48,9 @@ class Tally:
         self.total += traces.sum(1)
         self.squares += traces.square().sum(1)
         if self.probes:
-            self.noise += (_variance(self.pass_total, self.pass_squares, self.probes) / self.probes).sum(1)
+            self.noise += (
+                _variance(self.pass_total, self.pass_squares, self.probes) / self.probes
+            ).sum(1)
         self.images, self.passes = self.images + images, 0
 
     def traces(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +88,9 @@ class Tally:
         rows = sums["pass_total"].shape[1:2] if "pass_total" in sums else ()
         if len(rows) == 1:
             shape = (2, rows[0], self.total.shape[1])
-            wanted["pass_total"] = wanted["pass_squares"] = torch.empty(shape, dtype=torch.float64, device="meta")
+            wanted["pass_total"] = wanted["pass_squares"] = torch.empty(
+                shape, dtype=torch.float64, device="meta"
+            )
         require_alike("sums", sums, wanted)
         endless = [name for name, tensor in sums.items() if not tensor.isfinite().all()]
         if endless:

@@ -54,9 +54,13 @@ class TraceConfig:
         for name, least in bounds:
             value, option = getattr(self, name), f"--{name.replace('_', '-')}"
             if value < least:
-                raise UsageError(f"{option} {value}: at least {least} needed", f"for example {option} 32")
+                raise UsageError(
+                    f"{option} {value}: at least {least} needed", f"for example {option} 32"
+                )
         if self.target_error is not None and not self.target_error > 0:
-            raise UsageError(f"--target-error {self.target_error}: must be above 0", "for example 0.05")
+            raise UsageError(
+                f"--target-error {self.target_error}: must be above 0", "for example 0.05"
+            )
 
     @property
     def rounds(self) -> int:
@@ -90,7 +94,10 @@ def estimate(
         raise UsageError(f"--samples {len(images)}: at least 2 needed", "for example --samples 32")
     layers = weighted_layers(module)
     if not layers:
-        raise FertoolError("the model has no float convolution or linear layer", "give the model before quantisation")
+        raise FertoolError(
+            "the model has no float convolution or linear layer",
+            "give the model before quantisation",
+        )
     run = _Run(module, layers, images[: config.most_images], labels, config)
     fingerprint = run.fingerprint() if resume else ""
     if resume:
@@ -134,7 +141,9 @@ class _Run:
         tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
         tensors.update(images=self.images, labels=self.labels)
         digest = pack({}, tensors)[0]["digest"]
-        return digest_text(canonical_json([asdict(self.config), digest, self.device.type, torch.__version__]))
+        return digest_text(
+            canonical_json([asdict(self.config), digest, self.device.type, torch.__version__])
+        )
 
     def finished(self) -> bool:
         """Return whether a round has just ended and is the last one."""
@@ -144,15 +153,23 @@ class _Run:
             return False
         if used_up or done >= self.config.rounds * self.round_size:
             return True
-        return self.config.target_error is not None and self.summary().relative_error() <= self.config.target_error
+        return (
+            self.config.target_error is not None
+            and self.summary().relative_error() <= self.config.target_error
+        )
 
     def measure_batch(self) -> Iterator[tuple[int, int]]:
         """Measure the next batch; yields, after each pass, the work done and that up to the end of the round."""
         first = self.tally.images
         within = first % self.round_size
         round_start = first - within if self._exact else 0
-        start, round_stop = round_start + within, min(round_start + self.round_size, len(self.images))
-        stop = min(start + affordable_batch(self.config.batch_size, self.images.shape[-1]), round_stop)
+        start, round_stop = (
+            round_start + within,
+            min(round_start + self.round_size, len(self.images)),
+        )
+        stop = min(
+            start + affordable_batch(self.config.batch_size, self.images.shape[-1]), round_stop
+        )
         passes = self._passes(slice(start, stop), first)
         for one in passes[self.tally.passes :]:
             self.tally.add(one())
@@ -174,7 +191,9 @@ class _Run:
         directions = exact_directions
         if config.method == "probe":
             directions = partial(
-                probe_directions, probes=config.probes, generator=lambda index: _generator(config.seed, first + index)
+                probe_directions,
+                probes=config.probes,
+                generator=lambda index: _generator(config.seed, first + index),
             )
         return gradient_passes(self.module, self.layers, images, directions)
 
@@ -185,9 +204,13 @@ class _Run:
         for name, part in channel_slices(self.layers).items():
             if not bool(torch.isfinite(self.tally.squares[:, part]).all()):
                 raise FertoolError(
-                    f"layer {name}: a trace is not finite", "check the model's weights for infinite values"
+                    f"layer {name}: a trace is not finite",
+                    "check the model's weights for infinite values",
                 )
-            (weights, activations), (weights_sem, activations_sem) = traces[:, part].tolist(), errors[:, part].tolist()
+            (weights, activations), (weights_sem, activations_sem) = (
+                traces[:, part].tolist(),
+                errors[:, part].tolist(),
+            )
             layers.append(
                 LayerSensitivity(
                     name=name,
@@ -202,7 +225,9 @@ class _Run:
             model_digest="",
             method=self.config.method,
             samples=self.tally.images if self._exact else self.round_size,
-            probes=0 if self._exact else self.config.probes * (self.tally.images // self.round_size),
+            probes=0
+            if self._exact
+            else self.config.probes * (self.tally.images // self.round_size),
             seed=self.config.seed,
             layers=tuple(layers),
             hessian=HESSIAN_OF[self.config.method],

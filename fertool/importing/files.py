@@ -34,7 +34,14 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-_TYPES = {6: torch.float16, 7: torch.float32, 8: torch.float64, 13: torch.bfloat16, 5: torch.int64, 4: torch.int32}
+_TYPES = {
+    6: torch.float16,
+    7: torch.float32,
+    8: torch.float64,
+    13: torch.bfloat16,
+    5: torch.int64,
+    4: torch.int32,
+}
 """Types of tensors by the numbers that exported programs have for them."""
 _LONGEST_PROGRAM = 64 << 20
 
@@ -51,10 +58,13 @@ def program_network(path: Path, size: int | None, channels: int | None) -> Found
             program, tensors = _program_parts(archive)
         captured, image = capture_program(program, tensors, _image(path, size, channels))
     except WrongContentError as error:
-        raise FertoolError(f"{path}: {error}", "export the module again with torch.export.save") from None
+        raise FertoolError(
+            f"{path}: {error}", "export the module again with torch.export.save"
+        ) from None
     except (zipfile.BadZipFile, OSError, ValueError, KeyError, RuntimeError) as error:
         raise FertoolError(
-            f"{path}: not an exported program, or a damaged one ({error})", "make it with torch.export.save"
+            f"{path}: not an exported program, or a damaged one ({error})",
+            "make it with torch.export.save",
         ) from None
     network = captured.network(image)
     return Found(captured, image, lambda images: network(images))
@@ -72,7 +82,9 @@ def onnx_network(path: Path, size: int | None, channels: int | None) -> Found:
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError, OSError, RecursionError):
-        raise FertoolError(f"{path}: not an ONNX file, or a truncated one", "export it again") from None
+        raise FertoolError(
+            f"{path}: not an ONNX file, or a truncated one", "export it again"
+        ) from None
     try:
         found = graph_of_onnx(model, _image(path, size, channels))
     except FertoolError as error:
@@ -138,15 +150,21 @@ def _program_parts(archive: zipfile.ZipFile) -> tuple[Mapping[str, Any], dict[st
         for name, payload in found.config.items():
             path = members.get(f"data/{kind}/{payload.path_name}")
             if path is None or payload.use_pickle or payload.tensor_meta is None:
-                raise WrongContentError(f"{shown(name)} is pickled, or not there; nothing that runs code is read")
+                raise WrongContentError(
+                    f"{shown(name)} is pickled, or not there; nothing that runs code is read"
+                )
             tensor = _tensor(archive.read(path), payload.tensor_meta, name)
-            tensors[name] = nn.Parameter(tensor) if payload.is_param and tensor.is_floating_point() else tensor
+            tensors[name] = (
+                nn.Parameter(tensor) if payload.is_param and tensor.is_floating_point() else tensor
+            )
     return program, tensors
 
 
 def _json(archive: zipfile.ZipFile, members: Mapping[str, str], name: str) -> Any:
     if name not in members:
-        raise WrongContentError(f"it has no {name}: not an exported program of PyTorch 2.9 or later")
+        raise WrongContentError(
+            f"it has no {name}: not an exported program of PyTorch 2.9 or later"
+        )
     if archive.getinfo(members[name]).file_size > _LONGEST_PROGRAM:
         raise WrongContentError(f"{name} is longer than {_LONGEST_PROGRAM >> 20} MB")
     return parse_json(archive.read(members[name]))
@@ -156,10 +174,16 @@ def _tensor(content: bytes, form: _TensorForm, name: str) -> Tensor:
     if form.dtype not in _TYPES:
         raise WrongContentError(f"{shown(name)} is of a type that no network has")
     kind = _TYPES[form.dtype]
-    shape, strides = ([number.as_int for number in numbers] for numbers in (form.sizes, form.strides))
+    shape, strides = (
+        [number.as_int for number in numbers] for numbers in (form.sizes, form.strides)
+    )
     # Of content that is no whole number of entries the rest is no tensor's.
     whole = len(content) // kind.itemsize * kind.itemsize
-    flat = torch.frombuffer(bytearray(content[:whole]), dtype=kind) if whole else torch.empty(0, dtype=kind)
+    flat = (
+        torch.frombuffer(bytearray(content[:whole]), dtype=kind)
+        if whole
+        else torch.empty(0, dtype=kind)
+    )
     if math.prod(shape) > len(flat):
         raise WrongContentError(f"{shown(name)} has more numbers than are stored")
     if len(shape) != len(strides):

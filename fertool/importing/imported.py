@@ -50,21 +50,28 @@ class ImportOptions:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1 or not name]
+        repeated = [
+            name for name, count in Counter(self.classes or ()).items() if count > 1 or not name
+        ]
         if repeated:
             what = f"'{repeated[0]}' twice" if repeated[0] else "an empty name"
             raise UsageError(f"--classes: {what}", "name each output once: --classes a,b,…")
         if self.channels not in (None, 1, 3):
             raise UsageError(
-                f"--input-channels {self.channels}: images have 1 or 3 channels", "use 1 (gray) or 3 (RGB)"
+                f"--input-channels {self.channels}: images have 1 or 3 channels",
+                "use 1 (gray) or 3 (RGB)",
             )
         for flag, values in (("--mean", self.mean), ("--std", self.std)):
             if not all(-_MOST <= value <= _MOST for value in values or ()):
                 raise UsageError(f"{flag}: of pixels from 0 to 1, {values} is not", "divide by 255")
             if values is not None and len(values) not in (1, 3):
-                raise UsageError(f"{flag}: {len(values)} values", "give one, or one for each channel")
+                raise UsageError(
+                    f"{flag}: {len(values)} values", "give one, or one for each channel"
+                )
         if not all(value > 0 for value in self.std or ()):
-            raise UsageError(f"--std {self.std}: must be above 0", "for example --std 0.229,0.224,0.225")
+            raise UsageError(
+                f"--std {self.std}: must be above 0", "for example --std 0.229,0.224,0.225"
+            )
 
 
 @dataclass(frozen=True)
@@ -120,16 +127,24 @@ def _of_zoo(name: str, options: ImportOptions) -> Found:
     return _of_module(module, options, channels, prepared)
 
 
-def _of_module(module: nn.Module, options: ImportOptions, channels: int, prepared: Preprocessing | None) -> Found:
+def _of_module(
+    module: nn.Module, options: ImportOptions, channels: int, prepared: Preprocessing | None
+) -> Found:
     size = options.size or (prepared.size if prepared else None)
     if size is None:
-        raise UsageError("--input-size: the side of this network's images is not known", "for example --input-size 224")
+        raise UsageError(
+            "--input-size: the side of this network's images is not known",
+            "for example --input-size 224",
+        )
     notes: tuple[str, ...] = ()
     if options.weights is not None:
         taken, found = matching_weights(module, options.weights)
         module.load_state_dict(taken, strict=False)
         whole = len(module.state_dict())
-        notes = (f"{len(taken)} of the network's {whole} tensors are those of {options.weights}", *found)
+        notes = (
+            f"{len(taken)} of the network's {whole} tensors are those of {options.weights}",
+            *found,
+        )
     if channels == 1:
         gray_stem(module)
     image = (channels, size, size)
@@ -159,11 +174,15 @@ def _of_file(path: Path, suffix: str, options: ImportOptions) -> Found:
     read = onnx_network if suffix == ".onnx" else program_network
     found = read(path, options.size, options.channels)
     if found.prepared is not None and (options.mean or options.std):
-        raise UsageError(f"--mean and --std: {path} takes raw pixels and prepares them itself", "leave them out")
+        raise UsageError(
+            f"--mean and --std: {path} takes raw pixels and prepares them itself", "leave them out"
+        )
     return found
 
 
-def _described(source: str, options: ImportOptions, found: Found, network: Network) -> tuple[Spec, tuple[str, ...]]:
+def _described(
+    source: str, options: ImportOptions, found: Found, network: Network
+) -> tuple[Spec, tuple[str, ...]]:
     """Return the spec of an imported network, and what the user should know of it."""
     channels, size, _ = found.image
     mean, std = options.mean, options.std
@@ -177,7 +196,8 @@ def _described(source: str, options: ImportOptions, found: Found, network: Netwo
     made = network.shapes[network.graph.output]
     if len(made) != 1:
         raise FertoolError(
-            f"the network makes {list(made)} for one image, not a row of logits", "import a network that classifies"
+            f"the network makes {list(made)} for one image, not a row of logits",
+            "import a network that classifies",
         )
     classes, notes = options.classes, []
     if classes is None and source in architecture_names():
@@ -187,11 +207,18 @@ def _described(source: str, options: ImportOptions, found: Found, network: Netwo
         notes.append(f"classes are called 0 to {made[0] - 1}; name them with --classes")
     if len(classes) != made[0]:
         raise UsageError(
-            f"--classes: {len(classes)} names for a network with {made[0]} outputs", "give one name for each output"
+            f"--classes: {len(classes)} names for a network with {made[0]} outputs",
+            "give one name for each output",
         )
     input = InputSpec(channels, size, _per_channel(mean, channels), _per_channel(std, channels))
     origin = source.rpartition("/")[2]
-    spec = Spec(arch=origin, arch_args=dict(options.arguments), graph=network.graph, input=input, classes=classes)
+    spec = Spec(
+        arch=origin,
+        arch_args=dict(options.arguments),
+        graph=network.graph,
+        input=input,
+        classes=classes,
+    )
     return spec, tuple(notes)
 
 
@@ -202,9 +229,13 @@ def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
     return (sum(values) / len(values),) if channels == 1 else values
 
 
-def _compared(network: Network, input: InputSpec, reference: Callable[[Tensor], Tensor], source: str) -> float:
+def _compared(
+    network: Network, input: InputSpec, reference: Callable[[Tensor], Tensor], source: str
+) -> float:
     """Return how far the logits are from those of the source; raises FertoolError where that is too far."""
-    pixels = torch.randint(256, (_CHECKED, *image_shape(input)), generator=torch.Generator().manual_seed(0))
+    pixels = torch.randint(
+        256, (_CHECKED, *image_shape(input)), generator=torch.Generator().manual_seed(0)
+    )
     images = to_input(pixels.to(torch.uint8), input)
     with torch.no_grad():
         ours, theirs = network(images), reference(images)
@@ -222,9 +253,13 @@ def _compared(network: Network, input: InputSpec, reference: Callable[[Tensor], 
 def _unknown(source: str) -> FertoolError:
     kinds = "a name of the zoo, torchvision:NAME, timm:NAME, path/file.py:factory, a .pt2 or an .onnx file"
     if is_model_file(Path(source)):
-        return UsageError(f"{source}: a model file of fertool already", "every command takes it as it is")
+        return UsageError(
+            f"{source}: a model file of fertool already", "every command takes it as it is"
+        )
     if source.endswith(".py"):
-        return UsageError(f"{source}: which function makes the network is not said", f"give {source}:FUNCTION")
+        return UsageError(
+            f"{source}: which function makes the network is not said", f"give {source}:FUNCTION"
+        )
     if Path(source).suffix.lower() in (".pth", ".pt", ".safetensors", ".bin", ".ckpt"):
         return UsageError(
             f"{source}: weights alone, without the network that they belong to",

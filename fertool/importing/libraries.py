@@ -48,35 +48,48 @@ def import_torchvision() -> None:
             return
         except OSError:
             pass
-    names = re.findall(r'(?:register_meta\("|"torchvision::)(\w+)"', (folder / "_meta_registrations.py").read_text())
+    names = re.findall(
+        r'(?:register_meta\("|"torchvision::)(\w+)"',
+        (folder / "_meta_registrations.py").read_text(),
+    )
     stand_ins = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in sorted(set(names)):
         stand_ins.define(f"{name}(Tensor unused) -> Tensor")  # type: ignore[no-untyped-call]
     _STAND_INS.append(stand_ins)
 
 
-def library_module(library: str, name: str, classes: int | None, channels: int) -> tuple[nn.Module, Preprocessing]:
+def library_module(
+    library: str, name: str, classes: int | None, channels: int
+) -> tuple[nn.Module, Preprocessing]:
     """Return a network of torchvision or timm with random weights, and how its images are usually prepared.
 
     Raises UsageError where the library is not installed or has no such network.
     """
     if find_spec(library) is None:
-        raise UsageError(f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'")
+        raise UsageError(
+            f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'"
+        )
     import_torchvision()
     try:
         return _BUILDERS[library](name, classes, channels)
     except ImportError as error:
-        raise UsageError(f"{library} does not load ({error})", "install the version that fits this torch") from None
+        raise UsageError(
+            f"{library} does not load ({error})", "install the version that fits this torch"
+        ) from None
 
 
-def _of_torchvision(name: str, classes: int | None, channels: int) -> tuple[nn.Module, Preprocessing]:
+def _of_torchvision(
+    name: str, classes: int | None, channels: int
+) -> tuple[nn.Module, Preprocessing]:
     from torchvision import models
 
     _require_known("torchvision", name, models.list_models(module=models))
     given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     size = 299 if name.startswith("inception") else 224
     module: nn.Module = models.get_model(name, weights=None, **given)
-    return (gray_stem(module) if channels == 1 else module), Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
+    return (gray_stem(module) if channels == 1 else module), Preprocessing(
+        size, IMAGENET_MEAN, IMAGENET_STD
+    )
 
 
 def _of_timm(name: str, classes: int | None, channels: int) -> tuple[nn.Module, Preprocessing]:
@@ -98,7 +111,8 @@ def _require_known(library: str, name: str, known: list[str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=5)
         raise UsageError(
-            f"{library} has no network '{name}'", f"it has {', '.join(near)}" if near else f"see {library}'s own list"
+            f"{library} has no network '{name}'",
+            f"it has {', '.join(near)}" if near else f"see {library}'s own list",
         )
 
 

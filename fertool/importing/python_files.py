@@ -29,10 +29,13 @@ def factory_module(source: str, given: Mapping[str, Any]) -> nn.Module:
         module = factory(**taken)
     except Exception as error:  # What the user's own code fails with can be anything.
         raise FertoolError(
-            f"{source}: {name}({_shown(taken)}) failed: {type(error).__name__}: {error}", "call it in Python first"
+            f"{source}: {name}({_shown(taken)}) failed: {type(error).__name__}: {error}",
+            "call it in Python first",
         ) from error
     if not isinstance(module, nn.Module):
-        raise FertoolError(f"{source}: {name}() made a {type(module).__name__}", "return a torch.nn.Module")
+        raise FertoolError(
+            f"{source}: {name}() made a {type(module).__name__}", "return a torch.nn.Module"
+        )
     return module
 
 
@@ -58,7 +61,8 @@ def _loaded(place: str, source: str) -> ModuleType:
         raise
     except Exception as error:  # As above.
         raise UsageError(
-            f"{source}: {place} does not load: {type(error).__name__}: {error}", "give path/file.py:factory"
+            f"{source}: {place} does not load: {type(error).__name__}: {error}",
+            "give path/file.py:factory",
         ) from None
     return module
 
@@ -68,8 +72,14 @@ def _factory(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
     if isinstance(factory, nn.Module):
         return lambda: factory
     if not callable(factory):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UsageError(f"{source}: it has no function '{name}'", f"it has {', '.join(known[:8]) or 'none'}")
+        known = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_")
+        ]
+        raise UsageError(
+            f"{source}: it has no function '{name}'", f"it has {', '.join(known[:8]) or 'none'}"
+        )
     return factory  # type: ignore[no-any-return]
 
 

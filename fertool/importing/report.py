@@ -40,7 +40,8 @@ def survey(network: Network, input: InputSpec) -> Survey:
                 "channels": len(layer.outputs),
                 "params": layer.params,
                 "macs": layer_macs(network, node),
-                "prunable": node.name in prunable or (grouped and not bool(graph.fixed[layer.outputs].all())),
+                "prunable": node.name in prunable
+                or (grouped and not bool(graph.fixed[layer.outputs].all())),
                 "stays_because": _reason(graph, node.name),
                 "integer": node.name in integer,
             }
@@ -58,7 +59,9 @@ def _reason(graph: ChannelGraph, name: str) -> str | None:
 
 def _summary(layers: list[dict[str, Any]]) -> str:
     macs = sum(layer["macs"] for layer in layers)
-    prunable, integer = ([layer for layer in layers if layer[key]] for key in ("prunable", "integer"))
+    prunable, integer = (
+        [layer for layer in layers if layer[key]] for key in ("prunable", "integer")
+    )
     whole = max(1, macs)
     return (
         f"{len(prunable)} of {len(layers)} layers can be pruned ({_percent(prunable, whole)} of the MACs), "

@@ -10,7 +10,16 @@ from fertool.models import mobilenet_v3 as mobilenet_v3
 from fertool.models import nano_resnet as nano_resnet
 from fertool.models import resnet as resnet
 from fertool.models import shufflenet_v2 as shufflenet_v2
-from fertool.models.build import build, create, for_classes, load_model, randomised, save_model, static, stored_size
+from fertool.models.build import (
+    build,
+    create,
+    for_classes,
+    load_model,
+    randomised,
+    save_model,
+    static,
+    stored_size,
+)
 from fertool.models.friendly import int8_friendly
 from fertool.models.registry import architecture_names, register
 

@@ -30,13 +30,17 @@ _LISTED = 20
 """Tensors that an error lists."""
 
 
-def create(arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]) -> tuple[Spec, Network]:
+def create(
+    arch: str, arch_args: Mapping[str, Any], input: InputSpec, classes: tuple[str, ...]
+) -> tuple[Spec, Network]:
     """Return a new, randomly initialised network of the zoo and its spec.
 
     Raises UsageError for an unknown architecture and for arguments that are not its own.
     """
     resolved = resolve_arch_args(arch, arch_args, input.size)
-    module = get_architecture(arch)(num_classes=len(classes), in_channels=input.channels, **resolved)
+    module = get_architecture(arch)(
+        num_classes=len(classes), in_channels=input.channels, **resolved
+    )
     graph = _graph_of(arch, canonical_json(resolved), len(classes), image_shape(input), module)
     network = Network(graph, image_shape(input))
     state = module.state_dict()
@@ -48,7 +52,9 @@ _KNOWN: dict[tuple[str, str, int, ImageShape], Graph] = {}
 """Graphs of the zoo that this process has captured already."""
 
 
-def _graph_of(arch: str, arch_args: str, classes: int, image: ImageShape, module: nn.Module) -> Graph:
+def _graph_of(
+    arch: str, arch_args: str, classes: int, image: ImageShape, module: nn.Module
+) -> Graph:
     key = (arch, arch_args, classes, image)
     if key not in _KNOWN:
         _KNOWN[key] = capture(module, image).graph
@@ -69,7 +75,9 @@ def build(spec: Spec) -> Network | DynamicNetwork:
     if spec.gates is not None:
         with torch.device("meta"):
             gate = ImageGate(len(spec.gates.profiles), spec.gates.hidden)
-        return DynamicNetwork(gate, [_built(profile, spec) for profile in spec.gates.profiles], spec.gates.shares)
+        return DynamicNetwork(
+            gate, [_built(profile, spec) for profile in spec.gates.profiles], spec.gates.shares
+        )
     return _built(spec.graph, spec)
 
 
@@ -103,7 +111,9 @@ def for_classes(spec: Spec, module: nn.Module, classes: tuple[str, ...]) -> tupl
     Raises FertoolError for a network that is quantised or dynamic, or does not end in a linear layer.
     """
     if spec.quant is not None:
-        raise FertoolError("a quantised model cannot be trained again as floats", "give the model it was made from")
+        raise FertoolError(
+            "a quantised model cannot be trained again as floats", "give the model it was made from"
+        )
     network = static(module)
     started = replace(spec, classes=classes, metrics=None)
     if len(classes) == len(spec.classes):
@@ -125,7 +135,9 @@ def for_classes(spec: Spec, module: nn.Module, classes: tuple[str, ...]) -> tupl
 def static(module: nn.Module) -> Network:
     """Return a module that is a single network; raises FertoolError for a dynamic one."""
     if not isinstance(module, Network):
-        raise FertoolError("a dynamic network has several profiles", "give the model that it was made from")
+        raise FertoolError(
+            "a dynamic network has several profiles", "give the model that it was made from"
+        )
     return module
 
 
@@ -177,7 +189,9 @@ def stored_size(spec: Spec) -> int:
     from fertool.models.quantized import quantized_module
 
     module = quantized_module(static(build(replace(spec, quant=None))), spec)
-    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(spec, module).items()}
+    forms = {
+        name: (tensor.shape, tensor.dtype) for name, tensor in tensors_of(spec, module).items()
+    }
     zeros = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in forms.items()}
     return len(store.pack(json.loads(spec.to_json()), zeros)[1])
 
@@ -190,16 +204,21 @@ def _require_layers(spec: Spec, tensors: Mapping[str, Tensor], path: Path) -> No
     held = {name.rpartition(".")[0] for name in tensors}
     graphs = {"": spec.graph}
     if spec.gates:
-        graphs = {f"networks.{index}.": profile for index, profile in enumerate(spec.gates.profiles)}
+        graphs = {
+            f"networks.{index}.": profile for index, profile in enumerate(spec.gates.profiles)
+        }
     for prefix, graph in graphs.items():
         missing = [prefix + name for name in graph.channels if prefix + name not in held]
         if missing:
             raise FertoolError(
-                f"{path}: the tensors do not fit the spec: there are none of {listed(missing)}", "make the file again"
+                f"{path}: the tensors do not fit the spec: there are none of {listed(missing)}",
+                "make the file again",
             )
 
 
-def _require_fit(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def _require_fit(
+    state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> None:
     problems = [f"{name} is missing" for name in wanted if name not in state_dict]
     problems += [f"{name} is unknown" for name in state_dict if name not in wanted]
     problems += [
@@ -210,7 +229,9 @@ def _require_fit(state_dict: Mapping[str, Tensor], wanted: Mapping[str, Tensor],
     if problems:
         said = "; ".join(problems[:_LISTED])
         more = f"; and {len(problems) - _LISTED} more" if len(problems) > _LISTED else ""
-        raise FertoolError(f"{path}: the tensors do not fit the spec: {said}{more}", "make the file again")
+        raise FertoolError(
+            f"{path}: the tensors do not fit the spec: {said}{more}", "make the file again"
+        )
 
 
 def _form(tensor: Tensor) -> str:

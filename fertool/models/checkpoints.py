@@ -21,16 +21,41 @@ from fertool.errors import FertoolError
 _USUAL_KEYS = ("state_dict", "model")
 _KEYS = (
     *_USUAL_KEYS,
-    *("model_state_dict", "model_state", "net", "network", "weights", "params", "module", "student"),
+    *(
+        "model_state_dict",
+        "model_state",
+        "net",
+        "network",
+        "weights",
+        "params",
+        "module",
+        "student",
+    ),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema"),
 )
 """Under which checkpoints keep a state dict, the most usual first, running means last."""
 _MOST_WRAPPED = 4
 _PARALLEL = "module."
-_PREFIXES = (_PARALLEL, "_orig_mod.", "model.", "backbone.", "net.", "network.", "encoder.", "student.")
+_PREFIXES = (
+    _PARALLEL,
+    "_orig_mod.",
+    "model.",
+    "backbone.",
+    "net.",
+    "network.",
+    "encoder.",
+    "student.",
+)
 """What wrappers put before the names of a network's tensors."""
-_OTHER_MEMBERS = {".npy": "arrays of NumPy", "/constants.pkl": "a TorchScript program", ".weights.h5": "a Keras model"}
-_OTHER_BEGINNINGS = {b"\x89HDF\r\n": "an HDF5 file, as Keras writes", b"TFL3": "a TensorFlow Lite model"}
+_OTHER_MEMBERS = {
+    ".npy": "arrays of NumPy",
+    "/constants.pkl": "a TorchScript program",
+    ".weights.h5": "a Keras model",
+}
+_OTHER_BEGINNINGS = {
+    b"\x89HDF\r\n": "an HDF5 file, as Keras writes",
+    b"TFL3": "a TensorFlow Lite model",
+}
 _BEGINNING = 8
 _ASKED = re.compile(r"GLOBAL ([\w.]+)")
 
@@ -45,7 +70,9 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
     if is_model_file(path):
         artifact = store.load(path)
         if artifact.spec.quant is not None:
-            raise FertoolError(f"{path}: a quantised model has no float weights", "give the model it was made from")
+            raise FertoolError(
+                f"{path}: a quantised model has no float weights", "give the model it was made from"
+            )
         artifact.spec.require_static("where a training starts")
         return artifact.state_dict, []
     content = _content(path)
@@ -53,7 +80,9 @@ def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Te
     try:
         store.require_dense(state)
     except WrongContentError as error:
-        raise FertoolError(f"{path}: {error}", "save plain tensors: torch.save(model.state_dict(), path)") from None
+        raise FertoolError(
+            f"{path}: {error}", "save plain tensors: torch.save(model.state_dict(), path)"
+        ) from None
     state, more = _without_prefixes(state, wanted)
     return state, notes + more
 
@@ -77,7 +106,9 @@ def _content(path: Path) -> Any:
             "where the model's own code is at hand, save it again with torch.save(model.state_dict(), path)",
         ) from None
     except Exception:  # On damaged files torch's reader fails with whatever it stumbles over: struct.error, assertions.
-        raise FertoolError(f"{path}: not a state dict, or a truncated one", "copy the file again") from None
+        raise FertoolError(
+            f"{path}: not a state dict, or a truncated one", "copy the file again"
+        ) from None
 
 
 def is_model_file(path: Path) -> bool:
@@ -117,7 +148,11 @@ def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
             break
         keys.append(key)
         content = content[key]
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)] if _is_map(content) else []
+    others = (
+        [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+        if _is_map(content)
+        else []
+    )
     if not _is_map(content) or others:
         holds = listed([name[:80] for name in others]) or type(content).__name__
         raise FertoolError(
@@ -137,7 +172,9 @@ def _holds_map(content: Any, key: str) -> bool:
     return _is_map(content) and _is_map(content.get(key))
 
 
-def _without_prefixes(given: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _without_prefixes(
+    given: dict[str, Tensor], wanted: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors without what wrappers put before their names, and a note of what was removed.
 
     A prefix of all names goes unless the network has it itself; one of most names, if more then fit the network.

@@ -56,7 +56,9 @@ class ImageGate(nn.Module):
         """Return what the gate knows of each image, [N, 45], before it is standardised."""
         gray = x if x.shape[1] == 1 else x.mean(1, keepdim=True)
         gray = F.avg_pool2d(gray, max(1, x.shape[-1] // SIDE))
-        fields = F.avg_pool2d(torch.cat([gray, self.measures(gray).abs()], 1), gray.shape[-1] // GRID)
+        fields = F.avg_pool2d(
+            torch.cat([gray, self.measures(gray).abs()], 1), gray.shape[-1] // GRID
+        )
         if fields.shape[-1] > GRID:
             fields = fields[..., :GRID, :GRID]
         return fields.flatten(1)
@@ -64,7 +66,9 @@ class ImageGate(nn.Module):
     def folded(self) -> ImageGate:
         """Return a copy for inference, the standardisation in the first layer's weights."""
         gate = copy.deepcopy(self).eval()
-        mean, variance = (self.standardise.get_buffer(f"running_{name}") for name in ("mean", "var"))
+        mean, variance = (
+            self.standardise.get_buffer(f"running_{name}") for name in ("mean", "var")
+        )
         with torch.no_grad():
             gate.fc1.weight.mul_((variance + self.standardise.eps).rsqrt())
             gate.fc1.bias.sub_(gate.fc1.weight @ mean)
@@ -79,7 +83,9 @@ class DynamicNetwork(nn.Module):
     of the images each profile got where it was measured.
     """
 
-    def __init__(self, gate: ImageGate, networks: Sequence[nn.Module], shares: Sequence[float]) -> None:
+    def __init__(
+        self, gate: ImageGate, networks: Sequence[nn.Module], shares: Sequence[float]
+    ) -> None:
         super().__init__()
         self.gate = gate
         self.networks = nn.ModuleList(networks)
@@ -89,7 +95,9 @@ class DynamicNetwork(nn.Module):
         """Return the logits; work is done for the chosen profiles only."""
         choice = self.choose(x)
         rows = [(choice == index).nonzero().flatten() for index in range(len(self.networks))]
-        parts = [network(x[row]) for network, row in zip(self.networks, rows, strict=True) if len(row)]
+        parts = [
+            network(x[row]) for network, row in zip(self.networks, rows, strict=True) if len(row)
+        ]
         order = torch.cat(rows)
         logits = torch.cat(parts)
         return torch.empty_like(logits).index_copy_(0, order, logits)

@@ -44,7 +44,9 @@ class SeparableBlock(nn.Module):
             ConvNormAct(outputs, outputs),
         )
         self.eca = EfficientChannelAttention(eca_kernel(outputs))
-        self.downsample = ConvNormAct(inputs, outputs, stride=stride) if stride > 1 else nn.Identity()
+        self.downsample = (
+            ConvNormAct(inputs, outputs, stride=stride) if stride > 1 else nn.Identity()
+        )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,10 +59,19 @@ class SeparableBlock(nn.Module):
 class EAN(nn.Module):
     """[N, in_channels, S, S] to logits [N, num_classes]."""
 
-    def __init__(self, num_classes: int, in_channels: int, stem_stride: int, width_mult: float, dropout: float) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        stem_stride: int,
+        width_mult: float,
+        dropout: float,
+    ) -> None:
         super().__init__()
         check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
-        stem, first, second, third = (make_divisible(channels * width_mult) for channels in (32, 64, 128, 256))
+        stem, first, second, third = (
+            make_divisible(channels * width_mult) for channels in (32, 64, 128, 256)
+        )
         self.stem = ConvNormAct(in_channels, stem, 3, stem_stride, act=nn.ReLU)
         self.layer1 = _stage(stem, first, depth=2)
         self.layer2 = _stage(first, second, depth=3)
@@ -85,7 +96,12 @@ def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
 
 @register(stem_stride=1)
 def ean(
-    *, num_classes: int = 7, in_channels: int = 1, stem_stride: int = 2, width_mult: float = 1.0, dropout: float = 0.0
+    *,
+    num_classes: int = 7,
+    in_channels: int = 1,
+    stem_stride: int = 2,
+    width_mult: float = 1.0,
+    dropout: float = 0.0,
 ) -> EAN:
     """EAN, the lightweight efficient-attention network of recipe 3; at most 1.0 M parameters."""
     return EAN(num_classes, in_channels, stem_stride, width_mult, dropout)

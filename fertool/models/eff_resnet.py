@@ -31,8 +31,12 @@ class FineGrainedExtraction(nn.Module):
     def __init__(self, subset: int, subsets: int) -> None:
         super().__init__()
         self.conv = ConvNormAct(subset * subsets, subset * subsets, 3, act=nn.ReLU)
-        self.left = nn.ModuleList(ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets))
-        self.right = nn.ModuleList(ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets))
+        self.left = nn.ModuleList(
+            ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets)
+        )
+        self.right = nn.ModuleList(
+            ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape."""
@@ -70,7 +74,9 @@ class EffResNet(nn.Module):
         first, second = make_divisible(64 * width_mult), make_divisible(128 * width_mult)
         subset = max(1, second // subsets)
         outputs = subset * subsets
-        self.conv1 = nn.Conv2d(in_channels, first, stem_kernel, stem_stride, stem_kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, first, stem_kernel, stem_stride, stem_kernel // 2, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
@@ -104,4 +110,6 @@ def eff_resnet18(
     dropout: float = 0.0,
 ) -> EffResNet:
     """EFF-ResNet18 (the teacher of T-SNet, section III); `subsets` is n, into how many the FFE modules split."""
-    return EffResNet(num_classes, in_channels, stem_kernel, stem_stride, stem_pool, subsets, width_mult, dropout)
+    return EffResNet(
+        num_classes, in_channels, stem_kernel, stem_stride, stem_pool, subsets, width_mult, dropout
+    )

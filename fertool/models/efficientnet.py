@@ -33,7 +33,12 @@ class EfficientNet(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
+        check_args(
+            stem_stride=stem_stride,
+            early_stride=early_stride,
+            width_mult=width_mult,
+            dropout=dropout,
+        )
         check_args(stochastic_depth=stochastic_depth)
         act = find_activation(activation)
         # Table 1 of the paper: expansion, kernel, stride of the first block, channels, blocks.
@@ -55,10 +60,20 @@ class EfficientNet(nn.Module):
             blocks = []
             for index in range(depth):
                 stride = first_stride if index == 0 else 1
-                hidden, outputs = make_divisible(channels * expansion), make_divisible(planes * width_mult)
+                hidden, outputs = (
+                    make_divisible(channels * expansion),
+                    make_divisible(planes * width_mult),
+                )
                 attention = SqueezeExcitation(hidden, max(1, channels // 4), act=act)
                 block = InvertedResidual(
-                    channels, hidden, outputs, kernel, stride, act=act, attention=attention, drop_branch=next(drops)
+                    channels,
+                    hidden,
+                    outputs,
+                    kernel,
+                    stride,
+                    act=act,
+                    attention=attention,
+                    drop_branch=next(drops),
                 )
                 blocks.append(block)
                 channels = outputs
@@ -93,5 +108,12 @@ def efficientnet_b0(
 ) -> EfficientNet:
     """EfficientNet-B0 (Tan and Le 2019, table 1); `early_stride` is that of the 24-channel stage."""
     return EfficientNet(
-        num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, stochastic_depth, activation
+        num_classes,
+        in_channels,
+        stem_stride,
+        early_stride,
+        width_mult,
+        dropout,
+        stochastic_depth,
+        activation,
     )

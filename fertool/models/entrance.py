@@ -28,7 +28,9 @@ def rounded_sites(network: Network, input: InputSpec, keep_float: Sequence[str] 
     Layers whose names match one of `keep_float`, which may have the wildcards * and ? or be the path of a block, stay
     float too. Raises UsageError for a pattern that no layer has.
     """
-    kept = _matching([node.name for node in network.graph.nodes if can_be_integer(node)], keep_float)
+    kept = _matching(
+        [node.name for node in network.graph.nodes if can_be_integer(node)], keep_float
+    )
     sites = find_sites(network.graph, input, kept)
     length = _length_of_entrance(network, {name for site in sites.sites for name in site.nodes})
     names = [network.graph.input, *(node.name for node in network.graph.nodes)]
@@ -42,9 +44,16 @@ def rounded_sites(network: Network, input: InputSpec, keep_float: Sequence[str] 
 def _matching(names: Sequence[str], patterns: Sequence[str]) -> frozenset[str]:
     found: set[str] = set()
     for pattern in patterns:
-        matching = [name for name in names if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")]
+        matching = [
+            name
+            for name in names
+            if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
+        ]
         if not matching:
-            raise UsageError(f"--keep-float {pattern}: no layer is called so", f"for example --keep-float {names[0]}")
+            raise UsageError(
+                f"--keep-float {pattern}: no layer is called so",
+                f"for example --keep-float {names[0]}",
+            )
         found.update(matching)
     return frozenset(found)
 
@@ -65,5 +74,7 @@ def _length_of_entrance(network: Network, rounded: set[str]) -> int:
         has_product |= node.operator.gated or (node.op == "mul" and len(node.inputs) == 2)
         if has_product and last_reader <= index and node.name in rounded:
             length = index + 1
-        last_reader = max([last_reader, *(order[reader.name] for reader in graph.readers[node.name])])
+        last_reader = max(
+            [last_reader, *(order[reader.name] for reader in graph.readers[node.name])]
+        )
     return length

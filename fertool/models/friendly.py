@@ -25,7 +25,11 @@ def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, Network] | None:
     costly = [node for node in network.graph.nodes if node.operator.gated]
     if not costly:
         return None
-    graph = network.graph.edited({node.name: [make_node(node.name, FRIENDLY, node.inputs)] for node in costly})
+    graph = network.graph.edited(
+        {node.name: [make_node(node.name, FRIENDLY, node.inputs)] for node in costly}
+    )
     friendly = Network(graph, network.image)
-    friendly.load_state_dict({name: tensor.clone() for name, tensor in network.state_dict().items()}, assign=True)
+    friendly.load_state_dict(
+        {name: tensor.clone() for name, tensor in network.state_dict().items()}, assign=True
+    )
     return replace(spec, graph=graph, metrics=None), friendly.eval()

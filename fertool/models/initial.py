@@ -43,12 +43,22 @@ def matching_weights(module: nn.Module, path: Path) -> tuple[dict[str, Tensor], 
         if name in wanted and tensor.shape != wanted[name].shape
     ]
     # Files older than this counter lack it; it matters only to batch norms without a momentum.
-    needed = [name for name in wanted if not _inside(name, fresh) and not name.endswith("num_batches_tracked")]
+    needed = [
+        name
+        for name in wanted
+        if not _inside(name, fresh) and not name.endswith("num_batches_tracked")
+    ]
     problems += [f"{name} is missing" for name in needed if name not in taken]
     if problems or not taken:
-        raise FertoolError(f"{path}: the weights do not fit: {_list(problems) or 'none of them has a place'}", _HINT)
+        raise FertoolError(
+            f"{path}: the weights do not fit: {_list(problems) or 'none of them has a place'}",
+            _HINT,
+        )
     if flaws := _flaws(taken, wanted):
-        raise FertoolError(f"{path}: weights that no network can start from: {_list(flaws)}", "give another checkpoint")
+        raise FertoolError(
+            f"{path}: weights that no network can start from: {_list(flaws)}",
+            "give another checkpoint",
+        )
     return taken, [*unwrapped, *folded, *(f"{layer}: {reason}" for layer, reason in fresh.items())]
 
 
@@ -66,7 +76,9 @@ def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True)
     taken: dict[str, Tensor] = {}
     copied = 0
     for layer, tensors in names.items():
-        if not _inside(layer, spared) and all(_alike(wanted[name], given.get(name)) for name in tensors):
+        if not _inside(layer, spared) and all(
+            _alike(wanted[name], given.get(name)) for name in tensors
+        ):
             taken.update((name, given[name]) for name in tensors)
             copied += 1
     module.load_state_dict(taken, strict=False)
@@ -108,20 +120,31 @@ def _fold_stem(module: nn.Module, given: dict[str, Tensor]) -> tuple[dict[str, T
             weight = given.get(name)
             if weight is None or weight.dim() != 4 or stem.in_channels != 1 or weight.shape[1] != 3:
                 break
-            return {**given, name: weight.sum(1, keepdim=True)}, [f"{name}: RGB summed to grayscale"]
+            return {**given, name: weight.sum(1, keepdim=True)}, [
+                f"{name}: RGB summed to grayscale"
+            ]
     return given, []
 
 
-def _fresh_layers(module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, str]:
+def _fresh_layers(
+    module: nn.Module, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, str]:
     """Return the layers that keep their fresh weights, and parts of the file that are dropped, with the reason."""
     name_of_head = head_name(module)
     head = [] if name_of_head is None else [name_of_head]
     fresh = {}
-    for layer in dict.fromkeys(name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, head)):
+    for layer in dict.fromkeys(
+        name.rpartition(".")[0] for name in (*wanted, *given) if _inside(name, head)
+    ):
         there, here = given.get(f"{layer}.weight"), wanted.get(f"{layer}.weight")
         if here is None and layer not in head:
             fresh[layer] = "not in this network: dropped"
-        elif here is not None and there is not None and there.dim() == 2 and there.shape != here.shape:
+        elif (
+            here is not None
+            and there is not None
+            and there.dim() == 2
+            and there.shape != here.shape
+        ):
             fresh[layer] = f"{_form(there)} in the file, {_form(here)} here: starts afresh"
     for name, child in module.named_children():
         if child.state_dict() and not any(_inside(key, [name]) for key in given):

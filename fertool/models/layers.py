@@ -35,7 +35,12 @@ class SqueezeExcitation(nn.Module):
     """Channel attention: pool, squeeze, excite, scale (Hu et al. 2018, arXiv 1709.01507, figure 1)."""
 
     def __init__(
-        self, channels: int, squeezed: int, *, act: Factory = nn.ReLU, scale_act: Factory = nn.Sigmoid
+        self,
+        channels: int,
+        squeezed: int,
+        *,
+        act: Factory = nn.ReLU,
+        scale_act: Factory = nn.Sigmoid,
     ) -> None:
         super().__init__()
         self.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -120,7 +125,9 @@ class InvertedResidual(nn.Module):
         layers: list[nn.Module] = []
         if hidden != inputs:
             layers.append(ConvNormAct(inputs, hidden, norm=norm, act=act))
-        layers.append(ConvNormAct(hidden, hidden, kernel, stride, groups=hidden, norm=norm, act=act))
+        layers.append(
+            ConvNormAct(hidden, hidden, kernel, stride, groups=hidden, norm=norm, act=act)
+        )
         if attention is not None:
             layers.append(attention)
         layers.append(ConvNormAct(hidden, outputs, norm=norm))

@@ -35,7 +35,12 @@ class MicroExpNet(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
+        check_args(
+            stem_stride=stem_stride,
+            early_stride=early_stride,
+            width_mult=width_mult,
+            dropout=dropout,
+        )
         check_args(se_reduction=se_reduction)
         act = find_activation(activation)
         hidden = make_divisible(256 * width_mult)
@@ -68,5 +73,12 @@ def micro_expnet(
 ) -> MicroExpNet:
     """MicroExpNet (Rejina 2026, section III); `early_stride` is that of the trunk's first block."""
     return MicroExpNet(
-        num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, se_reduction, activation
+        num_classes,
+        in_channels,
+        stem_stride,
+        early_stride,
+        width_mult,
+        dropout,
+        se_reduction,
+        activation,
     )

@@ -34,10 +34,21 @@ class MobileNetV2(nn.Module):
     """[N, in_channels, S, S] to logits [N, num_classes]."""
 
     def __init__(
-        self, num_classes: int, in_channels: int, stem_stride: int, early_stride: int, width_mult: float, dropout: float
+        self,
+        num_classes: int,
+        in_channels: int,
+        stem_stride: int,
+        early_stride: int,
+        width_mult: float,
+        dropout: float,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
+        check_args(
+            stem_stride=stem_stride,
+            early_stride=early_stride,
+            width_mult=width_mult,
+            dropout=dropout,
+        )
         # Table 2 of the paper: expansion, channels, blocks, stride of the first block.
         stages = (
             (1, 16, 1, 1),

@@ -83,15 +83,31 @@ class Trunk(nn.Sequential):
         strides = [row.stride for row in rows]
         strides[strides.index(2)] = early_stride
         channels = make_divisible(16 * width_mult)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, stem_stride, norm=_norm, act=act)]
+        layers: list[nn.Module] = [
+            ConvNormAct(in_channels, channels, 3, stem_stride, norm=_norm, act=act)
+        ]
         for row, stride in zip(rows, strides, strict=True):
-            hidden, outputs = make_divisible(row.hidden * width_mult), make_divisible(row.out * width_mult)
+            hidden, outputs = (
+                make_divisible(row.hidden * width_mult),
+                make_divisible(row.out * width_mult),
+            )
             squeezed = make_divisible(hidden // 4)
-            attention = SqueezeExcitation(hidden, squeezed, scale_act=nn.Hardsigmoid) if row.squeeze else None
+            attention = (
+                SqueezeExcitation(hidden, squeezed, scale_act=nn.Hardsigmoid)
+                if row.squeeze
+                else None
+            )
             row_act = act if row.hardswish else nn.ReLU
             layers.append(
                 InvertedResidual(
-                    channels, hidden, outputs, row.kernel, stride, act=row_act, norm=_norm, attention=attention
+                    channels,
+                    hidden,
+                    outputs,
+                    row.kernel,
+                    stride,
+                    act=row_act,
+                    norm=_norm,
+                    attention=attention,
                 )
             )
             channels = outputs
@@ -115,13 +131,21 @@ class MobileNetV3(nn.Module):
         activation: str,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, early_stride=early_stride, width_mult=width_mult, dropout=dropout)
+        check_args(
+            stem_stride=stem_stride,
+            early_stride=early_stride,
+            width_mult=width_mult,
+            dropout=dropout,
+        )
         act = find_activation(activation)
         hidden = make_divisible(hidden * width_mult)
         self.features = Trunk(rows, in_channels, stem_stride, early_stride, width_mult, act)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(
-            nn.Linear(self.features.out_channels, hidden), act(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+            nn.Linear(self.features.out_channels, hidden),
+            act(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
         )
         initialise_(self)
 
@@ -144,7 +168,15 @@ def mobilenet_v3_large(
 ) -> MobileNetV3:
     """MobileNetV3-Large (Howard et al. 2019, table 1); `early_stride` is that of the first 24-channel block."""
     return MobileNetV3(
-        LARGE, 1280, num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, activation
+        LARGE,
+        1280,
+        num_classes,
+        in_channels,
+        stem_stride,
+        early_stride,
+        width_mult,
+        dropout,
+        activation,
     )
 
 
@@ -161,5 +193,13 @@ def mobilenet_v3_small(
 ) -> MobileNetV3:
     """MobileNetV3-Small (Howard et al. 2019, table 2); `early_stride` is that of the first block, of 16 channels."""
     return MobileNetV3(
-        SMALL, 1024, num_classes, in_channels, stem_stride, early_stride, width_mult, dropout, activation
+        SMALL,
+        1024,
+        num_classes,
+        in_channels,
+        stem_stride,
+        early_stride,
+        width_mult,
+        dropout,
+        activation,
     )

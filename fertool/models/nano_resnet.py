@@ -23,7 +23,14 @@ from fertool.models.resnet import BasicBlock
 class NanoResNet(nn.Module):
     """[N, in_channels, S, S] to logits [N, num_classes]."""
 
-    def __init__(self, num_classes: int, in_channels: int, stem_stride: int, width_mult: float, dropout: float) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        stem_stride: int,
+        width_mult: float,
+        dropout: float,
+    ) -> None:
         super().__init__()
         check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
         first, second, third = (make_divisible(channels * width_mult) for channels in (32, 64, 96))
@@ -50,7 +57,12 @@ def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential
 
 @register()
 def nano_resnet(
-    *, num_classes: int = 7, in_channels: int = 1, stem_stride: int = 2, width_mult: float = 1.0, dropout: float = 0.0
+    *,
+    num_classes: int = 7,
+    in_channels: int = 1,
+    stem_stride: int = 2,
+    width_mult: float = 1.0,
+    dropout: float = 0.0,
 ) -> NanoResNet:
     """A ResNet of 13 layers for 48 x 48 pixels and INT8; at most 0.6 M parameters."""
     return NanoResNet(num_classes, in_channels, stem_stride, width_mult, dropout)

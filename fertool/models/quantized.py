@@ -20,7 +20,9 @@ PLANES_PREFIX = "planes"
 """Packed weights are tensors of a file under this name, by the bits of their digits."""
 
 
-def quantize(values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int) -> Tensor:
+def quantize(
+    values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int
+) -> Tensor:
     """Return integers, as floats: `clamp(round(values / scale) + zero_point, low, high)`.
 
     Ties go to the even integer and what lies outside saturates, like ONNX QuantizeLinear. `scale` and `zero_point`
@@ -151,8 +153,17 @@ class QuantConv2d(IntegerLayer, nn.Conv2d):  # type: ignore[misc]  # a bias ther
     """
 
     def __init__(self, layer: nn.Conv2d, source: Quantizer | float) -> None:
-        shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode)  # type: ignore[arg-type]
+        shape = (
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+        )
+        nn.Conv2d.__init__(
+            self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode
+        )  # type: ignore[arg-type]
         self._hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -201,7 +212,12 @@ def quantized_module(module: Network, spec: Spec) -> QuantizedNet:
     network = folded(module)
     sites = find_sites(network.graph, spec.input)
     _check_names(spec.quant, sites, network)
-    rounded = {name: site.name for site in sites.sites if site.name in spec.quant.activations for name in site.nodes}
+    rounded = {
+        name: site.name
+        for site in sites.sites
+        if site.name in spec.quant.activations
+        for name in site.nodes
+    }
     graph, gates = _with_rounded_sigmoids(network.graph, rounded)
     grids = Grids(spec.quant.activations, next(module.parameters()).device)
     net = QuantizedNet(graph, network.image, grids, cost.parameters(module))
@@ -245,11 +261,17 @@ def stored_form(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, Te
     return kept | {f"{PLANES_PREFIX}.{digit}": plane for digit, plane in packed.items()}
 
 
-def loaded_form(quant: QuantSpec, stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def loaded_form(
+    quant: QuantSpec, stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the tensors of a quantised network from those of a file; `wanted` has their shapes."""
     bits = _packed_bits(quant, wanted)
-    packed = {name: tensor for name, tensor in stored.items() if name.startswith(f"{PLANES_PREFIX}.")}
-    by_digit = {int(name.removeprefix(f"{PLANES_PREFIX}.")): plane for name, plane in packed.items()}
+    packed = {
+        name: tensor for name, tensor in stored.items() if name.startswith(f"{PLANES_PREFIX}.")
+    }
+    by_digit = {
+        int(name.removeprefix(f"{PLANES_PREFIX}.")): plane for name, plane in packed.items()
+    }
     weights = planes.unpack(by_digit, bits, {name: wanted[name].shape for name in bits})
     return {name: tensor for name, tensor in stored.items() if name not in packed} | weights
 
@@ -257,7 +279,9 @@ def loaded_form(quant: QuantSpec, stored: Mapping[str, Tensor], wanted: Mapping[
 def average_bits(quant: QuantSpec, net: nn.Module) -> float:
     """Return the mean bits of a weight of a quantised network, as a file stores it."""
     weights = {name: net.get_buffer(f"{name}.weight") for name in quant.weights}
-    stored = {name: sum(rule.stored_bits(len(weights[name]))) for name, rule in quant.weights.items()}
+    stored = {
+        name: sum(rule.stored_bits(len(weights[name]))) for name, rule in quant.weights.items()
+    }
     return sum(bits * weights[name][0].numel() for name, bits in stored.items()) / sum(
         w.numel() for w in weights.values()
     )
@@ -290,8 +314,13 @@ def _check_names(quant: QuantSpec, sites: Sites, network: Network) -> None:
     known = {site.name for site in sites.sites}
     unknown += [f"activation {name}" for name in quant.activations if name not in known]
     sources = {sites.layer_inputs[name] for name in quant.weights if name in sites.layer_inputs}
-    unknown += [f"grid for {name}" for name in sorted(filter(None, sources)) if name not in quant.activations]
+    unknown += [
+        f"grid for {name}"
+        for name in sorted(filter(None, sources))
+        if name not in quant.activations
+    ]
     if unknown:
         raise FertoolError(
-            f"the header does not fit the graph: no {', no '.join(unknown)}", "quantise again with this version"
+            f"the header does not fit the graph: no {', no '.join(unknown)}",
+            "quantise again with this version",
         )

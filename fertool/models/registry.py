@@ -40,7 +40,9 @@ def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
 
 def architecture_names() -> list[str]:
     """Return every name that `--arch` takes."""
-    return sorted({*_ARCHITECTURES, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
+    return sorted(
+        {*_ARCHITECTURES, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
+    )
 
 
 def get_architecture(name: str) -> Architecture:
@@ -52,7 +54,8 @@ def get_architecture(name: str) -> Architecture:
             loaded: Architecture = point.load()
         except (ImportError, AttributeError) as error:
             raise UsageError(
-                f"architecture '{name}': its package does not load ({error})", f"reinstall what provides {point.value}"
+                f"architecture '{name}': its package does not load ({error})",
+                f"reinstall what provides {point.value}",
             ) from None
         return loaded
     raise unknown_name("architecture", name, architecture_names())
@@ -97,5 +100,6 @@ def _convert(arch: str, key: str, value: Any, kind: type) -> Any:
         return kind(value)
     except (ValueError, KeyError):
         raise UsageError(
-            f"--arch-arg {key}={value}: {arch} wants {kind.__name__}", f"for example {key}={kind(1)}".lower()
+            f"--arch-arg {key}={value}: {arch} wants {kind.__name__}",
+            f"for example {key}={kind(1)}".lower(),
         ) from None

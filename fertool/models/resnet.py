@@ -65,10 +65,16 @@ Block = type[BasicBlock] | type[Bottleneck]
 
 def shortcut_of(inputs: int, outputs: int, stride: int) -> nn.Module:
     """Return the identity, or a 1 x 1 convolution where the shape changes."""
-    return nn.Identity() if stride == 1 and inputs == outputs else ConvNormAct(inputs, outputs, stride=stride)
+    return (
+        nn.Identity()
+        if stride == 1 and inputs == outputs
+        else ConvNormAct(inputs, outputs, stride=stride)
+    )
 
 
-def make_stage(block: Block, depth: int, inputs: int, inner: int, outputs: int, stride: int) -> nn.Sequential:
+def make_stage(
+    block: Block, depth: int, inputs: int, inner: int, outputs: int, stride: int
+) -> nn.Sequential:
     """Return `depth` blocks, the first of them with the stride."""
     first = block(inputs, inner, outputs, stride)
     return nn.Sequential(first, *(block(outputs, inner, outputs) for _ in range(depth - 1)))
@@ -90,10 +96,14 @@ class ResNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout, stem_kernel=stem_kernel)
+        check_args(
+            stem_stride=stem_stride, width_mult=width_mult, dropout=dropout, stem_kernel=stem_kernel
+        )
         inner = [make_divisible(planes * width_mult) for planes in (64, 128, 256, 512)]
         outputs = [count * block.expansion for count in inner]
-        self.conv1 = nn.Conv2d(in_channels, inner[0], stem_kernel, stem_stride, stem_kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, inner[0], stem_kernel, stem_stride, stem_kernel // 2, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(inner[0])
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
@@ -127,7 +137,15 @@ def resnet18(
 ) -> ResNet:
     """ResNet-18 (He et al. 2016, table 1); `stem_kernel=3 stem_stride=1 stem_pool=false` is the CIFAR form."""
     return ResNet(
-        BasicBlock, (2, 2, 2, 2), num_classes, in_channels, stem_kernel, stem_stride, stem_pool, width_mult, dropout
+        BasicBlock,
+        (2, 2, 2, 2),
+        num_classes,
+        in_channels,
+        stem_kernel,
+        stem_stride,
+        stem_pool,
+        width_mult,
+        dropout,
     )
 
 
@@ -144,5 +162,13 @@ def resnet50(
 ) -> ResNet:
     """ResNet-50 (He et al. 2016, table 1); `stem_kernel=3 stem_stride=1 stem_pool=false` is the CIFAR form."""
     return ResNet(
-        Bottleneck, (3, 4, 6, 3), num_classes, in_channels, stem_kernel, stem_stride, stem_pool, width_mult, dropout
+        Bottleneck,
+        (3, 4, 6, 3),
+        num_classes,
+        in_channels,
+        stem_kernel,
+        stem_stride,
+        stem_pool,
+        width_mult,
+        dropout,
     )

@@ -55,7 +55,9 @@ class ShuffleNetV2(nn.Module):
     ) -> None:
         super().__init__()
         check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
-        stem, second, third, fourth, last = (make_divisible(count * width_mult, 2) for count in channels)
+        stem, second, third, fourth, last = (
+            make_divisible(count * width_mult, 2) for count in channels
+        )
         self.conv1 = ConvNormAct(in_channels, stem, 3, stem_stride, act=nn.ReLU)
         self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
         self.stage2 = _stage(stem, second, depth=4)
@@ -77,7 +79,9 @@ class ShuffleNetV2(nn.Module):
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
     """Return `depth` blocks, the first of which halves the map."""
     first = InvertedResidual(inputs, outputs, stride=2)
-    return nn.Sequential(first, *(InvertedResidual(outputs, outputs, stride=1) for _ in range(depth - 1)))
+    return nn.Sequential(
+        first, *(InvertedResidual(outputs, outputs, stride=1) for _ in range(depth - 1))
+    )
 
 
 @register(stem_stride=1)
@@ -92,7 +96,9 @@ def shufflenet_v2_x0_5(
 ) -> ShuffleNetV2:
     """ShuffleNetV2 0.5x (Ma et al. 2018, table 5); `stem_pool` is the max pool with stride 2 after the stem."""
     channels = (24, 48, 96, 192, 1024)
-    return ShuffleNetV2(channels, num_classes, in_channels, stem_stride, stem_pool, width_mult, dropout)
+    return ShuffleNetV2(
+        channels, num_classes, in_channels, stem_stride, stem_pool, width_mult, dropout
+    )
 
 
 @register(stem_stride=1)
@@ -107,4 +113,6 @@ def shufflenet_v2_x1_0(
 ) -> ShuffleNetV2:
     """ShuffleNetV2 1x (Ma et al. 2018, table 5); `stem_pool` is the max pool with stride 2 after the stem."""
     channels = (24, 116, 232, 464, 1024)
-    return ShuffleNetV2(channels, num_classes, in_channels, stem_stride, stem_pool, width_mult, dropout)
+    return ShuffleNetV2(
+        channels, num_classes, in_channels, stem_stride, stem_pool, width_mult, dropout
+    )

@@ -53,7 +53,9 @@ class Sites:
 
 def exact_pixels(input: InputSpec) -> bool:
     """Return whether one uint8 grid holds the normalised pixels of all channels, so that they need no rounding."""
-    return input.integer_zero_point and len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
+    return (
+        input.integer_zero_point and len(set(input.zero_point)) == 1 and len(set(input.scale)) == 1
+    )
 
 
 def can_be_integer(node: Node) -> bool:
@@ -74,8 +76,14 @@ def find_sites(graph: Graph, input: InputSpec, keep_float: Collection[str] = ())
     sites = {root: root if root != graph.input else "input" for root in groups}
     layers = [node for node in graph.nodes if can_be_integer(node) and plan.is_map_or_vector(node)]
     return Sites(
-        tuple(Site(sites[root], tuple(nodes), plan.gated.get(root)) for root, nodes in groups.items()),
-        {node.name: sites.get(plan.root(node.inputs[0])) for node in layers if node.name not in keep_float},
+        tuple(
+            Site(sites[root], tuple(nodes), plan.gated.get(root)) for root, nodes in groups.items()
+        ),
+        {
+            node.name: sites.get(plan.root(node.inputs[0]))
+            for node in layers
+            if node.name not in keep_float
+        },
     )
 
 
@@ -93,7 +101,10 @@ class _Plan:
         self._above: dict[str, str] = {}
         self._not_negative = not_negative(graph)
         self._fixed = _independent_of_images(graph)
-        self.order = [graph.input, *(node.name for node in graph.nodes if node.name not in self._fixed)]
+        self.order = [
+            graph.input,
+            *(node.name for node in graph.nodes if node.name not in self._fixed),
+        ]
         self._position = {name: position for position, name in enumerate(self.order)}
         if exact_pixels(input):
             self.unrounded.add(graph.input)
@@ -132,7 +143,9 @@ class _Plan:
             self.passed_on.add(node.name)
 
     def _readers_outside(self, name: str) -> list[Node]:
-        return [node for node in self._graph.readers[name] if self.root(node.name) != self.root(name)]
+        return [
+            node for node in self._graph.readers[name] if self.root(node.name) != self.root(name)
+        ]
 
     def _readers_of_sets(self) -> dict[str, list[Node]]:
         readers: dict[str, list[Node]] = {}
@@ -142,9 +155,14 @@ class _Plan:
 
     def _gated_sets(self) -> dict[str, tuple[float, float]]:
         return {
-            root: (-GATE_KNEE, math.inf if any(node.op == "hardswish" for node in nodes) else GATE_KNEE)
+            root: (
+                -GATE_KNEE,
+                math.inf if any(node.op == "hardswish" for node in nodes) else GATE_KNEE,
+            )
             for root, nodes in self._readers_of_sets().items()
-            if nodes and root not in self.unrounded and all(n.op in ("hardsigmoid", "hardswish") for n in nodes)
+            if nodes
+            and root not in self.unrounded
+            and all(n.op in ("hardsigmoid", "hardswish") for n in nodes)
         }
 
     def _sets_of_floats(self) -> set[str]:
@@ -171,7 +189,9 @@ class _Plan:
         node = self._graph.by_name.get(source)
         if node is None or len(self._graph.readers[source]) > 1:
             return False
-        return not (node.operator.same_grid or node.op == "cat" or node.operator.sign == "not negative")
+        return not (
+            node.operator.same_grid or node.op == "cat" or node.operator.sign == "not negative"
+        )
 
     def _join(self, name: str, source: str) -> None:
         # The earlier node stays the root, so that a site is named after the first layer that it rounds.

@@ -18,7 +18,15 @@ from fertool.prune.oneshot import (
 from fertool.prune.penalties import Penalised
 from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.routing import RoutedObjective
-from fertool.prune.schedules import RECOVERY, SCHEDULES, Phase, ScheduleOptions, Shrinking, judged, prj
+from fertool.prune.schedules import (
+    RECOVERY,
+    SCHEDULES,
+    Phase,
+    ScheduleOptions,
+    Shrinking,
+    judged,
+    prj,
+)
 
 __all__ = [
     "DATA_FREE",

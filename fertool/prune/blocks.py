@@ -54,10 +54,13 @@ def remove_block(
     channels stay. Raises FertoolError where no block can go.
     """
     before = trace_channels(module)
-    candidates = [block for block in find_blocks(module) if not _groups_within(block, before) & {*kept}]
+    candidates = [
+        block for block in find_blocks(module) if not _groups_within(block, before) & {*kept}
+    ]
     if not candidates:
         raise FertoolError(
-            f"--prune-blocks: {spec.arch} has no residual block left that could go", "ask for fewer, or leave it out"
+            f"--prune-blocks: {spec.arch} has no residual block left that could go",
+            "ask for fewer, or leave it out",
         )
     wanted, costs = _log_probs(module, data, spec.input), []
     for number, block in enumerate(candidates, start=1):
@@ -73,7 +76,11 @@ def remove_block(
         reconstruct(module, shorter, after, rows, data.images, spec.input)
     plan = PrunePlan.between(
         *(before, after, latency),
-        kept={layer.name: tuple(range(len(layer.outputs))) for layer in after.layers if layer.kind == "dense"},
+        kept={
+            layer.name: tuple(range(len(layer.outputs)))
+            for layer in after.layers
+            if layer.kind == "dense"
+        },
         targets=None,
         round_to=1,
     )
@@ -83,7 +90,11 @@ def remove_block(
 def _groups_within(block: Block, graph: ChannelGraph) -> set[str]:
     """Return the groups whose channels are made inside a block alone."""
     groups, inside = find_groups(graph), set(block.nodes)
-    return {name for name, layers in zip(groups.names, groups.layers, strict=True) if inside.issuperset(layers)}
+    return {
+        name
+        for name, layers in zip(groups.names, groups.layers, strict=True)
+        if inside.issuperset(layers)
+    }
 
 
 @torch.no_grad()

@@ -43,11 +43,15 @@ class Targets:
 
     def __post_init__(self) -> None:
         if all(ratio is None for ratio in self.ratios):
-            raise UsageError("no target for pruning", "give --target-flops, --target-params or --target-size")
+            raise UsageError(
+                "no target for pruning", "give --target-flops, --target-params or --target-size"
+            )
         flags = ("--target-flops", "--target-params", "--target-size", "--target-latency")
         for flag, ratio in zip(flags, self.ratios, strict=False):
             if ratio is not None and not 0 < ratio < 1:
-                raise UsageError(f"{flag} {ratio:g}: not between 0 and 1", f"for example {flag} 0.5")
+                raise UsageError(
+                    f"{flag} {ratio:g}: not between 0 and 1", f"for example {flag} 0.5"
+                )
 
     @property
     def ratios(self) -> tuple[float | None, ...]:
@@ -102,10 +106,16 @@ class CostModel:
 
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
         """Return [5, groups], the costs as in `Targets.ratios`, if only the k-th width changes, by `changes[k]`."""
-        inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[:, :-1] * changes
-        outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[:, :-1] * changes
+        inputs = (self.inputs[:, :-1] @ widths + self.inputs[:, -1])[:, None] + self.inputs[
+            :, :-1
+        ] * changes
+        outputs = (self.outputs[:, :-1] @ widths + self.outputs[:, -1])[:, None] + self.outputs[
+            :, :-1
+        ] * changes
         weights = self.taps * outputs * torch.where(self.dense, inputs, 1.0)
-        params = torch.where(self.shared, self.taps + self.per_output, weights + self.per_output * outputs)
+        params = torch.where(
+            self.shared, self.taps + self.per_output, weights + self.per_output * outputs
+        )
         stored = params + self.statistics * outputs
         macs = (weights * self.positions).sum(0)
         seconds = self.latency.total(self.terms, inputs, outputs)
@@ -129,7 +139,10 @@ def choose_widths(
     UsageError for a target in time that nobody has measured.
     """
     if targets.latency is not None and not latency.terms:
-        raise UsageError(f"--target-latency {targets.latency:g}: nothing has been measured", "learn a latency model")
+        raise UsageError(
+            f"--target-latency {targets.latency:g}: nothing has been measured",
+            "learn a latency model",
+        )
     clock = latency if latency.terms else typical_latency(graph.layers).in_steps_of(round_to)
     model = CostModel.of(graph, groups, clock)
     last = torch.tensor([len(ladder.widths) - 1 for ladder in ladders])
@@ -138,20 +151,26 @@ def choose_widths(
     start = cost = model.costs(current, torch.zeros_like(current))[:, 0]
     # Not start * inf, which is nothing where nothing was measured.
     pairs = zip(targets.ratios, start.tolist(), strict=True)
-    limit = torch.tensor([math.inf if ratio is None else ratio * cost for ratio, cost in pairs], dtype=torch.float64)
+    limit = torch.tensor(
+        [math.inf if ratio is None else ratio * cost for ratio, cost in pairs], dtype=torch.float64
+    )
     while bool((cost > limit).any()):
         if not bool((steps < last).any()):
             raise _unreachable(graph, cost / start, targets, round_to)
         lower = torch.minimum(steps + 1, last)
         after = model.costs(current, _widths_at(ladders, lower) - current)
-        chosen = _cheapest(start, cost, after, limit, _loss_between(ladders, steps, lower), steps < last)
+        chosen = _cheapest(
+            start, cost, after, limit, _loss_between(ladders, steps, lower), steps < last
+        )
         steps[chosen] += 1
         current, cost = _widths_at(ladders, steps), after[:, chosen]
     current = _with_the_rest_spent(model, ladders, steps, limit)
     return {name: int(width) for name, width in zip(groups.names, current.tolist(), strict=True)}
 
 
-def _with_the_rest_spent(model: CostModel, ladders: list[Ladder], steps: Tensor, limit: Tensor) -> Tensor:
+def _with_the_rest_spent(
+    model: CostModel, ladders: list[Ladder], steps: Tensor, limit: Tensor
+) -> Tensor:
     """Go back up, where that regains most, as long as a step fits under `limit`; returns the widths [groups].
 
     No width goes back to a ragged one, which takes more time than a rest of the budget is worth.
@@ -162,7 +181,9 @@ def _with_the_rest_spent(model: CostModel, ladders: list[Ladder], steps: Tensor,
     while True:
         current, higher = _widths_at(ladders, steps), torch.maximum(steps - 1, top)
         after = model.costs(current, _widths_at(ladders, higher) - current)
-        regained = torch.where((after <= limit[:, None]).all(0), _loss_between(ladders, higher, steps), 0.0)
+        regained = torch.where(
+            (after <= limit[:, None]).all(0), _loss_between(ladders, higher, steps), 0.0
+        )
         if not (regained > 0).any():
             return current
         steps[regained.argmax()] -= 1
@@ -176,11 +197,16 @@ def _widths_at(ladders: list[Ladder], steps: Tensor) -> Tensor:
 def _loss_between(ladders: list[Ladder], steps: Tensor, lower: Tensor) -> Tensor:
     """Return for each key [groups] what the way from one of its rungs to a lower one loses."""
     return torch.stack(
-        [ladder.losses[b] - ladder.losses[a] for ladder, a, b in zip(ladders, steps, lower, strict=True)]
+        [
+            ladder.losses[b] - ladder.losses[a]
+            for ladder, a, b in zip(ladders, steps, lower, strict=True)
+        ]
     )
 
 
-def _cheapest(start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor) -> int:
+def _cheapest(
+    start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: Tensor, able: Tensor
+) -> int:
     """Return the key whose step loses least per saved cost among those that do not fall far below the target."""
     open_budgets = cost > limit
     gentle = able & ((after >= SLACK * limit[:, None]) | ~open_budgets[:, None]).all(0)
@@ -192,16 +218,24 @@ def _cheapest(start: Tensor, cost: Tensor, after: Tensor, limit: Tensor, lost: T
     return int(torch.where(gentle, lost / saved.clamp(min=1e-300), math.inf).argmin())
 
 
-def _unreachable(graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int) -> UnreachableError:
+def _unreachable(
+    graph: ChannelGraph, ratios: Tensor, targets: Targets, round_to: int
+) -> UnreachableError:
     """Return the error for a budget below what the floors allow, with the layers that cost most there."""
     short = [
         f"{what} at {float(ratio):.3f} of what they are where {target:g} was asked"
         for what, target, ratio in zip(
-            ("MACs", "parameters", "stored numbers", "latency", "channels"), targets.ratios, ratios, strict=True
+            ("MACs", "parameters", "stored numbers", "latency", "channels"),
+            targets.ratios,
+            ratios,
+            strict=True,
         )
         if target is not None and ratio > target
     ]
-    heavy = sorted((layer for layer in graph.layers if layer.kind == "dense"), key=lambda la: -la.positions * la.pairs)
+    heavy = sorted(
+        (layer for layer in graph.layers if layer.kind == "dense"),
+        key=lambda la: -la.positions * la.pairs,
+    )
     return UnreachableError(
         f"the smallest reachable network has {' and '.join(short)}; "
         f"most of it lies in {', '.join(layer.name for layer in heavy[:3])}",

@@ -74,7 +74,9 @@ WEIGHT_CRITERIA: Mapping[str, Measure] = {
 """Those that need no data."""
 
 
-def weight_scores(module: Network, graph: ChannelGraph, criterion: str, *, relative: bool = True) -> Scores:
+def weight_scores(
+    module: Network, graph: ChannelGraph, criterion: str, *, relative: bool = True
+) -> Scores:
     """Return what one of WEIGHT_CRITERIA gives each class; no data needed.
 
     If `relative`, a channel's number is divided by the mean of its layer, so that layers of any fan-in compare; else
@@ -92,7 +94,9 @@ def weight_scores(module: Network, graph: ChannelGraph, criterion: str, *, relat
             found = measure(weights, scales.get(layer.name))
             if found is None:
                 continue
-            total.index_add_(0, layer.outputs, found / found.mean().clamp(min=1e-300) if relative else found)
+            total.index_add_(
+                0, layer.outputs, found / found.mean().clamp(min=1e-300) if relative else found
+            )
             count.index_add_(0, layer.outputs, torch.ones_like(found))
     scores, silent = total / count.clamp(min=1), count == 0
     if criterion != "l2" and silent.any():
@@ -116,7 +120,9 @@ def norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
     return {
         before.name: layer
         for before, layer in zip(graph.layers, graph.layers[1:], strict=False)
-        if layer.kind == "norm" and before.kind != "norm" and torch.equal(layer.inputs, before.outputs)
+        if layer.kind == "norm"
+        and before.kind != "norm"
+        and torch.equal(layer.inputs, before.outputs)
     }
 
 
@@ -157,8 +163,12 @@ class _GateCriterion:
 
 
 GATE_CRITERIA: Mapping[str, _GateCriterion] = {
-    "taylor": _GateCriterion(lambda logits, targets, generator: _taylor_loss(logits, targets), _taylor),
-    "kl": _GateCriterion(lambda logits, targets, generator: divergence_probe(logits, generator), _kl),
+    "taylor": _GateCriterion(
+        lambda logits, targets, generator: _taylor_loss(logits, targets), _taylor
+    ),
+    "kl": _GateCriterion(
+        lambda logits, targets, generator: divergence_probe(logits, generator), _kl
+    ),
 }
 """Those that look at images."""
 
@@ -179,7 +189,10 @@ def gate_scores(
     BN uses its running statistics. Parameters are not changed; random directions come from `seed`.
     """
     device, chosen = next(module.parameters()).device, GATE_CRITERIA[criterion]
-    scores, generator = torch.zeros(len(graph.fixed), dtype=torch.float64), torch.Generator().manual_seed(seed)
+    scores, generator = (
+        torch.zeros(len(graph.fixed), dtype=torch.float64),
+        torch.Generator().manual_seed(seed),
+    )
     targets = data.targets()
     batch_size = affordable_batch(batch_size, input.size)
     with eval_mode(module), _gates_of(module, graph) as changes:
@@ -188,7 +201,9 @@ def gate_scores(
             # The images require gradients so that a network with frozen parameters has a graph, too.
             images = to_input(data.images[part].to(device), input).requires_grad_()
             changes.clear()
-            torch.autograd.grad(chosen.loss(module(images), targets[part].to(device), generator), images)
+            torch.autograd.grad(
+                chosen.loss(module(images), targets[part].to(device), generator), images
+            )
             scores += chosen.tally(changes, len(scores))
             if on_progress:
                 on_progress(min(start + batch_size, len(data)), len(data))

@@ -36,14 +36,21 @@ _BATCH = 256
 
 def mean_budget(targets: Targets | None) -> float:
     """Return what part of the MACs may remain in the mean; raises UsageError where that is not the budget."""
-    if targets is None or targets.macs is None or len([r for r in targets.ratios if r is not None]) > 1:
+    if (
+        targets is None
+        or targets.macs is None
+        or len([r for r in targets.ratios if r is not None]) > 1
+    ):
         raise UsageError(
-            "--schedule dynamic: its budget is the mean of the multiply-accumulates", "give --target-flops alone"
+            "--schedule dynamic: its budget is the mean of the multiply-accumulates",
+            "give --target-flops alone",
         )
     return targets.macs
 
 
-def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration: FaceDataset) -> None:
+def dynamic(
+    net: Shrinking, options: ScheduleOptions, train: Train, calibration: FaceDataset
+) -> None:
     """Prune in steps, keep what stands at each, and train them with a gate whose mean cost is the target.
 
     The gate's threshold is set on the `calibration` images so that they cost what was asked. Raises UsageError where
@@ -63,7 +70,9 @@ def dynamic(net: Shrinking, options: ScheduleOptions, train: Train, calibration:
     module = DynamicNetwork(gate, networks, (1 / len(networks),) * len(networks))
     costs = profile_costs(module, net.spec.input, net.plan.macs_before)
     graphs = tuple(network.graph for network in networks)
-    net.spec = replace(net.spec, graph=graphs[0], gates=GateSpec(graphs, HIDDEN, module.shares), metrics=None)
+    net.spec = replace(
+        net.spec, graph=graphs[0], gates=GateSpec(graphs, HIDDEN, module.shares), metrics=None
+    )
     net.module, net.plan = module, plans[0]
     opening = round(OPENING * options.epochs)
     for name, epochs, start in (
@@ -114,12 +123,18 @@ def profile_costs(module: DynamicNetwork, input: InputSpec, whole: int) -> tuple
 
 @torch.no_grad()
 def set_threshold(
-    module: DynamicNetwork, images: FaceDataset, input: InputSpec, costs: tuple[float, ...], target: float
+    module: DynamicNetwork,
+    images: FaceDataset,
+    input: InputSpec,
+    costs: tuple[float, ...],
+    target: float,
 ) -> None:
     """Shift the gate's logits by `-t cost`, t the one at which the images cost `target` on average or just less."""
     last = module.gate.get_submodule("fc2")
     with eval_mode(module):
-        logits = torch.cat([module.gate(to_input(batch, input)) for batch in torch.split(images.images, _BATCH)])
+        logits = torch.cat(
+            [module.gate(to_input(batch, input)) for batch in torch.split(images.images, _BATCH)]
+        )
     prices = torch.tensor(costs)
 
     def mean_cost(t: float) -> float:
@@ -138,9 +153,13 @@ def set_threshold(
 
 
 @torch.no_grad()
-def measure_shares(module: DynamicNetwork, images: FaceDataset, input: InputSpec) -> tuple[float, ...]:
+def measure_shares(
+    module: DynamicNetwork, images: FaceDataset, input: InputSpec
+) -> tuple[float, ...]:
     """Return the part of the images that each profile gets."""
     with eval_mode(module):
-        choices = torch.cat([module.choose(to_input(batch, input)) for batch in torch.split(images.images, _BATCH)])
+        choices = torch.cat(
+            [module.choose(to_input(batch, input)) for batch in torch.split(images.images, _BATCH)]
+        )
     counts = torch.bincount(choices, minlength=len(module.networks))
     return tuple((counts / len(choices)).tolist())

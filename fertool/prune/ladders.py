@@ -57,7 +57,9 @@ def make_ladders(
     present = _segments(graph, groups, graph)
     split = [k for k, segments in enumerate(present) if len(segments) > 1]
     levels = []
-    for k, (name, size, unit) in enumerate(zip(groups.names, groups.sizes, groups.units, strict=True)):
+    for k, (name, size, unit) in enumerate(
+        zip(groups.names, groups.sizes, groups.units, strict=True)
+    ):
         step, floor = max(1, round_to // unit), math.ceil(floors.get(name, 0) / unit)
         levels.append(_levels(size, step, floor, MAX_TRACES if k in split else None))
     traced = []
@@ -69,7 +71,10 @@ def make_ladders(
         if k in split:
             counts = [_counts(found[k]) for found in traced[: len(levels[k])]]
         else:
-            counts = [{part: n * width // size for part, n in _counts(segments).items()} for width in levels[k]]
+            counts = [
+                {part: n * width // size for part, n in _counts(segments).items()}
+                for width in levels[k]
+            ]
         ladders.append(_ladder(levels[k], counts, segments, scores))
     return ladders
 
@@ -86,7 +91,9 @@ def _segments(graph: ChannelGraph, groups: Groups, other: ChannelGraph) -> list[
     of_layer = {name: place for place, names in enumerate(groups.layers) for name in names}
     found: list[Segments] = [{} for _ in groups.names]
     for part, members in other.segments().items():
-        place = own.get(part, next((of_layer[name] for name, makes in part if makes and name in of_layer), -1))
+        place = own.get(
+            part, next((of_layer[name] for name, makes in part if makes and name in of_layer), -1)
+        )
         if place >= 0:
             found[place][part] = members
     return found
@@ -96,13 +103,17 @@ def _counts(segments: Segments) -> dict[Touching, int]:
     return {touching: len(members) for touching, members in segments.items()}
 
 
-def _ladder(levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Scores) -> Ladder:
+def _ladder(
+    levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Scores
+) -> Ladder:
     """Return the levels whose `counts` the segments can fill."""
     ascending = {part: scores.values[members].sort().values for part, members in segments.items()}
     widths, lost = [], []
     for width, wanted in zip(levels, counts, strict=True):
         if all(count <= len(segments.get(part, ())) for part, count in wanted.items()):
-            gone = (values[: len(values) - wanted.get(part, 0)] for part, values in ascending.items())
+            gone = (
+                values[: len(values) - wanted.get(part, 0)] for part, values in ascending.items()
+            )
             widths.append(width)
             lost.append(sum(float(values.sum()) for values in gone))
     total = max(sum(float(values.sum()) for values in ascending.values()), 1e-300)

@@ -52,7 +52,9 @@ class LatencyModel:
         """
         if round_to % LANES == 0:
             return self
-        return replace(self, terms={name: (a, b, c, 0.0) for name, (a, b, c, _) in self.terms.items()})
+        return replace(
+            self, terms={name: (a, b, c, 0.0) for name, (a, b, c, _) in self.terms.items()}
+        )
 
     def columns(self, layers: Sequence[Layer]) -> Tensor:
         """Return the terms of these layers, float64 [4, layers, 1]; 0 for those that the runtime folds away."""
@@ -63,7 +65,9 @@ class LatencyModel:
         """Return what a network takes."""
         inputs, outputs = (
             torch.tensor([[len(side)] for side in sides], dtype=torch.float64)
-            for sides in zip(*((layer.inputs, layer.outputs) for layer in graph.layers), strict=True)
+            for sides in zip(
+                *((layer.inputs, layer.outputs) for layer in graph.layers), strict=True
+            )
         )
         return float(self.total(self.columns(graph.layers), inputs, outputs))
 
@@ -105,12 +109,19 @@ def typical_latency(layers: Sequence[Layer]) -> LatencyModel:
             terms[layer.name] = (0.0, layer.taps * (layer.positions + DENSE_WEIGHT), 0.0, ragged)
         elif layer.kind == "grouped":
             per_weight = DEPTHWISE_MAC * layer.positions + DEPTHWISE_WEIGHT
-            terms[layer.name] = (0.0, 0.0, layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions, ragged)
+            terms[layer.name] = (
+                0.0,
+                0.0,
+                layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions,
+                ragged,
+            )
     return LatencyModel(1, terms, 0.0)
 
 
 def learn_latency(
-    widths: Mapping[str, int], profile: Profile, on_progress: Callable[[int, int], None] | None = None
+    widths: Mapping[str, int],
+    profile: Profile,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> LatencyModel:
     """Measure a table of narrower networks and fit the curves, each term 0 or more.
 
@@ -125,23 +136,38 @@ def learn_latency(
             on_progress(next(done), total)
         return found
 
-    coarse = {name: GRAINS[-1] * max(1, round(0.7 * count / GRAINS[-1])) for name, count in widths.items()}
+    coarse = {
+        name: GRAINS[-1] * max(1, round(0.7 * count / GRAINS[-1])) for name, count in widths.items()
+    }
     cost = {
-        more: sum(measure({name: count + more for name, count in coarse.items()})[0].values()) for more in (0, *GRAINS)
+        more: sum(measure({name: count + more for name, count in coarse.items()})[0].values())
+        for more in (0, *GRAINS)
     }
     rise = cost[GRAINS[-1]] - cost[0]
     grain = max(
-        (more for more in GRAINS if cost[more] - min(cost[other] for other in GRAINS if other <= more) <= LEVEL * rise),
+        (
+            more
+            for more in GRAINS
+            if cost[more] - min(cost[other] for other in GRAINS if other <= more) <= LEVEL * rise
+        ),
         default=GRAINS[0],
     )
-    samples = [measure({name: _scaled(count, scale, grain) for name, count in widths.items()}) for scale in SCALES]
+    samples = [
+        measure({name: _scaled(count, scale, grain) for name, count in widths.items()})
+        for scale in SCALES
+    ]
     known = {layer.name for layer in samples[0][1].layers}
-    rest = [sum(value for name, value in seconds.items() if name not in known) for seconds, _ in samples]
+    rest = [
+        sum(value for name, value in seconds.items() if name not in known) for seconds, _ in samples
+    ]
     terms = {}
     for position, layer in enumerate(samples[0][1].layers):
         times = [seconds.get(layer.name, 0.0) for seconds, _ in samples]
         if any(times):
-            sizes = [(len(graph.layers[position].inputs), len(graph.layers[position].outputs)) for _, graph in samples]
+            sizes = [
+                (len(graph.layers[position].inputs), len(graph.layers[position].outputs))
+                for _, graph in samples
+            ]
             terms[layer.name] = _fitted(sizes, times, grain, dense=layer.kind == "dense")
     return LatencyModel(grain, terms, sum(rest) / len(rest))
 
@@ -170,7 +196,9 @@ def _smooth(terms: Sequence[Any] | Tensor, inputs: Tensor, outputs: Tensor, grai
     return seconds
 
 
-def _fitted(sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool) -> Terms:
+def _fitted(
+    sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int, *, dense: bool
+) -> Terms:
     """Return the terms of a layer: the curve through the widths that are not ragged, and what the others take more."""
     exact = torch.tensor(sizes, dtype=torch.float64)
     target = torch.tensor(times, dtype=torch.float64)
@@ -186,15 +214,19 @@ def _fitted(sizes: Sequence[tuple[int, int]], times: Sequence[float], grain: int
 def _curve(sizes: Tensor, target: Tensor, grain: int, *, dense: bool) -> tuple[float, float, float]:
     """Return the terms (a, b, c), none below 0, that come closest to the times in relative error."""
     inputs, outputs = _rounded(sizes, grain).T
-    features = torch.stack([torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1)
+    features = torch.stack(
+        [torch.ones_like(outputs), inputs * outputs if dense else 0 * outputs, outputs], 1
+    )
     weighted = features / target.clamp(min=1e-9)[:, None]
     best: tuple[float, Tensor] = (float("inf"), torch.zeros(3, dtype=torch.float64))
     # Three terms have seven sets that may be above 0: non-negative least squares by trying all.
-    for chosen in itertools.chain.from_iterable(itertools.combinations((0, 1, 2), n) for n in (1, 2, 3)):
+    for chosen in itertools.chain.from_iterable(
+        itertools.combinations((0, 1, 2), n) for n in (1, 2, 3)
+    ):
         columns = weighted[:, chosen]
-        found = torch.linalg.lstsq(columns, torch.ones(len(target), 1, dtype=torch.float64), driver="gelsd").solution[
-            :, 0
-        ]
+        found = torch.linalg.lstsq(
+            columns, torch.ones(len(target), 1, dtype=torch.float64), driver="gelsd"
+        ).solution[:, 0]
         if bool((found < 0).any()):
             continue
         error = float((columns @ found - 1).square().sum())

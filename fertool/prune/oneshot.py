@@ -13,7 +13,13 @@ from fertool.graph.channels import ChannelGraph, trace_channels
 from fertool.graph.network import Network
 from fertool.graph.surgery import remove_channels, surviving_rows
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, Scores, gate_scores, weight_scores
+from fertool.prune.criteria import (
+    GATE_CRITERIA,
+    WEIGHT_CRITERIA,
+    Scores,
+    gate_scores,
+    weight_scores,
+)
 from fertool.prune.latency import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.reconstruct import reconstruct
@@ -78,7 +84,9 @@ class Cut:
     input: InputSpec
     repair: Tensor | None = None
 
-    def carry_out(self, module: Network, on_progress: Callable[[int, int], None] | None = None) -> Network:
+    def carry_out(
+        self, module: Network, on_progress: Callable[[int, int], None] | None = None
+    ) -> Network:
         """Return the smaller network with the weights that `module`, which is not changed, has by now; once only.
 
         `on_progress` counts repaired layers.
@@ -108,7 +116,9 @@ def make_cut(
         raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
     planned = make_plan(
-        *(module, graph, scores, options.targets, options.round_to), latency=options.clock, floors=options.floors
+        *(module, graph, scores, options.targets, options.round_to),
+        latency=options.clock,
+        floors=options.floors,
     )
     if options.local_retrain and data is None:
         raise UsageError("--local-retrain needs images", "give --data")
@@ -154,15 +164,21 @@ def score_channels(
     require_scorable(spec, options, has_data=data is not None)
     graph = trace_channels(module)
     if data is None or options.criterion in WEIGHT_CRITERIA:
-        return graph, weight_scores(module, graph, options.criterion, relative=options.normalise != "none")
-    scores = gate_scores(module, graph, options.criterion, data, spec.input, on_progress=on_progress)
+        return graph, weight_scores(
+            module, graph, options.criterion, relative=options.normalise != "none"
+        )
+    scores = gate_scores(
+        module, graph, options.criterion, data, spec.input, on_progress=on_progress
+    )
     return graph, replace(scores, additive=options.normalise != "layer")
 
 
 def require_float(spec: Spec) -> None:
     """Raise FertoolError for a network that is quantised or dynamic already."""
     if spec.quant is not None:
-        raise FertoolError("the model is quantised already", "prune the float model, then quantise it")
+        raise FertoolError(
+            "the model is quantised already", "prune the float model, then quantise it"
+        )
     spec.require_static("pruned again")
 
 
@@ -171,9 +187,14 @@ def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> No
     if options.criterion not in CRITERIA:
         raise unknown_name("--criterion", options.criterion, CRITERIA)
     if options.round_to < 1:
-        raise UsageError(f"--round-to {options.round_to}: not a number of channels", "1 leaves widths as they come")
+        raise UsageError(
+            f"--round-to {options.round_to}: not a number of channels",
+            "1 leaves widths as they come",
+        )
     require_float(spec)
     if options.normalise not in get_args(Normalise):
         raise unknown_name("--normalise", options.normalise, get_args(Normalise))
     if options.criterion in GATE_CRITERIA and not has_data:
-        raise UsageError(f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1")
+        raise UsageError(
+            f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1"
+        )

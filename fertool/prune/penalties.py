@@ -37,12 +37,17 @@ class ScaleSparsity:
     @classmethod
     def of(cls, graph: ChannelGraph, strength: float) -> ScaleSparsity:
         """Take the gates of a network."""
-        gates = (layer for layer in gated_layers(graph) if layer.kind == "norm" and layer.per_output)
+        gates = (
+            layer for layer in gated_layers(graph) if layer.kind == "norm" and layer.per_output
+        )
         return cls(strength, tuple(f"{layer.name}.weight" for layer in gates))
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar."""
-        return self.strength * torch.stack([module.get_parameter(name).abs().sum() for name in self.scales]).sum()
+        return (
+            self.strength
+            * torch.stack([module.get_parameter(name).abs().sum() for name in self.scales]).sum()
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ class GrowingPenalty:
     doomed: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float) -> GrowingPenalty:
+    def of(
+        cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float
+    ) -> GrowingPenalty:
         """Take the channels that a plan removes."""
         alive = set(graph.inputs.tolist())
         for layer in graph.layers:
@@ -68,7 +75,9 @@ class GrowingPenalty:
         # Of a transposed convolution the filters do not lie along the first axis; the BN behind it has to do.
         nodes = module.graph.by_name
         for layer in graph.layers:
-            rows = tuple(row for row, index in enumerate(layer.outputs.tolist()) if index not in alive)
+            rows = tuple(
+                row for row, index in enumerate(layer.outputs.tolist()) if index not in alive
+            )
             name = f"{layer.name}.weight"
             if nodes[layer.name].op == "conv_transpose2d":
                 continue
@@ -79,7 +88,12 @@ class GrowingPenalty:
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar, when `progress` of the run, from 0 to 1, is done."""
         rows = (module.get_parameter(name)[list(rows)] for name, rows in self.doomed.items())
-        return self.ceiling * progress / 2 * torch.stack([weights.square().sum() for weights in rows]).sum()
+        return (
+            self.ceiling
+            * progress
+            / 2
+            * torch.stack([weights.square().sum() for weights in rows]).sum()
+        )
 
 
 Penalty = ScaleSparsity | GrowingPenalty

@@ -43,7 +43,9 @@ class PrunePlan:
     round_to: int
 
     @classmethod
-    def between(cls, graph: ChannelGraph, pruned: ChannelGraph, latency: LatencyModel, **chosen: Any) -> PrunePlan:
+    def between(
+        cls, graph: ChannelGraph, pruned: ChannelGraph, latency: LatencyModel, **chosen: Any
+    ) -> PrunePlan:
         """Return the plan that leads from one network to another, with the costs of both; `chosen` are the others."""
         return cls(
             widths_before=channel_counts(find_groups(graph)),
@@ -64,7 +66,11 @@ class PrunePlan:
         """Return the plan that removes nothing."""
         return cls.between(
             *(graph, graph, latency),
-            kept={layer.name: tuple(range(len(layer.outputs))) for layer in graph.layers if layer.kind == "dense"},
+            kept={
+                layer.name: tuple(range(len(layer.outputs)))
+                for layer in graph.layers
+                if layer.kind == "dense"
+            },
             targets=None,
             round_to=1,
         )
@@ -74,7 +80,10 @@ class PrunePlan:
         return replace(
             next,
             widths_before=self.widths_before,
-            kept={name: tuple(self.kept[name][index] for index in rows) for name, rows in next.kept.items()},
+            kept={
+                name: tuple(self.kept[name][index] for index in rows)
+                for name, rows in next.kept.items()
+            },
             macs_before=self.macs_before,
             params_before=self.params_before,
             stored_before=self.stored_before,
@@ -105,7 +114,10 @@ class PrunePlan:
 
 def channel_counts(groups: Groups) -> dict[str, int]:
     """Return the channels of each group, by the name of its first layer."""
-    return {name: size * unit for name, size, unit in zip(groups.names, groups.sizes, groups.units, strict=True)}
+    return {
+        name: size * unit
+        for name, size, unit in zip(groups.names, groups.sizes, groups.units, strict=True)
+    }
 
 
 def make_plan(
@@ -140,7 +152,9 @@ def make_plan(
     plan = PrunePlan.between(
         *(graph, pruned, latency),
         kept={
-            old.name: tuple(positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist())
+            old.name: tuple(
+                positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
+            )
             for old, new in zip(graph.layers, pruned.layers, strict=True)
             if old.kind == "dense"
         },

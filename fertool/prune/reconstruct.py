@@ -64,10 +64,14 @@ def reconstruct(
     images together, operation by operation. `on_progress` counts repaired layers. Raises UsageError when there are too
     few images.
     """
-    largest = max(layer.positions * max(len(layer.inputs), len(layer.outputs)) for layer in graph.layers)
+    largest = max(
+        layer.positions * max(len(layer.inputs), len(layer.outputs)) for layer in graph.layers
+    )
     images = images[: max(FEWEST, min(MOST, _MEMORY // (2 * 4 * largest)))]
     if len(images) < FEWEST:
-        raise UsageError(f"--local-retrain needs {FEWEST} images or more, not {len(images)}", "raise --samples")
+        raise UsageError(
+            f"--local-retrain needs {FEWEST} images or more, not {len(images)}", "raise --samples"
+        )
     device = next(pruned.parameters()).device
     parts = torch.split(images, affordable_batch(_BATCH, input.size))
     batches = [to_input(batch.to(device), input) for batch in parts]
@@ -81,9 +85,15 @@ def _record(
 ) -> dict[str, _Before]:
     """Look at the unpruned network, one batch after the other."""
     generator, device = torch.Generator().manual_seed(0), batches[0].device
-    dense = [layer for layer in graph.layers if layer.kind == "dense" and _is_regressed(original, layer)]
+    dense = [
+        layer for layer in graph.layers if layer.kind == "dense" and _is_regressed(original, layer)
+    ]
     # What a dense layer says is what arrives at the BN behind it.
-    said_by = {norm.name: name for name, norm in norms_behind(graph).items() if name in {layer.name for layer in dense}}
+    said_by = {
+        norm.name: name
+        for name, norm in norms_behind(graph).items()
+        if name in {layer.name for layer in dense}
+    }
     norms = [layer for layer in graph.layers if layer.kind == "norm" and layer.name not in said_by]
     found = {
         layer.name: _Before(draw_places(layer.positions, generator, PLACES).to(device), [])
@@ -141,11 +151,17 @@ def _mend_dense(before: _Before, layer: nn.Module, inputs: Sequence[Tensor]) -> 
     weight, bias = layer.get_parameter("weight"), layer.bias
     rows = weight.shape[0]
     count, width = 0, weight[0].numel()
-    x_sum, y_sum = weight.new_zeros(width, dtype=torch.float64), weight.new_zeros(rows, dtype=torch.float64)
+    x_sum, y_sum = (
+        weight.new_zeros(width, dtype=torch.float64),
+        weight.new_zeros(rows, dtype=torch.float64),
+    )
     xx = weight.new_zeros(width, width, dtype=torch.float64)
     yx = weight.new_zeros(rows, width, dtype=torch.float64)
     for images, said in zip(inputs, before.values, strict=True):
-        x, y = patches(layer, images, before.places)[0].double(), said.transpose(1, 2).flatten(0, 1).double()
+        x, y = (
+            patches(layer, images, before.places)[0].double(),
+            said.transpose(1, 2).flatten(0, 1).double(),
+        )
         count += len(x)
         x_sum, y_sum = x_sum + x.sum(0), y_sum + y.sum(0)
         xx.addmm_(x.T, x)
@@ -164,7 +180,9 @@ def _mend_dense(before: _Before, layer: nn.Module, inputs: Sequence[Tensor]) -> 
 def _mend_norm(before: _Before, norm: nn.Module, inputs: Sequence[Tensor]) -> None:
     """Let the running statistics follow what arrives, as though each channel were scaled and shifted since."""
     arriving = torch.cat([at(batch, before.places) for batch in inputs])
-    now, then = (x.double().transpose(0, 1).flatten(1) for x in (arriving, torch.cat(before.values)))
+    now, then = (
+        x.double().transpose(0, 1).flatten(1) for x in (arriving, torch.cat(before.values))
+    )
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     old = then.var(1)
     ratio = torch.where(old > 0, now.var(1) / old, 1.0)

@@ -50,7 +50,9 @@ class RoutedObjective:
     @property
     def fingerprint(self) -> str:
         """That of the objective, and the routing's numbers."""
-        return f"{self._objective.fingerprint} {canonical_json(asdict(self._routing))} {self._epochs}"
+        return (
+            f"{self._objective.fingerprint} {canonical_json(asdict(self._routing))} {self._epochs}"
+        )
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:
         """Start an epoch, counted from 1, with what the objective plans for it."""

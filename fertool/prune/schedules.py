@@ -91,12 +91,17 @@ class Shrinking:
         module: Network,
         options: PruneOptions,
         data: FaceDataset | None = None,
-        watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: nullcontext(),
+        watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: (
+            nullcontext()
+        ),
     ) -> None:
         # Of what the network was, not of what a cut has left of it.
         graph = trace_channels(module)
         widths = channel_counts(find_groups(graph))
-        floors = {name: max(least_width(width), options.floors.get(name, 0)) for name, width in widths.items()}
+        floors = {
+            name: max(least_width(width), options.floors.get(name, 0))
+            for name, width in widths.items()
+        }
         self.spec, self.options = spec, replace(options, floors=floors)
         self.module: Any = module
         self.plan = PrunePlan.to_stay(graph, options.clock)
@@ -132,14 +137,20 @@ class Shrinking:
         """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
         if targets := self.way_to():
             plan(
-                self.spec, self.module, replace(self.options, targets=targets, criterion=DATA_FREE, local_retrain=False)
+                self.spec,
+                self.module,
+                replace(self.options, targets=targets, criterion=DATA_FREE, local_retrain=False),
             )
 
-    def cut(self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any) -> Cut:
+    def cut(
+        self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any
+    ) -> Cut:
         """Choose what goes of the present network, by other options than its own where given."""
         options = replace(self.options, targets=targets, **changes)
         with nullcontext() if scored else self._watch("scores") as on_progress:
-            return make_cut(self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress)
+            return make_cut(
+                self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress
+            )
 
     def score(self) -> tuple[ChannelGraph, Scores]:
         """Return the channels of the present network and how much each matters."""
@@ -189,7 +200,9 @@ def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     _recover(net, options, train)
 
 
-def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]) -> None:
+def judged(
+    net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]
+) -> None:
     """Remove in one step as much as loses no more than `max_drop` before the recovery, found by halving; recover.
 
     Raises FertoolError when even the smallest cut loses more.
@@ -210,7 +223,8 @@ def judged(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callab
         best, low, high = (middle, low, middle) if passed else (best, middle, high)
     if best is None:
         raise FertoolError(
-            f"no pruning loses less than {100 * options.max_drop:g} points", "raise --max-drop, or lower --round-to"
+            f"no pruning loses less than {100 * options.max_drop:g} points",
+            "raise --max-drop, or lower --round-to",
         )
     net.take(net.cut(Targets(macs=best), scored))
     _recover(net, options, train)
@@ -229,7 +243,12 @@ def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
 def slimming(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     """Train under an L1 penalty on BN scales, then remove the smallest anywhere (Liu et al. 2017, section 3)."""
     graph = trace_channels(net.module)
-    train(Phase("sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity), leads=True), net)
+    train(
+        Phase(
+            "sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity), leads=True
+        ),
+        net,
+    )
     if targets := net.way_to():
         net.take(net.cut(targets, criterion="bn-gamma", normalise="none"))
     _recover(net, options, train)
@@ -245,7 +264,9 @@ def greg(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
     _recover(net, options, train)
 
 
-def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]) -> None:
+def prj(
+    net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]
+) -> None:
     """Punish, reward, judge (PRJ thesis, section 3.3), then recover.
 
     Punishing removes the least important channels, few at a time, while all but the convolutions learns on a few
@@ -258,7 +279,15 @@ def prj(net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[
         before = (net.spec, copy.deepcopy(net.module), net.plan)
         for epoch in range(1, options.punish_epochs + 1):
             if _punish(net, options.punish_share, must=net.plan is begun):
-                train(Phase(f"cycle {cycle}, punish {epoch}", 1, few=True, frozen=_convolutions(net.module)), net)
+                train(
+                    Phase(
+                        f"cycle {cycle}, punish {epoch}",
+                        1,
+                        few=True,
+                        frozen=_convolutions(net.module),
+                    ),
+                    net,
+                )
         if net.plan is before[2]:
             break
         penalty = ScaleSparsity.of(trace_channels(net.module), options.sparsity)
@@ -287,7 +316,9 @@ def _punish(net: Shrinking, share: float, *, must: bool) -> bool:
 
 
 def _convolutions(module: nn.Module) -> tuple[str, ...]:
-    return tuple(f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d))
+    return tuple(
+        f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d)
+    )
 
 
 def _recover(net: Shrinking, options: ScheduleOptions, train: Train) -> None:

@@ -44,14 +44,19 @@ class _Rounding(nn.Module):
         return values
 
     def _note(self, gradient: Tensor, seen: Tensor) -> None:
-        changes = torch.stack([(gradient * self._error(seen, k)).flatten(1).sum(1) for k in range(len(self.grids))])
+        changes = torch.stack(
+            [(gradient * self._error(seen, k)).flatten(1).sum(1) for k in range(len(self.grids))]
+        )
         # The results that share a site are rounded together.
         self.changes = changes.double() if self.changes is None else self.changes + changes
 
     def _error(self, values: Tensor, k: int) -> Tensor:
         grid, high = self.grids[k], 2 ** ACTIVATION_WIDTHS[k] - 1
         scale = torch.tensor(grid.scale, device=values.device)
-        return dequantize(quantize(values, scale, grid.zero_point, 0, high), scale, grid.zero_point) - values
+        return (
+            dequantize(quantize(values, scale, grid.zero_point, 0, high), scale, grid.zero_point)
+            - values
+        )
 
 
 def rounding_losses(
@@ -94,9 +99,13 @@ def _where_values_change(graph_module: Network, sites: Sites) -> Sites:
     """Leave out the results that only move values which the same site has rounded: those are on its grid already."""
     inputs = {node.name: set(node.inputs) for node in graph_module.graph.nodes}
     moved = {
-        site.name: {name for name in site.nodes if inputs.get(name, {""}) <= set(site.nodes)} for site in sites.sites
+        site.name: {name for name in site.nodes if inputs.get(name, {""}) <= set(site.nodes)}
+        for site in sites.sites
     }
-    first = [replace(site, nodes=tuple(n for n in site.nodes if n not in moved[site.name])) for site in sites.sites]
+    first = [
+        replace(site, nodes=tuple(n for n in site.nodes if n not in moved[site.name]))
+        for site in sites.sites
+    ]
     return replace(sites, sites=tuple(first))
 
 

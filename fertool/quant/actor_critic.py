@@ -80,7 +80,9 @@ def search(
     total = options.explore + options.episodes
     for episode in range(total):
         noise = options.noise * options.decay ** max(0, episode - options.explore)
-        widths, steps = _episode(problem, order, partial(agent.act, noise=noise, generator=generator))
+        widths, steps = _episode(
+            problem, order, partial(agent.act, noise=noise, generator=generator)
+        )
         over = max(0.0, problem.average_bits(widths) / average_bits - 1)
         reward = accuracy(widths) - _PENALTY * over
         agent.remember(steps, reward)
@@ -96,17 +98,27 @@ def search(
 class RoundedAccuracy:
     """The accuracy on some images of a float network whose weights are rounded to other widths each time."""
 
-    def __init__(self, spec: Spec, module: nn.Module, problem: Problem, images: FaceDataset, limit: int) -> None:
-        self._problem, self._labels, self._batches = problem, images.labels, torch.split(images.images, 256)
+    def __init__(
+        self, spec: Spec, module: nn.Module, problem: Problem, images: FaceDataset, limit: int
+    ) -> None:
+        self._problem, self._labels, self._batches = (
+            problem,
+            images.labels,
+            torch.split(images.images, 256),
+        )
         self._input, self._network = spec.input, _parametrised(folded(static(module)))
         self._integers: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
         for name in problem.names:
             weight = self._network.get_parameter(f"{name}.weight").detach()
-            limits = [torch.tensor(WeightQuant((width,), limit).limits(len(weight))) for width in WIDTHS]
+            limits = [
+                torch.tensor(WeightQuant((width,), limit).limits(len(weight))) for width in WIDTHS
+            ]
             scales = [weight_scales(weight, bound, "mse") for bound in limits]
             pairs = zip(scales, limits, strict=True)
-            integers = [integer_weight(weight, scale, bound).to(torch.int8) for scale, bound in pairs]
+            integers = [
+                integer_weight(weight, scale, bound).to(torch.int8) for scale, bound in pairs
+            ]
             self._integers[name], self._scales[name] = torch.stack(integers), torch.stack(scales)
 
     @torch.no_grad()
@@ -115,9 +127,16 @@ class RoundedAccuracy:
         for index, name in enumerate(self._problem.names):
             chosen = widths[self._problem.layers == index] - WIDTHS[0]
             channels = torch.arange(len(chosen))
-            rounded, scale = self._integers[name][chosen, channels], self._scales[name][chosen, channels]
-            self._network.get_parameter(f"{name}.weight").copy_(dequantize(rounded, per_channel(scale, rounded)))
-        answers = torch.cat([self._network(to_input(batch, self._input)).argmax(1) for batch in self._batches])
+            rounded, scale = (
+                self._integers[name][chosen, channels],
+                self._scales[name][chosen, channels],
+            )
+            self._network.get_parameter(f"{name}.weight").copy_(
+                dequantize(rounded, per_channel(scale, rounded))
+            )
+        answers = torch.cat(
+            [self._network(to_input(batch, self._input)).argmax(1) for batch in self._batches]
+        )
         return float((answers == self._labels).float().mean())
 
 
@@ -132,7 +151,9 @@ class _Step:
     next: Tensor | None
 
 
-def _episode(problem: Problem, order: Tensor, act: Callable[[Tensor], float]) -> tuple[Tensor, list[_Step]]:
+def _episode(
+    problem: Problem, order: Tensor, act: Callable[[Tensor], float]
+) -> tuple[Tensor, list[_Step]]:
     """Give out all widths once; returns them, and what the actor saw and did."""
     count, total = len(order), float(problem.weights.sum())
     widths = torch.full_like(problem.weights, problem.largest)
@@ -152,7 +173,13 @@ def _episode(problem: Problem, order: Tensor, act: Callable[[Tensor], float]) ->
 
 def _network(inputs: int) -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Linear(inputs, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, 1))
+        *(
+            nn.Linear(inputs, _HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, _HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, 1),
+        )
     )
 
 
@@ -163,7 +190,10 @@ class _Agent:
         self._options = options
         self._actor = nn.Sequential(_network(5), nn.Sigmoid())
         self._critic = _network(6)
-        self._slow_actor, self._slow_critic = copy.deepcopy(self._actor), copy.deepcopy(self._critic)
+        self._slow_actor, self._slow_critic = (
+            copy.deepcopy(self._actor),
+            copy.deepcopy(self._critic),
+        )
         self._memory: deque[tuple[_Step, float]] = deque(maxlen=options.buffer)
         self._actor_step = torch.optim.Adam(self._actor.parameters(), lr=options.actor_lr)
         self._critic_step = torch.optim.Adam(self._critic.parameters(), lr=options.critic_lr)
@@ -182,15 +212,21 @@ class _Agent:
     def learn(self, chance: random.Random) -> None:
         """Take one step of both networks, on a batch out of the memory."""
         drawn = chance.sample(self._memory, min(self._options.batch, len(self._memory)))
-        states, actions = (torch.stack([getattr(step, key) for step, _ in drawn]) for key in ("state", "action"))
+        states, actions = (
+            torch.stack([getattr(step, key) for step, _ in drawn]) for key in ("state", "action")
+        )
         worth = torch.tensor([[reward] for _, reward in drawn])
         goes_on = torch.tensor([step.next is not None for step, _ in drawn])
         with torch.no_grad():
             if bool(goes_on.any()):
                 after = torch.stack([step.next for step, _ in drawn if step.next is not None])
                 worth[goes_on] += self._slow_critic(torch.cat([after, self._slow_actor(after)], 1))
-        _descend(self._critic_step, F.mse_loss(self._critic(torch.cat([states, actions], 1)), worth))
-        _descend(self._actor_step, -self._critic(torch.cat([states, self._actor(states)], 1)).mean())
+        _descend(
+            self._critic_step, F.mse_loss(self._critic(torch.cat([states, actions], 1)), worth)
+        )
+        _descend(
+            self._actor_step, -self._critic(torch.cat([states, self._actor(states)], 1)).mean()
+        )
         for slow, fast in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):
             for target, source in zip(slow.parameters(), fast.parameters(), strict=True):
                 target.data.lerp_(source.data, _FOLLOW)

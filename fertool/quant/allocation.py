@@ -67,7 +67,10 @@ class Problem:
 
     def by_layer(self, widths: Tensor) -> dict[str, tuple[int, ...]]:
         """Return widths [C] as those of each layer's channels."""
-        return {name: tuple(widths[self.layers == index].tolist()) for index, name in enumerate(self.names)}
+        return {
+            name: tuple(widths[self.layers == index].tolist())
+            for index, name in enumerate(self.names)
+        }
 
 
 def make_problem(
@@ -87,7 +90,10 @@ def make_problem(
     counts, curvatures, errors = [], [], []
     for name in names:
         weight = graph_module.get_parameter(f"{name}.weight").detach().cpu()
-        before, after = (w.detach().cpu().flatten(1).double() for w in (module.get_parameter(f"{name}.weight"), weight))
+        before, after = (
+            w.detach().cpu().flatten(1).double()
+            for w in (module.get_parameter(f"{name}.weight"), weight)
+        )
         count = torch.full((len(weight),), weight[0].numel())
         counts.append(count)
         if traces is None:
@@ -97,7 +103,9 @@ def make_problem(
             trace = torch.tensor(traces[name], dtype=torch.float64) / count
             curvatures.append(torch.where(stretched > 0, trace / stretched.clamp(min=1e-300), 0.0))
         errors.append(_errors(weight, limit))
-    layers = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(count) for count in counts]))
+    layers = torch.repeat_interleave(
+        torch.arange(len(names)), torch.tensor([len(count) for count in counts])
+    )
     means = torch.cat(curvatures).clamp(min=0)
     # Among channels that seem not to matter, or whose estimate is below 0, their errors decide.
     known = means[means > 0]
@@ -115,7 +123,8 @@ def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
         raise unknown_name("--allocation", name, tuple(ALLOCATIONS))
     if average_bits < WIDTHS[0]:
         raise FertoolError(
-            f"a budget of {average_bits:.2f} bits a weight: the least is {WIDTHS[0]}", "ask for more bits or bytes"
+            f"a budget of {average_bits:.2f} bits a weight: the least is {WIDTHS[0]}",
+            "ask for more bits or bytes",
         )
     return ALLOCATIONS[name](problem, problem.items.budget(average_bits))
 
@@ -125,7 +134,9 @@ def uniform(problem: Problem, budget: int) -> Tensor:
     mean = min(budget / int(problem.weights.sum()), problem.largest)
     total = torch.cumsum(problem.weights * mean, 0)
     widths, spent = torch.empty(len(problem.weights), dtype=torch.int64), 0
-    for channel, (count, until) in enumerate(zip(problem.weights.tolist(), total.tolist(), strict=True)):
+    for channel, (count, until) in enumerate(
+        zip(problem.weights.tolist(), total.tolist(), strict=True)
+    ):
         width = min(max(int((until - spent + 1e-6) // count), int(mean)), problem.largest)
         widths[channel] = width
         spent += count * width
@@ -166,7 +177,11 @@ def lower_bound(problem: Problem, average_bits: float) -> float:
     return knapsack.lower_bound(problem.items, average_bits * float(problem.weights.sum()))
 
 
-ALLOCATIONS: Mapping[str, Callable[[Problem, int], Tensor]] = {"optimal": optimal, "hawq": hawq, "uniform": uniform}
+ALLOCATIONS: Mapping[str, Callable[[Problem, int], Tensor]] = {
+    "optimal": optimal,
+    "hawq": hawq,
+    "uniform": uniform,
+}
 
 
 def _errors(weight: Tensor, limit: int) -> Tensor:

@@ -21,7 +21,13 @@ from fertool.models.entrance import rounded_sites
 from fertool.models.quantized import QuantizedNet, quantized_module, tapped_at_sites
 from fertool.models.sites import Site, Sites
 from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
-from fertool.quant.observers import Grid, HistogramObserver, RangeObserver, activation_grid, gated_grid
+from fertool.quant.observers import (
+    Grid,
+    HistogramObserver,
+    RangeObserver,
+    activation_grid,
+    gated_grid,
+)
 from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant, affordable_batch
 
@@ -57,37 +63,57 @@ class QuantizeConfig:
 
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
-            raise UsageError(f"percentile {self.percentile}: not above 50 and up to 100", "for example 99.99")
+            raise UsageError(
+                f"percentile {self.percentile}: not above 50 and up to 100", "for example 99.99"
+            )
         if self.rounding not in ROUNDINGS:
             raise unknown_name("--rounding", self.rounding, ROUNDINGS)
         if self.samples < 1:
-            raise UsageError(f"{self.samples} calibration samples: there must be some", "for example 512")
+            raise UsageError(
+                f"{self.samples} calibration samples: there must be some", "for example 512"
+            )
         for bits in (self.activation_bits, self.average_activation_bits):
             if bits is not None and not ACTIVATION_WIDTHS[0] <= bits <= ACTIVATION_WIDTHS[-1]:
-                raise UsageError(f"activations of {bits:g} bits: not within 4 to 8", "8 costs nothing more")
-        if self.average_activation_bits is not None and self.activation_bits != ACTIVATION_WIDTHS[-1]:
+                raise UsageError(
+                    f"activations of {bits:g} bits: not within 4 to 8", "8 costs nothing more"
+                )
+        if (
+            self.average_activation_bits is not None
+            and self.activation_bits != ACTIVATION_WIDTHS[-1]
+        ):
             raise UsageError(
                 f"--activation-bits {self.activation_bits} and --average-activation-bits "
                 f"{self.average_activation_bits:g}: more than one budget",
                 "give one of them",
             )
         if not 1 <= self.limit <= FULL_LIMIT:
-            raise UsageError(f"weight limit {self.limit}: not within 1 to 127", "63 is portable, 127 the full range")
+            raise UsageError(
+                f"weight limit {self.limit}: not within 1 to 127",
+                "63 is portable, 127 the full range",
+            )
 
 
 def plan_quantization(
-    spec: Spec, module: nn.Module, config: QuantizeConfig, bits: Mapping[str, Sequence[int]] | None = None
+    spec: Spec,
+    module: nn.Module,
+    config: QuantizeConfig,
+    bits: Mapping[str, Sequence[int]] | None = None,
 ) -> QuantSpec:
     """Return which tensors become integers of how many bits: weights of 8, or of as many as `bits` says by channel.
 
     Raises FertoolError for a network that is quantised already, or dynamic.
     """
     if spec.quant is not None:
-        raise FertoolError("the model is quantised already", "quantise the float model that it was made from")
+        raise FertoolError(
+            "the model is quantised already", "quantise the float model that it was made from"
+        )
     spec.require_static("quantised")
     sites = rounded_sites(folded(static(module)), spec.input, config.keep_float)
     return QuantSpec(
-        weights={name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit) for name in sites.layer_inputs},
+        weights={
+            name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit)
+            for name in sites.layer_inputs
+        },
         activations={site.name: config.activation_bits for site in sites.sites},
     )
 
@@ -126,12 +152,19 @@ def quantize_model(
         on_progress(next(done), total)
 
     grids, activations = _choose_grids(
-        graph_module, sites, _Images(images, spec.input, batch_size, tick), config, quant.activations
+        graph_module,
+        sites,
+        _Images(images, spec.input, batch_size, tick),
+        config,
+        quant.activations,
     )
     quant = replace(quant, activations=activations)
     net = quantized_module(static(module), replace(spec, quant=quant))
     for name, index in net.grids.index.items():
-        net.grids.scale[index], net.grids.zero_point[index] = grids[name].scale, grids[name].zero_point
+        net.grids.scale[index], net.grids.zero_point[index] = (
+            grids[name].scale,
+            grids[name].zero_point,
+        )
     for name, source in layers.items():
         layer = net.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
@@ -147,9 +180,8 @@ def integer_share(network: Network, quant: QuantSpec) -> str:
     layers = [name for name, count in macs.items() if count]
     done = sum(macs[name] for name in quant.weights)
     share = 100 * done / max(1, sum(macs.values()))
-    return (
-        f"{len(quant.weights)} of {len(layers)} layers compute on integers: {share:.0f} % of the multiply-accumulates"
-    )
+    counts = f"{len(quant.weights)} of {len(layers)} layers"
+    return f"{counts} compute on integers: {share:.0f} % of the multiply-accumulates"
 
 
 @dataclass(frozen=True)
@@ -170,7 +202,11 @@ class _Images:
 
 
 def _choose_grids(
-    graph_module: Network, sites: Sites, images: _Images, config: QuantizeConfig, bits: Mapping[str, int]
+    graph_module: Network,
+    sites: Sites,
+    images: _Images,
+    config: QuantizeConfig,
+    bits: Mapping[str, int],
 ) -> tuple[dict[str, Grid], Mapping[str, int]]:
     """Return the grid of each site and its bits: those given, or shares of a mean."""
     seen = _observe(graph_module, sites, images)
@@ -187,7 +223,9 @@ def _choose_grids(
         )
         widths = shared_out(items, config.average_activation_bits)
         bits = {site.name: width for site, width in zip(sites.sites, widths, strict=True)}
-    return {site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites}, bits
+    return {
+        site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites
+    }, bits
 
 
 def _observe(graph_module: Network, sites: Sites, images: _Images) -> dict[str, HistogramObserver]:
@@ -196,7 +234,10 @@ def _observe(graph_module: Network, sites: Sites, images: _Images) -> dict[str, 
     images.run(tapped_at_sites(graph_module, sites, ranges))
     for name, seen in ranges.items():
         if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
-            raise FertoolError(f"the activations at {name} are not finite", "train the model again, or with a lower lr")
+            raise FertoolError(
+                f"the activations at {name} are not finite",
+                "train the model again, or with a lower lr",
+            )
     counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
     images.run(tapped_at_sites(graph_module, sites, counts))
     return counts

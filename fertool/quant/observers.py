@@ -58,7 +58,9 @@ class HistogramObserver(nn.Module):
         return values
 
 
-def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percentile: float = 99.99) -> Grid:
+def activation_grid(
+    seen: HistogramObserver, method: str, bits: int = 8, percentile: float = 99.99
+) -> Grid:
     """Return the grid that covers what was seen.
 
     `min-max` covers everything; `percentile` leaves `100 - percentile` per cent of the values outside, at the top where
@@ -70,7 +72,11 @@ def activation_grid(seen: HistogramObserver, method: str, bits: int = 8, percent
 
 
 def gated_grid(
-    seen: HistogramObserver, ends: tuple[float, float], method: str, bits: int = 8, percentile: float = 99.99
+    seen: HistogramObserver,
+    ends: tuple[float, float],
+    method: str,
+    bits: int = 8,
+    percentile: float = 99.99,
 ) -> Grid:
     """Return the grid of a gated site with these `ends`: n steps of 3 / n below zero, chosen by the same methods.
 
@@ -88,7 +94,9 @@ def gated_grid(
     return Grid(torch.tensor(GATE_KNEE / below).item(), below)
 
 
-def weight_scales(weight: Tensor, limits: Tensor, method: str, importance: Tensor | None = None) -> Tensor:
+def weight_scales(
+    weight: Tensor, limits: Tensor, method: str, importance: Tensor | None = None
+) -> Tensor:
     """Return one scale per output channel, float32 [out], for integers within plus and minus `limits` [out].
 
     `min-max` represents the largest magnitude exactly; `mse` also tries smaller ranges, 0.4 to 1 of it, and takes the
@@ -106,7 +114,9 @@ def weight_scales(weight: Tensor, limits: Tensor, method: str, importance: Tenso
     for fraction in torch.linspace(1.0, 0.4, _FRACTIONS_OF_WEIGHT):
         scale = full * fraction
         integers = integer_weight(rows, scale, limits)
-        error = ((dequantize(integers, per_channel(scale, rows)) - rows).square() * factor).sum(dim=1)
+        error = ((dequantize(integers, per_channel(scale, rows)) - rows).square() * factor).sum(
+            dim=1
+        )
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best
 
@@ -118,12 +128,18 @@ def integer_weight(weight: Tensor, scale: Tensor, limits: Tensor) -> Tensor:
     return torch.minimum(torch.maximum(quantize(weight, divisor, 0, -128, 127), -bound), bound)
 
 
-def _range(seen: HistogramObserver, method: str, bits: int, percentile: float) -> tuple[float, float]:
+def _range(
+    seen: HistogramObserver, method: str, bits: int, percentile: float
+) -> tuple[float, float]:
     if method not in ACTIVATION_METHODS:
         raise unknown_name("activation range", method, ACTIVATION_METHODS)
     if method == "min-max" or seen.low == seen.high:
         return seen.low, seen.high
-    return _central_range(seen, percentile / 100) if method == "percentile" else _least_error_range(seen, bits)
+    return (
+        _central_range(seen, percentile / 100)
+        if method == "percentile"
+        else _least_error_range(seen, bits)
+    )
 
 
 def _grid(low: float, high: float, bits: int) -> Grid:
@@ -156,7 +172,9 @@ def _squared_errors(seen: HistogramObserver, low: Tensor, high: Tensor, bits: in
     """Return the error of each range, float64 [ranges], with the values of a bin at its centre."""
     scale = ((high - low) / (2**bits - 1)).unsqueeze(-1)
     zero_point = torch.round(-low.unsqueeze(-1) / scale)
-    centres = seen.low + (seen.high - seen.low) / BINS * (torch.arange(BINS, dtype=torch.float64) + 0.5)
+    centres = seen.low + (seen.high - seen.low) / BINS * (
+        torch.arange(BINS, dtype=torch.float64) + 0.5
+    )
     integers = quantize(centres, scale, zero_point, 0, 2**bits - 1)
     error = (integers - zero_point) * scale - centres
     return torch.mv(error.square(), seen.counts)

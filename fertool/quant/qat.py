@@ -41,11 +41,15 @@ def trainable(net: QuantizedNet, quant: QuantSpec) -> LearningNet:
     copied = copy.deepcopy(net)
     copied.__class__ = LearningNet
     assert isinstance(copied, LearningNet)
-    copied.learned = {site: _LearnedQuantizer(quantizer) for site, quantizer in copied.quantizers.items()}
+    copied.learned = {
+        site: _LearnedQuantizer(quantizer) for site, quantizer in copied.quantizers.items()
+    }
     for name, rule in quant.weights.items():
         layer = copied.layer(name)
         assert isinstance(layer, QuantConv2d | QuantLinear)
-        source = layer.source if isinstance(layer.source, float) else copied.learned[layer.source.site]
+        source = (
+            layer.source if isinstance(layer.source, float) else copied.learned[layer.source.site]
+        )
         limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
         if isinstance(layer, QuantConv2d):
             copied.replace(name, _LearnedConv2d(layer, limits, source))
@@ -143,7 +147,9 @@ class _LearnedLayer(nn.Module):
     scale: nn.Parameter
     limits: Tensor
 
-    def _learn(self, layer: QuantConv2d | QuantLinear, limits: Tensor, source: _LearnedQuantizer | float) -> None:
+    def _learn(
+        self, layer: QuantConv2d | QuantLinear, limits: Tensor, source: _LearnedQuantizer | float
+    ) -> None:
         self.weight = nn.Parameter(layer.float_weight())
         self.bias = nn.Parameter(layer.float_bias())
         self.scale = nn.Parameter(layer.weight_scale.float())
@@ -165,7 +171,9 @@ class _LearnedLayer(nn.Module):
     def rounded_bias(self) -> Tensor:
         """Return the bias in whole units of input step x weight step: of few bits, they are coarse."""
         (source,) = self._source
-        unit = (source if isinstance(source, float) else source.step().detach()) * self.steps().detach()
+        unit = (
+            source if isinstance(source, float) else source.step().detach()
+        ) * self.steps().detach()
         return _straight_through(self.bias, (self.bias / unit).round() * unit)
 
     def rounded_weight(self) -> Tensor:
@@ -177,9 +185,20 @@ class _LearnedLayer(nn.Module):
 
 
 class _LearnedConv2d(_LearnedLayer, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
-    def __init__(self, layer: QuantConv2d, limits: Tensor, source: _LearnedQuantizer | float) -> None:
-        shape = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode)  # type: ignore[arg-type]
+    def __init__(
+        self, layer: QuantConv2d, limits: Tensor, source: _LearnedQuantizer | float
+    ) -> None:
+        shape = (
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel_size,
+            layer.stride,
+            layer.padding,
+            layer.dilation,
+        )
+        nn.Conv2d.__init__(
+            self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode
+        )  # type: ignore[arg-type]
         self._learn(layer, limits, source)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -188,7 +207,9 @@ class _LearnedConv2d(_LearnedLayer, nn.Conv2d):  # type: ignore[misc]  # a bias 
 
 
 class _LearnedLinear(_LearnedLayer, nn.Linear):  # type: ignore[misc]  # a bias there may be None
-    def __init__(self, layer: QuantLinear, limits: Tensor, source: _LearnedQuantizer | float) -> None:
+    def __init__(
+        self, layer: QuantLinear, limits: Tensor, source: _LearnedQuantizer | float
+    ) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, device="meta")
         self._learn(layer, limits, source)
 

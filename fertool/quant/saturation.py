@@ -32,8 +32,12 @@ def saturating(net: QuantizedNet, input: InputSpec) -> QuantizedNet:
     result = copy.deepcopy(net)
     for original, layer in zip(_layers(net), _layers(result), strict=True):
         source = original.source
-        zero_point = source.zero_point.item() if isinstance(source, Quantizer) else input.zero_point[0]
-        layer.register_forward_hook(_Saturation(layer, float(original.input_scale()), int(zero_point)))
+        zero_point = (
+            source.zero_point.item() if isinstance(source, Quantizer) else input.zero_point[0]
+        )
+        layer.register_forward_hook(
+            _Saturation(layer, float(original.input_scale()), int(zero_point))
+        )
     return result
 
 
@@ -48,7 +52,11 @@ class _Saturation:
     def __call__(self, layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         columns = _columns(layer, inputs[0]) / self.scale + self.zero_point
         pairs = columns.round().clamp(0, _BYTE).reshape(len(columns), -1, 2, columns.shape[-1])
-        lost = torch.zeros_like(output).flatten(2) if output.dim() == 4 else torch.zeros_like(output).unsqueeze(2)
+        lost = (
+            torch.zeros_like(output).flatten(2)
+            if output.dim() == 4
+            else torch.zeros_like(output).unsqueeze(2)
+        )
         group_rows, group_pairs = len(self.rows) // _groups(layer), self.rows.shape[1]
         for row in self.risky.any(dim=1).nonzero().flatten().tolist():
             chosen = self.risky[row].nonzero().flatten()
@@ -89,7 +97,9 @@ def _columns(layer: QuantConv2d | QuantLinear, values: Tensor) -> Tensor:
         columns = values[:, None, :, None]
     else:
         assert not isinstance(layer.padding, str)
-        places = nn.functional.unfold(values, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+        places = nn.functional.unfold(
+            values, layer.kernel_size, layer.dilation, layer.padding, layer.stride
+        )
         inputs = layer.in_channels // layer.groups
         by_group = places.reshape(len(values), layer.groups, inputs, -1, places.shape[-1])
         columns = by_group.transpose(2, 3).flatten(2, 3)

@@ -121,7 +121,9 @@ def _record(
     return {name: _Said(places[name], torch.cat(seen)) for name, seen in parts.items()}
 
 
-def _fit(said: _Said, source: nn.Module, rule: WeightQuant, method: str, layer: nn.Module, args: Any) -> None:
+def _fit(
+    said: _Said, source: nn.Module, rule: WeightQuant, method: str, layer: nn.Module, args: Any
+) -> None:
     """Fit one layer, whose input arrives, to what its float form `source` said."""
     assert isinstance(layer, IntegerLayer)
     moments = _moments(layer, args[0], said)
@@ -156,7 +158,9 @@ def _moments(layer: IntegerLayer, x: Tensor, said: _Said) -> _Moments:
 
 def _samples(layer: IntegerLayer, x: Tensor, said: _Said) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield inputs and wanted outputs at the places, by group: float64 [G, n, F] and [G, n, R]."""
-    for images, values in zip(torch.split(x, _BATCH), torch.split(said.values, _BATCH), strict=True):
+    for images, values in zip(
+        torch.split(x, _BATCH), torch.split(said.values, _BATCH), strict=True
+    ):
         inputs = patches(layer, images, said.places).double()
         outputs = values.reshape(len(values), len(inputs), -1, values.shape[2])
         yield inputs, outputs.permute(1, 0, 3, 2).flatten(1, 2).double()
@@ -182,7 +186,9 @@ def _compensated(weight: Tensor, steps: Tensor, limits: Tensor, xx: Tensor) -> T
     """
     order = xx.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
     hessian = xx + torch.diag_embed(_ridge(xx).expand(xx.shape[:2]))
-    hessian = hessian.gather(1, order[:, :, None].expand_as(xx)).gather(2, order[:, None].expand_as(xx))
+    hessian = hessian.gather(1, order[:, :, None].expand_as(xx)).gather(
+        2, order[:, None].expand_as(xx)
+    )
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
     factor = torch.linalg.cholesky(inverse, upper=True)
     rest = weight.gather(2, order[:, None].expand_as(weight))
@@ -194,8 +200,12 @@ def _compensated(weight: Tensor, steps: Tensor, limits: Tensor, xx: Tensor) -> T
         for column in range(start, end):
             values = (rest[:, :, column] / steps).round()
             integers[:, :, column] = torch.minimum(torch.maximum(values, -limits), limits)
-            error = (rest[:, :, column] - integers[:, :, column] * steps) / factor[:, column, None, column]
-            rest[:, :, column + 1 : end] -= error[:, :, None] * factor[:, None, column, column + 1 : end]
+            error = (rest[:, :, column] - integers[:, :, column] * steps) / factor[
+                :, column, None, column
+            ]
+            rest[:, :, column + 1 : end] -= (
+                error[:, :, None] * factor[:, None, column, column + 1 : end]
+            )
             errors[:, :, column - start] = error
         rest[:, :, end:] -= errors @ factor[:, start:end, end:]
     return torch.empty_like(integers).scatter_(2, order[:, None].expand_as(integers), integers)

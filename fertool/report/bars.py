@@ -27,12 +27,16 @@ def width_bars(groups: Sequence[tuple[str, int, int]]) -> bytes:
         axes = figure.subplots()
         rows = range(len(groups))
         axes.barh(rows, [before for _, before, _ in groups], color="#D0D7DE", label="before")
-        axes.barh(rows, [after for _, _, after in groups], color=COLOURS[0], height=0.5, label="after")
+        axes.barh(
+            rows, [after for _, _, after in groups], color=COLOURS[0], height=0.5, label="after"
+        )
         axes.set_yticks(rows, [plain(name) for name, _, _ in groups], fontsize=8)
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.set(xlabel="channels")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+        figure.legend(
+            *axes.get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False
+        )
     return png.getvalue()
 
 
@@ -55,7 +59,14 @@ def bit_bars(layers: Sequence[tuple[str, Sequence[int]]]) -> bytes:
         axes.margins(x=0, y=0.01)
         axes.set(xlabel="channels of the layer, %")
         handles, labels = axes.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, title="bits")
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper right",
+            ncols=len(labels),
+            frameon=False,
+            title="bits",
+        )
     return png.getvalue()
 
 

@@ -63,12 +63,16 @@ def layers_grid(layers: Sequence[Data]) -> Grid:
             layer["operator"],
             f"{layer['channels']:,}",
             count_text(layer["macs"]),
-            "yes" if layer["prunable"] else f"no: {layer['stays_because'] or 'nothing is left to remove'}",
+            "yes"
+            if layer["prunable"]
+            else f"no: {layer['stays_because'] or 'nothing is left to remove'}",
             "yes" if layer["integer"] else "no",
         )
         for layer in layers
     ]
-    return Grid(("layer", "operator", ">channels", ">MACs", "can be pruned", "can be integer"), tuple(rows))
+    return Grid(
+        ("layer", "operator", ">channels", ">MACs", "can be pruned", "can be integer"), tuple(rows)
+    )
 
 
 def change_grid(before: Data, after: Data) -> Grid:
@@ -77,7 +81,11 @@ def change_grid(before: Data, after: Data) -> Grid:
     `after` may have `speedup`, `difference`, their intervals and `mcnemar_p`; `average_bits` and `top1_agreement`.
     With `commonest_share` in both, both were shown images without labels.
     """
-    shown = {"size_bytes": ("size", size_text), "params": ("params", count_text), "macs": ("MACs", count_text)}
+    shown = {
+        "size_bytes": ("size", size_text),
+        "params": ("params", count_text),
+        "macs": ("MACs", count_text),
+    }
     rows = [
         (name, text(before[key]), text(after[key]), f"{after[key] / before[key]:.3f}")
         for key, (name, text) in shown.items()
@@ -91,9 +99,19 @@ def change_grid(before: Data, after: Data) -> Grid:
         if "difference_ci95" in after:
             low, high = after["difference_ci95"]
             points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {p_value_text(after['mcnemar_p'])}"
-        rows.append(("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points))
+        rows.append(
+            ("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points)
+        )
     if "average_bits" in after:
-        rows.insert(1, ("bits a weight", "32", f"{after['average_bits']:.2f}", f"{after['average_bits'] / 32:.3f}"))
+        rows.insert(
+            1,
+            (
+                "bits a weight",
+                "32",
+                f"{after['average_bits']:.2f}",
+                f"{after['average_bits'] / 32:.3f}",
+            ),
+        )
         rows.append(("same answer", "", percent_text(after["top1_agreement"]), ""))
     if after.get("commonest_share") is not None:
         rows.append(("accuracy", "", "not measured", ""))
@@ -114,7 +132,10 @@ def bits_grid(quant: Data) -> Grid:
         layers["activations of layers"] = activations
     widths = sorted({width for bits in layers.values() for width in bits})
     rows = [
-        (name, *("all" if {width} == set(bits) else str(bits.count(width) or "") for width in widths))
+        (
+            name,
+            *("all" if {width} == set(bits) else str(bits.count(width) or "") for width in widths),
+        )
         for name, bits in layers.items()
     ]
     return Grid(("layer", *(f">{width} bits" for width in widths)), tuple(rows))
@@ -130,7 +151,15 @@ def sensitivity_grid(sensitivity: Data) -> Grid:
         by_activation = f"{sum(activations) / len(activations):.3g}" if activations else MISSING
         cells = (*(f"{value:.3g}" for value in figures), by_activation)
         rows.append((layer["name"], f"{len(traces):,}", weights, *cells))
-    headers = ("layer", ">channels", ">weights", ">mean trace", ">smallest", ">largest", ">mean by\nactivation")
+    headers = (
+        "layer",
+        ">channels",
+        ">weights",
+        ">mean trace",
+        ">smallest",
+        ">largest",
+        ">mean by\nactivation",
+    )
     return Grid(headers, tuple(rows))
 
 

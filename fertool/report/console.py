@@ -82,7 +82,9 @@ def _print(content: RenderableType, stream: TextIO) -> None:
         _replace_missing_signs(stream)
         Console(file=stream, highlight=False, emoji=False).print(_Plain(content))
         return
-    console = Console(width=_pipe_width(), height=_PIPE_HEIGHT, highlight=False, emoji=False, color_system=None)
+    console = Console(
+        width=_pipe_width(), height=_PIPE_HEIGHT, highlight=False, emoji=False, color_system=None
+    )
     with console.capture() as capture:
         console.print(_Plain(content))
     _write_text("\n".join(line.rstrip() for line in capture.get().split("\n")), stream)
@@ -160,7 +162,9 @@ class _ProgressLines:
     def _say(self) -> None:
         self._last = time.monotonic()
         self.has_said = True
-        _write(f"{plain(self._title)}  {self._done}/{self._total}  {self._last - self._start:.1f} s")
+        _write(
+            f"{plain(self._title)}  {self._done}/{self._total}  {self._last - self._start:.1f} s"
+        )
 
 
 class TrainingProgress:
@@ -186,7 +190,10 @@ class TrainingProgress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Take the bar away; the lines stay."""
         if self._bar:
@@ -233,7 +240,9 @@ def _stderr() -> Console:
 
 
 def _line(label: str, style: str, text: str) -> None:
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    coloured = (
+        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )
     shown = f"\033[{style}m{label}\033[0m" if coloured else label
     _write(f"{shown} {plain(text)}")
 

@@ -50,12 +50,23 @@ def training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
         for (name, history), colour in zip(shown.items(), cycle(COLOURS), strict=False):
             epochs = [record["epoch"] for record in history]
             losses.plot(
-                epochs, [record["train_loss"] for record in history], "--", color=colour, label=f"{name}, train"
+                epochs,
+                [record["train_loss"] for record in history],
+                "--",
+                color=colour,
+                label=f"{name}, train",
             )
-            losses.plot(epochs, [record["val_loss"] for record in history], color=colour, label=f"{name}, validation")
+            losses.plot(
+                epochs,
+                [record["val_loss"] for record in history],
+                color=colour,
+                label=f"{name}, validation",
+            )
             shares = [100 * record["val_accuracy"] for record in history]
             best = max(range(len(shares)), key=shares.__getitem__)
-            accuracies.plot(epochs, shares, color=colour, label=f"{name}, best {shares[best]:.1f} %")
+            accuracies.plot(
+                epochs, shares, color=colour, label=f"{name}, best {shares[best]:.1f} %"
+            )
             accuracies.plot(epochs[best], shares[best], "o", color=colour)
         for axes, label in ((losses, "loss"), (accuracies, "validation accuracy (%)")):
             axes.set(xlabel="epoch", ylabel=label)
@@ -70,7 +81,9 @@ def curves(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
     parts: dict[str, list[Data]] = {}
     name = plain(name)
     for record in history:
-        parts.setdefault(f"{name}, round {record['round']}" if "round" in record else name, []).append(record)
+        parts.setdefault(
+            f"{name}, round {record['round']}" if "round" in record else name, []
+        ).append(record)
     return parts
 
 
@@ -84,14 +97,21 @@ def sweep(found: Data) -> bytes:
     if not axes:
         rows = sorted(found["rows"], key=lambda row: row["seed"])
         return training_curves(
-            {name: part for row in rows for name, part in curves(f"seed {row['seed']}", row["history"]).items()}
+            {
+                name: part
+                for row in rows
+                for name, part in curves(f"seed {row['seed']}", row["history"]).items()
+            }
         )
     return _heat_map(found) if len(axes) == 2 else _option_lines(found)
 
 
 def confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of `eval --json`, each row in percent of its true class."""
-    names, counts = [plain(name[:_LONGEST_CLASS]) for name in entry["per_class"]], entry["confusion"]
+    names, counts = (
+        [plain(name[:_LONGEST_CLASS]) for name in entry["per_class"]],
+        entry["confusion"],
+    )
     shares = [[100 * count / max(1, sum(row)) for count in row] for row in counts]
     side = 1.4 + 0.62 * len(names)
     with blank_figure(side + 1.6, side) as (figure, png):
@@ -100,19 +120,27 @@ def confusion_matrix(entry: Data) -> bytes:
         for row, line in enumerate(shares):
             for column, share in enumerate(line):
                 colour = "white" if share > 55 else "black"
-                axes.text(column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=10)
+                axes.text(
+                    column, row, f"{share:.0f}", ha="center", va="center", color=colour, fontsize=10
+                )
         axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(names)), [f"{n} ({sum(row):,})" for n, row in zip(names, counts, strict=True)])
+        axes.set_yticks(
+            range(len(names)), [f"{n} ({sum(row):,})" for n, row in zip(names, counts, strict=True)]
+        )
         axes.set(xlabel="answer", ylabel="true class (images)")
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8).outline.set_visible(False)
+        figure.colorbar(
+            image, ax=axes, label="% of the true class", shrink=0.8
+        ).outline.set_visible(False)
     return png.getvalue()
 
 
 def size_against_accuracy(results: Sequence[Data]) -> bytes:
     """Return file size against accuracy for entries of `bench --json` that have an accuracy."""
-    return _tradeoff(results, [entry["size_bytes"] / 1e6 for entry in results], None, "file size (MB, log scale)")
+    return _tradeoff(
+        results, [entry["size_bytes"] / 1e6 for entry in results], None, "file size (MB, log scale)"
+    )
 
 
 def latency_against_accuracy(results: Sequence[Data]) -> bytes:
@@ -131,13 +159,20 @@ def latency_against_accuracy(results: Sequence[Data]) -> bytes:
 
 def _heat_map(found: Data) -> bytes:
     (down, downs), (across, acrosses) = found["axes"].items()
-    points = {(point["options"][down], point["options"][across]): point for point in found["points"]}
+    points = {
+        (point["options"][down], point["options"][across]): point for point in found["points"]
+    }
     means = [100 * point["accuracy_mean"] for point in points.values()]
     with blank_figure(2.6 + 1.0 * len(acrosses), 1.6 + 0.7 * len(downs)) as (figure, png):
         axes = figure.subplots()
-        grid = [[100 * points[d, a]["accuracy_mean"] if (d, a) in points else None for a in acrosses] for d in downs]
+        grid = [
+            [100 * points[d, a]["accuracy_mean"] if (d, a) in points else None for a in acrosses]
+            for d in downs
+        ]
         shown = [[float("nan") if value is None else value for value in row] for row in grid]
-        image = axes.imshow(shown, cmap="Blues", vmin=min(means), vmax=max(means) + 1e-9, aspect="auto")
+        image = axes.imshow(
+            shown, cmap="Blues", vmin=min(means), vmax=max(means) + 1e-9, aspect="auto"
+        )
         middle = (min(means) + max(means)) / 2
         for (row, d), (column, a) in product(enumerate(downs), enumerate(acrosses)):
             if (d, a) in points:
@@ -158,30 +193,53 @@ def _heat_map(found: Data) -> bytes:
 
 def _option_lines(found: Data) -> bytes:
     """Draw accuracy over one option, a line for each combination of the others."""
-    axis = max(found["axes"], key=lambda name: (_is_numeric(found["axes"][name]), len(found["axes"][name])))
+    axis = max(
+        found["axes"], key=lambda name: (_is_numeric(found["axes"][name]), len(found["axes"][name]))
+    )
     numeric = _is_numeric(found["axes"][axis])
     values = sorted(found["axes"][axis]) if numeric else found["axes"][axis]
     lines: dict[str, list[Data]] = {}
     for point in sorted(found["points"], key=lambda point: values.index(point["options"][axis])):
-        others = [f"{plain(name)} {_tick(value)}" for name, value in point["options"].items() if name != axis]
+        others = [
+            f"{plain(name)} {_tick(value)}"
+            for name, value in point["options"].items()
+            if name != axis
+        ]
         lines.setdefault(", ".join(others), []).append(point)
     lines = dict(sorted(lines.items()))
     with blank_figure(7.5, 4.5) as (figure, png):
         axes = figure.subplots()
         looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-        for shift, ((name, points), (colour, marker)) in enumerate(zip(lines.items(), looks, strict=False)):
-            xs = [values.index(point["options"][axis]) + 0.04 * (shift - (len(lines) - 1) / 2) for point in points]
+        for shift, ((name, points), (colour, marker)) in enumerate(
+            zip(lines.items(), looks, strict=False)
+        ):
+            xs = [
+                values.index(point["options"][axis]) + 0.04 * (shift - (len(lines) - 1) / 2)
+                for point in points
+            ]
             means = [100 * point["accuracy_mean"] for point in points]
             below, above = zip(*(_spread(point) for point in points), strict=True)
             axes.errorbar(
-                xs, means, yerr=[below, above], fmt=f"{marker}-", color=colour, capsize=3, elinewidth=1, label=name
+                xs,
+                means,
+                yerr=[below, above],
+                fmt=f"{marker}-",
+                color=colour,
+                capsize=3,
+                elinewidth=1,
+                label=name,
             )
         axes.set_xticks(range(len(values)), [_tick(value) for value in values])
         axes.set(xlabel=plain(axis), ylabel=_accuracy_label(found))
         axes.grid(axis="y", color="#E5E5E5")
         axes.margins(x=0.1)
         if len(lines) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+            figure.legend(
+                *axes.get_legend_handles_labels(),
+                loc="outside right upper",
+                frameon=False,
+                fontsize=9,
+            )
     return png.getvalue()
 
 
@@ -204,12 +262,23 @@ def _spread(point: Data) -> tuple[float, float]:
 
 def _accuracy_label(found: Data) -> str:
     first, seeds = found["rows"][0], len(found["seeds"])
-    spread = f"mean ± sd of {seeds} seeds" if seeds > 1 else "95 % intervals" if len(found["axes"]) != 2 else ""
-    return "\n".join(filter(None, [f"accuracy (%), {plain(first['split'])}, n = {first['n']:,}", spread]))
+    spread = (
+        f"mean ± sd of {seeds} seeds"
+        if seeds > 1
+        else "95 % intervals"
+        if len(found["axes"]) != 2
+        else ""
+    )
+    return "\n".join(
+        filter(None, [f"accuracy (%), {plain(first['split'])}, n = {first['n']:,}", spread])
+    )
 
 
 def _tradeoff(
-    results: Sequence[Data], positions: Sequence[float], spreads: Sequence[tuple[float, float]] | None, label: str
+    results: Sequence[Data],
+    positions: Sequence[float],
+    spreads: Sequence[tuple[float, float]] | None,
+    label: str,
 ) -> bytes:
     names = short_names([entry["file"] for entry in results])
     with blank_figure(7.5, 4.8) as (figure, png):
@@ -241,7 +310,9 @@ def _tradeoff(
         axes.set(xlabel=label, ylabel=f"accuracy (%), {split}, n = {first['n']:,}, 95 % intervals")
         axes.xaxis.set_major_formatter(_plain_number)
         axes.xaxis.set_minor_formatter(_sparse_minor(positions))
-        axes.tick_params(axis="x", which="minor", pad=5)  # in line with the labels at longer major ticks
+        axes.tick_params(
+            axis="x", which="minor", pad=5
+        )  # in line with the labels at longer major ticks
         figure.draw_without_rendering()  # settles the layout, which the places of the labels depend on
         _place_labels(axes, points, [names[entry["file"]] for entry in results], bars)
     return png.getvalue()
@@ -264,7 +335,10 @@ def _sparse_minor(positions: Sequence[float]) -> Any:
 
 
 def _place_labels(
-    axes: Axes, points: Sequence[_Point], names: Sequence[str], bars: Sequence[tuple[float, float]] = ()
+    axes: Axes,
+    points: Sequence[_Point],
+    names: Sequence[str],
+    bars: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Write each name beside its point, at the first place where it covers no point, interval or other name.
 
@@ -274,8 +348,13 @@ def _place_labels(
 
     taken: list[Any] = []
     for point in points:
-        (x, low), (_, middle), (_, high) = axes.transData.transform([(point[0], end) for end in point[1]])
-        taken += [Bbox.from_bounds(x - 8, middle - 8, 16, 16), Bbox.from_bounds(x - 5, low, 10, high - low)]
+        (x, low), (_, middle), (_, high) = axes.transData.transform(
+            [(point[0], end) for end in point[1]]
+        )
+        taken += [
+            Bbox.from_bounds(x - 8, middle - 8, 16, 16),
+            Bbox.from_bounds(x - 5, low, 10, high - low),
+        ]
     for point, ends in zip(points, bars, strict=False):
         (left, middle), (right, _) = axes.transData.transform([(end, point[1][1]) for end in ends])
         taken.append(Bbox.from_bounds(left, middle - 5, right - left, 10))
@@ -286,7 +365,12 @@ def _place_labels(
             label = _label(axes, point, name, place)
             box = label.get_window_extent()
             label.remove()
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+            inside = (
+                frame.x0 <= box.x0
+                and box.x1 <= frame.x1
+                and frame.y0 <= box.y0
+                and box.y1 <= frame.y1
+            )
             tried.append((sum(box.overlaps(other) for other in taken) + (not inside), place, box))
             if not tried[-1][0]:
                 break

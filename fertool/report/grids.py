@@ -50,13 +50,24 @@ def bench_grid(report: Data) -> Grid:
     results = report["results"]
     names = short_names([entry["file"] for entry in results])
     speedups = [None, *report["comparisons"]]
-    with_accuracy, several = any(entry["accuracy"] is not None for entry in results), len(results) > 1
-    headers = ["file\nruntime", ">size\nmemory", ">params\nMACs", ">latency\n90th pct.", ">images/s"]
+    with_accuracy, several = (
+        any(entry["accuracy"] is not None for entry in results),
+        len(results) > 1,
+    )
+    headers = [
+        "file\nruntime",
+        ">size\nmemory",
+        ">params\nMACs",
+        ">latency\n90th pct.",
+        ">images/s",
+    ]
     headers += [">accuracy\n95 % CI"] * with_accuracy + [">speed-up\n95 % CI"] * several
     rows = []
     for entry, speedup in zip(results, speedups, strict=True):
         latency = entry["latency_s"]
-        kind = RUNTIMES.get(entry["runtime"], entry["runtime"]) + (" INT8" if entry.get("quantized") else "")
+        kind = RUNTIMES.get(entry["runtime"], entry["runtime"]) + (
+            " INT8" if entry.get("quantized") else ""
+        )
         cells = [
             f"{names[entry['file']]}\n{kind}",
             f"{size_text(entry['size_bytes'])}\n{size_text(entry['peak_rss_bytes'])}",
@@ -81,8 +92,12 @@ def bench_caption(report: Data) -> str:
     """Say how `bench` measured."""
     first = report["results"][0]
     plural = "" if first["threads"] == 1 else "s"
-    parts = [f"{first['threads']} thread{plural}, batch {first['batch']}, {report['runs']:,} runs, {_typical(report)}s"]
-    if measured := next((entry for entry in report["results"] if entry["accuracy"] is not None), None):
+    parts = [
+        f"{first['threads']} thread{plural}, batch {first['batch']}, {report['runs']:,} runs, {_typical(report)}s"
+    ]
+    if measured := next(
+        (entry for entry in report["results"] if entry["accuracy"] is not None), None
+    ):
         parts.append(f"accuracy: {measured['split']}, n = {measured['n']:,}")
     return "; ".join([*parts, report["environment"]["processor"]])
 
@@ -102,19 +117,37 @@ def bench_warnings(report: Data) -> list[str]:
 
 def eval_facts(entry: Data) -> list[Fact]:
     """Return the figures of one file of `eval --json` over all classes."""
-    facts = [(f"accuracy, {_VIEWS[entry['tta']]}" if "tta" in entry else "accuracy", accuracy_text(entry))]
+    facts = [
+        (
+            f"accuracy, {_VIEWS[entry['tta']]}" if "tta" in entry else "accuracy",
+            accuracy_text(entry),
+        )
+    ]
     if single := entry.get("single_crop"):
-        facts.insert(0, (f"accuracy, {_VIEWS['none']}", accuracy_text({**single, "split": entry["split"]})))
+        facts.insert(
+            0, (f"accuracy, {_VIEWS['none']}", accuracy_text({**single, "split": entry["split"]}))
+        )
     if alone := entry.get("deduplicated"):
-        facts.append(("without copies of training images", accuracy_text({**alone, "split": entry["split"]})))
+        facts.append(
+            ("without copies of training images", accuracy_text({**alone, "split": entry["split"]}))
+        )
     balanced, error = percent_text(entry["balanced_accuracy"]), entry["ece"]
-    return [*facts, ("macro F1, balanced accuracy, ECE", f"{entry['macro_f1']:.3f}, {balanced}, {error:.3f}")]
+    return [
+        *facts,
+        ("macro F1, balanced accuracy, ECE", f"{entry['macro_f1']:.3f}, {balanced}, {error:.3f}"),
+    ]
 
 
 def class_grid(entry: Data) -> Grid:
     """Lay out the classes of one file of `eval --json`."""
     rows = (
-        (name, f"{one['n']:,}", percent_text(one["precision"]), percent_text(one["recall"]), f"{one['f1']:.3f}")
+        (
+            name,
+            f"{one['n']:,}",
+            percent_text(one["precision"]),
+            percent_text(one["recall"]),
+            f"{one['f1']:.3f}",
+        )
         for name, one in entry["per_class"].items()
     )
     return Grid(("class", ">images", ">precision", ">recall", ">F1"), tuple(rows))
@@ -132,7 +165,9 @@ def confusion_grid(entry: Data) -> Grid:
 
 def comparison_grid(comparisons: Sequence[Data]) -> Grid:
     """Lay out the paired comparisons of `eval --json`: accuracy of each file less the baseline's."""
-    names = short_names([comparisons[0]["baseline"], *(entry["candidate"] for entry in comparisons)])
+    names = short_names(
+        [comparisons[0]["baseline"], *(entry["candidate"] for entry in comparisons)]
+    )
     rows = (
         (
             names[entry["candidate"]],
@@ -162,7 +197,9 @@ def sweep_grid(sweep: Data) -> Grid:
         for row in sweep["rows"]
     )
     axes = [f">{name}" for name in sweep["axes"]] + [">seed"] * several
-    return Grid((*axes, ">accuracy", ">95 % interval", ">loss", ">best epoch", ">time"), tuple(rows))
+    return Grid(
+        (*axes, ">accuracy", ">95 % interval", ">loss", ">best epoch", ">time"), tuple(rows)
+    )
 
 
 def points_grid(sweep: Data) -> Grid:
@@ -176,7 +213,9 @@ def points_grid(sweep: Data) -> Grid:
         )
         for point in sweep["points"]
     )
-    return Grid((*(f">{name}" for name in sweep["axes"]), ">mean ± sd", ">seeds", ">mean loss"), tuple(rows))
+    return Grid(
+        (*(f">{name}" for name in sweep["axes"]), ">mean ± sd", ">seeds", ">mean loss"), tuple(rows)
+    )
 
 
 def sweep_caption(sweep: Data) -> str:
@@ -220,18 +259,28 @@ def data_facts(found: Data) -> list[Fact]:
             "images",
             f"{found['images']:,} of {found['image_size']} x {found['image_size']}, {_colour(found['channels'])}",
         ),
-        ("distinct images", f"{found['distinct_images']:,}; {found['copy_groups']:,} occur more than once"),
+        (
+            "distinct images",
+            f"{found['distinct_images']:,}; {found['copy_groups']:,} occur more than once",
+        ),
         *((f"copies, {where}", f"{count:,}") for where, count in found["copies_across"].items()),
         ("copies with different labels", f"{found['conflicting_groups']:,} groups"),
         ("images of one grey level", f"{found['constant_images']:,}"),
     ]
     for name, key in _PASSED_OVER.items():
         if found.get(key):
-            facts.append((name, ", ".join(f"{what} {count:,}" for what, count in found[key].items())))
+            facts.append(
+                (name, ", ".join(f"{what} {count:,}" for what, count in found[key].items()))
+            )
     if found["not_faces"] is not None:
         facts.append(("voted not a face (more than 5 of 10)", f"{found['not_faces']:,}"))
     for rule, kept in (found["ferplus_rule_counts"] or {}).items():
-        facts.append((f"kept by FER+ rule {rule}", ", ".join(f"{split} {count:,}" for split, count in kept.items())))
+        facts.append(
+            (
+                f"kept by FER+ rule {rule}",
+                ", ".join(f"{split} {count:,}" for split, count in kept.items()),
+            )
+        )
     return facts
 
 
@@ -239,12 +288,19 @@ def model_facts(summary: Data) -> list[Fact]:
     """Return what `show --json` says about a model, its history apart."""
     arguments = _pairs(summary["arch_args"])
     metrics = summary["metrics"]
-    accuracy = f"{accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}" if metrics else "not measured"
+    accuracy = (
+        f"{accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}"
+        if metrics
+        else "not measured"
+    )
     return [
         ("architecture", summary["arch"] + (f" ({arguments})" if arguments else "")),
         ("size", size_text(summary["size_bytes"])),
         ("parameters", count_text(summary["params"])),
-        ("MACs", f"{count_text(summary['macs'])} per image" + ", on average" * bool(summary["gates"])),
+        (
+            "MACs",
+            f"{count_text(summary['macs'])} per image" + ", on average" * bool(summary["gates"]),
+        ),
         *([("profiles", _profiles_text(summary["gates"]))] if summary["gates"] else []),
         ("input", _input_text(summary["input"])),
         ("classes", ", ".join(summary["classes"])),
@@ -262,12 +318,21 @@ def _profiles_text(gates: Data) -> str:
 def logits_facts(summary: Data) -> list[Fact]:
     """Return what `show --json` says about recorded logits, their history apart."""
     images, views = summary["images"], summary["views"]
-    changes = {key: value for key, value in summary["augmentation"].items() if not isinstance(value, list | tuple)}
-    seen = f"{views}, seed {summary['seed']}: {_pairs(changes)}" if views else "the images as they are"
+    changes = {
+        key: value
+        for key, value in summary["augmentation"].items()
+        if not isinstance(value, list | tuple)
+    }
+    seen = (
+        f"{views}, seed {summary['seed']}: {_pairs(changes)}" if views else "the images as they are"
+    )
     return [
         ("size", size_text(summary["size_bytes"])),
         ("logits of", ", ".join(f"teacher {digest[:12]}" for digest in summary["teachers"])),
-        ("images", f"{images['count']:,} of {images['size']} x {images['size']} {_colour(images['channels'])}"),
+        (
+            "images",
+            f"{images['count']:,} of {images['size']} x {images['size']} {_colour(images['channels'])}",
+        ),
         ("images digest", images["digest"]),
         ("views", seen),
         ("classes", ", ".join(summary["classes"])),
@@ -290,13 +355,24 @@ def model_grid(summaries: Sequence[Data]) -> Grid:
         )
         for summary in summaries
     )
-    headers = ("file", "architecture", ">size", ">params", ">MACs", "arithmetic", ">accuracy\n95 % CI")
+    headers = (
+        "file",
+        "architecture",
+        ">size",
+        ">params",
+        ">MACs",
+        "arithmetic",
+        ">accuracy\n95 % CI",
+    )
     return Grid(headers, tuple(rows))
 
 
 def history_grid(provenance: Sequence[Data]) -> Grid:
     """Lay out the steps that made a model: options, seed and the digests of what each read."""
-    rows = ((str(number), step["command"], _step_text(step)) for number, step in enumerate(provenance, start=1))
+    rows = (
+        (str(number), step["command"], _step_text(step))
+        for number, step in enumerate(provenance, start=1)
+    )
     return Grid(("step", "command", "options and inputs"), tuple(rows))
 
 
@@ -314,7 +390,10 @@ def accuracy_cell(figures: Data | None, with_split: bool = False) -> str:
     """Return an accuracy over its interval, and over split and number of images where no caption has them."""
     if not figures or figures["accuracy"] is None:
         return MISSING
-    lines = [percent_text(figures["accuracy"]), interval_text(figures["accuracy_ci95"], between="-")]
+    lines = [
+        percent_text(figures["accuracy"]),
+        interval_text(figures["accuracy_ci95"], between="-"),
+    ]
     return "\n".join([*lines, f"{figures['split']}, n = {figures['n']:,}"] if with_split else lines)
 
 
@@ -338,7 +417,11 @@ def _colour(channels: int) -> str:
 def _step_text(step: Data) -> str:
     seed = {} if step.get("seed") is None else {"seed": step["seed"]}
     inputs = ", ".join(f"{name} {digest[:12]}" for name, digest in step["inputs"].items())
-    return "; ".join(part for part in (_pairs({**step["options"], **seed}), f"read {inputs}" if inputs else "") if part)
+    return "; ".join(
+        part
+        for part in (_pairs({**step["options"], **seed}), f"read {inputs}" if inputs else "")
+        if part
+    )
 
 
 def _pairs(options: Data) -> str:

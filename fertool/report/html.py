@@ -55,12 +55,17 @@ def table(grid: Grid) -> str:
     kinds = ["number" if header.startswith(">") else "text" for header in grid.headers]
     head = _row("th", kinds, [header.removeprefix(">") for header in grid.headers])
     body = "\n".join(_row("td", kinds, row) for row in grid.rows)
-    return f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return (
+        f'<div class="wide"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    )
 
 
 def facts(pairs: Iterable[Fact]) -> str:
     """Return a table of names and values."""
-    rows = "\n".join(f'<tr><th>{_lines(name)}</th><td class="text">{_lines(value)}</td></tr>' for name, value in pairs)
+    rows = "\n".join(
+        f'<tr><th>{_lines(name)}</th><td class="text">{_lines(value)}</td></tr>'
+        for name, value in pairs
+    )
     return f'<div class="wide"><table><tbody>\n{rows}\n</tbody></table></div>'
 
 
@@ -73,7 +78,11 @@ def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
 
 def _row(tag: str, kinds: Sequence[str], cells: Sequence[str]) -> str:
     columns = zip(kinds, cells, strict=True)
-    return "<tr>" + "".join(f'<{tag} class="{kind}">{_lines(cell)}</{tag}>' for kind, cell in columns) + "</tr>"
+    return (
+        "<tr>"
+        + "".join(f'<{tag} class="{kind}">{_lines(cell)}</{tag}>' for kind, cell in columns)
+        + "</tr>"
+    )
 
 
 def _escape(text: str) -> str:

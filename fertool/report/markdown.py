@@ -32,7 +32,12 @@ def table(grid: Grid) -> str:
 
 def facts(pairs: Iterable[Fact]) -> str:
     """Return a table of names and values."""
-    return _table(["", ""], ["---", "---"], [(f"**{_escaped(name)}**", value) for name, value in pairs], raw_first=True)
+    return _table(
+        ["", ""],
+        ["---", "---"],
+        [(f"**{_escaped(name)}**", value) for name, value in pairs],
+        raw_first=True,
+    )
 
 
 def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
@@ -41,11 +46,16 @@ def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
 
 
 def _table(
-    headers: Sequence[str], rule: Sequence[str], rows: Iterable[Sequence[str]], *, raw_first: bool = False
+    headers: Sequence[str],
+    rule: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    raw_first: bool = False,
 ) -> str:
     lines = [[_escaped(header) for header in headers], rule]
     lines += [
-        [cell if raw_first and column == 0 else _escaped(cell) for column, cell in enumerate(row)] for row in rows
+        [cell if raw_first and column == 0 else _escaped(cell) for column, cell in enumerate(row)]
+        for row in rows
     ]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 

@@ -20,7 +20,9 @@ INTENDED = (
     "Naming the expression that one cropped, roughly frontal face shows, on the device itself, where the people shown"
     " know and agree and a wrong answer does no harm; comparing methods of compression."
 )
-EXCLUDED = f"{PROHIBITED} Not for decisions about people: hiring, policing, insurance, credit, health."
+EXCLUDED = (
+    f"{PROHIBITED} Not for decisions about people: hiring, policing, insurance, credit, health."
+)
 LIMITS = (
     "A label says what annotators saw in a picture, not what a person felt. Labels of facial-expression data sets are"
     " noisy, their classes unequal in size, and accuracy differs between groups of people, which was not measured here."
@@ -70,8 +72,19 @@ def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
     # A file that is named twice is shown once.
     sources = read_sources(list(dict.fromkeys(files)))
     pen: Pen = markdown if as_markdown else html
-    sections = (_overview, _benchmarks, _evaluations, _training, _widths, _bits, _sensitivities, _cards)
-    return pen.page("Facial-expression models", (part for section in sections for part in section(sources, pen)))
+    sections = (
+        _overview,
+        _benchmarks,
+        _evaluations,
+        _training,
+        _widths,
+        _bits,
+        _sensitivities,
+        _cards,
+    )
+    return pen.page(
+        "Facial-expression models", (part for section in sections for part in section(sources, pen))
+    )
 
 
 def _overview(sources: Sources, pen: Pen) -> Iterator[str]:
@@ -79,7 +92,9 @@ def _overview(sources: Sources, pen: Pen) -> Iterator[str]:
     if sources.models:
         yield pen.heading("Models")
         yield pen.table(grids.model_grid(sources.models))
-        yield pen.paragraph("MACs: multiply-accumulates of one image. CI: confidence interval.", "quiet")
+        yield pen.paragraph(
+            "MACs: multiply-accumulates of one image. CI: confidence interval.", "quiet"
+        )
 
 
 def _benchmarks(sources: Sources, pen: Pen) -> Iterator[str]:
@@ -95,9 +110,13 @@ def _benchmarks(sources: Sources, pen: Pen) -> Iterator[str]:
         measured = [entry for entry in report["results"] if entry["accuracy"] is not None]
         if 0 < len(measured) <= _MOST_POINTS:
             caption = "Accuracy with 95 % interval against"
-            yield pen.picture(partial(figures.size_against_accuracy, measured), f"{caption} file size", 720)
+            yield pen.picture(
+                partial(figures.size_against_accuracy, measured), f"{caption} file size", 720
+            )
             spread = "latency; horizontal bars reach from the 10th to the 90th percentile"
-            yield pen.picture(partial(figures.latency_against_accuracy, measured), f"{caption} {spread}", 720)
+            yield pen.picture(
+                partial(figures.latency_against_accuracy, measured), f"{caption} {spread}", 720
+            )
 
 
 def _evaluations(sources: Sources, pen: Pen) -> Iterator[str]:
@@ -108,9 +127,15 @@ def _evaluations(sources: Sources, pen: Pen) -> Iterator[str]:
         yield pen.facts(grids.eval_facts(entry))
         yield pen.table(grids.class_grid(entry))
         if index < _MOST_MATRICES and len(entry["per_class"]) <= _MOST_CONFUSION_CLASSES:
-            yield pen.picture(partial(figures.confusion_matrix, entry), f"Confusion matrix of {entry['file']}", 620)
+            yield pen.picture(
+                partial(figures.confusion_matrix, entry),
+                f"Confusion matrix of {entry['file']}",
+                620,
+            )
     for comparisons in sources.comparisons:
-        yield pen.heading(f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3)
+        yield pen.heading(
+            f"Accuracy less that of {comparisons[0]['baseline']}, on the same images", 3
+        )
         yield pen.table(grids.comparison_grid(comparisons))
 
 
@@ -130,7 +155,9 @@ def _training(sources: Sources, pen: Pen) -> Iterator[str]:
             yield pen.table(grids.points_grid(sweep))
         yield pen.table(grids.sweep_grid(sweep))
         yield pen.paragraph(grids.sweep_caption(sweep), "quiet")
-        yield pen.picture(partial(figures.sweep, sweep), f"Accuracy of the trainings for {sweep['file']}", 720)
+        yield pen.picture(
+            partial(figures.sweep, sweep), f"Accuracy of the trainings for {sweep['file']}", 720
+        )
 
 
 def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
@@ -144,11 +171,15 @@ def _widths(sources: Sources, pen: Pen) -> Iterator[str]:
             after, before = names[model["file"]], names[earlier["file"]]
             groups = [
                 (name, width, model["channels"][name])
-                for name, width in sorted(earlier["channels"].items(), key=lambda group: layer_order(group[0]))
+                for name, width in sorted(
+                    earlier["channels"].items(), key=lambda group: layer_order(group[0])
+                )
             ]
             yield pen.heading(f"Channels of {after}")
             yield pen.picture(
-                partial(bars.width_bars, groups), f"Channels of {before} (before) and {after} (after)", 720
+                partial(bars.width_bars, groups),
+                f"Channels of {before} (before) and {after} (after)",
+                720,
             )
 
 
@@ -162,7 +193,9 @@ def _bits(sources: Sources, pen: Pen) -> Iterator[str]:
             yield pen.table(changes.bits_grid(model["quant"]))
             ordered = sorted(weights, key=layer_order)[:_MOST_BIT_BARS]
             layers = [(name, weights[name]["bits"]) for name in ordered]
-            yield pen.picture(partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720)
+            yield pen.picture(
+                partial(bars.bit_bars, layers), f"Bits of {names[model['file']]} by layer", 720
+            )
 
 
 def _has_widths_of(model: Data, other: Data) -> bool:
@@ -176,7 +209,11 @@ def _is_alike(model: Data, other: Data) -> bool:
 
 def _is_narrower(model: Data, other: Data) -> bool:
     ours, theirs = model["channels"], other["channels"]
-    return _is_alike(model, other) and ours != theirs and all(ours[name] <= theirs[name] for name in ours)
+    return (
+        _is_alike(model, other)
+        and ours != theirs
+        and all(ours[name] <= theirs[name] for name in ours)
+    )
 
 
 def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
@@ -184,7 +221,9 @@ def _sensitivities(sources: Sources, pen: Pen) -> Iterator[str]:
         yield pen.heading(f"Sensitivity: {name}")
         yield pen.table(changes.sensitivity_grid(data))
         yield pen.paragraph(changes.sensitivity_caption(data), "quiet")
-        yield pen.picture(partial(strips.sensitivity, data), "Hessian traces by layer and channel", 900)
+        yield pen.picture(
+            partial(strips.sensitivity, data), "Hessian traces by layer and channel", 900
+        )
 
 
 def _cards(sources: Sources, pen: Pen) -> Iterator[str]:

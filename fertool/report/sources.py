@@ -11,7 +11,15 @@ from fertool.artifact.files import MAX_JSON_BYTES, read_text, require_file
 from fertool.artifact.header import read_spec
 from fertool.checked import as_type, missing_keys, parse_json, refusing
 from fertool.errors import FertoolError
-from fertool.results import Benchmark, Evaluation, EvaluationReport, FileFigures, History, Sweep, Traces
+from fertool.results import (
+    Benchmark,
+    Evaluation,
+    EvaluationReport,
+    FileFigures,
+    History,
+    Sweep,
+    Traces,
+)
 
 Data = Mapping[str, Any]
 _AGAIN = "make the file again with this version"

@@ -44,9 +44,16 @@ def bench_table(report: Data) -> RenderableType:
 def eval_table(entry: Data) -> RenderableType:
     """Return one file's figures of `eval --json`: accuracy with its interval, each class, and who is taken for whom."""
     head = Text(str(entry.get("file", "")), "bold")
-    parts: list[RenderableType] = [head, _facts(grids.eval_facts(entry)), _draw(grids.class_grid(entry))]
+    parts: list[RenderableType] = [
+        head,
+        _facts(grids.eval_facts(entry)),
+        _draw(grids.class_grid(entry)),
+    ]
     if len(entry["per_class"]) <= _MOST_CONFUSION_COLUMNS:
-        parts += [Text("answers to each class, in percent of its images"), _draw(grids.confusion_grid(entry))]
+        parts += [
+            Text("answers to each class, in percent of its images"),
+            _draw(grids.confusion_grid(entry)),
+        ]
     return Group(*parts)
 
 
@@ -84,7 +91,9 @@ def bits_table(quant: Data) -> RenderableType:
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
     """Return for each layer its channels, and the mean, smallest and largest trace."""
     data = asdict(sensitivity)
-    return Group(_draw(changes.sensitivity_grid(data)), Text(changes.sensitivity_caption(data), "dim"))
+    return Group(
+        _draw(changes.sensitivity_grid(data)), Text(changes.sensitivity_caption(data), "dim")
+    )
 
 
 def data_table(found: Data) -> RenderableType:
@@ -102,9 +111,17 @@ def sweep_table(sweep: Data) -> RenderableType:
 
 def show_table(summary: Data) -> RenderableType:
     """Return what `show --json` gives: the header of a file of a model or of logits, and the steps that made it."""
-    own = grids.logits_facts(summary) if summary.get("kind") == "logits" else grids.model_facts(summary)
+    own = (
+        grids.logits_facts(summary)
+        if summary.get("kind") == "logits"
+        else grids.model_facts(summary)
+    )
     facts = _facts([("file", summary["file"]), *own])
-    return Group(facts, _draw(grids.history_grid(summary["provenance"]))) if summary["provenance"] else facts
+    return (
+        Group(facts, _draw(grids.history_grid(summary["provenance"])))
+        if summary["provenance"]
+        else facts
+    )
 
 
 def _draw(grid: Grid) -> Table:

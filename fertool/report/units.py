@@ -48,7 +48,9 @@ def percent_text(share: float | None) -> str:
     return MISSING if share is None else f"{100 * share:.1f} %"
 
 
-def interval_text(interval: Sequence[float], factor: float = 100, decimals: int = 1, between: str = " to ") -> str:
+def interval_text(
+    interval: Sequence[float], factor: float = 100, decimals: int = 1, between: str = " to "
+) -> str:
     """Return an interval: (0.625, 0.658) is "62.5 to 65.8"; `factor` 100 for percentages."""
     low, high = (f"{factor * end:.{decimals}f}" for end in interval)
     return f"{low}{between}{high}"
@@ -85,7 +87,10 @@ def short_names(files: Sequence[str]) -> dict[str, str]:
     names = {}
     for file, own in parts.items():
         others = [other for name, other in parts.items() if name != file]
-        depth = next((d for d in range(1, len(own)) if all(other[-d:] != own[-d:] for other in others)), len(own))
+        depth = next(
+            (d for d in range(1, len(own)) if all(other[-d:] != own[-d:] for other in others)),
+            len(own),
+        )
         names[file] = plain("/".join(own[-depth:]))
     return names
 

@@ -53,7 +53,10 @@ class BenchConfig:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 flag = "--" + name.replace("_", "-")
-                raise UsageError(f"{flag} {getattr(self, name)}: must be at least {lowest}", f"for example {flag} 1")
+                raise UsageError(
+                    f"{flag} {getattr(self, name)}: must be at least {lowest}",
+                    f"for example {flag} 1",
+                )
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,9 @@ def bench(
     that cannot be opened and UsageError for a batch size that one does not take.
     """
     predictors = [
-        open_predictor(path, threads=config.threads, foreign=config.foreign, time_limit_s=config.time_limit_s)
+        open_predictor(
+            path, threads=config.threads, foreign=config.foreign, time_limit_s=config.time_limit_s
+        )
         for path in paths
     ]
     for predictor in predictors:
@@ -171,7 +176,8 @@ def bench(
         for predictor in predictors
     ]
     passes = [
-        [predictor.run_once(batch) for batch in shown] for predictor, shown in zip(predictors, batches, strict=True)
+        [predictor.run_once(batch) for batch in shown]
+        for predictor, shown in zip(predictors, batches, strict=True)
     ]
     for predictor, (first, *_) in zip(predictors, passes, strict=True):
         predictor.answer(first, config.batch_size)
@@ -182,11 +188,18 @@ def bench(
     )
     typical = np.mean if dynamic else np.median
     comparisons = tuple(
-        SpeedComparison(results[0].file, result.file, *speedup_ci95(samples[0], times, config.seed, typical))
+        SpeedComparison(
+            results[0].file, result.file, *speedup_ci95(samples[0], times, config.seed, typical)
+        )
         for result, times in zip(results[1:], samples[1:], strict=True)
     )
     return BenchResult(
-        results, comparisons, find_warnings(results, comparisons), config.warmup, config.runs, _environment()
+        results,
+        comparisons,
+        find_warnings(results, comparisons),
+        config.warmup,
+        config.runs,
+        _environment(),
     )
 
 
@@ -243,13 +256,18 @@ def speedup_ci95(
     ratios = np.empty(RESAMPLES)
     for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
         drawn = generator.integers(rounds, size=(_RESAMPLES_AT_ONCE, rounds))
-        middles = (typical(times[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1) for times in (baseline, candidate))
+        middles = (
+            typical(times[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1)
+            for times in (baseline, candidate)
+        )
         ratios[start : start + _RESAMPLES_AT_ONCE] = np.divide(*middles)
     low, high = np.percentile(ratios, [2.5, 97.5])
     return float(typical(baseline) / typical(candidate)), (float(low), float(high))
 
 
-def find_warnings(results: Sequence[FileResult], comparisons: Sequence[SpeedComparison]) -> tuple[BenchWarning, ...]:
+def find_warnings(
+    results: Sequence[FileResult], comparisons: Sequence[SpeedComparison]
+) -> tuple[BenchWarning, ...]:
     """Return what a reader of the figures should know."""
     found: list[BenchWarning] = []
     for result in results:
@@ -264,7 +282,11 @@ def find_warnings(results: Sequence[FileResult], comparisons: Sequence[SpeedComp
             found.append(BenchWarning("other-runtime", result.file, comparison.speedup))
         elif high < 1:
             integer = result.quantized and not results[0].quantized
-            found.append(BenchWarning("int8-slower" if integer else "slower", result.file, comparison.speedup))
+            found.append(
+                BenchWarning(
+                    "int8-slower" if integer else "slower", result.file, comparison.speedup
+                )
+            )
         elif low <= 1:
             found.append(BenchWarning("undecided", result.file, comparison.speedup))
     return tuple(found)
@@ -297,12 +319,19 @@ def _batches(
     affordable = max(1, input_limit(predictor.input) // config.batch_size)
     count = min(most, affordable, max(1, len(pixels) // config.batch_size))
     wanted = count * config.batch_size
-    pixels = np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels[:wanted]
+    pixels = (
+        np.resize(pixels, (wanted, *pixels.shape[1:])) if len(pixels) < wanted else pixels[:wanted]
+    )
     return np.split(pixels, count)
 
 
 def _noise(predictor: Predictor, config: BenchConfig) -> NDArray[np.uint8]:
-    shape = (config.batch_size, predictor.input.channels, predictor.input.size, predictor.input.size)
+    shape = (
+        config.batch_size,
+        predictor.input.channels,
+        predictor.input.size,
+        predictor.input.size,
+    )
     return np.random.default_rng(config.seed).integers(0, 256, shape, dtype=np.uint8)
 
 
@@ -315,13 +344,20 @@ def _profiles(
     of_batch = predictor.choose(np.concatenate(batches))
     of_pass = of_batch[np.arange(len(times)) % len(batches)]
     return tuple(
-        ProfileResult(int(number), float((of_batch == number).mean()), float(np.median(times[of_pass == number])))
+        ProfileResult(
+            int(number),
+            float((of_batch == number).mean()),
+            float(np.median(times[of_pass == number])),
+        )
         for number in np.unique(of_pass)
     )
 
 
 def _file_result(
-    predictor: Predictor, times: NDArray[np.float64], config: BenchConfig, batches: Sequence[NDArray[np.uint8]]
+    predictor: Predictor,
+    times: NDArray[np.float64],
+    config: BenchConfig,
+    batches: Sequence[NDArray[np.uint8]],
 ) -> FileResult:
     p90, p99 = np.percentile(times, [90, 99])
     memory = None
@@ -340,7 +376,9 @@ def _file_result(
         digest=predictor.digest,
         threads=config.threads,
         batch=config.batch_size,
-        latency_s=Latency(float(np.median(times)), float(times.mean()), float(p90), float(p99), float(times.min())),
+        latency_s=Latency(
+            float(np.median(times)), float(times.mean()), float(p90), float(p99), float(times.min())
+        ),
         throughput_per_s=config.batch_size / float(times.mean()),
         peak_rss_bytes=memory,
         size_bytes=predictor.path.stat().st_size,
@@ -359,7 +397,10 @@ def _environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {"fertool": __version__, **{name: metadata.version(name) for name in ("onnxruntime", "torch")}},
+        "versions": {
+            "fertool": __version__,
+            **{name: metadata.version(name) for name in ("onnxruntime", "torch")},
+        },
     }
 
 

@@ -39,13 +39,21 @@ class ForeignModel:
     def __post_init__(self) -> None:
         repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1]
         if repeated:
-            raise UsageError(f"--classes: '{repeated[0]}' twice", "name each output once: --classes a,b,…")
+            raise UsageError(
+                f"--classes: '{repeated[0]}' twice", "name each output once: --classes a,b,…"
+            )
         if self.classes is not None and not all(self.classes):
-            raise UsageError("--classes: an empty name", "name one class per output: --classes a,b,…")
+            raise UsageError(
+                "--classes: an empty name", "name one class per output: --classes a,b,…"
+            )
         if not all(map(isfinite, self.mean or ())):
-            raise UsageError(f"--mean {_listed(self.mean)}: not finite", "for example --mean 0.485,0.456,0.406")
+            raise UsageError(
+                f"--mean {_listed(self.mean)}: not finite", "for example --mean 0.485,0.456,0.406"
+            )
         if not all(isfinite(value) and value > 0 for value in self.std or ()):
-            raise UsageError(f"--std {_listed(self.std)}: must be above 0", "for example --std 0.229,0.224,0.225")
+            raise UsageError(
+                f"--std {_listed(self.std)}: must be above 0", "for example --std 0.229,0.224,0.225"
+            )
 
     @property
     def told(self) -> bool:
@@ -101,7 +109,9 @@ def foreign_input(path: Path, shape: Sequence[Any], foreign: ForeignModel) -> In
     """Return the input of a graph without a header; mean 0 and deviation 1 stand for pixels that it takes as told."""
     if len(shape) != 4 or shape[1] not in (1, 3):
         wanted = "[batch, 1 or 3 channels, size, size]"
-        raise FertoolError(f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout")
+        raise FertoolError(
+            f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout"
+        )
     given = foreign.input_size
     fixed = {side for side in shape[2:] if isinstance(side, int)}
     if len(fixed) > 1:

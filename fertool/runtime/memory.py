@@ -28,13 +28,23 @@ def peak_memory(
     They include the Python interpreter, NumPy, the runtime library, weights, work space and one batch of pixels;
     nothing is subtracted. Raises FertoolError when that process fails, for example for lack of memory.
     """
-    command = [sys.executable, "-m", _CHILD, str(path), "--threads", str(threads), "--batch-size", str(batch_size)]
+    command = [
+        sys.executable,
+        "-m",
+        _CHILD,
+        str(path),
+        "--threads",
+        str(threads),
+        "--batch-size",
+        str(batch_size),
+    ]
     command += ["--foreign", json.dumps(asdict(foreign)), "--time-limit", str(time_limit_s)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
         last = child.stderr.strip().rpartition("\n")[2]
         reason = f"exit code {child.returncode}" + (f": {last}" if last else "")
         raise FertoolError(
-            f"{path}: the process that measures its memory failed ({reason})", "free some memory, or lower --batch-size"
+            f"{path}: the process that measures its memory failed ({reason})",
+            "free some memory, or lower --batch-size",
         )
     return int(json.loads(child.stdout)["peak_rss_bytes"])

@@ -39,16 +39,24 @@ def peak_rss_bytes() -> int:
 
 def main() -> None:
     """Measure the file named on the command line; JSON on stdout."""
-    parser = argparse.ArgumentParser(prog="python -m fertool.runtime.memory_child", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m fertool.runtime.memory_child", description=__doc__
+    )
     parser.add_argument("file", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--foreign", type=_foreign, default=ForeignModel(), help="a ForeignModel as JSON")
+    parser.add_argument(
+        "--foreign", type=_foreign, default=ForeignModel(), help="a ForeignModel as JSON"
+    )
     parser.add_argument("--time-limit", type=float, default=TIME_LIMIT_S)
     given = parser.parse_args()
-    predictor = open_predictor(given.file, threads=given.threads, foreign=given.foreign, time_limit_s=given.time_limit)
+    predictor = open_predictor(
+        given.file, threads=given.threads, foreign=given.foreign, time_limit_s=given.time_limit
+    )
     side = predictor.input.size
-    forward = predictor.run_once(np.zeros((given.batch_size, predictor.input.channels, side, side), dtype=np.uint8))
+    forward = predictor.run_once(
+        np.zeros((given.batch_size, predictor.input.channels, side, side), dtype=np.uint8)
+    )
     predictor.answer(forward, given.batch_size)
     for _ in range(RUNS - 1):
         forward()
@@ -57,7 +65,9 @@ def main() -> None:
 
 def _foreign(text: str) -> ForeignModel:
     given: dict[str, Any] = json.loads(text)
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
     return ForeignModel(**fields)
 
 

@@ -35,7 +35,11 @@ def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict
         _run(session, warmup + runs)
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = sorted(
-        (event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")),
+        (
+            event
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")
+        ),
         key=lambda event: event["ts"],
     )
     # Every run has the same nodes in the same order.

@@ -113,7 +113,9 @@ class Predictor:
     def _require_shape(self, shape: Sequence[int]) -> None:
         wanted = (self.input.channels, self.input.size, self.input.size)
         if tuple(shape[1:]) != wanted or self.batch not in (None, shape[0]):
-            given, taken = ("x".join(map(str, shape)) for shape in (shape, (self.batch or "N", *wanted)))
+            given, taken = (
+                "x".join(map(str, shape)) for shape in (shape, (self.batch or "N", *wanted))
+            )
             raise FertoolError(
                 f"{self.path}: images of shape {given}, the model takes {taken}",
                 "open the data with the model's size and channels",
@@ -138,11 +140,17 @@ class Predictor:
             )
         # A logit of minus infinity stands for a probability of 0.
         if not np.isfinite(answers.max(axis=1)).all():
-            raise FertoolError(f"{self.path}: answers NaN or infinity", "its weights or its preprocessing are wrong")
+            raise FertoolError(
+                f"{self.path}: answers NaN or infinity",
+                "its weights or its preprocessing are wrong",
+            )
         return answers.astype(np.float32)
 
     def logits(
-        self, images: Any, batch_size: int = 256, on_progress: Callable[[int, int], None] | None = None
+        self,
+        images: Any,
+        batch_size: int = 256,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> NDArray[np.float32]:
         """Return logits float32 [N, K] of uint8 images [N, C, S, S] (array or CPU tensor); `on_progress` in images.
 
@@ -160,7 +168,9 @@ class Predictor:
             parts.append(self.answer(self.run_once(padded), len(padded))[: len(chunk)])
             if on_progress:
                 on_progress(start + len(chunk), total)
-        return np.concatenate(parts) if parts else np.empty((0, len(self.classes)), dtype=np.float32)
+        return (
+            np.concatenate(parts) if parts else np.empty((0, len(self.classes)), dtype=np.float32)
+        )
 
 
 def input_limit(input: InputSpec) -> int:
@@ -210,13 +220,19 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
 
     def choose(images: NDArray[np.uint8]) -> NDArray[np.int64]:
         with torch.inference_mode():
-            chosen: NDArray[np.int64] = network.choose(to_input(torch.from_numpy(images), spec.input)).numpy()
+            chosen: NDArray[np.int64] = network.choose(
+                to_input(torch.from_numpy(images), spec.input)
+            ).numpy()
         return chosen
 
-    return Predictor(path, TORCH, spec, spec.classes, spec.input, None, prepare, choose if spec.gates else None)
+    return Predictor(
+        path, TORCH, spec, spec.classes, spec.input, None, prepare, choose if spec.gates else None
+    )
 
 
-def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float) -> Predictor:
+def _open_onnx(
+    path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float
+) -> Predictor:
     where = str(path)
     sealed = check_seal(path)
     size = path.stat().st_size
@@ -227,7 +243,8 @@ def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel, time_limi
     header = read_metadata(session, ONNX_KEY, where)
     if header and not sealed:
         raise FertoolError(
-            f"{path}: has fertool's header but no digest of its content", "written by an older fertool: export it again"
+            f"{path}: has fertool's header but no digest of its content",
+            "written by an older fertool: export it again",
         )
     outputs = {output.name: output for output in session.get_outputs()}
     if not outputs:
@@ -286,10 +303,14 @@ def _only_input(path: Path, session: Any) -> Any:
     if len(entries) != 1:
         inputs = ", ".join(entry.name for entry in entries) or "none"
         raise FertoolError(
-            f"{path}: the graph has {len(entries)} inputs ({inputs})", "only image classifiers with one input run"
+            f"{path}: the graph has {len(entries)} inputs ({inputs})",
+            "only image classifiers with one input run",
         )
     if entries[0].type not in (UINT8, FLOAT):
-        raise FertoolError(f"{path}: the graph's input is {entries[0].type}", "export it with uint8 or float32 input")
+        raise FertoolError(
+            f"{path}: the graph's input is {entries[0].type}",
+            "export it with uint8 or float32 input",
+        )
     return entries[0]
 
 
@@ -298,7 +319,8 @@ def _require_same_shape(path: Path, shape: Sequence[Any], input: InputSpec) -> N
     said = [input.channels, input.size, input.size]
     if list(shape[1:]) != said:
         raise FertoolError(
-            f"{path}: the header says images of {said}, the graph takes {list(shape[1:])}", "export it again"
+            f"{path}: the header says images of {said}, the graph takes {list(shape[1:])}",
+            "export it again",
         )
 
 
@@ -312,7 +334,10 @@ def _require_logits(path: Path, output: Any, classes: int, error: type[FertoolEr
         raise FertoolError(f"{path}: the output '{output.name}' has shape {shape}", hint)
     count = shape[1] if shape else None
     if isinstance(count, int) and count != classes:
-        raise error(f"{path}: {count} outputs for {classes} classes", "name one class per output: --classes a,b,…")
+        raise error(
+            f"{path}: {count} outputs for {classes} classes",
+            "name one class per output: --classes a,b,…",
+        )
 
 
 def _fixed_batch(path: Path, shape: Sequence[Any], input: InputSpec) -> int | None:

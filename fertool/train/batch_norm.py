@@ -36,7 +36,9 @@ def shared_statistics(module: nn.Module) -> Iterator[None]:
 def _forward(layer: _BatchNorm, inputs: Tensor) -> Tensor:
     if not layer.training:
         return type(layer).forward(layer, inputs)
-    weight = torch.ones(inputs.shape[1], device=inputs.device) if layer.weight is None else layer.weight
+    weight = (
+        torch.ones(inputs.shape[1], device=inputs.device) if layer.weight is None else layer.weight
+    )
     normalised, mean, variance, count = _Normalise.apply(inputs, weight, layer.bias, layer.eps)  # type: ignore[no-untyped-call]
     if layer.track_running_stats:
         _record(layer, mean, variance, count)
@@ -48,7 +50,9 @@ def _record(layer: _BatchNorm, mean: Tensor, variance: Tensor, count: Tensor) ->
     if layer.running_mean is None or layer.running_var is None or layer.num_batches_tracked is None:
         return
     layer.num_batches_tracked.add_(1)
-    share: Tensor | float = 1 / layer.num_batches_tracked if layer.momentum is None else layer.momentum
+    share: Tensor | float = (
+        1 / layer.num_batches_tracked if layer.momentum is None else layer.momentum
+    )
     layer.running_mean.add_(share * (mean - layer.running_mean))
     layer.running_var.add_(share * (variance * (count / (count - 1)) - layer.running_var))
 
@@ -60,9 +64,12 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, ...]:
         mean, variance = (
-            part.double() for part in torch.batch_norm_update_stats(inputs.to(weight.dtype), None, None, 0.0)
+            part.double()
+            for part in torch.batch_norm_update_stats(inputs.to(weight.dtype), None, None, 0.0)
         )
         # In float64 the difference of the squares loses nothing that counts.
         moments = torch.stack([torch.ones_like(mean), mean, mean.square() + variance])
@@ -89,5 +96,7 @@ class _Normalise(torch.autograd.Function):
         offset = weight * deviation * through_mean - slope * mean
         shape = (1, -1) + (1,) * (inputs.ndim - 2)
         # In place: `direct` is nobody else's, and new memory costs more than the sums.
-        direct.sub_(offset.view(shape)).addcmul_(inputs, slope.view(shape).to(inputs.dtype), value=-1)
+        direct.sub_(offset.view(shape)).addcmul_(
+            inputs, slope.view(shape).to(inputs.dtype), value=-1
+        )
         return direct, to_weight, to_bias if ctx.needs_input_grad[2] else None, None

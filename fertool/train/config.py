@@ -78,16 +78,27 @@ class TrainConfig:
         ):
             _require(flag, value, 0)
         _require("--sam", self.sam, 0, below=math.inf)
-        for flag, epochs in (("--warmup-epochs", self.warmup_epochs), ("--freeze-epochs", self.freeze_epochs)):
+        for flag, epochs in (
+            ("--warmup-epochs", self.warmup_epochs),
+            ("--freeze-epochs", self.freeze_epochs),
+        ):
             _require(flag, epochs, 0, below=self.epochs)
 
 
 def _require(
-    flag: str, value: float, least: float, *, above: bool = False, below: float = math.inf, most: float = math.inf
+    flag: str,
+    value: float,
+    least: float,
+    *,
+    above: bool = False,
+    below: float = math.inf,
+    most: float = math.inf,
 ) -> None:
     """Raise UsageError unless least <= value (or least < value), value < below and value <= most; NaN is refused."""
     if not ((value > least if above else value >= least) and value < below and value <= most):
         limits = [f"above {least}" if above else f"{least} or more"]
         limits += [f"below {below}"] if below < math.inf else []
         limits += [f"at most {most}"] if most < math.inf else []
-        raise UsageError(f"{flag} {value}: must be {' and '.join(limits)}", f"see {flag} in the command's --help")
+        raise UsageError(
+            f"{flag} {value}: must be {' and '.join(limits)}", f"see {flag} in the command's --help"
+        )

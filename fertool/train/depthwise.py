@@ -41,8 +41,15 @@ def _is_depthwise(part: nn.Module) -> bool:
 
 class _DirectConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        exceeds = any(kernel > side for kernel, side in zip(self.kernel_size, input.shape[2:], strict=True))
-        if exceeds and weight.requires_grad and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu"):
+        exceeds = any(
+            kernel > side for kernel, side in zip(self.kernel_size, input.shape[2:], strict=True)
+        )
+        if (
+            exceeds
+            and weight.requires_grad
+            and torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+        ):
             output: Tensor = _Direct.apply(input, weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
             return output if bias is None else output + bias.view(1, -1, 1, 1)
         plain: Tensor = super()._conv_forward(input, weight, bias)
@@ -51,7 +58,9 @@ class _DirectConv2d(nn.Conv2d):
 
 class _Direct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
+    ) -> Tensor:
         ctx.save_for_backward(input, weight)
         ctx.stride, ctx.padding = stride, padding
         return F.conv2d(input, weight, None, stride, padding, groups=len(weight))
@@ -65,18 +74,31 @@ class _Direct(torch.autograd.Function):
             grad_input = conv2d_input(  # type: ignore[no-untyped-call]
                 input.shape, weight, grad, ctx.stride, ctx.padding, groups=len(weight)
             )
-        return grad_input, _weight_grad(input, grad, weight.shape[2:], ctx.stride, ctx.padding), None, None
+        return (
+            grad_input,
+            _weight_grad(input, grad, weight.shape[2:], ctx.stride, ctx.padding),
+            None,
+            None,
+        )
 
 
 def _weight_grad(
-    input: Tensor, grad: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
+    input: Tensor,
+    grad: Tensor,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
 ) -> Tensor:
     """Sum input times output gradient, [N, C, H, W] both, for every tap: [C, 1, *kernel]; taps outside stay 0."""
     summed = grad.new_zeros(grad.shape[1], 1, *kernel)
     # In channels-last memory these views run along the channels.
     x, g = input.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-    rows = [_overlap(tap - padding[0], stride[0], x.shape[1], g.shape[1]) for tap in range(kernel[0])]
-    columns = [_overlap(tap - padding[1], stride[1], x.shape[2], g.shape[2]) for tap in range(kernel[1])]
+    rows = [
+        _overlap(tap - padding[0], stride[0], x.shape[1], g.shape[1]) for tap in range(kernel[0])
+    ]
+    columns = [
+        _overlap(tap - padding[1], stride[1], x.shape[2], g.shape[2]) for tap in range(kernel[1])
+    ]
     for i, (x_rows, g_rows) in enumerate(rows):
         for j, (x_columns, g_columns) in enumerate(columns):
             summed[:, 0, i, j] = (x[:, x_rows, x_columns] * g[:, g_rows, g_columns]).sum((0, 1, 2))

@@ -147,7 +147,9 @@ def fit(
             record = _run_epoch(job, progress)
         progress.history.append(record)
         if config.keep == "last" or _best(progress.history) is record:
-            progress.best = {name: tensor.clone() for name, tensor in progress.judged.state_dict().items()}
+            progress.best = {
+                name: tensor.clone() for name, tensor in progress.judged.state_dict().items()
+            }
         if resume and distributed.leads():
             save_progress(resume, fingerprint, progress)
         if on_epoch:
@@ -221,7 +223,11 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     job.head_first.start_epoch(epoch)
     with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
         # Dropout knows only the global generator; the images of other processes need numbers of their own.
-        torch.manual_seed(_derived_seed(seed, epoch, "dropout" + f" {distributed.rank()}" * (not distributed.leads())))
+        torch.manual_seed(
+            _derived_seed(
+                seed, epoch, "dropout" + f" {distributed.rank()}" * (not distributed.leads())
+            )
+        )
         for step, index in enumerate(torch.split(order, job.images_per_step)):
             done = (epoch - 1) * job.steps + step
             for group in progress.optimizer.param_groups:
@@ -236,11 +242,19 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
     return float(distributed.summed(losses).cpu().double() @ weights / weights.sum())
 
 
-def _batches(job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator) -> Iterator[Batch]:
+def _batches(
+    job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator
+) -> Iterator[Batch]:
     """Yield the batches of one step: the images at `index`, changed as planned or else at random, of that side."""
-    augmentation, planned, input = job.config.augmentation, job.planned, replace(job.input, size=side)
+    augmentation, planned, input = (
+        job.config.augmentation,
+        job.planned,
+        replace(job.input, size=side),
+    )
     for batch in torch.split(index, job.config.batch_size):
-        drawn = draw_changes(len(batch), augmentation, changes) if planned is None else planned[batch]
+        drawn = (
+            draw_changes(len(batch), augmentation, changes) if planned is None else planned[batch]
+        )
         part, counted = own_part(len(batch), job.device)
         if part:
             batch, drawn = batch[part.positions], drawn[part.positions]
@@ -257,7 +271,12 @@ def _derived_seed(seed: int, epoch: int, purpose: str) -> int:
 
 
 def _fingerprint(
-    module: nn.Module, train: FaceDataset, val: FaceDataset, input: InputSpec, config: TrainConfig, objective: Objective
+    module: nn.Module,
+    train: FaceDataset,
+    val: FaceDataset,
+    input: InputSpec,
+    config: TrainConfig,
+    objective: Objective,
 ) -> str:
     """Digest everything that decides how the run ends, the initial weights included."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}

@@ -18,7 +18,8 @@ class HeadFirst:
         head = head_name(module)
         if epochs and head is None:
             raise UsageError(
-                f"--freeze-epochs {epochs}: this network has no linear layer to train first", "leave it out"
+                f"--freeze-epochs {epochs}: this network has no linear layer to train first",
+                "leave it out",
             )
         within = set(module.get_submodule(head).modules()) if head is not None else set()
         body = [part for part in module.modules() if part not in within]

@@ -34,12 +34,16 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
         nesterov = config.nesterov and config.momentum > 0
         # Fused momentum has to begin in all tensors at once, which it does not where the head goes first.
         fused = fused and config.freeze_epochs == 0
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused)
+        return torch.optim.SGD(
+            groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov, fused=fused
+        )
     kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)
 
 
-def lr_at(config: TrainConfig, step: int, steps_per_epoch: int, val_losses: Sequence[float] = ()) -> float:
+def lr_at(
+    config: TrainConfig, step: int, steps_per_epoch: int, val_losses: Sequence[float] = ()
+) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
     Linear warm-up to the peak, then half a cosine down to `final_lr_ratio` (Loshchilov and Hutter 2017, equation 5),

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
 from fertool.artifact.store import unpack
-from fertool.checked import Count, Finite, Fraction, NotNegative, Positive, WrongContentError, listed
+from fertool.checked import (
+    Count,
+    Finite,
+    Fraction,
+    NotNegative,
+    Positive,
+    WrongContentError,
+    listed,
+)
 from fertool.errors import FertoolError
 from fertool.train.optim import WeightAverage
 
@@ -132,12 +140,20 @@ def _require_fit(sections: Mapping[str, Mapping[str, Tensor]], progress: Progres
 
 def _require_optimizer(flat: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> None:
     """Raise WrongContentError unless each parameter has the whole of a state, or none: some learn from later on."""
-    wanted = {"momentum_buffer"} if isinstance(optimizer, torch.optim.SGD) else {"step", "exp_avg", "exp_avg_sq"}
+    wanted = (
+        {"momentum_buffer"}
+        if isinstance(optimizer, torch.optim.SGD)
+        else {"step", "exp_avg", "exp_avg_sq"}
+    )
     parameters = _parameters(optimizer)
     keys: dict[int, set[str]] = {}
     for name, value in flat.items():
         number, _, key = name.partition(".")
-        index = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else len(parameters)
+        index = (
+            int(number)
+            if number.isascii() and number.isdigit() and len(number) < 9
+            else len(parameters)
+        )
         if index >= len(parameters):
             raise WrongContentError(f"optimizer/{name} is unknown")
         like = parameters[index]
@@ -166,7 +182,11 @@ def _flatten(progress: Progress) -> dict[str, Tensor]:
         "optimizer": optimizer,
         "best": progress.best,
     }
-    return {f"{section}/{name}": value for section, values in sections.items() for name, value in values.items()}
+    return {
+        f"{section}/{name}": value
+        for section, values in sections.items()
+        for name, value in values.items()
+    }
 
 
 def _sections(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -192,4 +212,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, flat: Mapping[str, Tensor]
         # The file holds plain tensors; elementwise kernels may round differently in another memory format.
         laid_out = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
         state.setdefault(int(index), {})[key] = laid_out.detach()
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

@@ -20,7 +20,11 @@ def ascended(module: nn.Module, rho: float) -> Iterator[None]:
     """
     pairs = [(p, p.grad) for p in module.parameters() if p.grad is not None]
     before = [p.detach().clone() for p, _ in pairs]
-    recording = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    recording = [
+        part
+        for part in module.modules()
+        if isinstance(part, _BatchNorm) and part.track_running_stats
+    ]
     with torch.no_grad():
         norm = nn.utils.get_total_norm([gradient for _, gradient in pairs])
         usable = (norm > 0) & norm.isfinite()

@@ -16,7 +16,9 @@ from fertool.train.predict import predict_logits
 def begin_alike(module: nn.Module) -> None:
     """Give every process the first one's weights; raises FertoolError when the networks differ in their shapes."""
     state = module.state_dict()
-    require_same(repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in state.items()]))
+    require_same(
+        repr([(name, str(tensor.dtype), tuple(tensor.shape)) for name, tensor in state.items()])
+    )
     distributed.take_from_first_(state.values())
 
 
@@ -53,7 +55,9 @@ def own_part(count: int, device: torch.device) -> tuple[Part | None, float]:
     return Part(count, torch.arange(first - 1, last, device=device) % count), last - first
 
 
-def predict_shared(module: nn.Module, dataset: FaceDataset, input: InputSpec, device: torch.device) -> Tensor:
+def predict_shared(
+    module: nn.Module, dataset: FaceDataset, input: InputSpec, device: torch.device
+) -> Tensor:
     """Return what `predict_logits` returns, in every process; each computes a part of it."""
     first, last = distributed.part_of(len(dataset))
     if last - first == len(dataset):

@@ -16,7 +16,9 @@ from fertool.errors import FertoolError
 from fertool.models.initial import load_initial
 from fertool.spec import InputSpec, Spec
 
-SPEC = Spec(arch="toy", arch_args={}, graph=toy_graph(), input=InputSpec(), classes=("angry", "happy"))
+SPEC = Spec(
+    arch="toy", arch_args={}, graph=toy_graph(), input=InputSpec(), classes=("angry", "happy")
+)
 
 
 @pytest.fixture
@@ -30,7 +32,10 @@ def rewritten(path, change=None, *, deflated=(), comment=b"", before=b"", twice=
     """Pack a zip anew: members changed, deflated or doubled, bytes before it and a comment behind it."""
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members = {name: (change or (lambda _, content: content))(name, content) for name, content in members.items()}
+    members = {
+        name: (change or (lambda _, content: content))(name, content)
+        for name, content in members.items()
+    }
     buffer = io.BytesIO()
     buffer.write(before)
     with zipfile.ZipFile(buffer, "a" if before else "w") as archive:
@@ -81,7 +86,9 @@ class _Enlarged:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("call", [(bytearray, 1 << 40), (torch.Tensor, 1 << 20, 1 << 20)], ids=["bytes", "tensor"])
+@pytest.mark.parametrize(
+    "call", [(bytearray, 1 << 40), (torch.Tensor, 1 << 20, 1 << 20)], ids=["bytes", "tensor"]
+)
 def test_pickles_that_make_large_objects_are_refused(tmp_path, zipped, call):
     path = tmp_path / "big.pt"
     if zipped:
@@ -120,7 +127,9 @@ ODD = {
 def test_tensors_that_are_not_plain_are_refused_by_name(tmp_path, kind):
     path = tmp_path / "odd.pt"
     torch.save({"conv.weight": ODD[kind]()}, path)
-    with pytest.raises(FertoolError, match=r"odd\.pt: (conv\.weight is|not a state dict: it holds conv\.weight)"):
+    with pytest.raises(
+        FertoolError, match=r"odd\.pt: (conv\.weight is|not a state dict: it holds conv\.weight)"
+    ):
         load_initial(torch.nn.Linear(2, 2), path)
     hand_made(path, {"conv.weight": ODD[kind]()})
     with pytest.raises(FertoolError, match=r"odd\.pt: damaged, conv\.weight is"):
@@ -137,7 +146,9 @@ def test_many_tensors_of_one_storage_are_no_more_than_the_file(tmp_path):
 def nested(levels, width):
     """Pickle a map whose key is a tuple of tuples; each level names the one below it `width` times."""
     below = pickle.BINGET
-    parts = [pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.BINPUT + b"\x00"]
+    parts = [
+        pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.BINPUT + b"\x00"
+    ]
     for level in range(levels):
         inside = (below + bytes([level])) * width
         parts.append(pickle.MARK + inside + pickle.TUPLE + pickle.BINPUT + bytes([level + 1]))
@@ -166,7 +177,9 @@ def test_pickles_that_take_for_ever_are_refused(saved, tmp_path, pickled, said):
 def test_a_checkpoint_with_tuples_is_read(tmp_path):
     path = tmp_path / "checkpoint.pth"
     groups = [{"betas": (0.9, 0.999), "params": list(range(5000))}] * 3
-    torch.save({"optimizer": groups, "shape": torch.zeros(3, 4).shape, "pairs": {(1, (2, 3)): 1}}, path)
+    torch.save(
+        {"optimizer": groups, "shape": torch.zeros(3, 4).shape, "pairs": {(1, (2, 3)): 1}}, path
+    )
     assert store.load_plain(path)["pairs"] == {(1, (2, 3)): 1}
 
 

@@ -67,7 +67,9 @@ def test_kill_9_at_any_moment_leaves_a_whole_file(tmp_path):
         "while True:\n    n += 1\n    write_atomic(pathlib.Path(sys.argv[1]), str(n % 10).encode() * 4_000_000)\n"
     )
     for delay in (0.001, 0.003, 0.007, 0.02, 0.05):
-        process = subprocess.Popen([sys.executable, "-c", writer, str(path)], stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-c", writer, str(path)], stdout=subprocess.PIPE
+        )
         process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
@@ -83,7 +85,9 @@ def test_an_output_that_would_destroy_something_is_refused_before_any_work(tmp_p
     source.write_bytes(b"precious")
     (tmp_path / "link.pt").symlink_to(source)
     target = tmp_path / "link.pt" if kind == "input" else tmp_path
-    with pytest.raises(FertoolError, match="is also an input" if kind == "input" else "is a folder"):
+    with pytest.raises(
+        FertoolError, match="is also an input" if kind == "input" else "is a folder"
+    ):
         require_writable(target, source)
     assert source.read_bytes() == b"precious"
 
@@ -101,7 +105,9 @@ def test_a_device_is_not_replaced_by_a_file():
 
 def started(code, *arguments):
     """Run Python code up to its first line of output."""
-    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE
+    )
     process.stdout.readline()
     return process
 
@@ -165,7 +171,12 @@ def test_what_another_machine_writes_stays_for_a_day(tmp_path, age_s, stays):
 
 def test_other_files_stay_whatever_their_names_end_in(tmp_path, monkeypatch):
     machine = atomic._machine()
-    others = [".a.pt.abcdefgh.tmp", "a.pt.tmp", f".{machine}-abcdefgh.tmp", f"a.{machine}-abcdefgh.tmp"]
+    others = [
+        ".a.pt.abcdefgh.tmp",
+        "a.pt.tmp",
+        f".{machine}-abcdefgh.tmp",
+        f"a.{machine}-abcdefgh.tmp",
+    ]
     for name in others:
         (tmp_path / name).write_bytes(b"precious")
     (tmp_path / f".a.pt.{machine}-folder__.tmp").mkdir()
@@ -175,7 +186,9 @@ def test_other_files_stay_whatever_their_names_end_in(tmp_path, monkeypatch):
     assert set(os.listdir(tmp_path)) == before | {"a.pt"}
 
 
-@pytest.mark.parametrize("name", ["n" * 255, "n" * 230 + ".pt", "ü" * 120 + ".pt", "m\udce9.pt", "a\nb.pt"])
+@pytest.mark.parametrize(
+    "name", ["n" * 255, "n" * 230 + ".pt", "ü" * 120 + ".pt", "m\udce9.pt", "a\nb.pt"]
+)
 def test_any_name_that_a_file_may_have_can_be_written(tmp_path, name):
     path = tmp_path / name
     require_writable(path)

@@ -30,7 +30,9 @@ def no_file(request, tmp_path, monkeypatch):
     return path
 
 
-@pytest.mark.parametrize("read", [require_file, file_digest, read_spec, load, lambda path: read_text(path, 10)])
+@pytest.mark.parametrize(
+    "read", [require_file, file_digest, read_spec, load, lambda path: read_text(path, 10)]
+)
 def test_only_regular_files_are_read(no_file, read):
     with pytest.raises(FertoolError) as caught:
         read(no_file)

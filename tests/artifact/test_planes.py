@@ -5,7 +5,15 @@ from fertool.artifact.planes import digits_of, pack, rows_by_width, unpack
 
 
 def test_digits_make_up_the_bits():
-    assert [digits_of(bits) for bits in range(2, 9)] == [(2,), (2, 1), (4,), (4, 1), (4, 2), (4, 2, 1), (8,)]
+    assert [digits_of(bits) for bits in range(2, 9)] == [
+        (2,),
+        (2, 1),
+        (4,),
+        (4, 1),
+        (4, 2),
+        (4, 2, 1),
+        (8,),
+    ]
 
 
 def test_channels_are_sorted_by_width_and_layer():
@@ -25,7 +33,9 @@ def test_bytes_by_hand():
 def test_any_mixture_comes_back_and_takes_its_bits(seed):
     generator = torch.Generator().manual_seed(seed)
     shapes = {"conv": (37, 5, 3, 3), "depthwise": (13, 1, 3, 3), "fc": (7, 19)}
-    bits = {n: torch.randint(2, 9, (s[0],), generator=generator).tolist() for n, s in shapes.items()}
+    bits = {
+        n: torch.randint(2, 9, (s[0],), generator=generator).tolist() for n, s in shapes.items()
+    }
     weights = {name: torch.zeros(shape, dtype=torch.int8) for name, shape in shapes.items()}
     total = 0
     for name, shape in shapes.items():

@@ -24,7 +24,9 @@ SPEC = Spec(
     classes=("angry", "happy"),
     params=12,
     macs=34,
-    quant=QuantSpec(weights={"conv": WeightQuant(bits=(8, 8, 4), limit=64)}, activations={"conv": 8}),
+    quant=QuantSpec(
+        weights={"conv": WeightQuant(bits=(8, 8, 4), limit=64)}, activations={"conv": 8}
+    ),
     metrics=Metrics("val", 10, 0.5, (0.2, 0.8), 0.4),
     provenance=(Step("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
 )
@@ -58,7 +60,9 @@ def test_spec_and_tensors_come_back(saved):
 
 def test_same_content_gives_the_same_bytes_under_any_name_and_after_a_round_trip(saved, tmp_path):
     artifact = store.load(saved)
-    store.save(tmp_path / "other name.pt", artifact.spec, dict(reversed(artifact.state_dict.items())))
+    store.save(
+        tmp_path / "other name.pt", artifact.spec, dict(reversed(artifact.state_dict.items()))
+    )
     assert (tmp_path / "other name.pt").read_bytes() == saved.read_bytes()
 
 
@@ -78,14 +82,20 @@ def test_the_header_is_read_without_torch(saved):
         "import sys, pathlib; from fertool.artifact.header import read_spec; "
         "print(read_spec(pathlib.Path(sys.argv[1])).arch); assert 'torch' not in sys.modules"
     )
-    output = subprocess.run([sys.executable, "-c", code, saved], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(
+        [sys.executable, "-c", code, saved], capture_output=True, text=True, check=True
+    ).stdout
     assert output == "toy\n"
 
 
 def test_every_flipped_bit_of_a_tensor_or_the_header_is_noticed(saved, tmp_path):
     content = saved.read_bytes()
     weight = tensors()["conv.weight"].numpy().tobytes()
-    places = [content.index(weight), content.index(weight) + len(weight) - 1, content.rindex(b'"graph":"') + 20]
+    places = [
+        content.index(weight),
+        content.index(weight) + len(weight) - 1,
+        content.rindex(b'"graph":"') + 20,
+    ]
     for place in places:
         damaged = bytearray(content)
         damaged[place] ^= 1
@@ -123,7 +133,12 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("missing.pt", None), ("text.pt", b"hello"), ("missing.onnx", None), ("text.onnx", b"hello world, no model")],
+    [
+        ("missing.pt", None),
+        ("text.pt", b"hello"),
+        ("missing.onnx", None),
+        ("text.onnx", b"hello world, no model"),
+    ],
 )
 def test_what_is_no_model_file_is_one_clear_error(tmp_path, name, content):
     path = tmp_path / name
@@ -147,7 +162,9 @@ def test_a_newer_format_is_refused_by_its_number(saved, tmp_path):
     _, content = store.pack({**json.loads(SPEC.to_json()), "format": 3}, tensors())
     (tmp_path / "new.pt").write_bytes(content)
     for read in (store.load, read_spec):
-        with pytest.raises(FertoolError, match=r"header format 3, this fertool reads format 2") as caught:
+        with pytest.raises(
+            FertoolError, match=r"header format 3, this fertool reads format 2"
+        ) as caught:
             read(tmp_path / "new.pt")
         assert caught.value.hint == "install a newer fertool"
 
@@ -155,7 +172,10 @@ def test_a_newer_format_is_refused_by_its_number(saved, tmp_path):
 @pytest.mark.parametrize(
     ("provenance", "hint"),
     [
-        ([{"command": "train-teacher"}, {"command": "prune"}], "make it again with this version's fertool prune"),
+        (
+            [{"command": "train-teacher"}, {"command": "prune"}],
+            "make it again with this version's fertool prune",
+        ),
         ([{"command": "rm -r"}], "make it again with this version"),
         ([], "make it again with this version"),
         ("nonsense", "make it again with this version"),
@@ -165,10 +185,14 @@ def test_a_newer_format_is_refused_by_its_number(saved, tmp_path):
 def test_a_file_of_widths_says_how_to_make_it_again(tmp_path, provenance, hint):
     header = json.loads(SPEC.to_json())
     del header["graph"]
-    _, content = store.pack({**header, "format": 1, "widths": {"stem": 3}, "provenance": provenance}, tensors())
+    _, content = store.pack(
+        {**header, "format": 1, "widths": {"stem": 3}, "provenance": provenance}, tensors()
+    )
     (tmp_path / "old.pt").write_bytes(content)
     for read in (store.load, read_spec):
-        with pytest.raises(FertoolError, match=r"old\.pt: header format 1, this fertool reads format 2") as caught:
+        with pytest.raises(
+            FertoolError, match=r"old\.pt: header format 1, this fertool reads format 2"
+        ) as caught:
             read(tmp_path / "old.pt")
         assert caught.value.hint == hint
 

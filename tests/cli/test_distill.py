@@ -11,7 +11,16 @@ from fertool.report.console import TrainingProgress
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-STUDENT = ("--data", "synth:140", "--arch-arg", "width_mult=0.25", "--input-size", 32, "--device", "cpu")
+STUDENT = (
+    "--data",
+    "synth:140",
+    "--arch-arg",
+    "width_mult=0.25",
+    "--input-size",
+    32,
+    "--device",
+    "cpu",
+)
 ITERATIVE = (*STUDENT, "--method", "iterative", "--rounds", 2, "--epochs", 2)
 
 
@@ -19,7 +28,10 @@ ITERATIVE = (*STUDENT, "--method", "iterative", "--rounds", 2, "--epochs", 2)
 def teachers(tmp_path_factory):
     """Untrained teachers: one like the student but for its classes' order, and another."""
     folder = tmp_path_factory.mktemp("teachers")
-    for name, arch, classes in (("alike", "micro_expnet", CLASSES), ("other", "resnet18", CLASSES[::-1])):
+    for name, arch, classes in (
+        ("alike", "micro_expnet", CLASSES),
+        ("other", "resnet18", CLASSES[::-1]),
+    ):
         torch.manual_seed(len(name))
         spec, module = models.create(arch, {"width_mult": 0.25}, InputSpec(size=32), classes)
         models.save_model(folder / f"{name}.pt", spec, module)
@@ -55,7 +67,15 @@ def iterative(teachers, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("iterative") / "s.pt"
     with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        arguments = ("distill", teachers / "alike.pt", *ITERATIVE, "-o", path, "--plot", path.with_suffix(".png"))
+        arguments = (
+            "distill",
+            teachers / "alike.pt",
+            *ITERATIVE,
+            "-o",
+            path,
+            "--plot",
+            path.with_suffix(".png"),
+        )
         assert run([str(argument) for argument in (*arguments, "--json")]) == 0, err.getvalue()
     return path, json.loads(out.getvalue()), err.getvalue()
 
@@ -63,13 +83,22 @@ def iterative(teachers, tmp_path_factory):
 def test_rounds_are_told_written_down_and_the_best_is_kept(iterative):
     path, printed, said = iterative
     history = printed["history"]
-    assert [(record["round"], record["epoch"]) for record in history] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [(record["round"], record["epoch"]) for record in history] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    ]
     assert "round 2/2  epoch 1/2" in said
     best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
     assert f"round {best['round']} of 2 is the best" in said
     assert printed["metrics"]["accuracy"] == pytest.approx(best["val_accuracy"])
     (step,) = printed["provenance"]
-    assert (step["options"]["method"], step["options"]["rounds"], step["seed"]) == ("iterative", 2, 0)
+    assert (step["options"]["method"], step["options"]["rounds"], step["seed"]) == (
+        "iterative",
+        2,
+        0,
+    )
     assert not list(path.parent.glob("*.resume"))
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
@@ -94,7 +123,9 @@ def without_times(history):
     return [{**record, "seconds": 0} for record in history]
 
 
-def test_the_first_student_starts_from_its_teacher_as_far_as_that_goes(fertool, iterative, teachers, tmp_path):
+def test_the_first_student_starts_from_its_teacher_as_far_as_that_goes(
+    fertool, iterative, teachers, tmp_path
+):
     _, _, said = iterative
     _, alike = models.load_model(teachers / "alike.pt")
     layers = len({name.rpartition(".")[0] for name in alike.state_dict()})
@@ -102,11 +133,21 @@ def test_the_first_student_starts_from_its_teacher_as_far_as_that_goes(fertool, 
     once = (*STUDENT, "--method", "iterative", "--rounds", 1, "--epochs", 1)
     _, said = train(fertool, teachers / "other.pt", *once, "-o", tmp_path / "a.pt")
     assert f"the student starts with 0 of its {layers} layers" in said
-    _, said = train(fertool, teachers / "other.pt", *once, "--init", teachers / "alike.pt", "-o", tmp_path / "b.pt")
+    _, said = train(
+        fertool,
+        teachers / "other.pt",
+        *once,
+        "--init",
+        teachers / "alike.pt",
+        "-o",
+        tmp_path / "b.pt",
+    )
     assert "the student starts" not in said
 
 
-def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(fertool, teachers, tmp_path, monkeypatch):
+def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(
+    fertool, teachers, tmp_path, monkeypatch
+):
     arguments = (
         teachers / "other.pt",
         *STUDENT,
@@ -128,7 +169,10 @@ def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(fertool, 
         "match_depths": 2,
     }
     _, module = models.load_model(tmp_path / "a.pt")
-    assert module.state_dict().keys() == models.load_model(teachers / "alike.pt")[1].state_dict().keys()
+    assert (
+        module.state_dict().keys()
+        == models.load_model(teachers / "alike.pt")[1].state_dict().keys()
+    )
     with monkeypatch.context() as patch:
         kill_at(patch, 1)
         assert fertool("distill", *arguments, "-o", tmp_path / "b.pt")[0] == 130
@@ -139,10 +183,20 @@ def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(fertool, 
 def test_a_network_without_maps_is_one_error(fertool, teachers, tmp_path, monkeypatch):
     monkeypatch.setattr("fertool.distill.feature.find_stages", lambda module: ())
     code, _, err = fertool(
-        *("distill", teachers / "other.pt", *STUDENT, "--method", "feature", "-o", tmp_path / "o.pt")
+        *(
+            "distill",
+            teachers / "other.pt",
+            *STUDENT,
+            "--method",
+            "feature",
+            "-o",
+            tmp_path / "o.pt",
+        )
     )
     assert code == 1
-    assert err.splitlines()[-2].startswith("error: --method feature: the student has no inner feature maps")
+    assert err.splitlines()[-2].startswith(
+        "error: --method feature: the student has no inner feature maps"
+    )
 
 
 @pytest.mark.parametrize(
@@ -155,8 +209,12 @@ def test_a_network_without_maps_is_one_error(fertool, teachers, tmp_path, monkey
         ("iterative", "--match-depths", 2, "feature"),
     ],
 )
-def test_an_option_of_another_method_is_refused_at_once(fertool, tmp_path, method, flag, value, belongs_to):
-    code, _, err = fertool("distill", tmp_path / "t.pt", "--data", "synth:140", "--method", method, flag, value)
+def test_an_option_of_another_method_is_refused_at_once(
+    fertool, tmp_path, method, flag, value, belongs_to
+):
+    code, _, err = fertool(
+        "distill", tmp_path / "t.pt", "--data", "synth:140", "--method", method, flag, value
+    )
     assert code == 2
     assert err.startswith(f"error: {flag} {value}: --method {method} has none")
     assert f"add --method {belongs_to}" in err
@@ -164,7 +222,11 @@ def test_an_option_of_another_method_is_refused_at_once(fertool, tmp_path, metho
 
 def test_options_of_the_method_have_their_defaults():
     assert DistillOptions().own == {}
-    assert DistillOptions(method="feature", gamma=0.5).own == {"beta": 1.0, "gamma": 0.5, "match_depths": 4}
+    assert DistillOptions(method="feature", gamma=0.5).own == {
+        "beta": 1.0,
+        "gamma": 0.5,
+        "match_depths": 4,
+    }
     assert DistillOptions(method="iterative").own == {"rounds": 3}
     with pytest.raises(UsageError):
         DistillOptions(rounds=1)

@@ -55,15 +55,21 @@ def rewritten(model, path, header=None, tensors=None):
 
 def csv(path, *rows):
     pixels = " ".join(["7"] * 2304)
-    lines = [f"{label},{pixels},{usage}" for usage in ("Training", "PublicTest") for label in range(7)]
+    lines = [
+        f"{label},{pixels},{usage}" for usage in ("Training", "PublicTest") for label in range(7)
+    ]
     path.write_text("\n".join(["emotion,pixels,Usage", *lines, *rows]) + "\n")
     return path
 
 
 class TestModelFiles:
-    @pytest.mark.parametrize("command", [["prune", "--target-flops", "0.5"], ["export"], ["show"], ["bench"]])
+    @pytest.mark.parametrize(
+        "command", [["prune", "--target-flops", "0.5"], ["export"], ["show"], ["bench"]]
+    )
     def test_missing(self, fails, tmp_path, command):
-        assert "gone.pt: no such file" in fails(command[0], tmp_path / "gone.pt", *command[1:], code=1)
+        assert "gone.pt: no such file" in fails(
+            command[0], tmp_path / "gone.pt", *command[1:], code=1
+        )
 
     def test_text_named_pt(self, fails, tmp_path):
         (tmp_path / "text.pt").write_text("hello")
@@ -92,7 +98,16 @@ class TestModelFiles:
         torch.save({"state_dict": {}, "spec": Attack()}, buffer)
         (tmp_path / "evil.pt").write_bytes(buffer.getvalue())
         fails("export", tmp_path / "evil.pt", code=1)
-        fails("train-teacher", "--data", "synth:280", "--init", tmp_path / "evil.pt", "-o", tmp_path / "o.pt", code=1)
+        fails(
+            "train-teacher",
+            "--data",
+            "synth:280",
+            "--init",
+            tmp_path / "evil.pt",
+            "-o",
+            tmp_path / "o.pt",
+            code=1,
+        )
         assert sorted(os.listdir(tmp_path)) == ["evil.pt"]
 
     def test_newer_format(self, fails, tmp_path, model):
@@ -123,7 +138,17 @@ class TestModelFiles:
         line = fails("eval", path, "--data", "synth:280", code=2)
         assert "without fertool's header" in line
         code, out, _ = fertool(
-            *("eval", path, "--data", "synth:280", "--classes", ",".join(CLASSES), "--input-size", 48, "--json")
+            *(
+                "eval",
+                path,
+                "--data",
+                "synth:280",
+                "--classes",
+                ",".join(CLASSES),
+                "--input-size",
+                48,
+                "--json",
+            )
         )
         assert code == 0
         assert json.loads(out)["n"] == 28
@@ -153,7 +178,9 @@ class TestData:
 
     def test_a_class_missing_in_training(self, fails, tmp_path):
         path = csv(tmp_path / "a.csv")
-        path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("1,")))
+        path.write_text(
+            "\n".join(line for line in path.read_text().splitlines() if not line.startswith("1,"))
+        )
         line = fails("train-teacher", "--data", path, "-o", tmp_path / "o.pt", code=1)
         assert "disgust" in line
 
@@ -175,7 +202,9 @@ class TestData:
 class TestOutputs:
     def test_equal_to_the_input(self, fails, model):
         before = model.read_bytes()
-        assert "also an input" in fails("prune", model, "-o", model, "--target-flops", "0.5", code=1)
+        assert "also an input" in fails(
+            "prune", model, "-o", model, "--target-flops", "0.5", code=1
+        )
         assert model.read_bytes() == before
 
     @pytest.mark.parametrize(
@@ -214,7 +243,9 @@ class TestOutputs:
 
         (tmp_path / "x.onnx").write_text("last week's")
         monkeypatch.setattr(os, "fsync", full)
-        assert "No space left on device" in fails("export", model, "-o", tmp_path / "x.onnx", code=1)
+        assert "No space left on device" in fails(
+            "export", model, "-o", tmp_path / "x.onnx", code=1
+        )
         assert (tmp_path / "x.onnx").read_text() == "last week's"
         assert os.listdir(tmp_path) == ["x.onnx"]
 
@@ -230,7 +261,13 @@ class TestUsage:
 
     def test_unknown_architecture_lists_the_choices(self, fertool, tmp_path):
         code, _, err = fertool(
-            "train-teacher", "--data", "synth:280", "--arch", "mobilenet_v4", "-o", tmp_path / "o.pt"
+            "train-teacher",
+            "--data",
+            "synth:280",
+            "--arch",
+            "mobilenet_v4",
+            "-o",
+            tmp_path / "o.pt",
         )
         assert code == 2
         assert "unknown architecture 'mobilenet_v4'" in err
@@ -238,12 +275,23 @@ class TestUsage:
 
     def test_unknown_architecture_argument(self, fails, tmp_path):
         line = fails(
-            *("train-teacher", "--data", "synth:280", "--arch-arg", "depth=3", "-o", tmp_path / "o.pt"), code=2
+            *(
+                "train-teacher",
+                "--data",
+                "synth:280",
+                "--arch-arg",
+                "depth=3",
+                "-o",
+                tmp_path / "o.pt",
+            ),
+            code=2,
         )
         assert "depth" in line
 
     def test_unknown_keys_of_a_recipe_are_all_listed(self, fails, tmp_path):
-        (tmp_path / "r.yaml").write_text("prune: {target-flop: '0.5', epochs: 1, speed: 9}\nprone: {}\n")
+        (tmp_path / "r.yaml").write_text(
+            "prune: {target-flop: '0.5', epochs: 1, speed: 9}\nprone: {}\n"
+        )
         line = fails("prune", "x.pt", "--recipe", tmp_path / "r.yaml", code=2)
         for name in ("target-flop", "speed", "prone"):
             assert f"'{name}'" in line
@@ -254,7 +302,12 @@ class TestUsage:
 
     @pytest.mark.parametrize(
         "arguments",
-        [["prune"], ["prune", "x.pt", "--epochs", "many"], ["flatten"], ["eval", "x.pt", "--split", "exam"]],
+        [
+            ["prune"],
+            ["prune", "x.pt", "--epochs", "many"],
+            ["flatten"],
+            ["eval", "x.pt", "--split", "exam"],
+        ],
         ids=" ".join,
     )
     def test_what_the_parser_refuses(self, fertool, arguments):
@@ -268,24 +321,41 @@ def test_flags_win_over_the_recipe(fertool, model, tmp_path):
     code, out, _ = fertool("prune", model, "--recipe", tmp_path / "r.yaml", "--dry-run", "--json")
     assert code == 0
     assert 0.72 <= json.loads(out)["macs_ratio"] <= 0.8
-    _, out, _ = fertool("prune", model, "--recipe", tmp_path / "r.yaml", "--target-flops", "0.6", "--dry-run", "--json")
+    _, out, _ = fertool(
+        "prune",
+        model,
+        "--recipe",
+        tmp_path / "r.yaml",
+        "--target-flops",
+        "0.6",
+        "--dry-run",
+        "--json",
+    )
     assert 0.54 <= json.loads(out)["macs_ratio"] <= 0.6
 
 
-def test_a_header_in_the_zip_that_differs_from_the_one_in_the_tensors_is_refused(fails, tmp_path, model):
+def test_a_header_in_the_zip_that_differs_from_the_one_in_the_tensors_is_refused(
+    fails, tmp_path, model
+):
     artifact = store.load(model)
     path = tmp_path / "two.pt"
     with zipfile.ZipFile(model) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:
         for entry in source.infolist():
             content = source.read(entry)
             if entry.filename.endswith("fertool.json"):
-                content = canonical_json({**json.loads(content), "params": artifact.spec.params + 1}).encode()
+                content = canonical_json(
+                    {**json.loads(content), "params": artifact.spec.params + 1}
+                ).encode()
             target.writestr(entry, content)
     fails("export", path, code=1)
 
 
 @pytest.mark.parametrize(
-    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")]
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
 )
 def test_a_lack_of_memory_is_one_error(fails, monkeypatch, model, tmp_path, error):
     monkeypatch.setattr("fertool.report.page.render_page", Mock(side_effect=error))

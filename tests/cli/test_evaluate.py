@@ -28,8 +28,12 @@ def write_csv(path, *splits):
     return path
 
 
-@pytest.mark.parametrize("splits", [("PrivateTest",), ("Training", "PrivateTest")], ids=["no training", "all copies"])
-def test_a_test_set_alone_or_of_copies_alone_has_no_deduplicated_figure(fertool, model, tmp_path, splits):
+@pytest.mark.parametrize(
+    "splits", [("PrivateTest",), ("Training", "PrivateTest")], ids=["no training", "all copies"]
+)
+def test_a_test_set_alone_or_of_copies_alone_has_no_deduplicated_figure(
+    fertool, model, tmp_path, splits
+):
     data = write_csv(tmp_path / "faces.csv", *splits)
     code, out, err = fertool("eval", model, "--data", data, "--split", "test", "--json")
     assert code == 0, err
@@ -48,13 +52,17 @@ def test_the_figure_of_a_single_crop_stands_apart(fertool, model, tta):
     if tta == "none":
         assert found["single_crop"] is None
     else:
-        assert found["single_crop"] == {key: alone[key] for key in ("n", "accuracy", "accuracy_ci95")}
+        assert found["single_crop"] == {
+            key: alone[key] for key in ("n", "accuracy", "accuracy_ci95")
+        }
         assert found["ece"] != alone["ece"]
 
 
 def test_models_that_answer_about_different_images_are_not_compared(fertool, model, tmp_path):
     other = tmp_path / "six.pt"
-    models.save_model(other, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES[1:]))
+    models.save_model(
+        other, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES[1:])
+    )
     code, out, err = fertool("eval", model, other, "--data", "synth:280")
     assert (code, out) == (1, "")
     assert "six.pt: knows 24 of the images" in err
@@ -68,12 +76,15 @@ def test_views_vote_with_probabilities_even_when_they_round_to_zero():
     voted = _log_mean_softmax(sure)
     assert np.isfinite(voted).all()
     logits = torch.randn(3, 5, 7, dtype=torch.float64)
-    np.testing.assert_allclose(_log_mean_softmax(logits.numpy()), logits.softmax(2).mean(0).log().numpy())
+    np.testing.assert_allclose(
+        _log_mean_softmax(logits.numpy()), logits.softmax(2).mean(0).log().numpy()
+    )
 
 
 def test_json_has_the_same_keys_for_one_file_and_for_many(fertool, tmp_path, model):
     one, two = (
-        json.loads(fertool("eval", *files, "--data", "synth:280", "--json")[1]) for files in ((model,), (model, model))
+        json.loads(fertool("eval", *files, "--data", "synth:280", "--json")[1])
+        for files in ((model,), (model, model))
     )
     assert set(two) == {"results", "comparisons"} <= set(one)
     assert one["comparisons"] == []

@@ -18,12 +18,22 @@ def integers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     spec, module = models.create("micro_expnet", {"width_mult": 0.5}, InputSpec(), CLASSES)
     models.save_model(folder / "float.pt", spec, module)
-    command = ["quantize", folder / "float.pt", "-o", folder / "int8.pt", "--data", "synth:140", "--no-bench"]
+    command = [
+        "quantize",
+        folder / "float.pt",
+        "-o",
+        folder / "int8.pt",
+        "--data",
+        "synth:140",
+        "--no-bench",
+    ]
     assert run([str(word) for word in command]) == 0
     return folder / "int8.pt"
 
 
-def test_plain_files_have_nothing_but_standard_operators_and_packed_ones_are_smaller(fertool, integers, tmp_path):
+def test_plain_files_have_nothing_but_standard_operators_and_packed_ones_are_smaller(
+    fertool, integers, tmp_path
+):
     sizes, kinds = {}, {}
     for form in ("plain", "packed"):
         path = tmp_path / f"{form}.onnx"
@@ -37,7 +47,9 @@ def test_plain_files_have_nothing_but_standard_operators_and_packed_ones_are_sma
 
 
 def test_packed_weights_need_their_operators(fertool, integers, tmp_path):
-    code, out, err = fertool("export", integers, "-o", tmp_path / "m.onnx", "--packed", "--opset", "17")
+    code, out, err = fertool(
+        "export", integers, "-o", tmp_path / "m.onnx", "--packed", "--opset", "17"
+    )
     assert (code, out) == (2, "")
     assert "--packed with --opset 17" in err
     assert list(tmp_path.iterdir()) == []

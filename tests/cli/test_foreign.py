@@ -16,12 +16,18 @@ def write(path, last, kind=TensorProto.FLOAT, shape=("batch", 7)):
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"]),
         helper.make_node("MatMul", ["flat", "w"], ["logits"]),
-        helper.make_node(last, ["logits"], ["y"], **({"axis": 1, "keepdims": 0} if last == "ArgMax" else {})),
+        helper.make_node(
+            last, ["logits"], ["y"], **({"axis": 1, "keepdims": 0} if last == "ArgMax" else {})
+        ),
     ]
     images = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1, 48, 48])
     answers = helper.make_tensor_value_info("y", kind, shape)
-    graph = helper.make_graph(nodes, "g", [images], [answers], [numpy_helper.from_array(weight, "w")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    graph = helper.make_graph(
+        nodes, "g", [images], [answers], [numpy_helper.from_array(weight, "w")]
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
     return path
 
 
@@ -97,7 +103,9 @@ def test_options_do_not_change_a_file_that_says_itself_what_it_takes(fertool, tm
     from fertool.spec import InputSpec
 
     path = tmp_path / "model.pt"
-    spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), tuple(CLASSES.split(",")))
+    spec, module = models.create(
+        "micro_expnet", {"width_mult": 0.25}, InputSpec(), tuple(CLASSES.split(","))
+    )
     models.save_model(path, spec, module)
     code, out, err = fertool("eval", path, "--data", "synth:70", "--mean", "0.5", "--json")
     assert code == 0

@@ -32,7 +32,14 @@ def test_same_option_same_meaning():
     meanings = {}
     for name in COMMANDS:
         for parameter in click_command(name).params:
-            for flag in set(parameter.opts) & {"--seed", "--device", "--json", "--recipe", "--ferplus", "--dry-run"}:
+            for flag in set(parameter.opts) & {
+                "--seed",
+                "--device",
+                "--json",
+                "--recipe",
+                "--ferplus",
+                "--dry-run",
+            }:
                 meanings.setdefault(flag, set()).add(parameter.help)
     assert {flag: kinds for flag, kinds in meanings.items() if len(kinds) > 1} == {}
 
@@ -57,14 +64,22 @@ def test_the_seven_commands_of_the_contract_are_there(capsys):
 
 
 def test_generated_page_is_current():
-    environment = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR"}}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in {"COLUMNS", "FORCE_COLOR"}
+    }
     made = subprocess.run(
-        [sys.executable, ROOT / "docs" / "make_cli.py"], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, ROOT / "docs" / "make_cli.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
     ).stdout
     assert made == (ROOT / "docs" / "cli.md").read_text(), "run: make docs"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_recipe_names_real_commands_and_options(path):
     from fertool.cli.recipe import option_names
 

@@ -16,7 +16,9 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 def model(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "m.pt"
-    models.save_model(path, *models.create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(), CLASSES))
+    models.save_model(
+        path, *models.create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(), CLASSES)
+    )
     return path
 
 
@@ -25,7 +27,17 @@ def measure(fertool, model):
     """Run the command on drawn faces; returns (exit code, stdout, stderr)."""
 
     def call(*options):
-        return fertool("hessian-sensitivity", model, "--data", "synth:70", "--samples", 7, "--device", "cpu", *options)
+        return fertool(
+            "hessian-sensitivity",
+            model,
+            "--data",
+            "synth:70",
+            "--samples",
+            7,
+            "--device",
+            "cpu",
+            *options,
+        )
 
     return call
 
@@ -48,7 +60,9 @@ def test_every_channel_has_both_traces_and_a_picture(measure, model, tmp_path, m
 
 
 def test_a_target_is_worked_for_and_said_when_it_is_out_of_reach(measure, tmp_path):
-    _, _, err = measure("-o", tmp_path / "a.json", "--method", "probe", "--target-error", "0.35", "--probes", 2)
+    _, _, err = measure(
+        "-o", tmp_path / "a.json", "--method", "probe", "--target-error", "0.35", "--probes", 2
+    )
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["probes"] > 2
     assert f"7 images and {found['probes']} probes" in err
@@ -59,7 +73,11 @@ def test_a_target_is_worked_for_and_said_when_it_is_out_of_reach(measure, tmp_pa
 
 
 def test_a_killed_run_resumes_unless_told_not_to(measure, tmp_path, monkeypatch):
-    output, state, options = tmp_path / "s.json", tmp_path / "s.json.resume", ("--method", "probe", "--probes", 4)
+    output, state, options = (
+        tmp_path / "s.json",
+        tmp_path / "s.json.resume",
+        ("--method", "probe", "--probes", 4),
+    )
     assert measure("-o", output, *options)[0] == 0
     undisturbed = output.read_bytes()
     output.unlink()

@@ -18,13 +18,17 @@ IMAGES = ("--input-size", 48, "--mean", 0.5, "--std", 0.25)
 def program(tmp_path):
     free = ({0: torch.export.Dim("batch", min=1, max=64)},)
     path = tmp_path / "net.pt2"
-    torch.export.save(torch.export.export(build(), (torch.randn(2, 3, 48, 48),), dynamic_shapes=free), path)
+    torch.export.save(
+        torch.export.export(build(), (torch.randn(2, 3, 48, 48),), dynamic_shapes=free), path
+    )
     return path
 
 
 def test_the_file_has_the_network_its_images_and_its_classes(fertool, tmp_path):
     output = tmp_path / "net.pt"
-    code, out, err = fertool("import", SOURCE, *IMAGES, "--classes", "bored,engaged,confused", "-o", output)
+    code, out, err = fertool(
+        "import", SOURCE, *IMAGES, "--classes", "bored,engaged,confused", "-o", output
+    )
     assert code == 0, err
     assert out.splitlines() == [str(output)]
     assert "of the source's" in err
@@ -80,7 +84,9 @@ def test_a_source_is_never_overwritten(fertool, program):
         (("--std", "nan"), "of pixels from 0 to 1"),
     ],
 )
-def test_values_that_no_network_has_are_refused_before_the_source_is_run(fertool, tmp_path, options, says):
+def test_values_that_no_network_has_are_refused_before_the_source_is_run(
+    fertool, tmp_path, options, says
+):
     source = SOURCE.replace(":build", ":failing")
     code, out, err = fertool("import", source, *IMAGES, *options, "-o", tmp_path / "net.pt")
     assert (code, out) == (2, "")
@@ -96,7 +102,9 @@ def test_a_model_file_is_taken_as_it_is(fertool, tmp_path):
 
 
 def test_the_function_of_a_python_file_has_to_be_named(fertool, tmp_path):
-    code, _, err = fertool("import", SOURCE.removesuffix(":build"), *IMAGES, "-o", tmp_path / "net.pt")
+    code, _, err = fertool(
+        "import", SOURCE.removesuffix(":build"), *IMAGES, "-o", tmp_path / "net.pt"
+    )
     assert code == 2
     assert "hand_written.py:FUNCTION" in err
 

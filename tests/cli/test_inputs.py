@@ -39,7 +39,11 @@ def test_a_wrong_path_costs_no_torch(tmp_path):
     )
     lines = [line.replace("MODEL", "model.pt").replace("FOLDER", ".") for line in COMMANDS]
     done = subprocess.run(
-        [sys.executable, "-c", code, *lines], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code, *lines],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

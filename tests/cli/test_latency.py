@@ -30,7 +30,9 @@ def clock(monkeypatch):
 @pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, latency.ATTEMPTS)])
 def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
     torch.manual_seed(0)
-    spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))
+    spec, module = create(
+        "micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad")
+    )
     table = typical_latency(trace_channels(module).layers)
     options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
     found = latency.calibrated(0.5, spec, module, options, None)

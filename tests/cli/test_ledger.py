@@ -8,7 +8,14 @@ from mutations import mutations
 from fertool.cli.ledger import Ledger, Row
 from fertool.errors import FertoolError
 
-EPOCH = {"epoch": 1, "lr": 0.1, "train_loss": 2.0, "val_loss": 2.1, "val_accuracy": 0.5, "seconds": 1.0}
+EPOCH = {
+    "epoch": 1,
+    "lr": 0.1,
+    "train_loss": 2.0,
+    "val_loss": 2.1,
+    "val_accuracy": 0.5,
+    "seconds": 1.0,
+}
 ROW = Row({"lr": 0.1}, 0, "val", 30, 0.5, (0.4, 0.6), 2.1, 1, 1, 1.0, "ab", "cd", [EPOCH])
 
 

@@ -37,7 +37,9 @@ def logits(teacher):
     return path
 
 
-def test_recording_alone_prints_the_file_and_makes_no_model(fertool, teacher, tmp_path, monkeypatch):
+def test_recording_alone_prints_the_file_and_makes_no_model(
+    fertool, teacher, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     own = ("--save-logits", "t.logits", "--logit-views", 0, "--epochs", 0)
     code, out, err = fertool("distill", teacher, *DATA, *own)
@@ -86,7 +88,17 @@ def test_a_file_of_a_killed_run_is_not_recorded_again(fertool, teacher, tmp_path
 def test_training_a_teacher_records_it_under_its_own_augmentation(fertool, tmp_path):
     output, record = tmp_path / "t.pt", tmp_path / "t.logits"
     code, out, err = fertool(
-        *("train-teacher", *DATA, *SMALL, "--arch", "micro_expnet", "-o", output, "--save-logits", record),
+        *(
+            "train-teacher",
+            *DATA,
+            *SMALL,
+            "--arch",
+            "micro_expnet",
+            "-o",
+            output,
+            "--save-logits",
+            record,
+        ),
         *("--scale", 0.1),
     )
     assert code == 0, err
@@ -99,14 +111,30 @@ def test_training_a_teacher_records_it_under_its_own_augmentation(fertool, tmp_p
 
 def test_a_model_and_a_recording_teach_together(fertool, teacher, logits, tmp_path):
     code, out, err = fertool(
-        "distill", teacher, logits, *DATA, *SMALL, "--rotation", 10, "-o", tmp_path / "s.pt", "--json"
+        "distill",
+        teacher,
+        logits,
+        *DATA,
+        *SMALL,
+        "--rotation",
+        10,
+        "-o",
+        tmp_path / "s.pt",
+        "--json",
     )
     assert code == 0, err
-    assert set(json.loads(out)["provenance"][0]["inputs"]) == {"data", "teacher.0", "teacher.1", "logits.0"}
+    assert set(json.loads(out)["provenance"][0]["inputs"]) == {
+        "data",
+        "teacher.0",
+        "teacher.1",
+        "logits.0",
+    }
 
 
 def test_a_student_of_another_size_may_use_the_file(fertool, logits, tmp_path):
-    code, _, err = fertool("distill", logits, *DATA, *SMALL, "--input-size", 32, "-o", tmp_path / "s.pt")
+    code, _, err = fertool(
+        "distill", logits, *DATA, *SMALL, "--input-size", 32, "-o", tmp_path / "s.pt"
+    )
     assert code == 0, err
 
 
@@ -130,7 +158,11 @@ def test_show_tells_what_was_recorded(fertool, logits, teacher):
         (["LOGITS", "--save-logits", "x"], 2, "--save-logits x: .* is a recording already"),
         (["TEACHER", "--logit-views", 3], 2, "--logit-views 3: nothing is recorded"),
         (["TEACHER", "--save-logits", "out.pt"], 2, "--save-logits out.pt: the model goes there"),
-        (["TEACHER", "--save-logits", "x", "--method", "feature"], 2, "--save-logits x: --method feature needs"),
+        (
+            ["TEACHER", "--save-logits", "x", "--method", "feature"],
+            2,
+            "--save-logits x: --method feature needs",
+        ),
         (["LOGITS", "--method", "feature"], 1, "recorded answers have no feature maps"),
         (["TEACHER", "--save-logits", "TEACHER"], 1, "the output is also an input"),
         (["LOGITS", "--data", "synth:350"], 1, "logits of 224 training images, the data has 280"),
@@ -149,7 +181,9 @@ def test_what_can_go_wrong_is_one_line_and_a_hint(
     (tmp_path / "FLIPPED").write_bytes(content)
     places = {"LOGITS": logits, "TEACHER": teacher}
     data = [] if "--data" in arguments else DATA
-    found, out, err = fertool("distill", *(places.get(part, part) for part in arguments), *data, *SMALL, "-o", "out.pt")
+    found, out, err = fertool(
+        "distill", *(places.get(part, part) for part in arguments), *data, *SMALL, "-o", "out.pt"
+    )
     assert found == code, err
     assert out == ""
     *_, error, hint = err.splitlines()
@@ -163,22 +197,39 @@ def test_what_can_go_wrong_is_one_line_and_a_hint(
     ("arguments", "message"),
     [
         (["TEACHER", "--epochs", 0], "--epochs 0: nothing to do"),
-        (["TEACHER", "--epochs", 0, "--save-logits", "x", "-o", "y.pt"], "-o y.pt: without training there is none"),
-        (["TEACHER", "--epochs", 0, "--save-logits", "x", "--plot", "y.png"], "--plot y.png: without training"),
+        (
+            ["TEACHER", "--epochs", 0, "--save-logits", "x", "-o", "y.pt"],
+            "-o y.pt: without training there is none",
+        ),
+        (
+            ["TEACHER", "--epochs", 0, "--save-logits", "x", "--plot", "y.png"],
+            "--plot y.png: without training",
+        ),
     ],
 )
 def test_without_training_only_logits_come_out(fertool, teacher, arguments, message):
-    code, _, err = fertool("distill", *(teacher if part == "TEACHER" else part for part in arguments), *DATA)
+    code, _, err = fertool(
+        "distill", *(teacher if part == "TEACHER" else part for part in arguments), *DATA
+    )
     assert code == 2
     assert err.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(
     "command",
-    [["eval", *DATA], ["report"], ["prune", "--target-flops", "0.5"], ["export"], ["bench"], ["quantize", *DATA]],
+    [
+        ["eval", *DATA],
+        ["report"],
+        ["prune", "--target-flops", "0.5"],
+        ["export"],
+        ["bench"],
+        ["quantize", *DATA],
+    ],
     ids=lambda command: command[0],
 )
-def test_where_a_model_is_needed_logits_are_refused(fertool, logits, command, tmp_path, monkeypatch):
+def test_where_a_model_is_needed_logits_are_refused(
+    fertool, logits, command, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     code, _, err = fertool(command[0], logits, *command[1:])
     assert code == 1

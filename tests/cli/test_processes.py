@@ -14,7 +14,13 @@ def several(monkeypatch):
     """Say that a launcher has started this process as one of four."""
 
     def start(rank=0):
-        found = {"RANK": rank, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 4, "MASTER_ADDR": "localhost", "MASTER_PORT": 1}
+        found = {
+            "RANK": rank,
+            "WORLD_SIZE": 4,
+            "LOCAL_WORLD_SIZE": 4,
+            "MASTER_ADDR": "localhost",
+            "MASTER_PORT": 1,
+        }
         for name, value in found.items():
             monkeypatch.setenv(name, str(value))
 
@@ -99,7 +105,9 @@ def test_one_process_may_do_anything():
     assert processes.count() == 1
 
 
-def test_each_process_gets_its_share_of_the_cores_unless_the_user_has_said_how_many(several, monkeypatch, tmp_path):
+def test_each_process_gets_its_share_of_the_cores_unless_the_user_has_said_how_many(
+    several, monkeypatch, tmp_path
+):
     several()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(11)), raising=False)
     environment = tmp_path / "environ"

@@ -15,7 +15,16 @@ from fertool.prune.latency import typical_latency
 from fertool.spec import InputSpec
 from fertool.train import engine
 
-TRAIN = ("--data", "synth:210", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--input-size", 32)
+TRAIN = (
+    "--data",
+    "synth:210",
+    "--arch",
+    "micro_expnet",
+    "--arch-arg",
+    "width_mult=0.25",
+    "--input-size",
+    32,
+)
 OWN = {
     "one-shot": (),
     "iterative": ("--steps", 2),
@@ -23,7 +32,18 @@ OWN = {
     "greg": ("--sparse-epochs", 1),
     "prj": ("--punish-epochs", 2, "--punish-share", 0.3, "--reward-epochs", 1, "--max-drop", 100),
 }
-BUDGET = ("--data", "synth:210", "--target-flops", 0.6, "--round-to", 1, "--samples", 28, "--device", "cpu")
+BUDGET = (
+    "--data",
+    "synth:210",
+    "--target-flops",
+    0.6,
+    "--round-to",
+    1,
+    "--samples",
+    28,
+    "--device",
+    "cpu",
+)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +91,9 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     ],
 )
 def test_a_gate_that_could_not_choose_is_refused(fertool, tmp_path, model, options, reason):
-    code, _, err = fertool("prune", model, "-o", tmp_path / "d.pt", *BUDGET, "--schedule", "dynamic", *options)
+    code, _, err = fertool(
+        "prune", model, "-o", tmp_path / "d.pt", *BUDGET, "--schedule", "dynamic", *options
+    )
     assert code == 2
     assert reason in err
 
@@ -136,7 +158,16 @@ def test_a_killed_schedule_goes_on_to_the_same_bytes(fertool, tmp_path, model, m
 
 
 def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, model):
-    command = ("prune", model, "-o", tmp_path / "p.pt", "--data", "synth:210", "--target-flops", 0.0001)
+    command = (
+        "prune",
+        model,
+        "-o",
+        tmp_path / "p.pt",
+        "--data",
+        "synth:210",
+        "--target-flops",
+        0.0001,
+    )
     code, _, err = fertool(*command, "--schedule", "iterative", "--device", "cpu")
     assert code == 1
     assert "error: the smallest reachable network has MACs at 0." in err
@@ -148,18 +179,42 @@ def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, mode
     ("arguments", "error"),
     [
         (("--schedule", "iterative", "--target-flops", 0.5), "--schedule iterative needs --data"),
-        (("--schedule", "greg", "--steps", 3, "--target-flops", 0.5), "--steps 3: --schedule greg has none"),
+        (
+            ("--schedule", "greg", "--steps", 3, "--target-flops", 0.5),
+            "--steps 3: --schedule greg has none",
+        ),
         (("--max-drop", 2, "--steps", 3), "--steps 3: what --max-drop allows goes in one cut"),
-        (("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"), "--max-drop 1.0: --schedule greg has none"),
+        (
+            ("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"),
+            "--max-drop 1.0: --schedule greg has none",
+        ),
         (("--schedule", "prj", "--data", "synth:210"), "no budget"),
         (("--criterion", "kl", "--target-flops", 0.5), "--criterion kl needs images"),
         (("--criterion", "kl", "--target-latency", 0.5), "--criterion kl needs images"),
         (
-            ("--schedule", "dynamic", "--data", "synth:210", "--target-flops", 0.5, "--target-latency", 0.5),
+            (
+                "--schedule",
+                "dynamic",
+                "--data",
+                "synth:210",
+                "--target-flops",
+                0.5,
+                "--target-latency",
+                0.5,
+            ),
             "--schedule dynamic: its budget is the mean",
         ),
         (
-            ("--schedule", "slimming", "--data", "synth:210", "--target-flops", 0.5, "--criterion", "l1"),
+            (
+                "--schedule",
+                "slimming",
+                "--data",
+                "synth:210",
+                "--target-flops",
+                0.5,
+                "--criterion",
+                "l1",
+            ),
             "--schedule slimming: the BN scales themselves",
         ),
     ],
@@ -171,13 +226,19 @@ def test_what_does_not_go_together_names_the_option(fertool, tmp_path, model, ar
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table_has_costs_latency_and_a_paired_test_and_the_picture_is_a_png(fertool, tmp_path, model):
+def test_the_table_has_costs_latency_and_a_paired_test_and_the_picture_is_a_png(
+    fertool, tmp_path, model
+):
     output, picture = tmp_path / "p.pt", tmp_path / "w.png"
-    code, out, err = fertool("prune", model, "-o", output, *BUDGET, "--plot-widths", picture, "--json")
+    code, out, err = fertool(
+        "prune", model, "-o", output, *BUDGET, "--plot-widths", picture, "--json"
+    )
     assert code == 0, err
     change = json.loads(out)["change"]
     assert change["accuracy"] - change["accuracy_before"] == pytest.approx(change["difference"])
-    assert change["speedup"] == pytest.approx(change["latency_s_before"] / change["latency_s"], rel=0.5)
+    assert change["speedup"] == pytest.approx(
+        change["latency_s_before"] / change["latency_s"], rel=0.5
+    )
     assert {"mcnemar_p", "difference_ci95", "speedup_ci95"} <= set(change)
     for expected in ("params", "MACs", "latency", "McNemar p", "before", "after"):
         assert expected in err
@@ -185,13 +246,24 @@ def test_the_table_has_costs_latency_and_a_paired_test_and_the_picture_is_a_png(
 
 
 def test_without_images_and_bench_the_costs_alone_are_told(fertool, tmp_path, model):
-    code, out, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.5, "--no-bench", "--json")
+    code, out, err = fertool(
+        "prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.5, "--no-bench", "--json"
+    )
     assert code == 0, err
     assert json.loads(out)["change"] == {}
     assert "MACs" in err
     assert "latency" not in err
     code, _, err = fertool(
-        *("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.5, "--plot-widths", tmp_path / "p.pt")
+        *(
+            "prune",
+            model,
+            "-o",
+            tmp_path / "p.pt",
+            "--target-flops",
+            0.5,
+            "--plot-widths",
+            tmp_path / "p.pt",
+        )
     )
     assert code == 2
     assert "error: --plot-widths" in err
@@ -210,7 +282,9 @@ def test_without_data_it_is_said_that_accuracy_was_not_measured_and_how_far_the_
     assert 1 / 7 <= told["commonest_share"] <= 1
     assert "not measured" in err
     assert "warning: accuracy was not measured" in err
-    one_class = f"warning: the network answers {told['commonest_class']} to all of {told['n']} drawn faces"
+    one_class = (
+        f"warning: the network answers {told['commonest_class']} to all of {told['n']} drawn faces"
+    )
     assert (one_class in err) == (told["commonest_share"] == 1)
     code, out, err = fertool(*command, *BUDGET)
     assert code == 0, err
@@ -222,10 +296,14 @@ def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
     size = model.stat().st_size
     for target, most in ((0.6, 0.6 * size), ("300k", 300e3)):
         output = tmp_path / "p.pt"
-        code, _, err = fertool("prune", model, "-o", output, "--target-size", target, "--round-to", 1, "--no-bench")
+        code, _, err = fertool(
+            "prune", model, "-o", output, "--target-size", target, "--round-to", 1, "--no-bench"
+        )
         assert code == 0, err
         assert 0.95 * most < output.stat().st_size <= most
-    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-size", "2k", "--no-bench")
+    code, _, err = fertool(
+        "prune", model, "-o", tmp_path / "p.pt", "--target-size", "2k", "--no-bench"
+    )
     assert code == 2
     assert "error: --target-size 2k: the file's header alone" in err
 
@@ -236,13 +314,17 @@ def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path, 
     spec, module = create("mobilenet_v2", {}, InputSpec(), ("angry", "happy", "sad"))
     model, output = tmp_path / "m.pt", tmp_path / "p.pt"
     save_model(model, spec, module)
-    code, out, err = fertool("prune", model, "-o", output, "--target-latency", 0.7, "--no-bench", "--json")
+    code, out, err = fertool(
+        "prune", model, "-o", output, "--target-latency", 0.7, "--no-bench", "--json"
+    )
     assert code == 0, err
     found = json.loads(out)
     # Other work on the machine moves every measurement, so that only what the table says is certain.
     assert found["plan"]["latency_ratio"] < 1
     assert found["macs"] < read_spec(model).macs
-    assert re.search(r"a budget of 0\.\d+ by the table is 0\.\d+ of the input's latency by the clock", err)
+    assert re.search(
+        r"a budget of 0\.\d+ by the table is 0\.\d+ of the input's latency by the clock", err
+    )
 
 
 @pytest.mark.parametrize("target", ["1.5", "fast", "3m"])
@@ -252,9 +334,22 @@ def test_a_budget_of_latency_that_is_none_names_the_option(fertool, tmp_path, mo
     assert err.splitlines()[-2].startswith(f"error: --target-latency {target}")
 
 
-def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_path, model, monkeypatch):
+def test_a_killed_training_goes_on_with_the_latencies_that_it_had(
+    fertool, tmp_path, model, monkeypatch
+):
     output, state = tmp_path / "p.pt", tmp_path / "p.pt.latency.resume"
-    command = ("prune", model, "-o", output, "--target-latency", 0.8, *BUDGET[:2], *BUDGET[4:], "--epochs", 1)
+    command = (
+        "prune",
+        model,
+        "-o",
+        output,
+        "--target-latency",
+        0.8,
+        *BUDGET[:2],
+        *BUDGET[4:],
+        "--epochs",
+        1,
+    )
 
     class Killed(BaseException):
         pass
@@ -281,7 +376,17 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(fertool, tmp_p
 
 
 def test_a_plan_of_dynamic_pruning_is_that_of_every_width(fertool, tmp_path, model):
-    command = ("prune", model, *BUDGET, "--schedule", "dynamic", "--epochs", 1, "--dry-run", "--json")
+    command = (
+        "prune",
+        model,
+        *BUDGET,
+        "--schedule",
+        "dynamic",
+        "--epochs",
+        1,
+        "--dry-run",
+        "--json",
+    )
     code, out, err = fertool(*command, "--profiles", "1,0.3")
     assert code == 0, err
     whole, narrow = json.loads(out)["profiles"]
@@ -292,16 +397,30 @@ def test_a_plan_of_dynamic_pruning_is_that_of_every_width(fertool, tmp_path, mod
     assert "not between the profiles" in err
 
 
-def test_a_loop_that_the_judge_ends_before_the_budget_says_so(fertool, tmp_path, model, monkeypatch):
+def test_a_loop_that_the_judge_ends_before_the_budget_says_so(
+    fertool, tmp_path, model, monkeypatch
+):
     accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
     monkeypatch.setattr(Trainings, "judge", lambda self, net: next(accuracies))
     train = Trainings.__call__
     monkeypatch.setattr(
         Trainings,
         "__call__",
-        lambda self, phase, net: next(accuracies) if "reward" in phase.name else train(self, phase, net),
+        lambda self, phase, net: (
+            next(accuracies) if "reward" in phase.name else train(self, phase, net)
+        ),
     )
-    options = ("--schedule", "prj", "--punish-epochs", 1, "--punish-share", 0.05, "--reward-epochs", 1, "--no-bench")
+    options = (
+        "--schedule",
+        "prj",
+        "--punish-epochs",
+        1,
+        "--punish-share",
+        0.05,
+        "--reward-epochs",
+        1,
+        "--no-bench",
+    )
     code, out, err = fertool("prune", model, "-o", tmp_path / "p.pt", *BUDGET, *options, "--json")
     assert code == 0, err
     assert json.loads(out)["plan"]["macs_ratio"] > 0.7
@@ -320,7 +439,9 @@ def test_a_quantised_model_is_refused_whatever_is_asked(fertool, tmp_path, model
 def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
     output = tmp_path / "p.pt"
     data = ("--data", "synth:210", "--samples", 28, "--round-to", 1, "--no-bench")
-    code, out, err = fertool("prune", model, "-o", output, *data, "--max-drop", 100, "--keep", "classifier.*", "--json")
+    code, out, err = fertool(
+        "prune", model, "-o", output, *data, "--max-drop", 100, "--keep", "classifier.*", "--json"
+    )
     assert code == 0, err
     channels = json.loads(out)["channels"]
     assert channels["classifier.0"] == read_spec(model).graph.channels["classifier.0"]
@@ -340,7 +461,17 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     assert len({name.rpartition(".block")[0] for name in gone}) == 2
     assert fertool("export", output, "-o", tmp_path / "p.onnx")[0] == 0
     assert fertool("quantize", output, "-o", tmp_path / "q.pt", *data)[0] == 0
-    again = ("prune", output, "-o", tmp_path / "r.pt", *data, "--target-flops", 0.8, "--round-to", 1)
+    again = (
+        "prune",
+        output,
+        "-o",
+        tmp_path / "r.pt",
+        *data,
+        "--target-flops",
+        0.8,
+        "--round-to",
+        1,
+    )
     code, table, _ = fertool("prune", model, *data, "--prune-blocks", 2, "--dry-run")
     assert code == 0
     assert " 0 " in table
@@ -354,8 +485,17 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
 def test_time_that_does_not_follow_the_macs_is_told_with_the_way_out(
     fertool, tmp_path, model, monkeypatch, speedup, told
 ):
-    changes = {"speedup": speedup, "speedup_ci95": (speedup, speedup), "latency_s_before": 1.0, "latency_s": 1.0}
+    changes = {
+        "speedup": speedup,
+        "speedup_ci95": (speedup, speedup),
+        "latency_s_before": 1.0,
+        "latency_s": 1.0,
+    }
     monkeypatch.setattr(prune, "measure_changes", lambda *_, **__: changes)
-    code, _, err = fertool("prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.6, "--round-to", 1)
+    code, _, err = fertool(
+        "prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.6, "--round-to", 1
+    )
     assert code == 0, err
-    assert (" of the MACs take 0.83 of the time here" in err and "--target-latency 0.66" in err) == told
+    assert (
+        " of the MACs take 0.83 of the time here" in err and "--target-latency 0.66" in err
+    ) == told

@@ -15,7 +15,9 @@ QAT = ("--method", "qat", "--epochs", "1", "--batch-size", "16")
 
 def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp_path):
     torch.manual_seed(0)
-    spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
+    spec, module = models.create(
+        "micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad")
+    )
     model = tmp_path / "m.pt"
     models.save_model(model, spec, module)
     arguments = ("quantize", model, "--data", "synth:70", "--samples", "4")
@@ -46,13 +48,26 @@ def chain(tmp_path_factory):
     spec, module = models.create("nano_resnet", {"width_mult": 0.5}, InputSpec(1, 32), EMOTIONS)
     models.save_model(folder / "m.pt", spec, module)
     assert (
-        run(["hessian-sensitivity", str(folder / "m.pt"), *DATA, "--samples", "4", "-o", str(folder / "s.json")]) == 0
+        run(
+            [
+                "hessian-sensitivity",
+                str(folder / "m.pt"),
+                *DATA,
+                "--samples",
+                "4",
+                "-o",
+                str(folder / "s.json"),
+            ]
+        )
+        == 0
     )
     return folder
 
 
 def quantised(fertool, chain, output, *options):
-    return fertool("quantize", chain / "m.pt", "-o", output, *DATA, "--samples", "16", "--no-bench", *options)
+    return fertool(
+        "quantize", chain / "m.pt", "-o", output, *DATA, "--samples", "16", "--no-bench", *options
+    )
 
 
 @pytest.mark.parametrize("allocation", ["optimal", "hawq", "uniform"])
@@ -83,11 +98,16 @@ def test_bits_of_activations_are_shared_out_and_kept_in_onnx(fertool, chain, tmp
     assert 4 <= min(bits) < max(bits) <= 8
     code, out, err = fertool("export", output, "-o", tmp_path / "q.onnx", "--json")
     assert code == 0, err
-    first, second = (json.loads(fertool("eval", file, *DATA, "--json")[1]) for file in (output, tmp_path / "q.onnx"))
+    first, second = (
+        json.loads(fertool("eval", file, *DATA, "--json")[1])
+        for file in (output, tmp_path / "q.onnx")
+    )
     assert first["accuracy"] == second["accuracy"]
     _, out, _ = quantised(fertool, chain, output, "--average-activation-bits", 5.5, "--dry-run")
     assert "activations of layers" in out
-    code, _, err = quantised(fertool, chain, output, "--average-activation-bits", 5.5, "--activation-bits", 6)
+    code, _, err = quantised(
+        fertool, chain, output, "--average-activation-bits", 5.5, "--activation-bits", 6
+    )
     assert (code, err.splitlines()[-2].split(": ")[-1]) == (2, "more than one budget")
 
 
@@ -105,7 +125,9 @@ def test_a_mean_of_bits_and_one_width_for_all(fertool, chain, tmp_path):
     assert sizes["three"] < 0.6 * sizes["eight"]
 
 
-def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(fertool, chain, tmp_path, monkeypatch):
+def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(
+    fertool, chain, tmp_path, monkeypatch
+):
     options = ("--bits", 2, "--method", "qat", "--epochs", 2, "--batch-size", 16)
     code, out, err = quantised(fertool, chain, tmp_path / "whole.pt", *options, "--json")
     assert code == 0, err
@@ -136,15 +158,34 @@ def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(fertool, chai
         (("--average-bits", "3"), "--average-bits: --allocation optimal needs --sensitivity"),
         (("--sensitivity", "{chain}/s.json"), "--sensitivity: no budget"),
         (("--average-bits", "1.5", "--allocation", "uniform"), "--average-bits"),
-        (("--target-size", "0.02", "--allocation", "uniform"), "--target-size 0.02: at 2 bits a weight"),
+        (
+            ("--target-size", "0.02", "--allocation", "uniform"),
+            "--target-size 0.02: at 2 bits a weight",
+        ),
         (("--average-bits", "3", "--sensitivity", "{chain}/m.pt"), "m.pt: not UTF-8 text"),
-        (("--average-bits", "3", "--sensitivity", "{chain}/nothing.json"), "nothing.json: no such file"),
+        (
+            ("--average-bits", "3", "--sensitivity", "{chain}/nothing.json"),
+            "nothing.json: no such file",
+        ),
         (("--bits", "3", "--allocation", "hawq"), "--allocation: no budget"),
-        (("--average-bits", "3", "--sensitivity", "{chain}/s.json", "--plot-bits", "{chain}/s.json"), "s.json"),
+        (
+            (
+                "--average-bits",
+                "3",
+                "--sensitivity",
+                "{chain}/s.json",
+                "--plot-bits",
+                "{chain}/s.json",
+            ),
+            "s.json",
+        ),
         (("--method", "qat"), "--method qat: no epochs"),
         (("--epochs", "2"), "--epochs 2: --method ptq does not train"),
         (("--plot-bits", "{chain}/q.pt"), "--plot-bits"),
-        (("--int8-friendly",), "--int8-friendly: a network with other activations has to be trained"),
+        (
+            ("--int8-friendly",),
+            "--int8-friendly: a network with other activations has to be trained",
+        ),
         (("--float-epochs", "1"), "--float-epochs 1: only for --int8-friendly"),
         (
             ("--int8-friendly", *QAT, "--average-bits", "3", "--sensitivity", "{chain}/s.json"),
@@ -180,7 +221,9 @@ def test_traces_of_another_model_or_with_a_layer_missing(fertool, chain, tmp_pat
         ({"layers": text["layers"][1:]}, f"{text['layers'][0]['name']} is missing"),
     ):
         other.write_text(json.dumps({**text, **change}))
-        code, _, err = quantised(fertool, chain, tmp_path / "q.pt", "--average-bits", 3, "--sensitivity", other)
+        code, _, err = quantised(
+            fertool, chain, tmp_path / "q.pt", "--average-bits", 3, "--sensitivity", other
+        )
         assert code == 1
         assert said in err
         assert not (tmp_path / "q.pt").exists()
@@ -188,9 +231,20 @@ def test_traces_of_another_model_or_with_a_layer_missing(fertool, chain, tmp_pat
 
 def test_what_processors_without_vnni_answer_is_told(fertool, tmp_path):
     torch.manual_seed(0)
-    spec, module = models.create("nano_resnet", {"width_mult": 0.25}, InputSpec(size=32), ("happy", "sad"))
+    spec, module = models.create(
+        "nano_resnet", {"width_mult": 0.25}, InputSpec(size=32), ("happy", "sad")
+    )
     models.save_model(tmp_path / "m.pt", spec, module)
-    arguments = ("quantize", tmp_path / "m.pt", "--data", "synth:70", "--samples", "8", "--dry-run", "--json")
+    arguments = (
+        "quantize",
+        tmp_path / "m.pt",
+        "--data",
+        "synth:70",
+        "--samples",
+        "8",
+        "--dry-run",
+        "--json",
+    )
     for flag, told in (("--portable", "with and without VNNI"), ("--full-range", "(emulated)")):
         code, out, err = fertool(*arguments, flag)
         assert code == 0, err
@@ -203,17 +257,33 @@ def swishing(tmp_path_factory):
     """A small network with HardSwish."""
     path = tmp_path_factory.mktemp("swishing") / "m.pt"
     torch.manual_seed(0)
-    spec, module = models.create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(1, 32), EMOTIONS)
+    spec, module = models.create(
+        "mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(1, 32), EMOTIONS
+    )
     models.save_model(path, spec, module)
     return path
 
 
-def test_int8_friendly_replaces_hard_swish_and_trains_twice(fertool, swishing, tmp_path, monkeypatch):
-    arguments = ("quantize", swishing, *DATA, "--samples", "16", "--no-bench", "--int8-friendly", *QAT)
+def test_int8_friendly_replaces_hard_swish_and_trains_twice(
+    fertool, swishing, tmp_path, monkeypatch
+):
+    arguments = (
+        "quantize",
+        swishing,
+        *DATA,
+        "--samples",
+        "16",
+        "--no-bench",
+        "--int8-friendly",
+        *QAT,
+    )
     code, out, err = fertool(*arguments, "-o", tmp_path / "q.pt", "--json")
     assert code == 0, err
     told = json.loads(out)
-    assert [(epoch["round"], epoch["phase"]) for epoch in told["history"]] == [(1, "as floats"), (2, "with rounding")]
+    assert [(epoch["round"], epoch["phase"]) for epoch in told["history"]] == [
+        (1, "as floats"),
+        (2, "with rounding"),
+    ]
     assert told["provenance"][-1]["options"]["int8_friendly"] is True
     spec, module = models.load_model(tmp_path / "q.pt")
     assert "hardswish" in {node.op for node in models.load_model(swishing)[0].graph.nodes}
@@ -237,9 +307,13 @@ def test_int8_friendly_replaces_hard_swish_and_trains_twice(fertool, swishing, t
     assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "q.pt").read_bytes()
 
 
-def test_int8_friendly_takes_its_float_epochs_and_says_where_nothing_is_to_replace(fertool, swishing, chain, tmp_path):
+def test_int8_friendly_takes_its_float_epochs_and_says_where_nothing_is_to_replace(
+    fertool, swishing, chain, tmp_path
+):
     common = (*DATA, "--samples", "16", "--no-bench", "--int8-friendly", *QAT)
-    code, out, err = fertool("quantize", swishing, "-o", tmp_path / "q.pt", *common, "--float-epochs", "0", "--json")
+    code, out, err = fertool(
+        "quantize", swishing, "-o", tmp_path / "q.pt", *common, "--float-epochs", "0", "--json"
+    )
     assert code == 0, err
     assert len(json.loads(out)["history"]) == 1
     code, _, err = fertool("quantize", chain / "m.pt", "-o", tmp_path / "same.pt", *common)

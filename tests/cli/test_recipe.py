@@ -12,7 +12,17 @@ def refused(fertool, tmp_path):
     def call(text, code=2):
         path, out = tmp_path / "r.yaml", tmp_path / "t.pt"
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
-        arguments = ("train-teacher", "--data", "synth:70", "--arch", "micro_expnet", "-o", out, "--recipe", path)
+        arguments = (
+            "train-teacher",
+            "--data",
+            "synth:70",
+            "--arch",
+            "micro_expnet",
+            "-o",
+            out,
+            "--recipe",
+            path,
+        )
         found, printed, err = fertool(*arguments)
         assert found == code, err
         assert printed == ""
@@ -32,7 +42,21 @@ def bomb():
 
 
 VALUES = [
-    *("yes", "true", "abc", "1:30", "2001-12-14", "nan", ".nan", "inf", ".inf", "[1, 2]", "''", "0x1f", "1e999"),
+    *(
+        "yes",
+        "true",
+        "abc",
+        "1:30",
+        "2001-12-14",
+        "nan",
+        ".nan",
+        "inf",
+        ".inf",
+        "[1, 2]",
+        "''",
+        "0x1f",
+        "1e999",
+    ),
     *(
         "!!bool abc",
         "!!int 1",
@@ -80,7 +104,9 @@ def test_a_value_that_is_no_number_names_line_option_and_value(refused, value):
         ("train-teacher: {lr: *gone}", "undefinedalias"),
         (bomb(), "expectedavalue"),
         (
-            "train-teacher: &a\n  " + "\n  ".join(f"k{n}: 1" for n in range(4000)) + "\nprune:\n  <<: *a",
+            "train-teacher: &a\n  "
+            + "\n  ".join(f"k{n}: 1" for n in range(4000))
+            + "\nprune:\n  <<: *a",
             "morethan10,000",
         ),
         ("train-teacher: {lr: 1\x07}", "notvalidYAML"),

@@ -22,7 +22,9 @@ COMMAND = (
     "app.run = work\n"
     "app.main()\n"
 )
-CHILD = "subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+CHILD = (
+    "subprocess.run([sys.executable, '-c', 'import time; print(1, flush=True); time.sleep(60)'])"
+)
 NATIVE = "print(1, flush=True); import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10 ** 9)"
 
 
@@ -48,7 +50,9 @@ def start(tmp_path, work, preexec_fn=listen, **options):
     return process
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)]
+)
 def test_children_and_temporary_folders_go_with_the_command(tmp_path, number, code):
     process = start(tmp_path, CHILD, start_new_session=True)
     assert os.listdir(tmp_path)

@@ -26,7 +26,9 @@ COMMANDS = {
 def model(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "model.pt"
     torch.manual_seed(0)
-    models.save_model(path, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES))
+    models.save_model(
+        path, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES)
+    )
     return path
 
 
@@ -40,7 +42,9 @@ def refused(fertool, model, tmp_path):
         assert (code, out) == (2, ""), err
         *_, error, hint = err.splitlines()
         assert error.startswith("error: ")
-        assert hint.startswith("hint: what is chosen on the test images is no longer tested by them")
+        assert hint.startswith(
+            "hint: what is chosen on the test images is no longer tested by them"
+        )
         assert not list(tmp_path.glob("out/*"))
         return error
 
@@ -70,12 +74,16 @@ def test_a_flag_that_would_name_the_split(refused, command, flag):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_recipe_that_would_name_the_split(refused, command, tmp_path):
     (tmp_path / "r.yaml").write_text(f"{command}: {{split: test}}\n")
-    assert f"--split: {command} " in refused(command, "--data", "synth:280", "--recipe", tmp_path / "r.yaml")
+    assert f"--split: {command} " in refused(
+        command, "--data", "synth:280", "--recipe", tmp_path / "r.yaml"
+    )
 
 
 @pytest.mark.parametrize("command", ["train-teacher", "distill"])
 def test_a_grid_over_the_split(refused, command):
-    assert "grids on the validation split" in refused(command, "--data", "synth:280", "--grid", "split=val,test")
+    assert "grids on the validation split" in refused(
+        command, "--data", "synth:280", "--grid", "split=val,test"
+    )
 
 
 @pytest.mark.parametrize("command", ["train-teacher", "distill", "prune", "quantize"])
@@ -93,11 +101,22 @@ def test_a_folder_of_validation_images_that_is_a_link_to_the_test_images(refused
                 pixels = np.full((48, 48), 30 * k + 5 * index + (split == "test"), np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index}.png")
     os.symlink("test", tmp_path / "faces" / "val")
-    assert "14 of the 14 validation images" in refused("train-teacher", "--data", tmp_path / "faces")
+    assert "14 of the 14 validation images" in refused(
+        "train-teacher", "--data", tmp_path / "faces"
+    )
 
 
 def test_a_few_copies_across_the_splits_as_fer2013_has_them_are_no_reason(fertool, csv, tmp_path):
-    own = ("--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--epochs", 1, "--device", "cpu")
+    own = (
+        "--arch",
+        "micro_expnet",
+        "--arch-arg",
+        "width_mult=0.25",
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+    )
     code, _, err = fertool("train-teacher", "--data", csv(7), *own, "-o", tmp_path / "o.pt")
     assert code == 0, err
     assert models.load_model(tmp_path / "o.pt")[0].metrics.split == "val"
@@ -107,11 +126,15 @@ def test_without_validation_images_they_come_from_the_training_images(csv, tmp_p
     from fertool.data import DataOptions, open_data
 
     rows = csv(0).read_text().splitlines()
-    (tmp_path / "two.csv").write_text("\n".join(row for row in rows if not row.endswith("PublicTest")) + "\n")
+    (tmp_path / "two.csv").write_text(
+        "\n".join(row for row in rows if not row.endswith("PublicTest")) + "\n"
+    )
     source = open_data(str(tmp_path / "two.csv"), DataOptions())
     assert len(source.split("train")) + len(source.split("val")) == 70
     assert source.distinct_from("val", "test").all()
-    (tmp_path / "test.csv").write_text("\n".join(row for row in rows if not row.endswith("Training")) + "\n")
+    (tmp_path / "test.csv").write_text(
+        "\n".join(row for row in rows if not row.endswith("Training")) + "\n"
+    )
     assert open_data(str(tmp_path / "test.csv"), DataOptions()).splits == ("val", "test")
 
 
@@ -119,6 +142,8 @@ def test_without_validation_images_they_come_from_the_training_images(csv, tmp_p
 def test_private_test_is_the_test_split_and_may_be_evaluated_on(fertool, model, csv, usage):
     path = csv(14)
     path.write_text(path.read_text().replace("PrivateTest", usage))
-    code, out, err = fertool("eval", model, "--data", path, "--split", "test", "--tta", "flip", "--json")
+    code, out, err = fertool(
+        "eval", model, "--data", path, "--split", "test", "--tta", "flip", "--json"
+    )
     assert code == 0, err
     assert '"split": "test"' in out

@@ -16,7 +16,15 @@ SHOW = f"{sys.executable} -m fertool show"
 def model(tmp_path_factory):
     """A small model whose name and classes are outside ASCII."""
     path = tmp_path_factory.mktemp("streams") / "größe.pt"
-    arguments = ("train-teacher", "--data", "synth:140", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25")
+    arguments = (
+        "train-teacher",
+        "--data",
+        "synth:140",
+        "--arch",
+        "micro_expnet",
+        "--arch-arg",
+        "width_mult=0.25",
+    )
     assert run([*arguments, "--epochs", "1", "--device", "cpu", "-o", str(path)]) == 0
     return path
 
@@ -24,7 +32,11 @@ def model(tmp_path_factory):
 def shell(line, **environment):
     """Run a line of shell; returns (exit code, stdout, stderr)."""
     done = subprocess.run(
-        ["bash", "-c", line], env={**os.environ, **environment}, capture_output=True, timeout=120, check=False
+        ["bash", "-c", line],
+        env={**os.environ, **environment},
+        capture_output=True,
+        timeout=120,
+        check=False,
     )
     assert b"Traceback" not in done.stderr
     assert b"Exception ignored" not in done.stderr
@@ -88,14 +100,20 @@ def test_a_name_that_is_no_utf8_and_commands_a_terminal(model, tmp_path):
     (tmp_path / name).write_bytes(model.read_bytes())
     for flags in ((), ("--json",)):
         done = subprocess.run(
-            [sys.executable, "-m", "fertool", "show", name, *flags], cwd=tmp_path, capture_output=True, check=True
+            [sys.executable, "-m", "fertool", "show", name, *flags],
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
         )
         assert b"\x1b" not in done.stdout
         if flags:
             assert json.loads(done.stdout)["file"] == name
     for page in ("r.html", "r.MD"):
         done = subprocess.run(
-            [sys.executable, "-m", "fertool", "report", name, "-o", page], cwd=tmp_path, capture_output=True, check=True
+            [sys.executable, "-m", "fertool", "report", name, "-o", page],
+            cwd=tmp_path,
+            capture_output=True,
+            check=True,
         )
         assert done.stdout == f"{page}\n".encode()
         assert "\x1b" not in (tmp_path / page).read_text(encoding="utf-8")
@@ -109,11 +127,16 @@ def test_useless_widths(model, columns):
 
 
 @pytest.mark.parametrize("charset", ["ascii", "latin-1", "cp1252"])
-@pytest.mark.parametrize("arguments", [("prune", "--help"), ("--help",), ("prune",), ("nonsense…",)])
+@pytest.mark.parametrize(
+    "arguments", [("prune", "--help"), ("--help",), ("prune",), ("nonsense…",)]
+)
 def test_help_is_given_in_any_charset(charset, arguments):
     environment = {**os.environ, "PYTHONIOENCODING": charset}
     done = subprocess.run(
-        [sys.executable, "-m", "fertool", *arguments], env=environment, capture_output=True, check=False
+        [sys.executable, "-m", "fertool", *arguments],
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode in (0, 2)
     assert b"Traceback" not in done.stderr

@@ -38,14 +38,25 @@ class Trainer:
         self.trained.append((dict(trial.options), trial.seed))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(crc32(repr(trial.of(self.training)).encode()) + trial.seed)
-            spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
+            spec, module = models.create(
+                "micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad")
+            )
         accuracy = self.accuracy(trial)
         history = [
-            {"epoch": k, "lr": 0.1, "train_loss": 1.0, "val_loss": 2 - a, "val_accuracy": a, "seconds": 1.5}
+            {
+                "epoch": k,
+                "lr": 0.1,
+                "train_loss": 1.0,
+                "val_loss": 2 - a,
+                "val_accuracy": a,
+                "seconds": 1.5,
+            }
             for k, a in ((1, accuracy), (2, accuracy / 2))
         ]
         write_history(trial.output, history)
-        spec = replace(spec, metrics=Metrics("val", 100, accuracy, (accuracy - 0.1, accuracy + 0.1), accuracy))
+        spec = replace(
+            spec, metrics=Metrics("val", 100, accuracy, (accuracy - 0.1, accuracy + 0.1), accuracy)
+        )
         run = TrainingRun(None, None, trial.of(self.training), trial.output, trial.seed, "cpu")
         return Trained(run, spec, module, history)
 
@@ -84,7 +95,9 @@ class TestSeeds:
         by_seed.carry_out(sweep, json=True)
         captured = capsys.readouterr()
         printed = json.loads(captured.out)
-        assert [(row["seed"], row["accuracy"], row["best_epoch"]) for row in printed["sweep"]["rows"]] == [
+        assert [
+            (row["seed"], row["accuracy"], row["best_epoch"]) for row in printed["sweep"]["rows"]
+        ] == [
             (1, 0.7, 1),
             (2, 0.6, 1),
             (0, 0.5, 1),
@@ -97,10 +110,15 @@ class TestSeeds:
         assert printed["metrics"]["accuracy"] == 0.7
         models_written = ["s.pt", "s.seed0.pt", "s.seed1.pt", "s.seed2.pt"]
         histories = [f"{name}.history.json" for name in models_written]
-        assert sorted(os.listdir(tmp_path)) == sorted([*models_written, *histories, "s.pt.seeds.json"])
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            [*models_written, *histories, "s.pt.seeds.json"]
+        )
         assert (tmp_path / "s.pt").read_bytes() == (tmp_path / "s.seed1.pt").read_bytes()
         assert (tmp_path / "s.pt").read_bytes() == alone(by_seed, sweep, 1, tmp_path / "alone.pt")
-        assert json.loads((tmp_path / "s.pt.history.json").read_text())["history"][0]["val_accuracy"] == 0.7
+        assert (
+            json.loads((tmp_path / "s.pt.history.json").read_text())["history"][0]["val_accuracy"]
+            == 0.7
+        )
 
     @pytest.mark.parametrize("kill_at", [0, 1, 2])
     def test_a_killed_run_trains_no_finished_seed_again(self, by_seed, tmp_path, kill_at):
@@ -141,7 +159,9 @@ class TestSeeds:
         assert [seed for _, seed in by_seed.trained] == [0, 1, 1]
         assert (tmp_path / "s.pt").read_bytes() == content
 
-    def test_rows_of_another_unfinished_sweep_are_refused_and_of_a_finished_one_replaced(self, tmp_path):
+    def test_rows_of_another_unfinished_sweep_are_refused_and_of_a_finished_one_replaced(
+        self, tmp_path
+    ):
         from fertool.errors import FertoolError
 
         first = Trainer(lambda trial: 0.5)
@@ -169,10 +189,15 @@ class TestSeeds:
 class TestGrid:
     @staticmethod
     def trainer():
-        return Trainer(lambda trial: round(0.9 - 100 * abs(trial.options["lr"] - 0.002) - 0.1 * trial.seed, 6))
+        return Trainer(
+            lambda trial: round(0.9 - 100 * abs(trial.options["lr"] - 0.002) - 0.1 * trial.seed, 6)
+        )
 
     def test_every_combination_has_a_row_and_the_best_one_is_kept(self, tmp_path, capsys):
-        trainer, sweep = self.trainer(), over_grid(tmp_path, lr=(0.001, 0.002, 0.003), optimizer=("sgd", "adam"))
+        trainer, sweep = (
+            self.trainer(),
+            over_grid(tmp_path, lr=(0.001, 0.002, 0.003), optimizer=("sgd", "adam")),
+        )
         trainer.carry_out(sweep)
         captured = capsys.readouterr()
         assert captured.out == f"{tmp_path / 's.pt'}\n"
@@ -220,14 +245,18 @@ class TestGrid:
         sweep = over_grid(tmp_path, 0, 1, ema=(0.1, 0.2))
         trainer.carry_out(sweep)
         assert rows(sweep)["best"] == {"options": {"ema": 0.2}, "seed": 1}
-        assert [point["accuracy_mean"] for point in rows(sweep)["points"]] == pytest.approx([0.65, 0.5])
+        assert [point["accuracy_mean"] for point in rows(sweep)["points"]] == pytest.approx(
+            [0.65, 0.5]
+        )
         assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
             "s.ema-0.2.seed0.pt",
             "s.ema-0.2.seed1.pt",
             "s.pt",
         ]
 
-    @pytest.mark.parametrize("axes", [{}, {"lr": (0.001, 0.002)}, {"lr": (0.001, 0.002), "ema": (0.1, 0.2)}], ids=len)
+    @pytest.mark.parametrize(
+        "axes", [{}, {"lr": (0.001, 0.002)}, {"lr": (0.001, 0.002), "ema": (0.1, 0.2)}], ids=len
+    )
     def test_plots(self, tmp_path, axes):
         pytest.importorskip("matplotlib")
         trainer = Trainer(lambda trial: 0.1 * (1 + trial.seed))
@@ -237,7 +266,9 @@ class TestGrid:
 
 
 def test_without_a_sweep_there_is_one_training_and_no_list(by_seed, tmp_path, capsys):
-    Sweep(tmp_path / "s.pt", {}, (1,), single=True).carry_out(by_seed.describe, by_seed.train, TRAINING, True)
+    Sweep(tmp_path / "s.pt", {}, (1,), single=True).carry_out(
+        by_seed.describe, by_seed.train, TRAINING, True
+    )
     assert sorted(os.listdir(tmp_path)) == ["s.pt", "s.pt.history.json"]
     assert "sweep" not in json.loads(capsys.readouterr().out)
 
@@ -276,23 +307,44 @@ class TestUsage:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_what_makes_no_sense_is_refused_before_any_work(self, fertool, tmp_path, arguments, message):
-        code, out, err = fertool("train-teacher", "--data", tmp_path / "none", "-o", tmp_path / "o.pt", *arguments)
+    def test_what_makes_no_sense_is_refused_before_any_work(
+        self, fertool, tmp_path, arguments, message
+    ):
+        code, out, err = fertool(
+            "train-teacher", "--data", tmp_path / "none", "-o", tmp_path / "o.pt", *arguments
+        )
         assert (code, out) == (2, "")
         assert message in err.splitlines()[-2]
         assert os.listdir(tmp_path) == []
 
     def test_a_misspelt_name_is_guessed(self, fertool, tmp_path):
-        _, _, err = fertool("train-teacher", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "weight-deca=0")
+        _, _, err = fertool(
+            "train-teacher", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "weight-deca=0"
+        )
         assert "did you mean 'weight-decay'?" in err
-        _, _, err = fertool("distill", "t.pt", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "temprature=4")
+        _, _, err = fertool(
+            "distill", "t.pt", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "temprature=4"
+        )
         assert "did you mean 'temperature'?" in err
 
     def test_the_names_are_those_of_numbers_switches_and_choices(self, fertool, tmp_path):
-        _, _, err = fertool("distill", "t.pt", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "x=1")
+        _, _, err = fertool(
+            "distill", "t.pt", "--data", "synth", "-o", tmp_path / "o.pt", "--grid", "x=1"
+        )
         names = err.splitlines()[-1].partition("choices: ")[2].split(", ")
-        assert {"alpha", "beta", "rounds", "method", "lr", "optimizer", "flip", "start-size"} <= set(names)
-        assert not {"plot", "resume", "init", "arch", "arch-arg", "format", "seed", "data"} & set(names)
+        assert {
+            "alpha",
+            "beta",
+            "rounds",
+            "method",
+            "lr",
+            "optimizer",
+            "flip",
+            "start-size",
+        } <= set(names)
+        assert not {"plot", "resume", "init", "arch", "arch-arg", "format", "seed", "data"} & set(
+            names
+        )
 
     def test_what_a_method_does_not_have_is_refused_before_any_work(self, fertool, tmp_path):
         common = ("distill", "t.pt", "--data", "synth", "-o", tmp_path / "o.pt")
@@ -301,9 +353,13 @@ class TestUsage:
 
     def test_flags_win_over_a_recipe_between_seed_and_seeds(self, fertool, tmp_path, monkeypatch):
         planned = []
-        monkeypatch.setattr(Sweep, "require_outputs", lambda sweep, *_: planned.append(sweep) or 1 / 0)
+        monkeypatch.setattr(
+            Sweep, "require_outputs", lambda sweep, *_: planned.append(sweep) or 1 / 0
+        )
         (tmp_path / "one.yaml").write_text("train-teacher: {seed: 7}\n")
-        (tmp_path / "many.yaml").write_text("train-teacher: {seeds: '0,1', grid: 'lr=0.1,0.2', lr: 0.3}\n")
+        (tmp_path / "many.yaml").write_text(
+            "train-teacher: {seeds: '0,1', grid: 'lr=0.1,0.2', lr: 0.3}\n"
+        )
         for arguments in (
             ("--recipe", tmp_path / "one.yaml", "--seeds", "0,1"),
             ("--recipe", tmp_path / "many.yaml", "--seed", 5),
@@ -312,13 +368,27 @@ class TestUsage:
             with pytest.raises(ZeroDivisionError):
                 fertool("train-teacher", "--data", "synth", "-o", tmp_path / "o.pt", *arguments)
         assert [sweep.seeds for sweep in planned] == [(0, 1), (5,), (0, 1)]
-        assert [dict(sweep.axes) for sweep in planned] == [{}, {"lr": (0.1, 0.2)}, {"lr": (0.1, 0.2)}]
+        assert [dict(sweep.axes) for sweep in planned] == [
+            {},
+            {"lr": (0.1, 0.2)},
+            {"lr": (0.1, 0.2)},
+        ]
 
 
 def test_a_seed_of_a_sweep_is_the_model_of_that_seed_alone(fertool, tmp_path):
-    common = ("train-teacher", "--data", "synth:140", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25")
+    common = (
+        "train-teacher",
+        "--data",
+        "synth:140",
+        "--arch",
+        "micro_expnet",
+        "--arch-arg",
+        "width_mult=0.25",
+    )
     common += ("--device", "cpu", "--epochs", 1)
-    code, out, err = fertool(*common, "-o", tmp_path / "s.pt", "--seeds", "3,4", "--grid", "ema=0,0.5", "--json")
+    code, out, err = fertool(
+        *common, "-o", tmp_path / "s.pt", "--seeds", "3,4", "--grid", "ema=0,0.5", "--json"
+    )
     assert code == 0, err
     found = json.loads(out)["sweep"]["best"]
     options = ("--seed", found["seed"], "--ema", found["options"]["ema"])
@@ -326,8 +396,14 @@ def test_a_seed_of_a_sweep_is_the_model_of_that_seed_alone(fertool, tmp_path):
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "s.pt").read_bytes()
 
 
-def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_nothing(by_seed, tmp_path, monkeypatch):
-    first, other, told = over_seeds(tmp_path / "first", 0, 1, 2), over_seeds(tmp_path / "other", 0, 1, 2), []
+def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_nothing(
+    by_seed, tmp_path, monkeypatch
+):
+    first, other, told = (
+        over_seeds(tmp_path / "first", 0, 1, 2),
+        over_seeds(tmp_path / "other", 0, 1, 2),
+        [],
+    )
     for sweep in (first, other):
         sweep.output.parent.mkdir()
     by_seed.kill_at = 1
@@ -335,7 +411,9 @@ def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_n
         by_seed.carry_out(first)
 
     again, follower = Trainer(by_seed.accuracy), Trainer(by_seed.accuracy)
-    monkeypatch.setattr(distributed, "as_the_first_says", lambda numbers: told.append(numbers) or numbers)
+    monkeypatch.setattr(
+        distributed, "as_the_first_says", lambda numbers: told.append(numbers) or numbers
+    )
     again.carry_out(first)
     monkeypatch.setattr(distributed, "as_the_first_says", lambda numbers: told.pop(0))
     monkeypatch.setattr(distributed, "leads", lambda: False)

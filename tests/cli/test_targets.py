@@ -5,7 +5,8 @@ from fertool.errors import UsageError
 
 
 @pytest.mark.parametrize(
-    ("text", "ratio"), [("0.5", 0.5), (".25", 0.25), ("10M", 0.5), ("5m", 0.25), ("1k", 5e-5), ("0.01G", 0.5)]
+    ("text", "ratio"),
+    [("0.5", 0.5), (".25", 0.25), ("10M", 0.5), ("5m", 0.25), ("1k", 5e-5), ("0.01G", 0.5)],
 )
 def test_ratios_and_absolute_values(text, ratio):
     assert parse_target("--target-flops", text, 20e6) == pytest.approx(ratio)
@@ -59,7 +60,8 @@ def test_widths_that_must_stay(texts, floors):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("stem", "no layer that can be pruned is called stem"), ("features.0=x", "x is not a number")]
+    ("text", "reason"),
+    [("stem", "no layer that can be pruned is called stem"), ("features.0=x", "x is not a number")],
 )
 def test_a_width_that_there_is_not_is_refused(text, reason):
     with pytest.raises(UsageError, match=reason):

@@ -14,7 +14,12 @@ from fertool.errors import FertoolError, UsageError
 from fertool.losses import ClassificationLoss
 from fertool.spec import InputSpec, canonical_json
 
-OTHER_NAMES = {"optimizer": "sgd", "lr_schedule": "plateau", "precision": "bf16", "class_weights": "balanced"}
+OTHER_NAMES = {
+    "optimizer": "sgd",
+    "lr_schedule": "plateau",
+    "precision": "bf16",
+    "class_weights": "balanced",
+}
 
 
 def test_a_picture_that_cannot_be_written_fails_before_the_training(tmp_path):
@@ -30,7 +35,9 @@ def test_a_picture_that_cannot_be_written_fails_before_the_training(tmp_path):
 
 
 def test_pruning_without_training_has_nothing_to_plot(fertool, tmp_path):
-    code, _, err = fertool("prune", tmp_path / "m.pt", "--target-flops", "0.5", "--plot", tmp_path / "a.png")
+    code, _, err = fertool(
+        "prune", tmp_path / "m.pt", "--target-flops", "0.5", "--plot", tmp_path / "a.png"
+    )
     assert code == 2
     assert err.startswith("error: --plot")
 
@@ -70,14 +77,17 @@ def test_the_loss_against_labels_is_the_one_asked_for():
 
 def test_fine_tuning_with_the_old_network_weighs_and_smooths_the_labels_as_asked():
     torch.manual_seed(0)
-    spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad"))
+    spec, module = models.create(
+        "micro_expnet", {"width_mult": 0.25}, InputSpec(), ("happy", "sad")
+    )
     training = run(TrainingOptions(label_smoothing=0.1, focal_gamma=2.0, class_weights="balanced"))
     fingerprint = json.loads(recovery((spec, module), training, distill=True).fingerprint)
     assert fingerprint["loss"] == json.loads(canonical_json(asdict(training.loss)))
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"), [("--freeze-epochs", 3), ("--plateau-factor", 1), ("--label-smoothing", 1), ("--momentum", 1)]
+    ("flag", "value"),
+    [("--freeze-epochs", 3), ("--plateau-factor", 1), ("--label-smoothing", 1), ("--momentum", 1)],
 )
 def test_a_bad_value_is_an_error_that_names_the_flag(fertool, tmp_path, flag, value):
     code, _, err = fertool(
@@ -105,23 +115,38 @@ def test_each_round_has_a_state_of_its_own_and_all_go_together(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt.round-1.resume"]
 
 
-TINY = ("--data", "synth:280", "--arch", "micro_expnet", "--arch-arg", "width_mult=0.25", "--device", "cpu")
+TINY = (
+    "--data",
+    "synth:280",
+    "--arch",
+    "micro_expnet",
+    "--arch-arg",
+    "width_mult=0.25",
+    "--device",
+    "cpu",
+)
 
 
 def test_the_epochs_lie_beside_the_model_and_are_not_part_of_it(fertool, tmp_path):
-    code, out, err = fertool("train-teacher", *TINY, "-o", tmp_path / "a.pt", "--epochs", 2, "--json")
+    code, out, err = fertool(
+        "train-teacher", *TINY, "-o", tmp_path / "a.pt", "--epochs", 2, "--json"
+    )
     assert code == 0, err
     written = json.loads((tmp_path / "a.pt.history.json").read_text())
     assert written == {"file": "a.pt", "history": json.loads(out)["history"]}
     assert [set(record) for record in written["history"]] == [
         {"epoch", "lr", "train_loss", "val_loss", "val_accuracy", "seconds"}
     ] * 2
-    code, _, err = fertool("report", tmp_path / "a.pt", tmp_path / "a.pt.history.json", "-o", tmp_path / "r.html")
+    code, _, err = fertool(
+        "report", tmp_path / "a.pt", tmp_path / "a.pt.history.json", "-o", tmp_path / "r.html"
+    )
     assert code == 0, err
     assert "Loss and validation accuracy: a" in (tmp_path / "r.html").read_text()
 
 
-def test_the_epochs_are_those_of_all_runs_while_a_killed_run_goes_on(fertool, tmp_path, monkeypatch):
+def test_the_epochs_are_those_of_all_runs_while_a_killed_run_goes_on(
+    fertool, tmp_path, monkeypatch
+):
     class Killed(BaseException):
         pass
 
@@ -150,14 +175,25 @@ def test_training_says_how_good_its_best_epoch_is_with_and_without_copies(fertoo
     images[56:60] = images[:4]
     write_csv(tmp_path / "faces.csv", images, labels, ["train"] * 56 + ["val"] * 14)
     code, _, err = fertool(
-        "train-teacher", *TINY, "--data", tmp_path / "faces.csv", "-o", tmp_path / "a.pt", "--epochs", 2
+        "train-teacher",
+        *TINY,
+        "--data",
+        tmp_path / "faces.csv",
+        "-o",
+        tmp_path / "a.pt",
+        "--epochs",
+        2,
     )
     assert code == 0, err
     said = [line for line in err.splitlines() if line.startswith("note: ")]
     metrics = models.load_model(tmp_path / "a.pt")[0].metrics
-    assert re.fullmatch(r"note: best epoch [12] of 2: accuracy \d.* val, n = 14; ECE 0\.\d{3}", said[-2])
+    assert re.fullmatch(
+        r"note: best epoch [12] of 2: accuracy \d.* val, n = 14; ECE 0\.\d{3}", said[-2]
+    )
     assert f"{100 * metrics.accuracy:.1f} % [" in said[-2]
-    assert re.fullmatch(r"note: without 4 copies of training images: .* %.*\], val, n = 10", said[-1])
+    assert re.fullmatch(
+        r"note: without 4 copies of training images: .* %.*\], val, n = 10", said[-1]
+    )
 
 
 def test_a_history_that_cannot_be_written_fails_before_the_training(fertool, tmp_path):

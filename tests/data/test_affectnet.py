@@ -24,7 +24,11 @@ def write_lists(tmp_path, write_image):
         for name in ("training.csv", "validation.csv"):
             rows = [HEADER]
             for k, number in enumerate(numbers):
-                write_image(tmp_path / "Manually_Annotated_Images" / "7" / f"{name}{k}.png", 20 * k, size=(20, 20))
+                write_image(
+                    tmp_path / "Manually_Annotated_Images" / "7" / f"{name}{k}.png",
+                    20 * k,
+                    size=(20, 20),
+                )
                 rows.append(f"7/{name}{k}.png,{box},1.0;2.0,{number},0.1,-0.2")
             (tmp_path / name).write_text("\n".join(rows) + "\n")
         return tmp_path
@@ -44,7 +48,9 @@ def test_lists_give_the_expression_and_cut_out_the_face(write_lists):
 
 
 def test_rows_without_an_expression_or_a_face_are_left_out(write_lists):
-    data = open_data(str(write_lists([0, 1, 2, 3, 4, 5, 6, 8, 9, 10])), DataOptions()).split("train")
+    data = open_data(str(write_lists([0, 1, 2, 3, 4, 5, 6, 8, 9, 10])), DataOptions()).split(
+        "train"
+    )
     assert shown(data) == list(ORDER[:7])
     assert len(data.classes) == 7
     with pytest.raises(FertoolError, match="no images found"):
@@ -60,7 +66,9 @@ def test_seven_classes_of_eight_are_chosen_by_name(write_lists, notes):
 
 def test_a_bad_row_and_a_missing_image_are_named(write_lists):
     root = write_lists(range(8))
-    (root / "training.csv").write_text(f"{HEADER}\n7/a.png,5,5,10,10,1;2,0,0,0\n7/a.png,5,x,10,10,1;2,0,0,0\n")
+    (root / "training.csv").write_text(
+        f"{HEADER}\n7/a.png,5,5,10,10,1;2,0,0,0\n7/a.png,5,x,10,10,1;2,0,0,0\n"
+    )
     with pytest.raises(FertoolError, match=r"training.csv:3: "):
         open_data(str(root), DataOptions())
     (root / "training.csv").write_text(f"{HEADER}\n7/gone.png,5,5,10,10,1;2,0,0,0\n")
@@ -83,7 +91,9 @@ def test_annotation_files_give_the_expression(tmp_path, write_image):
 def test_numbered_folders_are_read_when_the_format_is_named(tmp_path, write_image):
     for k in range(9):
         write_image(tmp_path / "val" / str(k) / "a.png", level=k)
-    assert shown(open_data(str(tmp_path), DataOptions(format="affectnet")).split("val")) == list(ORDER)
+    assert shown(open_data(str(tmp_path), DataOptions(format="affectnet")).split("val")) == list(
+        ORDER
+    )
 
 
 ROW = "7/training.csv0.png,5,5,10,10,1;2,0,0,0"
@@ -94,13 +104,22 @@ def open_with_row(root, row, header=HEADER):
     return open_data(str(root), DataOptions(classes=("neutral", "happy"))).split("train")
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../a.png", "7/../../a.png", "", ".", "a\0.png", "x" * 5000])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../a.png", "7/../../a.png", "", ".", "a\0.png", "x" * 5000]
+)
 def test_a_path_out_of_the_data_set_is_named_by_its_line(write_lists, name):
     with pytest.raises(FertoolError, match=r"training\.csv:3: "):
         open_with_row(write_lists(range(8)), f"{name},5,5,10,10,1;2,0,0,0")
 
 
-BOXES = ["-70000,0,10,10", "0,0,100000,100000", "2147483640,0,100,100", "0,0,60000,60000", "1e300,0,5,5", "nan,0,5,5"]
+BOXES = [
+    "-70000,0,10,10",
+    "0,0,100000,100000",
+    "2147483640,0,100,100",
+    "0,0,60000,60000",
+    "1e300,0,5,5",
+    "nan,0,5,5",
+]
 BOXES += ["1e999,0,5,5", ",,,", "0,0,1e9,1", "-1e18,-1e18,1e18,1e18", "9" * 400 + ",0,5,5"]
 
 
@@ -127,8 +146,12 @@ def root(write_lists):
     return write_lists([0])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=12), max_size=12).map(",".join))
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(st.text(alphabet=st.characters(codec="utf-8"), max_size=12), max_size=12).map(",".join)
+)
 def test_any_row_is_read_or_named_by_its_line(root, row):
     try:
         open_with_row(root, row)
@@ -156,7 +179,11 @@ def test_names_in_a_list_need_not_be_utf8(write_lists):
 
 def annotation(shape, descr, content=b"", version=(1, 0)):
     buffer = io.BytesIO()
-    write = np.lib.format.write_array_header_1_0 if version == (1, 0) else np.lib.format.write_array_header_2_0
+    write = (
+        np.lib.format.write_array_header_1_0
+        if version == (1, 0)
+        else np.lib.format.write_array_header_2_0
+    )
     write(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
     return buffer.getvalue() + content
 
@@ -209,7 +236,9 @@ def test_an_annotation_that_is_no_number_is_named_and_makes_no_room(annotated, k
 def test_an_annotation_may_be_of_any_type_and_version(annotated, number):
     array = np.array(number)
     path = annotated / "train_set" / "annotations" / "4_exp.npy"
-    content = annotation(array.shape, np.lib.format.dtype_to_descr(array.dtype), array.tobytes(), (2, 0))
+    content = annotation(
+        array.shape, np.lib.format.dtype_to_descr(array.dtype), array.tobytes(), (2, 0)
+    )
     path.write_bytes(content)
     _, listing = list_affectnet(annotated)
     expected = [*ORDER[:4], "surprise", *ORDER[5:]]

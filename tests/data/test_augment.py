@@ -25,7 +25,9 @@ def generator(seed=0):
 
 
 def only(**changes):
-    return AugmentConfig(**{"flip": 0, "rotation": 0, "brightness": 0, "contrast": 0, "erasing": 0, **changes})
+    return AugmentConfig(
+        **{"flip": 0, "rotation": 0, "brightness": 0, "contrast": 0, "erasing": 0, **changes}
+    )
 
 
 @pytest.fixture
@@ -48,7 +50,9 @@ def spot(image):
 
 
 def test_nothing_asked_changes_nothing(images):
-    torch.testing.assert_close(augment(images, NO_AUGMENTATION, generator()), images.float(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        augment(images, NO_AUGMENTATION, generator()), images.float(), rtol=0, atol=0
+    )
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(images):
@@ -66,11 +70,22 @@ def test_a_seed_keeps_its_meaning(images):
     # Processors differ in the last bits of sines.
     all_parts = augment(images, AugmentConfig(translate=0.1, scale=0.1, erasing=0.5), generator(3))
     assert all_parts.double().mean().item() == pytest.approx(124.622752483133, abs=1e-4)
-    expected = [127.360649, 109.211578, 159.677765, 148.242126, 77.295677, 10.339227, 114.622475, 76.617325]
+    expected = [
+        127.360649,
+        109.211578,
+        159.677765,
+        148.242126,
+        77.295677,
+        10.339227,
+        114.622475,
+        76.617325,
+    ]
     assert all_parts[::9, 0, 7, 16].tolist() == pytest.approx(expected, abs=1e-2)
 
 
-@pytest.mark.parametrize("config", [NO_AUGMENTATION, only(flip=0.5), AugmentConfig(translate=0.1, erasing=0.5)])
+@pytest.mark.parametrize(
+    "config", [NO_AUGMENTATION, only(flip=0.5), AugmentConfig(translate=0.1, erasing=0.5)]
+)
 def test_changing_is_drawing_then_applying_image_by_image(images, config):
     gave = generator(4)
     changes = draw_changes(64, config, gave)
@@ -79,14 +94,19 @@ def test_changing_is_drawing_then_applying_image_by_image(images, config):
     assert torch.equal(gave.get_state(), taken.get_state())
     assert torch.equal(apply_changes(images, changes), whole)
     order = torch.randperm(64, generator=generator())
-    torch.testing.assert_close(apply_changes(images[order], changes[order]), whole[order], rtol=0, atol=1e-2)
-    torch.testing.assert_close(apply_changes(images[5:9], changes[5:9]), whole[5:9], rtol=0, atol=1e-2)
+    torch.testing.assert_close(
+        apply_changes(images[order], changes[order]), whole[order], rtol=0, atol=1e-2
+    )
+    torch.testing.assert_close(
+        apply_changes(images[5:9], changes[5:9]), whole[5:9], rtol=0, atol=1e-2
+    )
 
 
 def test_a_view_is_the_same_whoever_asks_and_unlike_any_other(images):
     config = AugmentConfig()
     shown = [
-        apply_changes(images, view_changes(64, config, *key)).numpy().tobytes() for key in ((0, 0), (0, 1), (1, 0))
+        apply_changes(images, view_changes(64, config, *key)).numpy().tobytes()
+        for key in ((0, 0), (0, 1), (1, 0))
     ]
     assert len(set(shown)) == 3
     assert apply_changes(images, view_changes(64, config, 0, 1)).numpy().tobytes() == shown[1]
@@ -130,10 +150,14 @@ def test_a_smaller_side_shows_the_whole_image():
     whole = spot(augment(picture, NO_AUGMENTATION, generator()))
     small = augment(picture, NO_AUGMENTATION, generator(), 22)
     assert small.shape == (1, 1, 22, 22)
-    shrunk = torch.nn.functional.interpolate(picture, size=(22, 22), mode="bilinear", align_corners=False)
+    shrunk = torch.nn.functional.interpolate(
+        picture, size=(22, 22), mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(small, shrunk, rtol=0, atol=1e-2)
     # A half pixel, since an even number of pixels has none in the middle.
-    torch.testing.assert_close(torch.tensor(spot(small)) + 0.5, torch.tensor(whole) * 22 / 33, rtol=0, atol=0.2)
+    torch.testing.assert_close(
+        torch.tensor(spot(small)) + 0.5, torch.tensor(whole) * 22 / 33, rtol=0, atol=0.2
+    )
 
 
 def test_shifts_are_shares_of_the_side():
@@ -242,7 +266,9 @@ def test_cutmix_replaces_one_box_and_as_much_of_the_target():
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_cutmix_boxes_are_as_large_as_the_papers(alpha):
     n, width = 20_000, 32
-    _, targets = cutmix(torch.zeros(n, 1, width, width), torch.eye(2).repeat(n // 2, 1), alpha, generator())
+    _, targets = cutmix(
+        torch.zeros(n, 1, width, width), torch.eye(2).repeat(n // 2, 1), alpha, generator()
+    )
     ours = 1 - targets[torch.eye(2).repeat(n // 2, 1).bool()].double().numpy()
     random = np.random.default_rng(0)
     cut = width * np.sqrt(1 - random.beta(alpha, alpha, n))
@@ -252,7 +278,9 @@ def test_cutmix_boxes_are_as_large_as_the_papers(alpha):
         sides.append(np.clip(centre + cut / 2, 0, width) - np.clip(centre - cut / 2, 0, width))
     theirs = sides[0] * sides[1] / width**2
     assert ours.mean() == pytest.approx(theirs.mean(), abs=4 * math.sqrt(2 * theirs.var() / n))
-    assert np.quantile(ours, [0.25, 0.5, 0.75]) == pytest.approx(np.quantile(theirs, [0.25, 0.5, 0.75]), abs=0.02)
+    assert np.quantile(ours, [0.25, 0.5, 0.75]) == pytest.approx(
+        np.quantile(theirs, [0.25, 0.5, 0.75]), abs=0.02
+    )
 
 
 def test_with_both_each_batch_gets_mixup_or_cutmix(images):
@@ -298,7 +326,9 @@ def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
         AugmentConfig(**{field: value})
 
 
-@pytest.mark.parametrize("alphas", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}, {"mixup": 0}])
+@pytest.mark.parametrize(
+    "alphas", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}, {"mixup": 0}]
+)
 @pytest.mark.parametrize("positions", [range(-1, 20), range(19, 64), range(40, 42)], ids=str)
 def test_a_part_of_a_batch_is_changed_and_mixed_as_it_is_in_the_whole(images, alphas, positions):
     config, targets = AugmentConfig(**alphas), torch.rand(64, 5, generator=generator(1))

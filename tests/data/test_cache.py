@@ -18,7 +18,10 @@ from fertool.errors import FertoolError
 def make():
     def arrays():
         arrays.calls += 1
-        return {"images": np.arange(5000, dtype=np.uint8).reshape(100, 50), "labels": np.arange(100)}
+        return {
+            "images": np.arange(5000, dtype=np.uint8).reshape(100, 50),
+            "labels": np.arange(100),
+        }
 
     arrays.calls = 0
     return arrays
@@ -38,7 +41,9 @@ def test_a_damaged_file_is_silently_made_again(make, notes, cache, damage):
     path = cache / "key.npz"
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
-    path.write_bytes({"cut": content[:3000], "flipped": bytes(content), "foreign": b"not a zip"}[damage])
+    path.write_bytes(
+        {"cut": content[:3000], "flipped": bytes(content), "foreign": b"not a zip"}[damage]
+    )
     assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
     assert make.calls == 2
     cached("key", make, notes.append)
@@ -93,7 +98,9 @@ def test_chunks_are_stored_without_ever_being_whole(notes):
 
 
 @pytest.mark.parametrize("place", ["cache", "nowhere"])
-def test_an_error_in_the_making_is_the_errors_own_and_leaves_nothing_behind(notes, cache, tmp_path, monkeypatch, place):
+def test_an_error_in_the_making_is_the_errors_own_and_leaves_nothing_behind(
+    notes, cache, tmp_path, monkeypatch, place
+):
     def parts():
         yield np.zeros((1, 4), np.uint8)
         raise FertoolError("b.png: not a readable image", "copy it again")
@@ -114,7 +121,9 @@ def save_zip(path, members, compression=zipfile.ZIP_STORED):
 
 def npy(shape, descr="|u1", content=b""):
     buffer = io.BytesIO()
-    np.lib.format.write_array_header_1_0(buffer, {"descr": descr, "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        buffer, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
     return buffer.getvalue() + content
 
 
@@ -139,7 +148,9 @@ def forgeries():
 
 
 def is_as_made(arrays):
-    return holds(arrays, "images", np.uint8, (100, 50)) and holds(arrays, "labels", np.int64, (None,))
+    return holds(arrays, "images", np.uint8, (100, 50)) and holds(
+        arrays, "labels", np.int64, (None,)
+    )
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -159,7 +170,11 @@ def test_whatever_else_lies_in_its_place_is_made_again(make, notes, cache, kind,
 
 
 def test_a_compressed_file_is_not_unpacked(make, notes, cache):
-    save_zip(cache / "key.npz", {"images.npy": npy((1 << 25,), content=bytes(1 << 25))}, zipfile.ZIP_DEFLATED)
+    save_zip(
+        cache / "key.npz",
+        {"images.npy": npy((1 << 25,), content=bytes(1 << 25))},
+        zipfile.ZIP_DEFLATED,
+    )
     assert (cache / "key.npz").stat().st_size < 1 << 20
     assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
 
@@ -191,8 +206,13 @@ def test_without_a_home_folder_nothing_is_cached_and_one_note_says_so(make, note
     assert "FERTOOL_CACHE" in notes[0]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(changes=st.lists(st.tuples(st.integers(0, 6600), st.integers(0, 255)), max_size=4), end=st.integers(0, 8000))
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 6600), st.integers(0, 255)), max_size=4),
+    end=st.integers(0, 8000),
+)
 def test_no_damage_is_believed(make, notes, cache, changes, end):
     cached("key", make, notes.append)
     content = bytearray((cache / "key.npz").read_bytes())

@@ -15,7 +15,10 @@ HEADER = b"emotion,pixels,Usage\n"
 def test_pixels_labels_and_splits_are_those_of_the_file(write_fer2013):
     rng = np.random.default_rng(1)
     # More rows than are parsed at once, and every number of digits next to every other.
-    rows = [(i % 7, rng.choice([0, 5, 9, 10, 99, 100, 199, 200, 255], 16), "Training") for i in range(150)]
+    rows = [
+        (i % 7, rng.choice([0, 5, 9, 10, 99, 100, 199, 200, 255], 16), "Training")
+        for i in range(150)
+    ]
     found = read_rows(write_fer2013(rows))
     assert found["images"].shape == (150, 1, 4, 4)
     assert found["images"].dtype == np.uint8
@@ -77,7 +80,9 @@ def test_a_bad_row_is_named_by_file_line_and_value(write_fer2013, row, found, be
 
 
 def test_two_wrong_counts_that_cancel_are_found(write_fer2013):
-    path = write_fer2013([(3, FLAT, "Training"), (3, FLAT[:15], "Training"), (3, [*FLAT, 7], "Training")])
+    path = write_fer2013(
+        [(3, FLAT, "Training"), (3, FLAT[:15], "Training"), (3, [*FLAT, 7], "Training")]
+    )
     with pytest.raises(FertoolError, match=":3: 15 pixels"):
         read_rows(path)
 
@@ -98,7 +103,10 @@ def test_rows_of_large_images_are_read_as_they_are(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 300 * 300))
     path = tmp_path / "large.csv"
-    path.write_text("emotion,pixels\n" + "".join(f"{k},{' '.join(map(str, row))}\n" for k, row in enumerate(images)))
+    path.write_text(
+        "emotion,pixels\n"
+        + "".join(f"{k},{' '.join(map(str, row))}\n" for k, row in enumerate(images))
+    )
     assert np.array_equal(read_rows(path)["images"].reshape(5, -1), images)
 
 
@@ -134,7 +142,9 @@ def test_the_encodings_of_spreadsheets_are_read(tmp_path, encoding):
     assert read_rows(path)["labels"].tolist() == [3]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     st.lists(
         st.one_of(
@@ -143,7 +153,9 @@ def test_the_encodings_of_spreadsheets_are_read(tmp_path, encoding):
                 b"%d,%s,%s".__mod__,
                 st.tuples(
                     st.integers(-1, 10**12),
-                    st.lists(st.integers(-1, 300), max_size=9).map(lambda levels: " ".join(map(str, levels)).encode()),
+                    st.lists(st.integers(-1, 300), max_size=9).map(
+                        lambda levels: " ".join(map(str, levels)).encode()
+                    ),
                     st.sampled_from([b"Training", b"PublicTest", b"", b"\xff"]),
                 ),
             ),

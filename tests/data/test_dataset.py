@@ -31,7 +31,9 @@ def test_a_prefix_of_a_balanced_subset_is_balanced(faces):
 
 def test_subset_keeps_images_labels_and_soft_labels_together(faces):
     soft = torch.rand(50, 3)
-    part = FaceDataset(faces.images, faces.labels, faces.classes, "val", "d", soft).subset(torch.tensor([45, 3]))
+    part = FaceDataset(faces.images, faces.labels, faces.classes, "val", "d", soft).subset(
+        torch.tensor([45, 3])
+    )
     assert part.images[:, 0, 0, 0].tolist() == [45, 3]
     assert part.labels.tolist() == [1, 0]
     assert torch.equal(part.targets(), soft[[45, 3]])
@@ -62,5 +64,7 @@ def test_the_digest_of_the_images_depends_on_pixels_shape_and_order_alone(faces,
     flipped, reshaped = faces.images.flip(0), faces.images.view(50, 1, 2, 8)
     darker = faces.images.clone()
     darker[20, 0, 1, 2] += 1
-    others = {replace(faces, images=images).images_digest() for images in (flipped, reshaped, darker)}
+    others = {
+        replace(faces, images=images).images_digest() for images in (flipped, reshaped, darker)
+    }
     assert len({first, *others}) == 4

@@ -18,7 +18,10 @@ from fertool.data.images import Entry, ImageTree, decode
 from fertool.errors import FertoolError
 
 LOSSLESS = {"png": {}, "tif": {}, "webp": {"lossless": True}}
-LOSSY = {"jpg": {"quality": 100, "subsampling": 0}, "avif": {"quality": 100, "subsampling": "4:4:4"}}
+LOSSY = {
+    "jpg": {"quality": 100, "subsampling": 0},
+    "avif": {"quality": 100, "subsampling": "4:4:4"},
+}
 TURNS = {
     1: lambda pixels: pixels,
     2: lambda pixels: pixels[:, ::-1],
@@ -63,7 +66,11 @@ def assert_shows(path, original, channels, within=0):
 
 
 def formats():
-    known = {suffix: options for suffix, options in (LOSSLESS | LOSSY).items() if f".{suffix}" in image_suffixes()}
+    known = {
+        suffix: options
+        for suffix, options in (LOSSLESS | LOSSY).items()
+        if f".{suffix}" in image_suffixes()
+    }
     return [pytest.param(suffix, options, id=suffix) for suffix, options in known.items()]
 
 
@@ -151,7 +158,9 @@ def test_netpbm_files_are_scaled_by_the_maximum_they_state(tmp_path, maximum, ch
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_a_portable_float_map_is_read(tmp_path, order):
     values = np.flipud(scene() / 255).astype(f"{order}f4")
-    (tmp_path / "a.pfm").write_bytes(b"Pf\n48 48\n%d\n" % (-1 if order == "<" else 1) + values.tobytes())
+    (tmp_path / "a.pfm").write_bytes(
+        b"Pf\n48 48\n%d\n" % (-1 if order == "<" else 1) + values.tobytes()
+    )
     assert assert_shows(tmp_path / "a.pfm", scene(), 1, 1) == {"float": 1}
 
 
@@ -159,7 +168,9 @@ def png(bits, color, rows, transparent=None):
     """Write a PNG by hand: Pillow writes neither wide colors nor few gray levels with a transparent one."""
 
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     width = len(rows[0]) * 8 // bits // {0: 1, 2: 3, 4: 2, 6: 4}[color]
     header = struct.pack(">IIBBBBB", width, len(rows), bits, color, 0, 0, 0)
@@ -188,7 +199,9 @@ def test_the_transparent_gray_of_a_png_is_told_in_its_own_units(tmp_path, bits):
     if bits == 16:
         row = values.astype(">u2").tobytes()
     else:
-        row = np.packbits(((values[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)).tobytes()
+        row = np.packbits(
+            ((values[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8)
+        ).tobytes()
     (tmp_path / "a.png").write_bytes(png(bits, 0, [row] * 8, struct.pack(">H", 1)))
     found, converted = read(tmp_path / "a.png")
     assert set(found[0, 0][values == 1]) == {128}
@@ -212,7 +225,9 @@ def test_transparency_is_laid_on_mid_gray(tmp_path, mode, suffix, options, chann
     image.putalpha(Image.fromarray(alpha))
     assert image.mode == mode
     image.save(tmp_path / f"a.{suffix}", **options, **({"exact": True} if suffix == "webp" else {}))
-    assert assert_shows(tmp_path / f"a.{suffix}", laid_on_gray(color, alpha), channels, 2) == {"transparency": 1}
+    assert assert_shows(tmp_path / f"a.{suffix}", laid_on_gray(color, alpha), channels, 2) == {
+        "transparency": 1
+    }
 
 
 def test_an_opaque_alpha_channel_changes_nothing_and_is_not_counted(tmp_path):
@@ -262,7 +277,9 @@ def test_one_bit_is_black_and_white(tmp_path, suffix):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("suffix", "within"), [("tif", 0), ("jpg", 6)])
 def test_cmyk_files_show_their_rgb_original(tmp_path, suffix, within, channels):
-    Image.fromarray(scene(3)).convert("CMYK").save(tmp_path / f"a.{suffix}", quality=100, subsampling=0)
+    Image.fromarray(scene(3)).convert("CMYK").save(
+        tmp_path / f"a.{suffix}", quality=100, subsampling=0
+    )
     assert assert_shows(tmp_path / f"a.{suffix}", scene(3), channels, within) == {"CMYK": 1}
 
 
@@ -272,7 +289,9 @@ def test_other_color_spaces_of_tiff_become_rgb(tmp_path, mode):
     muted = (scene(3) // 8 + scene()[:, :, None] // 2 + 40).astype(np.uint8)
     original = Image.fromarray(muted)
     if mode == "LAB":
-        to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
+        to_lab = ImageCms.buildTransform(
+            ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+        )
         original = ImageCms.applyTransform(original, to_lab)
     else:
         original = original.convert(mode)
@@ -306,7 +325,9 @@ def test_colors_of_another_profile_become_srgb(tmp_path, suffix):
 @pytest.mark.parametrize("profile", ["srgb", "damaged", "empty", "of other channels"])
 def test_a_profile_that_changes_nothing_or_cannot_be_used_is_ignored(tmp_path, profile):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    content = {"srgb": srgb, "damaged": srgb[:200], "empty": b"\0", "of other channels": srgb}[profile]
+    content = {"srgb": srgb, "damaged": srgb[:200], "empty": b"\0", "of other channels": srgb}[
+        profile
+    ]
     original = scene(1 if profile == "of other channels" else 3)
     Image.fromarray(original).save(tmp_path / "a.png", icc_profile=content)
     assert assert_shows(tmp_path / "a.png", original, 3) == {}
@@ -315,7 +336,12 @@ def test_a_profile_that_changes_nothing_or_cannot_be_used_is_ignored(tmp_path, p
 @pytest.mark.parametrize("suffix", ["gif", "tif", "webp", "png"])
 def test_the_first_of_several_frames_is_taken(tmp_path, suffix):
     frames = [Image.fromarray(scene()), Image.fromarray(255 - scene())]
-    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **LOSSLESS.get(suffix, {}))
+    frames[0].save(
+        tmp_path / f"a.{suffix}",
+        save_all=True,
+        append_images=frames[1:],
+        **LOSSLESS.get(suffix, {}),
+    )
     assert assert_shows(tmp_path / f"a.{suffix}", scene(), 1, 2) == {"first frame": 1}
 
 
@@ -347,14 +373,18 @@ def test_a_box_is_cut_out_of_the_upright_image(tmp_path):
 
 def test_a_box_beside_the_image_is_an_error_that_names_both(tmp_path):
     Image.fromarray(scene()).save(tmp_path / "a.png")
-    with pytest.raises(FertoolError, match=r"a\.png: 48x48 pixels, but the face box .* 60,0 to 70,10"):
+    with pytest.raises(
+        FertoolError, match=r"a\.png: 48x48 pixels, but the face box .* 60,0 to 70,10"
+    ):
         next(decode([Entry(tmp_path / "a.png", "happy", (60, 0, 70, 10))], 10, 1))
 
 
 def bombs():
     huge = (20000, 20000)
     gif = (
-        struct.pack("<6sHHBBB", b"GIF89a", 60000, 60000, 0, 0, 0) + b",\0\0\0\0" + struct.pack("<HHB", 60000, 60000, 0)
+        struct.pack("<6sHHBBB", b"GIF89a", 60000, 60000, 0, 0, 0)
+        + b",\0\0\0\0"
+        + struct.pack("<HHB", 60000, 60000, 0)
     )
     bmp = struct.pack("<2sIHHI", b"BM", 1000, 0, 0, 54) + struct.pack(
         "<IiiHHIIiiII", 40, *huge, 1, 24, 0, 0, 0, 0, 0, 0
@@ -362,7 +392,12 @@ def bombs():
     small_png = png(8, 0, [bytes(8)] * 8)
     header = b"IHDR" + struct.pack(">IIBBBBB", *huge, 8, 0, 0, 0, 0)
     large_png = small_png[:12] + header + struct.pack(">I", zlib.crc32(header)) + small_png[33:]
-    return {"png": large_png, "pgm": b"P5 20000 20000 255\n" + bytes(100), "gif": gif + bytes(100), "bmp": bmp}
+    return {
+        "png": large_png,
+        "pgm": b"P5 20000 20000 255\n" + bytes(100),
+        "gif": gif + bytes(100),
+        "bmp": bmp,
+    }
 
 
 @pytest.mark.parametrize("suffix", ["png", "pgm", "gif", "bmp"])
@@ -407,7 +442,9 @@ def test_floats_that_are_no_numbers_are_no_image(tmp_path, values):
 
 
 def test_white_may_be_zero(tmp_path):
-    Image.fromarray((255 - scene()).astype(np.uint16) * 257).save(tmp_path / "a.tif", tiffinfo={262: 0})
+    Image.fromarray((255 - scene()).astype(np.uint16) * 257).save(
+        tmp_path / "a.tif", tiffinfo={262: 0}
+    )
     with Image.open(tmp_path / "a.tif") as image:
         assert image.tag_v2[262] == 0
     assert_shows(tmp_path / "a.tif", scene(), 1, 1)
@@ -429,7 +466,11 @@ def seeds():
                     if suffix == "jpg":
                         image = image.convert("CMYK" if mode == "RGBA" else mode)
                     kind = {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
-                    meta = {} if suffix in ("gif", "bmp") else {"exif": exif, "icc_profile": other_profile()}
+                    meta = (
+                        {}
+                        if suffix in ("gif", "bmp")
+                        else {"exif": exif, "icc_profile": other_profile()}
+                    )
                     image.save(buffer, kind, **options, **meta)
                     SEEDS[suffix, mode] = buffer.getvalue()
     return SEEDS
@@ -466,7 +507,9 @@ def test_exif_transpose_of_pillow_agrees(tmp_path):
         exif[0x0112] = tag
         Image.fromarray(scene(3, 32)[:, :20]).save(tmp_path / "a.png", exif=exif)
         with Image.open(tmp_path / "a.png") as image, decoded_image(tmp_path / "a.png") as decoded:
-            assert np.array_equal(np.asarray(ImageOps.exif_transpose(image)), np.asarray(decoded.image))
+            assert np.array_equal(
+                np.asarray(ImageOps.exif_transpose(image)), np.asarray(decoded.image)
+            )
 
 
 def tiff_of_planes(levels):
@@ -490,5 +533,7 @@ def tiff_of_planes(levels):
 
 def test_wide_colors_in_planes_are_refused_since_pillow_misreads_them(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff_of_planes(scene(3).astype(np.uint16) * 257))
-    with pytest.raises(FertoolError, match=r"a\.tif: not a readable image: colors of 16 bits in separate planes"):
+    with pytest.raises(
+        FertoolError, match=r"a\.tif: not a readable image: colors of 16 bits in separate planes"
+    ):
         read(tmp_path / "a.tif")

@@ -7,14 +7,18 @@ import pytest
 from fertool.data import csv_rows, fer2013
 from fertool.errors import FertoolError
 
-HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+HEADER = (
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+)
 
 
 @pytest.fixture
 def write_votes(tmp_path):
     def write(rows, header=HEADER):
         path = tmp_path / "fer2013new.csv"
-        path.write_text("\n".join([header, *(f"{usage},x.png,{votes}" for usage, votes in rows)]) + "\n")
+        path.write_text(
+            "\n".join([header, *(f"{usage},x.png,{votes}" for usage, votes in rows)]) + "\n"
+        )
         return path
 
     return write
@@ -31,7 +35,9 @@ def test_usage_is_the_split(write_fer2013, notes):
     assert [len(source.read(split)) for split in source.splits] == [14, 14, 14]
 
 
-def test_a_second_opening_does_not_parse_again_and_gives_the_same(write_fer2013, notes, monkeypatch):
+def test_a_second_opening_does_not_parse_again_and_gives_the_same(
+    write_fer2013, notes, monkeypatch
+):
     path = write_fer2013()
     first = fer2013.open_fer2013(path, None, notes.append)
     monkeypatch.setattr(fer2013, "read_rows", None)
@@ -42,7 +48,12 @@ def test_a_second_opening_does_not_parse_again_and_gives_the_same(write_fer2013,
 
 def test_changed_content_is_parsed_again(write_fer2013, notes):
     fer2013.open_fer2013(write_fer2013([(3, [1] * 4, "Training")]), None, notes.append)
-    assert fer2013.open_fer2013(write_fer2013([(3, [2] * 4, "Training")]), None, notes.append).images.max() == 2
+    assert (
+        fer2013.open_fer2013(
+            write_fer2013([(3, [2] * 4, "Training")]), None, notes.append
+        ).images.max()
+        == 2
+    )
 
 
 def test_what_is_written_reads_back_the_same(tmp_path):
@@ -57,7 +68,9 @@ def test_what_is_written_reads_back_the_same(tmp_path):
 
 
 def test_votes_join_by_row_and_change_the_digest(two_faces, write_votes, notes):
-    votes = write_votes([("Training", "4,0,0,1,3,2,0,0,0,0"), ("PublicTest", "0,10,0,0,0,0,0,0,0,0")])
+    votes = write_votes(
+        [("Training", "4,0,0,1,3,2,0,0,0,0"), ("PublicTest", "0,10,0,0,0,0,0,0,0,0")]
+    )
     source = fer2013.open_fer2013(two_faces, votes, notes.append)
     assert source.read("val").votes.tolist() == [[0, 10, 0, 0, 0, 0, 0, 0, 0, 0]]
     assert source.digest != fer2013.open_fer2013(two_faces, None, notes.append).digest
@@ -67,9 +80,18 @@ def test_votes_join_by_row_and_change_the_digest(two_faces, write_votes, notes):
     ("rows", "message"),
     [
         ([("Training", "4,0,0,1,3,2,0,0,0,0")], "1 rows of votes, but .* has 2 faces"),
-        ([("Training", "4,0,0,1,3,2,0,0,0,0")] * 2, ":3: 'Training', but the same row of .* is PublicTest"),
-        ([("Training", "4,0,0,x,3,2,0,0,0,0"), ("PublicTest", "1,1,1,1,1,1,1,1,1,1")], ":2: '4,0,0,x"),
-        ([("Training", "4,0,0,-1,3,2,0,0,0,0"), ("PublicTest", "1,1,1,1,1,1,1,1,1,1")], ":2: '4,0,0,-1"),
+        (
+            [("Training", "4,0,0,1,3,2,0,0,0,0")] * 2,
+            ":3: 'Training', but the same row of .* is PublicTest",
+        ),
+        (
+            [("Training", "4,0,0,x,3,2,0,0,0,0"), ("PublicTest", "1,1,1,1,1,1,1,1,1,1")],
+            ":2: '4,0,0,x",
+        ),
+        (
+            [("Training", "4,0,0,-1,3,2,0,0,0,0"), ("PublicTest", "1,1,1,1,1,1,1,1,1,1")],
+            ":2: '4,0,0,-1",
+        ),
         ([("Training", "4,0,0"), ("PublicTest", "1,1,1,1,1,1,1,1,1,1")], ":2: '4,0,0' are not ten"),
     ],
 )
@@ -110,6 +132,10 @@ def test_what_holds_no_votes_is_one_error_and_no_memory(two_faces, notes, tmp_pa
 
 
 def test_more_votes_than_faces_are_counted(two_faces, write_votes, notes):
-    rows = [("Training", "4,0,0,1,3,2,0,0,0,0"), ("PublicTest", "0,10,0,0,0,0,0,0,0,0"), ("Training", "x")]
+    rows = [
+        ("Training", "4,0,0,1,3,2,0,0,0,0"),
+        ("PublicTest", "0,10,0,0,0,0,0,0,0,0"),
+        ("Training", "x"),
+    ]
     with pytest.raises(FertoolError, match=r"3 rows of votes, but .* has 2 faces"):
         fer2013.open_fer2013(two_faces, write_votes(rows), notes.append)

@@ -9,7 +9,9 @@ from fertool.data.labels import FERPLUS_ORDER
 def label(votes, rule):
     votes = np.array(votes, np.uint8)
     n = len(votes)
-    faces = Faces(np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1), np.zeros(n, np.int64), ("angry",), votes)
+    faces = Faces(
+        np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1), np.zeros(n, np.int64), ("angry",), votes
+    )
     return label_by_votes(faces, rule)
 
 
@@ -49,15 +51,24 @@ def test_majority_needs_more_than_half_once_single_votes_are_gone():
 
 def test_soft_labels_are_the_votes_without_single_ones():
     result = label(
-        [[4, 0, 0, 1, 3, 2, 0, 0, 0, 0], [0, 4, 4, 0, 0, 0, 0, 0, 2, 0], [2, 0, 0, 0, 0, 0, 0, 0, 4, 4]], "soft"
+        [
+            [4, 0, 0, 1, 3, 2, 0, 0, 0, 0],
+            [0, 4, 4, 0, 0, 0, 0, 0, 2, 0],
+            [2, 0, 0, 0, 0, 0, 0, 0, 4, 4],
+        ],
+        "soft",
     )
     assert result.images.ravel().tolist() == [0, 1]
-    np.testing.assert_allclose(result.soft_labels[0], np.array([4, 0, 0, 0, 3, 2, 0, 0]) / 9, rtol=1e-6)
+    np.testing.assert_allclose(
+        result.soft_labels[0], np.array([4, 0, 0, 0, 3, 2, 0, 0]) / 9, rtol=1e-6
+    )
     np.testing.assert_allclose(result.soft_labels[1], [0, 0.5, 0.5, 0, 0, 0, 0, 0], rtol=1e-6)
 
 
 def test_cross_entropy_keeps_the_leading_expressions():
-    result = label([[5, 3, 2, 0, 0, 0, 0, 0, 0, 0], [2, 2, 2, 2, 2, 0, 0, 0, 0, 0]], "cross-entropy")
+    result = label(
+        [[5, 3, 2, 0, 0, 0, 0, 0, 0, 0], [2, 2, 2, 2, 2, 0, 0, 0, 0, 0]], "cross-entropy"
+    )
     # 5 + 3 are 80 %, so the third is left out; five equals are too many.
     assert result.images.ravel().tolist() == [0]
     np.testing.assert_allclose(result.soft_labels[0], [5 / 8, 3 / 8, 0, 0, 0, 0, 0, 0], rtol=1e-6)
@@ -66,7 +77,9 @@ def test_cross_entropy_keeps_the_leading_expressions():
 def test_cross_entropy_agrees_with_a_search_by_hand():
     rng = np.random.default_rng(0)
     # Few sharp and many flat distributions, so that ties, unknown and not-a-face all lead somewhere.
-    votes = np.stack([rng.multinomial(10, rng.dirichlet([rng.choice([0.1, 0.5, 2.0])] * 10)) for _ in range(200)])
+    votes = np.stack(
+        [rng.multinomial(10, rng.dirichlet([rng.choice([0.1, 0.5, 2.0])] * 10)) for _ in range(200)]
+    )
     expected = [leading_one_by_one(row) for row in votes]
     kept = [i for i, row in enumerate(expected) if row is not None]
     result = label(votes, "cross-entropy")

@@ -15,11 +15,18 @@ from fertool.errors import FertoolError
 
 
 def test_split_and_class_folders_become_splits_and_names(write_image, tmp_path):
-    for place in ("train/anger/1.png", "train/happiness/2.png", "Test/surprised/3.png", "__MACOSX/odd/4.png"):
+    for place in (
+        "train/anger/1.png",
+        "train/happiness/2.png",
+        "Test/surprised/3.png",
+        "__MACOSX/odd/4.png",
+    ):
         write_image(tmp_path / place)
     classes, listing = list_class_folders(tmp_path)
     assert classes == ("angry", "happy", "surprise")
-    assert {split: [(e.path.name, e.expression) for e in part] for split, part in listing.items()} == {
+    assert {
+        split: [(e.path.name, e.expression) for e in part] for split, part in listing.items()
+    } == {
         "train": [("1.png", "angry"), ("2.png", "happy")],
         "test": [("3.png", "surprise")],
     }
@@ -48,14 +55,25 @@ def test_numbers_count_from_the_first_one(write_image, tmp_path):
     for place in ("1/a.png", "2/b.png", "3/c.png"):
         write_image(tmp_path / place)
     listing = list_numbered_folders(tmp_path, ("sad", "fear"), first=1, ignored=1)
-    assert [(e.path.name, e.expression) for e in listing["train"]] == [("a.png", "sad"), ("b.png", "fear")]
+    assert [(e.path.name, e.expression) for e in listing["train"]] == [
+        ("a.png", "sad"),
+        ("b.png", "fear"),
+    ]
     with pytest.raises(FertoolError, match="3: not a class folder"):
         list_numbered_folders(tmp_path, ("sad", "fear"), first=1)
     assert not is_class_tree(tmp_path)
 
 
 SPELLINGS = {
-    "train": ["train", "Training", "train_set", "train-set", "TRAIN SET", "training_data", "FER2013Train"],
+    "train": [
+        "train",
+        "Training",
+        "train_set",
+        "train-set",
+        "TRAIN SET",
+        "training_data",
+        "FER2013Train",
+    ],
     "val": [
         "val",
         "valid",
@@ -72,13 +90,17 @@ SPELLINGS = {
 }
 
 
-@pytest.mark.parametrize(("split", "name"), [(split, name) for split, names in SPELLINGS.items() for name in names])
+@pytest.mark.parametrize(
+    ("split", "name"), [(split, name) for split, names in SPELLINGS.items() for name in names]
+)
 def test_a_split_is_known_by_its_usual_names(write_image, tmp_path, split, name):
     write_image(tmp_path / name / "happy" / "1.png")
     assert [entry.path.name for entry in list_class_folders(tmp_path)[1][split]] == ["1.png"]
 
 
-@pytest.mark.parametrize("name", ["trains", "vaild", "tests1", "images", "happy", "", "set", "ainset"])
+@pytest.mark.parametrize(
+    "name", ["trains", "vaild", "tests1", "images", "happy", "", "set", "ainset"]
+)
 def test_no_other_name_is_a_split(name):
     assert split_of(name) is None
 
@@ -89,7 +111,14 @@ def test_any_name_is_a_split_or_none(name):
 
 
 def test_what_lies_beside_the_splits_is_counted(write_image, tmp_path):
-    for place in ("train/happy/1.png", "vaild/happy/1.png", "vaild/sad/2.png", "happy/3.png", "4.png", "train/5.png"):
+    for place in (
+        "train/happy/1.png",
+        "vaild/happy/1.png",
+        "vaild/sad/2.png",
+        "happy/3.png",
+        "4.png",
+        "train/5.png",
+    ):
         write_image(tmp_path / place)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "read.me").write_text("hello")
@@ -108,7 +137,9 @@ def test_files_that_are_no_images_are_counted_by_suffix(write_image, tmp_path):
     assert skipped.not_images == {".txt": 3, ".heic": 1, "no suffix": 1, "hidden": 2}
 
 
-@pytest.mark.parametrize("suffix", ["jfif", "jpe", "JPEG", "tif", "TIFF", "Png", "pgm", "pnm", "bmp", "gif"])
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "jpe", "JPEG", "tif", "TIFF", "Png", "pgm", "pnm", "bmp", "gif"]
+)
 def test_images_are_known_by_any_usual_suffix(tmp_path, suffix):
     (tmp_path / "happy").mkdir()
     (tmp_path / "happy" / f"a.{suffix}").write_bytes(b"")
@@ -167,12 +198,16 @@ def test_a_file_is_found_whatever_the_case_of_its_name(tmp_path):
     assert find_file(tmp_path / "nowhere", "fer2013.csv") is None
 
 
-@pytest.mark.parametrize("form", ["fer2013_{}", "{}_2019", "FERPlus-{}", "RAF-DB {} set", "CK+_{}", "data_{}"])
+@pytest.mark.parametrize(
+    "form", ["fer2013_{}", "{}_2019", "FERPlus-{}", "RAF-DB {} set", "CK+_{}", "data_{}"]
+)
 def test_a_data_set_or_a_year_beside_a_split_hides_none(form):
     names = {"train": "train", "validation": "val", "Test": "test", "dev": "val"}
     assert {name: split_of(form.format(name)) for name in names} == names
 
 
-@pytest.mark.parametrize("name", ["train1", "untrained", "holdout", "fer2013", "2019", "evaluations", "contest"])
+@pytest.mark.parametrize(
+    "name", ["train1", "untrained", "holdout", "fer2013", "2019", "evaluations", "contest"]
+)
 def test_a_name_with_more_than_that_beside_a_split_is_none(name):
     assert split_of(name) is None

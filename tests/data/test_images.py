@@ -12,7 +12,9 @@ from fertool.errors import FertoolError
 
 
 def tree(root, names, **options):
-    return ImageTree(root, ("happy", "sad"), {"train": [Entry(root / name, "sad") for name in names]}, **options)
+    return ImageTree(
+        root, ("happy", "sad"), {"train": [Entry(root / name, "sad") for name in names]}, **options
+    )
 
 
 def test_pixels_are_those_of_the_file_in_the_order_given(write_image, tmp_path):
@@ -34,7 +36,9 @@ def test_colour_files_become_gray_or_three_channels(tmp_path):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     entry = [Entry(tmp_path / "a.png", "sad")]
     assert np.array_equal(next(decode(entry, 6, 3))[0], rgb.transpose(2, 0, 1))
-    assert np.array_equal(next(decode(entry, 6, 1))[0, 0], np.asarray(Image.fromarray(rgb).convert("L")))
+    assert np.array_equal(
+        next(decode(entry, 6, 1))[0, 0], np.asarray(Image.fromarray(rgb).convert("L"))
+    )
 
 
 @pytest.mark.parametrize("size", [None, 8])
@@ -54,7 +58,12 @@ def test_an_unreadable_image_is_named(write_image, tmp_path, size, damage):
 
 def test_files_of_one_size_keep_it(write_image, tmp_path, notes):
     write_image(tmp_path / "a.png", size=(9, 9))
-    assert tree(tmp_path, ["a.png"], on_note=notes.append).read("train").images.shape == (1, 1, 9, 9)
+    assert tree(tmp_path, ["a.png"], on_note=notes.append).read("train").images.shape == (
+        1,
+        1,
+        9,
+        9,
+    )
     assert notes == []
 
 
@@ -71,7 +80,9 @@ def test_the_digest_follows_names_labels_and_bytes_but_not_the_place(write_image
         write_image(tmp_path / root / "a.png", level=1)
     first = tree(tmp_path / "one", ["a.png"]).digest
     assert tree(tmp_path / "two", ["a.png"]).digest == first
-    other_label = ImageTree(tmp_path / "one", ("happy",), {"train": [Entry(tmp_path / "one" / "a.png", "happy")]})
+    other_label = ImageTree(
+        tmp_path / "one", ("happy",), {"train": [Entry(tmp_path / "one" / "a.png", "happy")]}
+    )
     assert other_label.digest != first
     write_image(tmp_path / "one" / "a.png", level=2)
     assert tree(tmp_path / "one", ["a.png"]).digest != first

@@ -8,7 +8,9 @@ from fertool.cli.app import run
 from fertool.data import DataOptions, open_data
 from fertool.data.info import inspect
 
-HEADER = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+HEADER = (
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+)
 
 
 def face(k):
@@ -40,8 +42,14 @@ def test_copies_contradictions_and_empty_images_are_counted(write_fer2013, rows)
 
 
 def test_votes_are_counted_over_all_rows_and_labels_by_the_rule(write_fer2013, rows, tmp_path):
-    votes = [[0, 10] + [0] * 8] * 8 + [[4] + [0] * 8 + [6], [5] + [0] * 8 + [5], [0, 4, 4] + [0] * 7]
-    lines = [f"{usage},,{','.join(map(str, v))}" for (_, _, usage), v in zip(rows, votes, strict=True)]
+    votes = [[0, 10] + [0] * 8] * 8 + [
+        [4] + [0] * 8 + [6],
+        [5] + [0] * 8 + [5],
+        [0, 4, 4] + [0] * 7,
+    ]
+    lines = [
+        f"{usage},,{','.join(map(str, v))}" for (_, _, usage), v in zip(rows, votes, strict=True)
+    ]
     (tmp_path / "votes.csv").write_text("\n".join([HEADER, *lines]) + "\n")
     info = inspect(open_data(str(write_fer2013(rows)), DataOptions(ferplus=tmp_path / "votes.csv")))
     assert info.images == 11
@@ -52,7 +60,12 @@ def test_votes_are_counted_over_all_rows_and_labels_by_the_rule(write_fer2013, r
 
 
 def test_a_source_with_a_class_missing_can_still_be_looked_at(write_fer2013):
-    info = inspect(open_data(str(write_fer2013([(3, np.arange(16) + k, "Training") for k in range(9)])), DataOptions()))
+    info = inspect(
+        open_data(
+            str(write_fer2013([(3, np.arange(16) + k, "Training") for k in range(9)])),
+            DataOptions(),
+        )
+    )
     assert sum(info.counts["train"].values()) == 8
     assert info.counts["val"]["happy"] == 1
 
@@ -85,7 +98,10 @@ def test_conversions_and_what_was_passed_over_are_counted(photos, notes):
         assert info.left_out == {"extra": 1}
         assert info.counts == {"train": {"happy": 5, "sad": 0}, "val": {"happy": 5, "sad": 0}}
     told = [note for note in notes if "converted" in note]
-    assert told[0] == f"{photos}: train images that were converted to upright 8-bit sRGB: orientation 1"
+    assert (
+        told[0]
+        == f"{photos}: train images that were converted to upright 8-bit sRGB: orientation 1"
+    )
 
 
 def test_the_table_shows_them_and_json_always_has_them(photos, write_fer2013, capsys):

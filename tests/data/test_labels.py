@@ -6,7 +6,13 @@ from fertool.errors import FertoolError
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
-    [("anger", "angry"), ("Happiness", "happy"), (" SADNESS ", "sad"), ("surprised", "surprise"), ("fearful", "fear")],
+    [
+        ("anger", "angry"),
+        ("Happiness", "happy"),
+        (" SADNESS ", "sad"),
+        ("surprised", "surprise"),
+        ("fearful", "fear"),
+    ],
 )
 def test_spellings_of_the_sources_become_one_name(spelling, name):
     assert labels.canonical_expression(spelling, "here") == name

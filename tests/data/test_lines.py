@@ -45,7 +45,9 @@ def test_text_keeps_bytes_that_are_no_utf8_for_the_names_of_files(tmp_path):
     assert [os.fsencode(line) for line in read_text_lines(tmp_path / "a.txt")] == [b"name \xe9\n"]
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../a.png", "a/../../b.png", "..", "", ".", "a\0.png", "a" * 2000])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../a.png", "a/../../b.png", "..", "", ".", "a\0.png", "a" * 2000]
+)
 def test_a_path_that_leads_out_of_the_data_set_is_refused(name):
     with pytest.raises(FertoolError, match=r"^list\.csv:7: ") as error:
         require_path_inside(name, "list.csv:7")

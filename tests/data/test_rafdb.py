@@ -8,7 +8,11 @@ ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 
 @pytest.fixture
 def rafdb(tmp_path, write_image):
-    rows = [(f"{split}_{k:05}.jpg", k % 7 + 1) for split, count in (("train", 140), ("test", 7)) for k in range(count)]
+    rows = [
+        (f"{split}_{k:05}.jpg", k % 7 + 1)
+        for split, count in (("train", 140), ("test", 7))
+        for k in range(count)
+    ]
     for k, (name, _) in enumerate(rows):
         write_image(tmp_path / "Image" / "aligned" / name.replace(".jpg", "_aligned.jpg"), level=k)
     labels = tmp_path / "EmoLabel" / "list_patition_label.txt"
@@ -31,7 +35,9 @@ def test_validation_is_held_out_of_training(rafdb, notes):
     assert "14 of 140" in notes[0]
 
 
-@pytest.mark.parametrize("row", ["train_00001.jpg 8", "train_00001.jpg 0", "valid_1.jpg 3", "train_00001.jpg", "x"])
+@pytest.mark.parametrize(
+    "row", ["train_00001.jpg 8", "train_00001.jpg 0", "valid_1.jpg 3", "train_00001.jpg", "x"]
+)
 def test_a_bad_line_is_named(rafdb, row):
     labels = rafdb / "EmoLabel" / "list_patition_label.txt"
     labels.write_text(f"train_00001.jpg 5\n{row}\n")

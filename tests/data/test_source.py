@@ -39,18 +39,25 @@ def test_a_csv_gives_its_three_splits(write_fer2013):
 
 def test_a_folder_with_the_csv_is_opened_as_the_csv(write_fer2013):
     path = write_fer2013()
-    assert open_data(str(path.parent), DataOptions()).digest == open_data(str(path), DataOptions()).digest
+    assert (
+        open_data(str(path.parent), DataOptions()).digest
+        == open_data(str(path), DataOptions()).digest
+    )
 
 
 def test_labels_follow_the_models_order_by_name(kaggle):
     data = open_data(str(kaggle), DataOptions(classes=("neutral", "happy", "angry"))).split("test")
-    by_name = {data.classes[k]: data.images[data.labels == k][:, 0, 4, 4].tolist() for k in range(3)}
+    by_name = {
+        data.classes[k]: data.images[data.labels == k][:, 0, 4, 4].tolist() for k in range(3)
+    }
     assert by_name == {"happy": [60, 61], "neutral": [62, 63], "angry": [64, 65]}
     assert data.class_counts().tolist() == [2, 2, 2]
 
 
 def test_classes_that_the_model_lacks_are_dropped_with_a_note(kaggle, notes):
-    data = open_data(str(kaggle), DataOptions(classes=("happy", "angry")), on_note=notes.append).split("test")
+    data = open_data(
+        str(kaggle), DataOptions(classes=("happy", "angry")), on_note=notes.append
+    ).split("test")
     assert (len(data), data.classes) == (4, ("happy", "angry"))
     assert notes == [f"{kaggle}: 2 test images of classes that the model lacks are left out"]
 
@@ -61,14 +68,18 @@ def test_no_image_of_the_models_classes_is_an_error(kaggle):
 
 
 def test_a_class_that_the_source_never_has_is_noted_only(kaggle, notes):
-    source = open_data(str(kaggle), DataOptions(classes=("happy", "neutral", "angry", "sad")), on_note=notes.append)
+    source = open_data(
+        str(kaggle), DataOptions(classes=("happy", "neutral", "angry", "sad")), on_note=notes.append
+    )
     assert source.split("train").class_counts().tolist() == [18, 18, 18, 0]
     assert any("has no class sad" in note for note in notes)
 
 
 def test_a_class_missing_in_training_is_an_error_that_names_it_and_the_file(write_fer2013):
     rows = [(k % 7, np.full(16, k), "Training") for k in range(28) if k % 7 != 1]
-    source = open_data(str(write_fer2013([*rows, (1, np.zeros(16, int), "PublicTest")])), DataOptions())
+    source = open_data(
+        str(write_fer2013([*rows, (1, np.zeros(16, int), "PublicTest")])), DataOptions()
+    )
     with pytest.raises(FertoolError, match=r"fer2013.csv: no training images of disgust") as error:
         source.split("train")
     assert error.value.hint
@@ -76,7 +87,9 @@ def test_a_class_missing_in_training_is_an_error_that_names_it_and_the_file(writ
 
 
 def test_an_empty_split_is_an_error_that_lists_the_others(write_fer2013):
-    source = open_data(str(write_fer2013([(3, [k] * 4, "PublicTest") for k in range(3)])), DataOptions())
+    source = open_data(
+        str(write_fer2013([(3, [k] * 4, "PublicTest") for k in range(3)])), DataOptions()
+    )
     with pytest.raises(FertoolError, match=r"fer2013.csv: no images in the split 'test'") as error:
         source.split("test")
     assert error.value.hint == "its splits are: val"
@@ -101,7 +114,11 @@ def test_size_and_channels_are_those_asked_for(kaggle, write_fer2013):
 
 def test_distinct_from_finds_the_images_that_are_no_copies(write_fer2013):
     rows = [(k % 7, [k] * 16, "Training") for k in range(14)]
-    rows += [(0, [3] * 16, "PublicTest"), (1, [99] * 16, "PublicTest"), (2, [13] * 16, "PublicTest")]
+    rows += [
+        (0, [3] * 16, "PublicTest"),
+        (1, [99] * 16, "PublicTest"),
+        (2, [13] * 16, "PublicTest"),
+    ]
     source = open_data(str(write_fer2013(rows)), DataOptions())
     assert source.distinct_from("val", "train").tolist() == [False, True, False]
 
@@ -114,7 +131,9 @@ def test_images_come_from_the_cache_without_a_warning_and_stay_as_they_are(kaggl
         assert sorted(data.images[:, 0, 0, 0].tolist()) == [60, 61, 62, 63, 64, 65]
 
 
-def test_a_cache_that_cannot_be_written_is_noted_once_and_changes_nothing(kaggle, notes, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_noted_once_and_changes_nothing(
+    kaggle, notes, tmp_path, monkeypatch
+):
     cached = open_data(str(kaggle), DataOptions())
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "file"))
@@ -143,11 +162,19 @@ def test_what_does_not_fit_in_memory_is_the_same(kaggle, monkeypatch):
 def ferplus(write_fer2013, tmp_path):
     """Faces of every FER+ expression for training; three to check: certain, torn, and not a face."""
     votes = [np.eye(10, dtype=int)[k] * 10 for k in range(8)]
-    votes += [[0, 6, 4, 0, 0, 0, 0, 0, 0, 0], [0, 5, 0, 0, 0, 0, 0, 5, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 10]]
+    votes += [
+        [0, 6, 4, 0, 0, 0, 0, 0, 0, 0],
+        [0, 5, 0, 0, 0, 0, 0, 5, 0, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
+    ]
     usages = ["Training"] * 8 + ["PublicTest"] * 3
     path = tmp_path / "votes.csv"
-    header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
-    lines = [f"{usage},,{','.join(map(str, row))}" for usage, row in zip(usages, votes, strict=True)]
+    header = (
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    )
+    lines = [
+        f"{usage},,{','.join(map(str, row))}" for usage, row in zip(usages, votes, strict=True)
+    ]
     path.write_text("\n".join([header, *lines]) + "\n")
     return str(write_fer2013([(0, [k] * 16, usage) for k, usage in enumerate(usages)])), path
 
@@ -172,7 +199,11 @@ def test_soft_labels_are_renormalised_over_the_models_classes(ferplus):
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("nowhere.csv", "nowhere.csv: no such file"), ("synth:5", "synth:5: COUNT"), ("synth:many", "synth:many: COUNT")],
+    [
+        ("nowhere.csv", "nowhere.csv: no such file"),
+        ("synth:5", "synth:5: COUNT"),
+        ("synth:many", "synth:many: COUNT"),
+    ],
 )
 def test_a_source_that_is_not_there_is_an_error(source, message):
     with pytest.raises(FertoolError, match=message):
@@ -222,13 +253,19 @@ def test_one_image_a_class_leaves_nothing_to_hold_out(tmp_path, write_image, not
     source = open_data(str(tmp_path), DataOptions(), on_note=notes.append)
     assert (len(source.raw("train")), len(source.raw("val"))) == (2, 0)
     assert any("too few images" in note for note in notes)
-    with pytest.raises(FertoolError, match="no images in the split 'val', and too few training images"):
+    with pytest.raises(
+        FertoolError, match="no images in the split 'val', and too few training images"
+    ):
         source.split("val")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(levels=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3)), min_size=1, max_size=12))
-def test_sets_of_a_few_images_are_looked_at_whatever_their_classes_and_copies(write_fer2013, levels):
+def test_sets_of_a_few_images_are_looked_at_whatever_their_classes_and_copies(
+    write_fer2013, levels
+):
     path = write_fer2013([(label, [level] * 4, "Training") for label, level in levels])
     info = inspect(open_data(str(path), DataOptions()))
     assert info.images == len(levels)
@@ -259,7 +296,9 @@ def test_a_split_of_other_classes_names_the_folder_that_is_no_expression(tmp_pat
 def test_folders_of_no_layout_are_named(tmp_path, write_image):
     write_image(tmp_path / "cat" / "1.png")
     write_image(tmp_path / "dog" / "1.png")
-    with pytest.raises(FertoolError, match=r"not a layout that fertool knows: its folders \(cat, dog\) are neither"):
+    with pytest.raises(
+        FertoolError, match=r"not a layout that fertool knows: its folders \(cat, dog\) are neither"
+    ):
         open_data(str(tmp_path), DataOptions())
 
 
@@ -279,13 +318,22 @@ def test_wrapper_folders_are_looked_into(tmp_path, kaggle, write_fer2013):
         assert len(open_data(str(tmp_path / "c"), options).split("val")) == 14
 
 
-NAMES = [b"\xe9\xa0.png", "é.PNG".encode(), b"a b\n.png", b"x" * 244 + b".png", b"[red].png", b"-.png"]
+NAMES = [
+    b"\xe9\xa0.png",
+    "é.PNG".encode(),
+    b"a b\n.png",
+    b"x" * 244 + b".png",
+    b"[red].png",
+    b"-.png",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_any_name_are_read_like_others(kaggle, name):
     plain = open_data(str(kaggle), DataOptions()).split("test")
-    os.rename(kaggle / "test" / "happy" / "0.png", os.fsencode(kaggle / "test" / "happy") + b"/" + name)
+    os.rename(
+        kaggle / "test" / "happy" / "0.png", os.fsencode(kaggle / "test" / "happy") + b"/" + name
+    )
     named = open_data(str(kaggle), DataOptions()).split("test")
     assert sorted(named.images[:, 0, 0, 0].tolist()) == sorted(plain.images[:, 0, 0, 0].tolist())
     assert named.digest != plain.digest
@@ -294,7 +342,9 @@ def test_files_of_any_name_are_read_like_others(kaggle, name):
 def test_the_root_may_have_a_name_that_is_not_utf8(kaggle, tmp_path):
     digest = open_data(str(kaggle), DataOptions()).digest
     os.rename(kaggle, os.fsencode(tmp_path) + b"/\xff\xfe")
-    assert open_data(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"), DataOptions()).digest == digest
+    assert (
+        open_data(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"), DataOptions()).digest == digest
+    )
 
 
 def test_the_digest_of_names_in_utf8_is_what_it_always_was(tmp_path):
@@ -310,7 +360,14 @@ def test_an_image_that_is_no_regular_file_is_named_and_never_read(kaggle, kind):
     if kind == "fifo":
         os.mkfifo(path)
     else:
-        path.symlink_to({"device": "/dev/zero", "folder link": "/dev", "nowhere": "gone.png", "itself": "x.png"}[kind])
+        path.symlink_to(
+            {
+                "device": "/dev/zero",
+                "folder link": "/dev",
+                "nowhere": "gone.png",
+                "itself": "x.png",
+            }[kind]
+        )
     if kind == "folder link":
         assert len(open_data(str(kaggle), DataOptions()).raw("test")) == 6
         return

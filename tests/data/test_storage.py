@@ -20,7 +20,9 @@ def little_memory(monkeypatch):
 
 
 @pytest.mark.parametrize("memory", ["enough", "little"])
-@pytest.mark.parametrize("index", [[], [7], [3, 4, 5], [9, 2, 2, 40, 0], [-3, -2, -1], [*range(49, -1, -1)]])
+@pytest.mark.parametrize(
+    "index", [[], [7], [3, 4, 5], [9, 2, 2, 40, 0], [-3, -2, -1], [*range(49, -1, -1)]]
+)
 def test_the_images_taken_are_those_of_numpy(images, index, memory, request):
     if memory == "little":
         request.getfixturevalue("little_memory")
@@ -41,7 +43,9 @@ def test_pieces_are_all_images_in_order(images):
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_what_is_too_large_for_memory_lies_in_a_file_that_nobody_sees(images, tmp_path, monkeypatch):
+def test_what_is_too_large_for_memory_lies_in_a_file_that_nobody_sees(
+    images, tmp_path, monkeypatch
+):
     folder = tmp_path / "not" / "yet"
     monkeypatch.setenv("FERTOOL_CACHE", str(folder))
     whole = assemble(Chunks(images.shape, lambda: iter(np.split(images, 5))))
@@ -61,7 +65,9 @@ def test_memory_does_not_grow_with_the_images(monkeypatch):
     monkeypatch.setattr(storage, "IN_MEMORY", 1 << 20)
     monkeypatch.setattr(storage, "PIECE", 1 << 18)
     tracemalloc.start()
-    whole = assemble(Chunks((64, 1 << 18), lambda: (np.full((1, 1 << 18), k, np.uint8) for k in range(64))))
+    whole = assemble(
+        Chunks((64, 1 << 18), lambda: (np.full((1, 1 << 18), k, np.uint8) for k in range(64)))
+    )
     shuffled = take(whole, np.random.default_rng(0).permutation(64))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

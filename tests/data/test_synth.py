@@ -52,15 +52,24 @@ def test_expressions_can_be_learnt():
     train, test = source.split("train"), source.split("test")
     torch.manual_seed(0)
     stages = [(1, 8), (8, 16), (16, 32)]
-    blocks = [nn.Sequential(nn.Conv2d(i, o, 3, 1, 1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)) for i, o in stages]
+    blocks = [
+        nn.Sequential(nn.Conv2d(i, o, 3, 1, 1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2))
+        for i, o in stages
+    ]
     net = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(32 * 9, 7))
     optimizer = torch.optim.AdamW(net.parameters(), 5e-3, weight_decay=0.05)
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         for images, labels in train.batches(32, generator=generator):
             optimizer.zero_grad()
-            nn.functional.cross_entropy(net(to_input(images, InputSpec(size=24))), labels).backward()
+            nn.functional.cross_entropy(
+                net(to_input(images, InputSpec(size=24))), labels
+            ).backward()
             optimizer.step()
     with torch.no_grad():
-        accuracy = (net.eval()(to_input(test.images, InputSpec(size=24))).argmax(dim=1) == test.labels).float().mean()
+        accuracy = (
+            (net.eval()(to_input(test.images, InputSpec(size=24))).argmax(dim=1) == test.labels)
+            .float()
+            .mean()
+        )
     assert accuracy > 0.6

@@ -25,7 +25,12 @@ def network():
     def make(seed=0, channels=1, outputs=3):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            body = (nn.Conv2d(channels, 6, 5, padding=2), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d((3, 2)))
+            body = (
+                nn.Conv2d(channels, 6, 5, padding=2),
+                nn.BatchNorm2d(6),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d((3, 2)),
+            )
             head = nn.Linear(36, outputs)
             with torch.no_grad():
                 head.weight.mul_(8)

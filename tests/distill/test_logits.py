@@ -29,7 +29,13 @@ STEP = Step("distill", {"logit_views": 2}, {"data": "ab"}, {"torch": "2"}, 5)
 
 @pytest.fixture
 def plan():
-    def make(data, views=2, augmentation=AugmentConfig(translate=0.1, erasing=0.5), seed=5, teachers=("one",)):
+    def make(
+        data,
+        views=2,
+        augmentation=AugmentConfig(translate=0.1, erasing=0.5),
+        seed=5,
+        teachers=("one",),
+    ):
         return plan_recording(data, views, augmentation, seed, teachers, STEP)
 
     return make
@@ -39,12 +45,16 @@ def plan():
 def record(faces, network, shape, plan):
     def make(views=2, seed=1):
         data = faces(20)
-        return record_logits(plan(data, views), [Teacher(network(seed), shape, CLASSES)], data, shape, device=CPU)
+        return record_logits(
+            plan(data, views), [Teacher(network(seed), shape, CLASSES)], data, shape, device=CPU
+        )
 
     return make
 
 
-def test_what_is_recorded_is_what_the_teacher_says_of_each_view(faces, network, shape, plan, monkeypatch):
+def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
+    faces, network, shape, plan, monkeypatch
+):
     monkeypatch.setattr("fertool.distill.logits._BATCH", 7)
     data, teacher, seen = faces(20), network(1).train(), []
     spec = plan(data, views=3)
@@ -61,30 +71,40 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(faces, network, 
     for view in range(3):
         pixels = apply_changes(data.images, recording.views.changes(20, view))
         expected = teacher.eval()(to_input(pixels, shape)).detach()
-        torch.testing.assert_close(recording.logits[0, view].float(), expected, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            recording.logits[0, view].float(), expected, rtol=1e-3, atol=1e-3
+        )
     assert (recording.logits[0, 0] != recording.logits[0, 1]).any()
     assert seen == [(done, 60) for view in (0, 20, 40) for done in (view + 7, view + 14, view + 20)]
 
 
 def test_without_views_the_plain_images_are_looked_at_once(faces, network, shape, plan):
     data, teacher = faces(20), network(1).eval()
-    recording = record_logits(plan(data, views=0), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU)
+    recording = record_logits(
+        plan(data, views=0), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU
+    )
     assert recording.views is None
     expected = teacher(to_input(data.images, shape)).detach()
     torch.testing.assert_close(recording.logits[0, 0].float(), expected, rtol=1e-3, atol=1e-3)
     assert recording.teachers[0].views is None
 
 
-def test_teachers_of_other_inputs_and_orders_say_what_they_say_when_they_are_there(faces, network, shape, plan):
+def test_teachers_of_other_inputs_and_orders_say_what_they_say_when_they_are_there(
+    faces, network, shape, plan
+):
     data = faces(20)
-    colour = InputSpec(channels=3, size=16, mean=(124 / 255, 116 / 255, 104 / 255), std=(0.229, 0.224, 0.225))
+    colour = InputSpec(
+        channels=3, size=16, mean=(124 / 255, 116 / 255, 104 / 255), std=(0.229, 0.224, 0.225)
+    )
     teachers = [
         Teacher(network(1, channels=3), colour, ("sad", "happy", "neutral")),
         Teacher(network(2), shape, CLASSES),
     ]
     recording = record_logits(plan(data, 2, teachers=("a", "b")), teachers, data, shape, device=CPU)
     live = KnowledgeDistillation(teachers, input=shape, classes=CLASSES, temperature=2)
-    recorded = KnowledgeDistillation(recording.teachers, input=shape, classes=CLASSES, temperature=2)
+    recorded = KnowledgeDistillation(
+        recording.teachers, input=shape, classes=CLASSES, temperature=2
+    )
     for epoch in (1, 2):
         targets, changes = recorded.plan_epoch(epoch, data.targets())
         inputs = to_input(apply_changes(data.images, changes), shape)
@@ -161,7 +181,9 @@ def test_a_damaged_file_is_refused(record, tmp_path, damage):
         ({"draws": "0" * 64}, "changes of the images that this fertool or PyTorch does not repeat"),
     ],
 )
-def test_a_header_that_this_version_does_not_understand_is_refused(record, tmp_path, changes, message):
+def test_a_header_that_this_version_does_not_understand_is_refused(
+    record, tmp_path, changes, message
+):
     recording = record()
     header = {**json.loads(recording.spec.to_json()), **changes}
     (tmp_path / "t.logits").write_bytes(store.pack(header, {"logits": recording.logits})[1])
@@ -170,13 +192,19 @@ def test_a_header_that_this_version_does_not_understand_is_refused(record, tmp_p
     assert error.value.hint
 
 
-def test_the_images_and_their_order_have_to_be_those_of_the_recording_and_the_labels_do_not(record, faces):
+def test_the_images_and_their_order_have_to_be_those_of_the_recording_and_the_labels_do_not(
+    record, faces
+):
     spec, data = record().spec, faces(20)
     require_same_images(spec, data, "t.logits")
     require_same_images(spec, replace(data, labels=data.labels.flip(0), digest="other"), "t.logits")
     with pytest.raises(FertoolError, match="differ in their classes: contempt, sad"):
-        require_same_images(spec, replace(data, classes=("happy", "neutral", "contempt")), "t.logits")
-    with pytest.raises(FertoolError, match=r"t\.logits: logits of 20 training images, the data has 19"):
+        require_same_images(
+            spec, replace(data, classes=("happy", "neutral", "contempt")), "t.logits"
+        )
+    with pytest.raises(
+        FertoolError, match=r"t\.logits: logits of 20 training images, the data has 19"
+    ):
         require_same_images(spec, data.subset(torch.arange(19)), "t.logits")
     for other in (faces(20, seed=3), data.subset(torch.arange(20).flip(0))):
         with pytest.raises(FertoolError, match="not those of the data, or not in their order"):

@@ -12,7 +12,9 @@ from fertool.train import TrainConfig, fit, predict_logits
 
 CLASSES = ("happy", "neutral", "sad")
 GRAY = InputSpec(size=8)
-COLOUR = InputSpec(channels=3, size=16, mean=(124 / 255, 116 / 255, 104 / 255), std=(0.229, 0.224, 0.225))
+COLOUR = InputSpec(
+    channels=3, size=16, mean=(124 / 255, 116 / 255, 104 / 255), std=(0.229, 0.224, 0.225)
+)
 
 
 def linear(input=GRAY, seed=0):
@@ -34,7 +36,9 @@ def distillation(teachers, **options):
 def test_the_loss_of_one_teacher_is_the_papers():
     inputs, targets = batch()
     student, teacher = linear(), linear(seed=1)
-    loss = distillation([Teacher(teacher, GRAY, CLASSES)], temperature=4, alpha=0.7)(student, inputs, targets)
+    loss = distillation([Teacher(teacher, GRAY, CLASSES)], temperature=4, alpha=0.7)(
+        student, inputs, targets
+    )
     soft = distillation_kl(student(inputs), teacher(inputs), 4)
     torch.testing.assert_close(loss, 0.7 * soft + 0.3 * cross_entropy(student(inputs), targets))
 
@@ -43,7 +47,9 @@ def test_the_labels_part_is_the_loss_asked_for():
     inputs, targets = batch()
     student, teacher = linear(), linear(seed=1)
     against_labels = ClassificationLoss(0.1, 2.0, (1.0, 2.0, 3.0))
-    loss = distillation([Teacher(teacher, GRAY, CLASSES)], alpha=0.7, loss=against_labels)(student, inputs, targets)
+    loss = distillation([Teacher(teacher, GRAY, CLASSES)], alpha=0.7, loss=against_labels)(
+        student, inputs, targets
+    )
     soft = distillation_kl(student(inputs), teacher(inputs), 4)
     torch.testing.assert_close(loss, 0.7 * soft + 0.3 * against_labels(student(inputs), targets))
 
@@ -51,7 +57,9 @@ def test_the_labels_part_is_the_loss_asked_for():
 def test_several_teachers_are_averaged_as_probabilities():
     inputs, _ = batch()
     networks = [linear(seed=seed) for seed in range(3)]
-    objective = distillation([Teacher(network, GRAY, CLASSES) for network in networks], temperature=2.5)
+    objective = distillation(
+        [Teacher(network, GRAY, CLASSES) for network in networks], temperature=2.5
+    )
     expected = sum((network(inputs) / 2.5).softmax(1) for network in networks) / 3
     torch.testing.assert_close(objective.teacher_probs(inputs), expected)
 
@@ -73,7 +81,9 @@ def test_classes_are_matched_by_name():
     inputs, _ = batch()
     network = linear()
     objective = distillation([Teacher(network, GRAY, ("sad", "happy", "neutral"))], temperature=1)
-    torch.testing.assert_close(objective.teacher_probs(inputs), network(inputs).softmax(1)[:, [1, 2, 0]])
+    torch.testing.assert_close(
+        objective.teacher_probs(inputs), network(inputs).softmax(1)[:, [1, 2, 0]]
+    )
 
 
 def test_a_teacher_sees_the_image_in_its_own_channels_size_and_scale():
@@ -84,7 +94,9 @@ def test_a_teacher_sees_the_image_in_its_own_channels_size_and_scale():
     network[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     distillation([Teacher(network, COLOUR, CLASSES)]).teacher_probs(to_input(pixels, GRAY))
     enlarged = nn.functional.interpolate(pixels.float(), scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(seen[0], to_input(enlarged.expand(1, 3, 16, 16), COLOUR), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        seen[0], to_input(enlarged.expand(1, 3, 16, 16), COLOUR), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_teachers_are_judges_not_pupils():
@@ -104,7 +116,12 @@ def test_a_student_follows_its_teacher_rather_than_wrong_labels():
     data = FaceDataset(images, torch.zeros(200, dtype=torch.int64), CLASSES, "train", "source")
     objective = distillation([Teacher(teacher, GRAY, CLASSES)], alpha=1.0)
     fit(
-        student, data, data, GRAY, TrainConfig(epochs=20, lr=0.02, schedule="constant", patience=0), objective=objective
+        student,
+        data,
+        data,
+        GRAY,
+        TrainConfig(epochs=20, lr=0.02, schedule="constant", patience=0),
+        objective=objective,
     )
     inputs = to_input(images, GRAY)
     gap = distillation_kl(student(inputs), teacher(inputs), 4.0)
@@ -119,7 +136,13 @@ def test_the_fingerprint_knows_the_numbers_and_the_teachers():
     assert fingerprint() == fingerprint()
     weighted = fingerprint(loss=ClassificationLoss(class_weights=(1.0, 2.0, 3.0)))
     focal = fingerprint(loss=ClassificationLoss(focal_gamma=2.0))
-    others = {fingerprint(seed=2), fingerprint(alpha=0.5), fingerprint(temperature=2), weighted, focal}
+    others = {
+        fingerprint(seed=2),
+        fingerprint(alpha=0.5),
+        fingerprint(temperature=2),
+        weighted,
+        focal,
+    }
     assert len({fingerprint(), *others}) == 6
 
 

@@ -32,7 +32,9 @@ def listen(module, data, views, shape, half=True):
         pixels = apply_changes(data.images, views.changes(len(data), view))
         with torch.no_grad():
             said.append(module.eval()(to_input(pixels, shape)))
-    return RecordedTeacher(torch.stack(said).to(torch.float16 if half else torch.float32), CLASSES, views, "record")
+    return RecordedTeacher(
+        torch.stack(said).to(torch.float16 if half else torch.float32), CLASSES, views, "record"
+    )
 
 
 def state(module):
@@ -41,14 +43,22 @@ def state(module):
 
 def trained(module, data, shape, objective, **changes):
     # Adam would blow up the rounding of gradients that are 0 but for it.
-    plain = {"epochs": 4, "batch_size": 16, "lr": 0.05, "optimizer": "sgd", "augmentation": AugmentConfig(mixup=0)}
+    plain = {
+        "epochs": 4,
+        "batch_size": 16,
+        "lr": 0.05,
+        "optimizer": "sgd",
+        "augmentation": AugmentConfig(mixup=0),
+    }
     config = TrainConfig(precision="fp32", **{**plain, **changes})
     result = fit(module, data, data, shape, config, objective=objective)
     return state(module), [record.train_loss for record in result.history]
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_training_on_a_record_is_training_with_the_teacher_on_the_same_views(faces, network, shape, views, half):
+def test_training_on_a_record_is_training_with_the_teacher_on_the_same_views(
+    faces, network, shape, views, half
+):
     data, teachers = faces(48), [network(seed=1), network(seed=2)]
     records = [listen(teacher, data, views, shape, half) for teacher in teachers]
     living = [Teacher(teacher, shape, CLASSES) for teacher in teachers]
@@ -82,7 +92,9 @@ def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, s
     plain = RecordedTeacher(torch.zeros(1, 6, 3), CLASSES, None, "plain")
     objective = KnowledgeDistillation([plain], input=shape, classes=CLASSES)
     assert objective.plan_epoch(5, data.targets())[1] is None
-    with_views = KnowledgeDistillation([plain, listen(network(), data, views, shape)], input=shape, classes=CLASSES)
+    with_views = KnowledgeDistillation(
+        [plain, listen(network(), data, views, shape)], input=shape, classes=CLASSES
+    )
     assert with_views.plan_epoch(5, data.targets())[1] is not None
 
 
@@ -111,13 +123,17 @@ def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network,
     rows, said = torch.cat(seen).double(), logits[0].softmax(1).double()
     gaps = own[:, None] - own[None]
     # By brute force: the share of image i in its mixture with image j that comes nearest to each row.
-    shares = ((rows[:, None, None, :3] - own[None, None]) * gaps).sum(3) / (gaps.square().sum(2) + 1e-12)
+    shares = ((rows[:, None, None, :3] - own[None, None]) * gaps).sum(3) / (
+        gaps.square().sum(2) + 1e-12
+    )
     shares = shares.clamp(0, 1)
     errors = (own[None, None] + shares[..., None] * gaps - rows[:, None, None, :3]).abs().amax(3)
     i, j = errors.view(48, -1).argmin(1) // 48, errors.view(48, -1).argmin(1) % 48
     share = shares[torch.arange(48), i, j]
     assert ((share > 0.01) & (share < 0.99)).sum() > 10
-    torch.testing.assert_close(rows[:, 3:], torch.lerp(said[j], said[i], share[:, None]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        rows[:, 3:], torch.lerp(said[j], said[i], share[:, None]), atol=1e-4, rtol=0
+    )
 
 
 def test_classes_are_matched_by_name(faces, shape):
@@ -134,13 +150,19 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
     logits = torch.zeros(2, 6, 3)
 
     def record(**changes):
-        return replace(RecordedTeacher(logits, CLASSES, Views(2, AugmentConfig(), 0), "record"), **changes)
+        return replace(
+            RecordedTeacher(logits, CLASSES, Views(2, AugmentConfig(), 0), "record"), **changes
+        )
 
     def objective(*records):
         return KnowledgeDistillation(list(records), input=shape, classes=CLASSES)
 
     objective(record(), record())
-    for other in (Views(2, AugmentConfig(), 1), Views(2, AugmentConfig(rotation=10), 0), Views(3, AugmentConfig(), 0)):
+    for other in (
+        Views(2, AugmentConfig(), 1),
+        Views(2, AugmentConfig(rotation=10), 0),
+        Views(3, AugmentConfig(), 0),
+    ):
         with pytest.raises(FertoolError, match="different changes"):
             objective(record(), record(views=other))
     with pytest.raises(FertoolError, match="logits of 5 training images, where there are 6"):
@@ -179,4 +201,6 @@ def test_the_labels_part_does_not_see_the_record(faces, network, shape, views):
     objective = KnowledgeDistillation([record], input=shape, classes=CLASSES, alpha=0.0, loss=loss)
     module, inputs = network().eval(), to_input(data.images, shape)
     targets, _ = objective.plan_epoch(1, data.targets())
-    torch.testing.assert_close(objective(module, inputs, targets), loss(module(inputs), data.targets()))
+    torch.testing.assert_close(
+        objective(module, inputs, targets), loss(module(inputs), data.targets())
+    )

@@ -24,7 +24,9 @@ def patterns(count, channels=1, size=32, seed=0):
     smooth = nn.functional.interpolate(coarse, size=(size, size), mode="bicubic")[labels]
     brightness = torch.rand(count, 1, 1, 1, generator=generator) * 40 - 20
     pixels = 40 + 180 * smooth + brightness + 8 * torch.randn(smooth.shape, generator=generator)
-    return FaceDataset(pixels.round().clamp(0, 255).to(torch.uint8), labels, CLASSES, "train", "0" * 64)
+    return FaceDataset(
+        pixels.round().clamp(0, 255).to(torch.uint8), labels, CLASSES, "train", "0" * 64
+    )
 
 
 def settled(arch, channels=1, size=32, steps=12, count=70, **args):
@@ -52,7 +54,9 @@ def settled(arch, channels=1, size=32, steps=12, count=70, **args):
 def without_dropout(spec, network):
     """Return the network and its spec with dropout and stochastic depth that drop nothing."""
     random = [node for node in network.graph.nodes if node.operator.random]
-    quiet = Network(network.graph.edited({node.name: [node.with_args(p=0.0)] for node in random}), network.image)
+    quiet = Network(
+        network.graph.edited({node.name: [node.with_args(p=0.0)] for node in random}), network.image
+    )
     quiet.load_state_dict(network.state_dict(), assign=True)
     return replace(spec, graph=quiet.graph), quiet
 
@@ -60,7 +64,9 @@ def without_dropout(spec, network):
 def dynamic_network(input=InputSpec(size=48)):
     """Return (spec, module): three profiles of a network, all of which are chosen."""
     torch.manual_seed(0)
-    spec, wide = create("mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad"))
+    spec, wide = create(
+        "mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad")
+    )
     narrower = [narrowed(wide, "classifier.0", channels) for channels in (64, 8)]
     networks = [wide, *(randomised(network) for network in narrower)]
     torch.manual_seed(9)  # at which each profile gets some of the images
@@ -71,4 +77,6 @@ def dynamic_network(input=InputSpec(size=48)):
     with torch.no_grad():
         gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, input.size, input.size)).mean(0))
     module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
-    return replace(spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)), module
+    return replace(
+        spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)
+    ), module

@@ -18,7 +18,10 @@ def gate(op_type, scale, zero_point):
         make_node("DequantizeLinear", ["x", "scale", "zero_point"], ["values"]),
         make_node(op_type, ["values"], ["y"], **attributes),
     ]
-    constants = [from_array(np.float32(scale), "scale"), from_array(np.uint8(zero_point), "zero_point")]
+    constants = [
+        from_array(np.float32(scale), "scale"),
+        from_array(np.uint8(zero_point), "zero_point"),
+    ]
     x = make_tensor_value_info("x", TensorProto.UINT8, [256])
     y = make_tensor_value_info("y", TensorProto.FLOAT, [256])
     graph = make_graph(nodes, "gate", [x], [y], constants)
@@ -27,7 +30,9 @@ def gate(op_type, scale, zero_point):
 
 def run(model):
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"x": np.arange(256, dtype=np.uint8)})[0]
 
 
@@ -44,7 +49,10 @@ def test_gates_on_integers_are_hard_sigmoid_and_hard_swish(zero_point):
         clipped = gates_clipped(gate(op_type, scale, zero_point))
         assert run(clipped) == pytest.approx(expected, rel=1e-6, abs=1e-6)
         # Above the middle of the grid there is nothing to clip.
-        expected_operators = {"DequantizeLinear": 1 + (op_type == "HardSwish"), "Clip": int(zero_point < 128)}
+        expected_operators = {
+            "DequantizeLinear": 1 + (op_type == "HardSwish"),
+            "Clip": int(zero_point < 128),
+        }
         expected_operators["Mul"] = int(op_type == "HardSwish")
         assert operators(clipped) == Counter(expected_operators)
 

@@ -24,8 +24,12 @@ class Block(nn.Module):
         super().__init__()
         self.stem, width = nn.Sequential(stem, nn.ReLU()), stem.out_channels
         self.expand = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.Hardswish())
-        self.depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)
-        self.squeeze = SqueezeExcitation(hidden, 4, scale_act=nn.Hardsigmoid) if squeeze else nn.Identity()
+        self.depthwise = nn.Conv2d(
+            hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False
+        )
+        self.squeeze = (
+            SqueezeExcitation(hidden, 4, scale_act=nn.Hardsigmoid) if squeeze else nn.Identity()
+        )
         self.project, self.head = nn.Conv2d(hidden, 8, 1), nn.Linear(8, len(CLASSES))
         self.shortcut = shortcut
 
@@ -40,7 +44,9 @@ def files(module, size, monkeypatch):
     """Return the ONNX file of the quantised network, arranged and as it was."""
     network = network_of(module, (1, size, size))
     spec = Spec("net", {}, network.graph, InputSpec(1, size), CLASSES)
-    quant, integer = quantize_model(spec, network, patterns(14, size=size), QuantizeConfig(samples=14))
+    quant, integer = quantize_model(
+        spec, network, patterns(14, size=size), QuantizeConfig(samples=14)
+    )
     spec, options = replace(spec, quant=quant), ExportOptions(simplify=False)
     arranged = export_model(spec, integer, options)
     monkeypatch.setattr(exporter, "arranged", lambda model: model)
@@ -56,7 +62,10 @@ def attribute(content, name):
     """That of each convolution, in their order."""
     graph = onnx.load_from_string(content).graph
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
-    return [get_node_attr_value(node, name) if name in {a.name for a in node.attribute} else 1 for node in convolutions]
+    return [
+        get_node_attr_value(node, name) if name in {a.name for a in node.attribute} else 1
+        for node in convolutions
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +75,9 @@ def seed():
 
 @pytest.mark.parametrize(("hidden", "kernel", "stride"), [(24, 5, 1), (5, 3, 2), (40, 3, 1)])
 @pytest.mark.parametrize("squeeze", [True, False])
-def test_depthwise_channels_fill_registers_and_change_no_bit(hidden, kernel, stride, squeeze, monkeypatch):
+def test_depthwise_channels_fill_registers_and_change_no_bit(
+    hidden, kernel, stride, squeeze, monkeypatch
+):
     module = Block(nn.Conv2d(1, 6, 3, 3), hidden, kernel=kernel, stride=stride, squeeze=squeeze)
     arranged, plain = files(module, 18, monkeypatch)
     assert np.array_equal(logits(arranged, 18), logits(plain, 18))
@@ -116,7 +127,11 @@ def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride, monkeyp
 
 @pytest.mark.parametrize(
     ("stem", "size"),
-    [(nn.Conv2d(1, 6, 3, 2, 1), 18), (nn.Conv2d(1, 6, 3, 2, 0), 16), (nn.Conv2d(1, 6, 3, 1, 2, 2), 16)],
+    [
+        (nn.Conv2d(1, 6, 3, 2, 1), 18),
+        (nn.Conv2d(1, 6, 3, 2, 0), 16),
+        (nn.Conv2d(1, 6, 3, 1, 2, 2), 16),
+    ],
     ids=["size", "padding", "dilation"],
 )
 def test_first_layers_that_do_not_divide_stay(stem, size, monkeypatch):
@@ -130,5 +145,9 @@ def test_gates_of_large_maps_multiply_four_pixels_and_change_no_bit(size, widene
     arranged, plain = files(Block(nn.Conv2d(1, 8, 3, 1, 1), 16), size, monkeypatch)
     assert np.array_equal(logits(arranged, size), logits(plain, size))
     graph = onnx.load_from_string(arranged).graph
-    joined = [node for node in graph.node if node.op_type == "Concat" and get_node_attr_value(node, "axis") == 1]
+    joined = [
+        node
+        for node in graph.node
+        if node.op_type == "Concat" and get_node_attr_value(node, "axis") == 1
+    ]
     assert [len(node.input) for node in joined] == [4] * widened

@@ -42,26 +42,37 @@ def test_the_file_takes_raw_pixels_of_any_batch_and_carries_the_spec(floats, tmp
     content = export_model(spec, module, PLAIN)
     session = onnxruntime.InferenceSession(content)
     images, logits = session.get_inputs()[0], session.get_outputs()[0]
-    assert (images.name, images.type, images.shape) == ("images", "tensor(uint8)", ["batch", 1, 32, 32])
+    assert (images.name, images.type, images.shape) == (
+        "images",
+        "tensor(uint8)",
+        ["batch", 1, 32, 32],
+    )
     assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["batch", 7])
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     assert read_spec(path) == spec
     faces = patterns(5).images
-    assert np.allclose(run(content, faces), np.concatenate([run(content, face[None]) for face in faces]), atol=1e-5)
+    assert np.allclose(
+        run(content, faces), np.concatenate([run(content, face[None]) for face in faces]), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["floats", "integers"])
 def test_simplified_files_are_repeatable_no_larger_and_right(kind, request):
     spec, module = request.getfixturevalue(kind)
     notes = []
-    plain, content = export_model(spec, module, PLAIN), export_model(spec, module, on_note=notes.append)
+    plain, content = (
+        export_model(spec, module, PLAIN),
+        export_model(spec, module, on_note=notes.append),
+    )
     assert notes == []
     assert content == export_model(spec, module)
     assert len(content) <= 1.001 * len(plain)
     assert check_parity(content, module, spec, patterns(70, seed=1).images).ok
     if kind == "integers":
-        assert not {"Shape", "Gather"} & {node.op_type for node in onnx.load_from_string(content).graph.node}
+        assert not {"Shape", "Gather"} & {
+            node.op_type for node in onnx.load_from_string(content).graph.node
+        }
 
 
 def test_weights_are_stored_as_integers(integers):
@@ -73,7 +84,9 @@ def test_weights_are_stored_as_integers(integers):
 
 def test_an_int8_file_is_at_most_three_tenths_of_the_float_file():
     spec, module, data = settled("mobilenet_v3_small", steps=1)
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=7, weights="min-max"))
+    quant, integer = quantize_model(
+        spec, module, data, QuantizeConfig(samples=7, weights="min-max")
+    )
     floats = export_model(spec, module, PLAIN)
     assert len(export_model(replace(spec, quant=quant), integer, PLAIN)) <= 0.265 * len(floats)
 
@@ -82,7 +95,9 @@ def test_an_int8_file_is_at_most_three_tenths_of_the_float_file():
 def test_other_operator_sets(floats, integers, opset):
     for spec, module in (floats, integers):
         content = export_model(spec, module, replace(PLAIN, opset=opset))
-        assert [(entry.domain, entry.version) for entry in onnx.load_from_string(content).opset_import] == [("", opset)]
+        assert [
+            (entry.domain, entry.version) for entry in onnx.load_from_string(content).opset_import
+        ] == [("", opset)]
         assert check_parity(content, module, spec, patterns(28, seed=1).images).ok
 
 
@@ -124,7 +139,9 @@ def test_a_network_that_onnx_cannot_express_is_refused_by_operator(capfd):
 def test_parity_finds_a_wrong_file(floats):
     spec, module = floats
     other = replace(spec, input=InputSpec(1, 32, (130 / 255,), (64 / 255,)))
-    parity = check_parity(export_model(other, module, PLAIN), module, spec, patterns(20, seed=1).images)
+    parity = check_parity(
+        export_model(other, module, PLAIN), module, spec, patterns(20, seed=1).images
+    )
     assert not parity.ok
     with pytest.raises(FertoolError, match=r"largest difference \d.* of 20 images"):
         require_parity(parity)
@@ -135,7 +152,9 @@ def test_parity_counts_what_it_says():
     actual = expected.clone()
     actual[0] = torch.tensor([0.0, 2.0, 0.0, 0.0])
     actual[1] = torch.tensor([0.0, 0.0, 0.0, 1.0])
-    assert compare(expected, actual, quantised=True) == Parity(2.0, 1.0, pytest.approx(0.99), 200, ok=True)
+    assert compare(expected, actual, quantised=True) == Parity(
+        2.0, 1.0, pytest.approx(0.99), 200, ok=True
+    )
     actual[2] = torch.tensor([1.0, 0.0, 0.0, 0.0])
     assert not compare(expected, actual, quantised=True).ok
     assert compare(expected, expected + 9e-5, quantised=False).ok

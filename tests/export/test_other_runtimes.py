@@ -37,7 +37,9 @@ def opencv_logits(path):
     return network.forward()
 
 
-RUNTIMES = pytest.mark.parametrize("logits_of", [openvino_logits, opencv_logits], ids=["openvino", "opencv"])
+RUNTIMES = pytest.mark.parametrize(
+    "logits_of", [openvino_logits, opencv_logits], ids=["openvino", "opencv"]
+)
 
 
 def require_agreement(content, logits_of, path):
@@ -58,7 +60,11 @@ def network(arch):
     ("arch", "kind"),
     [
         *(("nano_resnet", kind) for kind in KINDS),
-        *((arch, kind) for arch in ("resnet18", "mobilenet_v3_small") for kind in ("int8", "mixed packed")),
+        *(
+            (arch, kind)
+            for arch in ("resnet18", "mobilenet_v3_small")
+            for kind in ("int8", "mixed packed")
+        ),
     ],
 )
 @RUNTIMES
@@ -68,8 +74,12 @@ def test_every_kind_of_file_says_the_same_in_other_runtimes(arch, kind, logits_o
     if widths:
         problem = make_problem(spec, module, None)
         low = 2 if widths == "two to eight bits" else 8
-        drawn = torch.randint(low, 9, (len(problem.weights),), generator=torch.Generator().manual_seed(0))
-        quant, module = quantize_model(spec, module, data, QuantizeConfig(samples=32), bits=problem.by_layer(drawn))
+        drawn = torch.randint(
+            low, 9, (len(problem.weights),), generator=torch.Generator().manual_seed(0)
+        )
+        quant, module = quantize_model(
+            spec, module, data, QuantizeConfig(samples=32), bits=problem.by_layer(drawn)
+        )
         spec = replace(spec, quant=quant)
     content = export_model(spec, module, ExportOptions(simplify=False, packed=packed))
     require_agreement(content, logits_of, tmp_path / "model.onnx")

@@ -65,14 +65,22 @@ def quantized(arch, draw):
     spec, module, data = settled(arch, steps=1)
     problem = make_problem(spec, module, None)
     widths = draw(problem)
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16), bits=problem.by_layer(widths))
+    quant, integer = quantize_model(
+        spec, module, data, QuantizeConfig(samples=16), bits=problem.by_layer(widths)
+    )
     return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
 
 
 def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
-    shares, generator = torch.tensor([0.3, 0.4, 0.2, 0.05, 0.03, 0.02]), torch.Generator().manual_seed(0)
+    shares, generator = (
+        torch.tensor([0.3, 0.4, 0.2, 0.05, 0.03, 0.02]),
+        torch.Generator().manual_seed(0),
+    )
     spec, module, least = quantized(
-        "mobilenet_v2", lambda problem: 2 + torch.multinomial(shares, len(problem.weights), True, generator=generator)
+        "mobilenet_v2",
+        lambda problem: (
+            2 + torch.multinomial(shares, len(problem.weights), True, generator=generator)
+        ),
     )
     path = tmp_path / "packed.onnx"
     path.write_bytes(export_model(spec, module, PACKED))
@@ -84,7 +92,9 @@ def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
 @pytest.mark.parametrize("widths", [(2, 2), (3, 8), (7, 4)])
 def test_layers_of_one_width_each_are_the_same_network(widths, monkeypatch, tmp_path):
     """Layers whose channels have one shape are packed together, whether their widths differ or not."""
-    spec, module, _ = quantized("nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2])
+    spec, module, _ = quantized(
+        "nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2]
+    )
     packed = export_model(spec, module, PACKED)
     monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
     plain = export_model(spec, module, PACKED)
@@ -106,7 +116,9 @@ def test_onnxsim_leaves_weights_to_be_packed(mixed):
 def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
     spec, module, _ = mixed
     notes = []
-    content = export_model(spec, module, ExportOptions(simplify=False, opset=17), on_note=notes.append)
+    content = export_model(
+        spec, module, ExportOptions(simplify=False, opset=17), on_note=notes.append
+    )
     assert "--opset 18" in notes[0]
     assert len(content) > len(export_model(spec, module, PACKED))
     with pytest.raises(UsageError, match="--packed with --opset 17"):
@@ -116,8 +128,13 @@ def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
 def test_weights_are_packed_where_that_saves_three_tenths_of_the_file_or_when_asked():
     sizes = {}
     for bits in (3, 8):
-        spec, module, _ = quantized("nano_resnet", lambda problem, bits=bits: torch.full((len(problem.weights),), bits))
-        forms = [export_model(spec, module, replace(PACKED, packed=packed)) for packed in (None, True, False)]
+        spec, module, _ = quantized(
+            "nano_resnet", lambda problem, bits=bits: torch.full((len(problem.weights),), bits)
+        )
+        forms = [
+            export_model(spec, module, replace(PACKED, packed=packed))
+            for packed in (None, True, False)
+        ]
         sizes[bits] = [len(form) for form in forms]
         logits = [run(form) for form in forms]
         assert all(np.array_equal(each, logits[0]) for each in logits)
@@ -149,7 +166,9 @@ def test_activations_of_fewer_bits_stay_integers_in_the_runtime(arch, tmp_path):
     spec, module, data = settled(arch, steps=1)
     counts, found = [], []
     for bits in (8, 5):
-        quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16, activation_bits=bits))
+        quant, integer = quantize_model(
+            spec, module, data, QuantizeConfig(samples=16, activation_bits=bits)
+        )
         assert set(quant.activations.values()) == {bits}
         content = export_model(replace(spec, quant=quant), integer, PACKED)
         logits, operators = optimised(content, tmp_path / "m.onnx")

@@ -27,12 +27,21 @@ def test_pools_run_on_the_layout_of_the_convolutions_and_change_no_bit(arch, mon
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
     answers = [
-        onnxruntime.InferenceSession(file, options).run(None, {"images": patterns(9, seed=1).images.numpy()})[0]
+        onnxruntime.InferenceSession(file, options).run(
+            None, {"images": patterns(9, seed=1).images.numpy()}
+        )[0]
         for file in (plain, content)
     ]
     assert np.array_equal(*answers)
     pools = [
-        node for node in onnx.load(tmp_path / "optimised.onnx").graph.node if node.op_type == "QLinearGlobalAveragePool"
+        node
+        for node in onnx.load(tmp_path / "optimised.onnx").graph.node
+        if node.op_type == "QLinearGlobalAveragePool"
     ]
     assert pools
-    assert all(attribute.i == 1 for node in pools for attribute in node.attribute if attribute.name == "channels_last")
+    assert all(
+        attribute.i == 1
+        for node in pools
+        for attribute in node.attribute
+        if attribute.name == "channels_last"
+    )

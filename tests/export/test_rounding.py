@@ -24,7 +24,12 @@ def rounded_relu(zero_point, *, also_read=False):
 
 @pytest.mark.parametrize(
     ("zero_point", "also_read", "left"),
-    [(np.uint8(0), False, 0), (np.uint8(1), False, 1), (np.int8(0), False, 1), (np.uint8(0), True, 1)],
+    [
+        (np.uint8(0), False, 0),
+        (np.uint8(1), False, 1),
+        (np.int8(0), False, 1),
+        (np.uint8(0), True, 1),
+    ],
     ids=["cut off by the rounding", "another zero point", "negative integers", "read otherwise"],
 )
 def test_a_relu_goes_only_where_the_rounding_does_its_work(zero_point, also_read, left):
@@ -33,7 +38,9 @@ def test_a_relu_goes_only_where_the_rounding_does_its_work(zero_point, also_read
     assert sum(node.op_type == "Relu" for node in result.graph.node) == left
     values = np.linspace(-5, 5, 64, dtype=np.float32)
     found = [
-        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": values})
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"x": values}
+        )
         for m in (model, result)
     ]
     assert np.array_equal(*found)

@@ -51,11 +51,20 @@ def test_batches_of_any_mix_get_torchs_answers_in_their_order(dynamic, images):
 def test_only_the_chosen_network_runs(dynamic, images, tmp_path):
     spec, module = dynamic
     content = export_model(spec, module, ExportOptions())
-    session = session_of(content, enable_profiling=True, profile_file_prefix=str(tmp_path / "trace"))
+    session = session_of(
+        content, enable_profiling=True, profile_file_prefix=str(tmp_path / "trace")
+    )
     session.run(["logits"], {"images": images[:1]})
     with open(session.end_profiling()) as file:
-        ran = [event["args"]["op_name"] for event in json.load(file) if event["name"].endswith("kernel_time")]
-    (one,) = {sum(isinstance(layer, nn.Conv2d) for layer in network.modules()) for network in module.networks}
+        ran = [
+            event["args"]["op_name"]
+            for event in json.load(file)
+            if event["name"].endswith("kernel_time")
+        ]
+    (one,) = {
+        sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
+        for network in module.networks
+    }
     assert 1 <= ran.count("If") < len(module.networks)
     assert ran.count("Conv") == one + 1
 

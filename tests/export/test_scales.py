@@ -40,14 +40,18 @@ def layer(bias_scale=SOURCE * WEIGHT, weight_scale=WEIGHT, bias=(7, -300, 32767)
 
 def run(model):
     onnx.checker.check_model(model, full_check=True)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     return session.run(None, {"x": np.arange(8, dtype=np.uint8).reshape(1, 2, 2, 2)})[0]
 
 
 def stored(model):
     """The types of the vectors that the file holds."""
     tensors = [to_array(tensor) for tensor in compacted(model).graph.initializer]
-    return sorted(str(tensor.dtype) for tensor in tensors if tensor.ndim == 1 and tensor.dtype != np.int64)
+    return sorted(
+        str(tensor.dtype) for tensor in tensors if tensor.ndim == 1 and tensor.dtype != np.int64
+    )
 
 
 def test_scales_and_biases_are_stored_small_and_unfold_to_the_same_bits():
@@ -59,7 +63,10 @@ def test_scales_and_biases_are_stored_small_and_unfold_to_the_same_bits():
 @pytest.mark.parametrize(
     ("change", "kept"),
     [
-        ({"weight_scale": [0.5, 0.25, 0.1], "bias_scale": SOURCE * np.float32([0.5, 0.25, 0.1])}, ["float32", "int16"]),
+        (
+            {"weight_scale": [0.5, 0.25, 0.1], "bias_scale": SOURCE * np.float32([0.5, 0.25, 0.1])},
+            ["float32", "int16"],
+        ),
         ({"bias": (7, -300, 32768)}, ["float16", "int32"]),
         ({"bias": (7, -128, 127)}, ["float16", "int8"]),
         ({"bias_scale": np.nextafter(SOURCE * WEIGHT, 1)}, ["float16", "float32", "int16"]),

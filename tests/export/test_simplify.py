@@ -16,7 +16,10 @@ def model():
         helper.make_node("MatMul", ["images", "floats"], ["product"]),
         helper.make_node("Identity", ["product"], ["logits"]),
     ]
-    images, logits = (helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 2]) for n in ("images", "logits"))
+    images, logits = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", 2])
+        for n in ("images", "logits")
+    )
     graph = helper.make_graph(nodes, "g", [images], [logits], [weight, scale])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -42,14 +45,22 @@ LOAD = "import onnx, sys; m = onnx.load(sys.argv[1])"
         ("pass", "left no readable file"),
         ("import sys; open(sys.argv[2], 'w').write('hello')", "left no readable file"),
         ("import time; time.sleep(60)", "took more than 2 s"),
-        (f"{LOAD}; m.graph.input[0].name = 'x'; onnx.save(m, sys.argv[2])", "changed the inputs or outputs"),
-        (f"{LOAD}; m.graph.initializer[0].data_type = 2; onnx.save(m, sys.argv[2])", "integer weights into floats"),
+        (
+            f"{LOAD}; m.graph.input[0].name = 'x'; onnx.save(m, sys.argv[2])",
+            "changed the inputs or outputs",
+        ),
+        (
+            f"{LOAD}; m.graph.initializer[0].data_type = 2; onnx.save(m, sys.argv[2])",
+            "integer weights into floats",
+        ),
         (COPY, None),
     ],
 )
 def test_a_failing_onnxsim_leaves_the_graph_as_it_is(model, monkeypatch, code, note):
     monkeypatch.setattr(
-        simplify, "COMMAND", (sys.executable, "-S", "-c", code) if "onnx" not in code else (sys.executable, "-c", code)
+        simplify,
+        "COMMAND",
+        (sys.executable, "-S", "-c", code) if "onnx" not in code else (sys.executable, "-c", code),
     )
     notes = []
     assert simplify.simplified(model, 2 if "sleep" in code else 60, notes.append) == model

@@ -43,7 +43,9 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
     spec = replace(spec, quant=quant)
     logits, operators = run(export_model(spec, integer, PLAIN), images, tmp_path)
     with torch.no_grad():
-        float_logits, integer_logits = (net(to_input(images, spec.input)) for net in (module, integer))
+        float_logits, integer_logits = (
+            net(to_input(images, spec.input)) for net in (module, integer)
+        )
     # Values near a tie round differently in the runtime; a hardly trained network amplifies that, and rounding at all
     # much more. Saturation or a wrong scale would not stay below.
     assert rms(logits - integer_logits) < 0.4 * rms(integer_logits - float_logits)
@@ -51,7 +53,10 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
     convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
     linears = sum(isinstance(layer, torch.nn.Linear) for layer in module.modules())
     entrance = convolutions + linears - len(quant.weights)
-    assert (operators["QLinearConv"], operators["Conv"] + operators["FusedConv"]) == (convolutions - entrance, entrance)
+    assert (operators["QLinearConv"], operators["Conv"] + operators["FusedConv"]) == (
+        convolutions - entrance,
+        entrance,
+    )
     assert (operators["QGemm"], operators["Gemm"]) == (linears, 0)
     # No island of floats between integers: without onnxsim only the sizes of a shuffle are read from floats. Behind a
     # float entrance all is rounded once.

@@ -24,7 +24,9 @@ class Block(nn.Module):
 def network():
     torch.manual_seed(0)
     body = nn.Sequential(conv(1, 4, 3), Block(4, 4), Block(4, 6), Block(6, 6))
-    return captured(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)), IMAGE)
+    return captured(
+        nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3)), IMAGE
+    )
 
 
 def images():
@@ -92,10 +94,19 @@ def test_a_branch_with_a_layer_scale_and_inner_blocks_is_a_block():
         y = y + s.inner(y)
         return s.head((x + s.gamma * s.up(y)).mean((2, 3)))
 
-    layers = {"down": conv(4, 2), "inner": nn.Conv2d(2, 2, 1), "up": nn.Conv2d(2, 4, 1), "head": nn.Linear(4, 3)}
-    net = captured(Net(run, stem=conv(1, 4), gamma=nn.Parameter(torch.ones(4, 1, 1)), **layers), IMAGE)
+    layers = {
+        "down": conv(4, 2),
+        "inner": nn.Conv2d(2, 2, 1),
+        "up": nn.Conv2d(2, 4, 1),
+        "head": nn.Linear(4, 3),
+    }
+    net = captured(
+        Net(run, stem=conv(1, 4), gamma=nn.Parameter(torch.ones(4, 1, 1)), **layers), IMAGE
+    )
     inner, outer = find_blocks(net)
     assert inner.nodes == ("inner",)
     assert {"down.0", "inner", "up", "gamma"} <= set(outer.nodes)
     shorter = without_block(net, outer)
-    assert set(shorter.state_dict()) == {name for name in net.state_dict() if name.startswith(("stem", "head"))}
+    assert set(shorter.state_dict()) == {
+        name for name in net.state_dict() if name.startswith(("stem", "head"))
+    }

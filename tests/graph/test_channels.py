@@ -28,7 +28,10 @@ def inputs(graph, name):
 
 def test_residual_addition_merges_channels_in_pairs():
     graph = graph_of(
-        lambda s, x: s.c(s.a(x) + s.b(x)), a=nn.Conv2d(1, 3, 3, padding=1), b=nn.Conv2d(1, 3, 1), c=nn.Conv2d(3, 2, 1)
+        lambda s, x: s.c(s.a(x) + s.b(x)),
+        a=nn.Conv2d(1, 3, 3, padding=1),
+        b=nn.Conv2d(1, 3, 1),
+        c=nn.Conv2d(3, 2, 1),
     )
     assert outputs(graph, "a") == outputs(graph, "b") == inputs(graph, "c")
     assert len(set(outputs(graph, "a"))) == 3
@@ -48,7 +51,10 @@ def test_depthwise_norm_activation_and_pool_keep_channels():
 
 def test_the_channels_of_a_group_are_one_with_what_the_group_makes():
     graph = graph_of(
-        lambda s, x: s.c(s.g(s.a(x))), a=nn.Conv2d(1, 4, 1), g=nn.Conv2d(4, 6, 1, groups=2), c=nn.Conv2d(6, 2, 1)
+        lambda s, x: s.c(s.g(s.a(x))),
+        a=nn.Conv2d(1, 4, 1),
+        g=nn.Conv2d(4, 6, 1, groups=2),
+        c=nn.Conv2d(6, 2, 1),
     )
     one, other = sorted(set(outputs(graph, "a")))
     assert outputs(graph, "a") == inputs(graph, "g") == [one, one, other, other]
@@ -58,7 +64,9 @@ def test_the_channels_of_a_group_are_one_with_what_the_group_makes():
 
 def test_gate_and_gated_channels_are_one():
     graph = graph_of(
-        lambda s, x: (lambda y: s.c(y * s.up(F.relu(s.down(y.mean([2, 3], keepdim=True)))).sigmoid()))(s.a(x)),
+        lambda s, x: (
+            lambda y: s.c(y * s.up(F.relu(s.down(y.mean([2, 3], keepdim=True)))).sigmoid())
+        )(s.a(x)),
         a=nn.Conv2d(1, 4, 1),
         down=nn.Conv2d(4, 2, 1),
         up=nn.Conv2d(2, 4, 1),
@@ -72,7 +80,11 @@ def shuffled(s, x):
     kept, rest = s.a(x).chunk(2, dim=1)
     both = torch.cat((kept, s.b(rest)), dim=1)
     batch, channels, height, width = both.shape
-    both = both.view(batch, 2, channels // 2, height, width).transpose(1, 2).reshape(batch, channels, height, width)
+    both = (
+        both.view(batch, 2, channels // 2, height, width)
+        .transpose(1, 2)
+        .reshape(batch, channels, height, width)
+    )
     return s.c(both)
 
 
@@ -97,17 +109,23 @@ def test_channels_with_other_readers_form_a_segment_of_their_own():
 
 def test_parts_of_a_split_are_segments_even_where_the_same_layers_read_them():
     graph = graph_of(
-        lambda s, x: (lambda parts: s.c(torch.cat((parts[0].relu(), parts[1]), 1)))(torch.split(s.a(x), (2, 4), 1)),
+        lambda s, x: (lambda parts: s.c(torch.cat((parts[0].relu(), parts[1]), 1)))(
+            torch.split(s.a(x), (2, 4), 1)
+        ),
         a=nn.Conv2d(1, 6, 1),
         c=nn.Conv2d(6, 2, 1),
     )
     (parts,) = graph.parts.values()
     assert [part.tolist() for part in parts] == [outputs(graph, "a")[:2], outputs(graph, "a")[2:]]
-    assert {tuple(part.tolist()) for part in parts} <= {tuple(members) for members in graph.segments().values()}
+    assert {tuple(part.tolist()) for part in parts} <= {
+        tuple(members) for members in graph.segments().values()
+    }
 
 
 def test_flatten_gives_one_channel_to_each_of_its_features():
-    graph = graph_of(lambda s, x: s.fc(torch.flatten(s.a(x), 1)), a=nn.Conv2d(1, 3, 1), fc=nn.Linear(48, 2))
+    graph = graph_of(
+        lambda s, x: s.fc(torch.flatten(s.a(x), 1)), a=nn.Conv2d(1, 3, 1), fc=nn.Linear(48, 2)
+    )
     assert inputs(graph, "fc") == [channel for channel in outputs(graph, "a") for _ in range(16)]
 
 
@@ -144,7 +162,9 @@ def test_a_convolution_along_the_channels_leaves_them_where_they_are(bias):
     a, c = nn.Conv2d(1, 4, 1, bias=False), nn.Conv2d(4, 2, 1, bias=False)
     network = captured(Net(lambda s, x: s.c(along(s, x)), a=a, eca=eca, c=c), (1, 4, 4))
     graph = trace_channels(network)
-    assert outputs(graph, "a") == inputs(graph, "eca") == outputs(graph, "eca") == inputs(graph, "c")
+    assert (
+        outputs(graph, "a") == inputs(graph, "eca") == outputs(graph, "eca") == inputs(graph, "c")
+    )
     assert len(set(outputs(graph, "a"))) == 4
     assert not graph.fixed[graph.by_name["a"].outputs].any()
     counted = cost.count(network, INPUT)
@@ -185,7 +205,9 @@ def test_a_parameter_for_each_channel_is_one_with_it():
         (along, {"eca": nn.Conv2d(1, 2, (1, 3), padding=(0, 1))}, "eca", "different channels"),
     ],
 )  # fmt: skip
-def test_where_the_effect_is_not_known_channels_stay_and_the_node_is_named(run, layers, node, reason):
+def test_where_the_effect_is_not_known_channels_stay_and_the_node_is_named(
+    run, layers, node, reason
+):
     layers = {"free": nn.Conv2d(1, 3, 1), "a": nn.Conv2d(3, 4, 1), **layers}
     net = Net(lambda s, x: s.head(run(s, s.free(x)).flatten(1)), **layers)
     with torch.no_grad():
@@ -249,7 +271,9 @@ def test_modes_are_left_as_they_were():
 
 
 def test_tracing_needs_no_values_and_changes_nothing():
-    network = captured(nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), (1, 4, 4)).to("meta")
+    network = captured(
+        nn.Sequential(nn.Conv2d(1, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)), (1, 4, 4)
+    ).to("meta")
     graph = trace_channels(network.train())
     assert inputs(graph, "2") == outputs(graph, "0")
     assert network.training

@@ -53,14 +53,18 @@ def test_folding_keeps_the_function_and_the_original():
     result = folded(network)
     assert network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
-    assert not any(tensor.data_ptr() == before.data_ptr() for before, tensor in pairs(network, result))
+    assert not any(
+        tensor.data_ptr() == before.data_ptr() for before, tensor in pairs(network, result)
+    )
     assert not result.training
     assert agree(result, module)
 
 
 def pairs(network, other):
     theirs = other.state_dict()
-    return [(tensor, theirs[name]) for name, tensor in network.state_dict().items() if name in theirs]
+    return [
+        (tensor, theirs[name]) for name, tensor in network.state_dict().items() if name in theirs
+    ]
 
 
 def test_only_the_norm_of_a_shared_convolution_stays():

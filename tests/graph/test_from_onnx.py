@@ -103,7 +103,10 @@ def function(call):
 LAYERS = {
     "conv2d": (layer(nn.Conv2d, 4, 6, 3, 2, 1), ["conv2d"]),
     "conv2d without bias": (layer(nn.Conv2d, 4, 6, (1, 3), bias=False), ["conv2d"]),
-    "conv2d in groups": (layer(nn.Conv2d, 4, 8, 3, dilation=2, groups=2, padding=(2, 1)), ["conv2d"]),
+    "conv2d in groups": (
+        layer(nn.Conv2d, 4, 8, 3, dilation=2, groups=2, padding=(2, 1)),
+        ["conv2d"],
+    ),
     "conv2d with even kernel": (layer(nn.Conv2d, 4, 4, 4, padding="same"), ["pad", "conv2d"]),
     "conv1d": (
         lambda: Does(lambda m, x: m.part(x.flatten(2)), part=nn.Conv1d(4, 5, 3, 2, 1)),
@@ -113,7 +116,10 @@ LAYERS = {
         layer(nn.ConvTranspose2d, 4, 6, 3, 2, 1, output_padding=1, groups=2),
         ["conv_transpose2d"],
     ),
-    "linear": (lambda: Does(lambda m, x: m.part(x.flatten(1)), part=nn.Linear(256, 5)), ["flatten", "linear"]),
+    "linear": (
+        lambda: Does(lambda m, x: m.part(x.flatten(1)), part=nn.Linear(256, 5)),
+        ["flatten", "linear"],
+    ),
     "linear without bias": (
         lambda: Does(lambda m, x: m.part(x.flatten(1)), part=nn.Linear(256, 5, bias=False)),
         ["flatten", "linear"],
@@ -170,7 +176,10 @@ FUNCTIONS = {
         lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
         ["avg_pool2d"],
     ),
-    "global average": (lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1), ["adaptive_avg_pool2d", "flatten"]),
+    "global average": (
+        lambda x: F.adaptive_avg_pool2d(x, 1).flatten(1),
+        ["adaptive_avg_pool2d", "flatten"],
+    ),
     "global maximum": (lambda x: F.adaptive_max_pool2d(x, 1), ["max_pool2d"]),
     "adaptive average": (lambda x: F.adaptive_avg_pool2d(x, 2), ["avg_pool2d"]),
     "mean": (lambda x: x.mean((2, 3), keepdim=True), ["mean"]),
@@ -182,7 +191,10 @@ FUNCTIONS = {
     "view by size": (lambda x: x.view(x.size(0), -1), ["flatten"]),
     "view with sizes": (lambda x: x.view(x.size(0), x.size(1) * 2, -1), ["reshape"]),
     "permute": (lambda x: x.permute(0, 2, 3, 1), ["permute"]),
-    "permute there and back": (lambda x: F.relu(x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)), ["relu"]),
+    "permute there and back": (
+        lambda x: F.relu(x.permute(0, 2, 3, 1).permute(0, 3, 1, 2)),
+        ["relu"],
+    ),
     "squeeze": (lambda x: x.mean(1, keepdim=True).squeeze(1), ["mean", "squeeze"]),
     "unsqueeze": (lambda x: x.unsqueeze(1), ["unsqueeze"]),
     "cat": (lambda x: torch.cat([x, x.relu()], 1), ["relu", "cat"]),
@@ -231,7 +243,10 @@ def test_layers_come_in_with_their_names(name, opset):
     state = module.state_dict()
     assert found.captured.tensors.keys() == state.keys()
     assert all(torch.equal(tensor, state[key]) for key, tensor in found.captured.tensors.items())
-    assert difference(graph_of_onnx(folded := exported(module, opset=opset)), folded, module) < TOLERANCE
+    assert (
+        difference(graph_of_onnx(folded := exported(module, opset=opset)), folded, module)
+        < TOLERANCE
+    )
 
 
 @pytest.mark.parametrize("opset", OPSETS)
@@ -243,12 +258,17 @@ def test_functions_come_in(name, opset):
         model = exported(module, opset=opset, free_batch=free_batch)
         found = graph_of_onnx(model)
         assert ops(found) == wanted
-        assert difference(found, model if free_batch else exported(module, opset=opset), module) < TOLERANCE
+        assert (
+            difference(found, model if free_batch else exported(module, opset=opset), module)
+            < TOLERANCE
+        )
 
 
 def of_the_zoo(arch):
     """A network of the zoo as the plain module that its function makes."""
-    return get_architecture(arch)(num_classes=3, in_channels=1, **resolve_arch_args(arch, {}, InputSpec().size))
+    return get_architecture(arch)(
+        num_classes=3, in_channels=1, **resolve_arch_args(arch, {}, InputSpec().size)
+    )
 
 
 @pytest.mark.parametrize("arch", architecture_names())
@@ -263,7 +283,11 @@ def test_every_network_of_the_zoo_comes_in(arch):
     state = module.state_dict()
     assert found.captured.tensors.keys() == state.keys()
     counters = [name for name in state if name.endswith("num_batches_tracked")]
-    assert all(torch.equal(found.captured.tensors[name], state[name]) for name in state if name not in counters)
+    assert all(
+        torch.equal(found.captured.tensors[name], state[name])
+        for name in state
+        if name not in counters
+    )
     norms = [node for node in found.captured.graph.nodes if node.op == "batch_norm"]
     assert len(norms) == len(counters)
     assert {(node.args["eps"], node.args["momentum"]) for node in norms} == {
@@ -278,8 +302,12 @@ def test_every_network_of_the_zoo_comes_in_with_its_norms_folded(arch):
     model = exported(module, (spec.channels, spec.size, spec.size))
     found = graph_of_onnx(model)
     assert difference(found, model, module) < TOLERANCE
-    layers = {name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
-    assert {node.name for node in found.captured.graph.nodes if node.operator.channels == "mixes"} == layers
+    layers = {
+        name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    }
+    assert {
+        node.name for node in found.captured.graph.nodes if node.operator.channels == "mixes"
+    } == layers
 
 
 def test_what_comes_in_is_what_is_captured():
@@ -288,7 +316,9 @@ def test_what_comes_in_is_what_is_captured():
     image = (InputSpec().channels, InputSpec().size, InputSpec().size)
     found = graph_of_onnx(exported(module, image, keep_batch_norm=True)).captured.graph
     captured = capture(module, image).graph
-    assert [node.op for node in found.nodes] == [node.op for node in captured.nodes if node.op != "dropout"]
+    assert [node.op for node in found.nodes] == [
+        node.op for node in captured.nodes if node.op != "dropout"
+    ]
     layers = [[node for node in graph.nodes if node.operator.layer] for graph in (found, captured)]
     assert [(node.name, node.op, node.args) for node in layers[0]] == [
         (node.name, node.op, node.args) for node in layers[1]
@@ -296,7 +326,9 @@ def test_what_comes_in_is_what_is_captured():
 
 
 def test_equal_weights_that_the_exporter_joined_keep_their_layers_names():
-    module = nn.Sequential(*[nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)) for _ in range(2)])
+    module = nn.Sequential(
+        *[nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)) for _ in range(2)]
+    )
     for part in module:
         nn.init.ones_(part[0].weight)
     model = exported(module, keep_batch_norm=True)
@@ -324,7 +356,9 @@ def test_layer_scale_is_a_parameter_under_its_name():
 
 
 def test_norms_that_older_opsets_write_out_are_found_again():
-    module = trained(nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(8), nn.LayerNorm([4, 8, 8], bias=False)))
+    module = trained(
+        nn.Sequential(nn.GroupNorm(2, 4), nn.LayerNorm(8), nn.LayerNorm([4, 8, 8], bias=False))
+    )
     found = graph_of_onnx(model := exported(module, opset=13))
     assert ops(found) == ["group_norm", "layer_norm", "layer_norm"]
     assert found.captured.tensors["0.weight"].equal(module[0].weight)

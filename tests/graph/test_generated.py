@@ -24,7 +24,8 @@ SIZE = 24
 IMAGE = (3, SIZE, SIZE)
 INPUT = InputSpec(3, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FIRST, COUNT = (
-    int(os.environ.get(name, usual)) for name, usual in (("FERTOOL_NETWORK_SEED", 0), ("FERTOOL_NETWORKS", 24))
+    int(os.environ.get(name, usual))
+    for name, usual in (("FERTOOL_NETWORK_SEED", 0), ("FERTOOL_NETWORKS", 24))
 )
 SEEDS = range(FIRST, FIRST + COUNT)
 
@@ -55,7 +56,9 @@ def test_a_captured_network_answers_as_its_module_and_so_does_its_file(module, t
     network = capture(module, IMAGE).network(IMAGE)
     expected = module(images())
     torch.testing.assert_close(network(images()), expected, atol=1e-6, rtol=1e-6)
-    assert {name for name, _ in network.named_parameters()} == {name for name, _ in module.named_parameters()}
+    assert {name for name, _ in network.named_parameters()} == {
+        name for name, _ in module.named_parameters()
+    }
     save_model(tmp_path / "model.pt", described(network), network)
     _, loaded = load_model(tmp_path / "model.pt")
     assert torch.equal(loaded(images()), network(images()))
@@ -65,9 +68,14 @@ def test_a_captured_network_answers_as_its_module_and_so_does_its_file(module, t
 def test_what_is_cut_answers_as_what_is_masked(module):
     network = capture(module, IMAGE).network(IMAGE)
     cut = next(filter(None, (cut_to(network, target) for target in (0.6, 0.9, 0.99))))
-    assert trace_channels(network).why or trace_channels(network).equal or cut.plan.macs_ratio <= 0.6
+    assert (
+        trace_channels(network).why or trace_channels(network).equal or cut.plan.macs_ratio <= 0.6
+    )
     smaller = cut.carry_out(network)
-    got, expected = (part.double()(images(kind=torch.float64)) for part in (smaller, masked(network, cut.plan.kept)))
+    got, expected = (
+        part.double()(images(kind=torch.float64))
+        for part in (smaller, masked(network, cut.plan.kept))
+    )
     torch.testing.assert_close(got, expected, atol=1e-8, rtol=1e-8)
     counted = count(smaller, INPUT)
     assert (counted.macs, counted.params) == (cut.plan.macs, cut.plan.params)
@@ -76,9 +84,13 @@ def test_what_is_cut_answers_as_what_is_masked(module):
 @torch.no_grad()
 def test_onnx_runtime_agrees_with_an_exported_network(module):
     network = capture(module, IMAGE).network(IMAGE)
-    pixels = torch.randint(256, (3, *IMAGE), generator=torch.Generator().manual_seed(3)).to(torch.uint8)
+    pixels = torch.randint(256, (3, *IMAGE), generator=torch.Generator().manual_seed(3)).to(
+        torch.uint8
+    )
     content = export_model(described(network), network, ExportOptions(simplify=False))
-    (found,) = open_session(content, session_options(1), "test").run(["logits"], {"images": pixels.numpy()})
+    (found,) = open_session(content, session_options(1), "test").run(
+        ["logits"], {"images": pixels.numpy()}
+    )
     expected = module(to_input(pixels, INPUT))
     torch.testing.assert_close(torch.from_numpy(found), expected, atol=2e-4, rtol=2e-4)
 
@@ -87,7 +99,13 @@ def test_onnx_runtime_agrees_with_an_exported_network(module):
 def test_an_onnx_file_of_the_module_comes_in_as_the_same_network(module):
     buffer = io.BytesIO()
     torch.onnx.export(
-        module, (images(2),), buffer, dynamo=False, opset_version=17, input_names=["x"], dynamic_axes={"x": {0: "n"}}
+        module,
+        (images(2),),
+        buffer,
+        dynamo=False,
+        opset_version=17,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "n"}},
     )
     found = graph_of_onnx(onnx.load_from_string(buffer.getvalue()))
     network = found.captured.network(found.image)

@@ -25,7 +25,10 @@ def groups_of(network):
         ("beside_attention", [("free.0",), ("last.0",)]),
         ("places_of_both_axes", [("body.0", "rows", "columns"), ("small.0",)]),
         ("flattened", [("body.0",), ("hidden",)]),
-        ("dense_concatenation", [("stem.0",), ("first.0",), ("second.0",), ("left.0", "right.0"), ("down.0",)]),
+        (
+            "dense_concatenation",
+            [("stem.0",), ("first.0",), ("second.0",), ("left.0", "right.0"), ("down.0",)],
+        ),
     ],
 )
 def test_layers_that_make_the_same_channels_are_a_group_named_by_the_first(name, layers):
@@ -37,7 +40,14 @@ def test_layers_that_make_the_same_channels_are_a_group_named_by_the_first(name,
 
 def test_a_layer_whose_channels_go_different_ways_makes_a_group_for_each():
     groups = groups_of(small_network("unequal_parts"))
-    assert groups.as_map() == {"a.0": 5, "b.0": 7, "join.0": 4, "join.0[1]": 10, "few.0": 4, "many.0": 6}
+    assert groups.as_map() == {
+        "a.0": 5,
+        "b.0": 7,
+        "join.0": 4,
+        "join.0[1]": 10,
+        "few.0": 4,
+        "many.0": 6,
+    }
     groups = groups_of(small_network("slices"))
     # The first four of the large layer are added to; the other six are on their own.
     assert groups.as_map() == {"small.0": 4, "large.0": 6, "last.0": 6}
@@ -62,7 +72,12 @@ def test_convolutions_in_groups_go_group_by_group():
 
 def test_shuffled_groups_are_tied_to_one_that_can_not_be_divided():
     first, second = conv(12, 12, groups=3), conv(12, 12, groups=3)
-    net = Net(lambda s, x: s.b(F.channel_shuffle(s.a(s.stem(x)), 3)).mean((2, 3)), stem=conv(1, 12), a=first, b=second)
+    net = Net(
+        lambda s, x: s.b(F.channel_shuffle(s.a(s.stem(x)), 3)).mean((2, 3)),
+        stem=conv(1, 12),
+        a=first,
+        b=second,
+    )
     net = nn.Sequential(net, nn.Linear(12, 2))
     assert groups_of(captured(net, (1, 4, 4))).as_map() == {"0.stem.0": 1}
 
@@ -92,7 +107,9 @@ def test_resized_counts_what_stays_and_what_changes():
     assert resized(both, groups, sizes) == 3 + 3 + 1
 
 
-@pytest.mark.parametrize("name", ["unequal_parts", "shuffle", "grouped", "pixel_shuffle", "gated_products"])
+@pytest.mark.parametrize(
+    "name", ["unequal_parts", "shuffle", "grouped", "pixel_shuffle", "gated_products"]
+)
 def test_a_resized_network_has_the_sizes_that_were_asked_and_no_values(name):
     network = small_network(name)
     graph = trace_channels(network)

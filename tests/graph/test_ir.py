@@ -75,30 +75,51 @@ def graph_of(*nodes, output="n", inputs=("x",)):
 
 
 HOSTILE = {
-    "unknown operator": (graph_of(node(op="__import__")), 'node "n" has the unknown operator "__import__"'),
-    "too few inputs": (graph_of(node(op="add", reads=())), 'node "n": add reads 1 to 2 inputs, not 0'),
+    "unknown operator": (
+        graph_of(node(op="__import__")),
+        'node "n" has the unknown operator "__import__"',
+    ),
+    "too few inputs": (
+        graph_of(node(op="add", reads=())),
+        'node "n": add reads 1 to 2 inputs, not 0',
+    ),
     "too many inputs": (graph_of(node(reads=["x"] * 3)), 'node "n": relu reads 1 inputs, not 3'),
     "far too many inputs": (graph_of(node(op="cat", reads=["x"] * 2000, dim=1)), "length <= 1024"),
-    "a parameter that reads": (graph_of(node(op="parameter", shape=[1])), "parameter reads 0 inputs, not 1"),
+    "a parameter that reads": (
+        graph_of(node(op="parameter", shape=[1])),
+        "parameter reads 0 inputs, not 1",
+    ),
     "reads itself": (graph_of(node(reads=["n"])), 'node "n" reads "n", which stands not before it'),
     "reads what follows": (
         graph_of(node("a", reads=["n"]), node(reads=["a"])),
         'node "a" reads "n", which stands not before it',
     ),
-    "reads what is not there": (graph_of(node(reads=["y"])), 'reads "y", which stands not before it'),
+    "reads what is not there": (
+        graph_of(node(reads=["y"])),
+        'reads "y", which stands not before it',
+    ),
     "10 ** 9 channels": (
         graph_of(node(op="conv2d", out_channels=10**9, kernel_size=[1, 1])),
         'node "n" (conv2d): `out_channels` is 1000000000, expected int <= 65536',
     ),
-    "no channels": (graph_of(node(op="linear", out_features=0)), "`out_features` is 0, expected int >= 1"),
+    "no channels": (
+        graph_of(node(op="linear", out_features=0)),
+        "`out_features` is 0, expected int >= 1",
+    ),
     "negative stride": (
         graph_of(node(op="conv2d", out_channels=1, kernel_size=[1, 1], stride=[-1, 1])),
         "`stride[0]` is -1, expected int >= 1",
     ),
     "one name twice": (graph_of(node(), node(reads=["n"])), 'the name "n" stands there twice'),
     "the name of the images": (graph_of(node("x"), output="x"), 'the name "x" stands there twice'),
-    "no such output": (graph_of(node(), output="m"), 'the output "m" is no node with a single result'),
-    "the images as output": (graph_of(node(), output="x"), 'the output "x" is no node with a single result'),
+    "no such output": (
+        graph_of(node(), output="m"),
+        'the output "m" is no node with a single result',
+    ),
+    "the images as output": (
+        graph_of(node(), output="x"),
+        'the output "x" is no node with a single result',
+    ),
     "several results as output": (
         graph_of(node(op="chunk", chunks=2, dim=1)),
         'the output "n" is no node with a single result',
@@ -110,22 +131,43 @@ HOSTILE = {
         graph_of(node(op="linear", out_features="3")),
         '`out_features` is "3", expected int',
     ),
-    "a number that is true": (graph_of(node(op="linear", out_features=True)), "`out_features` is true, expected int"),
+    "a number that is true": (
+        graph_of(node(op="linear", out_features=True)),
+        "`out_features` is true, expected int",
+    ),
     "a list too short": (
         graph_of(node(op="conv2d", out_channels=1, kernel_size=[1])),
         "`kernel_size` is a list of 1",
     ),
     "an argument missing": (graph_of(node(op="linear")), "`out_features` is missing"),
-    "an unknown argument": (graph_of(node(**{"\x1b[31m": 1})), 'relu has no argument "\\u001b[31m"'),
+    "an unknown argument": (
+        graph_of(node(**{"\x1b[31m": 1})),
+        'relu has no argument "\\u001b[31m"',
+    ),
     "an unknown choice": (
         graph_of(node(op="gelu", approximate="eval")),
         '`approximate` is "eval", which is not known',
     ),
-    "infinitely steep": (graph_of(node(op="leaky_relu", negative_slope=1e300)), "expected float <= 1e+30"),
-    "a sum without the other": (graph_of(node(op="add")), "add reads two inputs, or one and a number"),
-    "a sum with two others": (graph_of(node(op="add", reads=["x", "x"], other=1)), "two inputs, or one and a number"),
-    "a clamp without ends": (graph_of(node(op="clamp")), "clamp has no lower end below an upper one"),
-    "ends the wrong way round": (graph_of(node(op="hardtanh", min_val=2.0)), "hardtanh has no lower end below"),
+    "infinitely steep": (
+        graph_of(node(op="leaky_relu", negative_slope=1e300)),
+        "expected float <= 1e+30",
+    ),
+    "a sum without the other": (
+        graph_of(node(op="add")),
+        "add reads two inputs, or one and a number",
+    ),
+    "a sum with two others": (
+        graph_of(node(op="add", reads=["x", "x"], other=1)),
+        "two inputs, or one and a number",
+    ),
+    "a clamp without ends": (
+        graph_of(node(op="clamp")),
+        "clamp has no lower end below an upper one",
+    ),
+    "ends the wrong way round": (
+        graph_of(node(op="hardtanh", min_val=2.0)),
+        "hardtanh has no lower end below",
+    ),
     "an item of a single result": (
         graph_of(node(op="getitem", index=0)),
         'node "n" (getitem) reads "x", which is a single result',
@@ -134,13 +176,25 @@ HOSTILE = {
         graph_of(node("c", "chunk", chunks=2, dim=1), node(reads=["c"])),
         'node "n" (relu) reads "c", which is one of several results',
     ),
-    "a thousand results": (graph_of(node(op="chunk", chunks=1000, dim=1)), f"expected int <= {MOST_PARTS}"),
+    "a thousand results": (
+        graph_of(node(op="chunk", chunks=1000, dim=1)),
+        f"expected int <= {MOST_PARTS}",
+    ),
     "an unknown key": ({**graph_of(node()), "code": "x"}, "unknown keys: code"),
     "an unknown key of a node": (graph_of({**node(), "code": "x"}), "unknown keys: nodes[0].code"),
     "no graph": ([1], "the whole is a list of 1"),
-    "a name with an empty part": (graph_of(node("a..b"), output="a..b"), 'the name "a..b" is not 1 to 16 parts'),
-    "a name that begins with a dot": (graph_of(node(".x"), output=".x"), 'the name ".x" is not 1 to 16 parts'),
-    "a name that ends with a dot": (graph_of(node("x."), output="x."), 'the name "x." is not 1 to 16 parts'),
+    "a name with an empty part": (
+        graph_of(node("a..b"), output="a..b"),
+        'the name "a..b" is not 1 to 16 parts',
+    ),
+    "a name that begins with a dot": (
+        graph_of(node(".x"), output=".x"),
+        'the name ".x" is not 1 to 16 parts',
+    ),
+    "a name that ends with a dot": (
+        graph_of(node("x."), output="x."),
+        'the name "x." is not 1 to 16 parts',
+    ),
     "a name of 100 parts": (graph_of(node("a" + ".a" * 99)), "is not 1 to 16 parts between dots"),
     "an endless name": (graph_of(node("a" * 300)), "expected text of length <= 256"),
     "10 ** 6 nodes": (graph_of(*[node(str(k)) for k in range(10**6)]), f"length <= {MOST_NODES}"),
@@ -165,15 +219,24 @@ def test_hostile_graphs_are_one_error_each(kind):
 MISFITS = {
     "no such axis": (graph_of(node(op="flatten", start_dim=7)), "flatten"),
     "sums of other shapes": (
-        graph_of(node("a", "conv2d", out_channels=3, kernel_size=[2, 2]), node(op="add", reads=["x", "a"])),
+        graph_of(
+            node("a", "conv2d", out_channels=3, kernel_size=[2, 2]),
+            node(op="add", reads=["x", "a"]),
+        ),
         "add",
     ),
-    "a kernel larger than its map": (graph_of(node(op="conv2d", out_channels=1, kernel_size=[9, 9])), "conv2d"),
+    "a kernel larger than its map": (
+        graph_of(node(op="conv2d", out_channels=1, kernel_size=[9, 9])),
+        "conv2d",
+    ),
     "groups that do not divide": (
         graph_of(node(op="conv2d", out_channels=4, kernel_size=[1, 1], groups=2)),
         "in_channels must be divisible by groups",
     ),
-    "group norm that does not divide": (graph_of(node(op="group_norm", num_groups=3)), "group_norm"),
+    "group norm that does not divide": (
+        graph_of(node(op="group_norm", num_groups=3)),
+        "group_norm",
+    ),
     "a huge map": (graph_of(node(op="interpolate", size=[65_536, 65_536])), "values for one image"),
     "huge in between": (
         graph_of(
@@ -201,7 +264,10 @@ MISFITS = {
         ),
         "more than 64 results",
     ),
-    "batch norm of five axes": (graph_of(node("a", "unsqueeze", dim=1), node(op="batch_norm", reads=["a"])), "5 axes"),
+    "batch norm of five axes": (
+        graph_of(node("a", "unsqueeze", dim=1), node(op="batch_norm", reads=["a"])),
+        "5 axes",
+    ),
 }
 
 
@@ -215,7 +281,18 @@ def test_nodes_that_do_not_fit_are_one_error_when_the_network_is_built(kind):
     assert caught.value.message.isprintable()
 
 
-RESERVED = ("forward", "training", "graph", "steps", "image", "layer", "train", "grids", "_modules", "tap relu")
+RESERVED = (
+    "forward",
+    "training",
+    "graph",
+    "steps",
+    "image",
+    "layer",
+    "train",
+    "grids",
+    "_modules",
+    "tap relu",
+)
 
 
 @pytest.mark.parametrize("name", RESERVED)
@@ -228,14 +305,19 @@ def test_layers_that_would_be_what_a_network_has_of_its_own_are_refused(name, in
 
 @pytest.mark.parametrize("name", ["a.forward", "a.training", "a.weight.b", "a.bias"])
 def test_layers_that_would_be_what_another_layer_has_are_refused(name):
-    data = graph_of(node("a", "conv2d", **CONV), node(name, "conv2d", reads=["a"], **CONV), output=name)
+    data = graph_of(
+        node("a", "conv2d", **CONV), node(name, "conv2d", reads=["a"], **CONV), output=name
+    )
     with pytest.raises(FertoolError, match=r"the graph does not fit together: .* is taken"):
         Network(Graph.from_builtins(data), IMAGE)
 
 
 @pytest.mark.parametrize("order", [["a", "a.weight"], ["a.weight", "a"]])
 def test_tensors_of_one_name_are_refused(order):
-    found = {"a": node("a", "conv2d", **CONV), "a.weight": node("a.weight", "parameter", (), shape=[1])}
+    found = {
+        "a": node("a", "conv2d", **CONV),
+        "a.weight": node("a.weight", "parameter", (), shape=[1]),
+    }
     data = graph_of(*(found[name] for name in order), node("n", "add", ["a", "a.weight"]))
     with pytest.raises(FertoolError, match="the name is taken"):
         Network(Graph.from_builtins(data), IMAGE)
@@ -249,10 +331,15 @@ def test_what_has_no_tensors_may_have_any_name():
 def test_a_layer_inside_another_may_run_before_or_after_it():
     for order in (["fc", "fc.inner"], ["fc.inner", "fc"]):
         first, second = order
-        nodes = [make_node("flat", "flatten", ["x"], start_dim=1), make_node(first, "linear", ["flat"], out_features=4)]
+        nodes = [
+            make_node("flat", "flatten", ["x"], start_dim=1),
+            make_node(first, "linear", ["flat"], out_features=4),
+        ]
         graph = Graph("x", (*nodes, make_node(second, "linear", [first], out_features=2)), second)
         network = Network(graph, IMAGE)
-        assert set(network.state_dict()) == {f"{name}.{kind}" for name in order for kind in ("weight", "bias")}
+        assert set(network.state_dict()) == {
+            f"{name}.{kind}" for name in order for kind in ("weight", "bias")
+        }
         assert network.to_empty(device="cpu")(torch.zeros(2, *IMAGE)).shape == (2, 2)
 
 
@@ -268,6 +355,12 @@ def test_modules_with_names_that_networks_have_get_others():
 
     module = Own()
     network = network_of(module, IMAGE)
-    assert set(network.state_dict()) == {"layer_.0.weight", "layer_.0.bias", "graph_.weight", "graph_.bias", "steps_"}
+    assert set(network.state_dict()) == {
+        "layer_.0.weight",
+        "layer_.0.bias",
+        "graph_.weight",
+        "graph_.bias",
+        "steps_",
+    }
     images = torch.randn(3, *IMAGE)
     torch.testing.assert_close(network(images), module(images))

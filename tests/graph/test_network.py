@@ -20,7 +20,9 @@ class Mixed(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
         self.branch = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, groups=4), nn.BatchNorm2d(4))
         self.gate, self.drop = nn.Conv2d(8, 8, 1), nn.Dropout(0.5)
         self.gamma = nn.Parameter(torch.full((1, 8, 1, 1), 0.5))
@@ -75,7 +77,10 @@ def test_results_gradients_and_statistics_are_the_modules(pair, training):
         for name, parameter in network.named_parameters():
             torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-5, atol=1e-5)
     theirs = module.state_dict()
-    assert all(torch.allclose(tensor, theirs[name], atol=1e-6) for name, tensor in network.state_dict().items())
+    assert all(
+        torch.allclose(tensor, theirs[name], atol=1e-6)
+        for name, tensor in network.state_dict().items()
+    )
     assert (network.get_buffer("stem.1.num_batches_tracked") > 0) == training
 
 
@@ -104,7 +109,9 @@ def test_any_number_of_images(pair):
     module, network = pair
     with torch.no_grad():
         for count in (1, 2, 7):
-            torch.testing.assert_close(network(images(count)), module(images(count)), rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(
+                network(images(count)), module(images(count)), rtol=1e-6, atol=1e-6
+            )
 
 
 def test_copies_are_whole_and_independent(pair):
@@ -126,7 +133,9 @@ def test_copies_are_whole_and_independent(pair):
 def test_it_moves_with_all_its_tensors(pair):
     _, network = pair
     before = network(images())
-    torch.testing.assert_close(network.double()(images().double()), before.double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        network.double()(images().double()), before.double(), rtol=1e-5, atol=1e-5
+    )
     assert network.to("meta")(images().double().to("meta")).shape == (6, 3)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
 
@@ -161,7 +170,9 @@ def test_listeners_see_every_result_once_and_change_nothing(pair):
     seen = {}
     for node in network.graph.nodes:
         if not node.operator.many:
-            network.listeners[node.name] = lambda result, name=node.name: seen.setdefault(name, []).append(result)
+            network.listeners[node.name] = lambda result, name=node.name: seen.setdefault(
+                name, []
+            ).append(result)
     assert torch.equal(network(images()), before)
     assert {len(results) for results in seen.values()} == {1}
     assert torch.equal(seen["head"][0], before)

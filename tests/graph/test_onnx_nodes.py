@@ -21,13 +21,18 @@ def node(op, inputs, outputs="y", **attributes):
 
 def model_of(nodes, weights=None, opset=17, shape=SHAPE, kind=FLOAT, extra_inputs=(), output="y"):
     """Return a file that reads `x` and has the output `y`."""
-    entrance = helper.make_tensor_value_info("x", kind, ["batch" if size is None else size for size in shape])
+    entrance = helper.make_tensor_value_info(
+        "x", kind, ["batch" if size is None else size for size in shape]
+    )
     graph = helper.make_graph(
         nodes,
         "test",
         [entrance, *extra_inputs],
         [helper.make_tensor_value_info(output, FLOAT, None)],
-        [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
+        [
+            numpy_helper.from_array(np.asarray(array), name)
+            for name, array in (weights or {}).items()
+        ],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
 
@@ -45,7 +50,9 @@ def difference(model, found, batches=(1, 3), *, channels_last=False):
     session = open_session(model.SerializeToString(), session_options(1), "test")
     network, worst = found.captured.network(found.image), 0.0
     for batch in batches:
-        images = torch.rand(batch, *found.image, generator=torch.Generator().manual_seed(batch)) * 4 - 2
+        images = (
+            torch.rand(batch, *found.image, generator=torch.Generator().manual_seed(batch)) * 4 - 2
+        )
         if session.get_inputs()[0].type == "tensor(uint8)":
             images = ((images + 2) * 60).byte()
         fed = images.permute(0, 2, 3, 1) if channels_last else images
@@ -53,7 +60,10 @@ def difference(model, found, batches=(1, 3), *, channels_last=False):
         with torch.no_grad():
             found_result = network(images.float())
         assert found_result.shape == expected.shape
-        worst = max(worst, float((found_result - expected).abs().max()) / max(1.0, float(expected.abs().max())))
+        worst = max(
+            worst,
+            float((found_result - expected).abs().max()) / max(1.0, float(expected.abs().max())),
+        )
     return worst
 
 
@@ -62,12 +72,23 @@ def one(op, opset=17, inputs="x", weights=None, **attributes):
 
 
 W3, B6 = numbers(6, 4, 3, 3), numbers(6)
-CHANNELS = {"s": numbers(4), "b": numbers(4, seed=1), "m": numbers(4, seed=2), "v": np.abs(numbers(4, seed=3)) + 0.1}
+CHANNELS = {
+    "s": numbers(4),
+    "b": numbers(4, seed=1),
+    "m": numbers(4, seed=2),
+    "v": np.abs(numbers(4, seed=3)) + 0.1,
+}
 TWO = {"kernel_shape": [2, 2], "strides": [2, 2]}
 INT = np.int64
 CASES = {
     "conv same upper": (
-        one("Conv", inputs="x,w,b", weights={"w": W3, "b": B6}, auto_pad="SAME_UPPER", strides=[2, 2]),
+        one(
+            "Conv",
+            inputs="x,w,b",
+            weights={"w": W3, "b": B6},
+            auto_pad="SAME_UPPER",
+            strides=[2, 2],
+        ),
         "pad conv2d",
     ),
     "conv same lower": (
@@ -75,22 +96,45 @@ CASES = {
         "pad conv2d",
     ),
     "conv same": (one("Conv", inputs="x,w", weights={"w": W3}, auto_pad="SAME_UPPER"), "conv2d"),
-    "conv valid": (one("Conv", inputs="x,w", weights={"w": W3}, auto_pad="VALID", dilations=[2, 1]), "conv2d"),
+    "conv valid": (
+        one("Conv", inputs="x,w", weights={"w": W3}, auto_pad="VALID", dilations=[2, 1]),
+        "conv2d",
+    ),
     "conv uneven": (one("Conv", inputs="x,w", weights={"w": W3}, pads=[0, 1, 2, 1]), "pad conv2d"),
     "conv and sum": (
-        model_of([node("Conv", "x,w", "c"), node("Add", "c,b")], {"w": W3, "b": numbers(1, 6, 1, 1)}),
+        model_of(
+            [node("Conv", "x,w", "c"), node("Add", "c,b")], {"w": W3, "b": numbers(1, 6, 1, 1)}
+        ),
         "conv2d",
     ),
     "transposed conv to size": (
-        one("ConvTranspose", inputs="x,w", weights={"w": numbers(4, 3, 3, 3)}, output_shape=[17, 16], strides=[2, 2]),
+        one(
+            "ConvTranspose",
+            inputs="x,w",
+            weights={"w": numbers(4, 3, 3, 3)},
+            output_shape=[17, 16],
+            strides=[2, 2],
+        ),
         "conv_transpose2d pad",
     ),
     "transposed conv same": (
-        one("ConvTranspose", inputs="x,w", weights={"w": numbers(4, 3, 2, 2)}, auto_pad="SAME_UPPER", strides=[2, 2]),
+        one(
+            "ConvTranspose",
+            inputs="x,w",
+            weights={"w": numbers(4, 3, 2, 2)},
+            auto_pad="SAME_UPPER",
+            strides=[2, 2],
+        ),
         "conv_transpose2d",
     ),
     "transposed conv uneven": (
-        one("ConvTranspose", inputs="x,w", weights={"w": numbers(4, 3, 3, 3)}, pads=[0, 1, 1, 0], strides=[2, 2]),
+        one(
+            "ConvTranspose",
+            inputs="x,w",
+            weights={"w": numbers(4, 3, 3, 3)},
+            pads=[0, 1, 1, 0],
+            strides=[2, 2],
+        ),
         "conv_transpose2d pad",
     ),
     "gemm with factors": (
@@ -102,15 +146,21 @@ CASES = {
     ),
     "gemm with a number": (
         model_of(
-            [node("Flatten", "x", "f"), node("Gemm", "f,w,b", transB=1)], {"w": numbers(5, 288), "b": np.float32(2)}
+            [node("Flatten", "x", "f"), node("Gemm", "f,w,b", transB=1)],
+            {"w": numbers(5, 288), "b": np.float32(2)},
         ),
         "flatten linear",
     ),
     "product and sum": (
-        model_of([node("MatMul", "x,w", "p"), node("Add", "b,p")], {"w": numbers(8, 5), "b": numbers(5)}),
+        model_of(
+            [node("MatMul", "x,w", "p"), node("Add", "b,p")], {"w": numbers(8, 5), "b": numbers(5)}
+        ),
         "linear",
     ),
-    "constant times images": (one("MatMul", inputs="w,x", weights={"w": numbers(5, 9)}), "parameter matmul"),
+    "constant times images": (
+        one("MatMul", inputs="w,x", weights={"w": numbers(5, 9)}),
+        "parameter matmul",
+    ),
     "batch norm": (one("BatchNormalization", 9, "x,s,b,m,v", CHANNELS, epsilon=1e-3), "batch_norm"),
     "instance norm": (one("InstanceNormalization", inputs="x,s,b", weights=CHANNELS), "group_norm"),
     "group norm by group": (
@@ -118,7 +168,10 @@ CASES = {
         "group_norm",
     ),
     "group norm": (one("GroupNormalization", 21, "x,s,b", CHANNELS, num_groups=2), "group_norm"),
-    "layer norm": (one("LayerNormalization", inputs="x,w", weights={"w": numbers(9, 8)}, axis=2), "layer_norm"),
+    "layer norm": (
+        one("LayerNormalization", inputs="x,w", weights={"w": numbers(9, 8)}, axis=2),
+        "layer_norm",
+    ),
     "prelu": (one("PRelu", inputs="x,s", weights={"s": numbers(4, 1, 1)}), "prelu"),
     "clip of opset 6": (one("Clip", 10, min=0.0, max=6.0), "relu6"),
     "clip from below": (one("Clip", 10, min=0.0), "relu"),
@@ -148,13 +201,21 @@ CASES = {
     "sum of three": (one("Sum", inputs="x,x,x"), "add add"),
     "mean of two": (one("Mean", inputs="x,x"), "add div"),
     "scale and shift": (
-        model_of([node("Mul", "x,a", "m"), node("Add", "m,b")], {"a": numbers(1, 4, 1, 1), "b": numbers(4, 1, 1)}),
+        model_of(
+            [node("Mul", "x,a", "m"), node("Add", "m,b")],
+            {"a": numbers(1, 4, 1, 1), "b": numbers(4, 1, 1)},
+        ),
         "parameter mul parameter add",
     ),
     "number less images": (one("Sub", inputs="a,x", weights={"a": np.float32(2)}), "mul add"),
-    "max pool same": (one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"), "pad max_pool2d"),
+    "max pool same": (
+        one("MaxPool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
+        "pad max_pool2d",
+    ),
     "max pool of relu": (
-        model_of([node("Relu", "x", "r"), node("MaxPool", "r", kernel_shape=[3, 3], pads=[0, 0, 1, 1])]),
+        model_of(
+            [node("Relu", "x", "r"), node("MaxPool", "r", kernel_shape=[3, 3], pads=[0, 0, 1, 1])]
+        ),
         "relu pad max_pool2d",
     ),
     "max pool dilated": (one("MaxPool", kernel_shape=[2, 2], dilations=[2, 3]), "max_pool2d"),
@@ -169,15 +230,27 @@ CASES = {
     "average pool": (one("AveragePool", pads=[1, 1, 1, 1], **TWO), "avg_pool2d"),
     "average pool ceil": (one("AveragePool", ceil_mode=1, **TWO), "avg_pool2d"),
     "global max": (one("GlobalMaxPool"), "adaptive_max_pool2d"),
-    "mean by input": (one("ReduceMean", 18, "x,a", {"a": np.array([2, -1], INT)}, keepdims=0), "mean"),
+    "mean by input": (
+        one("ReduceMean", 18, "x,a", {"a": np.array([2, -1], INT)}, keepdims=0),
+        "mean",
+    ),
     "max by attribute": (one("ReduceMax", axes=[1]), "amax"),
     "sum of opset 11": (one("ReduceSum", 11, axes=[-1]), "sum"),
     "flatten at 2": (
-        model_of([node("Flatten", "x", "f", axis=2), node("Reshape", "f,s")], {"s": np.array([-1, 4, 72], INT)}),
+        model_of(
+            [node("Flatten", "x", "f", axis=2), node("Reshape", "f,s")],
+            {"s": np.array([-1, 4, 72], INT)},
+        ),
         "reshape reshape",
     ),
-    "reshape keeping": (one("Reshape", inputs="x,s", weights={"s": np.array([0, 2, -1], INT)}), "reshape"),
-    "reshape free": (one("Reshape", inputs="x,s", weights={"s": np.array([-1, 8, 9, 4], INT)}), "reshape"),
+    "reshape keeping": (
+        one("Reshape", inputs="x,s", weights={"s": np.array([0, 2, -1], INT)}),
+        "reshape",
+    ),
+    "reshape free": (
+        one("Reshape", inputs="x,s", weights={"s": np.array([-1, 8, 9, 4], INT)}),
+        "reshape",
+    ),
     "flat by arithmetic": (
         model_of(
             [
@@ -227,20 +300,40 @@ CASES = {
         ),
         "slice flip",
     ),
-    "one channel": (one("Gather", inputs="x,i", weights={"i": np.array(-1, INT)}, axis=1), "select"),
-    "some channels": (one("Gather", inputs="x,i", weights={"i": np.array([1, 3], INT)}, axis=1), "slice"),
-    "channels in reverse": (one("Gather", inputs="x,i", weights={"i": np.array([3, 2, 1, 0], INT)}, axis=1), "flip"),
+    "one channel": (
+        one("Gather", inputs="x,i", weights={"i": np.array(-1, INT)}, axis=1),
+        "select",
+    ),
+    "some channels": (
+        one("Gather", inputs="x,i", weights={"i": np.array([1, 3], INT)}, axis=1),
+        "slice",
+    ),
+    "channels in reverse": (
+        one("Gather", inputs="x,i", weights={"i": np.array([3, 2, 1, 0], INT)}, axis=1),
+        "flip",
+    ),
     "pad of opset 10": (one("Pad", 10, pads=[0, 0, 1, 0, 0, 0, 0, 2], value=3.0), "pad"),
     "pad of axes": (
-        one("Pad", 18, "x,p,v,a", {"p": np.array([1, 2], INT), "v": np.float32(1), "a": np.array([-1], INT)}),
+        one(
+            "Pad",
+            18,
+            "x,p,v,a",
+            {"p": np.array([1, 2], INT), "v": np.float32(1), "a": np.array([-1], INT)},
+        ),
         "pad",
     ),
     "reflect one axis": (
         one("Pad", 17, "x,p", {"p": np.array([0, 0, 0, 1, 0, 0, 0, 2], INT)}, mode="reflect"),
         "pad",
     ),
-    "upsample": (one("Upsample", 9, "x,s", {"s": np.array([1, 1, 2, 3], np.float32)}, mode="nearest"), "interpolate"),
-    "resize of opset 10": (one("Resize", 10, "x,s", {"s": np.array([1, 1, 2, 2], np.float32)}), "interpolate"),
+    "upsample": (
+        one("Upsample", 9, "x,s", {"s": np.array([1, 1, 2, 3], np.float32)}, mode="nearest"),
+        "interpolate",
+    ),
+    "resize of opset 10": (
+        one("Resize", 10, "x,s", {"s": np.array([1, 1, 2, 2], np.float32)}),
+        "interpolate",
+    ),
     "resize to nearest centre": (
         one("Resize", 13, "x,,s", {"s": np.array([1, 1, 2, 2], np.float32)}),
         "interpolate",
@@ -253,11 +346,16 @@ CASES = {
     "depth to space by columns": (one("DepthToSpace", blocksize=2, mode="CRD"), "pixel_shuffle"),
     "identity and dropout": (
         model_of(
-            [node("Identity", "x", "i"), node("Dropout", "i,r", "d"), node("Neg", "d")], {"r": np.float32(0.25)}, 13
+            [node("Identity", "x", "i"), node("Dropout", "i,r", "d"), node("Neg", "d")],
+            {"r": np.float32(0.25)},
+            13,
         ),
         "dropout neg",
     ),
-    "softmax of opset 11": (model_of([node("Flatten", "x", "f"), node("Softmax", "f")], opset=11), "flatten softmax"),
+    "softmax of opset 11": (
+        model_of([node("Flatten", "x", "f"), node("Softmax", "f")], opset=11),
+        "flatten softmax",
+    ),
     "l1 norm": (one("ReduceL1", axes=[1]), "norm"),
     "swish": (model_of([node("Sigmoid", "x", "s"), node("Mul", "s,x")]), "silu"),
     "gelu of a product": (
@@ -272,7 +370,12 @@ CASES = {
                 node("Add", "e,one", "g"),
                 node("Mul", "h,g"),
             ],
-            {"c": numbers(4, 1, 1), "half": np.float32(0.5), "root": np.float32(2**0.5), "one": np.float32(1)},
+            {
+                "c": numbers(4, 1, 1),
+                "half": np.float32(0.5),
+                "root": np.float32(2**0.5),
+                "one": np.float32(1),
+            },
         ),
         "sigmoid parameter mul mul gelu",
     ),
@@ -284,7 +387,12 @@ CASES = {
         model_of(
             [
                 node("Shape", "x", "s"),
-                node("ConstantOfShape", "s", "ones", value=numpy_helper.from_array(np.array([1], np.float32))),
+                node(
+                    "ConstantOfShape",
+                    "s",
+                    "ones",
+                    value=numpy_helper.from_array(np.array([1], np.float32)),
+                ),
                 node("CumSum", "ones,axis", "places"),
                 node("Cos", "places", "waves"),
                 node("Conv", "waves,w", "code"),
@@ -323,7 +431,12 @@ CASES = {
                 node("Constant", "", "s", value_ints=[4, 1, 1]),
                 node("Constant", "", "r", value_int=3),
                 node("Constant", "", "v", value=numpy_helper.from_array(np.array([2], np.float32))),
-                node("ConstantOfShape", "s", "ones", value=numpy_helper.from_array(np.array([1], np.float32))),
+                node(
+                    "ConstantOfShape",
+                    "s",
+                    "ones",
+                    value=numpy_helper.from_array(np.array([1], np.float32)),
+                ),
                 node("Mul", "ones,v", "twos"),
                 node("Mul", "x,twos", "m"),
                 node("Add", "m,a"),
@@ -343,8 +456,17 @@ def test_nodes_come_in(name):
 
 
 def test_a_file_for_one_image_takes_any_number():
-    target = {"s": np.array([1, 2, 144], INT), "t": np.array([1, 288], INT), "e": np.array([1, 2, 144], INT)}
-    nodes = [node("Reshape", "x,s", "a"), node("Softmax", "a", "b"), node("Expand", "b,e", "c"), node("Reshape", "c,t")]
+    target = {
+        "s": np.array([1, 2, 144], INT),
+        "t": np.array([1, 288], INT),
+        "e": np.array([1, 2, 144], INT),
+    }
+    nodes = [
+        node("Reshape", "x,s", "a"),
+        node("Softmax", "a", "b"),
+        node("Expand", "b,e", "c"),
+        node("Reshape", "c,t"),
+    ]
     fixed, free = (model_of(nodes, target, shape=(batch, *SHAPE[1:])) for batch in (1, None))
     found = graph_of_onnx(fixed)
     assert ops(found) == ["reshape", "softmax", "flatten"]
@@ -358,14 +480,20 @@ def test_a_file_for_one_image_takes_any_number():
 
 
 def test_images_with_channels_last_are_turned_once():
-    nodes = [node("Sub", "x,h", "a"), node("Transpose", "a", "b", perm=[0, 3, 1, 2]), node("Conv", "b,w")]
+    nodes = [
+        node("Sub", "x,h", "a"),
+        node("Transpose", "a", "b", perm=[0, 3, 1, 2]),
+        node("Conv", "b,w"),
+    ]
     weights = {"h": np.float32(0.5), "w": numbers(5, 3, 3, 3)}
     model = model_of(nodes, weights, shape=(None, 9, 8, 3))
     found = graph_of_onnx(model)
     assert found.image == (3, 9, 8)
     assert "channels last" in " ".join(found.notes)
     assert difference(model, found, channels_last=True) < 1e-6
-    model = model_of([node("Transpose", "x", "b", perm=[0, 3, 1, 2]), nodes[2]], weights, shape=(None, 9, 8, 3))
+    model = model_of(
+        [node("Transpose", "x", "b", perm=[0, 3, 1, 2]), nodes[2]], weights, shape=(None, 9, 8, 3)
+    )
     direct = graph_of_onnx(model)
     assert ops(direct) == ["conv2d"]
 
@@ -373,7 +501,12 @@ def test_images_with_channels_last_are_turned_once():
 @pytest.mark.parametrize(
     "nodes",
     [
-        [node("Cast", "x", "c", to=FLOAT), node("Sub", "c,m", "d"), node("Div", "d,s", "e"), node("Conv", "e,w")],
+        [
+            node("Cast", "x", "c", to=FLOAT),
+            node("Sub", "c,m", "d"),
+            node("Div", "d,s", "e"),
+            node("Conv", "e,w"),
+        ],
         [node("DequantizeLinear", "x,q,z", "e"), node("Conv", "e,w")],
     ],
 )
@@ -415,7 +548,9 @@ def test_names_come_from_weights_then_from_nodes():
     nodes = [
         helper.make_node("Conv", ["x", "body.conv.weight"], ["a"], name="Conv_0"),
         helper.make_node("Relu", ["a"], ["b"], name="/body/act/Relu"),
-        helper.make_node("Conv", ["b", "onnx::Conv_7"], ["c"], name="/body/layers/layers.0/conv2/Conv"),
+        helper.make_node(
+            "Conv", ["b", "onnx::Conv_7"], ["c"], name="/body/layers/layers.0/conv2/Conv"
+        ),
         helper.make_node("Add", ["c", "c"], ["d"], name="/body/layers/layers.0/Add"),
         helper.make_node("Mul", ["d", "body.scale"], ["e"]),
         helper.make_node("Conv", ["e", "W"], ["f"], name="Conv_9"),
@@ -455,11 +590,15 @@ def test_a_constant_that_a_layer_reads_stands_beside_it():
 
 def quantized():
     weights = {"q": np.float32(0.1), "z": np.uint8(0)}
-    return model_of([node("QuantizeLinear", "x,q,z", "a"), node("DequantizeLinear", "a,q,z")], weights)
+    return model_of(
+        [node("QuantizeLinear", "x,q,z", "a"), node("DequantizeLinear", "a,q,z")], weights
+    )
 
 
 def branches():
-    body = helper.make_graph([node("Neg", "x", "b")], "then", [], [helper.make_tensor_value_info("b", FLOAT, None)])
+    body = helper.make_graph(
+        [node("Neg", "x", "b")], "then", [], [helper.make_tensor_value_info("b", FLOAT, None)]
+    )
     nodes = [node("ReduceMax", "x", "m", keepdims=0), node("Cast", "m", "c", to=TensorProto.BOOL)]
     return model_of([*nodes, node("If", "c", then_branch=body, else_branch=body)])
 
@@ -500,10 +639,16 @@ BAD = {
         ),
         "quantized",
     ),
-    "two inputs": (model_of([node("Add", "x,z")], extra_inputs=[SECOND]), r"reads 2 inputs \(x, z\)"),
+    "two inputs": (
+        model_of([node("Add", "x,z")], extra_inputs=[SECOND]),
+        r"reads 2 inputs \(x, z\)",
+    ),
     "no input": (model_of([node("Add", "w,w")], {"w": W3}), "depends on no input"),
     "control flow": (branches(), "'If' .* decides at run time"),
-    "missing weight": (one("Conv", inputs="x,w"), '"w", which is neither a weight nor computed before'),
+    "missing weight": (
+        one("Conv", inputs="x,w"),
+        '"w", which is neither a weight nor computed before',
+    ),
     "weight outside": (outside(), "stands in another file"),
     "damaged weight": (damaged(), 'weight "w" is damaged'),
     "weight of another shape": (
@@ -520,10 +665,18 @@ BAD = {
     ),
     "computed weight": (one("Conv", inputs="x,x"), "is computed from the images"),
     "images mixed": (one("ReduceMean"), "mixes the images of a batch"),
-    "images chosen": (one("Gather", inputs="x,i", weights={"i": np.array(0, INT)}), "takes some of the images"),
+    "images chosen": (
+        one("Gather", inputs="x,i", weights={"i": np.array(0, INT)}),
+        "takes some of the images",
+    ),
     "depends on the batch": (
         model_of(
-            [node("Shape", "x", "s"), node("Gather", "s,i", "n"), node("Cast", "n", "f", to=FLOAT), node("Mul", "x,f")],
+            [
+                node("Shape", "x", "s"),
+                node("Gather", "s,i", "n"),
+                node("Cast", "n", "f", to=FLOAT),
+                node("Mul", "x,f"),
+            ],
             {"i": np.array(0, INT)},
         ),
         "depends on the number of images",
@@ -557,9 +710,14 @@ BAD = {
         "depends on the number of images",
     ),
     "old opset": (one("Relu", 6), "opset 6"),
-    "no image": (model_of([node("Relu", "x")], shape=(None, 10)), '"x" has 2 axes of the type float'),
+    "no image": (
+        model_of([node("Relu", "x")], shape=(None, 10)),
+        '"x" has 2 axes of the type float',
+    ),
     "huge constant": (
-        model_of([node("ConstantOfShape", "s", "c"), node("Add", "x,c")], {"s": np.array([2**40], INT)}),
+        model_of(
+            [node("ConstantOfShape", "s", "c"), node("Add", "x,c")], {"s": np.array([2**40], INT)}
+        ),
         "makes a constant of 1,099,511,627,776 numbers",
     ),
     "constants without end": (growing(), "grow without end"),
@@ -570,7 +728,10 @@ BAD = {
     "mask of a dropout": (model_of([node("Dropout", "x", "y,mask")], opset=13), "mask"),
     "attribute missing": (one("Concat"), "'axis' is missing"),
     "lone erf": (one("Erf"), "outside of a gelu"),
-    "cycle": (model_of([node("Add", "x,b", "a"), node("Relu", "a", "b"), node("Neg", "b")]), "neither a weight nor"),
+    "cycle": (
+        model_of([node("Add", "x,b", "a"), node("Relu", "a", "b"), node("Neg", "b")]),
+        "neither a weight nor",
+    ),
     "negative stride": (one("MaxPool", kernel_shape=[2, 2], strides=[-1, -1]), "stride"),
 }
 
@@ -591,11 +752,20 @@ def test_long_files_take_seconds():
     op, count = "Add", 5_000
     nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
     model = model_of(
-        [node("Relu", "x", "t1"), *nodes, node("MaxPool", f"t{count - 1}", kernel_shape=[2, 2], pads=[0, 0, 1, 1])]
+        [
+            node("Relu", "x", "t1"),
+            *nodes,
+            node("MaxPool", f"t{count - 1}", kernel_shape=[2, 2], pads=[0, 0, 1, 1]),
+        ]
     )
     started = time.process_time()
     with pytest.raises(FertoolError, match="more than 5,000"):
         graph_of_onnx(model)
-    model = model_of([*model.graph.node[:4_000], node("MaxPool", "t4000", kernel_shape=[2, 2], pads=[0, 0, 1, 1])])
+    model = model_of(
+        [
+            *model.graph.node[:4_000],
+            node("MaxPool", "t4000", kernel_shape=[2, 2], pads=[0, 0, 1, 1]),
+        ]
+    )
     assert ops(graph_of_onnx(model))[-2:] == ["pad", "max_pool2d"]
     assert time.process_time() - started < 30

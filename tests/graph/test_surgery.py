@@ -22,10 +22,14 @@ def cut(network, sizes, seed=0):
     graph = trace_channels(network)
     skeleton = resize(network, graph, find_groups(graph), sizes)
     pruned = trace_channels(skeleton)
-    drawn = torch.rand(len(graph.fixed), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.rand(
+        len(graph.fixed), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     survivors = choose_survivors(graph, pruned, Scores(drawn, additive=False))
     kept = {
-        old.name: tuple(positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist())
+        old.name: tuple(
+            positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
+        )
         for old, new in zip(graph.layers, pruned.layers, strict=True)
         if old.kind == "dense"
     }
@@ -44,12 +48,16 @@ def images(n=3):
 def assert_equals_masking(network, sizes):
     smaller, kept = cut(network, sizes)
     assert sizes_of(smaller) == sizes
-    torch.testing.assert_close(smaller(images()), masked(network, kept)(images()), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(
+        smaller(images()), masked(network, kept)(images()), atol=1e-9, rtol=1e-9
+    )
     counted = cost.count(smaller, INPUT)
     graph = trace_channels(smaller)
     assert (graph.macs, graph.params) == (counted.macs, counted.params)
     assert counted.params == sum(parameter.numel() for parameter in smaller.parameters())
-    assert graph.stored == sum(t.numel() for t in smaller.state_dict().values() if t.is_floating_point())
+    assert graph.stored == sum(
+        t.numel() for t in smaller.state_dict().values() if t.is_floating_point()
+    )
     assert graph.macs < trace_channels(network).macs
 
 
@@ -100,7 +108,9 @@ def test_surviving_rows_are_where_the_channels_stood():
     # A group of six channels goes or stays as one, and the four channels that it reads with it.
     places = rows["parts.0"].reshape(-1, 6)
     assert torch.equal(places, 6 * (places[:, :1] // 6) + torch.arange(6))
-    assert kept["open.0"] == tuple(4 * int(row[0]) // 6 + place for row in places for place in range(4))
+    assert kept["open.0"] == tuple(
+        4 * int(row[0]) // 6 + place for row in places for place in range(4)
+    )
 
 
 def test_rows_that_do_not_line_up_are_an_error_that_names_the_layer():
@@ -108,6 +118,10 @@ def test_rows_that_do_not_line_up_are_an_error_that_names_the_layer():
     graph = trace_channels(network)
     skeleton = resize(network, graph, find_groups(graph), {**sizes_of(network), "stem.0": 4})
     pruned = trace_channels(skeleton)
-    kept = {layer.name: tuple(range(len(layer.outputs))) for layer in pruned.layers if layer.kind == "dense"}
+    kept = {
+        layer.name: tuple(range(len(layer.outputs)))
+        for layer in pruned.layers
+        if layer.kind == "dense"
+    }
     with pytest.raises(FertoolError, match=r"do not line up at layer .(stem|one)"):
         remove_channels(network, graph, skeleton, pruned, {**kept, "one": (1, 2, 3, 4)})

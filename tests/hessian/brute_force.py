@@ -44,7 +44,9 @@ def small_net(activation: type[nn.Module], seed: int = 0) -> nn.Sequential:
 
 
 def images(count: int, seed: int = 1, size: int = 6) -> Tensor:
-    return torch.randn(count, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        count, 2, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 LABELS = torch.tensor([0, 3, 1, 2]).repeat(16)
@@ -70,11 +72,15 @@ def brute_force_traces(net: nn.Module, x: Tensor, name: str, hessian: str = "kl"
         return loss(torch.func.functional_call(net, {f"{name}.weight": weight}, x))
 
     weight = net.get_submodule(name).weight.detach()
-    second = torch.autograd.functional.hessian(of_weight, weight).reshape(weight.numel(), weight.numel())
+    second = torch.autograd.functional.hessian(of_weight, weight).reshape(
+        weight.numel(), weight.numel()
+    )
     return second.diagonal().reshape(len(weight), -1).sum(1)
 
 
-def brute_force_activation_traces(net: nn.Module, x: Tensor, name: str, hessian: str = "kl") -> Tensor:
+def brute_force_activation_traces(
+    net: nn.Module, x: Tensor, name: str, hessian: str = "kl"
+) -> Tensor:
     """Channel sums of the diagonal of d^2 loss / d activation^2, mean over images, one image at a time."""
     layer, loss = net.get_submodule(name), loss_of(net, x, hessian)
     seen = []
@@ -92,16 +98,26 @@ def brute_force_activation_traces(net: nn.Module, x: Tensor, name: str, hessian:
             return loss(others) * len(x)
 
         second = torch.autograd.functional.hessian(of_activation, activation)
-        diagonal = second.reshape(activation.numel(), activation.numel()).diagonal().reshape(activation.shape)
+        diagonal = (
+            second.reshape(activation.numel(), activation.numel())
+            .diagonal()
+            .reshape(activation.shape)
+        )
         channels = diagonal.movedim(-1, 0) if isinstance(layer, nn.Linear) else diagonal
         traces.append(channels.reshape(len(channels), -1).sum(1))
     return torch.stack(traces).mean(0)
 
 
-def brute_force(net: nn.Module, x: Tensor, names: Iterable[str], hessian: str = "kl") -> dict[str, np.ndarray]:
+def brute_force(
+    net: nn.Module, x: Tensor, names: Iterable[str], hessian: str = "kl"
+) -> dict[str, np.ndarray]:
     return {
-        "weight_trace": np.concatenate([brute_force_traces(net, x, name, hessian) for name in names]),
-        "activation_trace": np.concatenate([brute_force_activation_traces(net, x, name, hessian) for name in names]),
+        "weight_trace": np.concatenate(
+            [brute_force_traces(net, x, name, hessian) for name in names]
+        ),
+        "activation_trace": np.concatenate(
+            [brute_force_activation_traces(net, x, name, hessian) for name in names]
+        ),
     }
 
 

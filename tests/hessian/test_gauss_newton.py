@@ -26,7 +26,9 @@ def test_exact_equals_the_brute_force_hessian(activation):
     assert (found.hessian, found.samples, found.probes) == ("kl", 3, 0)
     for key, expected in brute_force(net, x, NAMES).items():
         assert expected.max() > 1e-4
-        np.testing.assert_allclose(values(found, key), expected, rtol=1e-8, atol=1e-10 * expected.max())
+        np.testing.assert_allclose(
+            values(found, key), expected, rtol=1e-8, atol=1e-10 * expected.max()
+        )
     for layer in found.layers:
         assert layer.weight_params == net.get_submodule(layer.name).weight[0].numel()
 
@@ -46,7 +48,9 @@ def test_linear_layers_over_several_positions_equal_the_brute_force_hessian():
         np.testing.assert_allclose(values(measure(net, x), key), expected, rtol=1e-10)
     found = measure(net, x, method="hutchinson-masked", probes=60)
     for key, expected in brute_force(net, x, ["mix", "head"], "cross-entropy").items():
-        assert (np.abs(values(found, key) - expected) < 5 * values(found, f"{key}_sem") + 1e-9).all()
+        assert (
+            np.abs(values(found, key) - expected) < 5 * values(found, f"{key}_sem") + 1e-9
+        ).all()
 
 
 @pytest.mark.parametrize("key", TRACES)

@@ -38,7 +38,9 @@ def test_products_estimate_the_brute_force_hessian_of_the_cross_entropy(method, 
 
 def test_a_masked_product_is_less_noisy_and_exact_where_its_block_is_diagonal():
     net, x = small_net(nn.ReLU), images(3)
-    one, masked = (measure(net, x, method=f"hutchinson{kind}", probes=30) for kind in ("", "-masked"))
+    one, masked = (
+        measure(net, x, method=f"hutchinson{kind}", probes=30) for kind in ("", "-masked")
+    )
     for key in TRACES:
         assert np.median(values(masked, f"{key}_sem")) < 0.5 * np.median(values(one, f"{key}_sem"))
     # The logits of a class are one number an image: z^2 H is H.
@@ -53,13 +55,17 @@ def test_batches_have_products_of_their_own_that_make_one_mean():
     net, x = small_net(nn.ReLU), images(4)
     found = measure(net, x, method="hutchinson-masked", probes=40, batch_size=2)
     for key, expected in brute_force(net, x, NAMES, "cross-entropy").items():
-        assert (np.abs(values(found, key) - expected) < 5 * values(found, f"{key}_sem") + 1e-9).all()
+        assert (
+            np.abs(values(found, key) - expected) < 5 * values(found, f"{key}_sem") + 1e-9
+        ).all()
 
 
 def test_hardsigmoid_has_second_derivatives_while_products_need_them():
     plain = small_net(nn.ReLU)
     torch.manual_seed(0)
-    net = nn.Sequential(*(nn.Hardsigmoid() if isinstance(layer, nn.ReLU) else layer for layer in plain))
+    net = nn.Sequential(
+        *(nn.Hardsigmoid() if isinstance(layer, nn.ReLU) else layer for layer in plain)
+    )
     x, twin = images(3), copy.deepcopy(net)
     for index, layer in enumerate(twin):
         if isinstance(layer, nn.Hardsigmoid):
@@ -97,8 +103,14 @@ def test_many_masked_probes_converge():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Hardswish(), nn.Flatten(), nn.Linear(48, 4)).double()
     x = images(3)
-    few, many = (measure(net, x, method="hutchinson-masked", probes=n).layers[0] for n in (10, 1000))
+    few, many = (
+        measure(net, x, method="hutchinson-masked", probes=n).layers[0] for n in (10, 1000)
+    )
     for key, expected in brute_force(net, x, ["0"], "cross-entropy").items():
         assert expected.min() < 0 < expected.max()
-        np.testing.assert_allclose(getattr(many, key), expected, rtol=0, atol=0.1 * np.abs(expected).mean())
-        assert np.less(getattr(many, f"{key}_sem"), 0.25 * np.array(getattr(few, f"{key}_sem"))).all()
+        np.testing.assert_allclose(
+            getattr(many, key), expected, rtol=0, atol=0.1 * np.abs(expected).mean()
+        )
+        assert np.less(
+            getattr(many, f"{key}_sem"), 0.25 * np.array(getattr(few, f"{key}_sem"))
+        ).all()

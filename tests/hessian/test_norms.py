@@ -10,8 +10,14 @@ from fertool.hessian.norms import Norms
 LAYERS = {
     "few positions": (nn.Conv2d(6, 4, 3), (6, 4, 5)),
     "many positions": (nn.Conv2d(2, 4, 3, padding=1), (2, 7, 6)),
-    "stride that leaves a rest": (nn.Conv2d(2, 3, (3, 2), stride=(2, 3), padding=(1, 0)), (2, 16, 17)),
-    "few positions, stride and dilation": (nn.Conv2d(4, 4, 3, stride=2, dilation=(1, 2), groups=2), (4, 7, 8)),
+    "stride that leaves a rest": (
+        nn.Conv2d(2, 3, (3, 2), stride=(2, 3), padding=(1, 0)),
+        (2, 16, 17),
+    ),
+    "few positions, stride and dilation": (
+        nn.Conv2d(4, 4, 3, stride=2, dilation=(1, 2), groups=2),
+        (4, 7, 8),
+    ),
     "many positions, groups and dilation": (nn.Conv2d(4, 6, 2, dilation=2, groups=2), (4, 9, 6)),
     "depthwise": (nn.Conv2d(5, 5, 5, padding=2, groups=5), (5, 6, 6)),
     "depthwise, few positions, two each": (nn.Conv2d(3, 6, 3, groups=3), (3, 4, 4)),

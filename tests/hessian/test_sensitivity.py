@@ -34,7 +34,9 @@ def test_a_file_without_traces_of_activations_is_read():
         del layer["activation_trace_sem"]
     read = Sensitivity.from_json(json.dumps(data), "old.json")
     assert [layer.weight_trace for layer in read.layers] == [(0.1, 2e-17), (1 / 3,)]
-    assert {layer.activation_trace for layer in read.layers} == {layer.activation_trace_sem for layer in read.layers}
+    assert {layer.activation_trace for layer in read.layers} == {
+        layer.activation_trace_sem for layer in read.layers
+    }
     assert read.layers[0].activation_trace == ()
     assert Sensitivity.from_json(read.to_json(), "old.json") == read
 
@@ -66,13 +68,21 @@ def changed(**changes):
         (changed(extra=1), "extra"),
         (changed(layers=[{"name": "head", "weight_trace": [1.0]}]), "weight_trace_sem"),
         (
-            changed(layers=[{**json.loads(SENSITIVITY.to_json())["layers"][0], "weight_trace": [1.0]}]),
+            changed(
+                layers=[{**json.loads(SENSITIVITY.to_json())["layers"][0], "weight_trace": [1.0]}]
+            ),
             "unequal numbers of values, 1 of weight_trace, 2 of weight_trace_sem",
         ),
         (SENSITIVITY.to_json().replace("2e-17", "-1.0"), "stem.0: weight_trace holds a negative"),
         (SENSITIVITY.to_json().replace("2e-17", "NaN"), "NaN is no number"),
-        (SENSITIVITY.to_json().replace("7e-09", "-1.0"), "stem.0: activation_trace holds a negative"),
-        (SENSITIVITY.to_json().replace("[3.0]", "[3.0,1.0]"), "1 of weight_trace_sem, 2 of activation_trace"),
+        (
+            SENSITIVITY.to_json().replace("7e-09", "-1.0"),
+            "stem.0: activation_trace holds a negative",
+        ),
+        (
+            SENSITIVITY.to_json().replace("[3.0]", "[3.0,1.0]"),
+            "1 of weight_trace_sem, 2 of activation_trace",
+        ),
         (SIGNED.to_json().replace("-3.0", "-Infinity"), "-Infinity is no number"),
         (SIGNED.to_json().replace("0.25", "-0.25"), "head: weight_trace_sem holds a negative"),
         (changed(method="lanczos"), "lanczos"),
@@ -102,18 +112,27 @@ def test_who_needs_traces_that_are_never_negative_gets_no_others():
 def test_the_relative_error_is_that_of_the_median_live_channel():
     traces, errors = (2.0, -4.0, 0.0, 1.0, 0.0), (0.2, 0.8, 0.0, 0.3, 1.0)
     layer = LayerSensitivity("head", traces, errors, 2)
-    assert replace(SENSITIVITY, layers=(layer,)).relative_error() == pytest.approx((0.2 + 0.3) / 2)  # of .1 .2 .3 inf
+    assert replace(SENSITIVITY, layers=(layer,)).relative_error() == pytest.approx(
+        (0.2 + 0.3) / 2
+    )  # of .1 .2 .3 inf
     dead = LayerSensitivity("head", (0.0,), (0.0,), 2)
     assert replace(SENSITIVITY, layers=(dead,)).relative_error() == 0
 
 
 def test_traces_of_another_model_are_refused():
-    with pytest.raises(FertoolError, match=r"sens\.json: the traces are of model abababababab, not of this one, cdcd"):
+    with pytest.raises(
+        FertoolError,
+        match=r"sens\.json: the traces are of model abababababab, not of this one, cdcd",
+    ):
         SENSITIVITY.require_fit("cd" * 32, CHANNELS, "sens.json")
 
 
 def test_all_layers_that_do_not_fit_are_listed():
     with pytest.raises(FertoolError) as caught:
         SENSITIVITY.require_fit("ab" * 32, {"stem.0": 3, "stem.1": 4}, "sens.json")
-    for said in ("stem.1 is missing", "head is unknown", "stem.0 has traces of 2 channels, the model has 3"):
+    for said in (
+        "stem.1 is missing",
+        "head is unknown",
+        "stem.0 has traces of 2 channels, the model has 3",
+    ):
         assert said in caught.value.message

@@ -89,7 +89,11 @@ def test_the_state_of_another_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(traces, "_SAVE_SECONDS", 0.0)
     net, x, state = small_net(nn.ReLU), images(4), tmp_path / "x.json.resume"
     estimate(net, x, LABELS[:4], resume=state)
-    for run in ((net, x + 1, TraceConfig()), (net, x, TraceConfig(seed=1)), (small_net(nn.ReLU, 1), x, TraceConfig())):
+    for run in (
+        (net, x + 1, TraceConfig()),
+        (net, x, TraceConfig(seed=1)),
+        (small_net(nn.ReLU, 1), x, TraceConfig()),
+    ):
         with pytest.raises(FertoolError, match="of a run with other options, data or weights"):
             estimate(run[0], run[1], LABELS[:4], run[2], resume=state)
 
@@ -115,7 +119,9 @@ def test_a_state_with_other_content_is_refused(tmp_path, monkeypatch, counts, ch
     header, tensors = unpack(path)
     kept = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
     path.write_bytes(pack({**header, **counts}, kept)[1])
-    with pytest.raises(FertoolError, match=r"x\.json\.resume: the state of a killed run, but with other content"):
+    with pytest.raises(
+        FertoolError, match=r"x\.json\.resume: the state of a killed run, but with other content"
+    ):
         estimate(net, x, LABELS[:4], resume=path)
 
 
@@ -125,7 +131,9 @@ def test_the_error_of_exact_traces_is_that_of_a_mean_over_images():
     for key in TRACES:
         single = np.array([values(measure(net, x[[i, i]]), key) for i in range(5)])
         np.testing.assert_allclose(values(found, key), single.mean(0), rtol=1e-12)
-        np.testing.assert_allclose(values(found, f"{key}_sem"), single.std(0, ddof=1) / math.sqrt(5), rtol=1e-8)
+        np.testing.assert_allclose(
+            values(found, f"{key}_sem"), single.std(0, ddof=1) / math.sqrt(5), rtol=1e-8
+        )
 
 
 @pytest.mark.parametrize("method", ["exact", "probe"])
@@ -133,7 +141,9 @@ def test_batches_do_not_change_the_result_but_the_seed_changes_probes(method):
     net, x = small_net(nn.ReLU), images(7)
     one = measure(net, x, method=method, seed=3)
     assert measure(net, x, method=method, seed=3) == one
-    np.testing.assert_allclose(values(measure(net, x, method=method, seed=3, batch_size=3)), values(one), rtol=1e-10)
+    np.testing.assert_allclose(
+        values(measure(net, x, method=method, seed=3, batch_size=3)), values(one), rtol=1e-10
+    )
     other = measure(net, x, method=method, seed=4)
     assert (values(other) == values(one)).all() == (method == "exact")
 

@@ -28,7 +28,11 @@ def test_every_channel_of_every_layer_has_a_trace(arch):
     for layer in layers:
         weight = weighted[layer.name].weight
         for kind in ("weight", "activation"):
-            assert len(getattr(layer, f"{kind}_trace")) == len(getattr(layer, f"{kind}_trace_sem")) == len(weight)
+            assert (
+                len(getattr(layer, f"{kind}_trace"))
+                == len(getattr(layer, f"{kind}_trace_sem"))
+                == len(weight)
+            )
             assert min(getattr(layer, f"{kind}_trace")) >= 0
         assert layer.weight_params * len(weight) == weight.numel()
     assert min(layers[-1].weight_trace) > 0
@@ -47,10 +51,14 @@ def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
             for total, gradient in zip(expected, gradients, strict=True):
                 total += gradient.flatten(1).square().sum(1) / len(images)
     for layer, traces in zip(estimate(module, images, LABELS).layers, expected, strict=True):
-        np.testing.assert_allclose(layer.weight_trace, traces, rtol=1e-9, atol=1e-12 * float(traces.max()))
+        np.testing.assert_allclose(
+            layer.weight_trace, traces, rtol=1e-9, atol=1e-12 * float(traces.max())
+        )
 
 
-@pytest.mark.parametrize("arch", ["mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5", "ean", "eff_resnet18"])
+@pytest.mark.parametrize(
+    "arch", ["mobilenet_v3_small", "efficientnet_b0", "shufflenet_v2_x0_5", "ean", "eff_resnet18"]
+)
 def test_every_kind_of_operator_has_second_derivatives(arch):
     module, images = fresh(arch)
     found = estimate(module, images, LABELS, TraceConfig("hutchinson", probes=2))

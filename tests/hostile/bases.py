@@ -27,11 +27,31 @@ COMMANDS = (
     ("eval", "float.onnx", "mixed.onnx", "-o", "eval.json", "--data", "tiny.csv"),
     ("bench", "float.onnx", "mixed.onnx", "--runs", "5", "--warmup", "1", "-o", "bench.json"),
     (
-        *("distill", "float.pt", "-o", "student.pt", "--data", "tiny.csv", *NETWORK, "--epochs", "1"),
+        *(
+            "distill",
+            "float.pt",
+            "-o",
+            "student.pt",
+            "--data",
+            "tiny.csv",
+            *NETWORK,
+            "--epochs",
+            "1",
+        ),
         *("--save-logits", "teacher.logits", "--logit-views", "1"),
     ),
     (
-        *("distill", "teacher.logits", "-o", "swept.pt", "--data", "tiny.csv", *NETWORK, "--epochs", "1"),
+        *(
+            "distill",
+            "teacher.logits",
+            "-o",
+            "swept.pt",
+            "--data",
+            "tiny.csv",
+            *NETWORK,
+            "--epochs",
+            "1",
+        ),
         *("--grid", "temperature=2,4", "--seeds", "0,1"),
     ),
 )
@@ -47,7 +67,9 @@ def make_bases(folder: Path) -> None:
             raise RuntimeError(f"fertool {' '.join(command)}: exit code {code}\n{said}")
     _in_child(folder, (*TRAINING, "-o", "killed.pt"), killed=True)
     votes = random.Random(0)
-    lines = ["Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"]
+    lines = [
+        "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+    ]
     for number in range(140):
         row = [0] * 10
         for _ in range(10):

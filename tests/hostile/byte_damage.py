@@ -18,7 +18,10 @@ def byte_damages(content: bytes, draw: random.Random) -> Iterator[tuple[str, byt
         elif kind == 1:
             mask = 1 << draw.randrange(8)
             changed = bytes([content[place] ^ mask])
-            yield f"bit {mask} of byte {place} flipped", content[:place] + changed + content[place + 1 :]
+            yield (
+                f"bit {mask} of byte {place} flipped",
+                content[:place] + changed + content[place + 1 :],
+            )
         elif kind == 2:
             length = draw.randrange(1, 4096)
             rest = content[place + length :]
@@ -26,7 +29,10 @@ def byte_damages(content: bytes, draw: random.Random) -> Iterator[tuple[str, byt
         elif kind == 3:
             length = draw.randrange(1, 4096)
             rest = content[place + length :]
-            yield f"{length} random bytes at byte {place}", content[:place] + draw.randbytes(length) + rest
+            yield (
+                f"{length} random bytes at byte {place}",
+                content[:place] + draw.randbytes(length) + rest,
+            )
         elif kind == 4:
             yield "garbage appended", content + draw.randbytes(1000)
         elif kind == 5:

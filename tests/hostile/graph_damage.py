@@ -42,7 +42,9 @@ def _another_type(model: ModelProto, draw: Random) -> str:
 
 def _constant_elsewhere(model: ModelProto, draw: Random) -> str:
     tensor = draw.choice(model.graph.initializer)
-    place = draw.choice(["/etc/passwd", "../../../etc/passwd", "nowhere.bin", "/dev/zero", "m.onnx"])
+    place = draw.choice(
+        ["/etc/passwd", "../../../etc/passwd", "nowhere.bin", "/dev/zero", "m.onnx"]
+    )
     tensor.data_location = TensorProto.EXTERNAL
     tensor.ClearField("raw_data")
     tensor.external_data.add(key="location", value=place)

@@ -11,11 +11,62 @@ Graph = dict[str, Any]
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 63, 64, 1000, 1024, 65_536, 2**31, 10**9, 0.5, 1e30)
 OPERATORS = (
-    *("conv2d", "conv1d", "conv_transpose2d", "linear", "batch_norm", "layer_norm", "group_norm", "prelu"),
-    *("parameter", "constant", "relu", "clamp", "pow", "dropout", "stochastic_depth", "add", "div", "maximum"),
-    *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "interpolate", "pad", "mean", "amax", "identity"),
-    *("flatten", "reshape", "expand", "permute", "transpose", "squeeze", "cat", "stack", "chunk", "split", "unbind"),
-    *("getitem", "select", "slice", "channel_shuffle", "pixel_shuffle", "roll", "softmax", "matmul", "norm"),
+    *(
+        "conv2d",
+        "conv1d",
+        "conv_transpose2d",
+        "linear",
+        "batch_norm",
+        "layer_norm",
+        "group_norm",
+        "prelu",
+    ),
+    *(
+        "parameter",
+        "constant",
+        "relu",
+        "clamp",
+        "pow",
+        "dropout",
+        "stochastic_depth",
+        "add",
+        "div",
+        "maximum",
+    ),
+    *(
+        "max_pool2d",
+        "avg_pool2d",
+        "adaptive_avg_pool2d",
+        "interpolate",
+        "pad",
+        "mean",
+        "amax",
+        "identity",
+    ),
+    *(
+        "flatten",
+        "reshape",
+        "expand",
+        "permute",
+        "transpose",
+        "squeeze",
+        "cat",
+        "stack",
+        "chunk",
+        "split",
+        "unbind",
+    ),
+    *(
+        "getitem",
+        "select",
+        "slice",
+        "channel_shuffle",
+        "pixel_shuffle",
+        "roll",
+        "softmax",
+        "matmul",
+        "norm",
+    ),
     *("scaled_dot_product_attention", "eval", "os.system", ""),
 )
 NAMES = (
@@ -70,7 +121,9 @@ def _another_number(graph: Graph, draw: Random) -> str:
 
 def _another_input(graph: Graph, draw: Random) -> str:
     node = draw.choice([node for node in graph["nodes"] if node.get("in")])
-    source = draw.choice([*graph["inputs"], "nowhere", *(other["name"] for other in graph["nodes"])])
+    source = draw.choice(
+        [*graph["inputs"], "nowhere", *(other["name"] for other in graph["nodes"])]
+    )
     node["in"][draw.randrange(len(node["in"]))] = source
     return f"{node['name']} reads {source}"
 
@@ -84,7 +137,10 @@ def _more_inputs(graph: Graph, draw: Random) -> str:
 
 def _another_name(graph: Graph, draw: Random) -> str:
     """Under another name everywhere, so that the graph as such is whole."""
-    old, new = _node(graph, draw)["name"], draw.choice([*NAMES, _node(graph, draw)["name"], "a" + ".a" * 120])
+    old, new = (
+        _node(graph, draw)["name"],
+        draw.choice([*NAMES, _node(graph, draw)["name"], "a" + ".a" * 120]),
+    )
     for node in graph["nodes"]:
         node["name"] = new if node["name"] == old else node["name"]
         node["in"] = [new if source == old else source for source in node.get("in", [])]
@@ -154,16 +210,29 @@ def _very_many(graph: Graph, draw: Random) -> str:
     reads = [graph["inputs"][0], *(f"many{index}" for index in range(count - 1))]
     if op == "split":
         reads = [graph["inputs"][0]] * count
-    chain = [{"name": f"many{k}", "op": op, "in": [source], "args": args} for k, source in enumerate(reads)]
+    chain = [
+        {"name": f"many{k}", "op": op, "in": [source], "args": args}
+        for k, source in enumerate(reads)
+    ]
     graph["nodes"] = chain + graph["nodes"]
     return f"{count} times {op}"
 
 
 def _huge(graph: Graph, draw: Random) -> str:
     """A graph that fits together and would need a lot of memory."""
-    wide = {"name": "wide", "op": "expand", "in": graph["inputs"], "args": {"shape": [-1, 65_536, 48, 48]}}
+    wide = {
+        "name": "wide",
+        "op": "expand",
+        "in": graph["inputs"],
+        "args": {"shape": [-1, 65_536, 48, 48]},
+    }
     layers = [
-        {"name": f"wide{k}", "op": "conv2d", "in": ["wide"], "args": {"out_channels": 65_536, "kernel_size": [7, 7]}}
+        {
+            "name": f"wide{k}",
+            "op": "conv2d",
+            "in": ["wide"],
+            "args": {"out_channels": 65_536, "kernel_size": [7, 7]},
+        }
         for k in range(3)
     ]
     mixed = {

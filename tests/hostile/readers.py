@@ -32,9 +32,39 @@ MODEL_COMMANDS = (
     ("eval", "m.pt", "--data", "{shared}/tiny.csv", "--json"),
     ("export", "m.pt", "-o", "{output}", "--format", "onnx", "--no-simplify"),
     ("prune", "m.pt", "--dry-run", "--target-flops", "0.8", "--round-to", "1"),
-    ("hessian-sensitivity", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "8"),
-    ("quantize", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--samples", "4", "--no-bench"),
-    ("train-teacher", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1", "--init", "m.pt"),
+    (
+        "hessian-sensitivity",
+        "m.pt",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        "--samples",
+        "8",
+    ),
+    (
+        "quantize",
+        "m.pt",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        "--samples",
+        "4",
+        "--no-bench",
+    ),
+    (
+        "train-teacher",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+        "--epochs",
+        "1",
+        "--init",
+        "m.pt",
+    ),
     ("distill", "m.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1"),
     (
         "distill",
@@ -71,7 +101,11 @@ def model_headers(shared: Path, draw: Draw) -> Jobs:
         number = draw.randrange(len(files))
         what, text = next(streams[number])
         content = forge.write(text, contents[number][1])
-        yield Job(f"header of {files[number].name}, {what}", draw.choice(MODEL_COMMANDS), {"m.pt": content})
+        yield Job(
+            f"header of {files[number].name}, {what}",
+            draw.choice(MODEL_COMMANDS),
+            {"m.pt": content},
+        )
 
 
 def model_graphs(shared: Path, draw: Draw) -> Jobs:
@@ -97,7 +131,12 @@ def model_graphs(shared: Path, draw: Draw) -> Jobs:
             profiles = [damaged["graph"], *header["gates"]["profiles"][1:]]
             damaged = {**header, "gates": {**header["gates"], "profiles": profiles}}
         content = {"m.pt": forge.write(json.dumps(damaged), tensors)}
-        yield Job(f"graph of {files[number].name}, {what}", draw.choice(MODEL_COMMANDS), content, quick=True)
+        yield Job(
+            f"graph of {files[number].name}, {what}",
+            draw.choice(MODEL_COMMANDS),
+            content,
+            quick=True,
+        )
 
 
 def model_tensors(shared: Path, draw: Draw) -> Jobs:
@@ -109,10 +148,16 @@ def model_tensors(shared: Path, draw: Draw) -> Jobs:
         header, tensors = contents[number]
         what, changed = damaged_tensors(tensors, draw)
         content = forge.write(json.dumps(header), changed)
-        yield Job(f"tensors of {files[number].name}, {what}", draw.choice(MODEL_COMMANDS), {"m.pt": content})
+        yield Job(
+            f"tensors of {files[number].name}, {what}",
+            draw.choice(MODEL_COMMANDS),
+            {"m.pt": content},
+        )
 
 
-def damaged_tensors(tensors: dict[str, torch.Tensor], draw: Draw) -> tuple[str, dict[str, torch.Tensor]]:
+def damaged_tensors(
+    tensors: dict[str, torch.Tensor], draw: Draw
+) -> tuple[str, dict[str, torch.Tensor]]:
     """Return what was done, and the tensors with one of them damaged."""
     name = draw.choice(list(tensors))
     tensor = tensors[name]
@@ -131,8 +176,12 @@ def damaged_tensors(tensors: dict[str, torch.Tensor], draw: Draw) -> tuple[str, 
         "expanded to 2e9": lambda: one.expand(2_000_000_000),
         "expanded to 2 ** 62": lambda: one.expand(2**31, 2**31),
         "sparse": lambda: tensor.to_sparse(),
-        "NaN": lambda: torch.full_like(tensor, float("nan")) if floats else tensor.clone().fill_(-1),
-        "infinite": lambda: torch.full_like(tensor, float("inf")) if floats else tensor.clone().fill_(1),
+        "NaN": lambda: (
+            torch.full_like(tensor, float("nan")) if floats else tensor.clone().fill_(-1)
+        ),
+        "infinite": lambda: (
+            torch.full_like(tensor, float("inf")) if floats else tensor.clone().fill_(1)
+        ),
         "negative": lambda: -tensor.float().abs() - 1,
         "a number": lambda: 1,
         "a text": lambda: "x",
@@ -141,19 +190,28 @@ def damaged_tensors(tensors: dict[str, torch.Tensor], draw: Draw) -> tuple[str, 
     }
     how = draw.choice([*forms, "another name", "one more"])
     if how == "another name":
-        return f"{name} under another name", {(k + "x" if k == name else k): v for k, v in tensors.items()}
+        return f"{name} under another name", {
+            (k + "x" if k == name else k): v for k, v in tensors.items()
+        }
     if how == "one more":
         return "one more tensor", {**tensors, "x.\u001b[31m": one}
     changed = forms[how]()
     return f"{name} {how}", {
-        k: (changed if k == name else v) for k, v in tensors.items() if k != name or how != "missing"
+        k: (changed if k == name else v)
+        for k, v in tensors.items()
+        if k != name or how != "missing"
     }
 
 
 def model_bytes(shared: Path, draw: Draw) -> Jobs:
     """Model files whose bytes or zip members are damaged."""
-    contents = {name: (shared / name).read_bytes() for name in ("float.pt", "mixed.pt", "teacher.logits")}
-    streams = {name: (byte_damages(content, draw), zip_damages(content, draw)) for name, content in contents.items()}
+    contents = {
+        name: (shared / name).read_bytes() for name in ("float.pt", "mixed.pt", "teacher.logits")
+    }
+    streams = {
+        name: (byte_damages(content, draw), zip_damages(content, draw))
+        for name, content in contents.items()
+    }
     while True:
         name = draw.choice(list(contents))
         what, content = next(draw.choice(streams[name]))
@@ -164,7 +222,17 @@ def logits(shared: Path, draw: Draw) -> Jobs:
     """Logits files with damaged headers and tensors."""
     header, tensors = forge.read((shared / "teacher.logits").read_bytes())
     stream = damages(header, draw)
-    train = ("distill", "m.logits", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1")
+    train = (
+        "distill",
+        "m.logits",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+        "--epochs",
+        "1",
+    )
     commands = (train, ("show", "m.logits"), ("show", "m.logits", "--json"))
     while True:
         if draw.random() < 0.7:
@@ -197,7 +265,9 @@ def states(shared: Path, draw: Draw) -> Jobs:
 
 def onnx_headers(shared: Path, draw: Draw) -> Jobs:
     """ONNX files whose metadata is damaged."""
-    models = {name: onnx.load(shared / name) for name in ("float.onnx", "mixed.onnx", "dynamic.onnx")}
+    models = {
+        name: onnx.load(shared / name) for name in ("float.onnx", "mixed.onnx", "dynamic.onnx")
+    }
     headers = {name: json.loads(_entry(model, "fertool").value) for name, model in models.items()}
     streams = {name: damages(header, draw) for name, header in headers.items()}
     while True:
@@ -205,7 +275,9 @@ def onnx_headers(shared: Path, draw: Draw) -> Jobs:
         what, text = next(streams[name])
         changed = onnx.ModelProto()
         changed.CopyFrom(models[name])
-        _entry(changed, "fertool").value = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        _entry(changed, "fertool").value = text.encode("utf-8", "surrogatepass").decode(
+            "utf-8", "replace"
+        )
         content = _signed(changed, draw)
         yield Job(f"header of {name}, {what}", draw.choice(ONNX_COMMANDS), {"m.onnx": content})
 
@@ -214,7 +286,16 @@ def onnx_graphs(shared: Path, draw: Draw) -> Jobs:
     """ONNX files with damaged graphs, with fertool's header and as strangers."""
     models = [onnx.load(shared / name) for name in ("float.onnx", "mixed.onnx", "dynamic.onnx")]
     names = "angry,disgust,fear,happy,sad,surprise,neutral"
-    stranger = ("eval", "m.onnx", "--data", "{shared}/tiny.csv", "--classes", names, "--input-size", "48")
+    stranger = (
+        "eval",
+        "m.onnx",
+        "--data",
+        "{shared}/tiny.csv",
+        "--classes",
+        names,
+        "--input-size",
+        "48",
+    )
     while True:
         changed = onnx.ModelProto()
         changed.CopyFrom(draw.choice(models))
@@ -237,7 +318,13 @@ def onnx_bytes(shared: Path, draw: Draw) -> Jobs:
 
 def results(shared: Path, draw: Draw) -> Jobs:
     """Results of commands, as `report` reads them."""
-    names = ("bench.json", "eval.json", "float.pt.history.json", "swept.pt.grid.json", "sensitivity.json")
+    names = (
+        "bench.json",
+        "eval.json",
+        "float.pt.history.json",
+        "swept.pt.grid.json",
+        "sensitivity.json",
+    )
     documents = {name: json.loads((shared / name).read_text()) for name in names}
     streams = {name: damages(document, draw) for name, document in documents.items()}
     while True:
@@ -245,23 +332,44 @@ def results(shared: Path, draw: Draw) -> Jobs:
         what, text = next(streams[name])
         suffix = draw.choice([".html", ".md"])
         command = ("report", "r.json", "-o", "{output}")
-        yield Job(f"{name}, {what}", command, {"r.json": text.encode("utf-8", "surrogatepass")}, suffix)
+        yield Job(
+            f"{name}, {what}", command, {"r.json": text.encode("utf-8", "surrogatepass")}, suffix
+        )
 
 
 def sensitivities(shared: Path, draw: Draw) -> Jobs:
     """Sensitivity files as `quantize` reads them."""
     stream = damages(json.loads((shared / "sensitivity.json").read_text()), draw)
-    command = ("quantize", "{shared}/float.pt", "-o", "{output}", "--data", "{shared}/tiny.csv", "--average-bits", "4")
+    command = (
+        "quantize",
+        "{shared}/float.pt",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        "--average-bits",
+        "4",
+    )
     command += ("--samples", "4", "--no-bench", "--sensitivity", "s.json")
     while True:
         what, text = next(stream)
-        yield Job(f"sensitivity, {what}", command, {"s.json": text.encode("utf-8", "surrogatepass")})
+        yield Job(
+            f"sensitivity, {what}", command, {"s.json": text.encode("utf-8", "surrogatepass")}
+        )
 
 
 def sweeps(shared: Path, draw: Draw) -> Jobs:
     """The rows of an earlier sweep, as the next one reads them."""
     stream = damages(json.loads((shared / "swept.pt.grid.json").read_text()), draw)
-    command = ("distill", "{shared}/teacher.logits", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK)
+    command = (
+        "distill",
+        "{shared}/teacher.logits",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+    )
     command += ("--epochs", "1", "--grid", "temperature=2,4", "--seeds", "0,1")
     while True:
         what, text = next(stream)
@@ -271,22 +379,120 @@ def sweeps(shared: Path, draw: Draw) -> Jobs:
 
 def recipes(shared: Path, draw: Draw) -> Jobs:
     """Recipes: wrong values for every option, and YAML that is none or too much."""
-    options = ("lr", "epochs", "batch-size", "optimizer", "arch", "arch-arg", "flip", "seeds", "input-size", "data")
-    options += ("rotation", "erasing", "patience", "class-weights", "init", "grid", "seed", "device", "5", "~", "sam")
-    values = ("yes", "no", "~", "1:30", "0x10", "1e3", "-1", "1e999", ".nan", "-.inf", "2001-99-99", "2001-01-01")
-    values += ("[]", "{}", "[1, [2, [3]]]", "{a: {b: c}}", "!!bool abc", "!!python/object:os.system x", "!!binary aGk=")
-    values += ("'" + "x" * 10_000 + "'", "*a", "&a [1, *a]", '"\\e[31m"', "!!set {a, b}", "? a", "10000000000000000000")
-    values += ("!!float x", "!!int x", "!!timestamp x", "1_000", "0o17", "'1'", "on", "@", "%", "`", "\t", "\x00", "…")
-    whole = ("", "~", "5", "[]", "a", "{", "train-teacher", "train-teacher:", "train-teacher: 5", "train-teacher: []")
-    whole += ("---\n---\n", "? {a: b}\n: c", "[" * 5_000, "{a: " * 5_000, "- " * 5_000, "train-teacher: {lr: 1, lr: 2}")
+    options = (
+        "lr",
+        "epochs",
+        "batch-size",
+        "optimizer",
+        "arch",
+        "arch-arg",
+        "flip",
+        "seeds",
+        "input-size",
+        "data",
+    )
+    options += (
+        "rotation",
+        "erasing",
+        "patience",
+        "class-weights",
+        "init",
+        "grid",
+        "seed",
+        "device",
+        "5",
+        "~",
+        "sam",
+    )
+    values = (
+        "yes",
+        "no",
+        "~",
+        "1:30",
+        "0x10",
+        "1e3",
+        "-1",
+        "1e999",
+        ".nan",
+        "-.inf",
+        "2001-99-99",
+        "2001-01-01",
+    )
+    values += (
+        "[]",
+        "{}",
+        "[1, [2, [3]]]",
+        "{a: {b: c}}",
+        "!!bool abc",
+        "!!python/object:os.system x",
+        "!!binary aGk=",
+    )
+    values += (
+        "'" + "x" * 10_000 + "'",
+        "*a",
+        "&a [1, *a]",
+        '"\\e[31m"',
+        "!!set {a, b}",
+        "? a",
+        "10000000000000000000",
+    )
+    values += (
+        "!!float x",
+        "!!int x",
+        "!!timestamp x",
+        "1_000",
+        "0o17",
+        "'1'",
+        "on",
+        "@",
+        "%",
+        "`",
+        "\t",
+        "\x00",
+        "…",
+    )
+    whole = (
+        "",
+        "~",
+        "5",
+        "[]",
+        "a",
+        "{",
+        "train-teacher",
+        "train-teacher:",
+        "train-teacher: 5",
+        "train-teacher: []",
+    )
+    whole += (
+        "---\n---\n",
+        "? {a: b}\n: c",
+        "[" * 5_000,
+        "{a: " * 5_000,
+        "- " * 5_000,
+        "train-teacher: {lr: 1, lr: 2}",
+    )
     whole += (
         "a: &a [x,x,x]\nb: &b [*a,*a,*a]\n" + "c: [*b,*b,*b]\n" * 10,
         "\ufeff",
         "%YAML 9.9\n---\na: b",
         "\x85\u2028",
     )
-    whole += ("train-teacher: &a {lr: *a}", "train-teacher: {<<: {lr: 1}}", "prune: {nonsense: 1}", "nonsense: {lr: 1}")
-    command = ("train-teacher", "-o", "{output}", "--recipe", "r.yaml", "--data", "{shared}/tiny.csv", *NETWORK)
+    whole += (
+        "train-teacher: &a {lr: *a}",
+        "train-teacher: {<<: {lr: 1}}",
+        "prune: {nonsense: 1}",
+        "nonsense: {lr: 1}",
+    )
+    command = (
+        "train-teacher",
+        "-o",
+        "{output}",
+        "--recipe",
+        "r.yaml",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+    )
     command += ("--epochs", "1")
     real = yaml.safe_dump({"train-teacher": {"lr": 0.01, "momentum": 0.9}}).encode()
     raw = byte_damages(real, draw)
@@ -294,7 +500,10 @@ def recipes(shared: Path, draw: Draw) -> Jobs:
         kind = draw.random()
         if kind < 0.6:
             option, value = draw.choice(options), draw.choice(values)
-            what, content = f"{option}: {value[:30]}", f"train-teacher:\n  {option}: {value}\n".encode()
+            what, content = (
+                f"{option}: {value[:30]}",
+                f"train-teacher:\n  {option}: {value}\n".encode(),
+            )
         elif kind < 0.9:
             text = draw.choice(whole)
             what, content = f"whole text {text[:30]!r}", text.encode()
@@ -322,7 +531,19 @@ FIELDS = (
     "é",
     "\u001b[31m",
 )
-FIELDS += ("..", "/etc/passwd", "../../x.png", "x" * 200_000, "1.5", "-", "+1", "٣", "0x1", "\r", "\u2028")
+FIELDS += (
+    "..",
+    "/etc/passwd",
+    "../../x.png",
+    "x" * 200_000,
+    "1.5",
+    "-",
+    "+1",
+    "٣",
+    "0x1",
+    "\r",
+    "\u2028",
+)
 
 
 def tables(shared: Path, draw: Draw) -> Jobs:
@@ -333,7 +554,9 @@ def tables(shared: Path, draw: Draw) -> Jobs:
     columns = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
     affectnet = [columns, *(f"{number}.png,0,0,16,16,0;0,{number % 8},0,0" for number in range(16))]
     picture = _picture(0)
-    pictures = {f"d/Image/aligned/train_{number:05}_aligned.jpg": picture for number in range(1, 15)}
+    pictures = {
+        f"d/Image/aligned/train_{number:05}_aligned.jpg": picture for number in range(1, 15)
+    }
     crops = {f"d/{number}.png": picture for number in range(16)}
     while True:
         kind = draw.randrange(4)
@@ -345,7 +568,10 @@ def tables(shared: Path, draw: Draw) -> Jobs:
             files, words = {"v.csv": content}, ("--data", "{shared}/tiny.csv", "--ferplus", "v.csv")
         elif kind == 2:
             what, content = _damaged_table(rafdb, draw, " ")
-            files, words = {**pictures, "d/EmoLabel/list_patition_label.txt": content}, ("--data", "d")
+            files, words = (
+                {**pictures, "d/EmoLabel/list_patition_label.txt": content},
+                ("--data", "d"),
+            )
         else:
             what, content = _damaged_table(affectnet, draw)
             files, words = {**crops, "d/training.csv": content}, ("--data", "d")
@@ -391,8 +617,18 @@ def pictures(shared: Path, draw: Draw) -> Jobs:
     """Folders in which one image is damaged, or is named like an image and is none."""
     expressions = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     whole = {f"d/train/{name}/{i}.png": _picture(i) for name in expressions for i in range(2)}
-    formats = {"png": "png", "jpg": "jpeg", "bmp": "bmp", "gif": "gif", "tif": "tiff", "webp": "webp", "pgm": "ppm"}
-    streams = {suffix: byte_damages(_picture(9, format), draw) for suffix, format in formats.items()}
+    formats = {
+        "png": "png",
+        "jpg": "jpeg",
+        "bmp": "bmp",
+        "gif": "gif",
+        "tif": "tiff",
+        "webp": "webp",
+        "pgm": "ppm",
+    }
+    streams = {
+        suffix: byte_damages(_picture(9, format), draw) for suffix, format in formats.items()
+    }
     giants = {
         "pgm": b"P5 100000 100000 255\n" + bytes(100),
         "bmp": b"BM"
@@ -421,7 +657,16 @@ def pictures(shared: Path, draw: Draw) -> Jobs:
 def checkpoints(shared: Path, draw: Draw) -> Jobs:
     """Checkpoints of other libraries for --init: wrapped, renamed, damaged."""
     _, tensors = forge.read((shared / "float.pt").read_bytes())
-    command = ("train-teacher", "-o", "{output}", "--data", "{shared}/tiny.csv", *NETWORK, "--epochs", "1")
+    command = (
+        "train-teacher",
+        "-o",
+        "{output}",
+        "--data",
+        "{shared}/tiny.csv",
+        *NETWORK,
+        "--epochs",
+        "1",
+    )
     command += ("--init", "m.pth")
     prefixes = ("", "module.", "_orig_mod.", "model.", "backbone.", "nonsense.")
     while True:

@@ -28,7 +28,14 @@ from readers import KINDS
 from sandbox import run_all
 
 _IMPORTED_LATE = (
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "onnx", "onnxruntime", "torch._dynamo", "yaml"),
+    *(
+        "matplotlib.figure",
+        "matplotlib.backends.backend_agg",
+        "onnx",
+        "onnxruntime",
+        "torch._dynamo",
+        "yaml",
+    ),
     *(
         "torch.onnx.symbolic_opset18",
         "PIL.ImageOps",
@@ -42,7 +49,9 @@ _IMPORTED_LATE = (
 
 def main() -> int:
     """Make the files, run them, print the outcome."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     asked.add_argument("--count", type=int, default=sum(share for share, _ in KINDS.values()))
     asked.add_argument("--seed", type=int, default=int(time.time()))
     asked.add_argument("--kind", choices=KINDS, action="append")
@@ -52,7 +61,9 @@ def main() -> int:
     print(f"seed {options.seed}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve() if options.keep is None else options.keep.resolve()
-        return _run(folder, options.kind or list(KINDS), options.count, options.seed, options.workers)
+        return _run(
+            folder, options.kind or list(KINDS), options.count, options.seed, options.workers
+        )
 
 
 def _run(folder: Path, kinds: list[str], count: int, seed: int, workers: int) -> int:
@@ -76,7 +87,10 @@ def _run(folder: Path, kinds: list[str], count: int, seed: int, workers: int) ->
             for problem in problems:
                 failed[kind] += 1
                 print(f"{job.name}: {problem}\n    fertool {' '.join(job.command)}")
-        print(f"{kind}: {wanted} files, {failed[kind]} problems, {time.monotonic() - begun:.0f} s", flush=True)
+        print(
+            f"{kind}: {wanted} files, {failed[kind]} problems, {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
     print(f"{sum(failed.values())} problems")
     return 1 if failed else 0
 

@@ -35,7 +35,9 @@ class Job:
     quick: bool = False
 
 
-def run_all(jobs: Iterator[Job], shared: Path, work: Path, workers: int) -> Iterator[tuple[Job, list[str]]]:
+def run_all(
+    jobs: Iterator[Job], shared: Path, work: Path, workers: int
+) -> Iterator[tuple[Job, list[str]]]:
     """Run the jobs, several at a time; yields each with what was wrong about its run."""
     running: dict[int, tuple[Job, Path, float]] = {}
     fresh = enumerate(jobs)
@@ -146,7 +148,11 @@ def _problems(job: Job, place: Path, status: int, seconds: float, peak: int) -> 
     for name, content in job.files.items():
         kept = place / name
         # The state of a run that ends well is removed.
-        if kept.exists() and kept.read_bytes() != content and not (code == 0 and name.startswith("out/")):
+        if (
+            kept.exists()
+            and kept.read_bytes() != content
+            and not (code == 0 and name.startswith("out/"))
+        ):
             found.append(f"{name} was changed")
     left = [path.name for path in place.rglob("*") if path.name.endswith(".tmp")]
     left += [path.name for path in (place / "tmp").iterdir()]

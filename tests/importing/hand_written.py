@@ -8,7 +8,10 @@ from torch.nn import functional as F
 class Squeeze(nn.Module):
     def __init__(self, channels):
         super().__init__()
-        self.down, self.up = nn.Conv2d(channels, channels // 4, 1), nn.Conv2d(channels // 4, channels, 1)
+        self.down, self.up = (
+            nn.Conv2d(channels, channels // 4, 1),
+            nn.Conv2d(channels // 4, channels, 1),
+        )
 
     def forward(self, x):
         scale = x.mean((2, 3), keepdim=True)
@@ -18,11 +21,17 @@ class Squeeze(nn.Module):
 class HandWritten(nn.Module):
     def __init__(self, num_classes=3, channels=3):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(channels, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.depthwise = nn.Sequential(nn.Conv2d(32, 32, 3, 1, 1, groups=32, bias=False), nn.BatchNorm2d(32))
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU()
+        )
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(32, 32, 3, 1, 1, groups=32, bias=False), nn.BatchNorm2d(32)
+        )
         self.point = nn.Sequential(nn.Conv2d(32, 32, 1, bias=False), nn.BatchNorm2d(32))
         self.squeeze = Squeeze(32)
-        self.down = nn.Sequential(nn.Conv2d(32, 48, 3, 2, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU())
+        self.down = nn.Sequential(
+            nn.Conv2d(32, 48, 3, 2, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU()
+        )
         self.left, self.right = nn.Conv2d(16, 24, 3, 1, 1), nn.Conv2d(32, 40, 3, 1, 1)
         self.fuse = nn.Sequential(nn.Conv2d(96, 40, 1, bias=False), nn.BatchNorm2d(40), nn.ReLU())
         self.head = nn.Linear(40, num_classes)

@@ -24,9 +24,34 @@ FILES = int(os.environ.get("FERTOOL_DAMAGED_FILES", "60"))
 SIZE = 32
 PLAIN = ImportOptions(mean=(0.0,), std=(1.0,))
 
-_STRANGE: tuple[Any, ...] = (None, -1, 0, 10**9, -(10**18), 1.5, True, "x", [], {}, ["x"], {"as_int": 5})
+_STRANGE: tuple[Any, ...] = (
+    None,
+    -1,
+    0,
+    10**9,
+    -(10**18),
+    1.5,
+    True,
+    "x",
+    [],
+    {},
+    ["x"],
+    {"as_int": 5},
+)
 _STRANGE += ("torch.ops.aten.add.Tensor", "as_tensor", {"as_name": "q"})
-_OPERATORS = ("Conv", "Relu", "Loop", "If", "Reshape", "Gemm", "Einsum", "Concat", "Split", "QLinearConv", "")
+_OPERATORS = (
+    "Conv",
+    "Relu",
+    "Loop",
+    "If",
+    "Reshape",
+    "Gemm",
+    "Einsum",
+    "Concat",
+    "Split",
+    "QLinearConv",
+    "",
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +60,30 @@ def whole(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     module, images = build(), torch.randn(2, 3, SIZE, SIZE)
     free = ({0: torch.export.Dim("batch", min=1, max=64)},)
-    torch.export.save(torch.export.export(module, (images,), dynamic_shapes=free), folder / "net.pt2")
+    torch.export.save(
+        torch.export.export(module, (images,), dynamic_shapes=free), folder / "net.pt2"
+    )
     axes = {"images": {0: "batch"}}
-    torch.onnx.export(module, (images,), folder / "net.onnx", dynamo=False, input_names=["images"], dynamic_axes=axes)
+    torch.onnx.export(
+        module,
+        (images,),
+        folder / "net.onnx",
+        dynamo=False,
+        input_names=["images"],
+        dynamic_axes=axes,
+    )
     return folder
 
 
 def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     found = [place]
-    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, entry in entries:
         found += _places(entry, (*place, key))
     return found
@@ -109,7 +149,9 @@ def _onnx_node(whole, folder, draw):
     elif action == "argument" and node.attribute:
         attribute = draw.choice(node.attribute)
         if attribute.ints:
-            attribute.ints[draw.randrange(len(attribute.ints))] = draw.choice([-1, 0, 10**9, -(10**15)])
+            attribute.ints[draw.randrange(len(attribute.ints))] = draw.choice(
+                [-1, 0, 10**9, -(10**15)]
+            )
         else:
             attribute.i = draw.choice([-1, 0, 10**9])
     elif action == "input" and node.input:

@@ -27,7 +27,9 @@ def files(tmp_path_factory):
     """The same network as a Python factory, an exported program and an ONNX file."""
     folder, module = tmp_path_factory.mktemp("sources"), build()
     free = ({0: torch.export.Dim("batch", min=1, max=64)},)
-    torch.export.save(torch.export.export(module, (IMAGE,), dynamic_shapes=free), folder / "net.pt2")
+    torch.export.save(
+        torch.export.export(module, (IMAGE,), dynamic_shapes=free), folder / "net.pt2"
+    )
     torch.onnx.export(
         *(module, (IMAGE,), folder / "net.onnx"),
         dynamo=False,
@@ -62,31 +64,46 @@ def test_the_same_network_from_any_source_is_pruned_to_the_same_channels(files):
 
 
 def test_files_hold_what_was_imported(files, tmp_path):
-    found = import_model(files["python"], ImportOptions(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4)))
+    found = import_model(
+        files["python"], ImportOptions(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4))
+    )
     save_model(tmp_path / "model.pt", found.spec, found.network)
     spec, network = load_model(tmp_path / "model.pt")
     pixels = torch.randint(256, (2, 3, SIZE, SIZE), dtype=torch.uint8)
-    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.2, 0.3, 0.4)))
+    mean, std = (
+        torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.2, 0.3, 0.4))
+    )
     with torch.no_grad():
         expected = build()((pixels / 255 - mean) / std)
-        torch.testing.assert_close(network(to_input(pixels, spec.input)), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            network(to_input(pixels, spec.input)), expected, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_weights_come_from_the_usual_wrappings(tmp_path):
     torch.manual_seed(5)
     trained = HandWritten()
-    wrapped = {"epoch": 3, "model": {f"module.{name}": tensor for name, tensor in trained.state_dict().items()}}
+    wrapped = {
+        "epoch": 3,
+        "model": {f"module.{name}": tensor for name, tensor in trained.state_dict().items()},
+    }
     torch.save({"state_dict": wrapped["model"]}, tmp_path / "weights.pth")
-    found = import_model(PYTHON, ImportOptions(weights=tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,)))
+    found = import_model(
+        PYTHON, ImportOptions(weights=tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+    )
     with torch.no_grad():
-        torch.testing.assert_close(found.network(IMAGE), trained.eval()(IMAGE), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            found.network(IMAGE), trained.eval()(IMAGE), rtol=1e-5, atol=1e-5
+        )
     whole = len(trained.state_dict())
     assert found.notes[0].startswith(f"{whole} of the network's {whole} tensors are those of ")
 
 
 def test_weights_for_other_classes_leave_the_head_fresh_and_say_so(tmp_path):
     torch.save(HandWritten(1000).state_dict(), tmp_path / "weights.pth")
-    options = ImportOptions(tmp_path / "weights.pth", ("a", "b", "c", "d"), SIZE, mean=(0.0,), std=(1.0,))
+    options = ImportOptions(
+        tmp_path / "weights.pth", ("a", "b", "c", "d"), SIZE, mean=(0.0,), std=(1.0,)
+    )
     found = import_model(PYTHON, options)
     assert found.spec.classes == ("a", "b", "c", "d")
     assert any(note.startswith("head: ") and "starts afresh" in note for note in found.notes)
@@ -97,13 +114,17 @@ def test_weights_that_lack_a_tensor_are_refused_with_its_name(tmp_path):
     del state["fuse.0.weight"]
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(FertoolError, match=r"fuse\.0\.weight is missing"):
-        import_model(PYTHON, ImportOptions(tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,)))
+        import_model(
+            PYTHON, ImportOptions(tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+        )
 
 
 def test_a_pickled_module_is_refused_and_never_run(tmp_path):
     torch.save(build(), tmp_path / "module.pth")
     with pytest.raises(FertoolError, match="would have to run code") as error:
-        import_model(PYTHON, ImportOptions(tmp_path / "module.pth", size=SIZE, mean=(0.0,), std=(1.0,)))
+        import_model(
+            PYTHON, ImportOptions(tmp_path / "module.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+        )
     assert "state_dict()" in str(error.value.hint)
 
 
@@ -141,7 +162,12 @@ def test_what_is_no_source_is_refused_in_one_line(source, says):
     [
         (ImportOptions(mean=(0.0,), std=(1.0,)), "--input-size"),
         (ImportOptions(size=SIZE), "--mean and --std"),
-        (ImportOptions(size=SIZE, classes=("a", "b", "c", "d", "e"), mean=(0.0,), std=(1.0,), arguments={}), None),
+        (
+            ImportOptions(
+                size=SIZE, classes=("a", "b", "c", "d", "e"), mean=(0.0,), std=(1.0,), arguments={}
+            ),
+            None,
+        ),
     ],
 )
 def test_what_a_source_does_not_say_has_to_be_said(options, says):
@@ -157,7 +183,10 @@ def test_programs_with_pickled_parts_are_not_read(tmp_path, files):
     import json
     import zipfile
 
-    with zipfile.ZipFile(files["program"]) as given, zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil:
+    with (
+        zipfile.ZipFile(files["program"]) as given,
+        zipfile.ZipFile(tmp_path / "evil.pt2", "w") as evil,
+    ):
         for name in given.namelist():
             content = given.read(name)
             if name.endswith("weights_config.json"):
@@ -185,7 +214,9 @@ def test_a_function_that_the_table_lacks_is_named_with_its_place(tmp_path):
         "def build():\n"
         "    return Odd()\n"
     )
-    with pytest.raises(FertoolError, match=r"at 'body\.1': the function 'cumsum' is not in the operator table"):
+    with pytest.raises(
+        FertoolError, match=r"at 'body\.1': the function 'cumsum' is not in the operator table"
+    ):
         import_model(f"{tmp_path / 'odd.py'}:build", PLAIN)
 
 

@@ -15,7 +15,9 @@ SMALL = {"torchvision": "squeezenet1_1", "timm": "lcnet_035"}
 @pytest.mark.parametrize("library", SMALL)
 def test_networks_of_libraries_are_imported_with_their_own_preprocessing(library):
     pytest.importorskip(library, exc_type=ImportError)
-    found = import_model(f"{library}:{SMALL[library]}", ImportOptions(classes=("a", "b", "c"), size=64))
+    found = import_model(
+        f"{library}:{SMALL[library]}", ImportOptions(classes=("a", "b", "c"), size=64)
+    )
     assert found.spec.input.mean == (0.485, 0.456, 0.406)
     assert found.spec.classes == ("a", "b", "c")
     assert found.difference <= 1e-5

@@ -10,7 +10,9 @@ from test_golden import CASES, GOLDEN, case_id, fill_, image, signature
 def reference(arch, args):
     """Return torchvision's network, of MobileNetV3 also in another width."""
     if arch.startswith("mobilenet_v3") and "width_mult" in args:
-        rows, last = torchvision.models.mobilenetv3._mobilenet_v3_conf(arch, width_mult=args["width_mult"])
+        rows, last = torchvision.models.mobilenetv3._mobilenet_v3_conf(
+            arch, width_mult=args["width_mult"]
+        )
         return torchvision.models.MobileNetV3(rows, last, num_classes=args["num_classes"])
     return getattr(torchvision.models, arch)(weights=None, **args)
 
@@ -23,7 +25,9 @@ def main():
         entry = {"signature": signature(module)}
         if scale:
             with torch.no_grad():
-                entry["logits"] = [round(value, 6) for value in fill_(module, scale)(image())[0].tolist()]
+                entry["logits"] = [
+                    round(value, 6) for value in fill_(module, scale)(image())[0].tolist()
+                ]
         golden[case_id(arch, args)] = entry
     lines = (f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in golden.items())
     GOLDEN.write_text("{\n" + ",\n".join(lines) + "\n}\n")

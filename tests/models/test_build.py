@@ -39,8 +39,14 @@ def test_a_whole_file_is_read(tmp_path):
         ({"conv.weight": None, "conv.bias": None}, "there are none of conv"),
         ({"conv.bias": None}, "conv.bias is missing"),
         ({"extra": torch.zeros(2)}, "extra is unknown"),
-        ({"conv.weight": torch.zeros(4, 1, 3, 3)}, r"conv.weight is float32\[4, 1, 3, 3\], the spec says"),
-        ({"fc.bias": torch.zeros(2, dtype=torch.float64)}, r"fc.bias is float64\[2\], the spec says float32\[2\]"),
+        (
+            {"conv.weight": torch.zeros(4, 1, 3, 3)},
+            r"conv.weight is float32\[4, 1, 3, 3\], the spec says",
+        ),
+        (
+            {"fc.bias": torch.zeros(2, dtype=torch.float64)},
+            r"fc.bias is float64\[2\], the spec says float32\[2\]",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_the_graph_are_named(tmp_path, change, said):
@@ -64,7 +70,9 @@ def test_a_graph_whose_result_is_not_one_number_a_class_is_refused(tmp_path, gra
 
 def test_thousands_of_layers_without_tensors_are_refused_before_they_are_built(tmp_path):
     names = ["x", *(f"n{index}" for index in range(4_900))]
-    layers = [make_node(to, "linear", [of], out_features=65_536) for of, to in itertools.pairwise(names)]
+    layers = [
+        make_node(to, "linear", [of], out_features=65_536) for of, to in itertools.pairwise(names)
+    ]
     begun = time.process_time()
     with pytest.raises(FertoolError, match="there are none of n0, n1, n2, n3, n4 and 4895 more"):
         load(tmp_path, replace(SPEC, graph=Graph("x", tuple(layers), names[-1])), tensors())

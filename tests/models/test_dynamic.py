@@ -22,7 +22,9 @@ class ByBrightness(nn.Module):
         self.profiles = profiles
 
     def forward(self, x):
-        return nn.functional.one_hot((x.mean((1, 2, 3)) > 0).long() * (self.profiles - 1), self.profiles).float()
+        return nn.functional.one_hot(
+            (x.mean((1, 2, 3)) > 0).long() * (self.profiles - 1), self.profiles
+        ).float()
 
 
 def a_network(value):
@@ -36,7 +38,9 @@ def test_every_image_goes_through_its_own_profile_alone():
     seen = {}
     networks = [a_network(value) for value in range(3)]
     for index, network in enumerate(networks):
-        network.register_forward_hook(lambda module, args, out, index=index: seen.update({index: len(out)}))
+        network.register_forward_hook(
+            lambda module, args, out, index=index: seen.update({index: len(out)})
+        )
     module = DynamicNetwork(ByBrightness(3), networks, (0.5, 0, 0.5)).eval()
     x = torch.tensor([-1.0, 1, 1, -1, 1])[:, None, None, None].expand(5, 1, 2, 2)
     assert module(x)[:, 0].tolist() == [0, 2, 2, 0, 2]
@@ -78,7 +82,10 @@ def test_a_file_brings_all_profiles_back_and_counts_the_mean_work(tmp_path):
     module = DynamicNetwork(ImageGate(2), [wide, narrow], gates.shares).eval()
     path = tmp_path / "d.pt"
     saved = save_model(path, replace(spec, gates=gates), module)
-    gate, parts = cost.count(module.gate, INPUT), [cost.count(network, INPUT) for network in (wide, narrow)]
+    gate, parts = (
+        cost.count(module.gate, INPUT),
+        [cost.count(network, INPUT) for network in (wide, narrow)],
+    )
     assert saved.macs == gate.macs + round(0.25 * parts[0].macs + 0.75 * parts[1].macs)
     assert saved.params == gate.params + parts[0].params + parts[1].params
     again, loaded = load_model(path)

@@ -5,7 +5,11 @@ from fertool.models.registry import get_architecture
 
 
 def kernels(module):
-    return [layer.conv.kernel_size for layer in module.modules() if isinstance(layer, EfficientChannelAttention)]
+    return [
+        layer.conv.kernel_size
+        for layer in module.modules()
+        if isinstance(layer, EfficientChannelAttention)
+    ]
 
 
 def test_attention_kernels_follow_the_widths():

@@ -28,7 +28,14 @@ def test_a_published_resnet18_gives_stem_and_two_stages(tmp_path):
     module = get_architecture("eff_resnet18")(**args)
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
     notes = load_initial(module, tmp_path / "resnet18.pth")
-    assert [note.split(":")[0] for note in notes] == ["conv1.weight", "fc", "ffe1", "ffe2", "layer3", "layer4"]
+    assert [note.split(":")[0] for note in notes] == [
+        "conv1.weight",
+        "fc",
+        "ffe1",
+        "ffe2",
+        "layer3",
+        "layer4",
+    ]
     taken = module.state_dict()
     for name, tensor in source.state_dict().items():
         if name.startswith(("bn1", "layer1", "layer2")):

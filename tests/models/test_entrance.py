@@ -33,13 +33,17 @@ def test_stem_and_first_block_of_mobilenet_v3_stay_float(arch):
     assert {name.split(".")[1] for name in found} == {"0", "1"}
 
 
-@pytest.mark.parametrize("arch", ["mobilenet_v2", "resnet18", "shufflenet_v2_x1_0", "efficientnet_b0", "nano_resnet"])
+@pytest.mark.parametrize(
+    "arch", ["mobilenet_v2", "resnet18", "shufflenet_v2_x1_0", "efficientnet_b0", "nano_resnet"]
+)
 def test_wide_stems_and_those_without_products_are_integer(arch):
     assert not floats(graph_of(arch))
 
 
 def test_a_network_of_few_channels_is_no_entrance():
-    small = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Hardswish(), nn.Conv2d(8, 8, 3), nn.Hardswish(), nn.Conv2d(8, 32, 3))
+    small = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.Hardswish(), nn.Conv2d(8, 8, 3), nn.Hardswish(), nn.Conv2d(8, 32, 3)
+    )
     assert not floats(network_of(small, (1, 48, 48)))
     wide = nn.Sequential(*small, nn.Hardswish(), nn.Conv2d(32, 800, 3))
     assert floats(network_of(wide, (1, 48, 48))) == {"0", "2"}
@@ -49,7 +53,10 @@ def test_what_is_read_again_later_is_rounded_before():
     class Skipping(nn.Module):
         def __init__(self):
             super().__init__()
-            self.stem, self.inner = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Hardswish()), nn.Conv2d(8, 8, 1)
+            self.stem, self.inner = (
+                nn.Sequential(nn.Conv2d(1, 8, 3), nn.Hardswish()),
+                nn.Conv2d(8, 8, 1),
+            )
             self.wide, self.last = nn.Conv2d(8, 2048, 1), nn.Conv2d(8, 2048, 1)
 
         def forward(self, x):
@@ -62,6 +69,8 @@ def test_what_is_read_again_later_is_rounded_before():
 def test_files_with_an_integer_entrance_still_load():
     spec, module = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("a", "b"))
     sites = find_sites(folded(module).graph, INPUT)
-    quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
+    quant = QuantSpec(
+        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+    )
     net = quantized_module(module, replace(spec, quant=quant))
     assert isinstance(net.get_submodule("features.0.0"), QuantConv2d)

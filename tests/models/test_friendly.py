@@ -45,7 +45,12 @@ def test_a_pruned_network_keeps_its_channels():
     spec, module = network("mobilenet_v3_small")
     pruned = randomised(narrowed(module, "features.2.block.0.0", 8))
     changed, friendly = int8_friendly(replace(spec, graph=pruned.graph), pruned)
-    assert changed.graph.channels == friendly.graph.channels == pruned.graph.channels != spec.graph.channels
+    assert (
+        changed.graph.channels
+        == friendly.graph.channels
+        == pruned.graph.channels
+        != spec.graph.channels
+    )
 
 
 def test_there_may_be_nothing_to_replace():
@@ -53,7 +58,14 @@ def test_there_may_be_nothing_to_replace():
 
 
 def test_any_network_can_be_made_friendly():
-    parts = (nn.Conv2d(1, 4, 3), nn.GELU(), nn.Conv2d(4, 4, 1), nn.Mish(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    parts = (
+        nn.Conv2d(1, 4, 3),
+        nn.GELU(),
+        nn.Conv2d(4, 4, 1),
+        nn.Mish(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     module = network_of(nn.Sequential(*parts, nn.Linear(4, 3)), (1, 32, 32))
     metrics = Metrics("val", 10, 0.5, (0.2, 0.8), 0.4)
     spec = Spec("any", {}, module.graph, InputSpec(1, 32), CLASSES, metrics=metrics)
@@ -61,7 +73,10 @@ def test_any_network_can_be_made_friendly():
     assert [node.op for node in changed.graph.nodes][:4] == ["conv2d", "relu", "conv2d", "relu"]
     # What was measured was another network's.
     assert changed.metrics is None
-    assert all(torch.equal(tensor, friendly.state_dict()[name]) for name, tensor in module.state_dict().items())
+    assert all(
+        torch.equal(tensor, friendly.state_dict()[name])
+        for name, tensor in module.state_dict().items()
+    )
 
 
 def test_a_dynamic_network_is_refused():

@@ -47,7 +47,9 @@ def test_a_thousand_class_head_starts_afresh_and_the_rest_is_taken(tmp_path):
     assert torch.equal(module.features[5].block[1][0].weight, source.features[5].block[1][0].weight)
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize(
+    "arch", ["resnet18", "mobilenet_v2", "efficientnet_b0", "shufflenet_v2_x0_5"]
+)
 def test_an_rgb_stem_becomes_grayscale_with_the_same_logits(tmp_path, arch):
     torch.manual_seed(0)
     source, module = small(arch, in_channels=3), small(arch)
@@ -65,8 +67,13 @@ def test_an_rgb_stem_becomes_grayscale_with_the_same_logits(tmp_path, arch):
         lambda state: {"state_dict": state, "epoch": 3},
         lambda state: {"model": state},
         lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
-        lambda state: {"epoch": 1, "state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
-        lambda state: {name: t for name, t in state.items() if not name.endswith("num_batches_tracked")},
+        lambda state: {
+            "epoch": 1,
+            "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
+        },
+        lambda state: {
+            name: t for name, t in state.items() if not name.endswith("num_batches_tracked")
+        },
     ],
 )
 def test_checkpoint_wrappers_prefixes_and_old_files(tmp_path, wrap):
@@ -87,7 +94,12 @@ def test_a_part_that_the_file_lacks_starts_afresh(tmp_path):
     source, module = small(num_classes=1000, in_channels=3), small("micro_expnet")
     attention = module.se.fc1.weight.clone()
     notes = load_initial(module, saved(tmp_path, source.state_dict()))
-    assert [note.split(":")[0] for note in notes] == ["features.0.0.weight", "classifier.0", "classifier.3", "se"]
+    assert [note.split(":")[0] for note in notes] == [
+        "features.0.0.weight",
+        "classifier.0",
+        "classifier.3",
+        "se",
+    ]
     assert torch.equal(module.se.fc1.weight, attention)
     assert torch.equal(module.features[12][0].weight, source.features[12][0].weight)
 
@@ -98,7 +110,10 @@ def test_a_part_that_the_network_lacks_is_dropped_unless_the_file_is_of_another_
     assert "se: not in this network: dropped" in notes
     assert torch.equal(module.features[12][0].weight, source.features[12][0].weight)
     with pytest.raises(FertoolError, match=r"features.0.0.weight is unknown"):
-        load_initial(small("resnet18"), saved(tmp_path, {**source.state_dict(), "fc.weight": torch.zeros(7, 128)}))
+        load_initial(
+            small("resnet18"),
+            saved(tmp_path, {**source.state_dict(), "fc.weight": torch.zeros(7, 128)}),
+        )
 
 
 def test_every_misfit_outside_the_classifier_is_listed_and_nothing_is_loaded(tmp_path):
@@ -160,7 +175,10 @@ def test_files_that_hold_no_weights(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_files_fail_with_a_message_and_nothing_else(tmp_path):
-    draw, module = random.Random(0), torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Linear(2, 2))
+    draw, module = (
+        random.Random(0),
+        torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Linear(2, 2)),
+    )
     path = tmp_path / "weights.pth"
     for zipped in (True, False):
         torch.save(module.state_dict(), path, _use_new_zipfile_serialization=zipped)
@@ -186,18 +204,30 @@ def test_layers_go_over_whole_where_names_and_shapes_agree():
     source, module = small("resnet18"), small("eff_resnet18")
     before = snapshot(module)
     copied, layers = transfer_weights(module, source)
-    taken = {name for name, tensor in module.state_dict().items() if not torch.equal(tensor, before[name])}
+    taken = {
+        name
+        for name, tensor in module.state_dict().items()
+        if not torch.equal(tensor, before[name])
+    }
     assert {name.split(".")[0] for name in taken} <= {"conv1", "bn1", "layer1", "layer2"}
     assert {"conv1.weight", "layer2.1.conv2.weight"} <= taken
-    assert copied == sum(bool(part.state_dict()) and not list(part.children()) for part in _shared(module))
+    assert copied == sum(
+        bool(part.state_dict()) and not list(part.children()) for part in _shared(module)
+    )
     assert copied < layers
     assert all(
-        torch.equal(tensor, source.state_dict()[name]) for name, tensor in snapshot(module).items() if name in taken
+        torch.equal(tensor, source.state_dict()[name])
+        for name, tensor in snapshot(module).items()
+        if name in taken
     )
 
 
 def _shared(module):
-    return [part for name in ("conv1", "bn1", "layer1", "layer2") for part in module.get_submodule(name).modules()]
+    return [
+        part
+        for name in ("conv1", "bn1", "layer1", "layer2")
+        for part in module.get_submodule(name).modules()
+    ]
 
 
 def test_the_head_can_be_left_out_and_strangers_have_nothing_in_common():
@@ -219,13 +249,26 @@ def _safetensors(state):
     for name, tensor in state.items():
         raw = tensor.numpy().tobytes()
         offsets = [len(data), len(data) + len(raw)]
-        header[name] = {"dtype": kinds[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+        header[name] = {
+            "dtype": kinds[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": offsets,
+        }
         data += raw
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
-PREFIXES = ("module.", "_orig_mod.", "model.", "backbone.", "net.", "encoder.", "module._orig_mod.", "model.backbone.")
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "model.",
+    "backbone.",
+    "net.",
+    "encoder.",
+    "module._orig_mod.",
+    "model.backbone.",
+)
 KEYS = ("model_state_dict", "net", "ema", "model_ema", "weights", "params", "state_dict")
 
 
@@ -259,7 +302,9 @@ def test_state_dicts_are_found_under_the_usual_keys(tmp_path, key):
 
 def test_what_holds_other_things_says_which(tmp_path):
     with pytest.raises(FertoolError, match="it holds weights_of_mine, epoch"):
-        load_initial(small(), saved(tmp_path, {"weights_of_mine": {"a": torch.zeros(1)}, "epoch": 1}))
+        load_initial(
+            small(), saved(tmp_path, {"weights_of_mine": {"a": torch.zeros(1)}, "epoch": 1})
+        )
 
 
 def test_a_safetensors_file_is_read_whatever_its_name(tmp_path):
@@ -300,7 +345,9 @@ def test_every_wrong_header_of_a_safetensors_file_is_refused_or_fits(tmp_path):
 )
 @pytest.mark.filterwarnings("ignore")
 def test_weights_that_no_network_can_start_from_are_refused_by_name(tmp_path, name, change, said):
-    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2)
+    )
     state, before = snapshot(module), snapshot(module)
     path = saved(tmp_path, {**state, name: change(state[name])})
     with pytest.raises(FertoolError, match=said):
@@ -311,9 +358,13 @@ def test_weights_that_no_network_can_start_from_are_refused_by_name(tmp_path, na
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_are_taken(tmp_path, dtype):
     source, module = small(), small()
-    state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in source.state_dict().items()}
+    state = {
+        name: t.to(dtype) if t.is_floating_point() else t for name, t in source.state_dict().items()
+    }
     load_initial(module, saved(tmp_path, state))
-    torch.testing.assert_close(module.classifier[0].weight, source.classifier[0].weight, rtol=0.01, atol=0.01)
+    torch.testing.assert_close(
+        module.classifier[0].weight, source.classifier[0].weight, rtol=0.01, atol=0.01
+    )
 
 
 def other_kinds(folder):
@@ -323,7 +374,13 @@ def other_kinds(folder):
     (folder / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
     (folder / "a.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(99))
     (folder / "a.ONNX").write_bytes(b"\x08\x09\x12\x07pytorch")
-    return {"a.npz": "NumPy", "a.pt": "TorchScript", "a.h5": "HDF5", "a.tflite": "TensorFlow Lite", "a.ONNX": "ONNX"}
+    return {
+        "a.npz": "NumPy",
+        "a.pt": "TorchScript",
+        "a.h5": "HDF5",
+        "a.tflite": "TensorFlow Lite",
+        "a.ONNX": "ONNX",
+    }
 
 
 def test_weights_in_files_of_other_kinds_are_named_by_their_kind(tmp_path):

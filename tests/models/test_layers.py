@@ -4,12 +4,25 @@ import torch
 from torch.fx import symbolic_trace
 from torch.nn import functional as F
 
-from fertool.models.layers import EfficientChannelAttention, StochasticDepth, eca_kernel, make_divisible
+from fertool.models.layers import (
+    EfficientChannelAttention,
+    StochasticDepth,
+    eca_kernel,
+    make_divisible,
+)
 
 
 def test_make_divisible_rounds_to_eight_but_never_down_by_more_than_a_tenth():
     # 12 would round up anyway; 11 rounds down to 8, which is under 0.9 x 11.
-    assert [make_divisible(value) for value in (1, 8, 11, 12, 20.4, 35.2, 144)] == [8, 8, 16, 16, 24, 32, 144]
+    assert [make_divisible(value) for value in (1, 8, 11, 12, 20.4, 35.2, 144)] == [
+        8,
+        8,
+        16,
+        16,
+        24,
+        32,
+        144,
+    ]
     assert make_divisible(116, 2) == 116
 
 
@@ -41,4 +54,6 @@ def test_attention_kernel_is_the_odd_number_nearest_to_the_papers_formula():
     # 256, 512 and 1024 channels have 5 in the paper's own networks, 2048 have 7.
     for channels in range(1, 2500):
         exact = math.log2(channels) / 2 + 1 / 2
-        assert eca_kernel(channels) == min((1, 3, 5, 7), key=lambda odd: (abs(odd - exact), -odd)), channels
+        assert eca_kernel(channels) == min(
+            (1, 3, 5, 7), key=lambda odd: (abs(odd - exact), -odd)
+        ), channels

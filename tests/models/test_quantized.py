@@ -26,7 +26,9 @@ class Net(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()
+        )
         self.branch = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU())
         self.pool = nn.MaxPool2d(2)
         self.squeeze, self.excite = nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)
@@ -48,12 +50,16 @@ IMAGE = (1, 8, 8)
 
 def sites_of(module, input=InputSpec(1, 8)):
     """Return the sites of a hand-written module."""
-    return find_sites(folded(network_of(module, (input.channels, input.size, input.size))).graph, input)
+    return find_sites(
+        folded(network_of(module, (input.channels, input.size, input.size))).graph, input
+    )
 
 
 def spec_for(network, input=InputSpec(1, 8)):
     sites = find_sites(folded(network).graph, input)
-    quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
+    quant = QuantSpec(
+        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+    )
     return Spec("net", {}, network.graph, input, ("a", "b", "c"), quant=quant)
 
 
@@ -70,17 +76,23 @@ def onnx_round_trip(values, scale, zero_point):
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None]) for name in "xy")
     graph = helper.make_graph(nodes, "g", [x], [y], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values.numpy()})[0]
+    return onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": values.numpy()})[
+        0
+    ]
 
 
-@pytest.mark.parametrize(("scale", "zero_point"), [(0.5, 3), (0.0371, 128), (6 / 255, 0), (1e-6, 255)])
+@pytest.mark.parametrize(
+    ("scale", "zero_point"), [(0.5, 3), (0.0371, 128), (6 / 255, 0), (1e-6, 255)]
+)
 def test_rounding_is_that_of_onnx_runtime(scale, zero_point):
     grids = Grids({"a": 8, "b": 8})
     grids.scale[1], grids.zero_point[1] = scale, zero_point
     quantizer = Quantizer(grids, "b")
     # Ties at every half step, both ends of the range and far outside.
     ties = (torch.arange(-600, 600) / 2) * torch.tensor(scale)
-    values = torch.cat([ties, torch.randn(2000, generator=torch.Generator().manual_seed(0)) * scale * 100])
+    values = torch.cat(
+        [ties, torch.randn(2000, generator=torch.Generator().manual_seed(0)) * scale * 100]
+    )
     assert np.array_equal(quantizer(values).numpy(), onnx_round_trip(values, scale, zero_point))
 
 
@@ -123,10 +135,14 @@ def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded
 
 
 def test_silu_rounds_its_sigmoid_to_255ths():
-    network = network_of(nn.Sequential(nn.Conv2d(1, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)), IMAGE)
+    network = network_of(
+        nn.Sequential(nn.Conv2d(1, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)), IMAGE
+    )
     net = quantized_module(network, spec_for(network))
     seen = {}
-    net.listeners.update({name: partial(seen.__setitem__, name) for name in ("0", "1.sigmoid", "1")})
+    net.listeners.update(
+        {name: partial(seen.__setitem__, name) for name in ("0", "1.sigmoid", "1")}
+    )
     net.grids.scale.fill_(0.05)
     net.grids.zero_point.fill_(128)
     net.layer("0").weight.fill_(100)
@@ -135,7 +151,9 @@ def test_silu_rounds_its_sigmoid_to_255ths():
     net(images)
     values, gates = seen["0"].double(), seen["1.sigmoid"].double()
     assert len(values.unique()) > 50
-    assert torch.allclose(gates, torch.round(torch.sigmoid(values) * 255) / 255, rtol=1e-6, atol=1e-6)
+    assert torch.allclose(
+        gates, torch.round(torch.sigmoid(values) * 255) / 255, rtol=1e-6, atol=1e-6
+    )
     assert torch.equal(seen["1"], net.quantizers["1"](seen["0"] * seen["1.sigmoid"]))
 
 
@@ -157,7 +175,9 @@ def test_integer_layers_compute_with_their_integers():
         layer.weight.random_(-64, 65, generator=generator)
         layer.bias.random_(-5000, 5000, generator=generator)
         layer.weight_scale.uniform_(0.01, 0.02, generator=generator)
-        weight = layer.weight.double() * layer.weight_scale.double().reshape(-1, *[1] * (layer.weight.dim() - 1))
+        weight = layer.weight.double() * layer.weight_scale.double().reshape(
+            -1, *[1] * (layer.weight.dim() - 1)
+        )
         bias = layer.bias.double() * layer.weight_scale.double() * 0.03
         if isinstance(layer, QuantLinear):
             expected = F.linear(values.double(), weight, bias)
@@ -172,7 +192,9 @@ def test_the_structure_is_rebuilt_without_storage_and_costs_as_much_as_before():
     real = quantized_module(module, spec)
     empty = quantized_module(Network(spec.graph, IMAGE), spec)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in real.state_dict().items()}
-    assert shapes == {name: (tensor.dtype, tensor.shape) for name, tensor in empty.state_dict().items()}
+    assert shapes == {
+        name: (tensor.dtype, tensor.shape) for name, tensor in empty.state_dict().items()
+    }
     assert {t.device.type for t in empty.state_dict().values()} == {"meta"}
     copied = copy.deepcopy(real)
     assert copied.grids is not real.grids

@@ -3,7 +3,12 @@ from torch import nn
 
 from fertool.errors import UsageError
 from fertool.models import registry
-from fertool.models.registry import architecture_names, check_arch_args, get_architecture, resolve_arch_args
+from fertool.models.registry import (
+    architecture_names,
+    check_arch_args,
+    get_architecture,
+    resolve_arch_args,
+)
 
 
 def test_small_images_get_their_own_defaults_and_arguments_win():
@@ -13,8 +18,14 @@ def test_small_images_get_their_own_defaults_and_arguments_win():
 
 
 def test_text_becomes_the_type_of_the_default():
-    resolved = resolve_arch_args("resnet18", {"width_mult": "0.5", "stem_pool": "false", "stem_kernel": "3"}, 224)
-    assert (resolved["width_mult"], resolved["stem_pool"], resolved["stem_kernel"]) == (0.5, False, 3)
+    resolved = resolve_arch_args(
+        "resnet18", {"width_mult": "0.5", "stem_pool": "false", "stem_kernel": "3"}, 224
+    )
+    assert (resolved["width_mult"], resolved["stem_pool"], resolved["stem_kernel"]) == (
+        0.5,
+        False,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +43,13 @@ def test_a_wrong_argument_is_named(given, message):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("stem_stride", True), ("stem_stride", 2.0), ("stem_stride", "2"), ("dropout", False), ("stem_pool", 1)],
+    [
+        ("stem_stride", True),
+        ("stem_stride", 2.0),
+        ("stem_stride", "2"),
+        ("dropout", False),
+        ("stem_pool", 1),
+    ],
 )
 def test_an_argument_of_a_header_has_the_very_type_of_its_default(key, value):
     check_arch_args("resnet18", {**resolve_arch_args("resnet18", {}, 48), "width_mult": 1})
@@ -57,7 +74,9 @@ def test_an_installed_package_adds_its_architectures(monkeypatch):
         def load(self):
             return tiny
 
-    monkeypatch.setattr(registry, "entry_points", lambda group, name="tiny": [Point()] if name == "tiny" else [])
+    monkeypatch.setattr(
+        registry, "entry_points", lambda group, name="tiny": [Point()] if name == "tiny" else []
+    )
     assert "tiny" in architecture_names()
     assert get_architecture("tiny") is tiny
     assert resolve_arch_args("tiny", {"depth": "3"}, 48) == {"depth": 3}

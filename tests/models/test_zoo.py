@@ -97,7 +97,9 @@ def test_strides_give_the_map_they_promise(arch, args, size):
         last = {"resnet": "layer1", "shufflenet": "conv5", "eff": "ffe2", "ean": "layer3"}
         name = last.get(arch.split("_")[0].rstrip("0123456789"), "features")
         seen = []
-        module.get_submodule(name).register_forward_hook(lambda _, __, output: seen.append(output.shape[-1]))
+        module.get_submodule(name).register_forward_hook(
+            lambda _, __, output: seen.append(output.shape[-1])
+        )
         module(torch.empty(1, 1, 48, 48))
     assert seen == [size]
 
@@ -129,8 +131,8 @@ def test_micro_expnet_is_the_published_size_and_has_mobilenets_trunk():
     with torch.device("meta"):
         module, trunk = build(), get_architecture("mobilenet_v3_small")().features
     assert parameters(module) <= 1_200_000
-    assert {f"features.{name}": tensor.shape for name, tensor in trunk.state_dict().items()}.items() <= {
-        name: tensor.shape for name, tensor in module.state_dict().items()
-    }.items()
+    assert {
+        f"features.{name}": tensor.shape for name, tensor in trunk.state_dict().items()
+    }.items() <= {name: tensor.shape for name, tensor in module.state_dict().items()}.items()
     # The source's own estimate for a reduction of 4 is 2 C^2 / r, about 166 K.
     assert parameters(build(se_reduction=4).se) == 2 * 576 * 576 // 4 + 576 // 4 + 576

@@ -27,15 +27,55 @@ def chain(tmp_path_factory):
         assert code == 0, err.getvalue()
         printed[name] = out.getvalue()
 
-    f = {name: folder / name for name in ("t.pt", "s.pt", "p.pt", "h.json", "q.pt", "s.onnx", "q.onnx", "b.json")}
-    step("train-teacher", "train-teacher", "-o", f["t.pt"], *DATA, "--arch", "resnet18", *SMALL, "--epochs", 1)
+    f = {
+        name: folder / name
+        for name in ("t.pt", "s.pt", "p.pt", "h.json", "q.pt", "s.onnx", "q.onnx", "b.json")
+    }
+    step(
+        "train-teacher",
+        "train-teacher",
+        "-o",
+        f["t.pt"],
+        *DATA,
+        "--arch",
+        "resnet18",
+        *SMALL,
+        "--epochs",
+        1,
+    )
     step("distill", "distill", f["t.pt"], "-o", f["s.pt"], *DATA, *SMALL, "--epochs", 2, "--json")
-    step("prune", "prune", f["s.pt"], "-o", f["p.pt"], *DATA, "--target-flops", 0.5, "--round-to", 8, "--epochs", 1)
+    step(
+        "prune",
+        "prune",
+        f["s.pt"],
+        "-o",
+        f["p.pt"],
+        *DATA,
+        "--target-flops",
+        0.5,
+        "--round-to",
+        8,
+        "--epochs",
+        1,
+    )
     step("hessian", "hessian-sensitivity", f["p.pt"], "-o", f["h.json"], *DATA, "--samples", 7)
     step("quantize", "quantize", f["p.pt"], "-o", f["q.pt"], *DATA, "--samples", 70)
     step("export", "export", f["s.pt"], "-o", f["s.onnx"], *DATA)
     step("export int8", "export", f["q.pt"], "-o", f["q.onnx"], *DATA, "--json")
-    step("bench", "bench", f["s.onnx"], f["q.onnx"], f["p.pt"], *DATA, "--runs", 20, "--warmup", 2, "-o", f["b.json"])
+    step(
+        "bench",
+        "bench",
+        f["s.onnx"],
+        f["q.onnx"],
+        f["p.pt"],
+        *DATA,
+        "--runs",
+        20,
+        "--warmup",
+        2,
+        "-o",
+        f["b.json"],
+    )
     step("eval", "eval", f["s.onnx"], f["q.onnx"], f["q.pt"], *DATA, "--json")
     step("report", "report", f["s.pt"], f["q.pt"], f["b.json"], "-o", folder / "report.html")
     return folder, printed
@@ -45,7 +85,17 @@ def test_each_file_tells_its_whole_history(chain, fertool):
     folder, _ = chain
     _, out, _ = fertool("show", folder / "q.onnx", "--json")
     shown = json.loads(out)
-    assert {"arch", "params", "macs", "size_bytes", "classes", "input", "metrics", "provenance", "digest"} <= set(shown)
+    assert {
+        "arch",
+        "params",
+        "macs",
+        "size_bytes",
+        "classes",
+        "input",
+        "metrics",
+        "provenance",
+        "digest",
+    } <= set(shown)
     assert [step["command"] for step in shown["provenance"]] == ["distill", "prune", "quantize"]
     teacher, _ = models.load_model(folder / "t.pt")
     assert shown["provenance"][0]["inputs"]["teacher.0"] == teacher.digest
@@ -75,7 +125,9 @@ def test_sensitivity_names_the_model_it_is_of(chain):
 
 def test_sensitivity_is_that_of_a_float_model(chain, fertool, tmp_path):
     folder, _ = chain
-    code, out, err = fertool("hessian-sensitivity", folder / "q.pt", *DATA, "-o", tmp_path / "h.json")
+    code, out, err = fertool(
+        "hessian-sensitivity", folder / "q.pt", *DATA, "-o", tmp_path / "h.json"
+    )
     assert (code, out) == (1, "")
     assert "error: " in err
     assert "a quantised model" in err
@@ -98,7 +150,10 @@ def test_bench_follows_its_contract(chain):
         assert len(entry["samples_s"]) == 20
         assert entry["peak_rss_bytes"] > entry["size_bytes"] > 0
         assert entry["n"] == 42
-    assert [entry["candidate"] for entry in report["comparisons"]] == [str(folder / "q.onnx"), str(folder / "p.pt")]
+    assert [entry["candidate"] for entry in report["comparisons"]] == [
+        str(folder / "q.onnx"),
+        str(folder / "p.pt"),
+    ]
 
 
 def test_the_report_is_one_file_that_fetches_nothing(chain):
@@ -128,7 +183,18 @@ def test_the_same_command_gives_the_same_bytes_under_another_name(chain, fertool
     commands = {
         "train": ("t.pt", "train-teacher", *DATA, "--arch", "resnet18", *SMALL, "--epochs", 1),
         "distill": ("s.pt", "distill", folder / "t.pt", *DATA, *SMALL, "--epochs", 2),
-        "prune": ("p.pt", "prune", folder / "s.pt", *DATA, "--target-flops", 0.5, "--round-to", 8, "--epochs", 1),
+        "prune": (
+            "p.pt",
+            "prune",
+            folder / "s.pt",
+            *DATA,
+            "--target-flops",
+            0.5,
+            "--round-to",
+            8,
+            "--epochs",
+            1,
+        ),
         "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--samples", 70),
         "hessian": ("h.json", "hessian-sensitivity", folder / "p.pt", *DATA, "--samples", 7),
         "export": ("s.onnx", "export", folder / "s.pt", *DATA),
@@ -147,8 +213,14 @@ def test_evaluating_pruning_without_data_and_drawing_repeat_to_the_byte(chain, f
     for name in ("first", "second"):
         where = tmp_path / name
         where.mkdir()
-        assert fertool("eval", folder / "q.onnx", folder / "q.pt", *DATA, "-o", where / "e.json")[0] == 0
-        assert fertool("prune", folder / "s.pt", "--target-params", "0.6", "-o", where / "p.pt")[0] == 0
+        assert (
+            fertool("eval", folder / "q.onnx", folder / "q.pt", *DATA, "-o", where / "e.json")[0]
+            == 0
+        )
+        assert (
+            fertool("prune", folder / "s.pt", "--target-params", "0.6", "-o", where / "p.pt")[0]
+            == 0
+        )
         assert fertool("data", "synth", "-o", where / "faces.csv", "--count", "70")[0] == 0
         made.append({path.name: path.read_bytes() for path in where.iterdir()})
     assert len(made[0]) == 3

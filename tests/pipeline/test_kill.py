@@ -44,8 +44,15 @@ def test_kill_9_and_resume(tmp_path, start):
     assert again.returncode == 0
     assert "epoch 1/3" not in said
     assert killed.read_bytes() == undisturbed.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["a.pt", "a.pt.history.json", "b.pt", "b.pt.history.json"]
-    histories = [json.loads((tmp_path / f"{name}.pt.history.json").read_text())["history"] for name in "ab"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "a.pt",
+        "a.pt.history.json",
+        "b.pt",
+        "b.pt.history.json",
+    ]
+    histories = [
+        json.loads((tmp_path / f"{name}.pt.history.json").read_text())["history"] for name in "ab"
+    ]
     for record in histories[0] + histories[1]:
         assert record.pop("seconds") > 0
     assert histories[0] == histories[1]
@@ -56,7 +63,9 @@ def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
     teacher = tmp_path / "teacher.pt"
     torch.manual_seed(0)
     classes = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-    models.save_model(teacher, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), classes))
+    models.save_model(
+        teacher, *models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), classes)
+    )
     command = ("distill", teacher, "--data", "synth:140", *NETWORK)
     command += ("--method", "iterative", "--rounds", "2", "--epochs", "2")
     undisturbed, killed = tmp_path / "a.pt", tmp_path / "b.pt"
@@ -66,16 +75,26 @@ def test_kill_9_in_the_second_of_two_rounds_and_resume(tmp_path, start):
         assert process.poll() is None
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert sorted(path.name for path in tmp_path.glob("b.pt*.resume")) == ["b.pt.round-1.resume", "b.pt.round-2.resume"]
+    assert sorted(path.name for path in tmp_path.glob("b.pt*.resume")) == [
+        "b.pt.round-1.resume",
+        "b.pt.round-2.resume",
+    ]
     assert not killed.exists()
     again = start(command, killed)
     _, said = again.communicate(timeout=300)
     assert again.returncode == 0
-    assert [line[:20] for line in said.splitlines() if "  epoch " in line] == ["round 2/2  epoch 2/2"]
+    assert [line[:20] for line in said.splitlines() if "  epoch " in line] == [
+        "round 2/2  epoch 2/2"
+    ]
     assert killed.read_bytes() == undisturbed.read_bytes()
     assert not list(tmp_path.glob("*.resume"))
     records = json.loads((tmp_path / "b.pt.history.json").read_text())["history"]
-    assert [(record["round"], record["epoch"]) for record in records] == [(1, 1), (1, 2), (2, 1), (2, 2)]
+    assert [(record["round"], record["epoch"]) for record in records] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    ]
 
 
 def test_kill_9_in_the_second_of_two_seeds_and_resume(tmp_path, start):

@@ -14,7 +14,10 @@ SIGNS = st.text("ab1/._- '\"$;&|<>()*?`\\%:#~=[]{}!é", min_size=1)
 
 def dry_run(*words):
     return subprocess.run(
-        ["make", "-n", "-C", ROOT, "VENV=made", "-o", "install", *words], capture_output=True, text=True, check=False
+        ["make", "-n", "-C", ROOT, "VENV=made", "-o", "install", *words],
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

@@ -12,8 +12,25 @@ import pytest
 from fertool import models
 
 COMMAND = (
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "fertool"),
-    *("train-teacher", "--data", "synth:140", "--arch", "resnet18", "--arch-arg", "width_mult=0.25"),
+    *(
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "fertool",
+    ),
+    *(
+        "train-teacher",
+        "--data",
+        "synth:140",
+        "--arch",
+        "resnet18",
+        "--arch-arg",
+        "width_mult=0.25",
+    ),
     *("--epochs", "2", "--ema", "0.9", "--device", "cpu", "--json"),
 )
 PROCESSES = Path("/proc")
@@ -21,7 +38,11 @@ PROCESSES = Path("/proc")
 
 def start(output):
     return subprocess.Popen(
-        [*COMMAND, "-o", output], stdout=-1, stderr=-1, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        [*COMMAND, "-o", output],
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
@@ -37,7 +58,10 @@ def test_a_killed_process_ends_the_run_and_the_next_one_resumes(tmp_path):
     process = start(undisturbed)
     out, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == ["1/2", "2/2"]
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == [
+        "1/2",
+        "2/2",
+    ]
     assert json.loads(out)["metrics"]["n"] == 14
     assert models.load_model(undisturbed)[0].digest == json.loads(out)["digest"]
 
@@ -50,11 +74,18 @@ def test_a_killed_process_ends_the_run_and_the_next_one_resumes(tmp_path):
     assert out == ""
     assert said.count("error: ") == 1
     assert "hint: run the same command again" in said
-    assert sorted(os.listdir(tmp_path)) == [*("a.pt", "a.pt.history.json", "b.pt.history.json", "b.pt.resume")]
+    assert sorted(os.listdir(tmp_path)) == [
+        *("a.pt", "a.pt.history.json", "b.pt.history.json", "b.pt.resume")
+    ]
 
     process = start(killed)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 0, said
     assert "epoch 1/2" not in said
     assert killed.read_bytes() == undisturbed.read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["a.pt", "a.pt.history.json", "b.pt", "b.pt.history.json"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "a.pt",
+        "a.pt.history.json",
+        "b.pt",
+        "b.pt.history.json",
+    ]

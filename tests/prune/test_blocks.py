@@ -50,7 +50,9 @@ def test_a_network_without_a_block_is_the_one_that_skips_it(arch, faces, randomi
         add = module.graph.by_name[block.sum]
         end = next(name for name in add.inputs if name != block.shortcut)
         silenced.tap(end, Silence())
-        torch.testing.assert_close(predict_logits(shorter, few, INPUT), predict_logits(silenced, few, INPUT))
+        torch.testing.assert_close(
+            predict_logits(shorter, few, INPUT), predict_logits(silenced, few, INPUT)
+        )
         assert cost.count(shorter, INPUT).params < cost.count(module, INPUT).params
 
 

@@ -50,7 +50,9 @@ def outputs(graph, name):
 
 def by_hand(criterion, layer, norm):
     rows = [row.double().flatten() for row in layer.weight.detach()]
-    norms = {"l1": [row.abs().sum() for row in rows]}.get(criterion, [row.square().sum().sqrt() for row in rows])
+    norms = {"l1": [row.abs().sum() for row in rows]}.get(
+        criterion, [row.square().sum().sqrt() for row in rows]
+    )
     gammas = [1.0] * len(rows) if norm is None else norm.weight.detach().double().abs().tolist()
     if criterion == "bn-gamma" and norm is not None:
         return torch.tensor(gammas, dtype=torch.float64)
@@ -66,12 +68,18 @@ def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(
     assert not scores.additive
     pairs = ((net.stem, net.bn1), (net.dw, net.bn2), (net.out, net.bn3))
     # The scale behind the depthwise convolution closes the path of the one before it once more.
-    sizes = [by_hand(criterion, *pair) for pair in pairs if criterion != "bn-gamma" or pair[0] is not net.dw]
+    sizes = [
+        by_hand(criterion, *pair)
+        for pair in pairs
+        if criterion != "bn-gamma" or pair[0] is not net.dw
+    ]
     relative = [size / size.mean() for size in sizes]
     torch.testing.assert_close(scores.values[outputs(graph, "stem")], sum(relative) / len(relative))
     hidden = by_hand(criterion, net.hidden, None)
     unit = scores.values[outputs(graph, "stem")].mean() if criterion == "bn-gamma" else 1
-    torch.testing.assert_close(scores.values[outputs(graph, "hidden")], hidden / hidden.mean() * unit)
+    torch.testing.assert_close(
+        scores.values[outputs(graph, "hidden")], hidden / hidden.mean() * unit
+    )
 
 
 def test_scales_compare_as_they_are_across_layers_where_they_are_asked_to(net):
@@ -91,16 +99,27 @@ def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
         F.cross_entropy(net(to_input(image[None], INPUT)), label[None]).backward()
         # One class: the stem's channels and the residual branch that is added to them.
         stream += sum((bn.weight.grad * bn.weight).abs() for bn in (net.bn1, net.bn3))
-        hidden += ((net.hidden.weight.grad * net.hidden.weight).sum(1) + net.hidden.bias.grad * net.hidden.bias).abs()
-    torch.testing.assert_close(scores[outputs(graph, "stem")].float(), stream.detach(), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(scores[outputs(graph, "hidden")].float(), hidden.detach(), rtol=1e-4, atol=1e-6)
+        hidden += (
+            (net.hidden.weight.grad * net.hidden.weight).sum(1)
+            + net.hidden.bias.grad * net.hidden.bias
+        ).abs()
+    torch.testing.assert_close(
+        scores[outputs(graph, "stem")].float(), stream.detach(), rtol=1e-4, atol=1e-6
+    )
+    torch.testing.assert_close(
+        scores[outputs(graph, "hidden")].float(), hidden.detach(), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net, faces):
     """Without its gates a class changes the logits by J; KL to second order is half of J^T (diag(p) - p p^T) J."""
     graph = trace_channels(net)
     found = (
-        sum(gate_scores(net, graph, "kl", faces, INPUT, batch_size=4, seed=seed).values for seed in range(400)) / 400
+        sum(
+            gate_scores(net, graph, "kl", faces, INPUT, batch_size=4, seed=seed).values
+            for seed in range(400)
+        )
+        / 400
     )
     stream, hidden = torch.zeros(6), torch.zeros(5)
     for image in faces.images:
@@ -108,9 +127,13 @@ def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net,
         for column in output_factor(logits[None].detach())[0].T:
             net.zero_grad()
             (column @ logits).backward(retain_graph=True)
-            stream += sum(bn.weight.grad * bn.weight.detach() for bn in (net.bn1, net.bn3)).square() / 2
+            stream += (
+                sum(bn.weight.grad * bn.weight.detach() for bn in (net.bn1, net.bn3)).square() / 2
+            )
             changes = net.hidden.weight.grad * net.hidden.weight.detach()
-            hidden += (changes.sum(1) + net.hidden.bias.grad * net.hidden.bias.detach()).square() / 2
+            hidden += (
+                changes.sum(1) + net.hidden.bias.grad * net.hidden.bias.detach()
+            ).square() / 2
     torch.testing.assert_close(found[outputs(graph, "stem")].float(), stream, rtol=0.1, atol=1e-6)
     torch.testing.assert_close(found[outputs(graph, "hidden")].float(), hidden, rtol=0.1, atol=1e-6)
 
@@ -131,6 +154,12 @@ def test_progress_counts_images(net, faces):
     seen = []
     graph = trace_channels(net)
     gate_scores(
-        net, graph, "taylor", faces, INPUT, batch_size=4, on_progress=lambda done, total: seen.append((done, total))
+        net,
+        graph,
+        "taylor",
+        faces,
+        INPUT,
+        batch_size=4,
+        on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(4, 10), (8, 10), (10, 10)]

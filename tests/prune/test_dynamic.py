@@ -9,7 +9,15 @@ from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
 from fertool.models.dynamic import DynamicNetwork
-from fertool.prune import PruneOptions, RoutedObjective, ScheduleOptions, Shrinking, Targets, dynamic, measure_shares
+from fertool.prune import (
+    PruneOptions,
+    RoutedObjective,
+    ScheduleOptions,
+    Shrinking,
+    Targets,
+    dynamic,
+    measure_shares,
+)
 from fertool.prune.dynamic import default_profiles, profile_costs, set_threshold
 from fertool.prune.routing import Routing
 from fertool.spec import InputSpec
@@ -27,7 +35,9 @@ def faces():
 def net():
     def make(targets=Targets(macs=0.5)):
         torch.manual_seed(0)
-        spec, module = create("micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
+        spec, module = create(
+            "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
+        )
         return Shrinking(spec, module.eval(), PruneOptions(targets, "l1", round_to=1))
 
     return make
@@ -54,7 +64,9 @@ class Constant(nn.Module):
 def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces):
     shrinking, phases = net(), []
     whole = cost.count(shrinking.module, INPUT).macs
-    dynamic(shrinking, ScheduleOptions(4, sparsity=10.0), lambda phase, _: phases.append(phase), faces)
+    dynamic(
+        shrinking, ScheduleOptions(4, sparsity=10.0), lambda phase, _: phases.append(phase), faces
+    )
     assert [(phase.name, phase.epochs) for phase in phases] == [("opening", 2), ("recovery", 2)]
     first, last = (phase.routing for phase in phases)
     assert first.start > first.end == last.start == last.end == 0.5
@@ -63,7 +75,10 @@ def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces
         assert wider.channels.keys() == narrower.channels.keys()
         assert all(narrower.channels[key] <= width for key, width in wider.channels.items())
     costs = [cost.count(network, INPUT).macs / whole for network in shrinking.module.networks]
-    assert all(0.9 * wanted <= there <= wanted for there, wanted in zip(costs, default_profiles(0.5), strict=True))
+    assert all(
+        0.9 * wanted <= there <= wanted
+        for there, wanted in zip(costs, default_profiles(0.5), strict=True)
+    )
     assert profile_costs(shrinking.module, INPUT, whole) == pytest.approx(
         [each + cost.count(shrinking.module.gate, INPUT).macs / whole for each in costs]
     )
@@ -94,7 +109,9 @@ def test_the_loss_is_each_profiles_and_the_chosen_ones_and_the_budgets():
     loss = objective(module, inputs, targets)
     soft = torch.tensor([[3.0, 0.0], [-1.0, 0.0]]).softmax(1)
     alone = [nn.functional.cross_entropy(n.logits.detach().expand(2, 2), targets) for n in networks]
-    chosen = nn.functional.cross_entropy(torch.stack([n.logits.detach() for n in networks]), targets)
+    chosen = nn.functional.cross_entropy(
+        torch.stack([n.logits.detach() for n in networks]), targets
+    )
     budget = ((soft @ torch.tensor([0.9, 0.3])).mean() - 0.6) ** 2
     torch.testing.assert_close(loss, sum(alone) / 2 + chosen + 5 * budget)
     loss.backward()

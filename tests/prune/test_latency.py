@@ -17,7 +17,9 @@ from fertool.spec import InputSpec
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return create("micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad"))
+    return create(
+        "micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,9 @@ def machine(network, grain, overhead=2e-7, ragged=0.0):
         made = rounded(len(layer.outputs))
         more = overhead + (ragged * len(layer.inputs) if len(layer.inputs) % 4 else 0.0)
         if layer.kind == "dense":
-            return more + layer.taps * layer.positions * (1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made)
+            return more + layer.taps * layer.positions * (
+                1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made
+            )
         return more + 1e-10 * layer.taps * layer.positions * made
 
     whole = trace_channels(network)
@@ -58,7 +62,9 @@ def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(net, siz
     model = learn_latency(sizes, profile)
     assert model.grain == grain
     for share in (0.9, 0.55, 0.3):
-        seconds, graph = profile({name: max(1, round(share * count)) for name, count in sizes.items()})
+        seconds, graph = profile(
+            {name: max(1, round(share * count)) for name, count in sizes.items()}
+        )
         assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
 
 
@@ -87,7 +93,9 @@ def test_the_search_and_the_plan_go_by_the_same_seconds(round_to):
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=32), ("angry", "happy", "sad"))
     table = typical_latency(trace_channels(module).layers)
-    made = plan(spec, module, PruneOptions(Targets(latency=0.6), "l1", round_to=round_to, latency=table))
+    made = plan(
+        spec, module, PruneOptions(Targets(latency=0.6), "l1", round_to=round_to, latency=table)
+    )
     assert 0.57 < made.seconds_ratio <= 0.6
 
 
@@ -97,7 +105,10 @@ def test_no_term_is_negative_and_noise_does_little_harm(net, sizes):
     def noisy(wanted):
         seconds, graph = profile(wanted)
         factors = 1 + 0.05 * torch.randn(len(seconds), generator=noise)
-        return {name: value * float(f) for (name, value), f in zip(seconds.items(), factors, strict=True)}, graph
+        return {
+            name: value * float(f)
+            for (name, value), f in zip(seconds.items(), factors, strict=True)
+        }, graph
 
     model = learn_latency(sizes, noisy)
     assert all(term >= 0 for terms in model.terms.values() for term in terms)
@@ -110,10 +121,14 @@ def test_a_budget_of_seconds_is_met_and_no_step_is_taken_that_saves_none(net, si
     profile = machine(module, 16)
     model = learn_latency(sizes, profile)
     made = plan(spec, module, PruneOptions(Targets(latency=0.6), round_to=1, latency=model))
-    before, after = (sum(profile(widths)[0].values()) for widths in (made.widths_before, made.widths))
+    before, after = (
+        sum(profile(widths)[0].values()) for widths in (made.widths_before, made.widths)
+    )
     assert 0.55 < after / before < 0.61
     assert made.seconds_ratio == pytest.approx(after / before, rel=0.02)
     # Steps go by single channels here, and still every narrowed layer ends at a multiple of the grain.
-    ended = [made.widths[name] for name, count in made.widths_before.items() if made.widths[name] < count]
+    ended = [
+        made.widths[name] for name, count in made.widths_before.items() if made.widths[name] < count
+    ]
     assert ended
     assert sum(width % 16 == 0 for width in ended) > 0.8 * len(ended)

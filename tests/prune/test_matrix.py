@@ -41,7 +41,10 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
             asked = PruneOptions(Targets(macs=target), criterion, round_to=1)
             cut = make_cut(spec, module, asked, faces, scored=scored)
             smaller = cut.carry_out(module)
-            assert 0.95 * target <= cost.count(smaller, INPUT).macs / whole <= target, (criterion, target)
+            assert 0.95 * target <= cost.count(smaller, INPUT).macs / whole <= target, (
+                criterion,
+                target,
+            )
             zeroed = zero_removed(module, cut.plan)
             with torch.no_grad():
                 wanted = zeroed.double()(inputs.double())

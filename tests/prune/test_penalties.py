@@ -51,7 +51,9 @@ def test_the_growing_penalty_is_that_of_all_weights_that_will_go(net, zero_remov
     without = zero_removed(module, cut.plan)
     lost = sum(
         (before.square().sum() - after.square().sum()).item()
-        for (name, before), after in zip(module.named_parameters(), without.parameters(), strict=True)
+        for (name, before), after in zip(
+            module.named_parameters(), without.parameters(), strict=True
+        )
         if name.endswith("weight")
     )
     assert penalty(module, 1.0).item() == pytest.approx(0.15 * lost, rel=1e-4)
@@ -69,7 +71,9 @@ def test_a_penalised_objective_grows_with_the_epochs_and_names_all_that_it_depen
         targets = torch.zeros(1, 3)
         assert objective.plan_epoch(epoch, targets) == (targets, None)
         values.append(objective(module, None, targets).item() - 2)
-    assert values == pytest.approx([values[2] / 4, values[2] / 2, penalty(module, 1.0).item()], rel=1e-5)
+    assert values == pytest.approx(
+        [values[2] / 4, values[2] / 2, penalty(module, 1.0).item()], rel=1e-5
+    )
     others = [
         Penalised(Constant(), penalty, 5),
         Penalised(Constant(), GrowingPenalty.of(module, cut.graph, cut.plan, 0.4), 4),
@@ -85,6 +89,8 @@ def test_it_plans_as_the_objective_does(net):
 
     spec, module = net
     cut = make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
-    planned = Penalised(Planner(), ScaleSparsity.of(cut.graph, 0.3), 4).plan_epoch(3, torch.zeros(2))
+    planned = Penalised(Planner(), ScaleSparsity.of(cut.graph, 0.3), 4).plan_epoch(
+        3, torch.zeros(2)
+    )
     assert planned[0].tolist() == [3, 3]
     assert planned[1] == "changes"

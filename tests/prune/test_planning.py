@@ -84,7 +84,9 @@ def test_removing_equals_zeroing_in_a_network_of_no_known_family(mixed, zero_rem
     assert made.widths["trunk.0"] < 8
     images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(smaller(images), zero_removed(mixed, made)(images), atol=1e-9, rtol=0)
+        torch.testing.assert_close(
+            smaller(images), zero_removed(mixed, made)(images), atol=1e-9, rtol=0
+        )
 
 
 def test_channels_of_no_importance_leave_no_trace(mixed):
@@ -105,13 +107,17 @@ def test_the_original_is_untouched_and_the_result_is_the_same_each_time(mixed):
     before = {name: tensor.clone() for name, tensor in mixed.state_dict().items()}
     (first, one), (second, two) = pruned(mixed, Targets(macs=0.5)), pruned(mixed, Targets(macs=0.5))
     assert first == second
-    assert all(torch.equal(tensor, two.state_dict()[name]) for name, tensor in one.state_dict().items())
+    assert all(
+        torch.equal(tensor, two.state_dict()[name]) for name, tensor in one.state_dict().items()
+    )
     assert all(torch.equal(tensor, before[name]) for name, tensor in mixed.state_dict().items())
     one.fc.weight.data.zero_()
     assert torch.equal(mixed.fc.weight, before["fc.weight"])
 
 
-@pytest.mark.parametrize("targets", [Targets(params=0.5), Targets(macs=0.6, params=0.5), Targets(macs=0.4, params=0.9)])
+@pytest.mark.parametrize(
+    "targets", [Targets(params=0.5), Targets(macs=0.6, params=0.5), Targets(macs=0.4, params=0.9)]
+)
 def test_every_target_is_met(mixed, targets):
     made, smaller = pruned(mixed, targets)
     assert made.macs_ratio <= (targets.macs or 1)
@@ -126,12 +132,16 @@ def test_nothing_that_fits_is_left_out(mixed, round_to):
     groups = find_groups(graph)
     for name, width in made.widths.items():
         if width < WIDTHS[name]:
-            wider = resize(mixed, graph, groups, {**made.widths, name: min(width + round_to, WIDTHS[name])})
+            wider = resize(
+                mixed, graph, groups, {**made.widths, name: min(width + round_to, WIDTHS[name])}
+            )
             assert trace_channels(wider).macs > 0.5 * made.macs_before
 
 
 def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
-    with pytest.raises(FertoolError, match=r"smallest reachable .* MACs at 0\.\d+ .* 0\.01 was asked.*trunk") as caught:
+    with pytest.raises(
+        FertoolError, match=r"smallest reachable .* MACs at 0\.\d+ .* 0\.01 was asked.*trunk"
+    ) as caught:
         pruned(mixed, Targets(macs=0.01))
     assert "--round-to" in caught.value.hint
 
@@ -141,7 +151,11 @@ class Kept(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.a, self.b, self.c = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 3, 16)
+        self.a, self.b, self.c = (
+            nn.Conv2d(1, 8, 3, padding=1),
+            nn.Conv2d(8, 8, 1),
+            nn.Conv2d(8, 3, 16),
+        )
 
     def forward(self, x):
         return self.c(self.b(self.a(x).softmax(1))).flatten(1)
@@ -165,7 +179,9 @@ class Closed(nn.Module):
 
 
 def test_where_nothing_can_go_the_error_says_what_stands_in_the_way():
-    with pytest.raises(FertoolError, match=r"no layer .* can be pruned: softmax: what softmax does to channels"):
+    with pytest.raises(
+        FertoolError, match=r"no layer .* can be pruned: softmax: what softmax does to channels"
+    ):
         pruned(captured(Closed()), Targets(macs=0.5))
 
 
@@ -188,9 +204,14 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     known = CostModel.of(graph, groups, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
     narrow = resize(network, graph, groups, lower)
     counted = count(narrow, spec.input)
-    stored = sum(tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point())
+    stored = sum(
+        tensor.numel() for tensor in narrow.state_dict().values() if tensor.is_floating_point()
+    )
     torch.testing.assert_close(
-        known, torch.tensor([counted.macs, counted.params, stored, 0, sum(lower.values())], dtype=torch.float64)
+        known,
+        torch.tensor(
+            [counted.macs, counted.params, stored, 0, sum(lower.values())], dtype=torch.float64
+        ),
     )
 
 
@@ -223,7 +244,11 @@ def test_options_without_sense_name_the_option(options, named):
 
 @pytest.mark.parametrize(
     ("targets", "named"),
-    [({"macs": 1.5}, "--target-flops 1.5"), ({"params": 0.0}, "--target-params 0"), ({}, "no target")],
+    [
+        ({"macs": 1.5}, "--target-flops 1.5"),
+        ({"params": 0.0}, "--target-params 0"),
+        ({}, "no target"),
+    ],
 )
 def test_targets_without_sense_name_the_option(targets, named):
     with pytest.raises(UsageError) as caught:
@@ -258,7 +283,9 @@ class Funnel(nn.Module):
 
 def test_of_equal_multiply_accumulates_those_go_first_that_take_longer():
     network = captured(Funnel())
-    alike = Scores(torch.ones(len(trace_channels(network).fixed), dtype=torch.float64), additive=False)
+    alike = Scores(
+        torch.ones(len(trace_channels(network).fixed), dtype=torch.float64), additive=False
+    )
     made, _ = pruned(network, Targets(macs=0.75), 1, alike)
     assert made.widths["grow.0"] / 256 < 0.9 * made.widths["open.0"] / 16
     assert 0.72 <= made.macs_ratio <= 0.75

@@ -34,7 +34,9 @@ class Net(nn.Module):
         self.end = nn.Linear(5, 3)
 
     def forward(self, x):
-        return self.end(self.flat(self.pool(torch.relu(self.two(torch.relu(self.norm(self.one(x))))))))
+        return self.end(
+            self.flat(self.pool(torch.relu(self.two(torch.relu(self.norm(self.one(x)))))))
+        )
 
 
 def a_net(width=6, seed=0, **options):
@@ -68,7 +70,10 @@ def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeyp
         x = patches.transpose(1, 2).flatten(0, 1).double().numpy()
         y = net.two(arriving).flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
     solution, *_ = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y, rcond=None)
-    says = x @ smaller.two.weight.detach().flatten(1).T.double().numpy() + smaller.two.bias.detach().double().numpy()
+    says = (
+        x @ smaller.two.weight.detach().flatten(1).T.double().numpy()
+        + smaller.two.bias.detach().double().numpy()
+    )
     np.testing.assert_allclose(says, np.hstack([x, np.ones((len(x), 1))]) @ solution, atol=1e-4)
 
 
@@ -77,7 +82,13 @@ def test_what_was_redundant_is_not_missed(monkeypatch):
     monkeypatch.setattr("fertool.prune.reconstruct.RIDGE", 1e-6)
     net = a_net()
     with torch.no_grad():
-        for tensor in (net.one.weight, net.norm.weight, net.norm.bias, net.norm.running_mean, net.norm.running_var):
+        for tensor in (
+            net.one.weight,
+            net.norm.weight,
+            net.norm.bias,
+            net.norm.running_mean,
+            net.norm.running_var,
+        ):
             tensor[4] = tensor[1]
     smaller, rows = without(net, [0, 1, 2, 3, 5])
     shown = images(16, seed=1).float() / 255
@@ -102,12 +113,19 @@ def test_statistics_follow_what_arrives():
         other.one.weight *= 3
     # The first layer is not repaired itself, as a depthwise one would not be.
     seen = images().float() / 255
-    rows = {"norm": torch.arange(6), "two": torch.arange(5), "end": torch.arange(3), "one": torch.arange(6)}
+    rows = {
+        "norm": torch.arange(6),
+        "two": torch.arange(5),
+        "end": torch.arange(3),
+        "one": torch.arange(6),
+    }
     graph = trace_channels(net)
     kept = replace(graph, layers=tuple(layer for layer in graph.layers if layer.name != "one"))
     reconstruct(net, other, kept, rows, images(), PLAIN)
     with torch.no_grad():
-        torch.testing.assert_close(other.norm(other.one(seen)), norm(one(seen)), atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            other.norm(other.one(seen)), norm(one(seen)), atol=1e-3, rtol=1e-3
+        )
 
 
 def test_too_few_images_are_refused():

@@ -42,7 +42,9 @@ def net(randomise_norms):
 
     def make(targets=Targets(macs=0.5), round_to=1, data=None, **options):
         torch.manual_seed(0)
-        spec, module = create("micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad"))
+        spec, module = create(
+            "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
+        )
         options = PruneOptions(targets, "l1", round_to=round_to, **options)
         return Shrinking(spec, randomise_norms(module).eval(), options, data)
 
@@ -95,7 +97,9 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(net, shown, steps):
+def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(
+    net, shown, steps
+):
     shrinking, by_hand = (net(data=shown, local_retrain=True) for _ in range(2))
     preview = shrinking.preview(steps)
     SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0, steps=steps), Notes())
@@ -149,17 +153,25 @@ def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
         return 1.0
 
     SCHEDULES["greg"](shrinking, ScheduleOptions(epochs=1), train)
-    images = torch.randint(0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images = torch.randint(
+        0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     with torch.no_grad():
-        whole, small = (module(to_input(images, INPUT)) for module in (train.whole, shrinking.module))
+        whole, small = (
+            module(to_input(images, INPUT)) for module in (train.whole, shrinking.module)
+        )
     torch.testing.assert_close(small, whole, rtol=1e-5, atol=1e-5)
     assert shrinking.plan.macs_ratio <= 0.5
 
 
-OPTIONS = ScheduleOptions(epochs=3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=0.02)
+OPTIONS = ScheduleOptions(
+    epochs=3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=0.02
+)
 
 
-def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_stop_at_the_budget(net):
+def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_stop_at_the_budget(
+    net,
+):
     shrinking, phases = net(Targets(macs=0.8)), []
 
     def train(phase, net):
@@ -172,7 +184,9 @@ def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_s
     assert all(0.985 <= after / before <= 0.99 for before, after in pairwise(counts))
     frozen = set(punishments[-1][0].frozen)
     assert frozen == {
-        f"{name}.weight" for name, part in shrinking.module.named_modules() if isinstance(part, nn.Conv2d)
+        f"{name}.weight"
+        for name, part in shrinking.module.named_modules()
+        if isinstance(part, nn.Conv2d)
     }
     assert isinstance(phases[4][0].penalty, ScaleSparsity)
     assert phases[4][0].epochs == 2
@@ -210,7 +224,9 @@ def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
     torch.manual_seed(0)
     spec, module = create("nano_resnet", {"width_mult": 0.5}, INPUT, ("angry", "happy", "sad"))
     images = open_data("synth:70", DataOptions(size=32)).split("train")
-    shrinking = Shrinking(spec, module.eval(), PruneOptions(Targets(macs=0.3), "l1", round_to=1), images)
+    shrinking = Shrinking(
+        spec, module.eval(), PruneOptions(Targets(macs=0.3), "l1", round_to=1), images
+    )
     whole = count(module, INPUT).macs
     shrinking.remove_blocks(2)
 
@@ -252,7 +268,9 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
     whole = count(shrinking.module, INPUT).macs
 
     def judge(one):
-        return min(1.0, 0.5 + count(one.module, INPUT).macs / whole)  # loses points below half the MACs
+        return min(
+            1.0, 0.5 + count(one.module, INPUT).macs / whole
+        )  # loses points below half the MACs
 
     judged(shrinking, ScheduleOptions(epochs=3, max_drop=0.05), notes, judge)
     assert 0.45 <= count(shrinking.module, INPUT).macs / whole <= 0.48
@@ -262,4 +280,6 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
 def test_a_judge_that_passes_nothing_ends_with_an_error(net):
     verdicts = iter([1.0])
     with pytest.raises(FertoolError, match="loses less than 1 points"):
-        judged(net(targets=None), ScheduleOptions(epochs=1), Notes(), lambda one: next(verdicts, 0.0))
+        judged(
+            net(targets=None), ScheduleOptions(epochs=1), Notes(), lambda one: next(verdicts, 0.0)
+        )

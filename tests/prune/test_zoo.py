@@ -33,7 +33,9 @@ def pruned_to_half(arch: str) -> tuple[Spec, Network, PruneResult]:
 @pytest.mark.parametrize("arch", ZOO)
 def test_removing_channels_equals_zeroing_them(arch, zero_removed):
     _, module, result = pruned_to_half(arch)
-    images = torch.randn(1, 1, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(
+        1, 1, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     zeroed = zero_removed(module, result.plan).double()
     smaller = copy.deepcopy(result.module).double()
     with torch.no_grad():
@@ -59,7 +61,9 @@ def test_the_plan_describes_the_pruned_network(arch):
     widths, kept, made = result.plan.widths, result.plan.kept, result.module.graph.channels
     assert result.plan.widths_before == channel_counts(find_groups(trace_channels(module)))
     assert {name: made[name] for name in kept} == {name: len(rows) for name, rows in kept.items()}
-    lowered = {key: width for key, width in widths.items() if width != result.plan.widths_before[key]}
+    lowered = {
+        key: width for key, width in widths.items() if width != result.plan.widths_before[key]
+    }
     assert lowered
     assert all(width % result.plan.round_to == 0 for width in lowered.values())
     assert all(width >= 0.1 * result.plan.widths_before[key] for key, width in lowered.items())
@@ -74,10 +78,12 @@ def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
     faces = FaceDataset(images, torch.zeros(192, dtype=torch.int64), CLASSES, "train", "")
     shown, fresh = faces.subset(torch.arange(128)), faces.subset(torch.arange(128, 192))
     plain, repaired = (
-        make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown).carry_out(
-            module
-        )
+        make_cut(
+            spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown
+        ).carry_out(module)
         for repair in (False, True)
     )
-    wanted, without, with_repair = (predict_logits(network, fresh, spec.input) for network in (module, plain, repaired))
+    wanted, without, with_repair = (
+        predict_logits(network, fresh, spec.input) for network in (module, plain, repaired)
+    )
     assert (with_repair - wanted).square().mean() < 0.5 * (without - wanted).square().mean()

@@ -26,7 +26,9 @@ class Rounded(torch.nn.Module):
         self.grid, self.high = grid, 2**bits - 1
 
     def forward(self, values):
-        integers = (torch.round(values / self.grid.scale) + self.grid.zero_point).clamp(0, self.high)
+        integers = (torch.round(values / self.grid.scale) + self.grid.zero_point).clamp(
+            0, self.high
+        )
         return (integers - self.grid.zero_point) * self.grid.scale
 
 
@@ -65,7 +67,9 @@ def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network,
     for index in (0, 3, 9, len(sites.sites) - 1):
         name = sites.sites[index].name
         for column, bits in ((2, 6), (4, 8)):
-            rounded = tapped_at_sites(float_network, sites, {name: Rounded(grids[name][column], bits)})
+            rounded = tapped_at_sites(
+                float_network, sites, {name: Rounded(grids[name][column], bits)}
+            )
             after = rounded(to_input(images, INPUT)).log_softmax(1)
             caused = F.kl_div(after, before, log_target=True, reduction="batchmean")
             # One random direction for each image: the mean over 512 of them is known to about a tenth.
@@ -74,7 +78,9 @@ def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network,
 
 def test_the_mean_is_met_and_loses_less_than_bits_alike():
     torch.manual_seed(0)
-    errors = torch.rand(40, 1, dtype=torch.float64).exp() * torch.tensor([4.0**-k for k in range(5)])
+    errors = torch.rand(40, 1, dtype=torch.float64).exp() * torch.tensor(
+        [4.0**-k for k in range(5)]
+    )
     items = Items(errors.double(), torch.randint(100, 3000, (40,)), ACTIVATION_WIDTHS, 8)
     for mean in (4.0, 5.0, 6.3, 8.0):
         widths = torch.tensor(shared_out(items, mean))
@@ -86,7 +92,9 @@ def test_the_mean_is_met_and_loses_less_than_bits_alike():
     assert shared < alike
 
 
-def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_float_one(network, shown):
+def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_float_one(
+    network, shown
+):
     spec, module = network
     pixels = to_input(shown.images[:256], INPUT)
     with torch.no_grad():
@@ -95,7 +103,9 @@ def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_floa
         def divergence(**bits):
             quant, net = quantize_model(spec, module, shown, QuantizeConfig(samples=128, **bits))
             assert net.grids.bits == quant.activations
-            return quant, float(F.kl_div(net(pixels).log_softmax(1), before, log_target=True, reduction="batchmean"))
+            return quant, float(
+                F.kl_div(net(pixels).log_softmax(1), before, log_target=True, reduction="batchmean")
+            )
 
         alike, lost_alike = divergence(activation_bits=5)
         shared, lost_shared = divergence(average_activation_bits=5.0)

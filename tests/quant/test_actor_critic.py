@@ -2,7 +2,15 @@ import torch
 
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
-from fertool.quant import Problem, QuantizeConfig, RoundedAccuracy, Search, make_problem, quantize_model, search
+from fertool.quant import (
+    Problem,
+    QuantizeConfig,
+    RoundedAccuracy,
+    Search,
+    make_problem,
+    quantize_model,
+    search,
+)
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -13,7 +21,9 @@ def toy(count=40):
     generator = torch.Generator().manual_seed(0)
     traces = torch.rand(count, generator=generator, dtype=torch.float64).exp()
     errors = (0.25 ** torch.arange(7, dtype=torch.float64)).expand(count, 7).contiguous()
-    return Problem(("layer",), torch.zeros(count, dtype=torch.int64), torch.full((count,), 16), traces, errors)
+    return Problem(
+        ("layer",), torch.zeros(count, dtype=torch.int64), torch.full((count,), 16), traces, errors
+    )
 
 
 def test_it_learns_to_spend_the_budget_on_accuracy():
@@ -48,5 +58,7 @@ def test_the_reward_is_the_accuracy_of_rounded_weights():
         config = QuantizeConfig(rounding="nearest", weights="mse", limit=127)
         widths = torch.full_like(problem.weights, bits)
         _, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
-        answers = (predict_logits(integer, data, spec.input).argmax(1) == data.labels).float().mean()
+        answers = (
+            (predict_logits(integer, data, spec.input).argmax(1) == data.labels).float().mean()
+        )
         assert abs(measured(widths) - answers) <= 0.1

@@ -22,7 +22,13 @@ def problem_of(weights, traces, layers=None, seed=0):
     factor = 0.25 + 0.1 * torch.rand(count, len(WIDTHS), generator=generator, dtype=torch.float64)
     layers = torch.arange(count) if layers is None else torch.tensor(layers)
     names = tuple(f"layer{index}" for index in range(int(layers.max()) + 1))
-    return Problem(names, layers, torch.tensor(weights), torch.tensor(traces, dtype=torch.float64), factor.cumprod(1))
+    return Problem(
+        names,
+        layers,
+        torch.tensor(weights),
+        torch.tensor(traces, dtype=torch.float64),
+        factor.cumprod(1),
+    )
 
 
 def brute_force(problem, budget):
@@ -45,7 +51,10 @@ def test_optimal_is_between_the_best_there_is_and_its_bound(seed, bits):
     assert best <= problem.loss(widths) + 1e-12
     # At most the one step that the budget cuts through is missing.
     steps = hull_steps(problem.items)
-    assert problem.loss(widths) - lower_bound(problem, bits) <= (steps.slopes * steps.costs).max() + 1e-12
+    assert (
+        problem.loss(widths) - lower_bound(problem, bits)
+        <= (steps.slopes * steps.costs).max() + 1e-12
+    )
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
@@ -64,7 +73,9 @@ def test_nothing_gets_more_bits_than_its_largest_integer_needs():
 def test_of_equal_channels_optimal_is_exactly_the_best():
     problem = problem_of([10] * 5, [1.0, 30.0, 0.1, 5.0, 2.0])
     for budget in range(100, 410, 70):
-        assert problem.loss(allocate("optimal", problem, budget / 50)) == pytest.approx(brute_force(problem, budget))
+        assert problem.loss(allocate("optimal", problem, budget / 50)) == pytest.approx(
+            brute_force(problem, budget)
+        )
 
 
 @pytest.mark.parametrize("name", ALLOCATIONS)
@@ -73,7 +84,9 @@ def test_budgets_are_met_within_one_percent(name, bits):
     generator = torch.Generator().manual_seed(1)
     layers = [0] * 64 + [1] * 64 + [2] * 128 + [3] * 7
     weights = [9 if layer == 0 else 64 if layer < 3 else 128 for layer in layers]
-    problem = problem_of(weights, torch.rand(len(layers), generator=generator).exp().tolist(), layers)
+    problem = problem_of(
+        weights, torch.rand(len(layers), generator=generator).exp().tolist(), layers
+    )
     widths = allocate(name, problem, bits)
     assert 0.99 * bits <= problem.average_bits(widths) <= bits + 1e-9
     assert set(widths.tolist()) <= set(WIDTHS)
@@ -121,13 +134,20 @@ def test_folding_batch_norm_changes_neither_traces_nor_losses():
             nn.init.uniform_(part.weight, 0.5, 3)
             nn.init.uniform_(part.running_var, 0.5, 3)
     module.eval()
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    layers = {
+        name: layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
     traces = {name: torch.rand(len(layer.weight)).tolist() for name, layer in layers.items()}
     problem = make_problem(spec, module, traces)
     assert set(problem.names) == set(layers)
     graph_module = folded(module)
     for index, name in enumerate(problem.names):
-        before, after = layers[name].weight.detach(), graph_module.get_parameter(f"{name}.weight").detach()
+        before, after = (
+            layers[name].weight.detach(),
+            graph_module.get_parameter(f"{name}.weight").detach(),
+        )
         own = problem.layers == index
         factor = (after.flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)).double()
         mean = torch.tensor(traces[name], dtype=torch.float64) / before[0].numel()

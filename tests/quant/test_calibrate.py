@@ -56,7 +56,9 @@ def test_a_saved_network_comes_back_with_the_same_logits_and_real_integers(arch,
 
 def test_the_artifact_is_at_most_three_tenths_of_the_float_one(tmp_path):
     spec, module = create("micro_expnet", {}, InputSpec(1, 32), CLASSES)
-    quant, integer = quantize_model(spec, module.eval(), faces(7), QuantizeConfig(weights="min-max"))
+    quant, integer = quantize_model(
+        spec, module.eval(), faces(7), QuantizeConfig(weights="min-max")
+    )
     save_model(tmp_path / "float.pt", spec, module)
     save_model(tmp_path / "int8.pt", replace(spec, quant=quant), integer)
     assert (tmp_path / "int8.pt").stat().st_size <= 0.3 * (tmp_path / "float.pt").stat().st_size
@@ -73,15 +75,22 @@ def test_errors_are_of_the_size_of_the_grids():
         with torch.no_grad():
             expected, actual = module(images), integer(images)
         shares.append(float((actual - expected).square().mean().sqrt() / expected.std()))
-        assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
+        assert all(
+            torch.equal(before[name], tensor) for name, tensor in module.state_dict().items()
+        )
     assert sum(shares) / len(shares) < 0.15
 
 
 def test_the_unit_of_every_bias_is_input_scale_times_weight_scale():
     spec, module = network("mobilenet_v2")
     _, integer = quantize_model(spec, module, faces(16))
-    first, later = integer.get_submodule("features.0.0"), integer.get_submodule("features.1.conv.0.0")
-    assert torch.equal(first.bias_scale(), torch.tensor(spec.input.scale[0]) * first.weight_scale.float())
+    first, later = (
+        integer.get_submodule("features.0.0"),
+        integer.get_submodule("features.1.conv.0.0"),
+    )
+    assert torch.equal(
+        first.bias_scale(), torch.tensor(spec.input.scale[0]) * first.weight_scale.float()
+    )
     scale = integer.grids.scale[integer.grids.index["features.0.0"]]
     assert torch.equal(later.bias_scale(), scale * later.weight_scale.float())
 
@@ -101,7 +110,9 @@ def test_calibration_is_repeatable_and_reports_passes_and_layers():
     spec, module = network()
     calls = []
     config = QuantizeConfig(samples=20, batch_size=8)
-    first = quantize_model(spec, module, faces(50), config, lambda done, total: calls.append((done, total)))
+    first = quantize_model(
+        spec, module, faces(50), config, lambda done, total: calls.append((done, total))
+    )
     second = quantize_model(spec, module, faces(50), config)
     assert first[0] == second[0]
     tensors = second[1].state_dict()

@@ -53,7 +53,9 @@ def test_percentile_is_numpys(positive):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-@pytest.mark.parametrize(("spread", "high"), [(0.2, np.inf), (2, np.inf), (9, np.inf), (9, 3), (1, 3)])
+@pytest.mark.parametrize(
+    ("spread", "high"), [(0.2, np.inf), (2, np.inf), (9, np.inf), (9, 3), (1, 3)]
+)
 def test_gated_grids_begin_at_minus_three_and_are_the_best_of_those(spread, high, bits):
     values, ends, levels = spread * normal(20000), (-3.0, high), 2**bits - 1
     counted = seen(values, ends)
@@ -76,7 +78,9 @@ def test_mse_is_the_best_of_a_brute_force_search(positive, bits):
     values = normal(20000).abs() if positive else normal(20000)
     high = 2**bits - 1
     grids = {method: activation_grid(seen(values), method, bits) for method in ("min-max", "mse")}
-    errors = {m: squared_error(values, grid.scale, grid.zero_point, high) for m, grid in grids.items()}
+    errors = {
+        m: squared_error(values, grid.scale, grid.zero_point, high) for m, grid in grids.items()
+    }
     tries = np.linspace(0.1, 1.1, 500) * grids["min-max"].scale
     zero_point = grids["mse"].zero_point
     best = min(squared_error(values, scale, zero_point, high) for scale in tries)
@@ -96,7 +100,9 @@ def test_weights_of_each_channel_fill_their_range():
     integers = integer_weight(weight, scale, limits)
     assert scale[0] == 0
     assert integers[1:].flatten(1).abs().amax(dim=1).tolist() == limits[1:].tolist()
-    assert ((integers * scale.reshape(-1, 1, 1) - weight).abs() <= scale.reshape(-1, 1, 1) / 2 + 1e-6).all()
+    assert (
+        (integers * scale.reshape(-1, 1, 1) - weight).abs() <= scale.reshape(-1, 1, 1) / 2 + 1e-6
+    ).all()
 
 
 def test_mse_scales_are_the_best_of_a_brute_force_search():
@@ -104,7 +110,9 @@ def test_mse_scales_are_the_best_of_a_brute_force_search():
     chosen = weight_scales(weight, limits, "mse")
     for row, scale in zip(weight.double().numpy(), chosen.tolist(), strict=True):
         tries = np.linspace(0.1, 1.0, 500) * np.abs(row).max() / 7
-        errors = [((np.clip(np.rint(row / s), -7, 7) * s - row) ** 2).sum() for s in (*tries, scale)]
+        errors = [
+            ((np.clip(np.rint(row / s), -7, 7) * s - row) ** 2).sum() for s in (*tries, scale)
+        ]
         assert errors[-1] <= 1.05 * min(errors)
         assert errors[-1] < errors[-2]
 

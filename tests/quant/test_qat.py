@@ -27,7 +27,14 @@ def bars(count, split="train", seed=0):
 def two_bits():
     torch.manual_seed(0)
     spec, module = create("nano_resnet", {"width_mult": 0.25}, InputSpec(1, 24), CLASSES)
-    fit(module, bars(96), bars(30, "val", 1), spec.input, TrainConfig(epochs=3, lr=3e-3, batch_size=16), device="cpu")
+    fit(
+        module,
+        bars(96),
+        bars(30, "val", 1),
+        spec.input,
+        TrainConfig(epochs=3, lr=3e-3, batch_size=16),
+        device="cpu",
+    )
     bits = make_problem(spec, module, None)
     widths = bits.by_layer(torch.full_like(bits.weights, 2))
     quant, integer = quantize_model(spec, module.eval(), bars(60), QuantizeConfig(), bits=widths)
@@ -91,7 +98,9 @@ def test_gradients_pass_through_a_rounded_sigmoid():
     quant, integer = quantize_model(spec, module.eval(), data, QuantizeConfig(samples=12))
     trained = trainable(integer, quant)
     with torch.no_grad():
-        assert torch.equal(trained(to_input(images, spec.input)), integer(to_input(images, spec.input)))
+        assert torch.equal(
+            trained(to_input(images, spec.input)), integer(to_input(images, spec.input))
+        )
     parts = [part for part in trained.modules() if type(part).__name__ == "_LearnedGate"]
     assert len(parts) > 10
     x = torch.linspace(-4, 4, 41, requires_grad=True)
@@ -113,7 +122,14 @@ def test_a_float_entrance_learns_too_and_arrives_in_the_network():
     assert "features.0.0" not in quant.weights
     before = integer.get_parameter("features.0.0.weight").clone()
     trained, val = trainable(integer, quant), bars(30, "val", 4)
-    fit(trained, bars(96), val, spec.input, TrainConfig(epochs=1, lr=1e-3, batch_size=16), device="cpu")
+    fit(
+        trained,
+        bars(96),
+        val,
+        spec.input,
+        TrainConfig(epochs=1, lr=1e-3, batch_size=16),
+        device="cpu",
+    )
     settle(trained, integer, quant)
     assert not torch.equal(integer.get_parameter("features.0.0.weight"), before)
     found = (predict_logits(net, val, spec.input) for net in (integer, trained))

@@ -31,8 +31,12 @@ def integer_net(limit):
     torch.manual_seed(0)
     network = network_of(Net(), (1, 6, 6))
     sites = find_sites(network.graph, INPUT)
-    quant = QuantSpec({name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites})
-    net = quantized_module(network, Spec("net", {}, network.graph, INPUT, ("a", "b", "c"), quant=quant))
+    quant = QuantSpec(
+        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+    )
+    net = quantized_module(
+        network, Spec("net", {}, network.graph, INPUT, ("a", "b", "c"), quant=quant)
+    )
     net.grids.scale.fill_(40.0)
     net.grids.zero_point.fill_(100)
     for layer in net.modules():
@@ -44,7 +48,9 @@ def integer_net(limit):
 
 def saturated_sum(integers, weights):
     """One output, pair by pair."""
-    integers, weights = (np.append(v, np.zeros(len(v) % 2)).astype(int) for v in (integers, weights))
+    integers, weights = (
+        np.append(v, np.zeros(len(v) % 2)).astype(int) for v in (integers, weights)
+    )
     pairs = (integers * weights).reshape(-1, 2).sum(1)
     return int(np.clip(pairs, -32768, 32767).sum()), int(pairs.sum())
 
@@ -63,8 +69,12 @@ def brute_force(layer, values, scale, zero_point):
         else:
             size, group = layer.weight.shape[1], channel // (layer.out_channels // layer.groups)
             top, left = (place * step for place, step in zip(index[2:], layer.stride, strict=True))
-            window = integers[index[0], group * size : (group + 1) * size, top : top + 3, left : left + 3]
-            read, weights = (each.permute(1, 2, 0).flatten() for each in (window, layer.weight[channel]))
+            window = integers[
+                index[0], group * size : (group + 1) * size, top : top + 3, left : left + 3
+            ]
+            read, weights = (
+                each.permute(1, 2, 0).flatten() for each in (window, layer.weight[channel])
+            )
         saturated, whole = saturated_sum(read.numpy(), weights.numpy())
         result[index] += (saturated - whole) * scale * layer.weight_scale[channel].item()
     return result
@@ -75,7 +85,9 @@ def test_pairs_saturate_as_added_one_by_one(name, zero_point):
     net = integer_net(127)
     layer = net.get_submodule(name)
     scale = float(layer.input_scale())
-    shape = (2, layer.in_features) if isinstance(layer, QuantLinear) else (2, layer.in_channels, 6, 6)
+    shape = (
+        (2, layer.in_features) if isinstance(layer, QuantLinear) else (2, layer.in_channels, 6, 6)
+    )
     values = (torch.randint(0, 256, shape).float() - zero_point) * scale
     expected = brute_force(layer, values, scale, zero_point)
     assert not torch.allclose(expected, layer(values))
@@ -90,7 +102,8 @@ def test_small_weights_and_depthwise_layers_do_not_saturate():
     assert not torch.equal(saturating(net, INPUT)(images), net(images))
     values = (torch.randint(0, 256, (2, 4, 3, 3)).float() - 100) * 40
     assert torch.equal(
-        saturating(net, INPUT).get_submodule("depthwise")(values), net.get_submodule("depthwise")(values)
+        saturating(net, INPUT).get_submodule("depthwise")(values),
+        net.get_submodule("depthwise")(values),
     )
     portable = integer_net(64)
     assert not can_saturate(portable)

@@ -28,11 +28,15 @@ def test_rounding_with_compensation_comes_close_to_the_best_integers(seed):
     xx = x.T @ x / 200
     weight = torch.randn(6, generator=generator, dtype=torch.float64)
     step, limit = weight.abs().max() / 3, 3
-    integers = _compensated(weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None])[0, 0]
+    integers = _compensated(
+        weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None]
+    )[0, 0]
     assert integers.abs().max() <= limit
     ours = squared(weight, integers, step, xx)
     nearest = squared(weight, (weight / step).round().clamp(-limit, limit), step, xx)
-    grid = torch.tensor(list(itertools.product(range(-limit, limit + 1), repeat=6)), dtype=torch.float64)
+    grid = torch.tensor(
+        list(itertools.product(range(-limit, limit + 1), repeat=6)), dtype=torch.float64
+    )
     rest = weight - grid * step
     best = float(((rest @ xx) * rest).sum(1).min())
     assert best - 1e-12 <= ours
@@ -53,7 +57,12 @@ def test_blocks_only_save_time(fan_in, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2 * fan_in, fan_in, generator=generator, dtype=torch.float64)
     weight = torch.randn(1, 4, fan_in, generator=generator, dtype=torch.float64)
-    arguments = (weight, torch.full((1, 4), 0.3, dtype=torch.float64), torch.full((1, 4), 7), (x.T @ x)[None])
+    arguments = (
+        weight,
+        torch.full((1, 4), 0.3, dtype=torch.float64),
+        torch.full((1, 4), 7),
+        (x.T @ x)[None],
+    )
     whole = _compensated(*arguments)
     monkeypatch.setattr("fertool.quant.weights._BLOCK", 1000)
     assert torch.equal(whole, _compensated(*arguments))
@@ -99,7 +108,9 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
     for rounding in ("nearest", "compensated"):
         layers = {n: p for n, p in module.named_modules() if isinstance(p, nn.Conv2d | nn.Linear)}
         bits = {name: (3,) * len(layer.weight) for name, layer in layers.items()}
-        _, integer = quantize_model(spec, module, data, QuantizeConfig(rounding=rounding), bits=bits)
+        _, integer = quantize_model(
+            spec, module, data, QuantizeConfig(rounding=rounding), bits=bits
+        )
         error[rounding] = float((predict_logits(integer, data, spec.input) - said).square().mean())
     assert error["compensated"] < 0.5 * error["nearest"]
 

@@ -7,7 +7,13 @@ from typing import Any
 
 from graphs import toy_graph
 
-from fertool.runtime.benchmark import BenchResult, BenchWarning, FileResult, Latency, SpeedComparison
+from fertool.runtime.benchmark import (
+    BenchResult,
+    BenchWarning,
+    FileResult,
+    Latency,
+    SpeedComparison,
+)
 from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
 
 CLASSES = ("angry", "happy", "neutral")
@@ -24,7 +30,13 @@ def spec(**changes: Any) -> Spec:
         "macs": 10053824,
         "metrics": Metrics("val", 3589, 0.6417, (0.6258, 0.6572), 0.6),
         "provenance": (
-            Step("train-teacher", {"epochs": 2, "init": None}, {"data": "ab" * 32}, {"torch": "2.6"}, 0),
+            Step(
+                "train-teacher",
+                {"epochs": 2, "init": None},
+                {"data": "ab" * 32},
+                {"torch": "2.6"},
+                0,
+            ),
             Step("prune", {"target_flops": 0.5}, {"model": "cd" * 32}),
         ),
         "digest": "ef" * 32,
@@ -63,10 +75,13 @@ def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
         for k, file in enumerate(files)
     )
     comparisons = tuple(
-        SpeedComparison(files[0], file, k + 2.0, (k + 1.9, k + 2.1)) for k, file in enumerate(files[1:])
+        SpeedComparison(files[0], file, k + 2.0, (k + 1.9, k + 2.1))
+        for k, file in enumerate(files[1:])
     )
     warnings = (BenchWarning("noisy", files[0], 1.71),)
-    return BenchResult(results, comparisons, warnings, 100, 1000, {"processor": "Example CPU"}).as_dict()
+    return BenchResult(
+        results, comparisons, warnings, 100, 1000, {"processor": "Example CPU"}
+    ).as_dict()
 
 
 def evaluation(file: str = "models/student.pt") -> dict[str, Any]:
@@ -88,7 +103,13 @@ def evaluation(file: str = "models/student.pt") -> dict[str, Any]:
 
 def history(epochs: int = 3) -> list[dict[str, Any]]:
     return [
-        {"epoch": k + 1, "lr": 0.1, "train_loss": 2.0 - k / 4, "val_loss": 2.1 - k / 5, "val_accuracy": 0.3 + k / 10}
+        {
+            "epoch": k + 1,
+            "lr": 0.1,
+            "train_loss": 2.0 - k / 4,
+            "val_loss": 2.1 - k / 5,
+            "val_accuracy": 0.3 + k / 10,
+        }
         for k in range(epochs)
     ]
 

@@ -12,7 +12,9 @@ from rich.text import Text
 
 from fertool.report import console
 
-RECORD = SimpleNamespace(epoch=3, train_loss=1.0214, val_loss=1.1, val_accuracy=0.6417, seconds=12.345)
+RECORD = SimpleNamespace(
+    epoch=3, train_loss=1.0214, val_loss=1.1, val_accuracy=0.6417, seconds=12.345
+)
 
 
 class Terminal(io.StringIO):
@@ -111,7 +113,11 @@ def test_results_go_to_stdout_in_the_asked_width(
 def test_a_stdout_without_the_signs_gets_question_marks() -> None:
     code = "from fertool.report.console import result; result('41 \\u00b5s \\u2500')"
     done = subprocess.run(
-        [sys.executable, "-c", code], env={"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env={"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == "41 ?s ?\n"
 
@@ -150,7 +156,9 @@ def test_no_door_lets_a_terminal_obey_a_file(capsys: pytest.CaptureFixture[str])
     assert printed.replace("\n", " ").isprintable()
 
 
-def test_a_terminal_shows_colours_but_none_that_a_file_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_colours_but_none_that_a_file_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -172,7 +180,11 @@ def test_long_work_says_how_far_it_is_and_short_work_need_say_nothing(
         on_progress(2, 3)
         on_progress(3, 3)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[:2] for line in lines] == [["scores", "1/3"], ["scores", "2/3"], ["scores", "3/3"]]
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["scores", "1/3"],
+        ["scores", "2/3"],
+        ["scores", "3/3"],
+    ]
     monkeypatch.setattr(console, "LINE_EVERY_S", 100.0)
     with console.progress("scores", brief=True) as on_progress:
         on_progress(1, 3)
@@ -180,7 +192,9 @@ def test_long_work_says_how_far_it_is_and_short_work_need_say_nothing(
     assert everything_printed(capsys) == ""
 
 
-def test_long_epochs_say_how_far_they_are(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_epochs_say_how_far_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(console, "LINE_EVERY_S", 0.0)
     with console.TrainingProgress(30, "round 1/2") as progress:
         progress.batch(1, 2)
@@ -191,7 +205,8 @@ def test_long_epochs_say_how_far_they_are(capsys: pytest.CaptureFixture[str], mo
 
 
 @pytest.mark.parametrize(
-    ("columns", "width"), [("abc", 100), ("0", 100), ("-5", 100), ("²", 100), ("3", 20), ("9" * 30, 1000)]
+    ("columns", "width"),
+    [("abc", 100), ("0", 100), ("-5", 100), ("²", 100), ("3", 20), ("9" * 30, 1000)],
 )
 def test_a_width_that_is_no_number_of_use_is_not_followed(
     columns: str, width: int, monkeypatch: pytest.MonkeyPatch

@@ -16,19 +16,31 @@ from fertool.report import bars, figures, strips
 def many_layers() -> dict[str, Any]:
     values = [(-1) ** k * 10.0 ** (k % 5 - 5) for k in range(20)]
     layers = [
-        {"name": f"features.{k}.conv", "weight_trace": values[k % 7 :], "activation_trace": values[k % 7 :]}
+        {
+            "name": f"features.{k}.conv",
+            "weight_trace": values[k % 7 :],
+            "activation_trace": values[k % 7 :],
+        }
         for k in range(130)
     ]
     return {"hessian": "cross-entropy", "layers": layers}
 
 
 DRAWN: dict[str, Callable[[], bytes]] = {
-    "training_curves": lambda: figures.training_curves({"teacher $x$": history(5), "student": history(1)}),
+    "training_curves": lambda: figures.training_curves(
+        {"teacher $x$": history(5), "student": history(1)}
+    ),
     "confusion_matrix": lambda: figures.confusion_matrix(evaluation()),
-    "size_against_accuracy": lambda: figures.size_against_accuracy(bench_report("a.pt", "b_$.onnx")["results"]),
-    "latency_against_accuracy": lambda: figures.latency_against_accuracy(bench_report("a.pt", "b.onnx")["results"]),
+    "size_against_accuracy": lambda: figures.size_against_accuracy(
+        bench_report("a.pt", "b_$.onnx")["results"]
+    ),
+    "latency_against_accuracy": lambda: figures.latency_against_accuracy(
+        bench_report("a.pt", "b.onnx")["results"]
+    ),
     "heat map": lambda: figures.sweep(sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})),
-    "heat map of means": lambda: figures.sweep(sweep({"method": ["kd", "feature"], "ema": [0, 0.9]}, (0, 1))),
+    "heat map of means": lambda: figures.sweep(
+        sweep({"method": ["kd", "feature"], "ema": [0, 0.9]}, (0, 1))
+    ),
     "lines": lambda: figures.sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]})),
     "many lines": lambda: figures.sweep(
         sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
@@ -98,7 +110,12 @@ def test_labels_stand_off_the_bars_of_latency(monkeypatch: pytest.MonkeyPatch) -
         place(axes, points, names, bars)
         for (_, (_, middle, _)), (left, right) in zip(points, bars, strict=True):
             (x0, y0), (x1, y1) = axes.transData.transform([(left, middle), (right, middle)])
-            placed.append((Bbox([[x0, y0 - 2], [x1, y1 + 2]]), [label.get_window_extent() for label in axes.texts]))
+            placed.append(
+                (
+                    Bbox([[x0, y0 - 2], [x1, y1 + 2]]),
+                    [label.get_window_extent() for label in axes.texts],
+                )
+            )
 
     monkeypatch.setattr(figures, "_place_labels", keep)
     results = bench_report("teacher.onnx", "student.onnx", "int8.onnx")["results"]

@@ -11,7 +11,16 @@ import onnx
 import pytest
 from graphs import toy_graph
 from onnx import helper
-from report_data import COMPARISONS, QUANT, bench_report, evaluation, history, sensitivity, spec, sweep
+from report_data import (
+    COMPARISONS,
+    QUANT,
+    bench_report,
+    evaluation,
+    history,
+    sensitivity,
+    spec,
+    sweep,
+)
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
@@ -65,7 +74,10 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
         json_file(tmp_path / "one.json", evaluation("alone.pt")),
         json_file(tmp_path / "train.json", {"file": "build/student.pt", "history": history()}),
         json_file(tmp_path / "sens.json", sensitivity()),
-        json_file(tmp_path / "s.pt.grid.json", sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]}, (0, 1))),
+        json_file(
+            tmp_path / "s.pt.grid.json",
+            sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]}, (0, 1)),
+        ),
     ]
     content = render_page(files)
     page = Page(content)
@@ -102,7 +114,11 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
     entry = evaluation(evil)
     entry["per_class"] = {evil: next(iter(entry["per_class"].values()))}
     entry["confusion"] = [[1]]
-    page = Page(render_page([model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)]))
+    page = Page(
+        render_page(
+            [model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)]
+        )
+    )
     assert "script" not in page.tags
     assert not any(source == "x" for source in page.sources)
     assert page.text.count(evil) >= 4
@@ -171,7 +187,9 @@ def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
 def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) -> None:
     hostile = "happy\x1b[31m\u202e\u2066\udce9<b>"
     entry = evaluation(hostile)
-    entry["per_class"] = {f"{hostile}{k}": figures for k, figures in enumerate(entry["per_class"].values())}
+    entry["per_class"] = {
+        f"{hostile}{k}": figures for k, figures in enumerate(entry["per_class"].values())
+    }
     files = [
         model_file(tmp_path / "m.onnx", spec()),
         json_file(tmp_path / "eval.json", entry),
@@ -184,14 +202,19 @@ def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) 
     assert Page(render_page(files)).open == []
 
 
-def test_texts_of_files_in_figures_print_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_texts_of_files_in_figures_print_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     odd = "\x1b[31m\u202e\u4e2d\x07"
     report = bench_report("a.onnx", "b.onnx")
     for entry in report["results"]:
         entry["split"] = odd
     swept = sweep({odd: [odd, "b"], "c": [1, 2]})
     lines = sweep({odd: [odd, "b", "c"]})
-    files = [json_file(tmp_path / f"{index}.json", entry) for index, entry in enumerate((report, swept, lines))]
+    files = [
+        json_file(tmp_path / f"{index}.json", entry)
+        for index, entry in enumerate((report, swept, lines))
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         render_page(files)
@@ -203,7 +226,9 @@ def test_hundreds_of_entries_get_no_figures_that_nobody_could_read(tmp_path: Pat
     many = {"results": [evaluation(name) for name in names]}
     seeds = sweep({}, tuple(range(300)))
     contents = (many, bench_report(*names), seeds)
-    files = [json_file(tmp_path / f"{index}.json", content) for index, content in enumerate(contents)]
+    files = [
+        json_file(tmp_path / f"{index}.json", content) for index, content in enumerate(contents)
+    ]
     page = Page(render_page(files))
     assert "199.onnx" in page.text
     assert len(page.sources) == 31  # thirty confusion matrices and the curves of the first seeds

@@ -27,7 +27,9 @@ EVERY = 4
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_every_wrong_value_is_one_error_that_names_the_file_or_can_be_drawn(name: str, tmp_path: Path) -> None:
+def test_every_wrong_value_is_one_error_that_names_the_file_or_can_be_drawn(
+    name: str, tmp_path: Path
+) -> None:
     path, document = tmp_path / "f.json", json.loads(json.dumps(DOCUMENTS[name]))
     render_page([_written(path, document)], as_markdown=True)
     refused = 0
@@ -52,7 +54,9 @@ def test_few_passes_can_be_drawn(runs: int, tmp_path: Path) -> None:
     assert "<img" in render_page([_written(tmp_path / "f.json", report)])
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 50_000, b'{"history": [], "history": []}', b""])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"[" * 50_000, b'{"history": [], "history": []}', b""]
+)
 def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     path.write_bytes(content)

@@ -22,7 +22,9 @@ def row(shown: str, start: str) -> str:
 
 
 def test_bench_says_everything_in_80_columns() -> None:
-    report = bench_report("build/micro/teacher.pt", "build/micro/student.onnx", "build/micro/int8.onnx")
+    report = bench_report(
+        "build/micro/teacher.pt", "build/micro/student.onnx", "build/micro/int8.onnx"
+    )
     out = text(tables.bench_table(report))
     assert row(out, "student.onnx") == "student.onnx 2.44 MB 1.19 M 1.00 ms 1.00 k 64.0 % 2.00 x"
     assert row(out, "PyTorch") == "PyTorch 61.0 MB 10.1 M 2.10 ms 62.0-66.0 baseline"
@@ -47,7 +49,9 @@ def test_bench_of_a_file_against_itself() -> None:
 
 def test_bench_warnings_are_sentences_with_advice() -> None:
     report = bench_report("x/a.pt", "x/b.onnx", "x/c.onnx")
-    others = ({"kind": "other-runtime", "file": file, "value": 2.0} for file in ("x/b.onnx", "x/c.onnx"))
+    others = (
+        {"kind": "other-runtime", "file": file, "value": 2.0} for file in ("x/b.onnx", "x/c.onnx")
+    )
     report["warnings"] = [*report["warnings"], *others]
     assert tables.bench_warnings(report) == [
         "a.pt: the 90th percentile is 1.7 times the median; close other programs and measure again",
@@ -56,9 +60,13 @@ def test_bench_warnings_are_sentences_with_advice() -> None:
 
 
 def test_a_grid_says_every_training_in_80_columns() -> None:
-    out = text(tables.sweep_table(sweep({"temperature": [4.0, 6.0], "alpha": [0.2], "method": ["kd"]})))
+    out = text(
+        tables.sweep_table(sweep({"temperature": [4.0, 6.0], "alpha": [0.2], "method": ["kd"]}))
+    )
     assert row(out, "4 ") == "4 0.2 kd 64.0 % 62.0 to 66.0 1.100 2 of 3 12.0 s"
-    assert "val, n = 3,589; chosen there: temperature 4, alpha 0.2, method kd, seed 0" in " ".join(out.split())
+    assert "val, n = 3,589; chosen there: temperature 4, alpha 0.2, method kd, seed 0" in " ".join(
+        out.split()
+    )
     assert "mean" not in out
 
 
@@ -69,12 +77,16 @@ def test_several_seeds_have_their_mean_and_standard_deviation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tta", "name"), [("flip", "accuracy, image and mirror image"), ("ten-crop", "accuracy, ten crops")]
+    ("tta", "name"),
+    [("flip", "accuracy, image and mirror image"), ("ten-crop", "accuracy, ten crops")],
 )
 def test_figures_of_one_crop_and_of_several_views_are_told_apart(tta: str, name: str) -> None:
     single = {"n": 12, "accuracy": 0.5, "accuracy_ci95": [0.25, 0.74]}
     out = text(tables.eval_table({**evaluation(), "tta": tta, "single_crop": single}))
-    assert row(out, "accuracy, single crop") == "accuracy, single crop 50.0 % [25.0 to 74.0], val, n = 12"
+    assert (
+        row(out, "accuracy, single crop")
+        == "accuracy, single crop 50.0 % [25.0 to 74.0], val, n = 12"
+    )
     assert row(out, name) == f"{name} 75.0 % [47.0 to 91.0], val, n = 12"
     out = text(tables.eval_table({**evaluation(), "tta": "none", "single_crop": None}))
     assert row(out, "accuracy") == "accuracy, single crop 75.0 % [47.0 to 91.0], val, n = 12"
@@ -91,7 +103,9 @@ def test_eval_carries_split_n_interval_and_the_deduplicated_figure() -> None:
 
 def test_eval_of_many_classes_leaves_the_matrix_out() -> None:
     entry = evaluation()
-    entry["per_class"] = {f"class{k}": {"precision": 0, "recall": 0, "f1": 0, "n": 1} for k in range(20)}
+    entry["per_class"] = {
+        f"class{k}": {"precision": 0, "recall": 0, "f1": 0, "n": 1} for k in range(20)
+    }
     entry["confusion"] = [[0] * 20] * 20
     assert "in percent of its images" not in text(tables.eval_table(entry))
 
@@ -102,7 +116,12 @@ def test_comparison() -> None:
 
 
 def test_show() -> None:
-    out = text(tables.show_table(shown(quant=QUANT, input=InputSpec(3, 48, (0.0, 0.2, 1.0), (1.0, 1.0, 1.0)))), 100)
+    out = text(
+        tables.show_table(
+            shown(quant=QUANT, input=InputSpec(3, 48, (0.0, 0.2, 1.0), (1.0, 1.0, 1.0)))
+        ),
+        100,
+    )
     for expected in (
         "models/student.pt",
         "toy (dropout=0.4)",
@@ -125,9 +144,15 @@ def test_show_of_a_new_model() -> None:
 
 
 def test_plan_and_change() -> None:
-    out = text(tables.plan_table({"features.0": 16, "features.[1]": 88}, {"features.0": 16, "features.[1]": 44}))
+    out = text(
+        tables.plan_table(
+            {"features.0": 16, "features.[1]": 88}, {"features.0": 16, "features.[1]": 44}
+        )
+    )
     assert row(out, "features.[1]") == "features.[1] 88 44 50 %"
-    several = text(tables.plan_table({"conv": 16, "gone": 0}, {"conv": 12, "gone": 0}, {"conv": 8, "gone": 0}))
+    several = text(
+        tables.plan_table({"conv": 16, "gone": 0}, {"conv": 12, "gone": 0}, {"conv": 8, "gone": 0})
+    )
     assert row(several, "channels") == "channels of before width 1 width 2"
     assert row(several, "conv") == "conv 16 12 8"
     before = {"size_bytes": 4e6, "params": 1000, "macs": 2e6, "accuracy": 0.64}
@@ -147,7 +172,11 @@ def test_sensitivity() -> None:
 
 def test_sensitivity_of_the_cross_entropy_and_without_activations() -> None:
     layer = LayerSensitivity("conv", (1.0, -2.0), (0.1,) * 2, 9)
-    out = text(tables.sensitivity_table(Sensitivity("ef", "hutchinson", 32, 10, 0, (layer,), "cross-entropy")))
+    out = text(
+        tables.sensitivity_table(
+            Sensitivity("ef", "hutchinson", 32, 10, 0, (layer,), "cross-entropy")
+        )
+    )
     assert row(out, "conv") == "conv 2 18 -0.5 -2 1 -"
     assert "of the cross-entropy" in out
 

@@ -27,7 +27,15 @@ def example_spec(size: int = 8, **changes: object) -> Spec:
         "params": 6,
         "macs": 3,
         "metrics": Metrics("val", 200, 0.625, (0.556, 0.689), 0.6),
-        "provenance": (Step("train-teacher", {"arch": "toy", "epochs": 2}, {"data": "ab" * 32}, {"torch": "2.6"}, 0),),
+        "provenance": (
+            Step(
+                "train-teacher",
+                {"arch": "toy", "epochs": 2},
+                {"data": "ab" * 32},
+                {"torch": "2.6"},
+                0,
+            ),
+        ),
         "digest": "cd" * 32,
     }
     return Spec(**{**values, **changes})  # type: ignore[arg-type]
@@ -54,11 +62,18 @@ def write_onnx(
     nodes += [
         # Fed by the input, or the optimiser would compute it once at loading.
         helper.make_node("Mul", ["features", "zeros"], ["work_0"]),
-        *(helper.make_node("MatMul", [f"work_{i}", "zeros_2d"], [f"work_{i + 1}"]) for i in range(work)),
+        *(
+            helper.make_node("MatMul", [f"work_{i}", "zeros_2d"], [f"work_{i + 1}"])
+            for i in range(work)
+        ),
         helper.make_node("ReduceSum", [f"work_{work}"], ["nothing"], keepdims=1),
         helper.make_node("Add", ["plain", "nothing"], ["logits"]),
     ]
-    constants.append(numpy_helper.from_array(np.zeros((256 if work else 1, 256 if work else 1), np.float32), "zeros"))
+    constants.append(
+        numpy_helper.from_array(
+            np.zeros((256 if work else 1, 256 if work else 1), np.float32), "zeros"
+        )
+    )
     if work:
         constants.append(numpy_helper.from_array(np.zeros((256, 256), np.float32), "zeros_2d"))
     graph = helper.make_graph(
@@ -91,7 +106,10 @@ def write_graph(
         "foreign",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(name, *end) for name, end in ends.items()],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in (constants or {}).items()
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
@@ -102,7 +120,10 @@ def linear(
     last: str = "logits", weight: np.ndarray | None = None
 ) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     """Return nodes and constants of `last` [N, 3], by default three means of the pixels [N, 1, 8, 8]."""
-    nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("MatMul", ["flat", "w"], [last])]
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], [last]),
+    ]
     return nodes, {"w": np.full((64, 3), 1 / 64, np.float32) if weight is None else weight}
 
 

@@ -65,7 +65,10 @@ def test_files_take_turns_and_see_the_same_batches() -> None:
 
     progress: list[tuple[int, int]] = []
     samples = time_interleaved(
-        [[forward("a0"), forward("a1"), forward("a2")], [forward("b0"), forward("b1"), forward("b2")]],
+        [
+            [forward("a0"), forward("a1"), forward("a2")],
+            [forward("b0"), forward("b1"), forward("b2")],
+        ],
         warmup=1,
         runs=40,
         on_progress=lambda done, total: progress.append((done, total)),
@@ -77,7 +80,9 @@ def test_files_take_turns_and_see_the_same_batches() -> None:
     assert progress[-1] == (20, 20)
 
 
-@pytest.mark.parametrize(("runs", "shape"), [(1000, (100, 10)), (100, (20, 5)), (37, (37, 1)), (1, (1, 1))])
+@pytest.mark.parametrize(
+    ("runs", "shape"), [(1000, (100, 10)), (100, (20, 5)), (37, (37, 1)), (1, (1, 1))]
+)
 def test_every_asked_run_is_kept(runs: int, shape: tuple[int, int]) -> None:
     assert time_interleaved([[lambda: None]], 0, runs)[0].shape == shape
 
@@ -86,14 +91,18 @@ def test_speedup_cancels_drift_and_its_interval_covers() -> None:
     covered, width_paired, trials = 0, 0.0, 40
     for seed in range(trials):
         generator = np.random.default_rng(seed)
-        drift = np.exp(generator.normal(0, 0.2, (60, 1)))  # what the machine does, the same for both
+        drift = np.exp(
+            generator.normal(0, 0.2, (60, 1))
+        )  # what the machine does, the same for both
         baseline = 2e-3 * drift * np.exp(generator.normal(0, 0.05, (60, 5)))
         candidate = 1e-3 * drift * np.exp(generator.normal(0, 0.05, (60, 5)))
         ratio, (low, high) = speedup_ci95(baseline, candidate, seed=0)
         assert ratio == np.median(baseline) / np.median(candidate)
         covered += low <= 2 <= high
         width_paired += (high - low) / trials
-    shuffled = speedup_ci95(baseline, candidate[np.random.default_rng(0).permutation(60)], seed=0)[1]
+    shuffled = speedup_ci95(baseline, candidate[np.random.default_rng(0).permutation(60)], seed=0)[
+        1
+    ]
     assert covered >= 0.85 * trials
     assert width_paired < 0.7 * (shuffled[1] - shuffled[0])
 
@@ -106,7 +115,11 @@ def test_speedup_is_the_same_for_the_same_seed() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"runs": 0}, "--runs 0"), ({"batch_size": 0}, "--batch-size 0"), ({"warmup": -1}, "--warmup -1")],
+    [
+        ({"runs": 0}, "--runs 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"warmup": -1}, "--warmup -1"),
+    ],
 )
 def test_bad_options_name_the_flag(options: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
@@ -119,9 +132,13 @@ def test_a_fixed_batch_names_the_flag(tmp_path: Path) -> None:
         bench([path], BenchConfig(foreign=ForeignModel(CLASSES)))
 
 
-def _result(file: str, runtime: str = "torch", quantized: bool = False, p90: float = 1.1) -> FileResult:
+def _result(
+    file: str, runtime: str = "torch", quantized: bool = False, p90: float = 1.1
+) -> FileResult:
     latency = Latency(1, 1, p90, 2, 0.9)
-    return FileResult(file, runtime, quantized, "", 1, 1, latency, 1, None, 1, None, None, (1.0,) * 100)
+    return FileResult(
+        file, runtime, quantized, "", 1, 1, latency, 1, None, 1, None, None, (1.0,) * 100
+    )
 
 
 def test_warnings() -> None:

@@ -82,23 +82,40 @@ def test_preprocessing_that_does_not_fit_the_graph(tmp_path: Path) -> None:
         open_predictor(path, foreign=ForeignModel(CLASSES, mean=(0.1, 0.2, 0.3)))
 
 
-def answering(last: list[onnx.NodeProto], kind: int = TensorProto.FLOAT, shape: tuple[int | str, ...] | None = None):
+def answering(
+    last: list[onnx.NodeProto],
+    kind: int = TensorProto.FLOAT,
+    shape: tuple[int | str, ...] | None = None,
+):
     nodes, constants = linear()
     return {"nodes": [*nodes, *last], "constants": constants, "outputs": {"y": (kind, shape)}}
 
 
 NAN = np.full((64, 3), np.nan, np.float32)
 WRONG_ANSWERS = {
-    "argmax": answering([node("ArgMax", ["logits"], ["y"], axis=1, keepdims=0)], TensorProto.INT64, ("batch",)),
-    "argmax kept": answering([node("ArgMax", ["logits"], ["y"], axis=1)], TensorProto.INT64, ("batch", 1)),
+    "argmax": answering(
+        [node("ArgMax", ["logits"], ["y"], axis=1, keepdims=0)], TensorProto.INT64, ("batch",)
+    ),
+    "argmax kept": answering(
+        [node("ArgMax", ["logits"], ["y"], axis=1)], TensorProto.INT64, ("batch", 1)
+    ),
     "rank": answering([node("ReduceMax", ["logits"], ["y"], axes=[1], keepdims=0)]),
-    "rank told": answering([node("ReduceMax", ["logits"], ["y"], axes=[1], keepdims=0)], shape=("batch",)),
+    "rank told": answering(
+        [node("ReduceMax", ["logits"], ["y"], axes=[1], keepdims=0)], shape=("batch",)
+    ),
     "one row": answering([node("ReduceMax", ["logits"], ["y"], axes=[0])], shape=("rows", 3)),
     "count": answering([node("Concat", ["logits", "logits"], ["y"], axis=1)], shape=("batch", 6)),
-    "count not told": answering([node("Concat", ["logits", "logits"], ["y"], axis=1)], shape=("batch", "n")),
-    "strings": answering([node("Cast", ["logits"], ["y"], to=TensorProto.STRING)], TensorProto.STRING, ("batch", 3)),
+    "count not told": answering(
+        [node("Concat", ["logits", "logits"], ["y"], axis=1)], shape=("batch", "n")
+    ),
+    "strings": answering(
+        [node("Cast", ["logits"], ["y"], to=TensorProto.STRING)], TensorProto.STRING, ("batch", 3)
+    ),
     "no number": {"nodes": linear("y", NAN)[0], "constants": {"w": NAN}},
-    "infinite": {"nodes": linear("y", NAN)[0], "constants": {"w": np.full((64, 3), np.inf, np.float32)}},
+    "infinite": {
+        "nodes": linear("y", NAN)[0],
+        "constants": {"w": np.full((64, 3), np.inf, np.float32)},
+    },
 }
 
 
@@ -130,7 +147,9 @@ def test_a_graph_that_asks_for_all_memory_gets_an_error(tmp_path: Path, known: b
         node("ReduceMax", ["huge"], ["nothing"], keepdims=0),
         node("Add", ["logits", "nothing"], ["y"]),
     ]
-    path = write_graph(tmp_path / "m.onnx", nodes, constants={**constants, "size": np.array([1 << 36])})
+    path = write_graph(
+        tmp_path / "m.onnx", nodes, constants={**constants, "size": np.array([1 << 36])}
+    )
     with pytest.raises(FertoolError, match=r"m\.onnx: ONNX Runtime cannot"):
         open_predictor(path, foreign=KNOWN).logits(random_images(4) // 2)
 
@@ -141,7 +160,11 @@ def endless(path: Path) -> Path:
     body = helper.make_graph(
         counting,
         "body",
-        [value("turn", TensorProto.INT64, []), value("going", TensorProto.BOOL, []), value("sum", scalar, [])],
+        [
+            value("turn", TensorProto.INT64, []),
+            value("going", TensorProto.BOOL, []),
+            value("sum", scalar, []),
+        ],
         [value("on", TensorProto.BOOL, []), value("next", scalar, [])],
     )
     nodes, constants = linear()
@@ -177,7 +200,9 @@ def test_a_graph_without_an_end_is_ended(tmp_path: Path) -> None:
 )
 def test_absurd_inputs_are_refused_before_anything_is_allocated(tmp_path: Path, shape) -> None:
     nodes = [node("Flatten", ["x"], ["flat"]), node("ReduceMax", ["flat"], ["y"], axes=[1])]
-    path = write_graph(tmp_path / "m.onnx", nodes, shape=shape, outputs={"y": (TensorProto.FLOAT, None)})
+    path = write_graph(
+        tmp_path / "m.onnx", nodes, shape=shape, outputs={"y": (TensorProto.FLOAT, None)}
+    )
     with pytest.raises(FertoolError, match=r"m\.onnx: "):
         open_predictor(path, foreign=KNOWN).logits(random_images(2))
 

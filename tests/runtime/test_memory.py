@@ -25,7 +25,9 @@ def test_the_parent_s_size_does_not_count(tmp_path: Path) -> None:
 
 def test_a_larger_batch_needs_more_memory(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", size=64)
-    one, many = (peak_memory(path, foreign=ForeignModel(CLASSES), batch_size=size) for size in (1, 4096))
+    one, many = (
+        peak_memory(path, foreign=ForeignModel(CLASSES), batch_size=size) for size in (1, 4096)
+    )
     assert many - one > 4096 * 64 * 64 * 5  # uint8 pixels and their float32 copy
 
 
@@ -40,6 +42,9 @@ def test_a_failing_child_is_one_line(tmp_path: Path) -> None:
 def test_by_hand(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
     child = subprocess.run(
-        [sys.executable, "-m", "fertool.runtime.memory_child", str(path)], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "fertool.runtime.memory_child", str(path)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert child.stdout.startswith('{"peak_rss_bytes": ')

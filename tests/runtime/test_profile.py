@@ -15,7 +15,9 @@ def test_every_layer_with_weights_gets_its_time(arch):
     spec, module = create(arch, {}, InputSpec(), ("a", "b", "c"))
     content = export_model(spec, module.eval(), ExportOptions(simplify=False))
     seconds = profile_layers(content, runs=20, warmup=2)
-    weighted = {name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)}
+    weighted = {
+        name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
+    }
     assert weighted <= set(seconds)
     assert set(seconds) - weighted <= {""}
     assert 1e-5 < sum(seconds.values()) < 1

@@ -22,7 +22,11 @@ def test_a_header_tells_all_about_an_onnx_file(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
     predictor = open_predictor(path, threads=1)
     images = random_images(5)
-    assert (predictor.runtime, predictor.classes, predictor.input) == ("onnxruntime", CLASSES, InputSpec(1, 8))
+    assert (predictor.runtime, predictor.classes, predictor.input) == (
+        "onnxruntime",
+        CLASSES,
+        InputSpec(1, 8),
+    )
     assert (predictor.params, predictor.macs, predictor.digest) == (6, 3, "cd" * 32)
     logits = predictor.logits(images, batch_size=2)
     assert logits.dtype == np.float32
@@ -33,7 +37,9 @@ def test_torch_and_numpy_images_and_progress(tmp_path: Path) -> None:
     predictor = open_predictor(write_onnx(tmp_path / "m.onnx", spec=example_spec()))
     images = random_images(5)
     seen: list[tuple[int, int]] = []
-    from_tensor = predictor.logits(torch.from_numpy(images), 2, lambda done, total: seen.append((done, total)))
+    from_tensor = predictor.logits(
+        torch.from_numpy(images), 2, lambda done, total: seen.append((done, total))
+    )
     np.testing.assert_array_equal(from_tensor, predictor.logits(images))
     assert seen == [(2, 5), (4, 5), (5, 5)]
     assert predictor.logits(images[:0]).shape == (0, 3)
@@ -49,8 +55,12 @@ def test_a_foreign_file_needs_classes_and_says_so(tmp_path: Path) -> None:
         open_predictor(path, foreign=ForeignModel(CLASSES))
 
 
-@pytest.mark.parametrize(("pixel", "factor"), [(TensorProto.UINT8, 1.0), (TensorProto.FLOAT, 1 / 255)])
-def test_foreign_uint8_gets_pixels_and_float_gets_0_to_1(tmp_path: Path, pixel: int, factor: float) -> None:
+@pytest.mark.parametrize(
+    ("pixel", "factor"), [(TensorProto.UINT8, 1.0), (TensorProto.FLOAT, 1 / 255)]
+)
+def test_foreign_uint8_gets_pixels_and_float_gets_0_to_1(
+    tmp_path: Path, pixel: int, factor: float
+) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", size="side", pixel=pixel)
     predictor = open_predictor(path, foreign=ForeignModel(CLASSES, 8))
     images = random_images(3)
@@ -85,10 +95,16 @@ def test_what_does_not_fit_a_foreign_graph(
 
 def test_files_that_are_no_onnx(tmp_path: Path) -> None:
     whole = write_onnx(tmp_path / "whole.onnx", spec=example_spec()).read_bytes()
-    for name, content in (("text", b"not a model"), ("empty", b""), ("half", whole[: len(whole) // 2])):
+    for name, content in (
+        ("text", b"not a model"),
+        ("empty", b""),
+        ("half", whole[: len(whole) // 2]),
+    ):
         path = tmp_path / f"{name}.onnx"
         path.write_bytes(content)
-        with pytest.raises(FertoolError, match=f"{name}.onnx: ONNX Runtime cannot open it") as caught:
+        with pytest.raises(
+            FertoolError, match=f"{name}.onnx: ONNX Runtime cannot open it"
+        ) as caught:
             open_predictor(path)
         assert "\n" not in caught.value.message
         assert "export it again" in caught.value.hint
@@ -107,7 +123,12 @@ def test_a_pt_file_gives_what_the_module_gives(tmp_path: Path) -> None:
 
     @register()
     def toy_session(*, num_classes: int, in_channels: int) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, num_classes))
+        return nn.Sequential(
+            nn.Conv2d(in_channels, 4, 3),
+            nn.BatchNorm2d(4),
+            nn.Flatten(),
+            nn.Linear(144, num_classes),
+        )
 
     torch.manual_seed(0)
     spec, module = create("toy_session", {}, InputSpec(1, 8), CLASSES)

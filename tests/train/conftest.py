@@ -28,7 +28,11 @@ def network():
             torch.manual_seed(seed)
             return nn.Sequential(
                 *(nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
-                *(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False), nn.BatchNorm2d(8), nn.Hardswish()),
+                *(
+                    nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False),
+                    nn.BatchNorm2d(8),
+                    nn.Hardswish(),
+                ),
                 *(nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Dropout(0.2), nn.Linear(24, 3)),
             )
 

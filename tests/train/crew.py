@@ -20,7 +20,14 @@ SHAPE = InputSpec(size=12)
 MIXED = AugmentConfig(flip=0.5, rotation=10, brightness=0.2, erasing=0.5, mixup=0.3, cutmix=1.0)
 CASES = {
     "many passes a step": {"accumulate": 2, "sam": 0.05, "clip_norm": 0.5, "batch_size": 8},
-    "batch norm": {"sam": 0.05, "ema": 0.8, "freeze_epochs": 1, "start_size": 10, "schedule": "plateau", "patience": 1},
+    "batch norm": {
+        "sam": 0.05,
+        "ema": 0.8,
+        "freeze_epochs": 1,
+        "start_size": 10,
+        "schedule": "plateau",
+        "patience": 1,
+    },
     "few images": {"batch_size": 3, "epochs": 1, "lr": 0.01},
     "half": {"precision": "fp16", "clip_norm": 1.0, "epochs": 1},
 }
@@ -39,14 +46,20 @@ def bars(n, split="train", seed=0):
     images = torch.randint(0, 160, (n, 1, 12, 12), generator=generator)
     for position in range(3):
         images[labels == position, :, 4 * position : 4 * position + 3] += 90
-    return FaceDataset(images.to(torch.uint8), labels, ("happy", "neutral", "sad"), split, digest="source")
+    return FaceDataset(
+        images.to(torch.uint8), labels, ("happy", "neutral", "sad"), split, digest="source"
+    )
 
 
 def network(normalised):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return nn.Sequential(
-            *(nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8) if normalised else nn.Identity(), nn.Hardswish()),
+            *(
+                nn.Conv2d(1, 8, 3, padding=1),
+                nn.BatchNorm2d(8) if normalised else nn.Identity(),
+                nn.Hardswish(),
+            ),
             *(nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Linear(24, 8)),
             *(nn.BatchNorm1d(8) if normalised else nn.Identity(), nn.Linear(8, 3)),
         )
@@ -65,7 +78,9 @@ def train(case, **more):
     }
     module = network(normalised=case != "many passes a step")
     result = fit(module, bars(IMAGES), bars(31, "val", 1), SHAPE, TrainConfig(**options), **more)
-    return module.state_dict(), [(r.lr, r.train_loss, r.val_loss, r.val_accuracy) for r in result.history]
+    return module.state_dict(), [
+        (r.lr, r.train_loss, r.val_loss, r.val_accuracy) for r in result.history
+    ]
 
 
 def kill(record):
@@ -81,7 +96,9 @@ class Watched:
         self.seen = []
 
     def __call__(self, module, inputs, targets):
-        self.seen += ((inputs[:, 0, 0, 0] / SHAPE.scale[0] + SHAPE.zero_point[0]).round().int()).tolist()
+        self.seen += (
+            (inputs[:, 0, 0, 0] / SHAPE.scale[0] + SHAPE.zero_point[0]).round().int()
+        ).tolist()
         return nn.functional.cross_entropy(module(inputs), targets)
 
 

@@ -35,7 +35,9 @@ def test_a_bad_value_is_an_error_that_names_the_option(field, value, message):
     assert error.value.hint
 
 
-@pytest.mark.parametrize(("field", "name"), [("optimizer", "adamx"), ("schedule", "cosin"), ("precision", "fp61")])
+@pytest.mark.parametrize(
+    ("field", "name"), [("optimizer", "adamx"), ("schedule", "cosin"), ("precision", "fp61")]
+)
 def test_an_unknown_name_lists_the_choices_and_the_nearest(field, name):
     with pytest.raises(UsageError, match=f"'{name}'") as error:
         TrainConfig(**{field: name})

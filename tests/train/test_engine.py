@@ -18,7 +18,9 @@ def state(module):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(faces, network, quick, shape, optimizer, ema):
+def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(
+    faces, network, quick, shape, optimizer, ema
+):
     module, val = network(), faces(45, "val", seed=1)
     result = fit(module, faces(150), val, shape, quick(optimizer=optimizer, ema=ema, clip_norm=5))
     best = result.history[result.kept_epoch - 1]
@@ -31,7 +33,9 @@ def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(faces, network, q
     assert [record.epoch for record in result.history] == [1, 2, 3, 4, 5]
 
 
-def test_the_same_seed_gives_the_same_bytes_whatever_the_global_generator_holds(faces, network, quick, shape):
+def test_the_same_seed_gives_the_same_bytes_whatever_the_global_generator_holds(
+    faces, network, quick, shape
+):
     runs = []
     for seed in (0, 0, 1):
         module = network()
@@ -50,11 +54,18 @@ def test_one_plain_step_is_the_textbook_update(faces, network, quick, shape):
     for each in (module, twin):
         each[8].p = 0.0
     config = quick(
-        epochs=1, batch_size=32, optimizer="sgd", momentum=0, schedule="constant", augmentation=NO_AUGMENTATION
+        epochs=1,
+        batch_size=32,
+        optimizer="sgd",
+        momentum=0,
+        schedule="constant",
+        augmentation=NO_AUGMENTATION,
     )
     config = replace(config, weight_decay=0.01)
     result = fit(module, data, data, shape, config, objective=Supervised(ClassificationLoss(0.1)))
-    loss = nn.functional.cross_entropy(twin(to_input(data.images, shape)), data.labels, label_smoothing=0.1)
+    loss = nn.functional.cross_entropy(
+        twin(to_input(data.images, shape)), data.labels, label_smoothing=0.1
+    )
     loss.backward()
     assert result.history[0].train_loss == pytest.approx(loss.item(), rel=1e-5)
     for name, parameter in twin.named_parameters():
@@ -89,7 +100,13 @@ def test_a_last_batch_of_one_image_is_left_out(faces, network, quick, shape, ima
 
 
 def test_patience_ends_a_run_that_no_longer_improves(faces, network, quick, shape):
-    result = fit(network(), faces(48), faces(30, "val", 1), shape, quick(epochs=40, patience=2, optimizer="adam"))
+    result = fit(
+        network(),
+        faces(48),
+        faces(30, "val", 1),
+        shape,
+        quick(epochs=40, patience=2, optimizer="adam"),
+    )
     assert len(result.history) == result.kept_epoch + 2 < 40
 
 
@@ -100,7 +117,10 @@ def test_the_last_epoch_stays_where_it_is_wanted(faces, network, quick, shape):
     best = fit(through, *data, quick(epochs=20, optimizer="adam"))
     assert best.kept_epoch < result.kept_epoch == len(result.history) == 20
     assert result.evaluation.accuracy == result.history[-1].val_accuracy
-    assert any(not torch.equal(a, b) for a, b in zip(module.parameters(), through.parameters(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(module.parameters(), through.parameters(), strict=True)
+    )
 
 
 def test_of_two_epochs_alike_in_accuracy_the_lower_loss_wins(faces, network, quick, shape):
@@ -119,7 +139,9 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch(faces, netwo
 
 
 @pytest.mark.parametrize(("n_train", "n_val", "split"), [(1, 5, "train"), (5, 0, "val")])
-def test_a_split_with_too_few_images_is_an_error(faces, network, quick, shape, n_train, n_val, split):
+def test_a_split_with_too_few_images_is_an_error(
+    faces, network, quick, shape, n_train, n_val, split
+):
     with pytest.raises(FertoolError, match=f"the {split} split has"):
         fit(network(), faces(n_train), faces(n_val, "val"), shape, quick())
 

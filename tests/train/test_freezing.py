@@ -28,14 +28,18 @@ def test_what_the_number_of_classes_shapes_is_in_the_head_of_every_architecture(
 
 def snapshots(module):
     taken = [{name: t.clone() for name, t in module.state_dict().items()}]
-    return taken, lambda record: taken.append({name: t.clone() for name, t in module.state_dict().items()})
+    return taken, lambda record: taken.append(
+        {name: t.clone() for name, t in module.state_dict().items()}
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_at_first_the_head_alone_moves_then_everything(faces, network, quick, shape, optimizer):
     module = network()
     taken, take = snapshots(module)
-    config = quick(optimizer=optimizer, freeze_epochs=2, epochs=3, weight_decay=0.1, schedule="constant")
+    config = quick(
+        optimizer=optimizer, freeze_epochs=2, epochs=3, weight_decay=0.1, schedule="constant"
+    )
     fit(module, faces(64), faces(30, "val", 1), shape, config, on_epoch=take)
     for before, after, everything in zip(taken, taken[1:], (False, False, True), strict=False):
         moved = {name for name in before if not torch.equal(before[name], after[name])}

@@ -37,7 +37,11 @@ def test_cosine_is_torchs():
 def test_onecycle_is_torchs():
     def make(optimizer):
         return torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, max_lr=0.1, total_steps=EPOCHS * STEPS, cycle_momentum=False, final_div_factor=1 / (25 * 0.01)
+            optimizer,
+            max_lr=0.1,
+            total_steps=EPOCHS * STEPS,
+            cycle_momentum=False,
+            final_div_factor=1 / (25 * 0.01),
         )
 
     # The optimiser is made with the peak; OneCycleLR sets the first rate when it is made.
@@ -60,13 +64,22 @@ def test_a_constant_rate_is_constant():
 def test_plateau_is_torchs(factor, patience):
     draw = random.Random(0)
     # Falls, then wanders, by less than the threshold too.
-    losses = [max(1.0, 2 - epoch / 10) + draw.choice([0, 0, 1e-5, -5e-5, -2e-4, 0.01]) for epoch in range(60)]
+    losses = [
+        max(1.0, 2 - epoch / 10) + draw.choice([0, 0, 1e-5, -5e-5, -2e-4, 0.01])
+        for epoch in range(60)
+    ]
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, eps=0)
-    config = TrainConfig(epochs=60, lr=0.1, schedule="plateau", plateau_factor=factor, plateau_patience=patience)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=factor, patience=patience, eps=0
+    )
+    config = TrainConfig(
+        epochs=60, lr=0.1, schedule="plateau", plateau_factor=factor, plateau_patience=patience
+    )
     for epoch in range(60):
         expected = optimizer.param_groups[0]["lr"]
-        assert lr_at(config, epoch * STEPS, STEPS, losses[:epoch]) == pytest.approx(expected, rel=1e-12)
+        assert lr_at(config, epoch * STEPS, STEPS, losses[:epoch]) == pytest.approx(
+            expected, rel=1e-12
+        )
         scheduler.step(losses[epoch])
     assert plateau_share(losses, factor, patience) < 1
 
@@ -78,7 +91,9 @@ def test_warm_up_leads_to_the_rate_of_the_plateau():
 
 
 @pytest.mark.parametrize(
-    ("options", "nesterov"), [({}, True), ({"nesterov": False}, False), ({"momentum": 0}, False)], ids=str
+    ("options", "nesterov"),
+    [({}, True), ({"nesterov": False}, False), ({"momentum": 0}, False)],
+    ids=str,
 )
 def test_momentum_is_nesterovs_unless_told_otherwise(options, nesterov):
     made = make_optimizer(nn.Linear(2, 2), TrainConfig(optimizer="sgd", **options))

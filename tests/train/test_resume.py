@@ -44,7 +44,9 @@ def run(faces, network, quick, shape, tmp_path):
 
     def start(config, resume=tmp_path / "model.pt.resume", **callbacks):
         module = network()
-        result = fit(module, faces(70), faces(30, "val", 1), shape, config, resume=resume, **callbacks)
+        result = fit(
+            module, faces(70), faces(30, "val", 1), shape, config, resume=resume, **callbacks
+        )
         return state(module), records(result)
 
     return start
@@ -67,14 +69,26 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
         with pytest.raises(Killed):
             run(config, on_epoch=kill_at(1))
     with pytest.raises(Killed):
-        run(config, **({"on_batch": kill_at(13)} if where == "within an epoch" else {"on_epoch": kill_at(3)}))
+        run(
+            config,
+            **(
+                {"on_batch": kill_at(13)}
+                if where == "within an epoch"
+                else {"on_epoch": kill_at(3)}
+            ),
+        )
     assert run(config) == undisturbed
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"sam": 0.05, "accumulate": 2, "batch_size": 8, "augmentation": AugmentConfig(mixup=0.2, cutmix=1.0)},
+        {
+            "sam": 0.05,
+            "accumulate": 2,
+            "batch_size": 8,
+            "augmentation": AugmentConfig(mixup=0.2, cutmix=1.0),
+        },
         {"schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
         {"precision": "bf16", "freeze_epochs": 1, "ema": 0.8},
         {"precision": "fp16", "clip_norm": 1.0},
@@ -90,11 +104,15 @@ def test_what_else_a_run_has_to_keep_is_kept(run, quick, options):
     assert run(config) == undisturbed
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "sgd", "sam": 0.05}, {"ema": 0.8, "clip_norm": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"optimizer": "sgd", "sam": 0.05}, {"ema": 0.8, "clip_norm": 1.0}], ids=str
+)
 def test_the_layers_of_the_objective_are_kept_too(run, quick, adapted, options):
     def start(**more):
         objective = adapted()
-        return run(quick(epochs=3, **options), objective=objective, **more), state(objective.adapters)
+        return run(quick(epochs=3, **options), objective=objective, **more), state(
+            objective.adapters
+        )
 
     undisturbed = start(resume=None)
     for kill in ({"on_epoch": kill_at(1)}, {"on_batch": kill_at(8)}):
@@ -127,13 +145,17 @@ def test_a_run_killed_before_its_first_epoch_leaves_no_file(run, quick, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 6}, {"augmentation": None}])
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.01}, {"seed": 1}, {"epochs": 6}, {"augmentation": None}]
+)
 def test_the_state_of_a_run_with_other_options_is_refused(run, quick, change):
     with pytest.raises(Killed):
         run(quick(), on_epoch=kill_at(1))
     if "augmentation" in change:
         change = {"augmentation": quick(batch_size=16).augmentation.__class__(rotation=6)}
-    with pytest.raises(FertoolError, match=r"model.pt.resume: .* other options, data or weights") as error:
+    with pytest.raises(
+        FertoolError, match=r"model.pt.resume: .* other options, data or weights"
+    ) as error:
         run(quick(**change))
     assert "--no-resume" in error.value.hint
 
@@ -167,10 +189,14 @@ def test_the_scale_of_float16_is_kept(network, tmp_path):
     def progress():
         module = network()
         scaler = grad_scaler(torch.float16, torch.device("cpu"))
-        return Progress(module, None, make_optimizer(module, TrainConfig()), scaler, {"w": torch.zeros(1)}, [])
+        return Progress(
+            module, None, make_optimizer(module, TrainConfig()), scaler, {"w": torch.zeros(1)}, []
+        )
 
     ended, begun = progress(), progress()
-    ended.scaler.load_state_dict({**ended.scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7})
+    ended.scaler.load_state_dict(
+        {**ended.scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
+    )
     save_progress(tmp_path / "resume", "same", ended)
     load_progress(tmp_path / "resume", "same", begun)
     assert begun.scaler.state_dict() == ended.scaler.state_dict()
@@ -213,7 +239,14 @@ def progress(network):
         optimizer.step()
         scaler = grad_scaler(torch.float16, torch.device("cpu"))
         record = EpochRecord(1, 0.1, 2.0, 2.1, 0.5, 1.0)
-        return Progress(module, WeightAverage(module, 0.9), optimizer, scaler, dict(module.state_dict()), [record])
+        return Progress(
+            module,
+            WeightAverage(module, 0.9),
+            optimizer,
+            scaler,
+            dict(module.state_dict()),
+            [record],
+        )
 
     return make
 
@@ -222,8 +255,12 @@ def test_every_wrong_value_in_the_header_of_a_state_is_refused_or_harmless(progr
     path, begun, refused = tmp_path / "resume", progress(), 0
     save_progress(path, "same", begun)
     header, tensors = unpack(path)
-    for what, changed in list(mutations({"history": header["history"], "scaler": header["scaler"]}))[::2]:
-        with contextlib.suppress(ValueError, UnicodeEncodeError):  # NaN and halves of pairs cannot be written
+    for what, changed in list(
+        mutations({"history": header["history"], "scaler": header["scaler"]})
+    )[::2]:
+        with contextlib.suppress(
+            ValueError, UnicodeEncodeError
+        ):  # NaN and halves of pairs cannot be written
             path.write_bytes(pack({**changed, "fingerprint": "same"}, tensors)[1])
         message = message_of(path, begun)
         refused += bool(message)
@@ -237,7 +274,9 @@ def test_other_tensors_than_those_of_the_run_are_refused(progress, tmp_path, sec
     path = tmp_path / "resume"
     save_progress(path, "same", progress())
     header, tensors = unpack(path)
-    name = next(name for name in tensors if name.startswith(f"{section}/") and tensors[name].dim() > 1)
+    name = next(
+        name for name in tensors if name.startswith(f"{section}/") and tensors[name].dim() > 1
+    )
     tensor = tensors.pop(name)
     kept = {"shape": tensor.reshape(-1)[:1], "type": tensor.to(torch.int64), "scalar": tensor.sum()}
     if change in kept:
@@ -252,7 +291,14 @@ def test_a_state_of_another_optimizer_or_section_is_refused(progress, tmp_path):
     path = tmp_path / "resume"
     save_progress(path, "same", progress())
     header, tensors = unpack(path)
-    for odd in ("optimizer/99.step", "optimizer/x.step", "optimizer/-1.step", "another/w", "w", "optimizer/0.more"):
+    for odd in (
+        "optimizer/99.step",
+        "optimizer/x.step",
+        "optimizer/-1.step",
+        "another/w",
+        "w",
+        "optimizer/0.more",
+    ):
         path.write_bytes(pack(header, {**tensors, odd: torch.tensor(1.0)})[1])
         assert message_of(path, progress()), odd
 

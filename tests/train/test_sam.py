@@ -52,7 +52,9 @@ def test_statistics_are_recorded_only_at_the_weights_of_the_step():
     in_training = module[1](inputs @ torch.ones(3, 4))
     module.load_state_dict(before)
     with ascended(nn.ModuleList([module, frozen]), 0.1):
-        torch.testing.assert_close(module[1](inputs @ torch.ones(3, 4)), in_training, atol=0.2, rtol=0)
+        torch.testing.assert_close(
+            module[1](inputs @ torch.ones(3, 4)), in_training, atol=0.2, rtol=0
+        )
         module(inputs)
         torch.testing.assert_close(frozen(torch.ones(2, 4)), torch.full((2, 4), (1 + 1e-5) ** -0.5))
     after = module.state_dict()

@@ -24,7 +24,11 @@ def plain():
         with torch.random.fork_rng():
             torch.manual_seed(0)
             return nn.Sequential(
-                nn.Conv2d(1, 4, 3, 2), nn.Tanh(), nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Linear(12, 3)
+                nn.Conv2d(1, 4, 3, 2),
+                nn.Tanh(),
+                nn.AdaptiveAvgPool2d((3, 1)),
+                nn.Flatten(),
+                nn.Linear(12, 3),
             )
 
     return make
@@ -36,7 +40,9 @@ def stepper():
         config = TrainConfig(optimizer="sgd", momentum=0, **options)
         optimizer = make_optimizer(module, config)
         scaler = grad_scaler(dtype, CPU)
-        return Stepper(module, module, optimizer, scaler, objective or Supervised(), config, CPU, dtype)
+        return Stepper(
+            module, module, optimizer, scaler, objective or Supervised(), config, CPU, dtype
+        )
 
     return make
 
@@ -72,7 +78,13 @@ def test_a_last_step_of_batches_of_unlike_size_weighs_images_alike(faces, plain,
     for batch_size, accumulate in ((30, 1), (8, 4)):
         module = plain()
         config = TrainConfig(
-            1, batch_size, accumulate, lr=0.1, precision="fp32", optimizer="sgd", augmentation=NO_AUGMENTATION
+            1,
+            batch_size,
+            accumulate,
+            lr=0.1,
+            precision="fp32",
+            optimizer="sgd",
+            augmentation=NO_AUGMENTATION,
         )
         fit(module, data, data, shape, config)
         runs.append(module.state_dict())
@@ -82,7 +94,14 @@ def test_a_last_step_of_batches_of_unlike_size_weighs_images_alike(faces, plain,
 def test_progress_counts_steps_not_batches(faces, plain, shape, quick):
     seen = []
     config = quick(epochs=1, batch_size=4, accumulate=3)
-    fit(plain(), faces(26), faces(6, "val"), shape, config, on_batch=lambda *count: seen.append(count))
+    fit(
+        plain(),
+        faces(26),
+        faces(6, "val"),
+        shape,
+        config,
+        on_batch=lambda *count: seen.append(count),
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -97,13 +116,17 @@ def test_a_sharpness_aware_step_descends_from_where_it_started(faces, plain, sha
     with torch.no_grad():
         for p, g in zip(twin.parameters(), gradients, strict=True):
             p += 0.2 * g / norm
-    second = torch.autograd.grad(objective(twin, data.inputs, data.targets), list(twin.parameters()))
+    second = torch.autograd.grad(
+        objective(twin, data.inputs, data.targets), list(twin.parameters())
+    )
     for p, s, g in zip(module.parameters(), start, second, strict=True):
         torch.testing.assert_close(p.detach(), s - 0.5 * g)
     assert loss.item() == pytest.approx(first.item())
 
 
-def test_a_sharpness_aware_step_records_statistics_once_and_drops_the_same_units_twice(faces, network, shape, stepper):
+def test_a_sharpness_aware_step_records_statistics_once_and_drops_the_same_units_twice(
+    faces, network, shape, stepper
+):
     module, twin, data, masks = network().train(), network().train(), batch(faces, shape), []
     module[8].register_forward_hook(lambda layer, inputs, output: masks.append(output == 0))
     twin(data.inputs)
@@ -127,7 +150,9 @@ def test_in_half_precision_the_network_computes_and_the_loss_and_the_weights_sta
             return self.loss(logits, targets)
 
     start = [p.detach().clone() for p in module.parameters()]
-    stepper(module, dtype, Watched(ClassificationLoss(class_weights=(1.0, 2.0, 3.0))), lr=0.1).step([data])
+    stepper(module, dtype, Watched(ClassificationLoss(class_weights=(1.0, 2.0, 3.0))), lr=0.1).step(
+        [data]
+    )
     assert seen == [dtype, torch.float32]
     for p, before in zip(module.parameters(), start, strict=True):
         assert p.dtype == torch.float32
@@ -136,7 +161,9 @@ def test_in_half_precision_the_network_computes_and_the_loss_and_the_weights_sta
 
 
 @pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"sam": 0.05}, {}], ids=str)
-def test_a_step_of_float16_whose_gradients_overflow_is_left_out(faces, plain, shape, stepper, options):
+def test_a_step_of_float16_whose_gradients_overflow_is_left_out(
+    faces, plain, shape, stepper, options
+):
     module, data = plain(), batch(faces, shape)
     start = [p.detach().clone() for p in module.parameters()]
     moving = stepper(module, torch.float16, lr=0.1, **options)
@@ -148,7 +175,9 @@ def test_a_step_of_float16_whose_gradients_overflow_is_left_out(faces, plain, sh
 
 
 @pytest.mark.parametrize("options", [{"clip_norm": 0.05}, {"sam": 0.1}], ids=str)
-def test_the_scale_of_float16_changes_neither_clipping_nor_the_ascent(faces, plain, shape, stepper, options):
+def test_the_scale_of_float16_changes_neither_clipping_nor_the_ascent(
+    faces, plain, shape, stepper, options
+):
     data, states = batch(faces, shape), []
     for scale in (1.0, 1024.0):
         module = plain()
@@ -170,8 +199,12 @@ def test_auto_is_bf16_where_hardware_has_it_and_the_network_gains(monkeypatch):
     cuda, dense = torch.device("cuda"), nn.Sequential(nn.Conv2d(4, 4, 3))
     depthwise = nn.Sequential(dense, nn.Conv2d(4, 4, 3, groups=4))
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, it=supported: it)
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda it=supported: {"avx512_bf16": it}, raising=False)
+        monkeypatch.setattr(
+            torch.cuda, "is_bf16_supported", lambda including_emulation, it=supported: it
+        )
+        monkeypatch.setattr(
+            torch.cpu, "get_capabilities", lambda it=supported: {"avx512_bf16": it}, raising=False
+        )
         for device in (cuda, CPU):
             assert resolve_precision("auto", device, dense) == expected
             assert resolve_precision("auto", device, depthwise) == torch.float32
@@ -191,7 +224,14 @@ def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
     data = faces(30)
     config = replace(quick(epochs=1), augmentation=NO_AUGMENTATION)
     runs = [
-        fit(plain(), data, data, shape, config, objective=Supervised(ClassificationLoss(0.1, 2.0, weights)))
+        fit(
+            plain(),
+            data,
+            data,
+            shape,
+            config,
+            objective=Supervised(ClassificationLoss(0.1, 2.0, weights)),
+        )
         for weights in (None, (1.0, 1.0, 1.0), (1.0, 5.0, 1.0))
     ]
     losses = [run.history[0].train_loss for run in runs]
@@ -199,16 +239,34 @@ def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
     assert losses[0] != pytest.approx(losses[2])
 
 
-@pytest.mark.parametrize("options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}, {"weight_decay": 0.1}], ids=str)
-def test_layers_of_the_objective_step_like_layers_of_the_network(faces, plain, adapted, shape, options):
+@pytest.mark.parametrize(
+    "options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}, {"weight_decay": 0.1}], ids=str
+)
+def test_layers_of_the_objective_step_like_layers_of_the_network(
+    faces, plain, adapted, shape, options
+):
     data = faces(24)
     config = TrainConfig(
-        *(2, 8), lr=0.1, optimizer="sgd", augmentation=NO_AUGMENTATION, patience=0, precision="fp32", **options
+        *(2, 8),
+        lr=0.1,
+        optimizer="sgd",
+        augmentation=NO_AUGMENTATION,
+        patience=0,
+        precision="fp32",
+        **options,
     )
     beside, objective = plain(), adapted()
     # Judged by the network without the layer, whose epochs may rank otherwise: only the last one is compared.
     ends = []
-    fit(beside, data, data, shape, config, objective=objective, on_epoch=lambda _: ends.append(weights(beside)))
+    fit(
+        beside,
+        data,
+        data,
+        shape,
+        config,
+        objective=objective,
+        on_epoch=lambda _: ends.append(weights(beside)),
+    )
     within = nn.Sequential(plain(), adapted().adapters)
     fit(within, data, data, shape, config, on_epoch=lambda _: ends.append(weights(within)))
     torch.testing.assert_close(ends[1], ends[3][:-1])

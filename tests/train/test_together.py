@@ -19,9 +19,22 @@ CREW = Path(__file__).with_name("crew.py")
 def made(tmp_path_factory):
     """What each of the processes came to, and where."""
     folder = tmp_path_factory.mktemp("crew")
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(PROCESSES))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    ended = subprocess.run([*launcher, CREW, folder], env=environment, capture_output=True, text=True, timeout=300)
+    launcher = (
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(PROCESSES),
+    )
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    ended = subprocess.run(
+        [*launcher, CREW, folder], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert ended.returncode == 0, ended.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)], folder
 
