@@ -64,7 +64,7 @@ def find_groups(graph: ChannelGraph) -> Groups:
             # A layer whose channels fall into several groups makes channels of each.
             for number in dict.fromkeys(roots[owner[layer.outputs]].tolist()):
                 makers.setdefault(number, []).append(layer.name)
-    uneven = {number for number in makers if _is_uneven(graph, roots[owner] == number)}
+    uneven = _uneven_groups(graph, roots[owner])
     open_roots = [number for number in makers if number not in stay | uneven]
     index = {number: place for place, number in enumerate(open_roots)}
     of_class = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
@@ -90,17 +90,25 @@ def find_groups(graph: ChannelGraph) -> Groups:
     )
 
 
-def _is_uneven(graph: ChannelGraph, in_group: Tensor) -> bool:
-    """Return whether some layer has more channels of one class of a group than of another that it has too.
+def _uneven_groups(graph: ChannelGraph, group_of_class: Tensor) -> set[int]:
+    """Return the groups of which some layer has more channels of one class than of another that it has too.
 
-    Then no number of channels says which classes are left.
+    Then no number of channels says which classes are left. `group_of_class` [classes] numbers the groups.
     """
+    classes, groups = len(group_of_class), int(group_of_class.max()) + 1
+    uneven = torch.zeros(groups, dtype=torch.bool)
     for layer in graph.layers:
-        for classes in (layer.inputs, layer.outputs):
-            counts = torch.bincount(classes, minlength=len(in_group))[in_group]
-            if len(torch.unique(counts[counts > 0])) > 1:
-                return True
-    return False
+        for side in (layer.inputs, layer.outputs):
+            counts = torch.bincount(side, minlength=classes)
+            present = counts > 0
+            own = group_of_class[present]
+            fewest = torch.full((groups,), len(side)).scatter_reduce(
+                0, own, counts[present], "amin"
+            )
+            most = torch.zeros(groups, dtype=torch.long)
+            most.scatter_reduce_(0, own, counts[present], "amax")
+            uneven |= most > fewest
+    return set(uneven.nonzero().flatten().tolist())
 
 
 def _unique_names(names: list[str]) -> list[str]:

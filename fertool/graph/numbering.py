@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 
@@ -28,7 +28,7 @@ def varying(x: Tensor) -> list[int]:
 
 def broadcast(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     """Return both in the shape of their sum."""
-    shape = torch.broadcast_shapes(one.shape, two.shape)  # type: ignore[no-untyped-call]
+    shape = np.broadcast_shapes(one.shape, two.shape)
     return one.expand(shape), two.expand(shape)
 
 

@@ -273,7 +273,7 @@ def _results(draft: Draft) -> tuple[Tensor, ...]:
         return (draft.inputs[0].results[draft.args["index"]],)
     operator = OPERATORS[draft.op]
     if operator.channels == "merges":
-        shape = torch.broadcast_shapes(*(x.shape for x in read))  # type: ignore[no-untyped-call]
+        shape = np.broadcast_shapes(*(x.shape for x in read))
         return (torch.empty(shape, device="meta"),)
     module, _, name = operator.runs.rpartition(".")
     computes: Callable[..., Any] = getattr(importlib.import_module(module), name)

@@ -161,9 +161,8 @@ class QuantConv2d(IntegerLayer, nn.Conv2d):  # type: ignore[misc]  # a bias ther
             layer.padding,
             layer.dilation,
         )
-        nn.Conv2d.__init__(
-            self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode
-        )  # type: ignore[arg-type]
+        mode = layer.padding_mode
+        nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=mode)  # type: ignore[arg-type]
         self._hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -196,9 +196,8 @@ class _LearnedConv2d(_LearnedLayer, nn.Conv2d):  # type: ignore[misc]  # a bias 
             layer.padding,
             layer.dilation,
         )
-        nn.Conv2d.__init__(
-            self, *shape, layer.groups, device="meta", padding_mode=layer.padding_mode
-        )  # type: ignore[arg-type]
+        mode = layer.padding_mode
+        nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=mode)  # type: ignore[arg-type]
         self._learn(layer, limits, source)
 
     def forward(self, input: Tensor) -> Tensor:
