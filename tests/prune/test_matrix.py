@@ -34,14 +34,20 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
     pixels = faces.images[:2]
     inputs = to_input(pixels, INPUT)
     for criterion in (*WEIGHT_CRITERIA, *GATE_CRITERIA):
-        options = PruneOptions(None, criterion, round_to=1)
+        # Channel by channel takes long, and is the same search: for one criterion.
+        round_to = 1 if criterion == "kl" else 4
+        options = PruneOptions(None, criterion, round_to=round_to)
         scored = score_channels(spec, module, options, faces)
-        # The ends of the way for one criterion of each kind: a budget depends on the scores, its limits do not.
-        for target in (0.7, 0.5, 0.3) if criterion in ("l1", "kl") else (0.5,):
-            asked = PruneOptions(Targets(macs=target), criterion, round_to=1)
+        # The ends of the way for one criterion: a budget depends on the scores, its limits do not.
+        for target in (0.7, 0.5, 0.3) if criterion == "kl" else (0.5,):
+            asked = PruneOptions(Targets(macs=target), criterion, round_to=round_to)
             cut = make_cut(spec, module, asked, faces, scored=scored)
             smaller = cut.carry_out(module)
-            assert 0.95 * target <= cost.count(smaller, INPUT).macs / whole <= target, (
+            assert (
+                (0.95 if round_to == 1 else 0.85) * target
+                <= cost.count(smaller, INPUT).macs / whole
+                <= target
+            ), (
                 criterion,
                 target,
             )
