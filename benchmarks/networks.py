@@ -4,7 +4,7 @@
     python benchmarks/networks.py -o networks.json timm:dla34 torchvision:resnet18
 
 Networks begin with random weights (no download) and are trained on drawn faces until 97 % of others are right, or for
-two minutes. Each row says, or gives the one reason why not:
+half a minute. Each row says, or gives the one reason why not:
 
     import     largest difference of a logit from the library's own module
     prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
@@ -47,7 +47,7 @@ IMAGES = 128
 """For calibration, and as many others for agreement."""
 TARGET, ROUND_TO = 0.5, 8
 BATCH, STEPS, RATE, ENOUGH = 32, 20, 1e-3, 0.97
-SECONDS = 120.0
+SECONDS = 30.0
 """The most that the training of a network takes, of processor time."""
 
 NETWORKS = {
