@@ -32,9 +32,9 @@ import torch
 
 from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, DataSource
-from fertool.data.cache import cached
-from fertool.data.faces import Faces, Pixels
+from fertool.data.cache import load_or_make
 from fertool.data.labels import BASIC
+from fertool.data.reader import Pixels, RawSplit
 from fertool.data.storage import Chunks
 from fertool.data.synth import draw_faces
 from fertool.models import create
@@ -139,14 +139,16 @@ class Crowd:
     def __init__(self, count: int, seed: int) -> None:
         drawn, labels = draw_faces(DRAWN, seed, SIDE)
         images = Chunks((count, 1, SIDE, SIDE), lambda: crowd(drawn, count, seed))
-        self.images = cached(f"crowd-{count}-{seed}", lambda: {"images": images}, print)["images"]
+        self.images = load_or_make(f"crowd-{count}-{seed}", lambda: {"images": images}, print)[
+            "images"
+        ]
         self.labels = labels[np.arange(count) % DRAWN]
         self.digest = hashlib.sha256(self.images.reshape(-1).data).hexdigest()
 
-    def read(self, split: str) -> Faces:
+    def read(self, split: str) -> RawSplit:
         """Return one split."""
         in_val = np.arange(len(self.labels)) >= len(self.labels) - len(self.labels) // 100
-        return Faces(self.images, self.labels, self.classes).subset(in_val == (split == "val"))
+        return RawSplit(self.images, self.labels, self.classes).subset(in_val == (split == "val"))
 
 
 def crowd(drawn: Pixels, count: int, seed: int) -> Iterator[Pixels]:

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from fertool import models
 from fertool.artifact.atomic import write_atomic
+from fertool.data import DataOptions, open_data
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
-from fertool.data.source import DataOptions, open_data
 from fertool.hessian import TraceConfig, estimate, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec

@@ -36,7 +36,7 @@ from fertool.distill.logits import (
 )
 from fertool.models import create
 from fertool.runtime.benchmark import speedup_ci95
-from fertool.spec import InputSpec, Spec, Step
+from fertool.spec import InputSpec, ProvenanceStep, Spec
 from fertool.train import TrainConfig, fit
 
 
@@ -113,7 +113,7 @@ def record(
     teacher: Teacher, train: FaceDataset, spec: Spec, config: TrainConfig, views: int
 ) -> tuple[Recording, dict[str, float]]:
     """Return what a student reads from the file, and what the file costs: seconds and bytes."""
-    step = Step("benchmark")
+    step = ProvenanceStep("benchmark")
     plan = plan_recording(train, views, config.augmentation, config.seed, ["random weights"], step)
     start = time.perf_counter()
     recording = record_logits(plan, [teacher], train, spec.input, device=resolve_device("cpu"))

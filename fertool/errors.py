@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each says what is wrong, where, and what to do next."""
+"""Errors that a user can correct: each has a message about what is wrong and where, and a hint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Iterable
 class FertoolError(Exception):
     """The work failed for a reason that the user can act on (exit code 1).
 
-    `message` names the file, line or option and the value; `hint` says what to do next.
+    `message` names the file, line or option and the value; `hint` is what to do next. Options are
+    named by their fields in double backticks (``epochs=5``), which the command line shows as flags.
     """
 
     exit_code = 1
@@ -29,6 +30,8 @@ class UsageError(FertoolError):
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     """Return the error for a name outside `choices`, with the nearest match first."""
     known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=1)
-    guess = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{name}'", f"{guess}choices: {', '.join(known)}")
+    hint = f"choices: {', '.join(known)}"
+    nearest = difflib.get_close_matches(name, known, n=1)
+    if nearest:
+        hint = f"did you mean '{nearest[0]}'? {hint}"
+    return UsageError(f"unknown {kind} '{name}'", hint)

@@ -1,6 +1,7 @@
-"""The JSON that commands write about what they measured, as types: what `report` draws, and what a sweep goes on from.
+"""The JSON that commands write about what they measured, as types.
 
-Other keys may stand beside these; files of older versions lack those that have a default here.
+`report` draws it, and a sweep resumes from it. Other keys may stand beside these; files of older
+versions lack those that have a default here.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from fertool.checked import Count, Finite, Fraction, Name, NotNegative, Positive, Seed, Text
+from fertool.strict_json import Count, Finite, Fraction, Name, NonNegative, Positive, Seed, Text
 
 Value = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite | Text
-"""Of an option."""
+"""The value of an option."""
 Options = Annotated[Mapping[Name, Value], Meta(max_length=100)]
 Interval = tuple[Fraction, Fraction]
 Seconds = Annotated[float, Meta(gt=0, le=1e9)]
@@ -22,19 +23,19 @@ Difference = Annotated[float, Meta(ge=-1, le=1)]
 Ratio = Annotated[float, Meta(gt=0, le=1e12)]
 _MOST_ROUNDS = 100
 _ROUNDING = 1e-9
-"""By so much an accuracy may leave its own interval."""
+"""By which an accuracy may lie outside of its own interval."""
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch of a training; `round` and `phase` where a model comes out of several."""
+    """One epoch of a training; `round` and `phase` where a model is trained several times."""
 
     epoch: Annotated[int, Meta(ge=1, le=10_000_000)]
     train_loss: Finite
     val_loss: Finite
     val_accuracy: Fraction
-    lr: NotNegative = 0.0
-    seconds: NotNegative = 0.0
+    lr: NonNegative = 0.0
+    seconds: NonNegative = 0.0
     round: Count = 0
     phase: Text = ""
 
@@ -44,7 +45,7 @@ Epochs = Annotated[tuple[Epoch, ...], Meta(min_length=1, max_length=1_000_000)]
 
 @dataclass(frozen=True)
 class History:
-    """OUT.history.json, or `--json` of a command that trains."""
+    """OUT.history.json, or the JSON of a command that trains."""
 
     history: Epochs
     file: Text = ""
@@ -77,7 +78,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Evaluation(Headline):
-    """One file of `eval --json`; `confusion` has a row for each true class."""
+    """One file in the JSON of `eval`; `confusion` has a row for each true class."""
 
     split: Name
     macro_f1: Fraction
@@ -93,7 +94,8 @@ class Evaluation(Headline):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = len(self.per_class)
-        if len(self.confusion) != size or any(len(row) != size for row in self.confusion):
+        row_lengths = {len(row) for row in self.confusion}
+        if len(self.confusion) != size or row_lengths != {size}:
             raise ValueError(
                 f"`confusion` has not {size} rows and columns, one for each of `per_class`"
             )
@@ -113,7 +115,7 @@ class AccuracyComparison:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """`eval --json` of several files."""
+    """The JSON of `eval` on several files."""
 
     results: Annotated[tuple[Evaluation, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[AccuracyComparison, ...] = ()
@@ -141,14 +143,14 @@ class ProfileFigures:
 
 @dataclass(frozen=True)
 class FileFigures:
-    """One file of `bench --json`."""
+    """One file in the JSON of `bench`."""
 
     file: Text
     runtime: Name
     threads: Positive
     batch: Positive
     latency_s: LatencyFigures
-    throughput_per_s: NotNegative
+    throughput_per_s: NonNegative
     peak_rss_bytes: Count | None
     size_bytes: Positive
     params: Count | None
@@ -185,7 +187,7 @@ class BenchWarning:
 
     kind: Literal["noisy", "few-runs", "other-runtime", "slower", "int8-slower", "undecided"]
     file: Text
-    value: NotNegative
+    value: NonNegative
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`bench --json`."""
+    """The JSON of `bench`."""
 
     results: Annotated[tuple[FileFigures, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[SpeedComparison, ...]
@@ -206,11 +208,13 @@ class Benchmark:
     environment: Environment
 
     def __post_init__(self) -> None:
+        # Every other file is compared with the first one.
         if len(self.comparisons) != len(self.results) - 1:
             raise ValueError("`comparisons` has not one entry for each of `results` but the first")
         files = {entry.file for entry in self.results}
-        if any(warning.file not in files for warning in self.warnings):
-            raise ValueError("`warnings` names a file that `results` does not have")
+        for warning in self.warnings:
+            if warning.file not in files:
+                raise ValueError("`warnings` names a file that `results` does not have")
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class LayerTraces:
 
 @dataclass(frozen=True)
 class Traces:
-    """`hessian-sensitivity --json`, as `report` shows it."""
+    """The JSON of `hessian-sensitivity`, as `report` shows it."""
 
     model_digest: Name
     samples: Count
@@ -236,7 +240,7 @@ class Traces:
 
 @dataclass(frozen=True)
 class Trial:
-    """One finished training of a sweep: its options, how its best epoch did, and its epochs."""
+    """One finished training of a sweep: its options, the figures of its best epoch, its epochs."""
 
     options: Options
     seed: Seed
@@ -247,7 +251,7 @@ class Trial:
     loss: Finite
     best_epoch: Positive
     epochs: Positive
-    seconds: NotNegative
+    seconds: NonNegative
     history: Epochs
     digest: Text = ""
     fingerprint: Text = ""
@@ -299,11 +303,15 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.points and (self.best is None or not self.rows):
             raise ValueError("`points` without `best` and `rows`")
-        choices: Sequence[Any] = [*self.points, *self.rows]
-        for choice in choices:
-            if choice.options.keys() != self.axes.keys():
-                raise ValueError("`options` of a row or point has other keys than `axes`")
-            if any(value not in self.axes[name] for name, value in choice.options.items()):
+        entries: Sequence[Any] = [*self.points, *self.rows]
+        for entry in entries:
+            self._require_on_axes(entry.options)
+
+    def _require_on_axes(self, options: Mapping[str, Value]) -> None:
+        if options.keys() != self.axes.keys():
+            raise ValueError("`options` of a row or point has other keys than `axes`")
+        for name, value in options.items():
+            if value not in self.axes[name]:
                 raise ValueError(
                     "`options` of a row or point has a value that `axes` does not have"
                 )
@@ -311,11 +319,13 @@ class Sweep:
 
 def _require_few_rounds(history: tuple[Epoch, ...]) -> None:
     rounds = {record.round for record in history}
+    # Each round is a curve of the report's figure.
     if len(rounds) > _MOST_ROUNDS:
         raise ValueError(f"`history` has {len(rounds):,} rounds, more than {_MOST_ROUNDS}")
 
 
 def _require_inside(accuracy: float, interval: tuple[float, float]) -> None:
     low, high = interval
+    # With a tolerance: at 0 and 1 the ends of an interval carry rounding errors.
     if not low - _ROUNDING <= accuracy <= high + _ROUNDING:
         raise ValueError(f"`accuracy` {accuracy} lies outside of its interval")

@@ -9,16 +9,8 @@ from graphs import toy_graph
 from mutations import mutations
 
 from fertool.errors import FertoolError
-from fertool.spec import (
-    GateSpec,
-    InputSpec,
-    Metrics,
-    QuantSpec,
-    Spec,
-    Step,
-    WeightQuant,
-    canonical_json,
-)
+from fertool.header_json import canonical_json
+from fertool.spec import GateSpec, InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
 
 
 def spec(**changes):
@@ -77,8 +69,8 @@ def test_text_is_canonical_whatever_the_order_of_the_keys():
 
 
 def test_history_grows_oldest_first_and_a_change_loses_the_digest():
-    first = spec(digest="abc").with_step(Step("train-teacher", seed=1))
-    second = first.with_step(Step("prune"), graph=toy_graph(1))
+    first = spec(digest="abc").with_step(ProvenanceStep("train-teacher", seed=1))
+    second = first.with_step(ProvenanceStep("prune"), graph=toy_graph(1))
     assert [step.command for step in second.provenance] == ["train-teacher", "prune"]
     assert second.digest == ""
     assert second.graph != first.graph
@@ -126,7 +118,7 @@ FULL = spec(
     gates=GateSpec(profiles=(toy_graph(), toy_graph(1)), hidden=4, shares=(0.5, 0.5)),
     quant=QuantSpec(weights={"conv": WeightQuant(bits=(8, 4), limit=64)}, activations={"conv": 8}),
     metrics=Metrics("val", 10, 0.5, (0.2, 0.8), 0.4),
-    provenance=(Step("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
+    provenance=(ProvenanceStep("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
 )
 
 

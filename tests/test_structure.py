@@ -12,9 +12,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
-    {"checked", "modes"},
+    {"strict_json", "modes"},
     {"graph"},
-    {"spec", "results"},
+    {"header_json", "results"},
+    {"spec"},
     {"distributed"},
     {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision"},
     {"data"},

@@ -1,7 +1,8 @@
-"""Files that appear whole or not at all, and temporary files that a later run recognizes when their writer was killed.
+"""Atomic writes, and temporary files that a later run recognizes when their writer was killed.
 
-A writer holds a lock (flock) on what it has begun. The system drops the lock when the writer ends, however it ends:
-what nobody holds is what a killed writer has left, and the next one in the same folder removes it.
+A writer holds a lock (flock) on its temporary file. The system drops the lock when the writer ends,
+however it ends: a temporary file without a lock is a leftover of a killed writer, and the next
+writer in the same folder removes it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from typing import BinaryIO
 from fertool.errors import FertoolError
 
 _LONGEST_NAME = 200
-"""Bytes of a file's name that its temporary repeats; most file systems allow 255 in all."""
+"""Bytes of a file's name that its temporary file repeats; most file systems allow 255 in all."""
 _FOREIGN_AGE_S = 86_400
-"""After so long without a change what another machine has begun counts as left; its locks may not be seen here."""
+"""Seconds without a change after which another machine's temporary file counts as a leftover; its
+locks may not be visible here."""
 _FILE = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}\.tmp", re.DOTALL)
 _FOLDER = re.compile(r"fertool-(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` in one step; the old file stays whole if anything fails or kills the process.
+    """Replace `path` by `content` in one step.
 
-    Raises FertoolError when the disk is full or the folder cannot be written.
+    The old file stays whole if anything fails or kills the process. Raises FertoolError when the
+    disk is full or the folder cannot be written.
     """
     try:
         with replacing(path) as file:
@@ -41,26 +44,33 @@ def write_atomic(path: Path, content: bytes) -> None:
     except OSError as error:
         raise FertoolError(
             f"{path}: cannot write ({error.strerror})",
-            "free some space or choose another place with -o",
+            "free some space or choose another ``output``",
         ) from None
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give an empty file that takes the place of `path` when the block ends, and vanishes if the block fails.
+    """Yield an empty file that replaces `path` when the block ends, and is removed if it fails.
 
-    For content that is not in memory as a whole. Raises OSError when the disk is full or the folder cannot be written.
+    For content that is not in memory as a whole. Raises OSError when the disk is full or the folder
+    cannot be written.
     """
-    path = _resolved(path)
+    path = _resolve(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
-    prefix = f".{_short(path.name)}.{_machine()}-"
-    handle, name = _locked(lambda: tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp"))
+    prefix = f".{_shorten(path.name)}.{_machine_id()}-"
+
+    # In the same folder: only inside one file system is the replacement a single step.
+    def make() -> tuple[int, str]:
+        return tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+
+    handle, name = _make_locked(make)
     try:
         with os.fdopen(handle, "wb") as file:
             os.fchmod(file.fileno(), _mode(path))
             yield file
             file.flush()
+            # Before the replacement: after a power cut the name must not lead to an empty file.
             os.fsync(file.fileno())
             os.replace(name, path)
     except BaseException:
@@ -72,18 +82,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Give an empty folder under $TMPDIR that vanishes with its content when the block ends.
+    """Yield an empty folder under $TMPDIR that is removed with its content when the block ends.
 
     Raises OSError when none can be made.
     """
     parent = Path(tempfile.gettempdir())
-    _remove_dead(parent, _FOLDER, shutil.rmtree)
+    _remove_unlocked(parent, _FOLDER, shutil.rmtree)
 
     def make() -> tuple[int, str]:
-        name = tempfile.mkdtemp(prefix=f"fertool-{_machine()}-")
+        name = tempfile.mkdtemp(prefix=f"fertool-{_machine_id()}-")
         return os.open(name, os.O_RDONLY), name
 
-    handle, name = _locked(make)
+    handle, name = _make_locked(make)
     try:
         yield Path(name)
     finally:
@@ -92,126 +102,147 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers have left of the files that they were writing to `folder`."""
-    _remove_dead(folder, _FILE, os.unlink)
+    """Remove the temporary files of killed writers from `folder`."""
+    _remove_unlocked(folder, _FILE, os.unlink)
 
 
 def require_writable(path: Path, *inputs: Path) -> None:
-    """Fail before any work when `path` cannot become a file or is one of the `inputs`.
+    """Raise FertoolError, before any work, when `path` cannot be written or is one of the `inputs`.
 
-    Nothing is created, except missing parent folders. Raises FertoolError.
+    Creates nothing except missing parent folders.
     """
     try:
-        target = _resolved(path)
+        target = _resolve(path)
         for source in inputs:
             if _is_same(source, target):
                 raise FertoolError(
-                    f"{path}: the output is also an input", "name another file with -o"
+                    f"{path}: the output is also an input", "name another file as ``output``"
                 )
         if target.is_dir():
-            raise FertoolError(f"{path}: is a folder", "name a file with -o")
+            raise FertoolError(f"{path}: is a folder", "name a file as ``output``")
+        # Renaming onto /dev/null would put a file in its place.
         if target.exists() and not target.is_file():
-            # Renaming onto /dev/null would put a file in its place.
-            raise FertoolError(f"{path}: is not a regular file", "name a file with -o")
+            raise FertoolError(f"{path}: is not a regular file", "name a file as ``output``")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
         raise FertoolError(
-            f"{path}: cannot write ({error.strerror})", "choose another place or name with -o"
+            f"{path}: cannot write ({error.strerror})",
+            "choose another place or name as ``output``",
         ) from None
 
 
-def _resolved(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     """Return where the links of `path` lead; raises OSError where they lead nowhere."""
     if "\0" in str(path):
         raise OSError(0, "its name contains a null character")
     try:
         return path.resolve()
-    except RuntimeError:  # up to Python 3.12
+    # Up to Python 3.12; later versions raise OSError themselves.
+    except RuntimeError:
         raise OSError(0, "its links lead back to themselves") from None
 
 
 def _is_same(source: Path, target: Path) -> bool:
     try:
-        return _resolved(source) == target
-    except OSError:  # whoever reads the input says what is wrong with it
+        return _resolve(source) == target
+    # The reader of the input reports what is wrong with it.
+    except OSError:
         return False
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     """Return a name that leaves room for what a temporary file adds to it."""
     encoded = os.fsencode(name)
-    return name if len(encoded) <= _LONGEST_NAME else hashlib.sha256(encoded).hexdigest()[:32]
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    return hashlib.sha256(encoded).hexdigest()[:32]
 
 
 @cache
-def _machine() -> str:
-    """Return eight hexadecimal digits that name this machine since its start; its containers share them."""
+def _machine_id() -> str:
+    """Return eight hexadecimal digits that identify this machine since its boot.
+
+    Containers on one machine share them.
+    """
+    # Not the host name, of which each container has its own, though they may share a folder.
     try:
-        own = Path("/proc/sys/kernel/random/boot_id").read_text()
+        identity = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
-        own = platform.node()
-    return hashlib.sha256(own.encode()).hexdigest()[:8]
+        identity = platform.node()
+    return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
-def _locked(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-    """Return the open handle and the name of something new that nobody takes for left: it is locked and still there."""
+def _make_locked(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    """Return handle and name of a new temporary file or folder that is locked and still exists."""
     while True:
         handle, name = make()
-        with contextlib.suppress(
-            OSError
-        ):  # a file system without locks: nothing counts as left there
+        # A file system without locks: there nothing counts as a leftover.
+        with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
-        if _is_there(handle, name):
+        if _still_exists(handle, name):
             return handle, name
-        # Another process has looked at it between its making and its lock.
+        # Another process removed it as a leftover between its creation and its lock.
         os.close(handle)
 
 
-def _is_there(handle: int, name: str) -> bool:
+def _still_exists(handle: int, name: str) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), os.stat(name, follow_symlinks=False))
     except FileNotFoundError:
         return False
 
 
-def _remove_dead(folder: Path, pattern: re.Pattern[str], remove: Callable[[Path], None]) -> None:
+def _remove_unlocked(
+    folder: Path, pattern: re.Pattern[str], remove: Callable[[Path], None]
+) -> None:
+    """Remove the leftovers in a folder whose names match; what cannot be removed stays."""
+    # Never an error: a leftover costs space only, and the next run tries again.
     try:
         names = os.listdir(folder)
     except OSError:
         return
+
     for name in names:
         found = pattern.fullmatch(name)
-        if found:
-            with contextlib.suppress(OSError):
-                _remove_if_dead(folder / name, remove, foreign=found["machine"] != _machine())
+        if not found:
+            continue
+        is_foreign = found["machine"] != _machine_id()
+        with contextlib.suppress(OSError):
+            _remove_if_unlocked(folder / name, remove, is_foreign=is_foreign)
 
 
-def _remove_if_dead(path: Path, remove: Callable[[Path], None], *, foreign: bool) -> None:
-    """Remove what nobody writes any more; raises OSError where that cannot be said, or it cannot be removed."""
+def _remove_if_unlocked(path: Path, remove: Callable[[Path], None], *, is_foreign: bool) -> None:
+    """Remove a temporary file or folder that no writer holds.
+
+    Raises OSError where a writer holds it, or it cannot be removed.
+    """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        if foreign and time.time() - os.fstat(handle).st_mtime < _FOREIGN_AGE_S:
+        age_s = time.time() - os.fstat(handle).st_mtime
+        if is_foreign and age_s < _FOREIGN_AGE_S:
             return
-        # Shared, for a network's file system grants no other lock on a file that is open for reading.
+        # Shared, for a network file system grants no other lock on a file open for reading.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        # With the lock still held: a writer that has just made it waits for the lock, and then makes another.
+        # With the lock still held: a writer that has just made it waits, and then makes another.
         remove(path)
     finally:
         os.close(handle)
 
 
 def _mode(path: Path) -> int:
-    """The mode of the file that is replaced, else what the umask leaves of 0666."""
+    """Return the mode of the file that is replaced, else what the umask leaves of 0666."""
     if path.exists():
         return path.stat().st_mode & 0o777
+    # The only way to read the umask is to set it.
     umask = os.umask(0)
     os.umask(umask)
     return 0o666 & ~umask
 
 
 def _sync_folder(folder: Path) -> None:
+    """Write the entries of a folder to the disk, where its file system can."""
     # Without it a power cut can bring the old directory entry back.
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

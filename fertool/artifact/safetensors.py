@@ -1,7 +1,7 @@
-"""Tensors of a safetensors file: eight bytes with the length of a JSON header, the header, and the raw numbers.
+"""Read a safetensors file: eight bytes with the length of a JSON header, the header, the numbers.
 
-The format is documented at https://huggingface.co/docs/safetensors. It is told by its content, since its files have any
-name.
+The format is documented at https://huggingface.co/docs/safetensors. It is recognized by content,
+since its files have any name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from fertool.checked import Count, Text, WrongContentError, as_type, parse_json
+from fertool.strict_json import Count, Text, WrongContentError, as_type, parse_json
 
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 16 << 20
@@ -43,13 +43,13 @@ class _Entry:
     data_offsets: tuple[Count, Count]
 
     @property
-    def numbers(self) -> int:
-        """How many it has."""
+    def numel(self) -> int:
+        """The number of elements."""
         return math.prod(self.shape)
 
 
 def is_safetensors(path: Path) -> bool:
-    """Tell a safetensors file from others by its first bytes."""
+    """Return whether a file is a safetensors file, by its first bytes."""
     with open(path, "rb") as file:
         start = file.read(_LENGTH_BYTES + 1)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
@@ -57,7 +57,11 @@ def is_safetensors(path: Path) -> bool:
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors by name; raises WrongContentError for a damaged file."""
+    """Return the tensors by name; raises WrongContentError for a damaged file.
+
+    They share the memory of the file's content.
+    """
+    # A bytearray, over whose memory torch makes tensors that can be written to.
     content = bytearray(path.read_bytes())
     length = int.from_bytes(content[:_LENGTH_BYTES], "little")
     if length > _MAX_HEADER_BYTES:
@@ -72,11 +76,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 def _tensor(name: str, entry: _Entry, content: bytearray, start: int) -> Tensor:
     dtype = _DTYPES[entry.dtype]
     begin, end = entry.data_offsets
-    if end - begin != entry.numbers * dtype.itemsize or start + end > len(content):
+    size = entry.numel * dtype.itemsize
+    if end - begin != size or start + end > len(content):
         raise WrongContentError(
             f"{name}: bytes {begin} to {end} do not hold {entry.dtype} {list(entry.shape)}"
         )
-    if not entry.numbers:
+    # torch.frombuffer refuses an empty buffer.
+    if not entry.numel:
         return torch.zeros(entry.shape, dtype=dtype)
-    flat = torch.frombuffer(content, dtype=dtype, count=entry.numbers, offset=start + begin)
+    flat = torch.frombuffer(content, dtype=dtype, count=entry.numel, offset=start + begin)
     return flat.reshape(entry.shape)

@@ -12,14 +12,14 @@ import typer
 
 from fertool.cli.targets import parse_target
 from fertool.errors import FertoolError, UsageError
-from fertool.spec import WIDTHS, Metrics
+from fertool.spec import WEIGHT_BITS, Metrics
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
     from fertool.quant import Problem, QuantizeConfig
-    from fertool.spec import Spec, Step
+    from fertool.spec import ProvenanceStep, Spec
 
 QUANTISATION = "Quantisation"
 DEFAULT = "optimal"
@@ -108,7 +108,7 @@ class BitsOptions:
         self,
         model: Path,
         spec: Spec,
-        step: Step,
+        step: ProvenanceStep,
         module: nn.Module,
         config: QuantizeConfig,
         val: FaceDataset,
@@ -135,18 +135,18 @@ class BitsOptions:
         size = model.stat().st_size
         budget = parse_target("--target-size", self.target_size or "", size) * size
         mean = _affordable_bits(problem, planned, budget)
-        if mean < WIDTHS[0]:
+        if mean < WEIGHT_BITS[0]:
             raise FertoolError(
-                f"--target-size {self.target_size}: at {WIDTHS[0]} bits a weight the file has about "
-                f"{budget + (WIDTHS[0] - mean) * int(problem.weights.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
+                f"--target-size {self.target_size}: at {WEIGHT_BITS[0]} bits a weight the file has about "
+                f"{budget + (WEIGHT_BITS[0] - mean) * int(problem.weights.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
                 "ask for more, or prune the model first",
             )
         _tell_of_more_than_needed("--target-size", mean, problem)
-        return problem.by_layer(allocate(min(mean, WIDTHS[-1])))
+        return problem.by_layer(allocate(min(mean, WEIGHT_BITS[-1])))
 
     def _problem(self, spec: Spec, module: nn.Module, config: QuantizeConfig) -> Problem:
         """Return what is to be shared out."""
-        from fertool.artifact.files import MAX_JSON_BYTES, read_text
+        from fertool.artifact.input_files import MAX_JSON_BYTES, read_text
         from fertool.hessian import Sensitivity
         from fertool.hessian.layers import weighted_layers
         from fertool.quant import make_problem
@@ -193,7 +193,9 @@ def _tell_of_more_than_needed(flag: str, mean: float, problem: Problem) -> None:
     from fertool.report.console import note
 
     if mean > problem.largest:
-        note(f"{flag}: {problem.largest} bits hold every weight; --full-range has {WIDTHS[-1]}")
+        note(
+            f"{flag}: {problem.largest} bits hold every weight; --full-range has {WEIGHT_BITS[-1]}"
+        )
 
 
 def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
@@ -204,7 +206,7 @@ def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
 
     assert planned.quant is not None
     # Some channels of every width, so that nothing is missing that any mixture could have.
-    every = torch.tensor(WIDTHS).repeat(len(problem.weights) // len(WIDTHS) + 1)[
+    every = torch.tensor(WEIGHT_BITS).repeat(len(problem.weights) // len(WEIGHT_BITS) + 1)[
         : len(problem.weights)
     ]
     bits = problem.by_layer(every)

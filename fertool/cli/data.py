@@ -77,11 +77,11 @@ def info(data: DataOption, read: ReadOptions = ReadOptions(), json: Json = False
 
     require_inputs(data=data, read=read)
     from fertool.cli.output import print_json
-    from fertool.data.info import inspect
+    from fertool.data.info import inspect_source
     from fertool.report import tables
     from fertool.report.console import result
 
-    found = asdict(inspect(open_source(data, read)))
+    found = asdict(inspect_source(open_source(data, read)))
     if json:
         print_json(found)
     else:

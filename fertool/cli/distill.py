@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.distill import AnyTeacher, KnowledgeDistillation
-    from fertool.spec import Spec, Step
+    from fertool.spec import ProvenanceStep, Spec
     from fertool.train import Objective
 
 DISTILLATION = "Distillation"
@@ -228,7 +228,7 @@ def distill(
             return
     val, judges = validation_of(source), files.teachers(device, training.precision)
 
-    def describe(trial: Trial) -> Step:
+    def describe(trial: Trial) -> ProvenanceStep:
         lesson = trial.of(distillation)
         options = options_of(
             arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views}

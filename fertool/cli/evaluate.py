@@ -102,14 +102,15 @@ def evaluate_file(
     """
     import numpy as np
 
-    from fertool.data.views import views
+    from fertool.data.tta import tta_views
     from fertool.metrics import evaluate_logits
     from fertool.report.console import progress
 
     images = source.split(split)
     with progress(predictor.path.name) as on_progress:
         answers = [
-            predictor.logits(view, on_progress=on_progress) for view in views(images.images, tta)
+            predictor.logits(view, on_progress=on_progress)
+            for view in tta_views(images.images, tta)
         ]
     # Views vote with probabilities; one view keeps its logits, which calibration needs.
     logits = answers[0] if len(answers) == 1 else _log_mean_softmax(np.stack(answers))

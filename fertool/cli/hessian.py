@@ -84,7 +84,7 @@ def hessian_sensitivity(
     Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.artifact.names import discard_resume, resume_path
+    from fertool.artifact.resume_file import discard_resume, resume_path
     from fertool.cli.output import default_output, print_json, require_picture
     from fertool.report import strips, tables
     from fertool.report.console import path_result, progress, result

@@ -12,7 +12,7 @@ def require_inputs(
     *files: Path, data: str | None = None, read: ReadOptions = ReadOptions()
 ) -> None:
     """Raise FertoolError for a file, or a data set, that does not exist; imports no torch, which takes seconds."""
-    from fertool.artifact.header import require_file
+    from fertool.artifact.input_files import require_file
 
     for path in files:
         require_file(path)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from msgspec import Meta
 
-from fertool.checked import Finite, Name
 from fertool.cli.targets import SECONDS, is_ratio, parse_target
+from fertool.strict_json import Finite, Name
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,11 +78,16 @@ def with_latency(
     What was measured stays in the file `state`, if one is named, so that a killed training can `resume` with the same
     network; the caller removes it.
     """
-    from fertool.artifact.names import discard_resume
-    from fertool.artifact.resume import load_state, save_state, taking_over, typed_header
+    from fertool.artifact.resume_file import discard_resume
+    from fertool.artifact.resume_state import (
+        load_state,
+        parse_header,
+        save_state,
+        wrapping_state_errors,
+    )
+    from fertool.header_json import canonical_json, digest_text
     from fertool.prune import require_scorable
     from fertool.report.console import note
-    from fertool.spec import canonical_json, digest_text
 
     require_scorable(spec, options, has_data=scoring is not None)
     described = [asked, round_to, spec.digest, asdict(options), scoring.digest if scoring else ""]
@@ -91,8 +96,8 @@ def with_latency(
         discard_resume(state)
     if state and (known := load_state(state, fingerprint)):
         note("the latencies are those that the killed run measured")
-        with taking_over(state):
-            return typed_header(known[0], _Measured).applied(options)
+        with wrapping_state_errors(state):
+            return parse_header(known[0], _Measured).applied(options)
     ratio = asked_ratio(asked, spec, module)
     model = learn_model(spec, module)
     if round_to and round_to < model.grain:

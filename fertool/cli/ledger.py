@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.artifact.files import MAX_JSON_BYTES, read_text
-from fertool.checked import WrongContentError, as_type, listed, parse_json
+from fertool.artifact.input_files import MAX_JSON_BYTES, read_text
 from fertool.cli.training import History
 from fertool.errors import FertoolError
 from fertool.results import Trial
+from fertool.strict_json import WrongContentError, as_type, listed, parse_json
 
 if TYPE_CHECKING:
-    from fertool.spec import Spec, Step
+    from fertool.spec import ProvenanceStep, Spec
 
 Value = bool | int | float | str
 Axes = Mapping[str, tuple[Value, ...]]
@@ -45,7 +45,9 @@ class Row:
     history: History
 
     @classmethod
-    def of(cls, options: Mapping[str, Value], step: Step, spec: Spec, history: History) -> Row:
+    def of(
+        cls, options: Mapping[str, Value], step: ProvenanceStep, spec: Spec, history: History
+    ) -> Row:
         """Describe a model as it was written, and the epochs that led to it."""
         assert spec.metrics is not None
         best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
@@ -116,7 +118,7 @@ class Ledger:
             "delete it, or start anew with --no-resume",
         )
 
-    def row(self, step: Step) -> Row | None:
+    def row(self, step: ProvenanceStep) -> Row | None:
         """Return the row of one training, if it is finished."""
         own = fingerprint(step)
         return next((row for row in self.rows if row.fingerprint == own), None)
@@ -185,9 +187,9 @@ def _row(entry: Mapping[str, Any]) -> Row:
     return Row(**{**entry, "accuracy_ci95": tuple(entry["accuracy_ci95"])})
 
 
-def fingerprint(step: Step) -> str:
+def fingerprint(step: ProvenanceStep) -> str:
     """Digest everything that a model file says of how it was trained: options, inputs, versions and seed."""
-    from fertool.spec import canonical_json, digest_text
+    from fertool.header_json import canonical_json, digest_text
 
     return digest_text(canonical_json(asdict(step)))
 

@@ -18,7 +18,7 @@ from fertool.errors import FertoolError, UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool.artifact.logits import LogitsSpec
+    from fertool.artifact.logits_header import LogitsSpec
     from fertool.data.dataset import FaceDataset
     from fertool.distill import RecordedTeacher, Teacher
     from fertool.distill.logits import Recording
@@ -187,7 +187,7 @@ class TeacherFiles:
 def open_teachers(paths: Sequence[Path]) -> TeacherFiles:
     """Open model files and logits files, told apart by their content."""
     from fertool import models
-    from fertool.artifact.logits import is_logits
+    from fertool.artifact.logits_header import is_logits
     from fertool.distill.logits import load_logits
 
     recorded = {path: is_logits(path) for path in paths}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fertool.artifact.atomic import require_writable, write_atomic
-from fertool.artifact.files import require_file
-from fertool.artifact.logits import LogitsSpec
+from fertool.artifact.input_files import require_file
+from fertool.artifact.logits_header import LogitsSpec
 from fertool.errors import UsageError
 from fertool.spec import Spec
 

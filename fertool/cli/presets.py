@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from fertool.artifact.files import read_text
-from fertool.checked import shown
+from fertool.artifact.input_files import read_text
 from fertool.errors import UsageError
+from fertool.strict_json import shown
 
 MAX_BYTES = 256 << 10
 _MAX_DEPTH = 8

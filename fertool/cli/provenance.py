@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.spec import Step
+from fertool.spec import ProvenanceStep
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
@@ -17,7 +17,7 @@ def make_step(
     options: Mapping[str, Any],
     seed: int | None,
     **inputs: FaceDataset | Path | str | None,
-) -> Step:
+) -> ProvenanceStep:
     """Return the provenance step of one command.
 
     `inputs` by role: a data set, a file (its bytes are digested), or a digest that is known already.
@@ -36,6 +36,6 @@ def make_step(
         elif value is not None:
             digests[role] = value.digest
     versions = {"fertool": fertool.__version__, "torch": torch.__version__.split("+")[0]}
-    return Step(
+    return ProvenanceStep(
         command=command, options=dict(options), inputs=digests, versions=versions, seed=seed
     )

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fertool.checked import shown
 from fertool.cli.splits import refused_split
 from fertool.errors import UsageError
+from fertool.strict_json import shown
 
 if TYPE_CHECKING:
     from fertool.cli.presets import Presets

@@ -29,7 +29,7 @@ def show(
     Example: fertool show student.pt --json | jq .metrics
     """
     from fertool.artifact.header import read_spec
-    from fertool.artifact.logits import LogitsSpec, is_logits, read_logits_spec
+    from fertool.artifact.logits_header import LogitsSpec, is_logits, read_logits_spec
     from fertool.cli.output import print_json, spec_as_json
     from fertool.report import tables
     from fertool.report.console import result

@@ -34,7 +34,7 @@ def refused_split(command: str | None, option: str | None) -> UsageError | None:
 
 def validation_of(source: DataSource) -> FaceDataset:
     """Return the images to choose on; raises UsageError when most of them are the test images under another name."""
-    if copies := source.val_copies_of_test():
+    if copies := source.count_val_duplicates_of_test():
         count = len(source.raw("val"))
         if 2 * copies > count:
             raise UsageError(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import nn
 
-    from fertool.spec import Spec, Step
+    from fertool.spec import ProvenanceStep, Spec
 
 Group = TypeVar("Group", bound="DataclassInstance")
 
@@ -142,7 +142,7 @@ class Sweep:
 
     def carry_out(
         self,
-        describe: Callable[[Trial], Step],
+        describe: Callable[[Trial], ProvenanceStep],
         train: Callable[[Trial], Trained],
         training: TrainingOptions,
         json: bool,
@@ -196,7 +196,10 @@ class Sweep:
                 _remove(self._place(point.options, seed))
 
     def _keep_best(
-        self, ledger: Ledger, trials: list[tuple[Trial, Step]], train: Callable[[Trial], Trained]
+        self,
+        ledger: Ledger,
+        trials: list[tuple[Trial, ProvenanceStep]],
+        train: Callable[[Trial], Trained],
     ) -> Trial:
         from fertool.artifact.atomic import write_atomic
 
@@ -379,7 +382,9 @@ def _follow(trials: list[Trial], train: Callable[[Trial], Trained]) -> Trial:
     return trial
 
 
-def _finish(ledger: Ledger, trial: Trial, step: Step, train: Callable[[Trial], Trained]) -> None:
+def _finish(
+    ledger: Ledger, trial: Trial, step: ProvenanceStep, train: Callable[[Trial], Trained]
+) -> None:
     """Train one trial; killed at any moment, either its state or its row is there."""
     run, spec, module, history = train(trial)
     written = run.save(spec, module, step, history)

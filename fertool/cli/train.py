@@ -28,7 +28,7 @@ from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
 from fertool.cli.training import TrainingRun, input_of, new_model, options_of
 
 if TYPE_CHECKING:
-    from fertool.spec import Step
+    from fertool.spec import ProvenanceStep
 
 
 @training_command
@@ -65,7 +65,7 @@ def train_teacher(
     source = open_source(data, read, size=shape.size, channels=shape.channels)
     images, val = source.split("train"), validation_of(source)
 
-    def describe(trial: Trial) -> Step:
+    def describe(trial: Trial) -> ProvenanceStep:
         options = options_of(arch, read, trial.of(training))
         return make_step(
             "train-teacher",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fertool.data.augment import AugmentConfig
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
-    from fertool.spec import InputSpec, Spec, Step
+    from fertool.spec import InputSpec, ProvenanceStep, Spec
     from fertool.train import EpochRecord, FitResult, Objective, TrainConfig
     from fertool.train.config import Keep
 
@@ -122,7 +122,7 @@ class TrainingRun:
         """Note how good the kept epoch is: the official figure, and the one without copies of training images."""
         import torch
 
-        from fertool.data.copies import distinct_from
+        from fertool.data.duplicates import distinct_from
         from fertool.metrics import evaluate_logits
         from fertool.report.console import note
         from fertool.report.units import accuracy_text
@@ -146,7 +146,7 @@ class TrainingRun:
         self,
         spec: Spec,
         module: nn.Module,
-        step: Step,
+        step: ProvenanceStep,
         history: History,
         json: bool,
         tell: Callable[[Spec], dict[str, Any]] = lambda written: {},
@@ -169,7 +169,7 @@ class TrainingRun:
         announce(spec, self.output, json, history=history, **tell(spec))
         return spec
 
-    def save(self, spec: Spec, module: nn.Module, step: Step, history: History) -> Spec:
+    def save(self, spec: Spec, module: nn.Module, step: ProvenanceStep, history: History) -> Spec:
         """Write the model and, if it was trained, its history; returns the spec as written."""
         from fertool import models
 
@@ -209,7 +209,7 @@ def require_outputs(
 
 def state_path(output: Path, own: str = "") -> Path:
     """Return where a part of the command that makes `output` keeps its state: OUT.resume, or of a part with a name."""
-    from fertool.artifact.names import resume_path
+    from fertool.artifact.resume_file import resume_path
 
     return resume_path(output.with_name(f"{output.name}{own}"))
 

@@ -1,100 +1,104 @@
-"""AffectNet in its three layouts: lists with face boxes, `annotations/*_exp.npy`, or folders 0 to 7."""
+"""AffectNet in three layouts: lists with face boxes, `annotations/*_exp.npy`, folders 0 to 7."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fertool.artifact.header import require_file
+from fertool.artifact.input_files import require_file
 from fertool.data.decoding import LARGEST_PIXELS
 from fertool.data.folders import (
     Listing,
-    Skipped,
+    SkippedFiles,
     find_file,
     list_numbered_folders,
     skip_other_folders,
     split_folders,
 )
-from fertool.data.images import Box, Entry, image_files
+from fertool.data.image_tree import Box, ImageEntry, image_files
 from fertool.data.labels import AFFECTNET_ORDER, in_canonical_order
-from fertool.data.lines import read_text_lines, require_path_inside
+from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 
 _LISTS = {"train": "training.csv", "val": "validation.csv"}
 _LIST_FOLDERS = (".", "Manually_Annotated_file_lists")
 _IMAGE_FOLDERS = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images", ".")
-_COLUMNS = ("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression")
-_UNLABELLED = 3
+_PATH_COLUMN = "subDirectory_filePath"
+_NUMBER_COLUMNS = ("face_x", "face_y", "face_width", "face_height", "expression")
+_UNLABELED = 3
 """Numbers after contempt: none, uncertain, no face."""
 _FARTHEST = 1 << 16
 """Pixels: no photo has a face farther from its corner."""
 _LARGEST_ANNOTATION = 4096
 """Bytes of a file of one number; most of them are the header."""
 _LARGEST_ITEM = 256
+"""Bytes of one number or text."""
 _COPY_AGAIN = "copy the list again"
 
 
 def find_lists(root: Path) -> dict[str, Path]:
     """Return training.csv and validation.csv by split, as far as they exist."""
     found: dict[str, Path] = {}
-    for folder in _LIST_FOLDERS:
-        for split, name in _LISTS.items():
+    for split, name in _LISTS.items():
+        for folder in _LIST_FOLDERS:
             path = find_file(root / folder, name)
             if path is not None:
                 found[split] = path
-    return {split: found[split] for split in _LISTS if split in found}
+    return found
 
 
 def has_annotations(root: Path) -> bool:
-    """Say whether the split folders hold `images` and `annotations`."""
-    return any(
-        (part / "annotations").is_dir() and (part / "images").is_dir()
-        for part in split_folders(root).values()
-    )
+    """Return whether any of the split folders has `images` and `annotations`."""
+    for part in split_folders(root).values():
+        has_images = (part / "images").is_dir()
+        if has_images and (part / "annotations").is_dir():
+            return True
+    return False
 
 
-def list_affectnet(root: Path, skipped: Skipped | None = None) -> tuple[tuple[str, ...], Listing]:
-    """List AffectNet; the classes are eight, or seven when nothing shows contempt.
+def list_affectnet(
+    root: Path, skipped: SkippedFiles | None = None
+) -> tuple[tuple[str, ...], Listing]:
+    """List AffectNet; the classes are eight, or seven when no image shows contempt.
 
-    Rows without an expression (none, uncertain, no face) or with a face box of negative width are left out.
-    Raises FertoolError naming the file, and the line of a list, that is not as it should be.
+    Rows without an expression (none, uncertain, no face) or with a face box of negative width are
+    left out. Raises FertoolError naming the file, and the line of a list, that is damaged.
     """
-    skipped = skipped or Skipped()
+    skipped = skipped or SkippedFiles()
+    listing: Listing = {}
     if lists := find_lists(root):
-        listing = {split: list(_from_list(root, path)) for split, path in lists.items()}
+        for split, path in lists.items():
+            listing[split] = list(_from_list(root, path))
     elif has_annotations(root):
         parts = split_folders(root)
-        listing = {split: list(_from_annotations(part, skipped)) for split, part in parts.items()}
+        for split, part in parts.items():
+            listing[split] = list(_from_annotations(part, skipped))
         skip_other_folders(root, parts, skipped)
     else:
         listing = list_numbered_folders(
-            root, AFFECTNET_ORDER, first=0, ignored=_UNLABELLED, skipped=skipped
+            root, AFFECTNET_ORDER, first=0, ignored=_UNLABELED, skipped=skipped
         )
-    contempt = any(
-        entry.expression == "contempt" for entries in listing.values() for entry in entries
-    )
-    return in_canonical_order(
-        frozenset(AFFECTNET_ORDER if contempt else AFFECTNET_ORDER[:7])
-    ), listing
+
+    expressions: set[str] = set()
+    for entries in listing.values():
+        expressions |= {entry.expression for entry in entries}
+    # AffectNet-7 is the same release without contempt, the last of the eight.
+    classes = AFFECTNET_ORDER if "contempt" in expressions else AFFECTNET_ORDER[:7]
+    return in_canonical_order(frozenset(classes)), listing
 
 
-def _from_list(root: Path, path: Path) -> Iterator[Entry]:
-    images = next((root / folder for folder in _IMAGE_FOLDERS if (root / folder).is_dir()), root)
+def _from_list(root: Path, path: Path) -> Iterator[ImageEntry]:
+    images = _image_folder(root)
     rows = csv.DictReader(read_text_lines(path))
     try:
         rows.fieldnames = [name.strip() for name in rows.fieldnames or ()]
-        missing = set(_COLUMNS) - set(rows.fieldnames)
-        if missing:
-            raise FertoolError(
-                f"{path}:1: no column {', '.join(sorted(missing))}",
-                "use training.csv and validation.csv as released",
-            )
+        _require_columns(path, rows.fieldnames)
         for row in rows:
             entry = _entry_of_row(images, row, f"{path}:{rows.line_num}")
             if entry is not None:
@@ -105,20 +109,40 @@ def _from_list(root: Path, path: Path) -> Iterator[Entry]:
         ) from None
 
 
-def _entry_of_row(images: Path, row: dict[str, str], where: str) -> Entry | None:
+def _image_folder(root: Path) -> Path:
+    """Return the folder that the paths of the lists start from."""
+    for folder in _IMAGE_FOLDERS:
+        if (root / folder).is_dir():
+            return root / folder
+    return root
+
+
+def _require_columns(path: Path, columns: Sequence[str]) -> None:
+    missing = {_PATH_COLUMN, *_NUMBER_COLUMNS} - set(columns)
+    if missing:
+        raise FertoolError(
+            f"{path}:1: no column {', '.join(sorted(missing))}",
+            "use training.csv and validation.csv as released",
+        )
+
+
+def _entry_of_row(images: Path, row: dict[str, str], where: str) -> ImageEntry | None:
     """Return the image of a row, None where it shows no expression or no face."""
     try:
-        x, y, width, height, expression = (int(float(row[name])) for name in _COLUMNS[1:])
+        x, y, width, height, expression = (int(float(row[name])) for name in _NUMBER_COLUMNS)
     except (TypeError, ValueError, OverflowError):
         raise FertoolError(
             f"{where}: face box and expression must be numbers", _COPY_AGAIN
         ) from None
-    if width <= 0 or height <= 0 or not 0 <= expression < len(AFFECTNET_ORDER):
+    is_labeled = 0 <= expression < len(AFFECTNET_ORDER)
+    # Some rows have a face box of negative width.
+    if width <= 0 or height <= 0 or not is_labeled:
         return None
     box = (x, y, x + width, y + height)
     _require_box(box, where)
-    require_path_inside(row[_COLUMNS[0]] or "", where)
-    return Entry(images / row[_COLUMNS[0]], AFFECTNET_ORDER[expression], box)
+    path = row[_PATH_COLUMN]
+    require_path_inside(path or "", where)
+    return ImageEntry(images / path, AFFECTNET_ORDER[expression], box)
 
 
 def _require_box(box: Box, where: str) -> None:
@@ -132,7 +156,7 @@ def _require_box(box: Box, where: str) -> None:
         )
 
 
-def _from_annotations(part: Path, skipped: Skipped) -> Iterator[Entry]:
+def _from_annotations(part: Path, skipped: SkippedFiles) -> Iterator[ImageEntry]:
     for image in image_files(part / "images", skipped.not_images):
         path = part / "annotations" / f"{image.stem}_exp.npy"
         try:
@@ -143,21 +167,20 @@ def _from_annotations(part: Path, skipped: Skipped) -> Iterator[Entry]:
                 f"{path}: no readable expression for {image.name}", "copy the data set again"
             ) from None
         if 0 <= expression < len(AFFECTNET_ORDER):
-            yield Entry(image, AFFECTNET_ORDER[expression])
+            yield ImageEntry(image, AFFECTNET_ORDER[expression])
 
 
 def _read_number(path: Path) -> Any:
-    """Return the one number or text of an .npy file, without making room for more; raises errors of any type."""
+    """Return the only number or text of an .npy file; raises errors of any type."""
     require_file(path)
     with open(path, "rb") as opened:
         file = io.BytesIO(opened.read(_LARGEST_ANNOTATION))
     version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0
-        if version == (1, 0)
-        else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read_header(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    # Before NumPy allocates what a damaged header declares.
     if math.prod(shape) != 1 or dtype.itemsize > _LARGEST_ITEM:
         raise ValueError("not one number")
     file.seek(0)

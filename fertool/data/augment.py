@@ -1,4 +1,4 @@
-"""Random changes of a whole batch of images at once, in pixel space (0 to 255)."""
+"""Random augmentation of a whole batch of images at once, in pixel space (0 to 255)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fertool.errors import UsageError
-from fertool.spec import digest_text
+from fertool.header_json import digest_text
 
 _LARGEST_ASPECT = 3.3
 _LARGEST_AREA = 0.3
-"""Up to this area a rectangle of the largest aspect ratio still fits into the image."""
+"""Up to this fraction of the image a rectangle of the largest aspect ratio still fits into it."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
     """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
 
-    `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a share of the side, `scale`,
-    `brightness` and `contrast` are deviations from a factor of 1, `aspect` that of width to height, `erasing_area` is
-    a range of shares of the image, `mixup` and `cutmix` the alphas of their Beta distributions. Translation, scale and
-    aspect together are a random resized crop.
+    `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a fraction of the
+    side; `scale`, `brightness` and `contrast` are deviations from a factor of 1, `aspect` that of
+    width to height; `erasing_area` is a range of fractions of the image; `mixup` and `cutmix` are
+    the alphas of their Beta distributions. Translation, scale and aspect together are a random
+    resized crop. Raises UsageError for a number out of its range.
     """
 
     flip: float = 0.5
@@ -42,113 +43,147 @@ class AugmentConfig:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        limits = dict.fromkeys(
-            ("flip", "translate", "aspect", "brightness", "contrast", "erasing"), 1.0
-        )
-        limits |= {"rotation": 180, "scale": 0.9, "mixup": math.inf, "cutmix": math.inf}
-        for name, limit in limits.items():
+        for name, limit in _LIMITS.items():
             value = getattr(self, name)
+            # Written as a negation, which NaN fails as well.
             if not (0 <= value <= limit and math.isfinite(value)):
-                wanted = "0 or more" if limit == math.inf else f"between 0 and {limit}"
-                raise UsageError(f"--{name} {value}: must be {wanted}", "0 switches it off")
-        if not 0 < self.erasing_area[0] <= self.erasing_area[1] <= _LARGEST_AREA:
+                expected = "0 or more" if limit == math.inf else f"between 0 and {limit}"
+                raise UsageError(f"``{name}={value}``: must be {expected}", "0 switches it off")
+
+        smallest, largest = self.erasing_area
+        if not 0 < smallest <= largest <= _LARGEST_AREA:
             raise UsageError(
-                f"erasing area {self.erasing_area}: must be two rising shares up to {_LARGEST_AREA}",
+                f"erasing area {self.erasing_area}: must be two rising fractions up to "
+                f"{_LARGEST_AREA}",
                 "use 0.02 to 0.20",
             )
 
+    @property
+    def changes_geometry(self) -> bool:
+        """Whether images are rotated, shifted, scaled or stretched; a flip is apart."""
+        return any((self.rotation, self.translate, self.scale, self.aspect))
+
+    @property
+    def changes_color(self) -> bool:
+        """Whether brightness or contrast change."""
+        return any((self.brightness, self.contrast))
+
+
+_LIMITS = {
+    "flip": 1.0,
+    "translate": 1.0,
+    "aspect": 1.0,
+    "brightness": 1.0,
+    "contrast": 1.0,
+    "erasing": 1.0,
+    "rotation": 180,
+    "scale": 0.9,
+    "mixup": math.inf,
+    "cutmix": math.inf,
+}
+"""The largest value of each number of `AugmentConfig`; the smallest is 0."""
 
 NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)
 """Images as they are."""
 
 
 @dataclass(frozen=True)
-class Changes:
-    """What happens to each of N images: how far they may go, and the random numbers, from 0 to 1, that say where.
+class AugmentParams:
+    """The random numbers, uniform from 0 to 1, that decide the augmentation of each of N images.
 
-    `mirror` is [N], `move` (rotation, scale, shift right, shift down, and aspect if that is on) [4 or 5, N], `colour`
-    (brightness, contrast) [2, N], `erase` (whether, area, aspect, x, y) [5, N]; parts that are switched off are None.
+    `mirror` is [N], `move` (rotation, scale, shift right, shift down, and aspect if that is on)
+    [4 or 5, N], `color` (brightness, contrast) [2, N], `erase` (whether, area, aspect, x, y)
+    [5, N]. Parts that `config` switches off are None.
     """
 
     config: AugmentConfig
     mirror: Tensor
     move: Tensor | None
-    colour: Tensor | None
+    color: Tensor | None
     erase: Tensor | None
 
-    def __getitem__(self, images: Tensor | slice) -> Changes:
-        """Return the changes of some of the images: positions int64 [M], or a slice."""
-        return self._each(lambda numbers: numbers[..., images])
+    def __getitem__(self, images: Tensor | slice) -> AugmentParams:
+        """Return the parameters of some of the images: positions int64 [M], or a slice."""
+        return self._map(lambda numbers: numbers[..., images])
 
-    def to(self, device: torch.device) -> Changes:
-        """Return the same changes on another device."""
-        return self._each(lambda numbers: numbers.to(device))
+    def to(self, device: torch.device) -> AugmentParams:
+        """Return the same parameters on another device."""
+        return self._map(lambda numbers: numbers.to(device))
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the random numbers."""
-        parts = (
-            part for part in (self.mirror, self.move, self.colour, self.erase) if part is not None
+        digest = hashlib.sha256()
+        for numbers in (self.mirror, self.move, self.color, self.erase):
+            if numbers is not None:
+                digest.update(numbers.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> AugmentParams:
+        return AugmentParams(
+            config=self.config,
+            mirror=function(self.mirror),
+            move=None if self.move is None else function(self.move),
+            color=None if self.color is None else function(self.color),
+            erase=None if self.erase is None else function(self.erase),
         )
-        return hashlib.sha256(b"".join(part.cpu().numpy().tobytes() for part in parts)).hexdigest()
-
-    def _each(self, function: Callable[[Tensor], Tensor]) -> Changes:
-        rest = (
-            None if part is None else function(part)
-            for part in (self.move, self.colour, self.erase)
-        )
-        return Changes(self.config, function(self.mirror), *rest)
 
 
-def draw_changes(n: int, config: AugmentConfig, generator: torch.Generator) -> Changes:
-    """Draw the changes of n images, on the generator's device."""
-    device = generator.device
-    mirror = torch.rand(n, generator=generator, device=device)
-    still = config.rotation == config.translate == config.scale == config.aspect == 0
-    move = (
-        None
-        if still
-        else torch.rand(4 + (config.aspect > 0), n, generator=generator, device=device)
-    )
-    plain = config.brightness == config.contrast == 0
-    colour = None if plain else torch.rand(2, n, generator=generator, device=device)
-    erase = torch.rand(5, n, generator=generator, device=device) if config.erasing else None
-    return Changes(config, mirror, move, colour, erase)
+def draw_augment_params(n: int, config: AugmentConfig, generator: torch.Generator) -> AugmentParams:
+    """Draw the parameters of n images, on the generator's device."""
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=generator.device)
+
+    move = color = erase = None
+    # The order of the draws is part of the format: recorded logits name views by their seed.
+    mirror = uniform(n)
+    if config.changes_geometry:
+        move = uniform(5 if config.aspect else 4, n)
+    if config.changes_color:
+        color = uniform(2, n)
+    if config.erasing:
+        erase = uniform(5, n)
+    return AugmentParams(config, mirror, move, color, erase)
 
 
-def view_changes(n: int, config: AugmentConfig, seed: int, view: int) -> Changes:
-    """Return the changes that make up the fixed view number `view` (from 0) of a data set of n images.
+def view_augment_params(n: int, config: AugmentConfig, seed: int, view: int) -> AugmentParams:
+    """Return the parameters of the fixed view number `view` (from 0) of a data set of n images.
 
-    They are drawn on the CPU, so that every device shows the same views.
+    They are drawn on the CPU, so that every device makes the same views.
     """
     generator = torch.Generator().manual_seed(int(digest_text(f"view {view} of {seed}")[:15], 16))
-    return draw_changes(n, config, generator)
+    return draw_augment_params(n, config, generator)
 
 
 def augment(
     images: Tensor, config: AugmentConfig, generator: torch.Generator, side: int | None = None
 ) -> Tensor:
-    """Return images changed at random, float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones.
+    """Return augmented images float32 [N, C, side, side] on the 0-255 scale.
 
-    `side` is theirs by default. All random numbers come from `generator`, which lives on the images' device. What
-    changes the targets too is apart, in `mix`.
+    `images` are [N, C, S, S], uint8 or float on this scale; `side` is theirs by default. All random
+    numbers come from `generator`, which lives on the images' device. `mix` does what changes the
+    targets too.
     """
-    return apply_changes(images, draw_changes(len(images), config, generator), side)
+    # Drawn in one go for the batch, so that a GPU is not asked for a number at a time.
+    params = draw_augment_params(len(images), config, generator)
+    return apply_augmentation(images, params, side)
 
 
-def apply_changes(images: Tensor, changes: Changes, side: int | None = None) -> Tensor:
-    """Return changed images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float ones on one device.
+def apply_augmentation(images: Tensor, params: AugmentParams, side: int | None = None) -> Tensor:
+    """Return augmented images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float.
 
-    One affine map, one colour map and one rectangle for each image, the same whatever the `side`; it is theirs by
-    default.
+    One affine map, one color map and one rectangle for each image, the same for every `side`, which
+    is theirs by default. Images and parameters are on one device.
     """
-    pixels = _move(images.to(torch.float32), changes, side or images.shape[-1])
-    return _erase(_recolour(pixels, changes), changes)
+    pixels = _warp(images.to(torch.float32), params, side or images.shape[-1])
+    pixels = _adjust_color(pixels, params)
+    return _erase(pixels, params)
 
 
 @dataclass(frozen=True)
-class Part:
-    """The images of a batch of `size` that are at hand, by their positions int64 [M] in it."""
+class BatchShard:
+    """One process's images of a batch of `size`, by their positions int64 [M] in it."""
 
     size: int
     positions: Tensor
@@ -159,17 +194,22 @@ def mix(
     targets: Tensor,
     config: AugmentConfig,
     generator: torch.Generator,
-    toss: torch.Generator,
-    part: Part | None = None,
+    choice_generator: torch.Generator,
+    shard: BatchShard | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the batch after mixup or CutMix, whichever is on; where both are, `toss` picks one for the whole batch.
+    """Return the batch after mixup or CutMix, whichever is on.
 
-    `generator` lives on the images' device; `toss` lives on the CPU, so that nothing waits for a device. Of a `part`
-    each image whose left neighbour in the batch stands left of it becomes what it becomes in the whole batch.
+    Where both are on, one is chosen at random for the whole batch. `generator` lives on the images'
+    device, `choice_generator` on the CPU, so that nothing waits for a device. An image of a `shard`
+    whose left neighbor in the batch stands left of it there gets the same result as in the whole
+    batch.
     """
-    if config.cutmix and (config.mixup == 0 or torch.rand((), generator=toss) < 0.5):
-        return cutmix(images, targets, config.cutmix, generator, part)
-    return mixup(images, targets, config.mixup, generator, part)
+    if config.cutmix:
+        # Drawn only where both are on: one more draw would change every later one.
+        use_cutmix = config.mixup == 0 or torch.rand((), generator=choice_generator) < 0.5
+        if use_cutmix:
+            return cutmix(images, targets, config.cutmix, generator, shard)
+    return mixup(images, targets, config.mixup, generator, shard)
 
 
 def mixup(
@@ -177,19 +217,20 @@ def mixup(
     targets: Tensor,
     alpha: float,
     generator: torch.Generator,
-    part: Part | None = None,
+    shard: BatchShard | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Blend each image and its target distribution [N, K] with its neighbour's; the batch is in random order.
+    """Blend each image and its target distribution [N, K] with its neighbor's.
 
-    The shares are Beta(alpha, alpha), one for each pair (Zhang et al. 2018, equation 1).
+    The batch must be shuffled. The coefficients are Beta(alpha, alpha), one a pair (Zhang et al.
+    2018, equation 1).
     """
     if alpha == 0:
         return images, targets
-    share = _for_images(
-        part, _symmetric_beta(part.size if part else len(images), alpha, generator)
-    ).to(images)
-    blended = torch.lerp(images.roll(1, 0), images, share.view(-1, 1, 1, 1))
-    return blended, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+    batch_size = shard.size if shard else len(images)
+    coefficients = _of_shard(shard, _symmetric_beta(batch_size, alpha, generator)).to(images)
+    mixed_images = torch.lerp(images.roll(1, 0), images, coefficients.view(-1, 1, 1, 1))
+    mixed_targets = torch.lerp(targets.roll(1, 0), targets, coefficients.view(-1, 1))
+    return mixed_images, mixed_targets
 
 
 def cutmix(
@@ -197,99 +238,124 @@ def cutmix(
     targets: Tensor,
     alpha: float,
     generator: torch.Generator,
-    part: Part | None = None,
+    shard: BatchShard | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Replace a box of each image by its neighbour's, and targets [N, K] by as much; the batch is in random order.
+    """Replace a box of each image by its neighbor's, and mix targets [N, K] by its area.
 
-    Boxes have the image's shape, the share 1 - Beta(alpha, alpha) of its area and a uniform centre, one for each pair;
-    what lies outside is cut off, and targets mix by the pixels really replaced (Yun et al. 2019, section 3.1).
+    The batch must be shuffled. Boxes have the image's shape, the fraction 1 - Beta(alpha, alpha) of
+    its area and a uniform center, one for each pair. They are clipped to the image, and targets mix
+    by the fraction of pixels really replaced (Yun et al. 2019, section 3.1).
     """
     if alpha == 0:
         return images, targets
-    n, side = part.size if part else len(images), images.shape[-1]
-    kept = _for_images(part, _symmetric_beta(n, alpha, generator)).to(images.dtype).view(-1, 1)
-    middle = side * _for_images(
-        part, torch.rand(2, n, generator=generator, device=images.device)
-    ).unsqueeze(2)
-    half = side * (1 - kept).sqrt() / 2
-    centres = torch.arange(side, device=images.device) + 0.5
-    rows, columns = (centres - middle).abs() < half
+    side = images.shape[-1]
+    batch_size = shard.size if shard else len(images)
+    kept = _of_shard(shard, _symmetric_beta(batch_size, alpha, generator))
+    kept = kept.to(images.dtype).view(-1, 1)
+    uniform = torch.rand(2, batch_size, generator=generator, device=images.device)
+    box_centers = side * _of_shard(shard, uniform).unsqueeze(2)
+    half_sides = side * (1 - kept).sqrt() / 2
+
+    pixel_centers = torch.arange(side, device=images.device) + 0.5
+    rows, columns = (pixel_centers - box_centers).abs() < half_sides
     box = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    share = box.to(targets.dtype).mean((1, 2, 3)).view(-1, 1)
-    return torch.where(box, images.roll(1, 0), images), torch.lerp(
-        targets, targets.roll(1, 0), share
-    )
+    replaced = box.to(targets.dtype).mean((1, 2, 3)).view(-1, 1)
+    mixed_images = torch.where(box, images.roll(1, 0), images)
+    mixed_targets = torch.lerp(targets, targets.roll(1, 0), replaced)
+    return mixed_images, mixed_targets
 
 
-def _for_images(part: Part | None, numbers: Tensor) -> Tensor:
-    """Return those of the numbers [..., N] drawn for a whole batch that belong to its images at hand."""
-    return numbers if part is None else numbers[..., part.positions]
+def _of_shard(shard: BatchShard | None, numbers: Tensor) -> Tensor:
+    """Return those of the numbers [..., N] of a whole batch that belong to the shard's images."""
+    return numbers if shard is None else numbers[..., shard.positions]
 
 
-def _move(images: Tensor, changes: Changes, side: int) -> Tensor:
-    """Flip, turn, scale, stretch, shift, sample `side` by `side` points; what comes from outside repeats the border."""
-    config, mirrored = changes.config, changes.mirror < changes.config.flip
-    if changes.move is None and side == images.shape[-1]:
-        return (
-            torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
-            if config.flip
-            else images
-        )
-    moves = images.new_zeros(4, len(images)) if changes.move is None else 2 * changes.move - 1
+def _warp(images: Tensor, params: AugmentParams, side: int) -> Tensor:
+    """Flip, rotate, scale, stretch and shift, sampling `side` by `side` points.
+
+    Pixels from outside of the image repeat its border.
+    """
+    config = params.config
+    mirrored = params.mirror < config.flip
+    if params.move is None and side == images.shape[-1]:
+        if not config.flip:
+            return images
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+    moves = images.new_zeros(4, len(images))
+    if params.move is not None:
+        moves = 2 * params.move - 1
     angle, zoom, right, down = moves[:4]
     angle = angle * math.radians(config.rotation)
-    # The map goes from output to input, on coordinates from -1 to 1: it is the inverse of what is seen.
+    # The map goes from output to input, on coordinates from -1 to 1: the inverse of what is seen.
     size = 1 / (1 + zoom * config.scale)
-    stretch = (
-        (moves[4] * math.log1p(config.aspect) / 2).exp() if config.aspect else torch.ones_like(size)
-    )
+    stretch = torch.ones_like(size)
+    if config.aspect:
+        stretch = (moves[4] * math.log1p(config.aspect) / 2).exp()
     mirror = torch.stack([(1 - 2 * mirrored.to(images.dtype)) / stretch, stretch], 1)
     along_x = mirror * torch.stack([size * angle.cos(), -size * angle.sin()], 1)
     along_y = mirror * torch.stack([size * angle.sin(), size * angle.cos()], 1)
     shift = 2 * config.translate * torch.stack([right, down], 1)
+
     axis = (torch.arange(side, device=images.device) * 2 + 1) / side - 1
-    # Outer sums along rows of pixels: affine_grid's product of matrices took six times as long as the sampling.
+    # Outer sums along rows of pixels: affine_grid's matrix product took six times as long as the
+    # sampling.
     columns = along_x[:, :, None] * axis
     rows = along_y[:, :, None] * axis + shift[:, :, None]
     grid = (columns[:, :, None, :] + rows[:, :, :, None]).permute(0, 2, 3, 1)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _recolour(images: Tensor, changes: Changes) -> Tensor:
-    """Scale the brightness, then the distance from the image's own mean."""
-    if changes.colour is None:
+def _adjust_color(images: Tensor, params: AugmentParams) -> Tensor:
+    """Scale the brightness, then the distance from the image's own mean.
+
+    Values are clipped to 0 to 255, after both steps.
+    """
+    if params.color is None:
         return images
-    config = changes.config
-    brightness, contrast = 2 * changes.colour.view(2, -1, 1, 1, 1) - 1
-    brightness, contrast = 1 + brightness * config.brightness, 1 + contrast * config.contrast
+    config = params.config
+    brightness, contrast = 2 * params.color.view(2, -1, 1, 1, 1) - 1
+    brightness = 1 + brightness * config.brightness
+    contrast = 1 + contrast * config.contrast
+    # Both steps as one product and sum, which read and write the batch once.
     offset = brightness * (1 - contrast) * images.mean((1, 2, 3), keepdim=True)
     return torch.addcmul(offset, images, brightness * contrast).clamp_(0, 255)
 
 
-def _erase(images: Tensor, changes: Changes) -> Tensor:
-    """Cover a rectangle with the image's mean (Zhong et al. 2020, with aspect ratios from 1 : 3.3 to 3.3 : 1)."""
-    if changes.erase is None:
+def _erase(images: Tensor, params: AugmentParams) -> Tensor:
+    """Fill a rectangle with the image's mean.
+
+    Random erasing of Zhong et al. 2020, with aspect ratios from 1 : 3.3 to 3.3 : 1.
+    """
+    if params.erase is None:
         return images
-    config, side = changes.config, images.shape[-1]
-    chosen, area, aspect, x, y = changes.erase.unsqueeze(2)
+    config = params.config
+    side = images.shape[-1]
+    chosen, area, aspect, x, y = params.erase.unsqueeze(2)
     smallest, largest = config.erasing_area
     area = smallest + area * (largest - smallest)
     root = ((2 * aspect - 1) * (math.log(_LARGEST_ASPECT) / 2)).exp()
-    height, width = side * area.sqrt() * root, side * area.sqrt() / root
-    centres = torch.arange(side, device=images.device) + 0.5
-    top, left = y * (side - height), x * (side - width)
-    rows = (centres > top) & (centres <= top + height) & (chosen < config.erasing)
-    columns = (centres > left) & (centres <= left + width)
-    hidden = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1)
-    return torch.where(hidden, images.mean((1, 2, 3), keepdim=True), images)
+    height = side * area.sqrt() * root
+    width = side * area.sqrt() / root
+
+    pixel_centers = torch.arange(side, device=images.device) + 0.5
+    top = y * (side - height)
+    left = x * (side - width)
+    in_rows = (pixel_centers > top) & (pixel_centers <= top + height) & (chosen < config.erasing)
+    in_columns = (pixel_centers > left) & (pixel_centers <= left + width)
+    erased = (in_rows[:, :, None] & in_columns[:, None, :]).unsqueeze(1)
+    return torch.where(erased, images.mean((1, 2, 3), keepdim=True), images)
 
 
 def _symmetric_beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:
-    """Draw n Beta(alpha, alpha) numbers, float64, without rejection and so without waiting for a device.
+    """Draw n Beta(alpha, alpha) numbers, float64, without rejection and so without device syncs.
 
-    T = sqrt(2a (U^(-1/a) - 1)) cos(2 pi V) has Student's distribution with 2a degrees of freedom (Bailey, Mathematics
-    of Computation 62, 1994, 779-781), and (1 + T / sqrt(2a + T^2)) / 2 is Beta(a, a).
+    T = sqrt(2a (U^(-1/a) - 1)) cos(2 pi V) has Student's distribution with 2a degrees of freedom
+    (Bailey, Mathematics of Computation 62, 1994, 779-781), and (1 + T / sqrt(2a + T^2)) / 2 is
+    Beta(a, a).
     """
+    # In float64: for a small alpha most numbers lie very close to 0 or 1.
     u, v = torch.rand(2, n, generator=generator, device=generator.device, dtype=torch.float64)
-    power, cosine = u.pow(1 / alpha), torch.cos(2 * math.pi * v)
+    power = u.pow(1 / alpha)
+    cosine = torch.cos(2 * math.pi * v)
     return 0.5 + 0.5 * cosine / torch.sqrt(power / (1 - power) + cosine.square())

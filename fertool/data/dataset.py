@@ -1,4 +1,4 @@
-"""The one data set type: images and labels as tensors, whatever they were read from."""
+"""The data set type of all readers: images and labels as tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fertool.data.pixels import as_tensor
-from fertool.data.storage import pieces, take
+from fertool.data.storage import iter_chunks, select_images
 
 
 @dataclass(frozen=True)
 class FaceDataset:
-    """Face images of one split, in memory or mapped from a file; nothing writes into them.
+    """Face images of one split, in memory or mapped from a file. Treat them as read-only.
 
-    `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes` (canonical names); `split` is train, val or
-    test; `digest` is the SHA-256 of the whole source's content, the same for each of its splits; `soft_labels`, if
-    any, float32 [N, K] with rows that sum to 1.
+    `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes` (canonical names);
+    `split` is train, val or test; `digest` is the SHA-256 of the whole source's content, the same
+    for each of its splits; `soft_labels`, if any, float32 [N, K] with rows that sum to 1.
     """
 
     images: Tensor
@@ -35,21 +35,23 @@ class FaceDataset:
         return len(self.labels)
 
     def subset(self, index: Tensor) -> FaceDataset:
-        """Return the images at `index`: int64 positions [M] in the order given, or a bool mask [N]."""
-        soft = None if self.soft_labels is None else self.soft_labels[index]
+        """Return the images at `index`: int64 positions [M] in any order, or a bool mask [N]."""
+        soft_labels = None if self.soft_labels is None else self.soft_labels[index]
         positions = index.nonzero().flatten() if index.dtype == torch.bool else index
         if self.images.device.type == "cpu":
-            # The images may be larger than memory.
-            images = as_tensor(take(self.images.numpy(), positions.numpy()))
+            # By select_images, for the images may be larger than memory.
+            images = as_tensor(select_images(self.images.numpy(), positions.numpy()))
         else:
             images = self.images[positions]
-        return replace(self, images=images, labels=self.labels[index], soft_labels=soft)
+        return replace(self, images=images, labels=self.labels[index], soft_labels=soft_labels)
 
     def to(self, device: torch.device | str) -> FaceDataset:
         """Return the same data on another device."""
-        soft = None if self.soft_labels is None else self.soft_labels.to(device)
         return replace(
-            self, images=self.images.to(device), labels=self.labels.to(device), soft_labels=soft
+            self,
+            images=self.images.to(device),
+            labels=self.labels.to(device),
+            soft_labels=None if self.soft_labels is None else self.soft_labels.to(device),
         )
 
     def class_counts(self) -> Tensor:
@@ -57,43 +59,43 @@ class FaceDataset:
         return torch.bincount(self.labels, minlength=len(self.classes))
 
     def targets(self) -> Tensor:
-        """Return target probabilities float32 [N, K]: the soft labels if there are any, else one-hot rows."""
+        """Return target probabilities float32 [N, K]: the soft labels if any, else one-hot rows."""
         if self.soft_labels is not None:
             return self.soft_labels
         return F.one_hot(self.labels, len(self.classes)).to(torch.float32)
 
     def images_digest(self) -> str:
-        """Return the SHA-256 of the images' shape and pixels, in their order and whatever their labels."""
+        """Return the SHA-256 of the images' shape and pixels in order, without the labels."""
         digest = hashlib.sha256(str(list(self.images.shape)).encode())
-        for part in pieces(self.images.cpu().numpy()):
-            digest.update(np.ascontiguousarray(part).data)
+        for chunk in iter_chunks(self.images.cpu().numpy()):
+            digest.update(np.ascontiguousarray(chunk).data)
         return digest.hexdigest()
 
     def balanced_subset(self, n: int, seed: int) -> FaceDataset:
-        """Return `n` images (all, if there are fewer) with classes as even as their counts allow, drawn by `seed`.
+        """Return `n` random images (all, if there are fewer), the classes as even as possible.
 
-        Classes take turns, so each prefix of the result is balanced too.
+        Classes alternate, so each prefix of the result is balanced too.
         """
         generator = torch.Generator().manual_seed(seed)
         labels = self.labels.cpu()
         shuffled = torch.randperm(len(self), generator=generator)
-        turn = torch.empty(len(self), dtype=torch.int64)
+        # An image's rank among the images of its class: sorted by it, the classes alternate.
+        rank = torch.empty(len(self), dtype=torch.int64)
         for k in range(len(self.classes)):
             members = shuffled[labels[shuffled] == k]
-            turn[members] = torch.arange(len(members))
-        order = shuffled[torch.argsort(turn[shuffled], stable=True)]
+            rank[members] = torch.arange(len(members))
+        order = shuffled[torch.argsort(rank[shuffled], stable=True)]
         return self.subset(order[:n].to(self.labels.device))
 
     def batches(
         self, batch_size: int, *, generator: torch.Generator | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (images uint8 [B, C, S, S], labels int64 [B]), in order or shuffled by `generator`."""
-        order = (
-            None
-            if generator is None
-            else torch.randperm(len(self), generator=generator).to(self.labels.device)
-        )
+        """Yield images uint8 [B, C, S, S] and labels int64 [B], shuffled by `generator` if any."""
+        order = None
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator).to(self.labels.device)
         for start in range(0, len(self), batch_size):
+            # In order a slice, which copies nothing.
             part: slice | Tensor = slice(start, start + batch_size)
             if order is not None:
                 part = order[part]

@@ -1,7 +1,8 @@
-"""One image file: opened within bounds, and turned into the 8-bit pixels that its author saw.
+"""Open one image file within bounds, and decode it to the 8-bit pixels that its author saw.
 
-Orientation tags are applied, wide integers and floats are scaled by their range, transparency is laid on mid-gray,
-CMYK and colors of another profile become sRGB, and of several frames the first is taken.
+Orientation tags are applied, integers of more than 8 bits and floats are scaled by their range,
+transparency is composited on mid-gray, CMYK and colors of another profile become sRGB, and of
+several frames the first is taken.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile, features
 
-from fertool.data.budget import Budget
-from fertool.data.color import to_srgb
-from fertool.data.wide import (
-    WIDE_MODES,
-    Samples,
+from fertool.data.bit_depth import (
+    HIGH_DEPTH_MODES,
+    SampleFormat,
     UnreadableSamplesError,
+    high_depth_to_gray,
     opacity_of_gray,
-    read_samples,
+    read_sample_format,
     value_in_8_bits,
-    wide_to_gray,
 )
+from fertool.data.color_profiles import to_srgb
+from fertool.data.weighted_semaphore import WeightedSemaphore
 from fertool.errors import FertoolError
 
 CONVERSIONS = (
@@ -42,10 +43,10 @@ CONVERSIONS = (
     "color profile",
     "first frame",
 )
-"""What may be done to an image on the way to 8-bit gray or RGB, apart from that; lossless steps are not among them."""
+"""What may be done to an image to make it 8-bit gray or RGB; lossless steps are not listed."""
 
 LARGEST_PIXELS = 1 << 26
-"""Pixels of the largest image that is decoded: about 64 million take up to 1.3 GB on the way."""
+"""Pixels of the largest image that is decoded: 64 million take up to 1.3 GB while they are."""
 LARGEST_FILE = 1 << 29
 """Bytes of the largest image file that is opened; some decoders hold it as a whole."""
 
@@ -53,7 +54,7 @@ MID_GRAY = 128
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 _SUFFIXES = frozenset(
-    (
+    [
         ".bmp",
         ".gif",
         ".jfif",
@@ -68,10 +69,10 @@ _SUFFIXES = frozenset(
         ".ppm",
         ".tif",
         ".tiff",
-    )
+    ]
 )
 _ORIENTATION = 0x0112
-_TURNS = {
+_TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -80,16 +81,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How an image is turned upright, by the value of its orientation tag (EXIF 2.3, table 6)."""
+"""How an image is made upright, by the value of its orientation tag (EXIF 2.3, table 6)."""
 _BLOCK = 1 << 16
 
-_bytes_open = Budget(LARGEST_FILE)
-_pixels_open = Budget(LARGEST_PIXELS)
+_open_bytes = WeightedSemaphore(LARGEST_FILE)
+_open_pixels = WeightedSemaphore(LARGEST_PIXELS)
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright image of mode L or RGB, and those of `CONVERSIONS` that it took."""
+    """An upright image of mode L or RGB, and the `CONVERSIONS` that were applied to it."""
 
     image: Image.Image
     conversions: frozenset[str]
@@ -97,21 +98,22 @@ class Decoded:
 
 @cache
 def image_suffixes() -> frozenset[str]:
-    """Return the suffixes of files that are images, in lower case; what Pillow was built without is not among them."""
-    return _SUFFIXES | {f".{name}" for name in ("avif", "webp") if _is_built_in(name)}
+    """Return the suffixes of image files in lower case, without formats that Pillow cannot read."""
+    optional = {f".{name}" for name in ("avif", "webp") if _is_built_in(name)}
+    return _SUFFIXES | optional
 
 
 def scan_image(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """Return the SHA-256 of an image file and its (width, height); the pixels are not decoded.
+    """Return the SHA-256 of an image file and its (width, height), without decoding the pixels.
 
-    Raises FertoolError naming a file that is no image, or too large a one.
+    Raises FertoolError naming a file that is not an image, or too large a one.
     """
     with _opened(path) as file:
         digest = hashlib.sha256()
         while block := file.read(_BLOCK):
             digest.update(block)
         file.seek(0)
-        with _readable(path), _identified(file) as image:
+        with _decoder_errors(path), _open_image(file) as image:
             size = image.size
     _require_size(path, size)
     return digest.digest(), size
@@ -119,22 +121,25 @@ def scan_image(path: Path) -> tuple[bytes, tuple[int, int]]:
 
 @contextmanager
 def decoded_image(path: Path) -> Iterator[Decoded]:
-    """Give an image file decoded; of such blocks as many run at once as hold `LARGEST_PIXELS` among them.
+    """Yield an image file decoded.
 
-    Raises FertoolError naming a file that cannot be decoded, or whose header declares too many pixels.
+    Threads inside such blocks wait, so that they hold `LARGEST_PIXELS` together at most.
+    Raises FertoolError naming a file that cannot be decoded, or whose header declares too many
+    pixels.
     """
     with _opened(path) as file:
-        with _readable(path):
-            image = _identified(file)
+        with _decoder_errors(path):
+            image = _open_image(file)
         _require_size(path, image.size)
-        with _pixels_open.take(image.size[0] * image.size[1]):
-            with _readable(path):
-                plain = _plain(image)
-            yield plain
+        width, height = image.size
+        with _open_pixels.acquire(width * height):
+            with _decoder_errors(path):
+                decoded = _decode(image)
+            yield decoded
 
 
 def file_state(path: Path) -> os.stat_result:
-    """Return what the file system says of an image file; raises FertoolError unless it is a regular file."""
+    """Return the status of an image file; raises FertoolError unless it is a regular file."""
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -164,9 +169,13 @@ def _is_built_in(name: str) -> bool:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Yield an image file opened; threads hold `LARGEST_FILE` bytes of files together at most.
+
+    Raises FertoolError for what cannot be read.
+    """
     state = file_state(path)
     try:
-        with _bytes_open.take(state.st_size), open(path, "rb") as file:
+        with _open_bytes.acquire(state.st_size), open(path, "rb") as file:
             yield file
     except OSError as error:
         raise FertoolError(
@@ -175,8 +184,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever a decoder raises into a FertoolError."""
+def _decoder_errors(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder raises into a FertoolError that names the file."""
     try:
         yield
     except FertoolError:
@@ -188,15 +197,18 @@ def _readable(path: Path) -> Iterator[None]:
         raise FertoolError(
             f"{path}: not a readable image: {error}", "save it as a PNG, or remove it"
         ) from None
-    # The decoders are fed with damaged bytes and raise what these lead to, from SyntaxError to MemoryError.
+    # On damaged bytes the decoders raise anything from SyntaxError to MemoryError.
     except Exception:
         raise FertoolError(
             f"{path}: not a readable image", "remove the file or copy it again"
         ) from None
 
 
-def _identified(file: BinaryIO) -> ImageFile.ImageFile:
-    formats = [*_FORMATS, "AVIF"] if _is_built_in("avif") else _FORMATS
+def _open_image(file: BinaryIO) -> ImageFile.ImageFile:
+    # A closed list: of Pillow's other formats EPS, for one, runs a program.
+    formats = list(_FORMATS)
+    if _is_built_in("avif"):
+        formats.append("AVIF")
     return Image.open(file, formats=formats)
 
 
@@ -213,45 +225,55 @@ def _too_large(path: Path, declared: str) -> FertoolError:
     )
 
 
-def _plain(file: ImageFile.ImageFile) -> Decoded:
-    """Decode an opened image, and do to it what makes it 8-bit gray or RGB, opaque and upright."""
-    took: set[str] = set()
-    samples = read_samples(file)
+def _decode(file: ImageFile.ImageFile) -> Decoded:
+    """Decode an opened image to 8-bit gray or RGB, opaque and upright."""
+    applied: set[str] = set()
+    samples = read_sample_format(file)
     # Pillow turns TIFF files upright while it loads them, and drops their tag.
-    turned = file.format == "TIFF" and _orientation(file) in _TURNS
+    turned_by_pillow = file.format == "TIFF" and _orientation(file) in _TRANSPOSE_OF_ORIENTATION
     file.load()
+
     color, alpha = _color_and_alpha(file, samples)
-    took |= _depth_and_space(file, samples)
+    applied |= _depth_and_space(file, samples)
     if _has_more_frames(file):
-        took.add("first frame")
+        applied.add("first frame")
+
     in_srgb = to_srgb(color, file.info.get("icc_profile"))
     if in_srgb is not None:
-        took.add("color profile")
+        applied.add("color profile")
         color = in_srgb
     elif color.mode not in ("L", "RGB"):
         color = color.convert("RGB")
+
     if alpha is not None and alpha.getextrema() != (255, 255):
-        took.add("transparency")
+        applied.add("transparency")
         color = _on_mid_gray(color, alpha)
-    turn = _TURNS.get(_orientation(file))
-    if turn is not None:
-        color = color.transpose(turn)
-    if turned or turn is not None:
-        took.add("orientation")
-    return Decoded(color, frozenset(took))
+
+    transpose = _TRANSPOSE_OF_ORIENTATION.get(_orientation(file))
+    if transpose is not None:
+        color = color.transpose(transpose)
+    if turned_by_pillow or transpose is not None:
+        applied.add("orientation")
+    return Decoded(color, frozenset(applied))
 
 
-def _depth_and_space(file: ImageFile.ImageFile, samples: Samples) -> set[str]:
+def _depth_and_space(file: ImageFile.ImageFile, samples: SampleFormat) -> set[str]:
+    """Return the conversions that the depth and the color space of a file take."""
     found = {file.mode} & {"CMYK", "LAB"}
     if file.mode == "F":
         found.add("float")
+    elif samples.bits > 16:
+        found.add("32-bit")
     elif samples.bits > 8:
-        found.add("16-bit" if samples.bits <= 16 else "32-bit")
+        found.add("16-bit")
     return found
 
 
 def _has_more_frames(file: ImageFile.ImageFile) -> bool:
-    """Say whether a loaded file has frames after the first; the pictures beside a photo of format MPO are none."""
+    """Return whether a loaded file has frames after the first one.
+
+    The pictures that a photo of format MPO carries beside the main one do not count.
+    """
     try:
         return file.format != "MPO" and bool(getattr(file, "is_animated", False))
     # GIF looks for a second frame, which may be damaged where the first is not.
@@ -260,52 +282,62 @@ def _has_more_frames(file: ImageFile.ImageFile) -> bool:
 
 
 def _orientation(file: ImageFile.ImageFile) -> int:
-    """Return the value of the orientation tag, 1 (upright) where there is none that can be read."""
+    """Return the value of the orientation tag, 1 (upright) where none can be read."""
     try:
-        value = file.getexif().get(_ORIENTATION, 1)
+        value = file.getexif().get(_ORIENTATION)
     # A damaged tag leaves the pixels as good as they are.
     except Exception:
         return 1
-    return value if isinstance(value, int) else 1
+    if not isinstance(value, int):
+        return 1
+    return value
 
 
 def _color_and_alpha(
-    file: ImageFile.ImageFile, samples: Samples
+    file: ImageFile.ImageFile, samples: SampleFormat
 ) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colors in 8 bits (mode L, RGB, CMYK or LAB), and the opacity as mode L where the file has one."""
-    if file.mode in (*WIDE_MODES, "1", "L"):
+    """Return the colors in 8 bits (mode L, RGB, CMYK or LAB), and the opacity (mode L) if any."""
+    if file.mode in (*HIGH_DEPTH_MODES, "1", "L"):
         return _gray_and_alpha(file, samples)
-    if file.mode == "RGB" and "transparency" in file.info:
-        transparent = file.info["transparency"]
-        file.info["transparency"] = tuple(value_in_8_bits(value, samples) for value in transparent)
     if file.mode in ("LA", "La"):
         both = file.convert("LA")
         return both.getchannel("L"), both.getchannel("A")
+
+    if file.mode == "RGB" and "transparency" in file.info:
+        # Like the pixels, which Pillow has brought to 8 bits; it leaves this value as it was.
+        transparent = file.info["transparency"]
+        file.info["transparency"] = tuple(value_in_8_bits(value, samples) for value in transparent)
     if file.has_transparency_data:
         both = file.convert("RGBA")
         return both.convert("RGB"), both.getchannel("A")
-    return (file if file.mode in ("RGB", "CMYK", "LAB") else file.convert("RGB")), None
+    if file.mode in ("RGB", "CMYK", "LAB"):
+        return file, None
+    return file.convert("RGB"), None
 
 
 def _gray_and_alpha(
-    file: ImageFile.ImageFile, samples: Samples
+    file: ImageFile.ImageFile, samples: SampleFormat
 ) -> tuple[Image.Image, Image.Image | None]:
     # Pillow states the transparent value in the file's units, and would take it for one of 8 bits.
     transparent = file.info.pop("transparency", None)
-    if file.mode in WIDE_MODES:
-        gray = wide_to_gray(file, samples)
-        return gray, None if transparent is None else opacity_of_gray(file, transparent)
+    if file.mode in HIGH_DEPTH_MODES:
+        gray = high_depth_to_gray(file, samples)
+        # On the file's own values: scaling may have made several of them equal.
+        alpha = None if transparent is None else opacity_of_gray(file, transparent)
+        return gray, alpha
+
     gray = file.convert("L")
     if transparent is None:
         return gray, None
-    # Of a white bit, some releases of Pillow say 1, others 255.
-    level = 255 * bool(transparent) if file.mode == "1" else value_in_8_bits(transparent, samples)
-    return gray, opacity_of_gray(gray, level)
+    if file.mode == "1":
+        # Some releases of Pillow state a white bit as 1, others as 255.
+        return gray, opacity_of_gray(gray, 255 * bool(transparent))
+    return gray, opacity_of_gray(gray, value_in_8_bits(transparent, samples))
 
 
 def _on_mid_gray(color: Image.Image, alpha: Image.Image) -> Image.Image:
-    background = Image.new(
-        color.mode, color.size, MID_GRAY if color.mode == "L" else (MID_GRAY,) * 3
-    )
+    """Composite colors (mode L or RGB) on a mid-gray background."""
+    gray = MID_GRAY if color.mode == "L" else (MID_GRAY, MID_GRAY, MID_GRAY)
+    background = Image.new(color.mode, color.size, gray)
     background.paste(color, mask=alpha)
     return background

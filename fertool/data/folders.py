@@ -8,32 +8,45 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fertool.data.faces import SPLITS
-from fertool.data.images import Entry, image_files
+from fertool.data.image_tree import ImageEntry, image_files
 from fertool.data.labels import canonical_expression, find_expression, in_canonical_order
+from fertool.data.reader import SPLITS
 from fertool.errors import FertoolError
 
-Listing = dict[str, list[Entry]]
+Listing = dict[str, list[ImageEntry]]
 
-_SPLIT_NAMES = {
-    "train": "train training",
-    "val": "val valid validate validation dev devel development eval evaluation publictest",
-    "test": "test testing privatetest",
+_SPLIT_OF_NAME = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validate": "val",
+    "validation": "val",
+    "dev": "val",
+    "devel": "val",
+    "development": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "publictest": "val",
+    "test": "test",
+    "testing": "test",
+    "privatetest": "test",
 }
-_SPLIT_OF_NAME = {name: split for split, names in _SPLIT_NAMES.items() for name in names.split()}
 _ENDINGS = ("set", "data", "images", "folder", "split")
-_BESIDE = re.compile(
-    r"(fer|ferplus|fer\+|rafdb|affectnet|ck|ck\+|ckplus|expw|data|dataset)?((19|20)[0-9]{2})?(plus|\+)?"
+_DATASET_AND_YEAR = re.compile(
+    r"(fer|ferplus|fer\+|rafdb|affectnet|ck|ck\+|ckplus|expw|data|dataset)?"
+    r"((19|20)[0-9]{2})?(plus|\+)?"
 )
-"""What stands before or after a split in the names of folders: a data set, a year."""
+"""What precedes or follows a split in the names of folders: a data set, a year."""
 _MOST_WRAPPERS = 8
 
 
 @dataclass
-class Skipped:
-    """What a listing passes over: files that are no images by suffix, and the images of folders that are no class.
+class SkippedFiles:
+    """What a listing skips: files that are not images, and images outside of class folders.
 
-    `folders` counts by the place within the root; "*" at the end of a place stands for the files directly there.
+    `not_images` counts files by suffix, `folders` images by the path within the root; "*" at the
+    end of a path stands for the files directly there.
     """
 
     not_images: Counter[str] = field(default_factory=Counter)
@@ -41,7 +54,10 @@ class Skipped:
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder's name stands for, whatever its case and separators; None for no split."""
+    """Return the split that a folder's name stands for; None for no split.
+
+    Case and separators do not matter.
+    """
     plain = re.sub(r"[-_. ]+", "", name).lower()
     for ending in ("", *_ENDINGS):
         split = _split_of_word(plain.removesuffix(ending))
@@ -55,7 +71,9 @@ def _split_of_word(word: str) -> str | None:
         return _SPLIT_OF_NAME[word]
     for usual, split in _SPLIT_OF_NAME.items():
         before, found, after = word.partition(usual)
-        if found and _BESIDE.fullmatch(before) and _BESIDE.fullmatch(after):
+        # Nothing else may stand beside it: "contest" and "evalentine" name no split.
+        beside_is_known = _DATASET_AND_YEAR.fullmatch(before) and _DATASET_AND_YEAR.fullmatch(after)
+        if found and beside_is_known:
             return split
     return None
 
@@ -68,35 +86,42 @@ def split_folders(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in subfolders(root):
         split = split_of(folder.name)
+        if split is None:
+            continue
         if split in found:
             raise FertoolError(
                 f"{root}: both {found[split].name} and {folder.name} mean the split '{split}'",
                 f"keep one folder for {split}: merge them, or move one elsewhere",
             )
-        if split is not None:
-            found[split] = folder
+        found[split] = folder
     return {split: found[split] for split in SPLITS if split in found}
 
 
 def subfolders(root: Path) -> list[Path]:
     """Return the visible folders inside a folder, sorted by name."""
-    return sorted(p for p in root.iterdir() if not p.name.startswith((".", "__")) and p.is_dir())
+    folders: list[Path] = []
+    for path in sorted(root.iterdir()):
+        # "__MACOSX" and the like are put beside the data by programs that pack archives.
+        is_hidden = path.name.startswith((".", "__"))
+        if path.is_dir() and not is_hidden:
+            folders.append(path)
+    return folders
 
 
 def find_file(folder: Path, name: str) -> Path | None:
-    """Return the file of this name in a folder, else one whose name differs in upper and lower case only."""
+    """Return the file of this name in a folder, else one whose name differs in case only."""
     if (folder / name).is_file():
         return folder / name
     if not folder.is_dir():
         return None
-    return next(
-        (p for p in sorted(folder.iterdir()) if p.name.lower() == name.lower() and p.is_file()),
-        None,
-    )
+    for path in sorted(folder.iterdir()):
+        if path.name.lower() == name.lower() and path.is_file():
+            return path
+    return None
 
 
-def unwrapped(root: Path) -> Iterator[Path]:
-    """Yield a folder, then the only folder inside it, then the only one inside that: archives wrap what they hold."""
+def unwrap_folders(root: Path) -> Iterator[Path]:
+    """Yield a folder, then the only folder inside it, and so on: archives wrap what they hold."""
     for _ in range(_MOST_WRAPPERS):
         yield root
         inside = subfolders(root)
@@ -106,75 +131,96 @@ def unwrapped(root: Path) -> Iterator[Path]:
 
 
 def is_class_tree(root: Path) -> bool:
-    """Say whether a folder, or its split folders, hold folders named after expressions."""
-    parts = split_folders(root).values()
-    return any(_has_classes(_class_root(part)) for part in parts) if parts else _has_classes(root)
+    """Return whether a folder, or any of its split folders, has folders named after expressions."""
+    parts = split_folders(root)
+    if not parts:
+        return _has_classes(root)
+    return any(_has_classes(_class_root(part)) for part in parts.values())
 
 
 def has_numbered_folders(root: Path) -> bool:
-    """Say whether a folder, or its split folders, hold folders named by numbers."""
-    parts = split_folders(root).values() or [root]
-    return any(folder.name.isdecimal() for part in parts for folder in subfolders(part))
+    """Return whether a folder, or any of its split folders, has folders named by numbers."""
+    for part in split_folders(root).values() or [root]:
+        if any(folder.name.isdecimal() for folder in subfolders(part)):
+            return True
+    return False
 
 
 def list_class_folders(
-    root: Path, skipped: Skipped | None = None
+    root: Path, skipped: SkippedFiles | None = None
 ) -> tuple[tuple[str, ...], Listing]:
-    """List `train|val|test/<class>/**`, or `<class>/**` as train; classes are all whose folder exists in any split.
+    """List `train|val|test/<class>/**`, or `<class>/**` as train.
 
-    Without split folders, `<class>/train|val|test/**` is read too. What is passed over is counted in `skipped`.
-    Raises FertoolError for a folder whose name is no expression.
+    The classes are all whose folder exists in any split. Without split folders,
+    `<class>/train|val|test/**` is read too. `skipped` counts what is skipped. Raises FertoolError
+    for a folder whose name is no expression.
     """
-    skipped = skipped or Skipped()
+    skipped = skipped or SkippedFiles()
     parts = split_folders(root)
     listing: Listing = {}
-    seen: set[str] = set()
+    classes: set[str] = set()
     for split, part in (parts or {"train": root}).items():
         listing.setdefault(split, [])
         class_root = _class_root(part) if parts else root
         _skip_loose_files(root, class_root, skipped)
         for folder in subfolders(class_root):
             expression = canonical_expression(folder.name, str(folder))
-            seen.add(expression)
+            classes.add(expression)
             for path in walk_images(folder, skipped):
-                inner = None if parts else split_of(path.relative_to(folder).parts[0])
-                listing.setdefault(inner or split, []).append(Entry(path, expression))
+                inner_split = None if parts else split_of(path.relative_to(folder).parts[0])
+                entries = listing.setdefault(inner_split or split, [])
+                entries.append(ImageEntry(path, expression))
     skip_other_folders(root, parts, skipped)
-    return in_canonical_order(seen), listing
+    return in_canonical_order(classes), listing
 
 
 def list_numbered_folders(
-    root: Path, order: Sequence[str], first: int, ignored: int = 0, skipped: Skipped | None = None
+    root: Path,
+    order: Sequence[str],
+    first: int,
+    ignored: int = 0,
+    skipped: SkippedFiles | None = None,
 ) -> Listing:
-    """List `train|val|test/<number>/**` where number `first` means `order[0]`; `ignored` more numbers are skipped.
+    """List `train|val|test/<number>/**` where number `first` means `order[0]`.
 
-    What is passed over is counted in `skipped`. Raises FertoolError for a folder that is not such a number.
+    The images of the next `ignored` numbers are left out. `skipped` counts what is skipped. Raises
+    FertoolError for a folder that is not such a number.
     """
-    skipped = skipped or Skipped()
+    skipped = skipped or SkippedFiles()
     parts = split_folders(root)
     listing: Listing = {}
-    last = first + len(order) - 1
+    # A folder without splits is all training data; validation images are held out of it later.
     for split, part in (parts or {"train": root}).items():
         listing[split] = []
         _skip_loose_files(root, part, skipped)
         for folder in subfolders(part):
-            number = int(folder.name) if re.fullmatch("[0-9]{1,4}", folder.name) else -1
-            if not first <= number <= last + ignored:
-                raise FertoolError(
-                    f"{folder}: not a class folder", f"they are named {first} to {last}"
-                )
-            if number <= last:
-                listing[split] += [
-                    Entry(path, order[number - first]) for path in walk_images(folder, skipped)
-                ]
+            index = _class_index(folder, count=len(order), first=first, ignored=ignored)
+            if index < len(order):
+                for path in walk_images(folder, skipped):
+                    listing[split].append(ImageEntry(path, order[index]))
     skip_other_folders(root, parts, skipped)
     return listing
 
 
-def walk_images(folder: Path, skipped: Skipped) -> list[Path]:
-    """Return the image files at any depth inside a folder, sorted by place; other files are counted in `skipped`.
+def _class_index(folder: Path, count: int, first: int, ignored: int) -> int:
+    """Return the class index of a numbered folder, `count` or more for one to be ignored.
 
-    A folder that links lead to more than once is entered once.
+    Raises FertoolError for another name.
+    """
+    # Few digits: Python refuses to convert thousands of them.
+    if re.fullmatch("[0-9]{1,4}", folder.name):
+        index = int(folder.name) - first
+        if 0 <= index < count + ignored:
+            return index
+    raise FertoolError(
+        f"{folder}: not a class folder", f"they are named {first} to {first + count - 1}"
+    )
+
+
+def walk_images(folder: Path, skipped: SkippedFiles) -> list[Path]:
+    """Return the image files at any depth inside a folder, sorted by path.
+
+    Other files are counted in `skipped`.
     """
     images: list[Path] = []
     entered: set[tuple[int, int]] = set()
@@ -182,34 +228,40 @@ def walk_images(folder: Path, skipped: Skipped) -> list[Path]:
     while waiting:
         folder = waiting.pop()
         state = folder.stat()
-        if (state.st_dev, state.st_ino) in entered:
+        identity = (state.st_dev, state.st_ino)
+        # Links may lead to a folder more than once, or back to one above.
+        if identity in entered:
             continue
-        entered.add((state.st_dev, state.st_ino))
+        entered.add(identity)
         waiting += subfolders(folder)
         images += image_files(folder, skipped.not_images)
     return sorted(images)
 
 
-def skip_other_folders(root: Path, parts: dict[str, Path], skipped: Skipped) -> None:
-    """Count in `skipped` the images of each folder that lies beside the split folders `parts`, and loose ones."""
+def skip_other_folders(root: Path, parts: dict[str, Path], skipped: SkippedFiles) -> None:
+    """Count in `skipped` the images beside the split folders `parts`, by folder."""
     if not parts:
         return
     _skip_loose_files(root, root, skipped)
     for folder in subfolders(root):
         if folder not in parts.values():
-            skipped.folders[folder.name] += len(walk_images(folder, Skipped()))
+            skipped.folders[folder.name] += len(walk_images(folder, SkippedFiles()))
 
 
-def _skip_loose_files(root: Path, folder: Path, skipped: Skipped) -> None:
-    """Count in `skipped` the files directly inside a folder where classes or splits are expected."""
+def _skip_loose_files(root: Path, folder: Path, skipped: SkippedFiles) -> None:
+    """Count in `skipped` the files directly in a folder where classes or splits are expected."""
     images = image_files(folder, skipped.not_images)
     if images:
-        skipped.folders[(folder.relative_to(root) / "*").as_posix()] += len(images)
+        path = folder.relative_to(root) / "*"
+        skipped.folders[path.as_posix()] += len(images)
 
 
 def _class_root(part: Path) -> Path:
-    """Return the folder whose subfolders are the classes: `part`, or the first below its wrappers that has some."""
-    return next((folder for folder in unwrapped(part) if _has_classes(folder)), part)
+    """Return the folder whose subfolders are classes: the first within wrappers, else `part`."""
+    for folder in unwrap_folders(part):
+        if _has_classes(folder):
+            return folder
+    return part
 
 
 def _has_classes(folder: Path) -> bool:

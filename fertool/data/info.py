@@ -1,4 +1,4 @@
-"""What a source holds, and what in it can mislead: copies, contradicting labels, empty images, what is not a face."""
+"""Count what a source holds, and what in it can mislead: duplicates, conflicts of labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fertool.data.copies import image_ids, numbered
-from fertool.data.faces import Faces, Pixels
+from fertool.data.duplicates import group_indices, image_hashes
 from fertool.data.ferplus import RULES, label_by_votes
+from fertool.data.reader import Pixels, RawSplit
 from fertool.data.source import DataSource
-from fertool.data.storage import pieces
+from fertool.data.storage import iter_chunks
 
 _NOT_A_FACE = 9
+"""Column of the votes for "not a face"."""
 _MANY_VOTES = 5
 
 
@@ -22,13 +23,15 @@ _MANY_VOTES = 5
 class DataInfo:
     """Counts over all images of a source, before any is dropped for its label.
 
-    `counts`: images of each class in each split, as `DataSource.split` gives them. `images`, `distinct_images`: with
-    and without exact copies. `copy_groups`: images that occur more than once. `copies_across`: by "val in train" and
-    the like, the images of the first split that are copies of one in the second. `conflicting_groups`: copies under
-    different labels. `constant_images`: of one grey level. `not_faces`: images with more than five of ten "not a face"
-    votes, and `ferplus_rule_counts` the images that each rule keeps of each split; None without FER+ votes.
-    `converted`: images by what was done to make them upright 8-bit sRGB (an image may count more than once).
-    `not_images`: files passed over, by suffix. `left_out`: images that no split or class takes, by folder.
+    `counts`: images of each class in each split, as `DataSource.split` has them. `images`,
+    `distinct_images`: with and without exact duplicates. `copy_groups`: images that occur more than
+    once. `copies_across`: by "val in train" and the like, the images of the first split that are
+    duplicates of one in the second. `conflicting_groups`: duplicates under different labels.
+    `constant_images`: of one gray level. `not_faces`: images with more than five of ten "not a
+    face" votes, and `ferplus_rule_counts` the images that each rule keeps of each split; None
+    without FER+ votes. `converted`: images by conversion to upright 8-bit sRGB (an image may count
+    more than once). `not_images`: skipped files by suffix. `left_out`: images that no split or
+    class takes, by folder.
     """
 
     source: str
@@ -50,67 +53,93 @@ class DataInfo:
     left_out: Mapping[str, int]
 
 
-def inspect(source: DataSource) -> DataInfo:
+def inspect_source(source: DataSource) -> DataInfo:
     """Count what a source holds; reads all its splits. Raises FertoolError as reading them does."""
-    parts = {split: source.raw(split) for split in source.splits}
-    ids = {split: image_ids(faces.images) for split, faces in parts.items()}
-    group = numbered([one for split in parts for one in ids[split]])
-    sizes = np.bincount(group)
-    labels = np.concatenate([faces.labels for faces in parts.values()])
-    labels_met = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
-    voted = {split: faces for split, faces in parts.items() if faces.votes is not None}
-    first = next(iter(parts.values()))
+    splits = {split: source.raw(split) for split in source.splits}
+    hashes: dict[str, list[bytes]] = {}
+    all_hashes: list[bytes] = []
+    voted: dict[str, RawSplit] = {}
+    for split, faces in splits.items():
+        hashes[split] = image_hashes(faces.images)
+        all_hashes += hashes[split]
+        if faces.votes is not None:
+            voted[split] = faces
+    group = group_indices(all_hashes)
+    group_sizes = np.bincount(group)
+    labels = np.concatenate([faces.labels for faces in splits.values()])
+    labels_of_group = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
+
+    _, channels, _, image_size = next(iter(splits.values())).images.shape
+    # After the splits are read: the readers find some of it only then.
     findings = source.findings
     return DataInfo(
         source=source.name,
         digest=source.digest,
         classes=source.classes,
-        image_size=first.images.shape[-1],
-        channels=first.images.shape[1],
-        counts={split: _class_counts(source, split) for split in parts},
+        image_size=image_size,
+        channels=channels,
+        counts={split: _class_counts(source, split) for split in splits},
         images=len(group),
-        distinct_images=len(sizes),
-        copy_groups=int(np.count_nonzero(sizes > 1)),
-        copies_across=_copies_across(ids),
-        conflicting_groups=int(np.count_nonzero(labels_met > 1)),
-        constant_images=sum(_constant(faces.images) for faces in parts.values()),
-        not_faces=_not_faces(parts) if voted else None,
-        ferplus_rule_counts=_rule_counts(voted) if voted else None,
+        distinct_images=len(group_sizes),
+        copy_groups=int(np.count_nonzero(group_sizes > 1)),
+        copies_across=_duplicates_across(hashes),
+        conflicting_groups=int(np.count_nonzero(labels_of_group > 1)),
+        constant_images=sum(_count_constant(faces.images) for faces in splits.values()),
+        not_faces=_count_not_faces(voted),
+        ferplus_rule_counts=_rule_counts(voted),
         converted=findings.converted,
         not_images=findings.not_images,
         left_out=findings.left_out,
     )
 
 
-def _constant(images: Pixels) -> int:
-    flat = (piece.reshape(len(piece), math.prod(piece.shape[1:])) for piece in pieces(images))
-    return sum(int(np.count_nonzero((rows == rows[:, :1]).all(axis=1))) for rows in flat)
+def _count_constant(images: Pixels) -> int:
+    """Return how many images [N, C, H, W] have one gray level only.
+
+    In chunks, for the images may be larger than memory.
+    """
+    count = 0
+    for chunk in iter_chunks(images):
+        rows = chunk.reshape(len(chunk), math.prod(chunk.shape[1:]))
+        is_constant = (rows == rows[:, :1]).all(axis=1)
+        count += int(np.count_nonzero(is_constant))
+    return count
 
 
 def _class_counts(source: DataSource, split: str) -> dict[str, int]:
-    faces = source.labelled(split)
+    faces = source.labeled(split)
     counts = np.bincount(faces.labels, minlength=len(faces.classes)).tolist()
     by_name = dict(zip(faces.classes, counts, strict=True))
     return {name: by_name.get(name, 0) for name in source.classes}
 
 
-def _copies_across(ids: Mapping[str, list[bytes]]) -> dict[str, int]:
+def _duplicates_across(hashes: Mapping[str, list[bytes]]) -> dict[str, int]:
+    """Return how many images of a split an earlier one has, by "val in train" and the like."""
     counts: dict[str, int] = {}
-    splits = list(ids)
-    for k, other in enumerate(splits):
-        known = set(ids[other])
-        for split in splits[k + 1 :]:
-            counts[f"{split} in {other}"] = sum(one in known for one in ids[split])
+    splits = list(hashes)
+    for k, earlier in enumerate(splits):
+        known = set(hashes[earlier])
+        for later in splits[k + 1 :]:
+            counts[f"{later} in {earlier}"] = sum(value in known for value in hashes[later])
     return counts
 
 
-def _not_faces(parts: Mapping[str, Faces]) -> int:
-    votes = (faces.votes for faces in parts.values() if faces.votes is not None)
-    return sum(int(np.count_nonzero(each[:, _NOT_A_FACE] > _MANY_VOTES)) for each in votes)
+def _count_not_faces(splits: Mapping[str, RawSplit]) -> int | None:
+    """Return how many images most raters call "not a face", None without splits that have votes."""
+    if not splits:
+        return None
+    count = 0
+    for faces in splits.values():
+        assert faces.votes is not None
+        count += int(np.count_nonzero(faces.votes[:, _NOT_A_FACE] > _MANY_VOTES))
+    return count
 
 
-def _rule_counts(parts: Mapping[str, Faces]) -> dict[str, dict[str, int]]:
-    return {
-        rule: {split: len(label_by_votes(faces, rule)) for split, faces in parts.items()}
-        for rule in RULES
-    }
+def _rule_counts(splits: Mapping[str, RawSplit]) -> dict[str, dict[str, int]] | None:
+    """Return the images that each rule keeps of each split, None without splits that have votes."""
+    if not splits:
+        return None
+    counts: dict[str, dict[str, int]] = {}
+    for rule in RULES:
+        counts[rule] = {split: len(label_by_votes(faces, rule)) for split, faces in splits.items()}
+    return counts

@@ -1,11 +1,11 @@
-"""Expression names: one canonical set, the spellings met in the wild, and the index order of each source."""
+"""Expression names: the canonical set, other spellings, and the index order of each source."""
 
 from __future__ import annotations
 
 from fertool.errors import FertoolError
 
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral", "contempt")
-"""The canonical names, in the order that readers use: that of fer2013.csv, contempt last."""
+"""The canonical names in the order of fer2013.csv, contempt last."""
 
 BASIC = EXPRESSIONS[:7]
 
@@ -16,6 +16,7 @@ RAFDB_ORDER = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral"
 """RAF-DB counts from 1."""
 AFFECTNET_ORDER = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
 
+# Spellings in releases of data sets and in the names of folders.
 _ALIASES = {
     "anger": "angry",
     "disgusted": "disgust",
@@ -37,13 +38,18 @@ _ALIASES = {
 
 
 def find_expression(name: str) -> str | None:
-    """Return the canonical name for any known spelling, whatever its case; None for an unknown one."""
+    """Return the canonical name for any known spelling in any case; None for an unknown one."""
     plain = name.strip().lower()
-    return plain if plain in EXPRESSIONS else _ALIASES.get(plain)
+    if plain in EXPRESSIONS:
+        return plain
+    return _ALIASES.get(plain)
 
 
 def canonical_expression(name: str, where: str) -> str:
-    """Return the canonical name for any known spelling; raises FertoolError naming `where` the name was met."""
+    """Return the canonical name for any known spelling.
+
+    Raises FertoolError for an unknown one; `where` is the file or folder that has the name.
+    """
     found = find_expression(name)
     if found is None:
         raise FertoolError(

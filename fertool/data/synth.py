@@ -1,4 +1,4 @@
-"""Faces drawn by the program: seven expressions, different people, poses and light, with no download."""
+"""Synthetic faces: seven expressions, different people, poses and light, drawn by the program."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fertool.data.cache import cached, holds
-from fertool.data.drawing import Grid, Params, draw
-from fertool.data.faces import NO_FINDINGS, SPLITS, Faces, Findings, Indices, Pixels
-from fertool.data.fer2013 import write_csv
+from fertool.data.cache import has_array, load_or_make
+from fertool.data.face_drawing import FloatArray, Params, draw
+from fertool.data.fer2013_csv import write_csv
 from fertool.data.labels import BASIC
+from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
 from fertool.data.storage import Chunks
 from fertool.errors import UsageError
 
@@ -26,7 +26,7 @@ _CHUNK = 16
 """Faces drawn at once: few enough for the temporary arrays to stay in the processor's cache."""
 _CACHE_VERSION = 2
 
-# What an expression does to a face, next to neutral; amounts in half-heights of the image or in shares.
+# How an expression changes a face, relative to neutral; lengths are in half-heights of the image.
 _NEUTRAL = {
     "brow_raise": 0.0,
     "brow_slant": 0.0,
@@ -58,16 +58,19 @@ _EXPRESSIONS: dict[str, dict[str, float]] = {
         "lip_raise": 0.09,
         "wrinkle": 1.0,
         "folds": 0.9,
-    }
-    | {"mouth_curve": -0.05, "brow_slant": -0.03},
+        "mouth_curve": -0.05,
+        "brow_slant": -0.03,
+    },
     "fear": {
         "brow_raise": 0.08,
         "brow_slant": 0.1,
         "eye_open": 1.45,
         "mouth_open": 0.14,
         "mouth_width": 1.0,
-    }
-    | {"mouth_curve": -0.05, "teeth": 0.5, "squint": 0.0},
+        "mouth_curve": -0.05,
+        "teeth": 0.5,
+        "squint": 0.0,
+    },
     "happy": {
         "mouth_curve": 0.14,
         "mouth_open": 0.1,
@@ -75,8 +78,8 @@ _EXPRESSIONS: dict[str, dict[str, float]] = {
         "teeth": 0.9,
         "folds": 0.7,
         "squint": 0.4,
-    }
-    | {"eye_open": 0.85},
+        "eye_open": 0.85,
+    },
     "sad": {
         "brow_slant": 0.12,
         "brow_raise": 0.02,
@@ -90,8 +93,8 @@ _EXPRESSIONS: dict[str, dict[str, float]] = {
         "eye_open": 1.5,
         "mouth_open": 0.3,
         "mouth_width": 0.55,
-    }
-    | {"squint": 0.0},
+        "squint": 0.0,
+    },
     "neutral": {},
 }
 _EXPRESSION_SPREAD = {
@@ -99,7 +102,6 @@ _EXPRESSION_SPREAD = {
     "brow_slant": 0.02,
     "mouth_curve": 0.016,
     "mouth_open": 0.012,
-} | {
     "eye_open": 0.08,
     "mouth_width": 0.06,
     "eye_droop": 0.15,
@@ -109,7 +111,8 @@ _EXPRESSION_SPREAD = {
     "wrinkle": 0.05,
 }
 
-# Lowest and highest value of what has nothing to do with the expression.
+# The range of each parameter that does not depend on the expression. The order of the keys is the
+# order of the random draws: changing it changes every face.
 _PERSON_AND_POSE = {
     "angle": (-0.22, 0.22),
     "zoom": (0.95, 1.25),
@@ -133,13 +136,13 @@ _PERSON_AND_POSE = {
     "lip": (0.55, 0.82),
     "mouth_tilt": (-0.5, 0.5),
 }
-_GLASSES_SHARE = 0.12
-_SMILES_WITH_TEETH = 0.7
+_GLASSES_FRACTION = 0.12
+_OPEN_SMILE_FRACTION = 0.7
 
 
 @dataclass(frozen=True)
 class Synth:
-    """Drawn faces as a source: the first 80 % are for training, then 10 % for validation and 10 % for testing."""
+    """Synthetic faces as a source: 80 % training, then 10 % validation and 10 % test images."""
 
     name: str
     digest: str
@@ -149,43 +152,46 @@ class Synth:
     splits: tuple[str, ...] = SPLITS
     findings: Findings = NO_FINDINGS
 
-    def read(self, split: str) -> Faces:
+    def read(self, split: str) -> RawSplit:
         """Return one split."""
-        own = np.array(split_names(len(self.labels))) == split
-        return Faces(self.images, self.labels, self.classes).subset(own)
+        in_split = np.array(split_names(len(self.labels))) == split
+        return RawSplit(self.images, self.labels, self.classes).subset(in_split)
 
 
 def is_synth(source: str) -> bool:
-    """Say whether a `--data` value asks for drawn faces."""
+    """Return whether a source is `synth` or `synth:COUNT`."""
     return source == "synth" or source.startswith("synth:")
 
 
 def open_synth(source: str, seed: int, size: int | None, on_note: Callable[[str], None]) -> Synth:
-    """Draw the faces of `synth` or `synth:COUNT`, or take them from the cache; the same seed gives the same faces."""
-    count, side = _count(source), size or 48
+    """Draw the faces of `synth` or `synth:COUNT`, or take them from the cache.
 
-    drawn = Chunks((count, 1, side, side), lambda: _draw(count, seed, side))
-    key = f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}"
-    stored = cached(
-        key,
-        lambda: {"images": drawn},
-        on_note,
-        lambda arrays: holds(arrays, "images", np.uint8, drawn.shape),
+    The same seed gives the same faces. Raises UsageError for a bad count.
+    """
+    count = _parse_count(source)
+    side = size or 48
+    shape = (count, 1, side, side)
+    stored = load_or_make(
+        f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}",
+        make=lambda: {"images": Chunks(shape, lambda: _draw(count, seed, side))},
+        on_note=on_note,
+        valid=lambda arrays: has_array(arrays, "images", np.uint8, shape),
     )
-    images, labels = stored["images"], _labels(count)
+    images = stored["images"]
+    labels = _labels(count)
     digest = hashlib.sha256(images.reshape(-1).data)
     digest.update(labels.data)
     return Synth(source, digest.hexdigest(), images, labels)
 
 
 def split_names(count: int) -> list[str]:
-    """Return the split of each of `count` drawn faces; classes take turns, so each split is balanced."""
+    """Return the split of each of `count` faces; classes alternate, so each split is balanced."""
     part = round(0.1 * count)
     return ["train"] * (count - 2 * part) + ["val"] * part + ["test"] * part
 
 
 def draw_faces(count: int, seed: int, size: int = 48) -> tuple[Pixels, Indices]:
-    """Draw faces uint8 [N, 1, S, S] and labels int64 [N] in the order of fer2013.csv, classes by turns."""
+    """Draw faces uint8 [N, 1, S, S] and labels int64 [N] in fer2013's order; classes alternate."""
     return np.concatenate(list(_draw(count, seed, size))), _labels(count)
 
 
@@ -202,57 +208,63 @@ def _labels(count: int) -> Indices:
 def _draw(count: int, seed: int, size: int) -> Iterator[Pixels]:
     """Yield the faces, uint8 [<= _CHUNK, 1, S, S] each."""
     rng = np.random.default_rng(seed)
-    params = _sample(_labels(count), rng)
+    params = _sample_params(_labels(count), rng)
     for start in range(0, count, _CHUNK):
-        part = {name: value[start : start + _CHUNK] for name, value in params.items()}
-        yield _photograph(draw(part, size), rng)[:, None]
+        chunk = {name: value[start : start + _CHUNK] for name, value in params.items()}
+        yield _photograph(draw(chunk, size), rng)[:, None]
 
 
-def _sample(labels: Indices, rng: np.random.Generator) -> Params:
+def _sample_params(labels: Indices, rng: np.random.Generator) -> Params:
     """Draw the parameters of each face, each [N, 1, 1]."""
     n = len(labels)
     intensity = _uniform(rng, n, 0.6, 1.15)
     p: Params = {}
-    for name, rest in _NEUTRAL.items():
-        full = np.array([_EXPRESSIONS[one].get(name, rest) for one in BASIC], np.float32)[
-            labels
-        ].reshape(-1, 1, 1)
+    for name, neutral in _NEUTRAL.items():
+        by_class = [_EXPRESSIONS[expression].get(name, neutral) for expression in BASIC]
+        full = np.array(by_class, np.float32)[labels].reshape(-1, 1, 1)
         noise = np.clip(rng.standard_normal((n, 1, 1), np.float32), -2, 2)
-        p[name] = rest + intensity * (full - rest) + _EXPRESSION_SPREAD.get(name, 0.0) * noise
+        spread = _EXPRESSION_SPREAD.get(name, 0.0)
+        p[name] = neutral + intensity * (full - neutral) + spread * noise
     for name, (low, high) in _PERSON_AND_POSE.items():
         p[name] = _uniform(rng, n, low, high)
-    p["glasses"] = (_uniform(rng, n, 0, 1) < _GLASSES_SHARE).astype(np.float32)
-    # A smile without teeth is a closed one, and any mouth that is not open shows the line between the lips.
-    closed = (labels == BASIC.index("happy")).reshape(-1, 1, 1) & (
-        _uniform(rng, n, 0, 1) > _SMILES_WITH_TEETH
-    )
+    p["glasses"] = (_uniform(rng, n, 0, 1) < _GLASSES_FRACTION).astype(np.float32)
+
+    # A smile without teeth is a closed one, and any mouth that is not open shows the line between
+    # the lips.
+    is_happy = (labels == BASIC.index("happy")).reshape(-1, 1, 1)
+    closed = is_happy & (_uniform(rng, n, 0, 1) > _OPEN_SMILE_FRACTION)
     p["mouth_open"] = np.where(closed, np.float32(0), np.maximum(p["mouth_open"], 0))
     p["shut"] = np.clip(1 - p["mouth_open"] / 0.05, 0, 1)
     return p
 
 
-def _photograph(drawn: Grid, rng: np.random.Generator) -> Pixels:
-    """Light the drawing from a side, and add the contrast, brightness and grain of a poor camera: uint8 [N, S, S]."""
+def _photograph(drawn: FloatArray, rng: np.random.Generator) -> Pixels:
+    """Light the drawing from a side and add a poor camera's contrast and grain: uint8 [N, S, S]."""
     n, size, _ = drawn.shape
     ticks = np.linspace(-1, 1, size, dtype=np.float32)
     angle = _uniform(rng, n, 0, 2 * np.pi)
     slope = np.cos(angle) * ticks[None, None, :] + np.sin(angle) * ticks[None, :, None]
     light = 1 + _uniform(rng, n, 0, 0.4) * slope
-    lit = 0.5 + _uniform(rng, n, 0.6, 1.1) * (drawn * light - 0.5) + _uniform(rng, n, -0.12, 0.12)
+    contrast = _uniform(rng, n, 0.6, 1.1)
+    brightness = _uniform(rng, n, -0.12, 0.12)
+    lit = 0.5 + contrast * (drawn * light - 0.5) + brightness
     grain = _uniform(rng, n, 0.01, 0.05) * rng.standard_normal((n, size, size), np.float32)
     pixels: Pixels = np.clip(np.rint((lit + grain) * 255), 0, 255).astype(np.uint8)
     return pixels
 
 
-def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> Grid:
+def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> FloatArray:
     return low + (high - low) * rng.random((n, 1, 1), np.float32)
 
 
-def _count(source: str) -> int:
+def _parse_count(source: str) -> int:
+    """Return the count of `synth:COUNT`; raises UsageError for one out of bounds."""
     text = source.partition(":")[2] or str(DEFAULT_COUNT)
-    if not text.isdecimal() or len(text) > 9 or not MIN_COUNT <= int(text) <= MAX_COUNT:
+    # Few digits: Python refuses to convert thousands of them.
+    is_number = text.isdecimal() and len(text) <= 9
+    if not is_number or not MIN_COUNT <= int(text) <= MAX_COUNT:
         raise UsageError(
-            f"--data {source[:40]}: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}",
+            f"``data={source[:40]}``: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}",
             "for example synth:4000",
         )
     return int(text)

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
-from fertool.data.augment import Changes
+from fertool.data.augment import AugmentParams
 from fertool.distill.objective import KnowledgeDistillation, Teacher
 from fertool.distill.stages import Stage, find_stages, recorded
 from fertool.errors import FertoolError, UsageError
+from fertool.header_json import canonical_json
 from fertool.losses import attention_transfer, guided_feature_loss
-from fertool.spec import InputSpec, canonical_json
+from fertool.spec import InputSpec
 
 DEPTHS = 4
 """At so many depths features are matched by default."""
@@ -96,7 +97,7 @@ class FeatureDistillation:
             }
         )
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
         """Return what the objective without features plans."""
         return self._answers.plan_epoch(epoch, targets)
 

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from fertool.artifact.atomic import write_atomic
-from fertool.artifact.logits import ImageSet, LogitsSpec
+from fertool.artifact.logits_header import ImageSet, LogitsSpec
 from fertool.artifact.store import pack, unpack
-from fertool.checked import WrongContentError, as_type
-from fertool.data.augment import AugmentConfig, apply_changes
+from fertool.data.augment import AugmentConfig, apply_augmentation
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place
 from fertool.distill.objective import Teacher, class_order
 from fertool.distill.recorded import RecordedTeacher, Views
 from fertool.errors import FertoolError
-from fertool.spec import DAMAGED, InputSpec, Step, canonical_json
+from fertool.header_json import DAMAGED, canonical_json
+from fertool.spec import InputSpec, ProvenanceStep
+from fertool.strict_json import WrongContentError, as_type
 
 _BATCH = 256
 
@@ -54,7 +55,7 @@ def plan_recording(
     augmentation: AugmentConfig,
     seed: int,
     teachers: Sequence[str],
-    step: Step,
+    step: ProvenanceStep,
 ) -> LogitsSpec:
     """Return the header of a recording, all but its digest, before the work is done.
 
@@ -103,7 +104,7 @@ def record_logits(
             part = slice(start, start + _BATCH)
             images = train.images[part].to(device)
             inputs = to_input(
-                images if changes is None else apply_changes(images, changes[part]), input
+                images if changes is None else apply_augmentation(images, changes[part]), input
             )
             for teacher, order, row in zip(teachers, orders, logits, strict=True):
                 row[view, part] = teacher.logits(inputs, input)[:, order].to(torch.float16)

@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
-from fertool.data.augment import Changes
-from fertool.data.pixels import to_input, with_channels
+from fertool.data.augment import AugmentParams
+from fertool.data.pixels import convert_channels, to_input
 from fertool.device import place
 from fertool.distill.recorded import RecordedAnswers, RecordedTeacher
 from fertool.errors import FertoolError, UsageError
+from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss, distillation_kl_probs
 from fertool.precision import PrecisionName, autocast, resolve_precision
-from fertool.spec import InputSpec, canonical_json
+from fertool.spec import InputSpec
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class KnowledgeDistillation:
             {**described, "recorded": self._recorded.digests} if self._recorded else described
         )
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
         """Return the labels [N, K] with what the recorded teachers say beside them, [N, 2 K], and the changes to make.
 
         `epoch` counts from 1. Without recorded teachers the labels stay alone. Raises FertoolError when the records are
@@ -176,7 +177,7 @@ def adapt(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
         return inputs
     scale = torch.tensor(given.scale, device=inputs.device).view(1, -1, 1, 1)
     zero_point = torch.tensor(given.zero_point, device=inputs.device).view(1, -1, 1, 1)
-    pixels = with_channels(inputs / scale + zero_point, wanted.channels)
+    pixels = convert_channels(inputs / scale + zero_point, wanted.channels)
     if pixels.shape[-1] != wanted.size:
         pixels = F.interpolate(
             pixels,

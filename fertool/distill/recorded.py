@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fertool.data.augment import AugmentConfig, Changes, view_changes
+from fertool.data.augment import AugmentConfig, AugmentParams, view_augment_params
 from fertool.errors import FertoolError
 
 
@@ -20,9 +20,9 @@ class Views:
     config: AugmentConfig
     seed: int
 
-    def changes(self, n: int, view: int) -> Changes:
+    def changes(self, n: int, view: int) -> AugmentParams:
         """Return those of n images in one view, counted from 0."""
-        return view_changes(n, self.config, self.seed, view)
+        return view_augment_params(n, self.config, self.seed, view)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class RecordedAnswers:
             total = total + (logits / temperature).softmax(1)
         return total
 
-    def changes(self, epoch: int, device: torch.device) -> Changes | None:
+    def changes(self, epoch: int, device: torch.device) -> AugmentParams | None:
         """Return the changes of all images in an epoch (from 1), None where the record leaves them open."""
         if self._views is None:
             return None

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.artifact.header import ONNX_KEY
-from fertool.artifact.seal import sealed
+from fertool.artifact.onnx_digest import append_digest
 from fertool.errors import FertoolError, UsageError
 from fertool.export.compact import compacted
 from fertool.export.gates import gates_clipped
@@ -115,7 +115,7 @@ def export_model(
         raise FertoolError(
             f"the ONNX graph is not valid: {error}", "try another --opset, or --no-simplify"
         ) from None
-    return sealed(model.SerializeToString(deterministic=True))
+    return append_digest(model.SerializeToString(deterministic=True))
 
 
 def _stored(

@@ -1,8 +1,9 @@
 """Integer weights of fewer than 8 bits, packed in the file and unfolded by the runtime when it loads it.
 
-The planes of `fertool.artifact.planes` are uint8 constants of the graph. A few standard operators turn them into int8
-again, once for the whole network; runtimes fold all of that into constants before they look for integer operators, so
-that every convolution computes as if its weight had been stored plainly.
+The planes of `fertool.artifact.bit_packing` are uint8 constants of the graph. A few standard
+operators turn them into int8 again, once for the whole network; runtimes fold all of that into
+constants before they look for integer operators, so that every convolution computes as if its
+weight had been stored plainly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_node, make_tensor
 from onnx.numpy_helper import from_array
 
-from fertool.artifact import planes
+from fertool.artifact import bit_packing
 from fertool.export.compact import Array, constants
 
 MIN_OPSET = 18
@@ -119,10 +120,10 @@ class _Unfolding:
             widths = np.array([[bits for stack in sorted_out for bits in stack.bits]])
             streams[_WIDTHS] = ((widths - _MIDDLE_WIDTH).astype(np.int8), (_BITS_OF_A_WIDTH,))
         bits = {name: of_channels for name, (_, of_channels) in streams.items()}
-        packed = planes.pack(
+        packed = bit_packing.pack(
             {name: torch.from_numpy(values) for name, (values, _) in streams.items()}, bits
         )
-        rows = planes.rows_by_width(bits)
+        rows = bit_packing.channels_by_bits(bits)
         sizes = {
             k: [len(index) * streams[name][0][0].size for name, index in of.items()]
             for k, of in rows.items()
@@ -131,7 +132,7 @@ class _Unfolding:
         pieces: dict[str, list[str]] = {name: [] for name in streams}
         for width, of in rows.items():
             values = self._signed(
-                [digits[digit, width] for digit in planes.digits_of(width)], width
+                [digits[digit, width] for digit in bit_packing.digit_sizes(width)], width
             )
             for name, piece in zip(of, self._split(values, sizes[width]), strict=True):
                 pieces[name].append(piece)
@@ -150,7 +151,7 @@ class _Unfolding:
             columns = [self._digit_at(bytes_, digit, place) for place in range(0, 8, digit)]
             table = columns[0] if each == 1 else self._node("Concat", *columns, axis=1)
             flat = self._node("Reshape", table, self._numbers([-1]))
-            widths = [width for width in counts if digit in planes.digits_of(width)]
+            widths = [width for width in counts if digit in bit_packing.digit_sizes(width)]
             rest = len(plane) * each - sum(counts[width] for width in widths)
             parts = self._split(
                 flat, [*(counts[width] for width in widths), *([rest] if rest else [])]
@@ -176,7 +177,7 @@ class _Unfolding:
     def _signed(self, digits: Sequence[str], width: int) -> str:
         """Put the digits of integers together, and take off what made them positive."""
         value = digits[0]
-        for name, size in zip(digits[1:], planes.digits_of(width)[1:], strict=True):
+        for name, size in zip(digits[1:], bit_packing.digit_sizes(width)[1:], strict=True):
             value = self._node("BitShift", value, self._bytes([size]), direction="LEFT")
             value = self._node("BitwiseOr", value, name)
         # Runtimes have no int8 kernel for Sub.

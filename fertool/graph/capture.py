@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fertool.checked import WrongContentError
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError
 from fertool.graph.generalise import generalised
@@ -23,6 +22,7 @@ from fertool.graph.ir import INPUT, Graph, Node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.recorder import Recorder, Recording
 from fertool.modes import eval_mode
+from fertool.strict_json import WrongContentError
 
 _BATCHES = (2, 3)
 

@@ -16,7 +16,6 @@ import numpy as np
 import onnx
 import torch
 
-from fertool.checked import WrongContentError, listed, shown
 from fertool.errors import FertoolError
 from fertool.graph import onnx_functions as onnx_functions
 from fertool.graph import onnx_layers as onnx_layers
@@ -49,6 +48,7 @@ from fertool.graph.onnx_values import (
     Value,
 )
 from fertool.graph.operators import OPERATORS
+from fertool.strict_json import WrongContentError, listed, shown
 
 _BATCHES = (2, 3)
 _MOST_FOLDED = 1 << 24

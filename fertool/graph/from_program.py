@@ -15,13 +15,13 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
-from fertool.checked import WrongContentError, as_type, shown
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError, function_name
 from fertool.graph.capture import Captured, captured_twice, draw_images, naming_places
 from fertool.graph.network import ImageShape
 from fertool.graph.read_functions import READERS
 from fertool.graph.recorder import Recorder, Recording
+from fertool.strict_json import WrongContentError, as_type, shown
 
 _ON_SIZES: Mapping[str, Callable[..., Any]] = {
     "_operator.add": operator.add,

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fertool.checked import Name, WrongContentError, as_type, shown
 from fertool.graph.operators import MOST_INPUTS, OPERATORS, REQUIRED, Operator
+from fertool.strict_json import Name, WrongContentError, as_type, shown
 
 MOST_NODES = 5_000
 _MOST_PARTS = 16

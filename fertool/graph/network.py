@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fertool.checked import shown
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
 from fertool.graph.shapes import known_result
+from fertool.strict_json import shown
 
 MOST_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fertool.checked import shown
 from fertool.errors import FertoolError, unknown_name
 from fertool.graph.ir import MOST_NODES
 from fertool.graph.network import ImageShape
 from fertool.graph.onnx_constants import can_fold
 from fertool.graph.onnx_values import READERS, Constant, UnreadableNodeError
+from fertool.strict_json import shown
 
 HINT = "see docs/operators.md for what a network may have, and what to write instead of others"
 _OLDEST_OPSET = 7

@@ -8,9 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
-from fertool.checked import Count, Finite, Name, WrongContentError, as_type, parse_json, refusing
 from fertool.errors import FertoolError
-from fertool.spec import canonical_json
+from fertool.header_json import canonical_json
+from fertool.strict_json import (
+    Count,
+    Finite,
+    Name,
+    WrongContentError,
+    as_type,
+    parse_json,
+    wrapping_content_errors,
+)
 
 Method = Literal["exact", "probe", "hutchinson", "hutchinson-masked"]
 Hessian = Literal["kl", "cross-entropy"]
@@ -80,7 +88,7 @@ class Sensitivity:
     @classmethod
     def from_json(cls, text: str, where: str) -> Sensitivity:
         """Read a file's text; raises FertoolError naming `where` for anything that is not a sensitivity file."""
-        with refusing(where, "not a sensitivity file", _HINT):
+        with wrapping_content_errors(where, "not a sensitivity file", _HINT):
             data = parse_json(text)
             if isinstance(data, dict) and "hessian" not in data:
                 raise WrongContentError("`hessian` is missing")

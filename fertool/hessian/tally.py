@@ -9,9 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
-from fertool.checked import Count, WrongContentError, listed
+from fertool.artifact.resume_state import (
+    load_state,
+    parse_header,
+    require_same_tensors,
+    save_state,
+    wrapping_state_errors,
+)
 from fertool.errors import FertoolError
+from fertool.strict_json import Count, WrongContentError, listed
 
 
 class Tally:
@@ -73,8 +79,8 @@ class Tally:
         state = load_state(path, fingerprint)
         if state is None:
             return
-        with taking_over(path):
-            counts = typed_header(state[0], _Counts)
+        with wrapping_state_errors(path):
+            counts = parse_header(state[0], _Counts)
             if counts.images > most:
                 raise WrongContentError(f"`images` is {counts.images}, more than {most}")
             self._require_own(state[1])
@@ -91,7 +97,7 @@ class Tally:
             wanted["pass_total"] = wanted["pass_squares"] = torch.empty(
                 shape, dtype=torch.float64, device="meta"
             )
-        require_alike("sums", sums, wanted)
+        require_same_tensors("sums", sums, wanted)
         endless = [name for name, tensor in sums.items() if not tensor.isfinite().all()]
         if endless:
             raise WrongContentError(f"{listed(endless)}: NaN or infinity")

@@ -19,13 +19,14 @@ from torch import Tensor, nn
 
 from fertool.artifact.store import pack
 from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.header_json import canonical_json, digest_text
 from fertool.hessian.gauss_newton import exact_directions, gradient_passes, probe_directions
 from fertool.hessian.hutchinson import product_passes
 from fertool.hessian.layers import Layer, Pass, channel_slices, weighted_layers
 from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Method, Sensitivity
 from fertool.hessian.tally import Tally
 from fertool.modes import eval_mode
-from fertool.spec import affordable_batch, canonical_json, digest_text
+from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0
 """Time between two writings of the state: what a killed run loses at most, a pass apart."""

@@ -14,13 +14,13 @@ from msgspec import Meta
 from torch import Tensor, nn
 
 from fertool.artifact.archive import require_bounded
-from fertool.artifact.files import require_file
-from fertool.checked import Name, WrongContentError, as_type, parse_json, shown
+from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
 from fertool.graph.capture import Captured
 from fertool.graph.from_program import capture_program
 from fertool.graph.network import ImageShape
 from fertool.importing.libraries import Preprocessing
+from fertool.strict_json import Name, WrongContentError, as_type, parse_json, shown
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact import store
-from fertool.checked import listed
 from fertool.errors import FertoolError
 from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
+from fertool.header_json import canonical_json
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.models.registry import get_architecture, resolve_arch_args
-from fertool.spec import InputSpec, Spec, canonical_json
+from fertool.spec import InputSpec, Spec
+from fertool.strict_json import listed
 
 _DRAWN = (
     *(nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear),

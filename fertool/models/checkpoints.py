@@ -12,11 +12,11 @@ from typing import Any
 from torch import Tensor
 
 from fertool.artifact import store
-from fertool.artifact.files import require_file
 from fertool.artifact.header import MEMBER
+from fertool.artifact.input_files import require_file
 from fertool.artifact.safetensors import is_safetensors, read_safetensors
-from fertool.checked import WrongContentError, listed
 from fertool.errors import FertoolError
+from fertool.strict_json import WrongContentError, listed
 
 _USUAL_KEYS = ("state_dict", "model")
 _KEYS = (

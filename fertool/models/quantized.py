@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fertool import cost
-from fertool.artifact import planes
+from fertool.artifact import bit_packing
 from fertool.errors import FertoolError
 from fertool.graph.folding import folded
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.models.sites import GATE_KNEE, Sites, find_sites
-from fertool.spec import WIDTHS, QuantSpec, Spec
+from fertool.spec import WEIGHT_BITS, QuantSpec, Spec
 
 PLANES_PREFIX = "planes"
 """Packed weights are tensors of a file under this name, by the bits of their digits."""
@@ -255,7 +255,7 @@ def _with_rounded_sigmoids(graph: Graph, rounded: Mapping[str, str]) -> tuple[Gr
 def stored_form(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors of a quantised network as a file holds them: weights below 8 bits packed into planes."""
     bits = _packed_bits(quant, tensors)
-    packed = planes.pack({name: tensors[name] for name in bits}, bits) if bits else {}
+    packed = bit_packing.pack({name: tensors[name] for name in bits}, bits) if bits else {}
     kept = {name: tensor for name, tensor in tensors.items() if name not in bits}
     return kept | {f"{PLANES_PREFIX}.{digit}": plane for digit, plane in packed.items()}
 
@@ -271,7 +271,7 @@ def loaded_form(
     by_digit = {
         int(name.removeprefix(f"{PLANES_PREFIX}.")): plane for name, plane in packed.items()
     }
-    weights = planes.unpack(by_digit, bits, {name: wanted[name].shape for name in bits})
+    weights = bit_packing.unpack(by_digit, bits, {name: wanted[name].shape for name in bits})
     return {name: tensor for name, tensor in stored.items() if name not in packed} | weights
 
 
@@ -290,7 +290,7 @@ def _packed_bits(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, t
     """Return the bits of the channels of each weight that has some below 8."""
     rules = {f"{layer}.weight": rule for layer, rule in sorted(quant.weights.items())}
     bits = {name: rule.stored_bits(len(tensors[name])) for name, rule in rules.items()}
-    return {name: widths for name, widths in bits.items() if min(widths) < WIDTHS[-1]}
+    return {name: widths for name, widths in bits.items() if min(widths) < WEIGHT_BITS[-1]}
 
 
 def tapped_at_sites(network: Network, sites: Sites, modules: Mapping[str, nn.Module]) -> Network:

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from fertool.checked import shown
 from fertool.errors import UsageError, unknown_name
+from fertool.strict_json import shown
 
 ENTRY_POINT_GROUP = "fertool.architectures"
 SMALL_INPUT = 64

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from fertool.graph.channels import ChannelGraph
 from fertool.graph.network import Network
+from fertool.header_json import canonical_json
 from fertool.prune.criteria import gated_layers
 from fertool.prune.planning import PrunePlan
-from fertool.spec import canonical_json
 
 
 class Loss(Protocol):

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fertool.header_json import canonical_json
 from fertool.models.dynamic import DynamicNetwork
 from fertool.prune.penalties import Loss
-from fertool.spec import canonical_json
 
 
 class Judged(Loss, Protocol):

@@ -33,7 +33,7 @@ from fertool.models.quantized import dequantize, per_channel
 from fertool.quant.allocation import Problem
 from fertool.quant.knapsack import filled
 from fertool.quant.observers import integer_weight, weight_scales
-from fertool.spec import WIDTHS, Spec, WeightQuant
+from fertool.spec import WEIGHT_BITS, Spec, WeightQuant
 
 _HIDDEN = 300
 _FOLLOW = 0.01
@@ -76,7 +76,7 @@ def search(
         torch.manual_seed(options.seed)
         agent = _Agent(options)
     order = problem.traces.argsort(stable=True)
-    best: tuple[float, Tensor] = (-torch.inf, torch.full_like(problem.weights, WIDTHS[0]))
+    best: tuple[float, Tensor] = (-torch.inf, torch.full_like(problem.weights, WEIGHT_BITS[0]))
     total = options.explore + options.episodes
     for episode in range(total):
         noise = options.noise * options.decay ** max(0, episode - options.explore)
@@ -112,7 +112,8 @@ class RoundedAccuracy:
         for name in problem.names:
             weight = self._network.get_parameter(f"{name}.weight").detach()
             limits = [
-                torch.tensor(WeightQuant((width,), limit).limits(len(weight))) for width in WIDTHS
+                torch.tensor(WeightQuant((width,), limit).limits(len(weight)))
+                for width in WEIGHT_BITS
             ]
             scales = [weight_scales(weight, bound, "mse") for bound in limits]
             pairs = zip(scales, limits, strict=True)
@@ -125,7 +126,7 @@ class RoundedAccuracy:
     def __call__(self, widths: Tensor) -> float:
         """Return the accuracy with these widths [C]."""
         for index, name in enumerate(self._problem.names):
-            chosen = widths[self._problem.layers == index] - WIDTHS[0]
+            chosen = widths[self._problem.layers == index] - WEIGHT_BITS[0]
             channels = torch.arange(len(chosen))
             rounded, scale = (
                 self._integers[name][chosen, channels],
@@ -159,9 +160,9 @@ def _episode(
     widths = torch.full_like(problem.weights, problem.largest)
     states, actions = [], []
     start, last = 0, 0.0
-    for k, width in enumerate(range(WIDTHS[0], problem.largest)):
+    for k, width in enumerate(range(WEIGHT_BITS[0], problem.largest)):
         left = float(problem.weights[order[start:]].sum()) / total
-        states.append(torch.tensor([k / len(WIDTHS), left, start / count, 1.0, last]))
+        states.append(torch.tensor([k / len(WEIGHT_BITS), left, start / count, 1.0, last]))
         last = act(states[-1])
         actions.append(torch.tensor([last]))
         end = start + round(last * (count - start))

@@ -25,7 +25,7 @@ from fertool.models.quantized import dequantize, per_channel
 from fertool.quant import knapsack
 from fertool.quant.knapsack import Items, filled, least_loss
 from fertool.quant.observers import integer_weight, weight_scales
-from fertool.spec import WIDTHS, Spec, WeightQuant
+from fertool.spec import WEIGHT_BITS, Spec, WeightQuant
 
 _LEAST_CURVATURE = 1e-6
 """Of the median: what a channel's weights matter at least."""
@@ -44,22 +44,22 @@ class Problem:
     weights: Tensor
     traces: Tensor
     errors: Tensor
-    largest: int = WIDTHS[-1]
+    largest: int = WEIGHT_BITS[-1]
 
     @property
     def losses(self) -> Tensor:
         """What each channel loses at each width, [C, 7]; no less than at the largest that it needs."""
-        needed = torch.arange(len(WIDTHS)).clamp(max=self.largest - WIDTHS[0])
+        needed = torch.arange(len(WEIGHT_BITS)).clamp(max=self.largest - WEIGHT_BITS[0])
         return self.traces[:, None] / 2 * self.errors[:, needed]
 
     @property
     def items(self) -> Items:
         """The channels as what bits are shared among."""
-        return Items(self.losses, self.weights, WIDTHS, self.largest)
+        return Items(self.losses, self.weights, WEIGHT_BITS, self.largest)
 
     def loss(self, widths: Tensor) -> float:
         """Return the sum of the losses of some widths [C]."""
-        return float(self.losses.gather(1, (widths - WIDTHS[0])[:, None]).sum())
+        return float(self.losses.gather(1, (widths - WEIGHT_BITS[0])[:, None]).sum())
 
     def average_bits(self, widths: Tensor) -> float:
         """Return the mean bits of a weight under some widths [C]."""
@@ -110,7 +110,7 @@ def make_problem(
     # Among channels that seem not to matter, or whose estimate is below 0, their errors decide.
     known = means[means > 0]
     means = means.clamp(min=_LEAST_CURVATURE * float(known.median()) if len(known) else 1.0)
-    largest = WeightQuant((WIDTHS[-1],), limit).stored_bits(1)[0]
+    largest = WeightQuant((WEIGHT_BITS[-1],), limit).stored_bits(1)[0]
     return Problem(names, layers, torch.cat(counts), means, torch.cat(errors), largest)
 
 
@@ -121,9 +121,9 @@ def allocate(name: str, problem: Problem, average_bits: float) -> Tensor:
     """
     if name not in ALLOCATIONS:
         raise unknown_name("--allocation", name, tuple(ALLOCATIONS))
-    if average_bits < WIDTHS[0]:
+    if average_bits < WEIGHT_BITS[0]:
         raise FertoolError(
-            f"a budget of {average_bits:.2f} bits a weight: the least is {WIDTHS[0]}",
+            f"a budget of {average_bits:.2f} bits a weight: the least is {WEIGHT_BITS[0]}",
             "ask for more bits or bytes",
         )
     return ALLOCATIONS[name](problem, problem.items.budget(average_bits))
@@ -187,7 +187,7 @@ ALLOCATIONS: Mapping[str, Callable[[Problem, int], Tensor]] = {
 def _errors(weight: Tensor, limit: int) -> Tensor:
     """Return the squared rounding error of each channel at each width, float64 [out, 7]."""
     columns = []
-    for width in WIDTHS:
+    for width in WEIGHT_BITS:
         limits = torch.tensor(WeightQuant((width,), limit).limits(len(weight)))
         scale = weight_scales(weight, limits, "mse")
         rounded = dequantize(integer_weight(weight, scale, limits), per_channel(scale, weight))

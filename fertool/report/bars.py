@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fertool.report.canvas import COLOURS, blank_figure
 from fertool.report.plain import plain
-from fertool.spec import WIDTHS
+from fertool.spec import WEIGHT_BITS
 
 FLOAT_BITS = 32
 """What stands for the bits of a layer that stays in float."""
@@ -45,7 +45,7 @@ def bit_bars(layers: Sequence[tuple[str, Sequence[int]]]) -> bytes:
 
     Layers stand from the top in the order given; `FLOAT_BITS` are shown as float.
     """
-    colours = {**dict(zip(WIDTHS, _BIT_COLOURS, strict=True)), FLOAT_BITS: "#D0D7DE"}
+    colours = {**dict(zip(WEIGHT_BITS, _BIT_COLOURS, strict=True)), FLOAT_BITS: "#D0D7DE"}
     with blank_figure(8, 1.4 + 0.24 * len(layers)) as (figure, png):
         axes = figure.subplots()
         rows, start = range(len(layers)), [0.0] * len(layers)

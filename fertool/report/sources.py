@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fertool.artifact.files import MAX_JSON_BYTES, read_text, require_file
 from fertool.artifact.header import read_spec
-from fertool.checked import as_type, missing_keys, parse_json, refusing
+from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.errors import FertoolError
 from fertool.results import (
     Benchmark,
@@ -20,6 +19,7 @@ from fertool.results import (
     Sweep,
     Traces,
 )
+from fertool.strict_json import as_type, missing_keys, parse_json, wrapping_content_errors
 
 Data = Mapping[str, Any]
 _AGAIN = "make the file again with this version"
@@ -54,7 +54,7 @@ def read_sources(files: Sequence[Path]) -> Sources:
         data = _read_json(path)
         kind = _kind_of(path, data)
         _require_keys(path, kind, data)
-        with refusing(str(path), "not as the command wrote it", _AGAIN):
+        with wrapping_content_errors(str(path), "not as the command wrote it", _AGAIN):
             checked = as_type(data, kind)
         if isinstance(checked, Benchmark):
             benchmarks.append(data)
@@ -88,7 +88,7 @@ def _size(path: Path) -> int:
 
 def _read_json(path: Path) -> dict[str, Any]:
     text = read_text(path, MAX_JSON_BYTES)
-    with refusing(str(path), "", _AGAIN):
+    with wrapping_content_errors(str(path), "", _AGAIN):
         data = parse_json(text, file_names=True)
     if not isinstance(data, dict):
         raise _unknown(path)

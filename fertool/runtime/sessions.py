@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import ONNX_KEY, is_onnx, require_file
-from fertool.artifact.seal import check_seal
+from fertool.artifact.header import ONNX_KEY, is_onnx
+from fertool.artifact.input_files import require_file
+from fertool.artifact.onnx_digest import verify_digest
 from fertool.errors import FertoolError, UsageError
 from fertool.onnx_runtime import (
     bounded_memory,
@@ -234,7 +235,7 @@ def _open_onnx(
     path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float
 ) -> Predictor:
     where = str(path)
-    sealed = check_seal(path)
+    sealed = verify_digest(path)
     size = path.stat().st_size
     opening_s = max(time_limit_s, _OPENING_S + size / _OPENED_BYTES_PER_S)
     with bounded_memory(PASS_BYTES + _BYTES_OF_A_WEIGHT * size):

@@ -1,6 +1,6 @@
 """The training loop, its options, and the state of a run that was killed."""
 
-from fertool.artifact.names import discard_resume, resume_path
+from fertool.artifact.resume_file import discard_resume, resume_path
 from fertool.device import resolve_device
 from fertool.train.config import TrainConfig
 from fertool.train.engine import FitResult, fit

@@ -14,15 +14,16 @@ from torch import Tensor, nn
 
 from fertool import distributed
 from fertool.artifact.store import pack
-from fertool.data.augment import Changes, apply_changes, draw_changes, mix
+from fertool.data.augment import AugmentParams, apply_augmentation, draw_augment_params, mix
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place, resolve_device
 from fertool.errors import FertoolError
+from fertool.header_json import canonical_json, digest_text
 from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
 from fertool.precision import grad_scaler, resolve_precision
-from fertool.spec import InputSpec, canonical_json, digest_text
+from fertool.spec import InputSpec
 from fertool.train.allocator import keep_freed_memory
 from fertool.train.config import TrainConfig
 from fertool.train.depthwise import direct_depthwise
@@ -69,7 +70,7 @@ class _Job:
     stepper: Stepper
     head_first: HeadFirst
     on_batch: Callable[[int, int], None] | None
-    planned: Changes | None = None
+    planned: AugmentParams | None = None
 
     def for_epoch(self, epoch: int) -> _Job:
         """Return the job with what the objective plans for an epoch."""
@@ -253,12 +254,14 @@ def _batches(
     )
     for batch in torch.split(index, job.config.batch_size):
         drawn = (
-            draw_changes(len(batch), augmentation, changes) if planned is None else planned[batch]
+            draw_augment_params(len(batch), augmentation, changes)
+            if planned is None
+            else planned[batch]
         )
         part, counted = own_part(len(batch), job.device)
         if part:
             batch, drawn = batch[part.positions], drawn[part.positions]
-        images = apply_changes(job.train.images[batch], drawn, side)
+        images = apply_augmentation(job.train.images[batch], drawn, side)
         images, targets = mix(images, job.targets[batch], augmentation, changes, toss, part)
         if part:
             images, targets = images[1:], targets[1:]

@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from fertool.data.augment import Changes
+from fertool.data.augment import AugmentParams
+from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss
-from fertool.spec import canonical_json
 
 
 class Objective(Protocol):
@@ -36,7 +36,7 @@ class LogitsObjective(Objective, Protocol):
 class EpochPlanner(Protocol):
     """An objective that says before each epoch what the epoch trains on."""
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Changes | None]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
         """Return targets [N, K'] and the changes of all N images; no changes leave them to the loop's own chance.
 
         `epoch` counts from 1 and `targets` [N, K] are the labels, on the training device. What stands beside them is

@@ -14,18 +14,24 @@ import torch
 from msgspec import Meta
 from torch import Tensor, nn
 
-from fertool.artifact.resume import load_state, require_alike, save_state, taking_over, typed_header
+from fertool.artifact.resume_state import (
+    load_state,
+    parse_header,
+    require_same_tensors,
+    save_state,
+    wrapping_state_errors,
+)
 from fertool.artifact.store import unpack
-from fertool.checked import (
+from fertool.errors import FertoolError
+from fertool.strict_json import (
     Count,
     Finite,
     Fraction,
-    NotNegative,
+    NonNegative,
     Positive,
     WrongContentError,
     listed,
 )
-from fertool.errors import FertoolError
 from fertool.train.optim import WeightAverage
 
 _SECTIONS = ("module", "average", "adapters", "optimizer", "best")
@@ -36,19 +42,19 @@ class EpochRecord:
     """One epoch: its number from 1, the last step's learning rate, mean losses in nats, and the wall time."""
 
     epoch: Annotated[int, Meta(ge=1, le=10_000_000)]
-    lr: NotNegative
+    lr: NonNegative
     train_loss: Finite
     val_loss: Finite
     val_accuracy: Fraction
-    seconds: NotNegative
+    seconds: NonNegative
 
 
 class _Scaler(TypedDict, total=False):
     """The state of a torch.amp.GradScaler, empty where it is off."""
 
-    scale: NotNegative
-    growth_factor: NotNegative
-    backoff_factor: NotNegative
+    scale: NonNegative
+    growth_factor: NonNegative
+    backoff_factor: NonNegative
     growth_interval: Positive
     _growth_tracker: Count
 
@@ -89,7 +95,7 @@ class Progress:
 def read_history(path: Path) -> tuple[EpochRecord, ...]:
     """Return the epochs that a killed run has behind it; none where no file can be read, which `fit` then refuses."""
     try:
-        return typed_header(unpack(path)[0], _Header).history
+        return parse_header(unpack(path)[0], _Header).history
     except (FertoolError, WrongContentError):
         return ()
 
@@ -108,12 +114,12 @@ def load_progress(path: Path, fingerprint: str, progress: Progress) -> None:
     state = load_state(path, fingerprint)
     if state is None:
         return
-    with taking_over(path):
-        header = typed_header(state[0], _Header)
+    with wrapping_state_errors(path):
+        header = parse_header(state[0], _Header)
         sections = _sections(state[1])
         _require_fit(sections, progress)
         if header.history:
-            require_alike("best", sections["best"], progress.judged.state_dict())
+            require_same_tensors("best", sections["best"], progress.judged.state_dict())
         if header.scaler.keys() != progress.scaler.state_dict().keys():
             raise WrongContentError("`scaler` is of another precision")
     progress.module.load_state_dict(sections["module"])
@@ -132,9 +138,9 @@ def _require_fit(sections: Mapping[str, Mapping[str, Tensor]], progress: Progres
     """Raise WrongContentError unless every tensor has its place in the run, and every place its tensor."""
     average = {} if progress.average is None else progress.average.module.state_dict()
     adapters = {} if progress.adapters is None else progress.adapters.state_dict()
-    require_alike("module", sections["module"], progress.module.state_dict())
-    require_alike("average", sections["average"], average)
-    require_alike("adapters", sections["adapters"], adapters)
+    require_same_tensors("module", sections["module"], progress.module.state_dict())
+    require_same_tensors("average", sections["average"], average)
+    require_same_tensors("adapters", sections["adapters"], adapters)
     _require_optimizer(sections["optimizer"], progress.optimizer)
 
 

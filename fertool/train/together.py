@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool import distributed
-from fertool.data.augment import Part
+from fertool.data.augment import BatchShard
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
 from fertool.spec import InputSpec
@@ -40,7 +40,7 @@ def require_images_for_all(batch_size: int) -> None:
         )
 
 
-def own_part(count: int, device: torch.device) -> tuple[Part | None, float]:
+def own_part(count: int, device: torch.device) -> tuple[BatchShard | None, float]:
     """Return this process's part of a batch of `count` images, and as how many images it counts.
 
     The part begins with the left neighbour of its first image, which is there only to be mixed with it. None is the
@@ -52,7 +52,7 @@ def own_part(count: int, device: torch.device) -> tuple[Part | None, float]:
     first, last = distributed.part_of(count)
     if last - first == count:
         return None, count
-    return Part(count, torch.arange(first - 1, last, device=device) % count), last - first
+    return BatchShard(count, torch.arange(first - 1, last, device=device) % count), last - first
 
 
 def predict_shared(

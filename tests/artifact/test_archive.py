@@ -11,10 +11,10 @@ from graphs import toy_graph
 
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
-from fertool.checked import WrongContentError
 from fertool.errors import FertoolError
 from fertool.models.initial import load_initial
 from fertool.spec import InputSpec, Spec
+from fertool.strict_json import WrongContentError
 
 SPEC = Spec(
     arch="toy", arch_args={}, graph=toy_graph(), input=InputSpec(), classes=("angry", "happy")

@@ -170,7 +170,7 @@ def test_what_another_machine_writes_stays_for_a_day(tmp_path, age_s, stays):
 
 
 def test_other_files_stay_whatever_their_names_end_in(tmp_path, monkeypatch):
-    machine = atomic._machine()
+    machine = atomic._machine_id()
     others = [
         ".a.pt.abcdefgh.tmp",
         "a.pt.tmp",

@@ -14,7 +14,7 @@ from graphs import toy_graph
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
 from fertool.errors import FertoolError
-from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
+from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
 
 SPEC = Spec(
     arch="toy",
@@ -28,7 +28,7 @@ SPEC = Spec(
         weights={"conv": WeightQuant(bits=(8, 8, 4), limit=64)}, activations={"conv": 8}
     ),
     metrics=Metrics("val", 10, 0.5, (0.2, 0.8), 0.4),
-    provenance=(Step("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
+    provenance=(ProvenanceStep("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
 )
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 
 from fertool import models
 from fertool.artifact import store
-from fertool.spec import InputSpec, canonical_json
+from fertool.header_json import canonical_json
+from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fertool import models
-from fertool.data.fer2013 import write_csv
+from fertool.data.fer2013_csv import write_csv
 from fertool.data.synth import draw_faces
 from fertool.spec import InputSpec
 

@@ -11,8 +11,9 @@ from fertool.cli.recovery import recovery
 from fertool.cli.training import Round, TrainingRun, options_of, require_outputs, train_config
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError, UsageError
+from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss
-from fertool.spec import InputSpec, canonical_json
+from fertool.spec import InputSpec
 
 OTHER_NAMES = {
     "optimizer": "sgd",
@@ -168,7 +169,7 @@ def test_the_epochs_are_those_of_all_runs_while_a_killed_run_goes_on(
 
 
 def test_training_says_how_good_its_best_epoch_is_with_and_without_copies(fertool, tmp_path):
-    from fertool.data.fer2013 import write_csv
+    from fertool.data.fer2013_csv import write_csv
     from fertool.data.synth import draw_faces
 
     images, labels = draw_faces(70, 0, 48)

@@ -8,14 +8,14 @@ import torch
 from fertool.data.augment import (
     NO_AUGMENTATION,
     AugmentConfig,
-    Part,
-    apply_changes,
+    BatchShard,
+    apply_augmentation,
     augment,
     cutmix,
-    draw_changes,
+    draw_augment_params,
     mix,
     mixup,
-    view_changes,
+    view_augment_params,
 )
 from fertool.errors import UsageError
 
@@ -88,29 +88,32 @@ def test_a_seed_keeps_its_meaning(images):
 )
 def test_changing_is_drawing_then_applying_image_by_image(images, config):
     gave = generator(4)
-    changes = draw_changes(64, config, gave)
+    changes = draw_augment_params(64, config, gave)
     whole, taken = augment(images, config, generator(4)), generator(4)
     augment(images, config, taken)
     assert torch.equal(gave.get_state(), taken.get_state())
-    assert torch.equal(apply_changes(images, changes), whole)
+    assert torch.equal(apply_augmentation(images, changes), whole)
     order = torch.randperm(64, generator=generator())
     torch.testing.assert_close(
-        apply_changes(images[order], changes[order]), whole[order], rtol=0, atol=1e-2
+        apply_augmentation(images[order], changes[order]), whole[order], rtol=0, atol=1e-2
     )
     torch.testing.assert_close(
-        apply_changes(images[5:9], changes[5:9]), whole[5:9], rtol=0, atol=1e-2
+        apply_augmentation(images[5:9], changes[5:9]), whole[5:9], rtol=0, atol=1e-2
     )
 
 
 def test_a_view_is_the_same_whoever_asks_and_unlike_any_other(images):
     config = AugmentConfig()
     shown = [
-        apply_changes(images, view_changes(64, config, *key)).numpy().tobytes()
+        apply_augmentation(images, view_augment_params(64, config, *key)).numpy().tobytes()
         for key in ((0, 0), (0, 1), (1, 0))
     ]
     assert len(set(shown)) == 3
-    assert apply_changes(images, view_changes(64, config, 0, 1)).numpy().tobytes() == shown[1]
-    assert view_changes(64, config, 0, 0).mirror[:4].tolist() == pytest.approx(
+    assert (
+        apply_augmentation(images, view_augment_params(64, config, 0, 1)).numpy().tobytes()
+        == shown[1]
+    )
+    assert view_augment_params(64, config, 0, 0).mirror[:4].tolist() == pytest.approx(
         [0.8325, 0.5999, 0.4508, 0.8693], abs=1e-4
     )
 
@@ -312,17 +315,11 @@ def test_with_one_or_none_nothing_is_tossed_for(images, mixups, cuts):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "flag"),
-    [
-        ("flip", 1.5, "--flip"),
-        ("rotation", -1, "--rotation"),
-        ("scale", 1, "--scale"),
-        ("mixup", math.nan, "--mixup"),
-        ("cutmix", -1, "--cutmix"),
-    ],
+    ("field", "value"),
+    [("flip", 1.5), ("rotation", -1), ("scale", 1), ("mixup", math.nan), ("cutmix", -1)],
 )
-def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
-    with pytest.raises(UsageError, match=f"^{flag} {value}"):
+def test_a_bad_value_is_an_error_that_names_the_option(field, value):
+    with pytest.raises(UsageError, match=f"^``{field}={value}``"):
         AugmentConfig(**{field: value})
 
 
@@ -332,13 +329,15 @@ def test_a_bad_value_is_an_error_that_names_the_flag(field, value, flag):
 @pytest.mark.parametrize("positions", [range(-1, 20), range(19, 64), range(40, 42)], ids=str)
 def test_a_part_of_a_batch_is_changed_and_mixed_as_it_is_in_the_whole(images, alphas, positions):
     config, targets = AugmentConfig(**alphas), torch.rand(64, 5, generator=generator(1))
-    part = Part(64, torch.tensor(positions) % 64)
+    part = BatchShard(64, torch.tensor(positions) % 64)
     for seed in range(3):
         results = []
         for chosen in (None, part):
             rows = torch.arange(64) if chosen is None else chosen.positions
             chance, toss = generator(seed), generator(seed)
-            changed = apply_changes(images[rows], draw_changes(64, config, chance)[rows])
+            changed = apply_augmentation(
+                images[rows], draw_augment_params(64, config, chance)[rows]
+            )
             results.append(mix(changed, targets[rows], config, chance, toss, chosen))
         for whole, piece in zip(*results, strict=True):
             torch.testing.assert_close(piece[1:], whole[part.positions[1:]], atol=1e-4, rtol=1e-6)

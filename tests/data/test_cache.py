@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fertool.data.cache import cached, holds
+from fertool.data.cache import has_array, load_or_make
 from fertool.data.storage import Chunks, cache_folder
 from fertool.errors import FertoolError
 
@@ -28,8 +28,8 @@ def make():
 
 
 def test_the_second_time_is_read_from_the_file(make, notes):
-    first = cached("key", make, notes.append)
-    again = cached("key", make, notes.append)
+    first = load_or_make("key", make, notes.append)
+    again = load_or_make("key", make, notes.append)
     assert make.calls == 1
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert notes == []
@@ -37,16 +37,16 @@ def test_the_second_time_is_read_from_the_file(make, notes):
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "foreign"])
 def test_a_damaged_file_is_silently_made_again(make, notes, cache, damage):
-    cached("key", make, notes.append)
+    load_or_make("key", make, notes.append)
     path = cache / "key.npz"
     content = bytearray(path.read_bytes())
     content[2000] ^= 1
     path.write_bytes(
         {"cut": content[:3000], "flipped": bytes(content), "foreign": b"not a zip"}[damage]
     )
-    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert np.array_equal(load_or_make("key", make, notes.append)["labels"], np.arange(100))
     assert make.calls == 2
-    cached("key", make, notes.append)
+    load_or_make("key", make, notes.append)
     assert make.calls == 2
     assert notes == []
 
@@ -54,7 +54,7 @@ def test_a_damaged_file_is_silently_made_again(make, notes, cache, damage):
 def test_a_folder_that_cannot_be_written_costs_only_a_note(make, notes, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "file" / "cache"))
-    assert len(cached("key", make, notes.append)["labels"]) == 100
+    assert len(load_or_make("key", make, notes.append)["labels"]) == 100
     assert len(notes) == 1
     assert "not cached" in notes[0]
 
@@ -71,7 +71,7 @@ def test_the_folder_follows_the_environment(monkeypatch):
 
 
 def test_images_are_mapped_and_nothing_can_write_into_them(make, notes):
-    images = cached("key", make, notes.append)["images"]
+    images = load_or_make("key", make, notes.append)["images"]
     assert not images.flags.writeable
     assert not images.flags.owndata
     with pytest.raises(ValueError, match="read-only"):
@@ -79,18 +79,18 @@ def test_images_are_mapped_and_nothing_can_write_into_them(make, notes):
 
 
 def test_what_numpy_stored_is_what_numpy_loads(make, notes, cache):
-    arrays = cached("key", make, notes.append)
+    arrays = load_or_make("key", make, notes.append)
     with np.load(cache / "key.npz") as file:
         assert sorted(file.files) == ["images", "labels"]
         assert all(np.array_equal(file[name], arrays[name]) for name in arrays)
     np.savez(cache / "other.npz", images=np.full((3, 5), 7, np.uint8))
-    assert cached("other", make, notes.append)["images"].tolist() == [[7] * 5] * 3
+    assert load_or_make("other", make, notes.append)["images"].tolist() == [[7] * 5] * 3
 
 
 def test_chunks_are_stored_without_ever_being_whole(notes):
     chunks = Chunks((64, 1 << 18), lambda: (np.full((1, 1 << 18), k, np.uint8) for k in range(64)))
     tracemalloc.start()
-    images = cached("key", lambda: {"images": chunks}, notes.append)["images"]
+    images = load_or_make("key", lambda: {"images": chunks}, notes.append)["images"]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert images[:, 5].tolist() == list(range(64))
@@ -109,7 +109,7 @@ def test_an_error_in_the_making_is_the_errors_own_and_leaves_nothing_behind(
         (tmp_path / "file").write_text("in the way")
         monkeypatch.setenv("FERTOOL_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FertoolError, match=r"b\.png"):
-        cached("key", lambda: {"images": Chunks((2, 4), parts)}, notes.append)
+        load_or_make("key", lambda: {"images": Chunks((2, 4), parts)}, notes.append)
     assert os.listdir(cache) == []
 
 
@@ -148,7 +148,7 @@ def forgeries():
 
 
 def is_as_made(arrays):
-    return holds(arrays, "images", np.uint8, (100, 50)) and holds(
+    return has_array(arrays, "images", np.uint8, (100, 50)) and has_array(
         arrays, "labels", np.int64, (None,)
     )
 
@@ -158,13 +158,13 @@ def is_as_made(arrays):
 def test_whatever_else_lies_in_its_place_is_made_again(make, notes, cache, kind, compression):
     save_zip(cache / "key.npz", forgeries()[kind], compression)
     tracemalloc.start()
-    arrays = cached("key", make, notes.append, is_as_made)
+    arrays = load_or_make("key", make, notes.append, is_as_made)
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
     assert np.array_equal(arrays["images"], make()["images"])
     assert np.array_equal(arrays["labels"], np.arange(100))
     calls = make.calls
-    cached("key", make, notes.append, is_as_made)
+    load_or_make("key", make, notes.append, is_as_made)
     assert make.calls == calls
     assert notes == []
 
@@ -176,7 +176,7 @@ def test_a_compressed_file_is_not_unpacked(make, notes, cache):
         zipfile.ZIP_DEFLATED,
     )
     assert (cache / "key.npz").stat().st_size < 1 << 20
-    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert np.array_equal(load_or_make("key", make, notes.append)["labels"], np.arange(100))
 
 
 @pytest.mark.parametrize("kind", ["folder", "fifo", "device"])
@@ -189,7 +189,7 @@ def test_what_is_no_file_is_left_alone_with_a_note(make, notes, cache, kind):
     else:
         path.symlink_to("/dev/null")
     before = path.lstat()
-    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert np.array_equal(load_or_make("key", make, notes.append)["labels"], np.arange(100))
     assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
     assert [note for note in notes if "not cached" in note]
 
@@ -201,7 +201,7 @@ def test_without_a_home_folder_nothing_is_cached_and_one_note_says_so(make, note
     monkeypatch.delenv("FERTOOL_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", no_home)
-    assert np.array_equal(cached("key", make, notes.append)["labels"], np.arange(100))
+    assert np.array_equal(load_or_make("key", make, notes.append)["labels"], np.arange(100))
     assert len(notes) == 1
     assert "FERTOOL_CACHE" in notes[0]
 
@@ -214,11 +214,11 @@ def test_without_a_home_folder_nothing_is_cached_and_one_note_says_so(make, note
     end=st.integers(0, 8000),
 )
 def test_no_damage_is_believed(make, notes, cache, changes, end):
-    cached("key", make, notes.append)
+    load_or_make("key", make, notes.append)
     content = bytearray((cache / "key.npz").read_bytes())
     for place, value in changes:
         content[place % len(content)] = value
     (cache / "key.npz").write_bytes(content[:end])
-    arrays = cached("key", make, notes.append, is_as_made)
+    arrays = load_or_make("key", make, notes.append, is_as_made)
     assert np.array_equal(arrays["images"], make()["images"])
     assert np.array_equal(arrays["labels"], np.arange(100))

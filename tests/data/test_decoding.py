@@ -14,7 +14,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from fertool.data import decoding
 from fertool.data.decoding import LARGEST_PIXELS, decoded_image, image_suffixes, scan_image
-from fertool.data.images import Entry, ImageTree, decode
+from fertool.data.image_tree import ImageEntry, ImageTree, decode_images
 from fertool.errors import FertoolError
 
 LOSSLESS = {"png": {}, "tif": {}, "webp": {"lossless": True}}
@@ -46,7 +46,9 @@ def scene(channels=1, size=48):
 
 def read(path, channels=1):
     """Read one image file as a source does: pixels [C, S, S], and what was converted."""
-    tree = ImageTree(path.parent, ("happy",), {"train": [Entry(path, "happy")]}, channels=channels)
+    tree = ImageTree(
+        path.parent, ("happy",), {"train": [ImageEntry(path, "happy")]}, channels=channels
+    )
     pixels = tree.read("train").images[0]
     return pixels, dict(tree.findings.converted)
 
@@ -367,7 +369,7 @@ def test_a_box_is_cut_out_of_the_upright_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.ascontiguousarray(TURNS[6](scene()))).save(tmp_path / "a.png", exif=exif)
-    found = next(decode([Entry(tmp_path / "a.png", "happy", (4, 8, 24, 28))], 20, 1))
+    found = next(decode_images([ImageEntry(tmp_path / "a.png", "happy", (4, 8, 24, 28))], 20, 1))
     assert np.array_equal(found[0, 0], scene()[8:28, 4:24])
 
 
@@ -376,7 +378,7 @@ def test_a_box_beside_the_image_is_an_error_that_names_both(tmp_path):
     with pytest.raises(
         FertoolError, match=r"a\.png: 48x48 pixels, but the face box .* 60,0 to 70,10"
     ):
-        next(decode([Entry(tmp_path / "a.png", "happy", (60, 0, 70, 10))], 10, 1))
+        next(decode_images([ImageEntry(tmp_path / "a.png", "happy", (60, 0, 70, 10))], 10, 1))
 
 
 def bombs():
@@ -407,7 +409,9 @@ def test_a_decompression_bomb_is_refused_by_the_size_it_declares(tmp_path, suffi
     path.write_bytes(bombs()[suffix])
     tracemalloc.start()
     with pytest.raises(FertoolError, match=rf"a\.{suffix}: declares ") as error:
-        ImageTree(tmp_path, ("happy",), {"train": [Entry(path, "happy")]}, size=size).read("train")
+        ImageTree(tmp_path, ("happy",), {"train": [ImageEntry(path, "happy")]}, size=size).read(
+            "train"
+        )
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
     assert error.value.hint

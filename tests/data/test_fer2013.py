@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fertool.data import csv_rows, fer2013
+from fertool.data import fer2013, fer2013_csv
 from fertool.errors import FertoolError
 
 HEADER = (
@@ -60,8 +60,8 @@ def test_what_is_written_reads_back_the_same(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (10, 1, 6, 6), dtype=np.uint8)
     labels = np.arange(10) % 7
     path = tmp_path / "new" / "faces.csv"
-    fer2013.write_csv(path, images, labels, ["train"] * 8 + ["val", "test"])
-    found = csv_rows.read_rows(path)
+    fer2013_csv.write_csv(path, images, labels, ["train"] * 8 + ["val", "test"])
+    found = fer2013_csv.read_rows(path)
     assert np.array_equal(found["images"], images)
     assert np.array_equal(found["labels"], labels)
     assert found["split_index"].tolist() == [0] * 8 + [1, 2]

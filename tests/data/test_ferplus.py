@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from fertool.data.faces import Faces
 from fertool.data.ferplus import RULES, label_by_votes
 from fertool.data.labels import FERPLUS_ORDER
+from fertool.data.reader import RawSplit
 
 
 def label(votes, rule):
     votes = np.array(votes, np.uint8)
     n = len(votes)
-    faces = Faces(
+    faces = RawSplit(
         np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1), np.zeros(n, np.int64), ("angry",), votes
     )
     return label_by_votes(faces, rule)

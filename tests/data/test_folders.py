@@ -3,13 +3,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fertool.data.folders import (
-    Skipped,
+    SkippedFiles,
     find_file,
     is_class_tree,
     list_class_folders,
     list_numbered_folders,
     split_of,
-    unwrapped,
+    unwrap_folders,
 )
 from fertool.errors import FertoolError
 
@@ -122,7 +122,7 @@ def test_what_lies_beside_the_splits_is_counted(write_image, tmp_path):
         write_image(tmp_path / place)
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "read.me").write_text("hello")
-    skipped = Skipped()
+    skipped = SkippedFiles()
     assert len(list_class_folders(tmp_path, skipped)[1]["train"]) == 1
     assert skipped.folders == {"vaild": 2, "happy": 1, "*": 1, "train/*": 1, "docs": 0}
 
@@ -132,7 +132,7 @@ def test_files_that_are_no_images_are_counted_by_suffix(write_image, tmp_path):
     for name in ("a.txt", "b.TXT", "c.heic", "d", ".DS_Store", "._1.png"):
         (tmp_path / "train" / "happy" / name).write_text("x")
     (tmp_path / "train" / "readme.txt").write_text("x")
-    skipped = Skipped()
+    skipped = SkippedFiles()
     list_class_folders(tmp_path, skipped)
     assert skipped.not_images == {".txt": 3, ".heic": 1, "no suffix": 1, "hidden": 2}
 
@@ -181,13 +181,13 @@ def test_links_that_lead_in_circles_are_followed_once(write_image, tmp_path):
 
 def test_a_wrapper_around_classes_or_splits_is_looked_into(write_image, tmp_path):
     write_image(tmp_path / "archive" / "images" / "train" / "train" / "happy" / "1.png")
-    assert [folder.name for folder in unwrapped(tmp_path)][1:3] == ["archive", "images"]
+    assert [folder.name for folder in unwrap_folders(tmp_path)][1:3] == ["archive", "images"]
     assert len(list_class_folders(tmp_path / "archive" / "images")[1]["train"]) == 1
 
 
 def test_wrappers_that_lead_in_circles_end(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path)
-    assert len(list(unwrapped(tmp_path))) < 20
+    assert len(list(unwrap_folders(tmp_path))) < 20
 
 
 def test_a_file_is_found_whatever_the_case_of_its_name(tmp_path):

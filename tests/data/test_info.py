@@ -6,7 +6,7 @@ from PIL import Image
 
 from fertool.cli.app import run
 from fertool.data import DataOptions, open_data
-from fertool.data.info import inspect
+from fertool.data.info import inspect_source
 
 HEADER = (
     "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
@@ -30,7 +30,7 @@ def rows():
 
 
 def test_copies_contradictions_and_empty_images_are_counted(write_fer2013, rows):
-    info = inspect(open_data(str(write_fer2013(rows)), DataOptions()))
+    info = inspect_source(open_data(str(write_fer2013(rows)), DataOptions()))
     assert (info.images, info.distinct_images, info.copy_groups) == (11, 8, 2)
     assert info.copies_across == {"val in train": 2}
     assert info.conflicting_groups == 1
@@ -51,7 +51,9 @@ def test_votes_are_counted_over_all_rows_and_labels_by_the_rule(write_fer2013, r
         f"{usage},,{','.join(map(str, v))}" for (_, _, usage), v in zip(rows, votes, strict=True)
     ]
     (tmp_path / "votes.csv").write_text("\n".join([HEADER, *lines]) + "\n")
-    info = inspect(open_data(str(write_fer2013(rows)), DataOptions(ferplus=tmp_path / "votes.csv")))
+    info = inspect_source(
+        open_data(str(write_fer2013(rows)), DataOptions(ferplus=tmp_path / "votes.csv"))
+    )
     assert info.images == 11
     assert info.not_faces == 1
     assert info.counts["train"]["happy"] == 8
@@ -60,7 +62,7 @@ def test_votes_are_counted_over_all_rows_and_labels_by_the_rule(write_fer2013, r
 
 
 def test_a_source_with_a_class_missing_can_still_be_looked_at(write_fer2013):
-    info = inspect(
+    info = inspect_source(
         open_data(
             str(write_fer2013([(3, np.arange(16) + k, "Training") for k in range(9)])),
             DataOptions(),
@@ -92,7 +94,7 @@ def photos(tmp_path, write_image):
 
 def test_conversions_and_what_was_passed_over_are_counted(photos, notes):
     for _ in range(2):  # the second time from the cache
-        info = inspect(open_data(str(photos), DataOptions(), on_note=notes.append))
+        info = inspect_source(open_data(str(photos), DataOptions(), on_note=notes.append))
         assert info.converted == {"orientation": 1, "16-bit": 1}
         assert info.not_images == {".txt": 1}
         assert info.left_out == {"extra": 1}

@@ -46,12 +46,12 @@ def test_colour_becomes_the_same_gray_as_in_pil(colour):
     expected = [
         np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy()).convert("L")) for image in colour
     ]
-    assert np.array_equal(pixels.with_channels(colour, 1)[:, 0].numpy(), np.stack(expected))
+    assert np.array_equal(pixels.convert_channels(colour, 1)[:, 0].numpy(), np.stack(expected))
 
 
 def test_gray_is_repeated_for_a_model_that_takes_colour(colour):
     gray = colour[:, :1]
-    assert torch.equal(pixels.with_channels(gray, 3), torch.cat([gray] * 3, dim=1))
+    assert torch.equal(pixels.convert_channels(gray, 3), torch.cat([gray] * 3, dim=1))
 
 
 @pytest.mark.parametrize("size", [8, 13, 32])
@@ -71,11 +71,11 @@ def test_fitted_piece_by_piece_is_fitted_at_once(monkeypatch, size, channels):
     images = np.random.default_rng(1).integers(
         0, 256, (11, 1 if channels == 3 else 3, 12, 12), dtype=np.uint8
     )
-    at_once = pixels.resize(pixels.with_channels(torch.from_numpy(images), channels), size)
+    at_once = pixels.resize(pixels.convert_channels(torch.from_numpy(images), channels), size)
     monkeypatch.setattr(storage, "PIECE", 3 * images[0].size)
-    assert torch.equal(pixels.fitted(images, size, channels), at_once)
+    assert torch.equal(pixels.fit_images(images, size, channels), at_once)
 
 
 def test_images_that_fit_already_are_not_copied():
     images = np.zeros((5, 1, 12, 12), np.uint8)
-    assert pixels.fitted(images, 12, 1).data_ptr() == images.ctypes.data
+    assert pixels.fit_images(images, 12, 1).data_ptr() == images.ctypes.data

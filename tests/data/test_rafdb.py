@@ -51,7 +51,7 @@ def test_numbered_folders_are_read_when_the_format_is_named(tmp_path, write_imag
         write_image(tmp_path / "valid" / str(k + 1) / "a.png", level=k)
     with pytest.raises(FertoolError, match="not a layout") as error:
         open_data(str(tmp_path), DataOptions())
-    assert "--format" in error.value.hint
+    assert "``format``" in error.value.hint
     data = open_data(str(tmp_path), DataOptions(format="raf-db")).split("val")
     assert [data.classes[k] for k in data.labels] == list(ORDER)
 

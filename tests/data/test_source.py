@@ -8,8 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fertool.data import DataOptions, images, open_data, storage
-from fertool.data.info import inspect
+from fertool.data import DataOptions, image_tree, open_data, storage
+from fertool.data.info import inspect_source
 from fertool.errors import FertoolError, UsageError
 
 BASIC = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -201,8 +201,8 @@ def test_soft_labels_are_renormalised_over_the_models_classes(ferplus):
     ("source", "message"),
     [
         ("nowhere.csv", "nowhere.csv: no such file"),
-        ("synth:5", "synth:5: COUNT"),
-        ("synth:many", "synth:many: COUNT"),
+        ("synth:5", "synth:5``: COUNT"),
+        ("synth:many", "synth:many``: COUNT"),
     ],
 )
 def test_a_source_that_is_not_there_is_an_error(source, message):
@@ -229,15 +229,15 @@ def test_a_format_that_does_not_fit_the_path_is_an_error(kaggle, write_fer2013):
 
 
 def test_votes_for_anything_but_the_csv_are_a_usage_error(kaggle, tmp_path):
-    with pytest.raises(UsageError, match="--ferplus"):
+    with pytest.raises(UsageError, match="``ferplus``"):
         open_data(str(kaggle), DataOptions(ferplus=tmp_path / "votes.csv"))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "fer"}, "unknown --format 'fer'"),
-        ({"ferplus_rule": "most"}, "unknown --ferplus-rule 'most'"),
+        ({"format": "fer"}, "unknown ``format`` 'fer'"),
+        ({"ferplus_rule": "most"}, "unknown ``ferplus_rule`` 'most'"),
         ({"size": 0}, "image size 0"),
         ({"channels": 2}, "2 channels"),
     ],
@@ -267,7 +267,7 @@ def test_sets_of_a_few_images_are_looked_at_whatever_their_classes_and_copies(
     write_fer2013, levels
 ):
     path = write_fer2013([(label, [level] * 4, "Training") for label, level in levels])
-    info = inspect(open_data(str(path), DataOptions()))
+    info = inspect_source(open_data(str(path), DataOptions()))
     assert info.images == len(levels)
     assert sum(sum(counts.values()) for counts in info.counts.values()) == len(levels)
 
@@ -405,7 +405,7 @@ def test_two_folders_of_one_state_are_two_data_sets(tmp_path, monkeypatch):
         extra = dict.fromkeys(("st_atime_ns", "st_mtime_ns", "st_ctime_ns"), 1)
         return os.stat_result(real, extra)
 
-    monkeypatch.setattr(images, "file_state", frozen)
+    monkeypatch.setattr(image_tree, "file_state", frozen)
     digests = [open_data(str(tmp_path / root), DataOptions()).digest for root in ("a", "b")]
     assert digests[0] != digests[1]
 

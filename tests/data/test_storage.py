@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fertool.data import storage
-from fertool.data.storage import Chunks, assemble, pieces, take
+from fertool.data.storage import Chunks, assemble, iter_chunks, select_images
 
 
 @pytest.fixture
@@ -27,17 +27,17 @@ def test_the_images_taken_are_those_of_numpy(images, index, memory, request):
     if memory == "little":
         request.getfixturevalue("little_memory")
     index = np.array(index, np.int64)
-    assert np.array_equal(take(images, index), images[index])
+    assert np.array_equal(select_images(images, index), images[index])
 
 
 def test_a_run_without_gaps_is_not_copied(images):
-    assert np.shares_memory(take(images, np.arange(10, 40)), images)
-    assert not np.shares_memory(take(images, np.array([10, 12])), images)
+    assert np.shares_memory(select_images(images, np.arange(10, 40)), images)
+    assert not np.shares_memory(select_images(images, np.array([10, 12])), images)
 
 
 @pytest.mark.usefixtures("little_memory")
 def test_pieces_are_all_images_in_order(images):
-    parts = list(pieces(images))
+    parts = list(iter_chunks(images))
     assert max(len(part) for part in parts) == 3
     assert np.array_equal(np.concatenate(parts), images)
 
@@ -68,7 +68,7 @@ def test_memory_does_not_grow_with_the_images(monkeypatch):
     whole = assemble(
         Chunks((64, 1 << 18), lambda: (np.full((1, 1 << 18), k, np.uint8) for k in range(64)))
     )
-    shuffled = take(whole, np.random.default_rng(0).permutation(64))
+    shuffled = select_images(whole, np.random.default_rng(0).permutation(64))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert sorted(shuffled[:, 0].tolist()) == list(range(64))

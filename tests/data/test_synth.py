@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fertool.data import DataOptions, open_data
-from fertool.data.csv_rows import read_rows
+from fertool.data.fer2013_csv import read_rows
 from fertool.data.pixels import to_input
 from fertool.data.synth import draw_faces, write_faces
 from fertool.spec import InputSpec

@@ -7,8 +7,8 @@ import torch
 from fertool import models
 from fertool.artifact import store
 from fertool.artifact.header import read_spec
-from fertool.artifact.logits import ImageSet, LogitsSpec, is_logits, read_logits_spec
-from fertool.data.augment import AugmentConfig, apply_changes
+from fertool.artifact.logits_header import ImageSet, LogitsSpec, is_logits, read_logits_spec
+from fertool.data.augment import AugmentConfig, apply_augmentation
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, Teacher
 from fertool.distill.logits import (
@@ -20,11 +20,11 @@ from fertool.distill.logits import (
     save_logits,
 )
 from fertool.errors import FertoolError
-from fertool.spec import InputSpec, Step
+from fertool.spec import InputSpec, ProvenanceStep
 
 CLASSES = ("happy", "neutral", "sad")
 CPU = torch.device("cpu")
-STEP = Step("distill", {"logit_views": 2}, {"data": "ab"}, {"torch": "2"}, 5)
+STEP = ProvenanceStep("distill", {"logit_views": 2}, {"data": "ab"}, {"torch": "2"}, 5)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
     assert recording.logits.shape == (1, 3, 20, 3)
     assert recording.logits.dtype == torch.float16
     for view in range(3):
-        pixels = apply_changes(data.images, recording.views.changes(20, view))
+        pixels = apply_augmentation(data.images, recording.views.changes(20, view))
         expected = teacher.eval()(to_input(pixels, shape)).detach()
         torch.testing.assert_close(
             recording.logits[0, view].float(), expected, rtol=1e-3, atol=1e-3
@@ -107,7 +107,7 @@ def test_teachers_of_other_inputs_and_orders_say_what_they_say_when_they_are_the
     )
     for epoch in (1, 2):
         targets, changes = recorded.plan_epoch(epoch, data.targets())
-        inputs = to_input(apply_changes(data.images, changes), shape)
+        inputs = to_input(apply_augmentation(data.images, changes), shape)
         found = recorded.teacher_probs(inputs, targets[:, 3:])
         torch.testing.assert_close(found, live.teacher_probs(inputs), rtol=0, atol=1e-3)
 

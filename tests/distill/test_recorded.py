@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fertool.data.augment import AugmentConfig, apply_changes
+from fertool.data.augment import AugmentConfig, apply_augmentation
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, RecordedTeacher, Teacher
 from fertool.distill.recorded import Views
@@ -29,7 +29,7 @@ def listen(module, data, views, shape, half=True):
     """What a network says about every view, found one view after the other."""
     said = []
     for view in range(views.count):
-        pixels = apply_changes(data.images, views.changes(len(data), view))
+        pixels = apply_augmentation(data.images, views.changes(len(data), view))
         with torch.no_grad():
             said.append(module.eval()(to_input(pixels, shape)))
     return RecordedTeacher(
@@ -83,7 +83,7 @@ def test_epochs_take_the_views_in_turn(faces, network, shape, views):
         view = (epoch - 1) % 3
         assert torch.equal(targets[:, :3], data.targets())
         torch.testing.assert_close(targets[:, 3:], (record.logits[view].float() / 2).softmax(1))
-        for name in ("mirror", "move", "colour", "erase"):
+        for name in ("mirror", "move", "color", "erase"):
             assert torch.equal(getattr(changes, name), getattr(views.changes(6, view), name))
 
 

@@ -6,12 +6,12 @@ import torch
 from graphs import network_of, toy_graph
 from torch import nn
 
-from fertool.checked import WrongContentError
 from fertool.errors import FertoolError
 from fertool.graph.ir import MOST_NODES, Graph, make_node
 from fertool.graph.network import Network
 from fertool.graph.operators import MOST_PARTS, OPERATORS
-from fertool.spec import canonical_json
+from fertool.header_json import canonical_json
+from fertool.strict_json import WrongContentError
 
 IMAGE = (1, 8, 8)
 CONV = {"out_channels": 3, "kernel_size": [3, 3], "padding": [1, 1]}

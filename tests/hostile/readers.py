@@ -20,7 +20,7 @@ from network_damage import damaged_graph
 from PIL import Image
 from sandbox import OUTPUT, Job
 
-from fertool.artifact.seal import SEAL_KEY, sealed
+from fertool.artifact.onnx_digest import DIGEST_KEY, append_digest
 
 SHORT = ("--epochs", "1")
 
@@ -687,10 +687,10 @@ def checkpoints(shared: Path, draw: Draw) -> Jobs:
 
 def _signed(model: onnx.ModelProto, draw: Draw) -> bytes:
     """Return the bytes of a model, mostly with a digest that is right: else nothing but the digest would be read."""
-    for entry in [entry for entry in model.metadata_props if entry.key == SEAL_KEY]:
+    for entry in [entry for entry in model.metadata_props if entry.key == DIGEST_KEY]:
         model.metadata_props.remove(entry)
     content = model.SerializeToString()
-    return sealed(content) if draw.random() < 0.9 else content
+    return append_digest(content) if draw.random() < 0.9 else content
 
 
 def _entry(model: onnx.ModelProto, key: str) -> Any:

@@ -10,7 +10,7 @@ from fertool.graph.folding import folded
 from fertool.models import create
 from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
 from fertool.quant.knapsack import filled, hull_steps
-from fertool.spec import WIDTHS, InputSpec
+from fertool.spec import WEIGHT_BITS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
 
@@ -19,7 +19,9 @@ def problem_of(weights, traces, layers=None, seed=0):
     """Errors that fall by about a factor of four a bit, as rounding errors do."""
     generator = torch.Generator().manual_seed(seed)
     count = len(weights)
-    factor = 0.25 + 0.1 * torch.rand(count, len(WIDTHS), generator=generator, dtype=torch.float64)
+    factor = 0.25 + 0.1 * torch.rand(
+        count, len(WEIGHT_BITS), generator=generator, dtype=torch.float64
+    )
     layers = torch.arange(count) if layers is None else torch.tensor(layers)
     names = tuple(f"layer{index}" for index in range(int(layers.max()) + 1))
     return Problem(
@@ -33,7 +35,7 @@ def problem_of(weights, traces, layers=None, seed=0):
 
 def brute_force(problem, budget):
     best = torch.inf
-    for widths in itertools.product(WIDTHS, repeat=len(problem.weights)):
+    for widths in itertools.product(WEIGHT_BITS, repeat=len(problem.weights)):
         widths = torch.tensor(widths)
         if int((problem.weights * widths).sum()) <= budget:
             best = min(best, problem.loss(widths))
@@ -89,7 +91,7 @@ def test_budgets_are_met_within_one_percent(name, bits):
     )
     widths = allocate(name, problem, bits)
     assert 0.99 * bits <= problem.average_bits(widths) <= bits + 1e-9
-    assert set(widths.tolist()) <= set(WIDTHS)
+    assert set(widths.tolist()) <= set(WEIGHT_BITS)
 
 
 def test_whole_layers_share_a_width_but_for_the_last_one():

@@ -14,7 +14,7 @@ from fertool.runtime.benchmark import (
     Latency,
     SpeedComparison,
 )
-from fertool.spec import InputSpec, Metrics, QuantSpec, Spec, Step, WeightQuant
+from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
 
 CLASSES = ("angry", "happy", "neutral")
 
@@ -30,14 +30,14 @@ def spec(**changes: Any) -> Spec:
         "macs": 10053824,
         "metrics": Metrics("val", 3589, 0.6417, (0.6258, 0.6572), 0.6),
         "provenance": (
-            Step(
+            ProvenanceStep(
                 "train-teacher",
                 {"epochs": 2, "init": None},
                 {"data": "ab" * 32},
                 {"torch": "2.6"},
                 0,
             ),
-            Step("prune", {"target_flops": 0.5}, {"model": "cd" * 32}),
+            ProvenanceStep("prune", {"target_flops": 0.5}, {"model": "cd" * 32}),
         ),
         "digest": "ef" * 32,
     }

@@ -9,8 +9,8 @@ import onnx
 from graphs import toy_graph
 from onnx import TensorProto, helper, numpy_helper
 
-from fertool.artifact.seal import sealed
-from fertool.spec import InputSpec, Metrics, Spec, Step
+from fertool.artifact.onnx_digest import append_digest
+from fertool.spec import InputSpec, Metrics, ProvenanceStep, Spec
 
 CLASSES = ("angry", "happy", "neutral")
 WEIGHT = np.array([[1.0, -0.5, 0.25]], dtype=np.float32)
@@ -28,7 +28,7 @@ def example_spec(size: int = 8, **changes: object) -> Spec:
         "macs": 3,
         "metrics": Metrics("val", 200, 0.625, (0.556, 0.689), 0.6),
         "provenance": (
-            Step(
+            ProvenanceStep(
                 "train-teacher",
                 {"arch": "toy", "epochs": 2},
                 {"data": "ab" * 32},
@@ -87,7 +87,7 @@ def write_onnx(
     if spec is not None:
         helper.set_model_props(model, {"fertool": spec.to_json()})
     content = model.SerializeToString()
-    path.write_bytes(sealed(content) if spec is not None else content)
+    path.write_bytes(append_digest(content) if spec is not None else content)
     return path
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import CLASSES, example_spec, linear, random_images, write_graph, write_onnx
 
-from fertool.artifact.seal import sealed
+from fertool.artifact.onnx_digest import append_digest
 from fertool.errors import FertoolError, UsageError
 from fertool.runtime.foreign import ForeignModel, foreign_input
 from fertool.runtime.sessions import open_predictor
@@ -233,7 +233,7 @@ def test_metadata_that_is_no_text_is_one_error(tmp_path: Path) -> None:
     model = onnx.load(path)
     del model.metadata_props[1:]
     content = model.SerializeToString().replace(b'"arch"', b'"\xff\xfech"', 1)
-    path.write_bytes(sealed(content))
+    path.write_bytes(append_digest(content))
     with pytest.raises(FertoolError, match=r"m.onnx: .*not UTF-8"):
         open_predictor(path)
 

@@ -157,7 +157,7 @@ def test_the_state_of_a_run_with_other_options_is_refused(run, quick, change):
         FertoolError, match=r"model.pt.resume: .* other options, data or weights"
     ) as error:
         run(quick(**change))
-    assert "--no-resume" in error.value.hint
+    assert "``resume=False``" in error.value.hint
 
 
 def test_the_state_of_a_run_from_other_weights_data_or_objective_is_refused(

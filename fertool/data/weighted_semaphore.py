@@ -1,4 +1,4 @@
-"""What several threads together may hold in memory."""
+"""A semaphore of many units, of which a thread acquires several at once."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Budget:
-    """Lets threads hold up to `total` units at once; the others wait."""
+class WeightedSemaphore:
+    """Lets threads hold up to `total` units together; the others wait."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self._free = total
-        self._change = threading.Condition()
+        self._changed = threading.Condition()
 
     @contextmanager
-    def take(self, amount: int) -> Iterator[None]:
+    def acquire(self, amount: int) -> Iterator[None]:
         """Hold `amount` units inside the block, or all there are if it is more."""
         held = min(amount, self.total)
-        with self._change:
-            self._change.wait_for(lambda: self._free >= held)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= held)
             self._free -= held
         try:
             yield
         finally:
-            with self._change:
+            with self._changed:
                 self._free += held
-                self._change.notify_all()
+                self._changed.notify_all()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fertool.data.csv_rows import read_rows
+from fertool.data.fer2013_csv import read_rows
 from fertool.errors import FertoolError
 
 FLAT = [7] * 16

@@ -1,4 +1,4 @@
-"""What a file of recorded logits says about itself, as plain data: read and checked without torch."""
+"""The header of a file of cached teacher logits, as plain data: read and checked without torch."""
 
 from __future__ import annotations
 
@@ -10,28 +10,19 @@ from typing import Annotated
 from msgspec import Meta
 
 from fertool.artifact.header import is_onnx, read_header
-from fertool.checked import Finite, Name, Positive, Seed, as_type, refusing
 from fertool.errors import FertoolError
-from fertool.spec import (
-    DAMAGED,
-    Channels,
-    Classes,
-    Digest,
-    Side,
-    Step,
-    canonical_json,
-    read_header_text,
-    require_keys,
-)
+from fertool.header_json import DAMAGED, canonical_json, read_header_text, require_keys
+from fertool.spec import Channels, Classes, Digest, ProvenanceStep, Side
+from fertool.strict_json import Finite, Name, Positive, Seed, as_type, wrapping_content_errors
 
 KIND = "logits"
 FORMAT = 1
-"""Version of the header, apart from that of model files."""
+"""Version of the header, independent of that of model files."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Which training images, in which order: `digest` is the SHA-256 of their pixels in this shape."""
+    """The training images in their order; `digest` is the SHA-256 of their pixels in this shape."""
 
     count: Positive
     channels: Channels
@@ -43,8 +34,9 @@ class ImageSet:
 class LogitsSpec:
     """The header of a logits file; see the section on it in docs/artifact.md.
 
-    `views` fixed changes of each image, drawn by `seed` with the numbers of `augmentation`; 0 views are the images as
-    they are. `draws` is the digest of the first view's random numbers. `teachers` are the digests of their files.
+    `views` is the number of fixed augmentations of each image, drawn by `seed` with the numbers of
+    `augmentation`; 0 views are the images as they are. `draws` is the digest of the first view's
+    random numbers. `teachers` are the digests of their files.
     """
 
     classes: Classes
@@ -54,23 +46,26 @@ class LogitsSpec:
     augmentation: Annotated[Mapping[Name, Finite | tuple[Finite, ...]], Meta(max_length=100)]
     seed: Seed
     draws: Digest
-    provenance: Annotated[tuple[Step, ...], Meta(max_length=1000)] = ()
+    provenance: Annotated[tuple[ProvenanceStep, ...], Meta(max_length=1000)] = ()
     digest: Digest = ""
     kind: str = KIND
     format: int = FORMAT
 
     def to_json(self) -> str:
-        """Return the canonical text: sorted keys, no spaces, the same bytes for the same content."""
+        """Return the canonical text, the same bytes for the same content."""
         return canonical_json(asdict(self))
 
     @classmethod
     def from_json(cls, text: str, where: str) -> LogitsSpec:
-        """Read a header; raises FertoolError naming `where` for another kind of file, a newer format or damage."""
+        """Read a header.
+
+        Raises FertoolError naming `where` for another kind of file, a newer format or damage.
+        """
         data, kind, version = read_header_text(text, where)
         if kind != KIND:
             raise FertoolError(
                 f"{where}: a {kind} file, not a logits file",
-                "record one with: fertool distill MODEL --save-logits FILE",
+                "record one with fertool distill and ``save_logits=FILE``",
             )
         if version != FORMAT:
             raise FertoolError(
@@ -78,12 +73,13 @@ class LogitsSpec:
                 "install a newer fertool",
             )
         require_keys(data, cls, where)
-        with refusing(where, DAMAGED, "make the file again"):
+        with wrapping_content_errors(where, DAMAGED, "make the file again"):
             return as_type(data, cls, known_only=True)
 
 
 def is_logits(path: Path) -> bool:
-    """Tell a logits file from a model file by its header; raises FertoolError if it has none."""
+    """Return whether a file has logits, not a model; raises FertoolError if it has no header."""
+    # There is no ONNX file of logits.
     if is_onnx(path):
         return False
     _, kind, _ = read_header_text(read_header(path), str(path))
@@ -91,5 +87,5 @@ def is_logits(path: Path) -> bool:
 
 
 def read_logits_spec(path: Path) -> LogitsSpec:
-    """Return the header of a logits file; the logits are neither read nor checked."""
+    """Return the header of a logits file, without reading the logits."""
     return LogitsSpec.from_json(read_header(path), str(path))

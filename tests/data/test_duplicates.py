@@ -1,13 +1,13 @@
 import numpy as np
 
-from fertool.data.copies import hold_out, image_ids, numbered
-from fertool.data.faces import Faces
+from fertool.data.duplicates import group_indices, hold_out, image_hashes
+from fertool.data.reader import RawSplit
 
 
 def random_faces(counts, seed=0):
     labels = np.repeat(np.arange(len(counts)), counts)
     images = np.random.default_rng(seed).integers(0, 256, (len(labels), 1, 4, 4), dtype=np.uint8)
-    return Faces(images, labels, ("angry", "disgust", "fear")[: len(counts)])
+    return RawSplit(images, labels, ("angry", "disgust", "fear")[: len(counts)])
 
 
 def test_copies_and_only_copies_share_a_number():
@@ -15,7 +15,7 @@ def test_copies_and_only_copies_share_a_number():
     images[3] = images[1]
     images[4] = images[1]
     images[4, 0, 3, 3] ^= 1
-    assert numbered(image_ids(images)).tolist() == [0, 1, 2, 1, 3]
+    assert group_indices(image_hashes(images)).tolist() == [0, 1, 2, 1, 3]
 
 
 def test_a_tenth_of_each_class_is_held_out_and_at_least_one():

@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from fertool.artifact.planes import digits_of, pack, rows_by_width, unpack
+from fertool.artifact.bit_packing import channels_by_bits, digit_sizes, pack, unpack
 
 
 def test_digits_make_up_the_bits():
-    assert [digits_of(bits) for bits in range(2, 9)] == [
+    assert [digit_sizes(bits) for bits in range(2, 9)] == [
         (2,),
         (2, 1),
         (4,),
@@ -17,7 +17,7 @@ def test_digits_make_up_the_bits():
 
 
 def test_channels_are_sorted_by_width_and_layer():
-    found = rows_by_width({"b": (3, 2, 3), "a": (2,)})
+    found = channels_by_bits({"b": (3, 2, 3), "a": (2,)})
     assert list(found) == [2, 3]
     assert {name: rows.tolist() for name, rows in found[2].items()} == {"b": [1], "a": [0]}
     assert found[3]["b"].tolist() == [0, 2]

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta
 
-from fertool.checked import MAX_DEPTH, WrongContentError, as_type, parse_json, read_json
 from fertool.errors import FertoolError
+from fertool.strict_json import MAX_DEPTH, WrongContentError, as_type, parse_json, read_json
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def test_the_one_wrong_entry_of_many_is_found_and_nothing_is_changed_by_looking(
         ('{"a": -Infinity}', "-Infinity is no number"),
         ('{"a": 1e999}', "too large"),
         ('{"a": ' + "9" * 5000 + "}", "too large"),
-        ('{"a": 1, "a": 2}', '"a" stands there twice'),
+        ('{"a": 1, "a": 2}', '"a" is repeated'),
         ('{"a": "\\ud800"}', "surrogate"),
         ('{"\\udfff": 1}', "surrogate"),
         ("[" * 100_000, "nested"),

@@ -6,20 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fertool.data import images as reader
-from fertool.data.images import Entry, ImageTree, decode, image_files
+from fertool.data import image_tree as reader
+from fertool.data.image_tree import ImageEntry, ImageTree, decode_images, image_files
 from fertool.errors import FertoolError
 
 
 def tree(root, names, **options):
     return ImageTree(
-        root, ("happy", "sad"), {"train": [Entry(root / name, "sad") for name in names]}, **options
+        root,
+        ("happy", "sad"),
+        {"train": [ImageEntry(root / name, "sad") for name in names]},
+        **options,
     )
 
 
 def test_pixels_are_those_of_the_file_in_the_order_given(write_image, tmp_path):
     expected = [write_image(tmp_path / f"{k}.png", level=8 * k) for k in range(30)]
-    images = next(decode([Entry(tmp_path / f"{k}.png", "sad") for k in reversed(range(30))], 8, 1))
+    images = next(
+        decode_images([ImageEntry(tmp_path / f"{k}.png", "sad") for k in reversed(range(30))], 8, 1)
+    )
     assert np.array_equal(images[:, 0], np.stack(expected[::-1]))
 
 
@@ -27,17 +32,17 @@ def test_a_box_is_cut_out_before_resizing(tmp_path):
     pixels = np.zeros((20, 20), np.uint8)
     pixels[5:15, 2:12] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    images = next(decode([Entry(tmp_path / "a.png", "sad", (2, 5, 12, 15))], 4, 1))
+    images = next(decode_images([ImageEntry(tmp_path / "a.png", "sad", (2, 5, 12, 15))], 4, 1))
     assert np.unique(images).tolist() == [200]
 
 
 def test_colour_files_become_gray_or_three_channels(tmp_path):
     rgb = np.random.default_rng(0).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "a.png")
-    entry = [Entry(tmp_path / "a.png", "sad")]
-    assert np.array_equal(next(decode(entry, 6, 3))[0], rgb.transpose(2, 0, 1))
+    entry = [ImageEntry(tmp_path / "a.png", "sad")]
+    assert np.array_equal(next(decode_images(entry, 6, 3))[0], rgb.transpose(2, 0, 1))
     assert np.array_equal(
-        next(decode(entry, 6, 1))[0, 0], np.asarray(Image.fromarray(rgb).convert("L"))
+        next(decode_images(entry, 6, 1))[0, 0], np.asarray(Image.fromarray(rgb).convert("L"))
     )
 
 
@@ -81,7 +86,7 @@ def test_the_digest_follows_names_labels_and_bytes_but_not_the_place(write_image
     first = tree(tmp_path / "one", ["a.png"]).digest
     assert tree(tmp_path / "two", ["a.png"]).digest == first
     other_label = ImageTree(
-        tmp_path / "one", ("happy",), {"train": [Entry(tmp_path / "one" / "a.png", "happy")]}
+        tmp_path / "one", ("happy",), {"train": [ImageEntry(tmp_path / "one" / "a.png", "happy")]}
     )
     assert other_label.digest != first
     write_image(tmp_path / "one" / "a.png", level=2)
@@ -158,7 +163,7 @@ def test_decoding_needs_the_memory_of_a_few_images(tmp_path, monkeypatch):
     names = [f"{k}.pgm" for k in range(64)]
     for name in names:
         Image.fromarray(rng.integers(0, 256, (256, 256), dtype=np.uint8)).save(tmp_path / name)
-    monkeypatch.setattr(reader, "_AT_ONCE", 2)
+    monkeypatch.setattr(reader, "_BATCH_FILES", 2)
     tracemalloc.start()
     images = tree(tmp_path, names).read("train").images
     peak = tracemalloc.get_traced_memory()[1]

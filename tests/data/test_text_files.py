@@ -3,7 +3,7 @@ import tracemalloc
 
 import pytest
 
-from fertool.data.lines import LONGEST_LINE, read_lines, read_text_lines, require_path_inside
+from fertool.data.text_files import LONGEST_LINE, read_lines, read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 
 

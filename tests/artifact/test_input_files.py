@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fertool.artifact.files import read_bytes, read_text, require_file
 from fertool.artifact.header import read_spec
+from fertool.artifact.input_files import read_bytes, read_text, require_file
 from fertool.artifact.store import file_digest, load
 from fertool.errors import FertoolError
 

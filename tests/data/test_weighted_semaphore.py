@@ -2,15 +2,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from fertool.data.budget import Budget
+from fertool.data.weighted_semaphore import WeightedSemaphore
 
 
 def test_threads_never_hold_more_than_the_total():
-    budget, lock, held, most = Budget(10), threading.Lock(), 0, 0
+    budget, lock, held, most = WeightedSemaphore(10), threading.Lock(), 0, 0
 
     def work(amount):
         nonlocal held, most
-        with budget.take(amount):
+        with budget.acquire(amount):
             with lock:
                 held += min(amount, 10)
                 most = max(most, held)
@@ -25,12 +25,12 @@ def test_threads_never_hold_more_than_the_total():
 
 
 def test_an_error_gives_back_what_was_held():
-    budget = Budget(1)
+    budget = WeightedSemaphore(1)
     for _ in range(3):
         try:
-            with budget.take(1):
+            with budget.acquire(1):
                 raise ValueError
         except ValueError:
             pass
-    with budget.take(1):
+    with budget.acquire(1):
         pass

@@ -4,7 +4,7 @@ import pytest
 from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_tensor_value_info
 
-from fertool.artifact.seal import SEAL_KEY, check_seal, sealed
+from fertool.artifact.onnx_digest import DIGEST_KEY, append_digest, verify_digest
 from fertool.errors import FertoolError
 
 
@@ -17,16 +17,16 @@ def content():
 
 
 def test_the_digest_is_an_entry_of_the_metadata_and_everything_else_stays(content):
-    model = onnx.load_from_string(sealed(content))
-    assert [entry.key for entry in model.metadata_props] == ["fertool", SEAL_KEY]
+    model = onnx.load_from_string(append_digest(content))
+    assert [entry.key for entry in model.metadata_props] == ["fertool", DIGEST_KEY]
     del model.metadata_props[1:]
     assert model == onnx.load_from_string(content)
 
 
 def test_no_bit_of_a_file_can_flip(content, tmp_path):
-    path, whole = tmp_path / "m.onnx", np.frombuffer(sealed(content), np.uint8)
+    path, whole = tmp_path / "m.onnx", np.frombuffer(append_digest(content), np.uint8)
     path.write_bytes(whole.tobytes())
-    assert check_seal(path)
+    assert verify_digest(path)
     for position in range(len(whole)):
         damaged = whole.copy()
         damaged[position] ^= 1 << (position % 8)
@@ -37,16 +37,22 @@ def test_no_bit_of_a_file_can_flip(content, tmp_path):
 def accepted(path):
     """Whether a file counts as whole."""
     try:
-        return check_seal(path)
+        return verify_digest(path)
     except FertoolError:
         return False
 
 
 def test_files_without_a_digest(content, tmp_path):
     path = tmp_path / "m.onnx"
-    for other in (b"", b"short", content, sealed(content)[:-1], sealed(content) + b"x"):
+    for other in (
+        b"",
+        b"short",
+        content,
+        append_digest(content)[:-1],
+        append_digest(content) + b"x",
+    ):
         path.write_bytes(other)
-        assert not check_seal(path)
-    path.write_bytes(content + sealed(content))
+        assert not verify_digest(path)
+    path.write_bytes(content + append_digest(content))
     with pytest.raises(FertoolError, match="damaged"):
-        check_seal(path)
+        verify_digest(path)

@@ -1,0 +1,57 @@
+"""Options of reading a source, checked once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from fertool.data.ferplus import RULES
+from fertool.data.labels import find_expression
+from fertool.errors import UsageError, unknown_name
+
+FORMATS = ("fer2013", "folders", "raf-db", "affectnet", "synth")
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How to read a source.
+
+    `format`: one of `FORMATS`, None to detect it. `ferplus`: fer2013new.csv, whose votes replace
+    the labels by `ferplus_rule`. `size`, `channels`: what the images become; size None keeps
+    theirs. `classes`: a model's classes, in its order; images of others are dropped; None takes the
+    source's own. `seed`: of drawn faces only. Raises UsageError for a value out of its range.
+    """
+
+    format: str | None = None
+    ferplus: Path | None = None
+    ferplus_rule: str = "majority"
+    size: int | None = None
+    channels: int = 1
+    classes: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise unknown_name("``format``", self.format, FORMATS)
+        if self.ferplus_rule not in RULES:
+            raise unknown_name("``ferplus_rule``", self.ferplus_rule, RULES)
+        if self.size is not None and self.size < 1:
+            raise UsageError(
+                f"image size {self.size} is not positive", "give the side of the images in pixels"
+            )
+        if self.channels not in (1, 3):
+            raise UsageError(
+                f"{self.channels} channels: images have 1 (gray) or 3 (RGB)", "use 1 or 3"
+            )
+        self._require_distinct_classes()
+
+    def _require_distinct_classes(self) -> None:
+        # By meaning: "happy" and "happiness" would share the images of one class.
+        counts = Counter(find_expression(name) or name for name in self.classes or ())
+        for name, count in counts.items():
+            if count > 1:
+                raise UsageError(
+                    f"two of the model's classes mean '{name}'",
+                    "name each class once, in output order",
+                )
