@@ -116,9 +116,10 @@ def expand_quant(data: Any) -> Any:
 def _expand_bits(layer: Any) -> Any:
     """Return the entry of a layer with its digit for each channel as a list of numbers."""
     bits = layer.get("bits") if isinstance(layer, dict) else None
+    if not isinstance(bits, str):
+        return layer
     # isdigit alone accepts digits of other scripts.
-    is_digits = isinstance(bits, str) and bits.isascii() and bits.isdigit()
-    if not is_digits:
+    if not (bits.isascii() and bits.isdigit()):
         return layer
     return {**layer, "bits": [int(digit) for digit in bits]}
 
