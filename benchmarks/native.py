@@ -167,7 +167,7 @@ def train_one(
         optimizer="sgd",
         lr=0.05,
         weight_decay=5e-4,
-        schedule="onecycle",
+        lr_schedule="onecycle",
         start_size=32,
         seed=seed,
     )

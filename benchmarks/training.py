@@ -32,15 +32,15 @@ from torch.utils.data import DataLoader, Dataset
 from turns import Apart, faces, machine, take_turns
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.training import AugmentConfig, PrecisionName
 from fertool.data import FaceDataset
-from fertool.data.augment import AugmentConfig, augment, mix
+from fertool.data.augment import augment, mix
 from fertool.data.pixels import to_input
 from fertool.models import create
 from fertool.precision import resolve_precision
 from fertool.runtime.benchmark import speedup_ci95
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit
-from fertool.train.config import PrecisionName
 
 LARGEST_ASPECT = 3.3
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -30,12 +30,12 @@ class ClassificationLoss:
     def __post_init__(self) -> None:
         if not 0 <= self.label_smoothing < 1:
             raise UsageError(
-                f"--label-smoothing {self.label_smoothing}: must be 0 or more and below 1",
+                f"``label_smoothing={self.label_smoothing}``: must be 0 or more and below 1",
                 "0.1 is usual, 0 is none",
             )
         if not 0 <= self.focal_gamma < float("inf"):
             raise UsageError(
-                f"--focal-gamma {self.focal_gamma}: must be 0 or more",
+                f"``focal_gamma={self.focal_gamma}``: must be 0 or more",
                 "2 is usual, 0 is cross-entropy",
             )
 

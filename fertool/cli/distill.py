@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,7 +14,6 @@ from fertool.cli.groups import training_command
 from fertool.cli.inputs import require_inputs
 from fertool.cli.logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
-    TRAINING,
     ArchOptions,
     DataOption,
     Device,
@@ -31,6 +30,7 @@ from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
 from fertool.cli.training import History, TrainingRun, input_of, new_model, options_of
 from fertool.cli.variants import Own, own_options, require_own
+from fertool.config.training import OptionalTrainConfig
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -131,16 +131,9 @@ class DistillOptions:
 
 @dataclass(frozen=True)
 class DistillTraining(TrainingOptions):
-    """The same loop, which may also be left out."""
+    """The same loop, which may also be left out: 0 epochs stop once --save-logits is written."""
 
-    epochs: Annotated[
-        int,
-        typer.Option(
-            help="Passes over the training set; 0 stops once --save-logits is written.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 30
+    config: OptionalTrainConfig = field(default_factory=OptionalTrainConfig)
 
     def require_sense(self, method: str, logits: LogitOptions, output: Path | None) -> None:
         """Raise UsageError when without training there is nothing to do, or more is asked for than comes out of it.
@@ -219,14 +212,14 @@ def distill(
     source = open_source(data, read, size=shape.size, channels=shape.channels)
     images = source.split("train")
     files.require_images(images, data, read)
-    there = files.present(device, training.precision)
+    there = files.present(device, training.config.precision)
     if logits.save_logits:
         own = (logits, images, input_of(arch), training, read)
         files = record_teachers(files, *own, command="distill", seed=seed, device=device)
         if not training.epochs:
             announce(files.recordings[0][1].spec, logits.save_logits, json)
             return
-    val, judges = validation_of(source), files.teachers(device, training.precision)
+    val, judges = validation_of(source), files.teachers(device, training.config.precision)
 
     def describe(trial: Trial) -> ProvenanceStep:
         lesson = trial.of(distillation)

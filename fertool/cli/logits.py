@@ -12,18 +12,19 @@ import typer
 from fertool.cli.options import ReadOptions, TrainingOptions
 from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
-from fertool.cli.training import augmentation, options_of
+from fertool.cli.training import options_of
+from fertool.config.option import values_of, with_values
 from fertool.errors import FertoolError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from fertool.artifact.logits_header import LogitsSpec
+    from fertool.config.training import PrecisionName
     from fertool.data.dataset import FaceDataset
     from fertool.distill import RecordedTeacher, Teacher
     from fertool.distill.logits import Recording
     from fertool.distill.recorded import Views
-    from fertool.precision import PrecisionName
     from fertool.spec import InputSpec, Spec
 
 LOGITS = "Teacher logits"
@@ -156,16 +157,13 @@ class TeacherFiles:
                 )
             if recording.views:
                 fixed = _fixed_options(recording.views, given, name)
-                changed = [
-                    _flag(key, value)
-                    for key, value in fixed.items()
-                    if value != getattr(given, key)
-                ]
+                own = values_of(given)
+                changed = [_flag(key, value) for key, value in fixed.items() if value != own[key]]
                 if changed:
                     note(
                         f"{name}: images are changed as they were recorded, with {' '.join(changed)}"
                     )
-                options = replace(options, **fixed)
+                options = with_values(options, fixed)
         return options
 
     def require_images(self, train: FaceDataset, data: str, read: ReadOptions) -> None:
@@ -225,12 +223,12 @@ def record_teachers(
         command, options_of(read, {"logit_views": logits.views}), seed, data=train, **files.digests
     )
     digests = [spec.digest for spec, _ in files.models]
-    plan = plan_recording(train, logits.views, augmentation(options), seed, digests, step)
+    plan = plan_recording(train, logits.views, options.config.augmentation, seed, digests, step)
     recording = _found(path, plan) if options.resume else None
     if recording is None:
         with progress("logits") as on_progress:
             recording = record_logits(
-                *(plan, files.present(device, options.precision), train, input),
+                *(plan, files.present(device, options.config.precision), train, input),
                 device=resolve_device(device),
                 on_progress=on_progress,
             )
@@ -255,18 +253,16 @@ _RECORD_ANEW = "leave it out, or record the teachers anew with --save-logits"
 
 def _fixed_options(views: Views, options: TrainingOptions, name: str) -> dict[str, Any]:
     """Return the options that a recording fixes; one that has been given another value is a contradiction."""
-    fixed = {key: getattr(views.config, key) for key in IN_A_VIEW} | {"flip": views.config.flip > 0}
-    defaults = type(options)()
+    fixed = {key: getattr(views.config, key) for key in IN_A_VIEW}
+    given_values, defaults = values_of(options), values_of(type(options)())
     for key, value in fixed.items():
-        given = getattr(options, key)
-        if given not in (value, getattr(defaults, key)):
+        given = given_values[key]
+        if given not in (value, defaults[key]):
             raise UsageError(
                 f"{_flag(key, given)}: {name} was recorded with {_flag(key, value)}", _RECORD_ANEW
             )
     return fixed
 
 
-def _flag(key: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"--{key}" if value else f"--no-{key}"
+def _flag(key: str, value: float) -> str:
     return f"--{key} {value:g}"

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from fertool.cli.recipe import apply_recipe
+from fertool.config.training import TRAINING, FineTuneConfig, LossConfig, TrainConfig
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.runtime.foreign import ForeignModel
     from fertool.runtime.sessions import Predictor
 
-DATA, TRAINING, AUGMENTATION, OUTPUT, MODEL = "Data", "Training", "Augmentation", "Output", "Model"
+DATA, OUTPUT, MODEL = "Data", "Output", "Model"
 FOREIGN = "ONNX files of other programs"
 
 DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
@@ -210,188 +211,10 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Everything about the training loop."""
+    """A training, its loss, and what the command line does around it."""
 
-    epochs: Annotated[
-        int, typer.Option(help="Passes over the training set.", min=1, rich_help_panel=TRAINING)
-    ] = 30
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            help="Images per batch, of all processes together.", min=2, rich_help_panel=TRAINING
-        ),
-    ] = 64
-    accumulate: Annotated[
-        int,
-        typer.Option(
-            help="Batches whose gradients make one step.", min=1, rich_help_panel=TRAINING
-        ),
-    ] = 1
-    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 1e-3
-    optimizer: Annotated[
-        Literal["sgd", "adam", "adamw"], typer.Option(help="Optimiser.", rich_help_panel=TRAINING)
-    ] = "adamw"
-    momentum: Annotated[
-        float,
-        typer.Option(help="Momentum of SGD; beta 1 of Adam.", min=0, rich_help_panel=TRAINING),
-    ] = 0.9
-    nesterov: Annotated[
-        bool,
-        typer.Option(
-            "--nesterov/--no-nesterov", help="Nesterov's momentum in SGD.", rich_help_panel=TRAINING
-        ),
-    ] = True
-    weight_decay: Annotated[
-        float,
-        typer.Option(help="Weight decay; not on BN and biases.", min=0, rich_help_panel=TRAINING),
-    ] = 1e-4
-    sam: Annotated[
-        float,
-        typer.Option(
-            help="Radius (rho) of sharpness-aware minimisation, around any optimiser; 0 for none, 0.05 is usual.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0.0
-    lr_schedule: Annotated[
-        Literal["cosine", "onecycle", "plateau", "constant"],
-        typer.Option(
-            help="Course of the learning rate; plateau: falls with the validation loss.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "cosine"
-    plateau_factor: Annotated[
-        float,
-        typer.Option(
-            help="What plateau multiplies the rate by.", min=0, max=1, rich_help_panel=TRAINING
-        ),
-    ] = 0.1
-    plateau_patience: Annotated[
-        int,
-        typer.Option(
-            help="Epochs that plateau waits for a lower loss.", min=0, rich_help_panel=TRAINING
-        ),
-    ] = 3
-    warmup_epochs: Annotated[
-        float, typer.Option(help="Epochs of linear warm-up.", min=0, rich_help_panel=TRAINING)
-    ] = 0.5
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            help="Share of the target spread over all classes.", min=0, rich_help_panel=TRAINING
-        ),
-    ] = 0.0
-    focal_gamma: Annotated[
-        float,
-        typer.Option(
-            help="Gamma of the focal loss, 0 for cross-entropy.", min=0, rich_help_panel=TRAINING
-        ),
-    ] = 0.0
-    class_weights: Annotated[
-        Literal["none", "balanced"],
-        typer.Option(
-            help="balanced: a class weighs (largest class) / (its images).",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "none"
-    ema: Annotated[
-        float,
-        typer.Option(
-            help="Decay of the running mean of weights, 0 for none.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0.0
-    start_size: Annotated[
-        int,
-        typer.Option(
-            help="Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: always whole.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0
-    clip_norm: Annotated[
-        float,
-        typer.Option(
-            help="Largest gradient norm, 0 for no limit.", min=0, rich_help_panel=TRAINING
-        ),
-    ] = 0.0
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="Stop after N epochs without a better one, 0 for never.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 15
-    freeze_epochs: Annotated[
-        int,
-        typer.Option(
-            help="First epochs in which the classifier's head alone is trained.",
-            min=0,
-            rich_help_panel=TRAINING,
-        ),
-    ] = 0
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16", "fp16"],
-        typer.Option(
-            help="Number format of the network while it trains, and of its teachers; auto: bf16 where GPU or CPU have "
-            "it and the network gains from it, else fp32.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "auto"
-    mixup: Annotated[
-        float, typer.Option(help="Mixup's alpha, 0 for none.", min=0, rich_help_panel=AUGMENTATION)
-    ] = 0.2
-    cutmix: Annotated[
-        float,
-        typer.Option(
-            help="CutMix's alpha, 0 for none; with mixup on too, each batch gets one of them.",
-            min=0,
-            rich_help_panel=AUGMENTATION,
-        ),
-    ] = 0.0
-    flip: Annotated[
-        bool,
-        typer.Option(
-            "--flip/--no-flip", help="Mirror half of the images.", rich_help_panel=AUGMENTATION
-        ),
-    ] = True
-    rotation: Annotated[
-        float, typer.Option(help="Largest rotation, degrees.", min=0, rich_help_panel=AUGMENTATION)
-    ] = 15.0
-    translate: Annotated[
-        float,
-        typer.Option(help="Largest shift, share of the side.", min=0, rich_help_panel=AUGMENTATION),
-    ] = 0.0
-    scale: Annotated[
-        float,
-        typer.Option(
-            help="Largest change of scale: 0.2 is 0.8 to 1.2.", min=0, rich_help_panel=AUGMENTATION
-        ),
-    ] = 0.0
-    aspect: Annotated[
-        float,
-        typer.Option(
-            help="Largest change of width against height: 0.3 is 1/1.3 to 1.3; with --scale and --translate, a random "
-            "resized crop.",
-            min=0,
-            rich_help_panel=AUGMENTATION,
-        ),
-    ] = 0.0
-    brightness: Annotated[
-        float,
-        typer.Option(help="Largest change of brightness.", min=0, rich_help_panel=AUGMENTATION),
-    ] = 0.2
-    contrast: Annotated[
-        float, typer.Option(help="Largest change of contrast.", min=0, rich_help_panel=AUGMENTATION)
-    ] = 0.2
-    erasing: Annotated[
-        float,
-        typer.Option(
-            help="Share of images with a part erased.", min=0, max=1, rich_help_panel=AUGMENTATION
-        ),
-    ] = 0.15
+    config: TrainConfig = field(default_factory=TrainConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     resume: Annotated[
         bool,
         typer.Option(
@@ -405,15 +228,17 @@ class TrainingOptions:
         typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT),
     ] = None
 
+    @property
+    def epochs(self) -> int:
+        """Passes over the training set, 0 for no training."""
+        return self.config.epochs
+
 
 @dataclass(frozen=True)
 class FineTuneOptions(TrainingOptions):
-    """The same loop after surgery: none by default, at half the learning rate when asked for."""
+    """The same after surgery: none by default, at half the learning rate when asked for."""
 
-    epochs: Annotated[
-        int, typer.Option(help="Fine-tuning epochs; needs --data.", min=0, rich_help_panel=TRAINING)
-    ] = 0
-    lr: Annotated[float, typer.Option(help="Peak learning rate.", rich_help_panel=TRAINING)] = 5e-4
+    config: FineTuneConfig = field(default_factory=FineTuneConfig)
 
 
 @dataclass(frozen=True)

@@ -21,5 +21,5 @@ def recovery(before: Model, run: TrainingRun, *, distill: bool) -> LogitsObjecti
         return Supervised(run.loss)
     spec, module = before
     unchanged = copy.deepcopy(module).to(resolve_device(run.device))
-    teacher = Teacher(unchanged, spec.input, spec.classes, run.options.precision)
+    teacher = Teacher(unchanged, spec.input, spec.classes, run.options.config.precision)
     return KnowledgeDistillation([teacher], input=spec.input, classes=spec.classes, loss=run.loss)

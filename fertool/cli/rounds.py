@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fertool.cli.training import History, Round, TrainingRun
+from fertool.config.option import with_values
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +53,7 @@ def fit_rounds(
         *(module, teachers, total, learn),
         input=spec.input,
         classes=spec.classes,
-        precision=run.options.precision,
+        precision=run.options.config.precision,
     )
     note(f"round {best} of {total} is the best")
     return specs[best - 1], history
@@ -74,7 +75,8 @@ def start_from(module: nn.Module, teachers: Sequence[AnyTeacher], classes: tuple
 
 def for_epochs(options: TrainingOptions, epochs: int) -> TrainingOptions:
     """Return the options of a round that is shorter than its command may have meant: it warms up in half at most."""
-    return replace(options, epochs=epochs, warmup_epochs=min(options.warmup_epochs, epochs / 2))
+    warmup_epochs = min(options.config.warmup_epochs, epochs / 2)
+    return with_values(options, {"epochs": epochs, "warmup_epochs": warmup_epochs})
 
 
 def round_seed(seed: int, number: int) -> int:

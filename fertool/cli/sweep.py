@@ -7,7 +7,7 @@ has the bytes that the same options would give alone; a row in OUT.seeds.json or
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from types import UnionType
@@ -27,16 +27,17 @@ from typing import (
 import typer
 
 from fertool.cli.ledger import Axes, Ledger, Row, Value, fingerprint
-from fertool.cli.options import TRAINING, TrainingOptions
+from fertool.cli.options import TrainingOptions
 from fertool.cli.splits import refused_split
 from fertool.cli.training import (
     History,
     TrainingRun,
     history_path,
     require_outputs,
-    train_config,
     write_history,
 )
+from fertool.config.option import types_of, with_values
+from fertool.config.training import TRAINING
 from fertool.errors import FertoolError, UsageError, unknown_name
 
 if TYPE_CHECKING:
@@ -87,9 +88,9 @@ class Trial:
 
     def of(self, group: Group) -> Group:
         """Return the command's options with this trial's in their place, as far as they belong to `group`."""
-        names = {field.name for field in fields(group)}
-        own = {name.replace("-", "_"): value for name, value in self.options.items()}
-        return replace(group, **{name: value for name, value in own.items() if name in names})
+        return with_values(
+            group, {name.replace("-", "_"): value for name, value in self.options.items()}
+        )
 
 
 class Trained(NamedTuple):
@@ -256,12 +257,10 @@ def plan_sweep(
     axes = _axes(context, asked.grid, (training, *others)) if asked.grid is not None else {}
     sweep = Sweep(output, axes, seeds or (seed,), single=seeds is None and not axes)
     if not sweep.single:
-        from fertool.losses import ClassificationLoss
-
         for trial in sweep.trials:
-            own, *_ = (trial.of(group) for group in (training, *others))
-            train_config(own, trial.seed)
-            ClassificationLoss(own.label_smoothing, own.focal_gamma)
+            # Every combination is checked as its config is made.
+            for group in (training, *others):
+                trial.of(group)
     return sweep
 
 
@@ -334,11 +333,16 @@ def _axes(
 
 def _is_scalar(groups: tuple[Any, ...], name: str) -> bool:
     """Say whether `name` is an option of a number, a switch or a choice, even if it may be left out."""
-    for kind in (get_type_hints(type(group)).get(name) for group in groups):
+    for kind in (_type_of(group, name) for group in groups):
         parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
         if any(part in (bool, int, float) or get_origin(part) is Literal for part in parts):
             return True
     return False
+
+
+def _type_of(group: Any, name: str) -> Any:
+    """Return the type of an option of a group, or of a config that the group holds."""
+    return types_of(group).get(name) or get_type_hints(type(group)).get(name)
 
 
 def _given(context: typer.Context, name: str | None) -> int:

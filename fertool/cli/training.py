@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.cli.options import ArchOptions, TrainingOptions
 from fertool.cli.signals import says_how_to_go_on
+from fertool.config.option import values_of
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool.data.augment import AugmentConfig
+    from fertool.config.training import Keep
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.spec import InputSpec, ProvenanceStep, Spec
-    from fertool.train import EpochRecord, FitResult, Objective, TrainConfig
-    from fertool.train.config import Keep
+    from fertool.train import EpochRecord, FitResult, Objective
 
 History = list[dict[str, Any]]
 
@@ -61,11 +61,12 @@ class TrainingRun:
         """The loss against the labels that the options name; balanced weights are those of the training images."""
         from fertool.losses import ClassificationLoss, balanced_class_weights
 
-        balanced = self.options.class_weights == "balanced"
+        asked = self.options.loss
+        balanced = asked.class_weights == "balanced"
         weights = (
             balanced_class_weights(self.train.targets(), self.train.classes) if balanced else None
         )
-        return ClassificationLoss(self.options.label_smoothing, self.options.focal_gamma, weights)
+        return ClassificationLoss(asked.label_smoothing, asked.focal_gamma, weights)
 
     def fit(
         self, spec: Spec, module: nn.Module, objective: Objective | None = None
@@ -100,7 +101,7 @@ class TrainingRun:
                 self.train,
                 self.val,
                 spec.input,
-                replace(train_config(self.options, self.seed), keep=self.keep),
+                replace(self.options.config, seed=self.seed, keep=self.keep),
                 objective=objective or Supervised(self.loss),
                 device=self.device,
                 resume=self.state if lasts else None,
@@ -267,53 +268,6 @@ def input_of(arch: ArchOptions) -> InputSpec:
     return InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
 
 
-def train_config(options: TrainingOptions, seed: int) -> TrainConfig:
-    """Return the engine's configuration for the command-line options."""
-    from fertool.train import TrainConfig
-
-    return TrainConfig(
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        accumulate=options.accumulate,
-        lr=options.lr,
-        optimizer=options.optimizer,
-        momentum=options.momentum,
-        nesterov=options.nesterov,
-        weight_decay=options.weight_decay,
-        sam=options.sam,
-        schedule=options.lr_schedule,
-        warmup_epochs=options.warmup_epochs,
-        plateau_factor=options.plateau_factor,
-        plateau_patience=options.plateau_patience,
-        ema=options.ema,
-        start_size=options.start_size,
-        clip_norm=options.clip_norm,
-        patience=options.patience,
-        freeze_epochs=options.freeze_epochs,
-        precision=options.precision,
-        seed=seed,
-        augmentation=augmentation(options),
-    )
-
-
-def augmentation(options: TrainingOptions) -> AugmentConfig:
-    """Return how the command-line options change images."""
-    from fertool.data.augment import AugmentConfig
-
-    return AugmentConfig(
-        flip=0.5 if options.flip else 0.0,
-        rotation=options.rotation,
-        translate=options.translate,
-        scale=options.scale,
-        aspect=options.aspect,
-        brightness=options.brightness,
-        contrast=options.contrast,
-        erasing=options.erasing,
-        mixup=options.mixup,
-        cutmix=options.cutmix,
-    )
-
-
 def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write training curves as a PNG."""
     from fertool.artifact.atomic import write_atomic
@@ -339,10 +293,18 @@ def options_of(*groups: Any) -> dict[str, Any]:
     """Return the options for the provenance: what was given, but no file names; digests stand for inputs."""
     merged: dict[str, Any] = {}
     for group in groups:
-        merged.update(group if isinstance(group, Mapping) else asdict(group))
+        merged.update(group if isinstance(group, Mapping) else _given_values(group))
     named = {
         key: value
         for key, value in merged.items()
         if value is not None and not isinstance(value, Path)
     }
     return {key: value for key, value in named.items() if key != "resume"}
+
+
+def _given_values(group: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in fields(group):
+        value = getattr(group, field.name)
+        values.update(values_of(value) if is_dataclass(value) else {field.name: value})
+    return values

@@ -11,80 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fertool.errors import UsageError
+from fertool.config.training import AugmentConfig
 from fertool.header_json import digest_text
 
 _LARGEST_ASPECT = 3.3
-_LARGEST_AREA = 0.3
-"""Up to this fraction of the image a rectangle of the largest aspect ratio still fits into it."""
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
-
-    `flip` and `erasing` are probabilities, `rotation` is in degrees, `translate` a fraction of the
-    side; `scale`, `brightness` and `contrast` are deviations from a factor of 1, `aspect` that of
-    width to height; `erasing_area` is a range of fractions of the image; `mixup` and `cutmix` are
-    the alphas of their Beta distributions. Translation, scale and aspect together are a random
-    resized crop. Raises UsageError for a number out of its range.
-    """
-
-    flip: float = 0.5
-    rotation: float = 15.0
-    translate: float = 0.0
-    scale: float = 0.0
-    aspect: float = 0.0
-    brightness: float = 0.2
-    contrast: float = 0.2
-    erasing: float = 0.15
-    erasing_area: tuple[float, float] = (0.02, 0.20)
-    mixup: float = 0.2
-    cutmix: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, limit in _LIMITS.items():
-            value = getattr(self, name)
-            # Written as a negation, which NaN fails as well.
-            if not (0 <= value <= limit and math.isfinite(value)):
-                expected = "0 or more" if limit == math.inf else f"between 0 and {limit}"
-                raise UsageError(f"``{name}={value}``: must be {expected}", "0 switches it off")
-
-        smallest, largest = self.erasing_area
-        if not 0 < smallest <= largest <= _LARGEST_AREA:
-            raise UsageError(
-                f"erasing area {self.erasing_area}: must be two rising fractions up to "
-                f"{_LARGEST_AREA}",
-                "use 0.02 to 0.20",
-            )
-
-    @property
-    def changes_geometry(self) -> bool:
-        """Whether images are rotated, shifted, scaled or stretched; a flip is apart."""
-        return any((self.rotation, self.translate, self.scale, self.aspect))
-
-    @property
-    def changes_color(self) -> bool:
-        """Whether brightness or contrast change."""
-        return any((self.brightness, self.contrast))
-
-
-_LIMITS = {
-    "flip": 1.0,
-    "translate": 1.0,
-    "aspect": 1.0,
-    "brightness": 1.0,
-    "contrast": 1.0,
-    "erasing": 1.0,
-    "rotation": 180,
-    "scale": 0.9,
-    "mixup": math.inf,
-    "cutmix": math.inf,
-}
-"""The largest value of each number of `AugmentConfig`; the smallest is 0."""
-
-NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)
-"""Images as they are."""
 
 
 @dataclass(frozen=True)

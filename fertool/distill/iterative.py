@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from fertool.config.training import PrecisionName
 from fertool.distill.objective import AnyTeacher, Teacher
-from fertool.precision import PrecisionName
 from fertool.spec import InputSpec
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.logits_header import ImageSet, LogitsSpec
 from fertool.artifact.store import pack, unpack
-from fertool.data.augment import AugmentConfig, apply_augmentation
+from fertool.config.training import AugmentConfig
+from fertool.data.augment import apply_augmentation
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place

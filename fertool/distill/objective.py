@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
+from fertool.config.training import PrecisionName
 from fertool.data.augment import AugmentParams
 from fertool.data.pixels import convert_channels, to_input
 from fertool.device import place
@@ -17,7 +18,7 @@ from fertool.distill.recorded import RecordedAnswers, RecordedTeacher
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss, distillation_kl_probs
-from fertool.precision import PrecisionName, autocast, resolve_precision
+from fertool.precision import autocast, resolve_precision
 from fertool.spec import InputSpec
 
 

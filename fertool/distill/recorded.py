@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fertool.data.augment import AugmentConfig, AugmentParams, view_augment_params
+from fertool.config.training import AugmentConfig
+from fertool.data.augment import AugmentParams, view_augment_params
 from fertool.errors import FertoolError
 
 

@@ -1,8 +1,8 @@
 """The training loop, its options, and the state of a run that was killed."""
 
 from fertool.artifact.resume_file import discard_resume, resume_path
+from fertool.config.training import TrainConfig
 from fertool.device import resolve_device
-from fertool.train.config import TrainConfig
 from fertool.train.engine import FitResult, fit
 from fertool.train.objective import Objective, Supervised
 from fertool.train.predict import predict_logits

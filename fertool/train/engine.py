@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fertool import distributed
 from fertool.artifact.store import pack
+from fertool.config.training import TrainConfig
 from fertool.data.augment import AugmentParams, apply_augmentation, draw_augment_params, mix
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
@@ -25,7 +26,6 @@ from fertool.metrics import Evaluation, evaluate_logits
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec
 from fertool.train.allocator import keep_freed_memory
-from fertool.train.config import TrainConfig
 from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from fertool.train.config import TrainConfig
+from fertool.config.training import TrainConfig
 
 ONECYCLE_RISE = 0.3
 """The share of the steps in which the one-cycle learning rate rises."""
@@ -52,16 +52,16 @@ def lr_at(
     """
     last = max(1, config.epochs * steps_per_epoch - 1)
     rise = config.warmup_epochs * steps_per_epoch
-    if config.schedule == "onecycle":
+    if config.lr_schedule == "onecycle":
         peak = rise or ONECYCLE_RISE * (last + 1) - 1
         if step < peak:
             return config.lr * _cosine(ONECYCLE_START, 1.0, step / peak)
         return config.lr * _cosine(1.0, config.final_lr_ratio, (step - peak) / max(1, last - peak))
     if step < rise:
         return config.lr * (step + 1) / (rise + 1)
-    if config.schedule == "constant":
+    if config.lr_schedule == "constant":
         return config.lr
-    if config.schedule == "plateau":
+    if config.lr_schedule == "plateau":
         return config.lr * plateau_share(val_losses, config.plateau_factor, config.plateau_patience)
     return config.lr * _cosine(1.0, config.final_lr_ratio, (step - rise) / max(1, last - rise))
 

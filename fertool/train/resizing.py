@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fertool.train.config import TrainConfig
+from fertool.config.training import TrainConfig
 
 GROWTH = 0.7
 """The share of the epochs after which images have their full size."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from fertool import distributed
+from fertool.config.training import TrainConfig
 from fertool.precision import autocast
 from fertool.train.batch_norm import shared_statistics
-from fertool.train.config import TrainConfig
 from fertool.train.objective import Objective
 from fertool.train.sam import ascended
 

@@ -12,9 +12,11 @@ from fertool.cli.options import TrainingOptions
 from fertool.cli.provenance import make_step
 from fertool.cli.sweep import Sweep, Trained
 from fertool.cli.training import TrainingRun, options_of, write_history
+from fertool.config.option import with_values
+from fertool.config.training import TrainConfig
 from fertool.spec import InputSpec, Metrics
 
-TRAINING = TrainingOptions(epochs=2)
+TRAINING = TrainingOptions(TrainConfig(epochs=2))
 ACCURACIES = {0: 0.5, 1: 0.7, 2: 0.6}
 
 
@@ -168,7 +170,7 @@ class TestSeeds:
         first.kill_at = 1
         with pytest.raises(Killed):
             first.carry_out(over_seeds(tmp_path, 0, 1))
-        other = Trainer(lambda trial: 0.5, replace(TRAINING, lr=0.5))
+        other = Trainer(lambda trial: 0.5, with_values(TRAINING, {"lr": 0.5}))
         with pytest.raises(FertoolError, match=r"s.pt.seeds.json: .* other options") as error:
             other.carry_out(over_seeds(tmp_path, 0, 1))
         assert "--no-resume" in error.value.hint

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from fertool.config.training import NO_AUGMENTATION, AugmentConfig
 from fertool.data.augment import (
     NO_AUGMENTATION,
     AugmentConfig,
@@ -316,7 +317,13 @@ def test_with_one_or_none_nothing_is_tossed_for(images, mixups, cuts):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("flip", 1.5), ("rotation", -1), ("scale", 1), ("mixup", math.nan), ("cutmix", -1)],
+    [
+        ("flip", 1.5),
+        ("rotation", -1),
+        ("scale", 1),
+        ("mixup", math.nan),
+        ("cutmix", -1),
+    ],
 )
 def test_a_bad_value_is_an_error_that_names_the_option(field, value):
     with pytest.raises(UsageError, match=f"^``{field}={value}``"):

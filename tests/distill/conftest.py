@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fertool.data.augment import AugmentConfig
+from fertool.config.training import AugmentConfig
 from fertool.distill.recorded import Views
 from fertool.spec import InputSpec
 

@@ -182,7 +182,7 @@ def test_matching_features_is_learnt_with_the_network_and_leaves_nothing_behind(
     untrained = [adapter.weight.clone() for adapter in objective.adapters]
     before = objective(student.train(), inputs, targets)
     config = TrainConfig(
-        epochs=6, precision="fp32", batch_size=16, lr=0.01, schedule="constant", **options
+        epochs=6, precision="fp32", batch_size=16, lr=0.01, lr_schedule="constant", **options
     )
     fit(student, train, bars(12, "val"), GRAY, config, objective=objective)
     assert objective(student.train(), inputs, targets) < 0.8 * before

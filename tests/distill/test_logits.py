@@ -8,7 +8,8 @@ from fertool import models
 from fertool.artifact import store
 from fertool.artifact.header import read_spec
 from fertool.artifact.logits_header import ImageSet, LogitsSpec, is_logits, read_logits_spec
-from fertool.data.augment import AugmentConfig, apply_augmentation
+from fertool.config.training import AugmentConfig
+from fertool.data.augment import apply_augmentation
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, Teacher
 from fertool.distill.logits import (

@@ -120,7 +120,9 @@ def test_a_student_follows_its_teacher_rather_than_wrong_labels():
         data,
         data,
         GRAY,
-        TrainConfig(epochs=20, lr=0.02, schedule="constant", patience=0),
+        TrainConfig(
+            epochs=20, lr=0.02, lr_schedule="constant", weight_decay=0, warmup_epochs=0, patience=0
+        ),
         objective=objective,
     )
     inputs = to_input(images, GRAY)

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fertool.data.augment import AugmentConfig, apply_augmentation
+from fertool.config.training import AugmentConfig
+from fertool.data.augment import apply_augmentation
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, RecordedTeacher, Teacher
 from fertool.distill.recorded import Views

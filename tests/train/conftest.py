@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fertool.data.augment import AugmentConfig
+from fertool.config.training import AugmentConfig
 from fertool.losses import cross_entropy
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig
@@ -47,6 +47,8 @@ def quick():
         augmentation = AugmentConfig(flip=0.5, rotation=5, mixup=0.2)
         # What auto is depends on the processor.
         fixed = {"precision": "fp32", "augmentation": augmentation}
+        # Plain: each test adds what it is about.
+        fixed |= {"optimizer": "adam", "weight_decay": 0.0, "warmup_epochs": 0.0, "patience": 0}
         return TrainConfig(**{"epochs": 5, "batch_size": 16, "lr": 0.02, **fixed, **changes})
 
     return make

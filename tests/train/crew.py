@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fertool import distributed
-from fertool.data.augment import NO_AUGMENTATION, AugmentConfig
+from fertool.config.training import NO_AUGMENTATION, AugmentConfig
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError
 from fertool.spec import InputSpec
@@ -25,7 +25,7 @@ CASES = {
         "ema": 0.8,
         "freeze_epochs": 1,
         "start_size": 10,
-        "schedule": "plateau",
+        "lr_schedule": "plateau",
         "patience": 1,
     },
     "few images": {"batch_size": 3, "epochs": 1, "lr": 0.01},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fertool.data.augment import NO_AUGMENTATION
+from fertool.config.training import NO_AUGMENTATION
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss, cross_entropy
@@ -58,7 +58,7 @@ def test_one_plain_step_is_the_textbook_update(faces, network, quick, shape):
         batch_size=32,
         optimizer="sgd",
         momentum=0,
-        schedule="constant",
+        lr_schedule="constant",
         augmentation=NO_AUGMENTATION,
     )
     config = replace(config, weight_decay=0.01)

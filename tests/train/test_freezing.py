@@ -38,7 +38,7 @@ def test_at_first_the_head_alone_moves_then_everything(faces, network, quick, sh
     module = network()
     taken, take = snapshots(module)
     config = quick(
-        optimizer=optimizer, freeze_epochs=2, epochs=3, weight_decay=0.1, schedule="constant"
+        optimizer=optimizer, freeze_epochs=2, epochs=3, weight_decay=0.1, lr_schedule="constant"
     )
     fit(module, faces(64), faces(30, "val", 1), shape, config, on_epoch=take)
     for before, after, everything in zip(taken, taken[1:], (False, False, True), strict=False):
@@ -57,7 +57,7 @@ def test_what_came_frozen_stays_frozen(faces, network, quick, shape):
 
 
 def test_patience_waits_for_the_whole_network(faces, network, quick, shape):
-    config = quick(epochs=9, freeze_epochs=6, patience=1, lr=1e-9, schedule="constant")
+    config = quick(epochs=9, freeze_epochs=6, patience=1, lr=1e-9, lr_schedule="constant")
     assert len(fit(network(), faces(48), faces(30, "val", 1), shape, config).history) >= 7
 
 

@@ -12,7 +12,7 @@ EPOCHS, STEPS = 6, 7
 
 
 def ours(**options):
-    config = TrainConfig(epochs=EPOCHS, lr=0.1, **options)
+    config = TrainConfig(**{"epochs": EPOCHS, "lr": 0.1, "warmup_epochs": 0, **options})
     return [lr_at(config, step, STEPS) for step in range(EPOCHS * STEPS)]
 
 
@@ -45,19 +45,19 @@ def test_onecycle_is_torchs():
         )
 
     # The optimiser is made with the peak; OneCycleLR sets the first rate when it is made.
-    assert ours(schedule="onecycle", final_lr_ratio=0.01) == pytest.approx(torchs(make))
+    assert ours(lr_schedule="onecycle", final_lr_ratio=0.01) == pytest.approx(torchs(make))
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "onecycle"])
 def test_warm_up_rises_to_the_peak_at_its_end(schedule):
-    rates = ours(schedule=schedule, warmup_epochs=2)
+    rates = ours(lr_schedule=schedule, warmup_epochs=2)
     assert rates[2 * STEPS] == pytest.approx(0.1) == max(rates)
     assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])
     assert 0 < rates[0] < 0.01
 
 
 def test_a_constant_rate_is_constant():
-    assert set(ours(schedule="constant")) == {0.1}
+    assert set(ours(lr_schedule="constant")) == {0.1}
 
 
 @pytest.mark.parametrize(("factor", "patience"), [(0.1, 3), (0.5, 0), (0.5, 1), (0.3, 10)])
@@ -73,7 +73,12 @@ def test_plateau_is_torchs(factor, patience):
         optimizer, factor=factor, patience=patience, eps=0
     )
     config = TrainConfig(
-        epochs=60, lr=0.1, schedule="plateau", plateau_factor=factor, plateau_patience=patience
+        epochs=60,
+        lr=0.1,
+        lr_schedule="plateau",
+        warmup_epochs=0,
+        plateau_factor=factor,
+        plateau_patience=patience,
     )
     for epoch in range(60):
         expected = optimizer.param_groups[0]["lr"]
@@ -85,7 +90,7 @@ def test_plateau_is_torchs(factor, patience):
 
 
 def test_warm_up_leads_to_the_rate_of_the_plateau():
-    rates = ours(schedule="plateau", warmup_epochs=2)
+    rates = ours(lr_schedule="plateau", warmup_epochs=2)
     assert rates[: 2 * STEPS] == sorted(rates[: 2 * STEPS])
     assert rates[2 * STEPS :] == [0.1] * (EPOCHS - 2) * STEPS
 
@@ -103,7 +108,7 @@ def test_momentum_is_nesterovs_unless_told_otherwise(options, nesterov):
 
 def test_one_step_in_all_is_enough_for_every_schedule():
     for schedule in ("cosine", "constant", "onecycle", "plateau"):
-        assert 0 < lr_at(TrainConfig(epochs=1, schedule=schedule), 0, 1) <= 1e-3
+        assert 0 < lr_at(TrainConfig(epochs=1, lr_schedule=schedule), 0, 1) <= 1e-3
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

@@ -5,7 +5,7 @@ import torch
 from mutations import mutations
 
 from fertool.artifact.store import pack, unpack
-from fertool.data.augment import AugmentConfig
+from fertool.config.training import AugmentConfig
 from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss
 from fertool.precision import grad_scaler
@@ -56,7 +56,7 @@ def run(faces, network, quick, shape, tmp_path):
     "options",
     [
         {"optimizer": "adam"},
-        {"optimizer": "adamw", "ema": 0.8, "weight_decay": 0.05, "schedule": "onecycle"},
+        {"optimizer": "adamw", "ema": 0.8, "weight_decay": 0.05, "lr_schedule": "onecycle"},
         {"optimizer": "sgd", "ema": 0.8, "clip_norm": 1.0},
     ],
     ids=lambda options: options["optimizer"],
@@ -89,7 +89,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
             "batch_size": 8,
             "augmentation": AugmentConfig(mixup=0.2, cutmix=1.0),
         },
-        {"schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
+        {"lr_schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
         {"precision": "bf16", "freeze_epochs": 1, "ema": 0.8},
         {"precision": "fp16", "clip_norm": 1.0},
     ],

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fertool.data.augment import NO_AUGMENTATION
+from fertool.config.training import NO_AUGMENTATION
 from fertool.data.pixels import to_input
 from fertool.device import place
 from fertool.losses import ClassificationLoss
@@ -60,6 +60,8 @@ def test_accumulated_batches_are_one_large_batch(faces, plain, shape, options):
         module = plain()
         config = TrainConfig(
             *(3, batch_size, accumulate),
+            weight_decay=0.0,
+            warmup_epochs=0.0,
             lr=0.1,
             precision="fp32",
             optimizer="sgd",

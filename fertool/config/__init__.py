@@ -1,0 +1,1 @@
+"""Every option of fertool, written down once; imports no torch."""

@@ -1,0 +1,150 @@
+"""An option, written down once: a field of a frozen dataclass with its default, bounds, choices and help.
+
+The flags of the command line, the keys of recipes, the arguments of the Python functions, the provenance and the
+reference page are read from these fields. A config may hold other configs: their options count as its own, so that all
+names within one config differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fertool.errors import UsageError, unknown_name
+
+_KEY = "option"
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option beyond its name, its type and its default.
+
+    `minimum` and `maximum` are allowed values, `above` and `below` are not. `panel` is the heading of the help that it
+    stands under.
+    """
+
+    help: str
+    panel: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+
+def option(default: Any, help: str, **about: Any) -> Any:
+    """Return the dataclass field of an option; `about` are further fields of `Option`."""
+    return dataclasses.field(default=default, metadata={_KEY: Option(help, **about)})
+
+
+def about(field: dataclasses.Field[Any]) -> Option | None:
+    """Return what is known of an option, None for a field that is none."""
+    found: Option | None = field.metadata.get(_KEY)
+    return found
+
+
+def changed(field: dataclasses.Field[Any], default: Any, **known: Any) -> Any:
+    """Return the field of an option that a derived config has with another default, help or bounds."""
+    option_of_base = field.metadata[_KEY]
+    return dataclasses.field(
+        default=default, metadata={_KEY: dataclasses.replace(option_of_base, **known)}
+    )
+
+
+def values_of(config: Any) -> dict[str, Any]:
+    """Return the values of all options of a config, those of the configs that it holds included."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            values.update(values_of(value))
+        elif about(field) is not None:
+            values[field.name] = value
+    return values
+
+
+def with_values(config: Config, values: Mapping[str, Any]) -> Config:
+    """Return a config in which these options have other values; names that it does not have are ignored."""
+    changes: dict[str, Any] = {}
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            inner = with_values(value, values)
+            if inner != value:
+                changes[field.name] = inner
+        elif field.name in values:
+            changes[field.name] = values[field.name]
+    return dataclasses.replace(config, **changes) if changes else config  # type: ignore[type-var]
+
+
+def check(config: Any) -> None:
+    """Raise UsageError naming the first option whose value is out of its bounds or none of its choices."""
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        known, value = about(field), getattr(config, field.name)
+        if known is None or value is None:
+            continue
+        choices = choices_of(hints[field.name])
+        if choices and value not in choices:
+            raise unknown_name(f"``{field.name}``", str(value), choices)
+        if isinstance(value, int | float) and not _is_within(value, known):
+            raise UsageError(
+                f"``{field.name}={value}``: must be {_limits(known)}",
+                f"{field.name}: {known.help}",
+            )
+
+
+def choices_of(kind: Any) -> tuple[Any, ...]:
+    """Return the values of a Literal type, also of one that may be None; none for other types."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    if get_origin(kind) in (Union, types.UnionType):
+        for part in get_args(kind):
+            if get_origin(part) is Literal:
+                return get_args(part)
+    return ()
+
+
+def types_of(config: Any) -> dict[str, Any]:
+    """Return the types of all options of a config, those of the configs that it holds included."""
+    hints = get_type_hints(type(config))
+    types_by_name: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            types_by_name.update(types_of(value))
+        elif about(field) is not None:
+            types_by_name[field.name] = hints[field.name]
+    return types_by_name
+
+
+def _is_within(value: float, known: Option) -> bool:
+    # Each comparison is written so that NaN fails it.
+    if math.isinf(value):
+        return False
+    if known.minimum is not None and not value >= known.minimum:
+        return False
+    if known.maximum is not None and not value <= known.maximum:
+        return False
+    if known.above is not None and not value > known.above:
+        return False
+    if known.below is not None and not value < known.below:
+        return False
+    return not math.isnan(value)
+
+
+def _limits(known: Option) -> str:
+    limits = []
+    if known.minimum is not None:
+        limits.append(f"{known.minimum:g} or more")
+    if known.above is not None:
+        limits.append(f"above {known.above:g}")
+    if known.below is not None:
+        limits.append(f"below {known.below:g}")
+    if known.maximum is not None:
+        limits.append(f"at most {known.maximum:g}")
+    return " and ".join(limits) or "a finite number"

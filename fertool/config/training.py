@@ -1,0 +1,218 @@
+"""The options of training: the loop, the loss, and how images are augmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from fertool.config.option import changed, check, option
+from fertool.errors import UsageError
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["cosine", "onecycle", "plateau", "constant"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+Keep = Literal["best", "last"]
+
+TRAINING, AUGMENTATION = "Training", "Augmentation"
+_LARGEST_AREA = 0.3
+"""Up to this area a rectangle of the largest aspect ratio still fits into the image."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
+
+    Translation, scale and aspect together are a random resized crop. `erasing_area` is the range of the erased part's
+    area, as fractions of the image. Raises UsageError for a value out of bounds.
+    """
+
+    mixup: float = option(0.2, "Mixup's alpha, 0 for none.", panel=AUGMENTATION, minimum=0)
+    cutmix: float = option(
+        0.0,
+        "CutMix's alpha, 0 for none; with mixup on too, each batch gets one of them.",
+        panel=AUGMENTATION,
+        minimum=0,
+    )
+    flip: float = option(
+        0.5, "Fraction of the images that are mirrored.", panel=AUGMENTATION, minimum=0, maximum=1
+    )
+    rotation: float = option(
+        15.0, "Largest rotation, degrees.", panel=AUGMENTATION, minimum=0, maximum=180
+    )
+    translate: float = option(
+        0.0, "Largest shift, fraction of the side.", panel=AUGMENTATION, minimum=0, maximum=1
+    )
+    scale: float = option(
+        0.0,
+        "Largest change of scale: 0.2 is 0.8 to 1.2.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=0.9,
+    )
+    aspect: float = option(
+        0.0,
+        "Largest change of width against height: 0.3 is 1/1.3 to 1.3; with scale and translate, a random resized crop.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    brightness: float = option(
+        0.2, "Largest change of brightness.", panel=AUGMENTATION, minimum=0, maximum=1
+    )
+    contrast: float = option(
+        0.2, "Largest change of contrast.", panel=AUGMENTATION, minimum=0, maximum=1
+    )
+    erasing: float = option(
+        0.15,
+        "Fraction of the images with a part erased.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    erasing_area: tuple[float, float] = (0.02, 0.20)
+
+    def __post_init__(self) -> None:
+        check(self)
+        smallest, largest = self.erasing_area
+        if not 0 < smallest <= largest <= _LARGEST_AREA:
+            raise UsageError(
+                f"erasing area {self.erasing_area}: must be two rising fractions up to {_LARGEST_AREA}",
+                "use 0.02 to 0.20",
+            )
+
+
+NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)
+"""Images as they are."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss against the labels; raises UsageError for a value out of bounds."""
+
+    label_smoothing: float = option(
+        0.0, "Fraction of the target spread over all classes.", panel=TRAINING, minimum=0, below=1
+    )
+    focal_gamma: float = option(
+        0.0, "Gamma of the focal loss, 0 for cross-entropy.", panel=TRAINING, minimum=0
+    )
+    class_weights: Literal["none", "balanced"] = option(
+        "none", "balanced: a class weighs (largest class) / (its images).", panel=TRAINING
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The training loop; raises UsageError for a value out of bounds.
+
+    `lr` is the peak; cosine and onecycle end at `lr * final_lr_ratio`. `keep` says which epoch stays: the best on the
+    validation images or, where the training leads somewhere, the last, for which patience is ignored.
+    """
+
+    epochs: int = option(30, "Passes over the training set.", panel=TRAINING, minimum=1)
+    # Batch normalization has no variance to take from a single image.
+    batch_size: int = option(
+        64, "Images per batch, of all processes together.", panel=TRAINING, minimum=2
+    )
+    accumulate: int = option(1, "Batches whose gradients make one step.", panel=TRAINING, minimum=1)
+    lr: float = option(1e-3, "Peak learning rate.", panel=TRAINING, above=0)
+    optimizer: OptimizerName = option("adamw", "Optimizer.", panel=TRAINING)
+    momentum: float = option(
+        0.9, "Momentum of SGD; beta 1 of Adam.", panel=TRAINING, minimum=0, below=1
+    )
+    nesterov: bool = option(True, "Nesterov's momentum in SGD.", panel=TRAINING)
+    weight_decay: float = option(
+        1e-4, "Weight decay; not on BN and biases.", panel=TRAINING, minimum=0
+    )
+    sam: float = option(
+        0.0,
+        "Radius (rho) of sharpness-aware minimization, around any optimizer; 0 for none, 0.05 is usual.",
+        panel=TRAINING,
+        minimum=0,
+    )
+    lr_schedule: ScheduleName = option(
+        "cosine",
+        "Course of the learning rate; plateau: falls with the validation loss.",
+        panel=TRAINING,
+    )
+    plateau_factor: float = option(
+        0.1, "What plateau multiplies the rate by.", panel=TRAINING, above=0, below=1
+    )
+    plateau_patience: int = option(
+        3, "Epochs that plateau waits for a lower loss.", panel=TRAINING, minimum=0
+    )
+    warmup_epochs: float = option(0.5, "Epochs of linear warm-up.", panel=TRAINING, minimum=0)
+    final_lr_ratio: float = 0.01
+    ema: float = option(
+        0.0,
+        "Decay of the running mean of weights, 0 for none.",
+        panel=TRAINING,
+        minimum=0,
+        below=1,
+    )
+    start_size: int = option(
+        0,
+        "Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: always whole.",
+        panel=TRAINING,
+        minimum=0,
+    )
+    clip_norm: float = option(
+        0.0, "Largest gradient norm, 0 for no limit.", panel=TRAINING, minimum=0
+    )
+    patience: int = option(
+        15, "Stop after N epochs without a better one, 0 for never.", panel=TRAINING, minimum=0
+    )
+    freeze_epochs: int = option(
+        0,
+        "First epochs in which the classifier's head alone is trained.",
+        panel=TRAINING,
+        minimum=0,
+    )
+    precision: PrecisionName = option(
+        "auto",
+        "Number format of the network while it trains, and of its teachers; auto: bf16 where GPU or CPU have it and "
+        "the network gains from it, else fp32.",
+        panel=TRAINING,
+    )
+    keep: Keep = "best"
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not 0 <= self.final_lr_ratio <= 1:
+            raise UsageError(
+                f"``final_lr_ratio={self.final_lr_ratio}``: must be 0 or more and at most 1",
+                "0.01 is usual",
+            )
+        if not self.epochs:
+            return
+        for name in ("warmup_epochs", "freeze_epochs"):
+            value = getattr(self, name)
+            if value >= self.epochs:
+                raise UsageError(
+                    f"``{name}={value}``: must be 0 or more and below {self.epochs}",
+                    f"there are {self.epochs} epochs",
+                )
+
+
+_OF_LOOP = {each.name: each for each in fields(TrainConfig)}
+
+
+@dataclass(frozen=True)
+class OptionalTrainConfig(TrainConfig):
+    """The same loop where it may be left out, by 0 epochs."""
+
+    epochs: int = changed(
+        _OF_LOOP["epochs"], 30, minimum=0, help="Passes over the training set; 0 for no training."
+    )
+
+
+@dataclass(frozen=True)
+class FineTuneConfig(OptionalTrainConfig):
+    """The same loop after surgery: none by default, at half the learning rate when asked for."""
+
+    epochs: int = changed(_OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs data.")
+    lr: float = changed(_OF_LOOP["lr"], 5e-4)
