@@ -80,6 +80,16 @@ class AugmentConfig:
                 "use 0.02 to 0.20",
             )
 
+    @property
+    def changes_geometry(self) -> bool:
+        """Whether images are rotated, shifted, scaled or stretched; a flip is apart."""
+        return any((self.rotation, self.translate, self.scale, self.aspect))
+
+    @property
+    def changes_color(self) -> bool:
+        """Whether brightness or contrast change."""
+        return any((self.brightness, self.contrast))
+
 
 NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)
 """Images as they are."""

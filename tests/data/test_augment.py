@@ -7,8 +7,6 @@ import torch
 
 from fertool.config.training import NO_AUGMENTATION, AugmentConfig
 from fertool.data.augment import (
-    NO_AUGMENTATION,
-    AugmentConfig,
     BatchShard,
     apply_augmentation,
     augment,

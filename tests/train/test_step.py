@@ -37,7 +37,8 @@ def plain():
 @pytest.fixture
 def stepper():
     def make(module, dtype=torch.float32, objective=None, **options):
-        config = TrainConfig(optimizer="sgd", momentum=0, **options)
+        plain_options = {"weight_decay": 0.0, "warmup_epochs": 0.0, **options}
+        config = TrainConfig(optimizer="sgd", momentum=0, **plain_options)
         optimizer = make_optimizer(module, config)
         scaler = grad_scaler(dtype, CPU)
         return Stepper(
