@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fertool.graph.ir import Graph, Node
 from fertool.graph.network import Network
-from fertool.graph.signs import not_negative
+from fertool.graph.signs import non_negative_results
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ def find_blocks(network: Network) -> list[Block]:
 
 def without_block(network: Network, block: Block) -> Network:
     """Return a network of its own, with the same weights, without a block; `network` is not changed."""
-    graph = _without_vain_relus(network.graph.edited({block.sum: ()}, {block.sum: block.shortcut}))
+    graph = _without_vain_relus(
+        network.graph.replace_nodes({block.sum: ()}, {block.sum: block.shortcut})
+    )
     shorter = Network(graph, network.image)
     state = network.state_dict()
     shorter.load_state_dict(
@@ -81,13 +83,13 @@ def _branch(graph: Graph, end_of_all: Node, shortcut: str, end: str) -> list[str
 
 def _without_vain_relus(graph: Graph) -> Graph:
     """Leave out ReLUs of what can not be negative."""
-    positive = not_negative(graph)
+    positive = non_negative_results(graph)
     vain: Mapping[str, str] = {
         node.name: node.inputs[0]
         for node in graph.nodes
         if node.op == "relu" and node.inputs[0] in positive
     }
-    return graph.edited(dict.fromkeys(vain, ()), vain)
+    return graph.replace_nodes(dict.fromkeys(vain, ()), vain)
 
 
 def _common_path(names: list[str]) -> str:

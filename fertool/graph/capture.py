@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError
-from fertool.graph.generalise import generalised
+from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.recorder import Recorder, Recording
@@ -28,7 +28,7 @@ _BATCHES = (2, 3)
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedGraph:
     """A graph and the values of its tensors, by name."""
 
     graph: Graph
@@ -42,7 +42,7 @@ class Captured:
         return network.eval()
 
 
-def capture(module: nn.Module, image: ImageShape) -> Captured:
+def capture(module: nn.Module, image: ImageShape) -> CapturedGraph:
     """Return the graph of what a module computes for images [N, C, H, W], and its tensors under their own names.
 
     The module is not changed; its batch norms and dropouts are in the graph as operators that train.
@@ -53,23 +53,23 @@ def capture(module: nn.Module, image: ImageShape) -> Captured:
 
     def run(batch: int) -> Recording:
         recorder = Recorder(own)
-        images = draw_images(batch, image).to(device)
+        images = random_images(batch, image).to(device)
         recorder.start(images)
-        with naming_places(recorder), recorder.following(module), recorder:
+        with locate_errors(recorder), recorder.following(module), recorder:
             result = module(images)
         return recorder.finished(result)
 
     with eval_mode(module), torch.no_grad():
-        captured = captured_twice(run, image)
+        captured = capture_twice(run, image)
     counters = {
         name: own[name]
         for name in captured.tensors
         if name.endswith("num_batches_tracked") and name in own
     }
-    return Captured(captured.graph, {**captured.tensors, **counters})
+    return CapturedGraph(captured.graph, {**captured.tensors, **counters})
 
 
-def captured_twice(run: Callable[[int], Recording], image: ImageShape) -> Captured:
+def capture_twice(run: Callable[[int], Recording], image: ImageShape) -> CapturedGraph:
     """Return what two runs with batches of different sizes, which `run` makes, have in common."""
     first, second = (run(batch) for batch in _BATCHES)
     if [node.op for node in first.nodes] != [node.op for node in second.nodes]:
@@ -79,17 +79,17 @@ def captured_twice(run: Callable[[int], Recording], image: ImageShape) -> Captur
         )
     _share_repeated_constants_(first, second)
     nodes = tuple(_for_any_batch(*pair) for pair in zip(first.nodes, second.nodes, strict=True))
-    graph = generalised(Graph(INPUT, nodes, first.output).without_unread(), image)
-    return Captured(graph, first.tensors_of(graph))
+    graph = generalize(Graph(INPUT, nodes, first.output).without_dead_nodes(), image)
+    return CapturedGraph(graph, first.tensors_of(graph))
 
 
-def draw_images(batch: int, image: ImageShape) -> Tensor:
+def random_images(batch: int, image: ImageShape) -> Tensor:
     """Return images of noise around 0, always the same ones."""
     return torch.randn(batch, *image, generator=torch.Generator().manual_seed(0))
 
 
 @contextmanager
-def naming_places(recorder: Recorder) -> Iterator[None]:
+def locate_errors(recorder: Recorder) -> Iterator[None]:
     """Turn what is not known inside the block into a FertoolError that names the place."""
     try:
         yield

@@ -1,8 +1,9 @@
 """Which channel goes where: every channel gets a number, and the network's own data movements carry the numbers.
 
-The graph runs on an integer tensor in place of the image. Layers that mix channels make new numbers, operators that
-work channel by channel pass them on, additions and products merge them in pairs, and whatever only moves data is simply
-executed on them. Where the effect on channels is not of these kinds the channels stay: nothing is removed there.
+The graph runs on an integer tensor in place of the image. Layers that mix channels make new
+numbers, operators that work channel by channel pass them on, additions and products merge them in
+pairs, and whatever only moves data is simply executed on them. Where the effect on channels is not
+of these kinds the channels stay: nothing is removed there.
 """
 
 from __future__ import annotations
@@ -15,10 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fertool.graph.ir import Node
-from fertool.graph.network import Network
-from fertool.graph.numbering import (
-    StaysError,
+from fertool.graph.channel_ids import (
+    FixedChannelsError,
     all_tensors,
     along,
     broadcast,
@@ -28,31 +27,35 @@ from fertool.graph.numbering import (
     varying,
     without_repeats,
 )
+from fertool.graph.ir import Node
+from fertool.graph.network import Network
 
-Touching = tuple[tuple[str, bool], ...]
+ChannelUses = tuple[tuple[str, bool], ...]
 """What holds a channel, in running order: the name of a layer, and whether on its output side; or a part of a split."""
 
-Segments = dict[Touching, list[int]]
-Kind = Literal["dense", "grouped", "norm", "scale", "across"]
+Segments = dict[ChannelUses, list[int]]
+Kind = Literal["dense", "grouped", "norm", "scale", "channel_conv"]
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A layer with one weight, or a block of `taps` weights, per channel or per pair of channels.
+    """A layer with one weight, or a block of `kernel_elements` weights, per channel or per pair of channels.
 
-    `inputs` and `outputs` hold the class of every channel, shapes [in] and [out]. `positions` is the number of places
-    of the output map, `per_output` the number of further parameters of an output channel (bias, scale, shift).
+    `inputs` and `outputs` hold the class of every channel, shapes [in] and [out]. `positions` is
+    the number of places of the output map, `per_output` the number of further parameters of an
+    output channel (bias, scale, shift).
 
-    dense: all inputs with all outputs. grouped: a convolution in groups, of which depthwise ones have one channel each;
-    the channels of a group, read and made, are one class. norm: batch norm. scale: a parameter for each channel.
-    across: a convolution along the channels, which mixes neighbours; all share its one block of weights.
+    dense: all inputs with all outputs. grouped: a convolution in groups, of which depthwise ones
+    have one channel each; the channels of a group, read and made, are one class. norm: batch norm.
+    scale: a parameter for each channel. channel_conv: a convolution along the channels, which mixes
+    neighbours; all share its one block of weights.
     """
 
     name: str
     kind: Kind
     inputs: Tensor
     outputs: Tensor
-    taps: int
+    kernel_elements: int
     per_output: int
     positions: int
 
@@ -64,33 +67,34 @@ class Layer:
     @property
     def params(self) -> int:
         """Learned values of the layer."""
-        if self.kind == "across":
-            return self.taps + self.per_output
-        return self.taps * self.pairs + self.per_output * len(self.outputs)
+        if self.kind == "channel_conv":
+            return self.kernel_elements + self.per_output
+        return self.kernel_elements * self.pairs + self.per_output * len(self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
 class ChannelGraph:
     """The layers of a network in running order, and its channels in classes of merged identities.
 
-    A class is what can be removed as one, with every (layer, axis, index) that holds its number. `inputs` are the
-    classes of the image's channels, `fixed` [classes] marks those that must stay, `reasons` [classes] says why, `why`
-    the same by the node where it shows. `parts` holds the classes of each part into which a node cuts its channels at
-    given places, `equal` those of each part where a node cuts or deals them into parts of equal size.
+    A class is what can be removed as one, with every (layer, axis, index) that holds its number.
+    `inputs` are the classes of the image's channels, `fixed` [classes] marks those that must stay,
+    `fixed_reasons` [classes] says why, `fixing_nodes` the same by the node where it shows. `parts`
+    holds the classes of each part into which a node cuts its channels at given places,
+    `equal_parts` those of each part where a node cuts or deals them into parts of equal size.
     """
 
     layers: tuple[Layer, ...]
     inputs: Tensor
     fixed: Tensor
     parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    equal: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    why: Mapping[str, str] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
+    equal_parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
+    fixing_nodes: Mapping[str, str] = field(default_factory=dict)
+    fixed_reasons: tuple[str, ...] = ()
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of one image; equal to `fertool.cost.count` of the module."""
-        return sum(layer.taps * layer.positions * layer.pairs for layer in self.layers)
+        return sum(layer.kernel_elements * layer.positions * layer.pairs for layer in self.layers)
 
     @property
     def params(self) -> int:
@@ -98,7 +102,7 @@ class ChannelGraph:
         return sum(layer.params for layer in self.layers)
 
     @property
-    def stored(self) -> int:
+    def stored_values(self) -> int:
         """Numbers that a file of the network stores: parameters, and mean and variance of BN."""
         return self.params + sum(
             2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm"
@@ -112,15 +116,15 @@ class ChannelGraph:
     def segments(self) -> Segments:
         """Group the classes by the layers that make and read them; each list is in channel order.
 
-        Classes of one segment are interchangeable, those of two are not: where a network splits its channels by
-        position, a producer's channels fall into several segments.
+        Classes of one segment are interchangeable, those of two are not: where a network splits its
+        channels by position, a producer's channels fall into several segments.
         """
         touching: list[list[tuple[str, bool]]] = [[] for _ in range(len(self.fixed))]
         for layer in self.layers:
             for classes, is_output in ((layer.inputs, False), (layer.outputs, True)):
                 for index in dict.fromkeys(classes.tolist()):
                     touching[index].append((layer.name, is_output))
-        for name, parts in (*self.parts.items(), *self.equal.items()):
+        for name, parts in (*self.parts.items(), *self.equal_parts.items()):
             for number, classes in enumerate(parts):
                 for index in dict.fromkeys(classes.tolist()):
                     touching[index].append((f"{name}[{number}]", False))
@@ -178,10 +182,10 @@ class ChannelTracer:
     def result(self, node: Node, read: list[Any]) -> Any:
         """Return the numbers of a node's result, of those that make several results a tuple."""
         try:
-            return getattr(self, f"_{node.operator.channels}")(node, read)
-        except StaysError as reason:
+            return getattr(self, f"_{node.operator.channel_effect}")(node, read)
+        except FixedChannelsError as reason:
             self._why[node.name] = str(reason)
-            return self._stays(node, read)
+            return self._fixes(node, read)
 
     def channel_graph(self, inputs: Tensor) -> ChannelGraph:
         """Number the classes in the order of their first channel and write the layers in these numbers."""
@@ -196,7 +200,7 @@ class ChannelTracer:
         layers = (
             Layer(
                 *(layer.name, layer.kind, classes[layer.inputs], classes[layer.outputs]),
-                *(layer.taps, layer.per_output, layer.positions),
+                *(layer.kernel_elements, layer.per_output, layer.positions),
             )
             for layer in self._layers
         )
@@ -219,8 +223,11 @@ class ChannelTracer:
         taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
         outputs, bias = node.args["out_channels"], int(node.args["bias"])
         if outputs == 1 and places == x.shape[2:] and is_channel_row(x):
-            # Neighbours mix, but what stands at a place remains the value of the channel that stood there.
-            self._layers.append(Layer(node.name, "across", x.flatten(), x.flatten(), taps, bias, 1))
+            # Neighbours mix, but what stands at a place remains the value of the channel that stood
+            # there.
+            self._layers.append(
+                Layer(node.name, "channel_conv", x.flatten(), x.flatten(), taps, bias, 1)
+            )
             return x
         ids = along(x, 1)
         # A transposed convolution multiplies each place of its input, not of its result.
@@ -230,7 +237,7 @@ class ChannelTracer:
             self._layers.append(Layer(node.name, "dense", ids, made, taps, bias, positions))
             return spread(made, places)
         if node.op == "conv_transpose2d":
-            raise StaysError("a transposed convolution in groups")
+            raise FixedChannelsError("a transposed convolution in groups")
         inner = len(ids) // groups
         for group in ids.reshape(groups, inner).tolist():
             for member in group[1:]:
@@ -247,7 +254,7 @@ class ChannelTracer:
         self._layers.append(Layer(node.name, "dense", ids, outputs, 1, bias, positions))
         return outputs.expand(*x.shape[:-1], -1).contiguous()
 
-    def _scales(self, node: Node, read: list[Tensor]) -> Tensor:
+    def _per_channel(self, node: Node, read: list[Tensor]) -> Tensor:
         if not read:
             return self._held(node)
         (x,) = read
@@ -290,10 +297,10 @@ class ChannelTracer:
         self.fix(whole, node.name)
         self._layers.append(Layer(node.name, "scale", whole, whole, 0, count, 1))
 
-    def _keeps(self, node: Node, read: list[Tensor]) -> Tensor:
+    def _elementwise(self, node: Node, read: list[Tensor]) -> Tensor:
         return read[0]
 
-    def _merges(self, node: Node, read: list[Tensor]) -> Tensor:
+    def _couples(self, node: Node, read: list[Tensor]) -> Tensor:
         if len(read) == 1:
             return read[0]
         one, two = broadcast(*read)
@@ -308,24 +315,24 @@ class ChannelTracer:
             self._union(a, b)
         return one.contiguous()
 
-    def _pools(self, node: Node, read: list[Tensor]) -> Tensor:
+    def _spatial(self, node: Node, read: list[Tensor]) -> Tensor:
         (x,) = read
         if node.op in ("mean", "sum", "amax"):
             dims, keep = node.args["dim"], node.args["keepdim"]
             highest, lowest = torch.amax(x, dims, keep), torch.amin(x, dims, keep)
             if not torch.equal(highest, lowest):
-                raise StaysError("it computes over the channels")
+                raise FixedChannelsError("it computes over the channels")
             return highest
         if x.dim() != 4 or (node.op == "pad" and len(node.args["pad"]) > 4):
-            raise StaysError("it works along the channels")
+            raise FixedChannelsError("it works along the channels")
         return spread(along(x, 1), self._network.shapes[node.name][1:])
 
-    def _moves(self, node: Node, read: list[Any]) -> Any:
+    def _rearranges(self, node: Node, read: list[Any]) -> Any:
         if node.op == "pixel_shuffle":
             read = [self._one_for_each_block(read[0], node.args["upscale_factor"] ** 2)]
-        if node.operator.sizes is not None:
+        if node.operator.axis_arguments is not None:
             self._note_sizes(node, read[0])
-        moved = self._network.computes(node)(*read)
+        moved = self._network.eval_function(node)(*read)
         return (
             moved
             if isinstance(moved, tuple)
@@ -336,19 +343,19 @@ class ChannelTracer:
 
     def _note_sizes(self, node: Node, x: Tensor) -> None:
         """Remember where the arguments of a node speak of channels; raise where other numbers would not do."""
-        sizes = node.operator.sizes
-        if sizes == "shape":
-            moved = self._network.computes(node)(x)
+        refers_by = node.operator.axis_arguments
+        if refers_by == "shape":
+            moved = self._network.eval_function(node)(x)
             literal = [axis for axis in varying(moved) if node.args["shape"][axis] > 1]
             if literal or (node.op == "reshape" and len(varying(moved)) > 1):
-                raise StaysError("it lays out channels along several axes")
+                raise FixedChannelsError("it lays out channels along several axes")
             return
         dim = node.args.get("dim", node.args.get("dims", (1,))[0] if node.op == "roll" else 1)
         if dim % x.dim() not in varying(x):
             return
-        if sizes == "places" or node.args.get("step", 1) != 1:
-            raise StaysError("it picks single channels")
-        if sizes == "equal parts":
+        if refers_by == "indices" or node.args.get("step", 1) != 1:
+            raise FixedChannelsError("it picks single channels")
+        if refers_by == "part count":
             count = node.args["chunks" if node.op == "chunk" else "groups"]
             self._equal[node.name] = torch.chunk(along(x, dim % x.dim()), count)
         elif node.op == "split":
@@ -367,22 +374,22 @@ class ChannelTracer:
                 self._union(block[0], member)
         return spread(blocks[:, :1].expand(-1, size).flatten(), x.shape[2:])
 
-    def _stays(self, node: Node, read: list[Any]) -> Any:
+    def _fixes(self, node: Node, read: list[Any]) -> Any:
         """Keep all channels that a node reads and makes."""
         why = self._why.setdefault(node.name, f"what {node.op} does to channels is not known")
         for ids in all_tensors(read):
             self.fix(ids, f"{node.name}: {why}")
-        if node.operator.channels == "mixes":
+        if node.operator.channel_effect == "mixes":
             self._add_unpruned(node, read)
         elif node.operator.layer:
             self._add_whole(node)
         whole = self.new_ids(1)
         self.fix(whole, f"{node.name}: {why}")
         shape = self._network.shapes[node.name]
-        if not node.operator.many:
+        if not node.operator.multi_output:
             return whole.expand(1, *shape).contiguous()
         # How many parts there are only a run tells.
-        parts = self._network.computes(node)(read[0])
+        parts = self._network.eval_function(node)(read[0])
         return tuple(whole.expand(part.shape).contiguous() for part in parts)
 
     def _add_unpruned(self, node: Node, read: list[Tensor]) -> None:

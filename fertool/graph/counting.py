@@ -15,7 +15,7 @@ def layer_macs(network: Network, node: Node) -> int:
 
     A weight is multiplied once for each place of the result, of a transposed convolution once for each of its input.
     """
-    if node.operator.channels != "mixes":
+    if node.operator.channel_effect != "mixes":
         return 0
     layer = network.layer(node.name)
     assert layer is not None

@@ -14,7 +14,7 @@ from fertool.graph.network import Network
 _WINDOWED = {"adaptive_avg_pool2d": "avg_pool2d", "adaptive_max_pool2d": "max_pool2d"}
 
 
-def folded(network: Network) -> Network:
+def fold_for_inference(network: Network) -> Network:
     """Return the network as a copy for inference; `network` itself and its tensors stay as they are.
 
     Batch norm after a convolution or linear layer becomes part of its weight and bias, dropout and stochastic depth
@@ -31,7 +31,7 @@ def folded(network: Network) -> Network:
         )
         state[f"{layer}.weight"], state[f"{layer}.bias"] = weight.detach(), bias.detach()
         changed |= {layer: [graph.by_name[layer].with_args(bias=True)], norm: ()}
-    result = Network(graph.edited(changed, norms), network.image)
+    result = Network(graph.replace_nodes(changed, norms), network.image)
     result.load_state_dict({name: state[name] for name in result.state_dict()}, assign=True)
     return result.eval()
 
@@ -61,8 +61,8 @@ def _norm(network: Network, name: str) -> nn.BatchNorm1d | nn.BatchNorm2d:
 
 
 def _without_idle(graph: Graph) -> Graph:
-    idle = {node.name: node.inputs[0] for node in graph.nodes if node.operator.idle}
-    return graph.edited(dict.fromkeys(idle, ()), idle)
+    idle = {node.name: node.inputs[0] for node in graph.nodes if node.operator.identity_in_eval}
+    return graph.replace_nodes(dict.fromkeys(idle, ()), idle)
 
 
 def _with_pools(graph: Graph, network: Network) -> Graph:
@@ -91,7 +91,7 @@ def _with_pools(graph: Graph, network: Network) -> Graph:
                 make_node(inner, "adaptive_avg_pool2d", node.inputs, **whole),
                 flat,
             ]
-    return graph.edited(changed)
+    return graph.replace_nodes(changed)
 
 
 def _window(node: Node, network: Network) -> tuple[int, ...] | None:

@@ -18,16 +18,17 @@ _NOBODY = -1
 class Groups:
     """The groups of a network in running order.
 
-    A group is named by the first layer that makes its channels; `layers` has all that make them. `sizes` counts what
-    can be removed one by one: channels, or of convolutions in groups the groups; `units` has the channels of each in
-    the smallest of the layers. `of_class` [classes] is the index of the group of each class, -1 for classes that stay.
+    A group is named by the first layer that makes its channels; `layers` has all that make them.
+    `sizes` counts what can be removed one by one: channels, or of convolutions in groups the
+    groups; `unit_channels` has the channels of each in the smallest of the layers. `group_of_id`
+    [classes] is the index of the group of each, -1 for those that stay.
     """
 
     names: tuple[str, ...]
     layers: tuple[tuple[str, ...], ...]
     sizes: tuple[int, ...]
-    units: tuple[int, ...]
-    of_class: Tensor
+    unit_channels: tuple[int, ...]
+    group_of_id: Tensor
 
     def as_map(self) -> dict[str, int]:
         """Return the sizes by the names of the groups."""
@@ -37,9 +38,10 @@ class Groups:
 def find_groups(graph: ChannelGraph) -> Groups:
     """Return the groups of a channel graph.
 
-    Classes with the same uses are interchangeable and make a group. Where a node cuts channels into parts of equal
-    size, all that enter it are one group: their numbers can only change together. Where a layer has unlike numbers of
-    channels of the classes of one group, as behind convolutions in groups over joined maps, that group stays.
+    Classes with the same uses are interchangeable and make a group. Where a node cuts channels into
+    parts of equal size, all that enter it are one group: their numbers can only change together.
+    Where a layer has unlike numbers of channels of the classes of one group, as behind convolutions
+    in groups over joined maps, that group stays.
     """
     segments = list(graph.segments().values())
     owner = torch.full((len(graph.fixed),), _NOBODY)
@@ -52,7 +54,7 @@ def find_groups(graph: ChannelGraph) -> Groups:
             number = parents[number]
         return number
 
-    for parts in graph.equal.values():
+    for parts in graph.equal_parts.values():
         tied = sorted({root(number) for number in owner[torch.cat(parts)].tolist()})
         for number in tied[1:]:
             parents[root(number)] = tied[0]
@@ -67,13 +69,16 @@ def find_groups(graph: ChannelGraph) -> Groups:
     uneven = _uneven_groups(graph, roots[owner])
     open_roots = [number for number in makers if number not in stay | uneven]
     index = {number: place for place, number in enumerate(open_roots)}
-    of_class = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
+    group_of_id = torch.tensor([index.get(number, _NOBODY) for number in roots[owner].tolist()])
     sizes, units = [], []
     for place, number in enumerate(open_roots):
-        in_group = of_class == place
+        in_group = group_of_id == place
         counts = [int(in_group[graph.by_name[name].outputs].sum()) for name in makers[number]]
-        equal = [int(in_group[part].sum()) for parts in graph.equal.values() for part in parts]
-        # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of its group.
+        equal = [
+            int(in_group[part].sum()) for parts in graph.equal_parts.values() for part in parts
+        ]
+        # Each layer of equal parts has channels of its own; elsewhere a class is in every layer of
+        # its group.
         size = int(in_group.sum())
         if any(equal):
             # Whatever cuts these channels at other places has to be able to follow.
@@ -86,7 +91,7 @@ def find_groups(graph: ChannelGraph) -> Groups:
         tuple(tuple(makers[number]) for number in open_roots),
         tuple(sizes),
         tuple(units),
-        of_class,
+        group_of_id,
     )
 
 
@@ -121,10 +126,10 @@ def _unique_names(names: list[str]) -> list[str]:
     return unique
 
 
-def resized(counts: Tensor, groups: Groups, sizes: Mapping[str, int]) -> int:
+def count_resized(counts: Tensor, groups: Groups, sizes: Mapping[str, int]) -> int:
     """Return how many of these classes [n] there are where the groups have other sizes; fixed ones stay."""
-    total = int((groups.of_class[counts] == _NOBODY).sum())
+    total = int((groups.group_of_id[counts] == _NOBODY).sum())
     for place, (name, size) in enumerate(zip(groups.names, groups.sizes, strict=True)):
-        present = int((groups.of_class[counts] == place).sum())
+        present = int((groups.group_of_id[counts] == place).sum())
         total += present * sizes[name] // size
     return total

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fertool.graph.operators import MOST_INPUTS, OPERATORS, REQUIRED, Operator
+from fertool.graph.operator_types import MAX_INPUTS, REQUIRED, Operator
+from fertool.graph.operators import OPERATORS
 from fertool.strict_json import Name, WrongContentError, as_type, shown
 
-MOST_NODES = 5_000
+MAX_NODES = 5_000
 _MOST_PARTS = 16
 """Of a name, between its dots: each but the last is a module that holds the others."""
 _MOST_READS = 50_000
@@ -66,12 +67,12 @@ class Graph:
     @property
     def channels(self) -> dict[str, int]:
         """The channels that each layer which mixes channels makes, by its name."""
-        mixing = [node for node in self.nodes if node.operator.channels == "mixes"]
+        mixing = [node for node in self.nodes if node.operator.channel_effect == "mixes"]
         return {
             node.name: node.args.get("out_channels") or node.args["out_features"] for node in mixing
         }
 
-    def edited(
+    def replace_nodes(
         self,
         changed: Mapping[str, Iterable[Node]] | None = None,
         renamed: Mapping[str, str] | None = None,
@@ -89,9 +90,9 @@ class Graph:
 
         nodes = [new for node in self.nodes for new in (changed or {}).get(node.name, (node,))]
         nodes = [replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes]
-        return replace(self, nodes=tuple(nodes), output=final(self.output)).without_unread()
+        return replace(self, nodes=tuple(nodes), output=final(self.output)).without_dead_nodes()
 
-    def without_unread(self) -> Graph:
+    def without_dead_nodes(self) -> Graph:
         """Return the graph without the nodes on which the result does not depend."""
         wanted = {self.output}
         for node in reversed(self.nodes):
@@ -128,14 +129,14 @@ class _WrittenNode(msgspec.Struct, frozen=True, rename={"inputs": "in"}):
 
     name: Name
     op: Name
-    inputs: Annotated[tuple[Name, ...], Meta(max_length=MOST_INPUTS)] = ()
+    inputs: Annotated[tuple[Name, ...], Meta(max_length=MAX_INPUTS)] = ()
     args: Annotated[dict[Name, Any], Meta(max_length=16)] = {}
 
 
 @dataclass(frozen=True)
 class _WrittenGraph:
     inputs: tuple[Name]
-    nodes: Annotated[tuple[_WrittenNode, ...], Meta(min_length=1, max_length=MOST_NODES)]
+    nodes: Annotated[tuple[_WrittenNode, ...], Meta(min_length=1, max_length=MAX_NODES)]
     outputs: tuple[Name]
 
 
@@ -216,6 +217,6 @@ def _require_order(input: str, nodes: Sequence[Node], output: str) -> None:
                 raise WrongContentError(
                     f"node {shown(node.name)} ({node.op}) reads {shown(source)}, which is {what}"
                 )
-        many[node.name] = node.operator.many
+        many[node.name] = node.operator.multi_output
     if output == input or many.get(output, True):
         raise WrongContentError(f"the output {shown(output)} is no node with a single result")

@@ -17,7 +17,7 @@ from fertool.graph.ir import Graph, Node
 from fertool.graph.shapes import known_result
 from fertool.strict_json import shown
 
-MOST_VALUES = 1 << 27
+MAX_VALUES = 1 << 27
 """Values that one image may have at any place of a network."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
@@ -45,7 +45,7 @@ class Step:
     name: str
     run: Callable[..., Any]
     inputs: tuple[str, ...]
-    done_with: tuple[str, ...]
+    last_uses: tuple[str, ...]
     random: bool
 
 
@@ -103,7 +103,7 @@ class Network(nn.Module):
             read = [values[name] for name in step.inputs]
             result = step.run(*read, training=self.training) if step.random else step.run(*read)
             values[step.name] = self._read_as(step.name, result)
-            for name in step.done_with:
+            for name in step.last_uses:
                 del values[name]
         result_of_all: Tensor = values[self.graph.output]
         return result_of_all
@@ -127,7 +127,7 @@ class Network(nn.Module):
         self._calls[name] = layer
         self.steps = self._planned()
 
-    def tap(self, name: str, module: nn.Module) -> None:
+    def insert_after(self, name: str, module: nn.Module) -> None:
         """Let the result of a node, or the images, pass through a module before it is read, a part of the network."""
         before = self._taps.pop(name, None)
         self._taps[name] = module
@@ -138,18 +138,18 @@ class Network(nn.Module):
             self.add_module(f"tap {name}".replace(".", "/"), module)
 
     @property
-    def taps(self) -> Mapping[str, nn.Module]:
+    def inserted(self) -> Mapping[str, nn.Module]:
         """The modules that results pass through, by the names of the nodes."""
         return dict(self._taps)
 
-    def tapped(self, modules: Mapping[str, nn.Module]) -> Network:
+    def with_inserted(self, modules: Mapping[str, nn.Module]) -> Network:
         """Return a copy of the network in which the results of some nodes pass through modules."""
         network = copy.deepcopy(self)
         for name, module in modules.items():
-            network.tap(name, module)
+            network.insert_after(name, module)
         return network
 
-    def computes(self, node: Node) -> Callable[..., Any]:
+    def eval_function(self, node: Node) -> Callable[..., Any]:
         """Return what computes a node in eval mode, for those who run a network node by node."""
         call = self._calls[node.name]
         return partial(call, training=False) if node.operator.random else call
@@ -158,14 +158,14 @@ class Network(nn.Module):
         if node.operator.layer and not node.operator.inputs[1]:
             self._calls[node.name] = self._hold(node)
         elif node.operator.layer:
-            layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
+            layer = _found(node.operator.function)(node.args, *(x.shape for x in read))
             self._add(node.name, layer)
             self._calls[node.name] = layer
         else:
             args = {name: value for name, value in node.args.items() if value is not None}
-            self._calls[node.name] = partial(_found(node.operator.runs), **args)
+            self._calls[node.name] = partial(_found(node.operator.function), **args)
         known = known_result(node, read)
-        result = self.computes(node)(*read) if known is None else known
+        result = self.eval_function(node)(*read) if known is None else known
         self.shapes[node.name] = _shape_of_one(result) if read else tuple(result.shape)
         return result
 
@@ -233,7 +233,7 @@ def _shape_of_one(result: Any) -> tuple[int, ...]:
     """Return the shape of a result for one image, of several that of the first; raises ValueError for what is huge."""
     tensors = result if isinstance(result, tuple | list) else (result,)
     for tensor in tensors:
-        if tensor.numel() > 2 * MOST_VALUES:
+        if tensor.numel() > 2 * MAX_VALUES:
             raise ValueError(f"{tensor.numel() // 2:,} values for one image")
     return tuple(tensors[0].shape[1:])
 

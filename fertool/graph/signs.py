@@ -5,17 +5,17 @@ from __future__ import annotations
 from fertool.graph.ir import Graph, Node
 
 
-def not_negative(graph: Graph) -> set[str]:
+def non_negative_results(graph: Graph) -> set[str]:
     """Return the names of the nodes whose results are nowhere below 0, whatever the images."""
     found: set[str] = set()
     for node in graph.nodes:
         of_inputs = (
-            node.operator.sign == "of inputs"
+            node.operator.sign == "inherited"
             and bool(node.inputs)
             and found.issuperset(node.inputs)
         )
         if (
-            node.operator.sign == "not negative"
+            node.operator.sign == "non-negative"
             or (of_inputs and not _has_negative_number(node))
             or _is_clipped(node)
         ):

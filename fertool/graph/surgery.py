@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fertool.errors import FertoolError
 from fertool.graph.channels import ChannelGraph, Layer, weight_axes
-from fertool.graph.groups import Groups, resized
+from fertool.graph.groups import Groups, count_resized
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
 
@@ -23,7 +23,7 @@ def resize(
     """
 
     def count(classes: Tensor) -> int:
-        return resized(classes, groups, sizes)
+        return count_resized(classes, groups, sizes)
 
     def adapted(node: Node, shapes: Sequence[torch.Size]) -> Node:
         return _adapted(node, shapes, network, graph, count)
@@ -83,7 +83,7 @@ def remove_channels(
     rows = surviving_rows(graph, pruned_graph, kept)
     state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
     for old, new in zip(graph.layers, pruned_graph.layers, strict=True):
-        if old.kind == "across" or len(new.outputs) == len(old.outputs) == 1:
+        if old.kind == "channel_conv" or len(new.outputs) == len(old.outputs) == 1:
             continue
         out_axis, in_axis = weight_axes(network.graph.by_name[old.name].op)
         for name in _tensors_of(state, old.name):
@@ -92,7 +92,7 @@ def remove_channels(
             if state[name].dim():
                 state[name] = state[name].index_select(axis, rows[old.name].to(state[name].device))
         if old.kind == "dense":
-            columns = positions(old.inputs, survivors[new.inputs], survivors, old.name)
+            columns = find_positions(old.inputs, survivors[new.inputs], survivors, old.name)
             weight = f"{old.name}.weight"
             state[weight] = (
                 state[weight].index_select(in_axis, columns.to(state[weight].device)).contiguous()
@@ -107,7 +107,7 @@ def surviving_rows(
     """Return for each layer of the pruned network where its outputs stood in the original's; see `remove_channels`."""
     survivors = _survivors(graph, pruned_graph, kept)
     return {
-        old.name: positions(old.outputs, survivors[new.outputs], survivors, old.name)
+        old.name: find_positions(old.outputs, survivors[new.outputs], survivors, old.name)
         for old, new in zip(graph.layers, pruned_graph.layers, strict=True)
     }
 
@@ -139,7 +139,7 @@ def _carry_over_(survivors: Tensor, old: Layer, new: Layer) -> None:
         survivors[new.outputs[unknown]] = old.outputs[unknown]
 
 
-def positions(old: Tensor, wanted: Tensor, survivors: Tensor, layer: str) -> Tensor:
+def find_positions(old: Tensor, wanted: Tensor, survivors: Tensor, layer: str) -> Tensor:
     """Return where the `wanted` classes stand on an axis of classes `old`; the n-th of a class is its n-th there.
 
     Raises FertoolError naming the layer unless `wanted` is all of `old` that is among the survivors.

@@ -137,9 +137,9 @@ def _repair(
             mend(before[node.name], layer, inputs)
             if on_progress:
                 on_progress(next(done), len(before))
-        compute = pruned.computes(node)
+        compute = pruned.eval_function(node)
         values[node.name] = [compute(*given) for given in read]
-        for name in step.done_with:
+        for name in step.last_uses:
             del values[name]
 
 

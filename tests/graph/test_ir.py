@@ -7,9 +7,10 @@ from graphs import network_of, toy_graph
 from torch import nn
 
 from fertool.errors import FertoolError
-from fertool.graph.ir import MOST_NODES, Graph, make_node
+from fertool.graph.ir import MAX_NODES, Graph, make_node
 from fertool.graph.network import Network
-from fertool.graph.operators import MOST_PARTS, OPERATORS
+from fertool.graph.operator_types import MAX_PARTS
+from fertool.graph.operators import OPERATORS
 from fertool.header_json import canonical_json
 from fertool.strict_json import WrongContentError
 
@@ -178,7 +179,7 @@ HOSTILE = {
     ),
     "a thousand results": (
         graph_of(node(op="chunk", chunks=1000, dim=1)),
-        f"expected int <= {MOST_PARTS}",
+        f"expected int <= {MAX_PARTS}",
     ),
     "an unknown key": ({**graph_of(node()), "code": "x"}, "unknown keys: code"),
     "an unknown key of a node": (graph_of({**node(), "code": "x"}), "unknown keys: nodes[0].code"),
@@ -197,7 +198,7 @@ HOSTILE = {
     ),
     "a name of 100 parts": (graph_of(node("a" + ".a" * 99)), "is not 1 to 16 parts between dots"),
     "an endless name": (graph_of(node("a" * 300)), "expected text of length <= 256"),
-    "10 ** 6 nodes": (graph_of(*[node(str(k)) for k in range(10**6)]), f"length <= {MOST_NODES}"),
+    "10 ** 6 nodes": (graph_of(*[node(str(k)) for k in range(10**6)]), f"length <= {MAX_NODES}"),
     "a million edges": (
         graph_of(*[node(f"{k}", "cat", ["x"] * 1000, dim=1) for k in range(1000)], output="0"),
         "the nodes have more than 50,000 inputs",

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 
-class StaysError(Exception):
+class FixedChannelsError(Exception):
     """Why the channels that a node reads and makes can not be removed."""
 
 
@@ -17,7 +17,7 @@ def along(x: Tensor, axis: int) -> Tensor:
     """Return the one number of each entry of an axis, shape [size]; raise where numbers differ along others too."""
     flat = x.movedim(axis, 0).reshape(x.shape[axis], -1)
     if not bool((flat == flat[:, :1]).all()):
-        raise StaysError("a map whose places belong to different channels")
+        raise FixedChannelsError("a map whose places belong to different channels")
     return flat[:, 0].clone()
 
 

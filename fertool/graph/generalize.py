@@ -1,4 +1,4 @@
-"""Captured graphs without the sizes that authors write down, or that tracing has made numbers.
+"""CapturedGraph graphs without the sizes that authors write down, or that tracing has made numbers.
 
 What a network's author computes from `x.shape` arrives as a number. Where it is a number of channels, surgery could
 not change them; so reshapes say -1 in its place, and the three operators of a channel shuffle become one. Spellings of
@@ -12,13 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
+from fertool.graph.channel_ids import varying
 from fertool.graph.channels import ChannelTracer
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
-from fertool.graph.numbering import varying
 
 
-def generalised(graph: Graph, image: ImageShape) -> Graph:
+def generalize(graph: Graph, image: ImageShape) -> Graph:
     """Return the same computation in the operators' most general form."""
     for rewrite in (
         _without_idle,
@@ -38,7 +38,7 @@ def _without_idle(graph: Graph, network: Network) -> Graph:
         for node in graph.nodes
         if node.op == "identity" or (node.operator.random and node.args["p"] == 0)
     }
-    return graph.edited(dict.fromkeys(idle, ()), idle)
+    return graph.replace_nodes(dict.fromkeys(idle, ()), idle)
 
 
 def _without_vain_expansions(graph: Graph, network: Network) -> Graph:
@@ -50,13 +50,13 @@ def _without_vain_expansions(graph: Graph, network: Network) -> Graph:
         and graph.readers[node.name]
         and all(_repeats(graph, network, reader, node) for reader in graph.readers[node.name])
     }
-    return graph.edited(dict.fromkeys(vain, ()), vain)
+    return graph.replace_nodes(dict.fromkeys(vain, ()), vain)
 
 
 def _repeats(graph: Graph, network: Network, reader: Node, expansion: Node) -> bool:
     """Return whether the other operand has the shape of the expansion by itself."""
     others = [name for name in reader.inputs if name != expansion.name]
-    if reader.operator.channels != "merges" or len(others) != 1:
+    if reader.operator.channel_effect != "couples" or len(others) != 1:
         return False
     maker = graph.by_name.get(others[0])
     is_expansion = maker is not None and maker.op == "expand"
@@ -88,7 +88,7 @@ def _with_shuffles(graph: Graph, network: Network) -> Graph:
             changed[last.name] = [
                 make_node(last.name, "channel_shuffle", first.inputs, groups=apart[0])
             ]
-    return graph.edited(changed)
+    return graph.replace_nodes(changed)
 
 
 def _with_named_activations(graph: Graph, network: Network) -> Graph:
@@ -113,7 +113,7 @@ def _with_named_activations(graph: Graph, network: Network) -> Graph:
                 changed[node.name] = [make_node(node.name, "silu", [value])]
             elif gates.get(gate) == value:
                 changed[node.name] = [make_node(node.name, "hardswish", [value])]
-    return graph.edited(changed)
+    return graph.replace_nodes(changed)
 
 
 def _hard_sigmoid_of(graph: Graph, node: Node) -> str | None:
@@ -141,7 +141,7 @@ def _with_free_channels(graph: Graph, network: Network) -> Graph:
             node = _freed(node, read[0], network)
             changed[node.name] = [node]
         values[node.name] = tracer.result(node, read)
-    return graph.edited(changed)
+    return graph.replace_nodes(changed)
 
 
 def _freed(node: Node, ids: Tensor, network: Network) -> Node:
