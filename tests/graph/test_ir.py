@@ -90,14 +90,14 @@ HOSTILE = {
         graph_of(node(op="parameter", shape=[1])),
         "parameter reads 0 inputs, not 1",
     ),
-    "reads itself": (graph_of(node(reads=["n"])), 'node "n" reads "n", which stands not before it'),
+    "reads itself": (graph_of(node(reads=["n"])), 'node "n" reads "n", which is not before it'),
     "reads what follows": (
         graph_of(node("a", reads=["n"]), node(reads=["a"])),
-        'node "a" reads "n", which stands not before it',
+        'node "a" reads "n", which is not before it',
     ),
     "reads what is not there": (
         graph_of(node(reads=["y"])),
-        'reads "y", which stands not before it',
+        'reads "y", which is not before it',
     ),
     "10 ** 9 channels": (
         graph_of(node(op="conv2d", out_channels=10**9, kernel_size=[1, 1])),
@@ -111,8 +111,8 @@ HOSTILE = {
         graph_of(node(op="conv2d", out_channels=1, kernel_size=[1, 1], stride=[-1, 1])),
         "`stride[0]` is -1, expected int >= 1",
     ),
-    "one name twice": (graph_of(node(), node(reads=["n"])), 'the name "n" stands there twice'),
-    "the name of the images": (graph_of(node("x"), output="x"), 'the name "x" stands there twice'),
+    "one name twice": (graph_of(node(), node(reads=["n"])), 'the name "n" is used twice'),
+    "the name of the images": (graph_of(node("x"), output="x"), 'the name "x" is used twice'),
     "no such output": (
         graph_of(node(), output="m"),
         'the output "m" is no node with a single result',
@@ -163,11 +163,11 @@ HOSTILE = {
     ),
     "a clamp without ends": (
         graph_of(node(op="clamp")),
-        "clamp has no lower end below an upper one",
+        "clamp has no lower bound below an upper bound",
     ),
     "ends the wrong way round": (
         graph_of(node(op="hardtanh", min_val=2.0)),
-        "hardtanh has no lower end below",
+        "hardtanh has no lower bound below",
     ),
     "an item of a single result": (
         graph_of(node(op="getitem", index=0)),
@@ -175,7 +175,7 @@ HOSTILE = {
     ),
     "several results read as one": (
         graph_of(node("c", "chunk", chunks=2, dim=1), node(reads=["c"])),
-        'node "n" (relu) reads "c", which is one of several results',
+        'node "n" (relu) reads "c", which is a tuple of results',
     ),
     "a thousand results": (
         graph_of(node(op="chunk", chunks=1000, dim=1)),

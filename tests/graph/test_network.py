@@ -298,5 +298,5 @@ def test_a_network_that_treats_images_together_is_refused():
         def forward(self, x):
             return x.flatten(1) if len(x) == 2 else x.flatten(1) + 1
 
-    with pytest.raises(FertoolError, match="other numbers of images"):
+    with pytest.raises(FertoolError, match="other batch sizes"):
         capture(Together(), IMAGE)
