@@ -34,7 +34,7 @@ from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
-from fertool.graph.channels import ChannelGraph
+from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import Imported, ImportOptions, import_model
 from fertool.prune import PruneOptions, Targets, make_cut

@@ -1,4 +1,4 @@
-"""The types of the operator table: arguments with their bounds, and operators with their properties.
+"""The types of the operator table: arguments with bounds, and operators with properties.
 
 Imports no torch: the header of a model file is checked with it.
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.groups import find_groups

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError, UsageError
-from fertool.graph.channels import ChannelGraph
+from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
 from fertool.prune.ladders import Ladder
 from fertool.prune.latency import LANES, NO_TIME, LatencyModel, typical_latency

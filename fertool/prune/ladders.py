@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fertool.graph.channels import ChannelGraph, ChannelUses, Segments
+from fertool.graph.channel_graph import ChannelGraph, ChannelUses, Segments
 from fertool.graph.groups import Groups
 from fertool.prune.criteria import Scores
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fertool.graph.channels import ChannelGraph, Layer
+from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.prune.ladders import least_width
 
 SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.groups import Groups, find_groups
 from fertool.graph.network import Network
 from fertool.graph.surgery import find_positions, resize

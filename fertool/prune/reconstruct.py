@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.graph.channels import ChannelGraph, Layer
+from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.models.patches import at, draw_places, patches, with_channels_second
 from fertool.modes import eval_mode
