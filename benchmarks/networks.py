@@ -34,7 +34,7 @@ from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
-from fertool.graph.channels import ChannelGraph
+from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import Imported, ImportOptions, import_model
 from fertool.prune import PruneOptions, Targets, make_cut
@@ -300,13 +300,13 @@ def masked(network: Network, graph: ChannelGraph, kept: dict[str, tuple[int, ...
     for layer in graph.layers:
         if layer.kind == "dense":
             alive[layer.outputs[list(kept[layer.name])]] = True
-    copied = network.tapped({})
+    copied = network.with_inserted({})
     state = copied.state_dict()
     for layer in graph.layers:
         rows = ~alive[layer.outputs]
         for name in (f"{layer.name}.weight", f"{layer.name}.bias", layer.name):
             tensor = state.get(name)
-            if tensor is not None and layer.kind != "across" and rows.any():
+            if tensor is not None and layer.kind != "channel_conv" and rows.any():
                 axis = next(axis for axis, side in enumerate(tensor.shape) if side == len(rows))
                 tensor.movedim(axis, 0)[rows] = 0
     return copied
@@ -320,7 +320,7 @@ def quantize(
         spec, network, train, QuantizeConfig(samples=IMAGES, rounding="nearest")
     )
     same = (answers(network, spec, val) == answers(integer, spec, val)).float().mean()
-    macs = {node.name for node in network.graph.nodes if node.operator.channels == "mixes"}
+    macs = {node.name for node in network.graph.nodes if node.operator.channel_effect == "mixes"}
     row["quantize"] = {"agreement": float(same), "top1": top1(integer, spec, val)}
     row["quantize"] |= {"integer_layers": len(quant.weights), "layers": len(macs)}
     return replace(spec, quant=quant), integer

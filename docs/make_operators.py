@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fertool.graph.operators import OPERATORS, REQUIRED, Argument, Operator
+from fertool.graph.operator_types import REQUIRED, Argument, Operator
+from fertool.graph.operators import OPERATORS
 
 _HEAD = """# What a network is made of
 
@@ -14,21 +15,21 @@ Made by `make docs` from the operator table (`fertool/graph/operators.py`); do n
 A model file holds its network as a graph of these operators, and every command works on any such graph. `fertool
 import` writes a network down in them, whatever spelling its author used: methods, functions, in-place forms, modules.
 
-What pruning does with the channels of an operator:
+What an operator does to channels, which decides what pruning can remove:
 
-| word | meaning |
+| channels | meaning |
 | --- | --- |
-| mixes | makes new channels, each a sum over those that it reads: these can be removed |
-| scales | has a number for each channel, which goes with the channel |
-| keeps | works channel by channel, place by place |
-| merges | works on the channels of several inputs in pairs: they can only be removed together |
-| pools | works channel by channel over places |
-| moves | moves values; channels go with them |
-| stays | anything else: the channels that it reads and makes are not removed |
+| mixes | computes new channels, each a sum over all input channels: these can be removed |
+| per_channel | holds one number per channel, which is removed with the channel |
+| elementwise | each output element depends on one input element |
+| couples | elementwise over several inputs, whose channels can then only be removed together |
+| spatial | reduces or resamples positions within a channel |
+| rearranges | moves values, and channels with them |
+| fixes | anything else: the channels of its inputs and outputs are not removed |
 
-Batch norm keeps its channels apart; layer norm and group norm compute over all of them, so that channels which they
-read stay. A convolution in groups loses whole groups. *Integer* says whether ONNX Runtime computes it on integers;
-the others stay float between two quantizers.
+Batch norm is per channel; layer norm and group norm compute over all channels, so that those of their input are not
+removed. A grouped convolution loses whole groups. *Integer* tells whether ONNX Runtime computes the operator on
+integers; the others run in float between two quantizers.
 
 A network with another function is refused, with its place and its name. What to write instead: mean and standard
 deviation as a batch norm; indexing by a tensor, sorting and control flow that depends on values have no place in a
@@ -45,7 +46,7 @@ def main() -> None:
     for name, operator in OPERATORS.items():
         cells = (
             f"`{name}`",
-            operator.channels,
+            operator.channel_effect,
             _inputs(operator),
             _arguments(operator.arguments),
             _yes(operator.integer),

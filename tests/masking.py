@@ -21,7 +21,7 @@ def masked(network, kept):
     tensors = {**dict(zeroed.named_parameters()), **dict(zeroed.named_buffers())}
     for layer in graph.layers:
         stays = [place for place, index in enumerate(layer.outputs.tolist()) if index in alive]
-        if layer.kind == "across":
+        if layer.kind == "channel_conv":
             zeroed.replace(layer.name, _Among(zeroed.layer(layer.name), stays))
             continue
         gone = [place for place in range(len(layer.outputs)) if place not in stays]

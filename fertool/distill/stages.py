@@ -99,7 +99,7 @@ def _passages(network: Network) -> Iterator[str]:
     alive = {network.graph.input}
     independent: set[str] = set()
     for step in network.steps:
-        alive = (alive | {step.name}) - set(step.done_with)
+        alive = (alive | {step.name}) - set(step.last_uses)
         if independent.issuperset(step.inputs):
             independent.add(step.name)
         if alive - independent == {step.name}:

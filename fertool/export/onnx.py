@@ -29,7 +29,7 @@ from fertool.export.rounding import relus_left_out
 from fertool.export.routing import routed
 from fertool.export.scales import scales_packed
 from fertool.export.simplify import simplified
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.models.build import static
 from fertool.models.dynamic import DynamicNetwork, ImageGate
 from fertool.models.quantized import (
@@ -102,12 +102,14 @@ def export_model(
         )
 
     if isinstance(module, DynamicNetwork):
-        networks = [graph_of(folded(static(network))) for network in module.networks]
+        networks = [graph_of(fold_for_inference(static(network))) for network in module.networks]
         model = routed(
             graph_of(_Choice(module.gate.folded())), networks, module.shares, len(spec.classes)
         )
     else:
-        model = graph_of(folded(static(module)) if spec.quant is None else _integer_network(module))
+        model = graph_of(
+            fold_for_inference(static(module)) if spec.quant is None else _integer_network(module)
+        )
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
         onnx.checker.check_model(model, full_check=True)
@@ -263,9 +265,9 @@ def _integer_network(module: nn.Module) -> nn.Module:
     network = copy.deepcopy(module)
     assert isinstance(network, QuantizedNet)
     exported: dict[int, _OnnxQuantizer] = {}
-    for name, quantizer in network.taps.items():
+    for name, quantizer in network.inserted.items():
         assert isinstance(quantizer, Quantizer)
-        network.tap(name, exported.setdefault(id(quantizer), _OnnxQuantizer(quantizer)))
+        network.insert_after(name, exported.setdefault(id(quantizer), _OnnxQuantizer(quantizer)))
     for node in network.graph.nodes:
         layer = network.layer(node.name)
         if isinstance(layer, QuantConv2d | QuantLinear):

@@ -1,18 +1,17 @@
-"""Residual blocks: parts of a network that can go, since their result is only added to what they read."""
+"""Residual blocks, which can be removed since their result is only added to their input."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fertool.graph.ir import Graph, Node
-from fertool.graph.network import Network
-from fertool.graph.signs import not_negative
+from fertool.graph.network import Network, clone_tensors
+from fertool.graph.signs import non_negative_results
 
 
 @dataclass(frozen=True)
 class Block:
-    """A residual branch: the sum that it ends in, what is added to it, and the nodes of the branch."""
+    """A residual block: its sum, the result that its shortcut adds, and its branch's nodes."""
 
     name: str
     sum: str
@@ -21,78 +20,101 @@ class Block:
 
 
 def find_blocks(network: Network) -> list[Block]:
-    """Return the residual blocks whose shortcut is what they read itself, in running order."""
-    graph, found = network.graph, []
-    for node in graph.nodes:
+    """Return the residual blocks whose shortcut is the identity, in running order."""
+    found = []
+    for node in network.graph.nodes:
         if node.op != "add" or len(node.inputs) != 2:
             continue
-        for shortcut, end in (node.inputs, reversed(node.inputs)):
-            branch = _branch(graph, node, shortcut, end)
-            shapes = [network.shapes.get(name, network.image) for name in (shortcut, end)]
-            if (
-                branch
-                and shapes[0] == shapes[1]
-                and any(graph.by_name[name].operator.layer for name in branch)
-            ):
-                found.append(Block(_common_path(branch), node.name, shortcut, tuple(branch)))
-                break
+        left, right = node.inputs
+        block = _block(network, node, left, right) or _block(network, node, right, left)
+        if block is not None:
+            found.append(block)
     return found
 
 
+def _block(network: Network, total: Node, shortcut: str, branch_end: str) -> Block | None:
+    """Return the block that ends in the sum `total`, if its branch reads its shortcut alone."""
+    graph = network.graph
+    branch = _branch(graph, total, shortcut, branch_end)
+    if not _has_layer(graph, branch):
+        return None
+
+    # A branch of another shape is broadcast or broadcasts, and the sum without it would have
+    # another shape.
+    shortcut_shape = network.shapes.get(shortcut, network.image)
+    branch_shape = network.shapes.get(branch_end, network.image)
+    if shortcut_shape != branch_shape:
+        return None
+    return Block(_common_path(branch), total.name, shortcut, tuple(branch))
+
+
+def _has_layer(graph: Graph, names: list[str]) -> bool:
+    return any(graph.by_name[name].operator.layer for name in names)
+
+
 def without_block(network: Network, block: Block) -> Network:
-    """Return a network of its own, with the same weights, without a block; `network` is not changed."""
-    graph = _without_vain_relus(network.graph.edited({block.sum: ()}, {block.sum: block.shortcut}))
-    shorter = Network(graph, network.image)
+    """Return a new network with the same weights but without a block; `network` is not changed."""
+    graph = network.graph.replace_nodes({block.sum: ()}, {block.sum: block.shortcut})
+    shorter = Network(_without_redundant_relus(graph), network.image)
     state = network.state_dict()
-    shorter.load_state_dict(
-        {name: state[name].detach().clone() for name in shorter.state_dict()}, assign=True
-    )
+    kept = {name: state[name] for name in shorter.state_dict()}
+    shorter.load_state_dict(clone_tensors(kept), assign=True)
     return shorter.train(network.training)
 
 
-def _branch(graph: Graph, end_of_all: Node, shortcut: str, end: str) -> list[str]:
-    """Return the nodes between a shortcut's beginning and its sum; none where something else reads them or they read.
+def _branch(graph: Graph, total: Node, shortcut: str, end: str) -> list[str]:
+    """Return the nodes between a shortcut and the end of its branch, in running order.
 
-    Tensors of the network that stand alone may be read as well.
+    None if a node outside the branch reads one inside, or one inside reads a result from outside
+    other than the shortcut's. Tensors outside layers count as inside.
     """
+    names = _names_since(graph, shortcut, end)
+    # The images are no node: then the branch begins before the shortcut.
+    if graph.input in names:
+        return []
+
+    reads_shortcut = False
+    for name in names:
+        reads_shortcut |= shortcut in graph.by_name[name].inputs
+        for reader in graph.readers[name]:
+            if reader.name not in names and reader is not total:
+                return []
+    if not reads_shortcut:
+        return []
+    return [node.name for node in graph.nodes if node.name in names]
+
+
+def _names_since(graph: Graph, shortcut: str, end: str) -> set[str]:
+    """Return the names of all results that `end` depends on other than through a shortcut."""
     found: set[str] = set()
     todo = [end]
     while todo:
         name = todo.pop()
         if name == shortcut or name in found:
             continue
-        node = graph.by_name.get(name)
-        if node is None:
-            return []
         found.add(name)
-        todo += node.inputs
-    closed = all(
-        reader.name in found or reader is end_of_all
-        for name in found
-        for reader in graph.readers[name]
-    )
-    reads_shortcut = any(shortcut in graph.by_name[name].inputs for name in found)
-    return (
-        [node.name for node in graph.nodes if node.name in found]
-        if closed and reads_shortcut
-        else []
-    )
+        if name != graph.input:
+            todo += graph.by_name[name].inputs
+    return found
 
 
-def _without_vain_relus(graph: Graph) -> Graph:
-    """Leave out ReLUs of what can not be negative."""
-    positive = not_negative(graph)
-    vain: Mapping[str, str] = {
-        node.name: node.inputs[0]
-        for node in graph.nodes
-        if node.op == "relu" and node.inputs[0] in positive
-    }
-    return graph.edited(dict.fromkeys(vain, ()), vain)
+def _without_redundant_relus(graph: Graph) -> Graph:
+    """Remove ReLUs whose input cannot be negative, as that of a ReLU behind a ReLU."""
+    non_negative = non_negative_results(graph)
+    redundant = {}
+    for node in graph.nodes:
+        if node.op == "relu" and node.inputs[0] in non_negative:
+            redundant[node.name] = node.inputs[0]
+    return graph.replace_nodes(dict.fromkeys(redundant, ()), redundant)
 
 
 def _common_path(names: list[str]) -> str:
+    """Return the first parts that all names have in common, or the first name if there are none."""
     paths = [name.split(".") for name in names]
-    common = 0
-    while len({tuple(path[: common + 1]) for path in paths}) == 1 and common < min(map(len, paths)):
-        common += 1
-    return ".".join(paths[0][:common]) or names[0]
+    common = []
+    # Zipping ends with the shortest path.
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    return ".".join(common) or names[0]

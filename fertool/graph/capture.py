@@ -1,9 +1,10 @@
-"""From any module to a graph of known operators: its forward runs once, and every call that it makes is written down.
+"""From any module to a graph of known operators, by recording the calls of its forward.
 
-PyTorch shows each function that works on tensors to a mode that is on (`TorchFunctionMode`), with the arguments as the
-module's author wrote them. That sees what tracers see which read code, needs no support from the module, and takes
-tens of milliseconds. Control flow has been decided by then, as it is in an exported program; sizes are numbers. So the
-module runs twice, with batches of different sizes: what differs between the runs depends on the batch.
+A `TorchFunctionMode` is shown each function that PyTorch runs on tensors, with the arguments as the
+module's author wrote them. That needs no support from the module and takes tens of milliseconds.
+Control flow has been decided and sizes are numbers by then, as in an exported program. So the
+module runs twice, with batches of different sizes: what differs between the runs depends on the
+batch.
 """
 
 from __future__ import annotations
@@ -17,139 +18,164 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError
-from fertool.graph.generalise import generalised
+from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node
-from fertool.graph.network import ImageShape, Network
+from fertool.graph.network import ImageShape, Network, clone_tensors
 from fertool.graph.recorder import Recorder, Recording
 from fertool.modes import eval_mode
 from fertool.strict_json import WrongContentError
 
-_BATCHES = (2, 3)
+# Neither is 1, a size that many other axes have, and over which everything broadcasts.
+_BATCH_SIZES = (2, 3)
 
 
 @dataclass(frozen=True)
-class Captured:
+class CapturedGraph:
     """A graph and the values of its tensors, by name."""
 
     graph: Graph
     tensors: dict[str, Tensor]
 
     def network(self, image: ImageShape) -> Network:
-        """Return a network of its own, in eval mode, that computes what was captured."""
+        """Return what was captured as a network in eval mode, with its own copy of the tensors."""
         network = Network(self.graph, image)
-        state = {name: tensor.detach().clone() for name, tensor in self.tensors.items()}
-        network.load_state_dict(state, assign=True)
+        network.load_state_dict(clone_tensors(self.tensors), assign=True)
         return network.eval()
 
 
-def capture(module: nn.Module, image: ImageShape) -> Captured:
-    """Return the graph of what a module computes for images [N, C, H, W], and its tensors under their own names.
+def capture(module: nn.Module, image: ImageShape) -> CapturedGraph:
+    """Return the graph that a module computes for images [N, C, H, W], with its tensors.
 
-    The module is not changed; its batch norms and dropouts are in the graph as operators that train.
-    Raises FertoolError naming the place and the function that the table does not know, or what depends on the batch.
+    The module is not changed; its batch norms and dropouts are in the graph as operators that
+    train. Raises FertoolError naming the module and the function that is not in the operator table,
+    or what depends on the batch.
     """
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
-    own = {**dict(module.named_buffers()), **dict(module.named_parameters())}
+    # Parameters last: a tensor that is both is a parameter.
+    own_tensors = {**dict(module.named_buffers()), **dict(module.named_parameters())}
 
-    def run(batch: int) -> Recording:
-        recorder = Recorder(own)
-        images = draw_images(batch, image).to(device)
+    def run(batch_size: int) -> Recording:
+        recorder = Recorder(own_tensors)
+        images = random_images(batch_size, image).to(device)
         recorder.start(images)
-        with naming_places(recorder), recorder.following(module), recorder:
+        with locate_errors(recorder), recorder.following(module), recorder:
             result = module(images)
         return recorder.finished(result)
 
     with eval_mode(module), torch.no_grad():
-        captured = captured_twice(run, image)
-    counters = {
-        name: own[name]
-        for name in captured.tensors
-        if name.endswith("num_batches_tracked") and name in own
-    }
-    return Captured(captured.graph, {**captured.tensors, **counters})
+        captured = capture_twice(run, image)
+
+    # Batch norms in eval mode do not read their counters, which training with `momentum=None`
+    # needs.
+    tensors = dict(captured.tensors)
+    for name in captured.tensors:
+        if name.endswith("num_batches_tracked") and name in own_tensors:
+            tensors[name] = own_tensors[name]
+    return CapturedGraph(captured.graph, tensors)
 
 
-def captured_twice(run: Callable[[int], Recording], image: ImageShape) -> Captured:
-    """Return what two runs with batches of different sizes, which `run` makes, have in common."""
-    first, second = (run(batch) for batch in _BATCHES)
-    if [node.op for node in first.nodes] != [node.op for node in second.nodes]:
+def capture_twice(run: Callable[[int], Recording], image: ImageShape) -> CapturedGraph:
+    """Return the graph of two recordings, which `run` makes with batches of different sizes."""
+    first = run(_BATCH_SIZES[0])
+    second = run(_BATCH_SIZES[1])
+    if _operators(first) != _operators(second):
         raise FertoolError(
-            "the network computes something else for other numbers of images",
-            "a network treats each image by itself",
+            "the network computes something else for other batch sizes",
+            "let the network treat each image by itself",
         )
+
     _share_repeated_constants_(first, second)
-    nodes = tuple(_for_any_batch(*pair) for pair in zip(first.nodes, second.nodes, strict=True))
-    graph = generalised(Graph(INPUT, nodes, first.output).without_unread(), image)
-    return Captured(graph, first.tensors_of(graph))
+    nodes = []
+    for node, other in zip(first.nodes, second.nodes, strict=True):
+        nodes.append(_for_any_batch(node, other))
+    graph = Graph(INPUT, tuple(nodes), first.output).without_dead_nodes()
+    graph = generalize(graph, image)
+    return CapturedGraph(graph, first.tensors_of(graph))
 
 
-def draw_images(batch: int, image: ImageShape) -> Tensor:
-    """Return images of noise around 0, always the same ones."""
-    return torch.randn(batch, *image, generator=torch.Generator().manual_seed(0))
+def _operators(recording: Recording) -> list[str]:
+    return [node.op for node in recording.nodes]
+
+
+def random_images(batch_size: int, image: ImageShape) -> Tensor:
+    """Return images of normally distributed noise, the same ones in each call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch_size, *image, generator=generator)
 
 
 @contextmanager
-def naming_places(recorder: Recorder) -> Iterator[None]:
-    """Turn what is not known inside the block into a FertoolError that names the place."""
+def locate_errors(recorder: Recorder) -> Iterator[None]:
+    """Turn errors about unknown calls into a FertoolError that names the calling module."""
     try:
         yield
     except (UnknownCallError, WrongContentError) as error:
+        message = f"at '{recorder.place}': {error}" if recorder.place else str(error)
         raise FertoolError(
-            f"at '{recorder.place}': {error}" if recorder.place else str(error),
-            "see docs/operators.md for what a network may have, and what to write instead of others",
+            message, "see docs/operators.md for the supported operators, and what to write instead"
         ) from None
 
 
 def _share_repeated_constants_(first: Recording, second: Recording) -> None:
-    """Let constants that were repeated for each image be there once; raise FertoolError for others that differ."""
-    for number, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True)):
+    """Keep one copy of constants that were repeated for each image, in place.
+
+    Raises FertoolError for constants that differ between the runs, or from image to image.
+    """
+    for index, (node, other) in enumerate(zip(first.nodes, second.nodes, strict=True)):
         if node.op != "constant":
             continue
-        one, two = first.tensors[node.name], second.tensors[other.name]
-        if one.dim() and one.shape != two.shape:
-            one, two = one[:1], two[:1]
-        if not torch.equal(one, two):
-            raise FertoolError(
-                f"the tensor '{node.name}' is another one for each run, or for other numbers of images",
-                "a network computes the same each time",
-            )
-        if one.shape != first.tensors[node.name].shape and not bool(
-            (first.tensors[node.name] == one).all()
-        ):
-            raise FertoolError(
-                f"the tensor '{node.name}' differs from image to image",
-                "a network treats all alike",
-            )
-        first.tensors[node.name] = one
-        shared = node.with_args(shape=tuple(one.shape))
-        first.nodes[number], second.nodes[number] = shared, shared
+        shared = _shared_value(node, first.tensors[node.name], second.tensors[other.name])
+        first.tensors[node.name] = shared
+        shared_node = node.with_args(shape=tuple(shared.shape))
+        first.nodes[index] = shared_node
+        second.nodes[index] = shared_node
+
+
+def _shared_value(node: Node, one: Tensor, two: Tensor) -> Tensor:
+    """Return the value that a constant has in both runs, without repeats for each image."""
+    shared, other_shared = one, two
+    if one.dim() > 0 and one.shape != two.shape:
+        shared, other_shared = one[:1], two[:1]
+    if not torch.equal(shared, other_shared):
+        raise FertoolError(
+            f"the tensor '{node.name}' differs between two runs, or for other batch sizes",
+            "let the network compute the same each time",
+        )
+    if shared.shape != one.shape and not bool((one == shared).all()):
+        raise FertoolError(
+            f"the tensor '{node.name}' differs from image to image",
+            "let the network treat all images in the same way",
+        )
+    return shared
 
 
 def _for_any_batch(node: Node, other: Node) -> Node:
-    """Return a node whose arguments fit any number of images, given those for two different ones."""
-    if node.args == other.args:
+    """Return a node whose arguments fit any batch size, given those for two different ones."""
+    differing = [name for name, value in node.args.items() if value != other.args[name]]
+    if not differing:
         return node
-    changed = {}
-    for name, value in node.args.items():
-        if value == other.args[name]:
-            continue
-        if name != "shape" or len(value) != len(other.args[name]):
-            raise FertoolError(
-                f"node '{node.name}' ({node.op}) depends on the number of images",
-                "write it for any number of them",
-            )
-        changed[name] = _free_shape(node, value, other.args[name])
-    return node.with_args(**changed)
+
+    shape = node.args.get("shape", ())
+    other_shape = other.args.get("shape", ())
+    # Other arguments than shapes have no value that stands for any size.
+    if differing != ["shape"] or len(shape) != len(other_shape):
+        raise FertoolError(
+            f"node '{node.name}' ({node.op}) depends on the batch size",
+            "write it for any batch size",
+        )
+    return node.with_args(shape=_free_shape(node, shape, other_shape))
 
 
 def _free_shape(node: Node, one: tuple[int, ...], two: tuple[int, ...]) -> tuple[int, ...]:
-    differing = [axis for axis, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
-    if node.op == "expand" and differing == [0]:
-        return (-1, *one[1:])
-    if len(differing) == 1 and -1 not in one:
+    """Return a shape with -1 for the size that depends on the batch."""
+    differing = [axis for axis in range(len(one)) if one[axis] != two[axis]]
+    # In an expansion -1 keeps the size of an axis, so that several axes can have it.
+    keeps_batch = node.op == "expand" and differing == [0]
+    is_inferred = len(differing) == 1 and -1 not in one
+    if keeps_batch or is_inferred:
         (axis,) = differing
         return (*one[:axis], -1, *one[axis + 1 :])
+
     raise FertoolError(
-        f"node '{node.name}' ({node.op}) depends on the number of images in a way that is not known",
-        "lay tensors out with -1 in the place of the batch",
+        f"node '{node.name}' ({node.op}) depends on the batch size in an unknown way",
+        "write shapes with -1 in the place of the batch size",
     )

@@ -1,418 +1,398 @@
-"""Which channel goes where: every channel gets a number, and the network's own data movements carry the numbers.
+"""Channel tracing: the network runs on channel ids, which shows where each channel is used.
 
-The graph runs on an integer tensor in place of the image. Layers that mix channels make new numbers, operators that
-work channel by channel pass them on, additions and products merge them in pairs, and whatever only moves data is simply
-executed on them. Where the effect on channels is not of these kinds the channels stay: nothing is removed there.
+The graph runs on a tensor of integers in place of an image. Layers that mix channels create ids,
+elementwise operators pass them on, additions and products couple the ids of their inputs, and
+rearrangements are executed on ids as they are. Where an operator's effect on channels is none of
+these, the channels are fixed: they are not removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from fertool.graph.ir import Node
-from fertool.graph.network import Network
-from fertool.graph.numbering import (
-    StaysError,
-    all_tensors,
-    along,
+from fertool.graph.channel_graph import ChannelGraph, ChannelGraphBuilder
+from fertool.graph.channel_ids import (
+    FixedChannelsError,
     broadcast,
+    flatten_tensors,
+    ids_along,
     is_broadcast_over,
     is_channel_row,
-    spread,
-    varying,
+    reduce_ids,
+    spread_over,
+    varying_axes,
     without_repeats,
 )
-
-Touching = tuple[tuple[str, bool], ...]
-"""What holds a channel, in running order: the name of a layer, and whether on its output side; or a part of a split."""
-
-Segments = dict[Touching, list[int]]
-Kind = Literal["dense", "grouped", "norm", "scale", "across"]
-
-
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """A layer with one weight, or a block of `taps` weights, per channel or per pair of channels.
-
-    `inputs` and `outputs` hold the class of every channel, shapes [in] and [out]. `positions` is the number of places
-    of the output map, `per_output` the number of further parameters of an output channel (bias, scale, shift).
-
-    dense: all inputs with all outputs. grouped: a convolution in groups, of which depthwise ones have one channel each;
-    the channels of a group, read and made, are one class. norm: batch norm. scale: a parameter for each channel.
-    across: a convolution along the channels, which mixes neighbours; all share its one block of weights.
-    """
-
-    name: str
-    kind: Kind
-    inputs: Tensor
-    outputs: Tensor
-    taps: int
-    per_output: int
-    positions: int
-
-    @property
-    def pairs(self) -> int:
-        """Number of channel pairs that have weights."""
-        return len(self.outputs) * (len(self.inputs) if self.kind == "dense" else 1)
-
-    @property
-    def params(self) -> int:
-        """Learned values of the layer."""
-        if self.kind == "across":
-            return self.taps + self.per_output
-        return self.taps * self.pairs + self.per_output * len(self.outputs)
-
-
-@dataclass(frozen=True, eq=False)
-class ChannelGraph:
-    """The layers of a network in running order, and its channels in classes of merged identities.
-
-    A class is what can be removed as one, with every (layer, axis, index) that holds its number. `inputs` are the
-    classes of the image's channels, `fixed` [classes] marks those that must stay, `reasons` [classes] says why, `why`
-    the same by the node where it shows. `parts` holds the classes of each part into which a node cuts its channels at
-    given places, `equal` those of each part where a node cuts or deals them into parts of equal size.
-    """
-
-    layers: tuple[Layer, ...]
-    inputs: Tensor
-    fixed: Tensor
-    parts: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    equal: Mapping[str, tuple[Tensor, ...]] = field(default_factory=dict)
-    why: Mapping[str, str] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates of one image; equal to `fertool.cost.count` of the module."""
-        return sum(layer.taps * layer.positions * layer.pairs for layer in self.layers)
-
-    @property
-    def params(self) -> int:
-        """Learned values; equal to `fertool.cost.count` of the module."""
-        return sum(layer.params for layer in self.layers)
-
-    @property
-    def stored(self) -> int:
-        """Numbers that a file of the network stores: parameters, and mean and variance of BN."""
-        return self.params + sum(
-            2 * len(layer.outputs) for layer in self.layers if layer.kind == "norm"
-        )
-
-    @cached_property
-    def by_name(self) -> Mapping[str, Layer]:
-        """The layers by their names."""
-        return {layer.name: layer for layer in self.layers}
-
-    def segments(self) -> Segments:
-        """Group the classes by the layers that make and read them; each list is in channel order.
-
-        Classes of one segment are interchangeable, those of two are not: where a network splits its channels by
-        position, a producer's channels fall into several segments.
-        """
-        touching: list[list[tuple[str, bool]]] = [[] for _ in range(len(self.fixed))]
-        for layer in self.layers:
-            for classes, is_output in ((layer.inputs, False), (layer.outputs, True)):
-                for index in dict.fromkeys(classes.tolist()):
-                    touching[index].append((layer.name, is_output))
-        for name, parts in (*self.parts.items(), *self.equal.items()):
-            for number, classes in enumerate(parts):
-                for index in dict.fromkeys(classes.tolist()):
-                    touching[index].append((f"{name}[{number}]", False))
-        found: Segments = {}
-        for index, layers in enumerate(touching):
-            found.setdefault(tuple(layers), []).append(index)
-        return found
+from fertool.graph.ir import Node
+from fertool.graph.network import Network
+from fertool.graph.operator_types import ChannelEffect
 
 
 def trace_channels(network: Network) -> ChannelGraph:
-    """Return the channel graph of a network, which may be on the meta device; the network is not changed."""
+    """Return the channel graph of a network, which may be on the meta device and is not changed."""
     tracer = ChannelTracer(network)
-    images = tracer.images()
+    images = tracer.image_ids()
     values: dict[str, Any] = {network.graph.input: images}
     for node in network.graph.nodes:
-        values[node.name] = tracer.result(node, [values[name] for name in node.inputs])
+        inputs = [values[name] for name in node.inputs]
+        values[node.name] = tracer.trace(node, inputs)
+
     tracer.fix(values[network.graph.output], "outputs of the network")
-    return tracer.channel_graph(along(images, 1))
+    return tracer.channel_graph(ids_along(images, 1))
 
 
 def weight_axes(op: str) -> tuple[int, int]:
-    """Return the axes of a layer's weight along which its outputs and its inputs lie."""
-    return (1, 0) if op == "conv_transpose2d" else (0, 1)
+    """Return the axes of a layer's weight along which its output and its input channels lie."""
+    # PyTorch stores the weight of a transposed convolution as that of the convolution whose
+    # gradient it is.
+    if op == "conv_transpose2d":
+        return (1, 0)
+    return (0, 1)
 
 
 class ChannelTracer:
-    """Runs a graph node by node on channel numbers: int64 [1, …], laid out as activations are."""
+    """Runs a graph node by node on channel ids: int64 [1, …], with the shapes of activations."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._parents: list[int] = []
-        self._fixed: dict[int, str] = {}
-        self._layers: list[Layer] = []
-        self._parts: dict[str, tuple[Tensor, ...]] = {}
-        self._equal: dict[str, tuple[Tensor, ...]] = {}
-        self._why: dict[str, str] = {}
+        self._builder = ChannelGraphBuilder()
+        self._rules: Mapping[ChannelEffect, Callable[[Node, list[Any]], Any]] = {
+            "mixes": self._mix,
+            "per_channel": self._apply_per_channel,
+            "elementwise": self._pass_on,
+            "couples": self._couple,
+            "spatial": self._reduce_positions,
+            "rearranges": self._rearrange,
+            "fixes": self._fix_all,
+        }
 
-    def images(self) -> Tensor:
-        """Return the numbers of the image's channels, which must stay, in the place of an image."""
-        ids = self.new_ids(self._network.image[0])
+    def image_ids(self) -> Tensor:
+        """Return the ids of the image's channels, which are fixed, in the shape of an image."""
+        ids = self._builder.new_ids(self._network.image[0])
         self.fix(ids, "channels of the image")
-        return spread(ids, self._network.image[1:])
+        return spread_over(ids, self._network.image[1:])
 
-    def new_ids(self, count: int) -> Tensor:
-        """Return as many new numbers, [count]."""
-        first = len(self._parents)
-        self._parents.extend(range(first, first + count))
-        return torch.arange(first, first + count)
-
-    def fix(self, ids: Tensor, why: str) -> None:
-        """Mark channels as ones that must stay, and say why."""
-        for number in torch.unique(ids).tolist():
-            self._fixed.setdefault(number, why)
-
-    def result(self, node: Node, read: list[Any]) -> Any:
-        """Return the numbers of a node's result, of those that make several results a tuple."""
+    def trace(self, node: Node, inputs: list[Any]) -> Any:
+        """Return the ids of a node's result, a tuple if it has several results."""
+        rule = self._rules[node.operator.channel_effect]
         try:
-            return getattr(self, f"_{node.operator.channels}")(node, read)
-        except StaysError as reason:
-            self._why[node.name] = str(reason)
-            return self._stays(node, read)
+            return rule(node, inputs)
+        except FixedChannelsError as reason:
+            self._builder.fixing_nodes[node.name] = str(reason)
+            return self._fix_all(node, inputs)
 
     def channel_graph(self, inputs: Tensor) -> ChannelGraph:
-        """Number the classes in the order of their first channel and write the layers in these numbers."""
-        roots = [self._root(i) for i in range(len(self._parents))]
-        number = {root: k for k, root in enumerate(dict.fromkeys(roots))}
-        classes = torch.tensor([number[root] for root in roots])
-        fixed = torch.zeros(len(number), dtype=torch.bool)
-        fixed[classes[sorted(self._fixed)]] = True
-        reasons = [""] * len(number)
-        for member, why in self._fixed.items():
-            reasons[classes[member]] = reasons[classes[member]] or why
-        layers = (
-            Layer(
-                *(layer.name, layer.kind, classes[layer.inputs], classes[layer.outputs]),
-                *(layer.taps, layer.per_output, layer.positions),
-            )
-            for layer in self._layers
-        )
-        return ChannelGraph(
-            tuple(layers),
-            classes[inputs],
-            fixed,
-            {name: tuple(classes[part] for part in parts) for name, parts in self._parts.items()},
-            {name: tuple(classes[part] for part in parts) for name, parts in self._equal.items()},
-            self._why,
-            tuple(reasons),
-        )
+        """Return the layers traced so far; `inputs` are the ids of the image's channels, [C]."""
+        return self._builder.build(inputs)
 
-    def _mixes(self, node: Node, read: list[Tensor]) -> Tensor:
-        (x,) = read
+    def fix(self, ids: Tensor, reason: str) -> None:
+        """Mark channels as fixed, for a reason."""
+        self._builder.fix(ids, reason)
+
+    # Layers that mix channels.
+
+    def _mix(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        (x,) = inputs
         if node.op == "linear":
-            return self._linear(node, x)
-        places = torch.Size(self._network.shapes[node.name][1:])
-        kernel, groups = node.args["kernel_size"], node.args["groups"]
-        taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
-        outputs, bias = node.args["out_channels"], int(node.args["bias"])
-        if outputs == 1 and places == x.shape[2:] and is_channel_row(x):
-            # Neighbours mix, but what stands at a place remains the value of the channel that stood there.
-            self._layers.append(Layer(node.name, "across", x.flatten(), x.flatten(), taps, bias, 1))
-            return x
-        ids = along(x, 1)
-        # A transposed convolution multiplies each place of its input, not of its result.
-        positions = (x.shape[2:] if node.op == "conv_transpose2d" else places).numel()
-        if groups == 1:
-            made = self.new_ids(outputs)
-            self._layers.append(Layer(node.name, "dense", ids, made, taps, bias, positions))
-            return spread(made, places)
-        if node.op == "conv_transpose2d":
-            raise StaysError("a transposed convolution in groups")
-        inner = len(ids) // groups
-        for group in ids.reshape(groups, inner).tolist():
-            for member in group[1:]:
-                self._union(group[0], member)
-        made = ids[::inner].repeat_interleave(outputs // groups)
-        self._layers.append(Layer(node.name, "grouped", ids, made, taps * inner, bias, positions))
-        return spread(made, places)
+            return self._mix_linear(node, x)
+        if self._is_channel_conv(node, x):
+            return self._mix_neighbors(node, x)
+        if node.args["groups"] > 1:
+            return self._mix_in_groups(node, x)
 
-    def _linear(self, node: Node, x: Tensor) -> Tensor:
-        # Of a vector each entry counts: flattened maps have a number of places for each channel.
-        ids = x[0] if x.dim() == 2 else along(x, x.dim() - 1)
-        outputs = self.new_ids(node.args["out_features"])
-        bias, positions = int(node.args["bias"]), x.numel() // x.shape[-1]
-        self._layers.append(Layer(node.name, "dense", ids, outputs, 1, bias, positions))
+        inputs_ids = ids_along(x, 1)
+        outputs = self._builder.new_ids(node.args["out_channels"])
+        self._builder.add_layer(
+            node.name,
+            "dense",
+            inputs_ids,
+            outputs,
+            kernel_elements=_kernel_elements(node),
+            per_output=int(node.args["bias"]),
+            positions=self._multiplied_positions(node, x),
+        )
+        return spread_over(outputs, self._output_sides(node))
+
+    def _mix_linear(self, node: Node, x: Tensor) -> Tensor:
+        # Every entry of a vector is an input: a flattened map has one per position of each channel.
+        inputs = x[0] if x.dim() == 2 else ids_along(x, x.dim() - 1)
+        outputs = self._builder.new_ids(node.args["out_features"])
+        self._builder.add_layer(
+            node.name,
+            "dense",
+            inputs,
+            outputs,
+            kernel_elements=1,
+            per_output=int(node.args["bias"]),
+            positions=x.numel() // x.shape[-1],
+        )
         return outputs.expand(*x.shape[:-1], -1).contiguous()
 
-    def _scales(self, node: Node, read: list[Tensor]) -> Tensor:
-        if not read:
-            return self._held(node)
-        (x,) = read
+    def _is_channel_conv(self, node: Node, x: Tensor) -> bool:
+        """Return whether a convolution runs along the channels, as that of ECA does."""
+        if node.args["out_channels"] != 1 or self._output_sides(node) != x.shape[2:]:
+            return False
+        return is_channel_row(x)
+
+    def _mix_neighbors(self, node: Node, x: Tensor) -> Tensor:
+        ids = x.flatten()
+        self._builder.add_layer(
+            node.name,
+            "channel_conv",
+            ids,
+            ids,
+            kernel_elements=_kernel_elements(node),
+            per_output=int(node.args["bias"]),
+        )
+        # Neighbors mix, but each position of the result still belongs to the channel of that
+        # position.
+        return x
+
+    def _mix_in_groups(self, node: Node, x: Tensor) -> Tensor:
+        inputs = ids_along(x, 1)
+        if node.op == "conv_transpose2d":
+            raise FixedChannelsError("a transposed convolution in groups")
+
+        groups = node.args["groups"]
+        group_inputs = len(inputs) // groups
+        for members in inputs.reshape(groups, group_inputs).tolist():
+            self._builder.coupled.unite_all(members)
+
+        group_outputs = node.args["out_channels"] // groups
+        outputs = inputs[::group_inputs].repeat_interleave(group_outputs)
+        self._builder.add_layer(
+            node.name,
+            "grouped",
+            inputs,
+            outputs,
+            kernel_elements=_kernel_elements(node) * group_inputs,
+            per_output=int(node.args["bias"]),
+            positions=self._multiplied_positions(node, x),
+        )
+        return spread_over(outputs, self._output_sides(node))
+
+    def _output_sides(self, node: Node) -> torch.Size:
+        return torch.Size(self._network.shapes[node.name][1:])
+
+    def _multiplied_positions(self, node: Node, x: Tensor) -> int:
+        """Return how many positions each weight of a convolution is multiplied at."""
+        # A transposed convolution multiplies each position of its input, not of its result.
+        if node.op == "conv_transpose2d":
+            return x.shape[2:].numel()
+        return self._output_sides(node).numel()
+
+    # Tensors with one entry per channel.
+
+    def _apply_per_channel(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        if not inputs:
+            return self._read_tensor(node)
+
+        (x,) = inputs
         if node.op == "batch_norm":
-            ids = along(x, 1)
-            self._layers.append(
-                Layer(node.name, "norm", ids, ids, 0, 2 * node.args["affine"], x[0, 0].numel())
+            ids = ids_along(x, 1)
+            per_output = 2 * int(node.args["affine"])
+            positions = x[0, 0].numel()
+            self._builder.add_layer(
+                node.name, "norm", ids, ids, per_output=per_output, positions=positions
             )
             return x
-        if node.op == "prelu" and not node.args["shared"]:
-            ids = along(x, 1)
-            self._layers.append(Layer(node.name, "scale", ids, ids, 0, 1, x[0, 0].numel()))
-            return x
-        self._add_whole(node)
         if node.op == "prelu":
+            self._add_prelu(node, x)
             return x
-        self._why[node.name] = "it normalizes over the channels"
+
+        self._add_whole(node)
+        self._builder.fixing_nodes[node.name] = "it normalizes over the channels"
         self.fix(x, f"{node.name} normalizes over them")
         return x
 
-    def _held(self, node: Node) -> Tensor:
-        """A tensor with one axis has a number for each entry of it; what has more stays as it is."""
-        shape = node.args["shape"]
-        long = [axis for axis, size in enumerate(shape) if size > 1]
-        if len(long) != 1:
+    def _add_prelu(self, node: Node, x: Tensor) -> None:
+        if node.args["shared"]:
             self._add_whole(node)
-            whole = self.new_ids(1)
+            return
+        ids = ids_along(x, 1)
+        self._builder.add_layer(
+            node.name, "scale", ids, ids, per_output=1, positions=x[0, 0].numel()
+        )
+
+    def _read_tensor(self, node: Node) -> Tensor:
+        """Return the ids of a tensor outside layers: one per entry, or one for all of them."""
+        shape = node.args["shape"]
+        long_axes = [axis for axis, size in enumerate(shape) if size > 1]
+        if len(long_axes) != 1:
+            self._add_whole(node)
+            whole = self._builder.new_ids(1)
             self.fix(whole, f"{node.name} has them on several axes")
             return whole.expand(shape).contiguous()
-        ids = self.new_ids(shape[long[0]])
-        self._layers.append(Layer(node.name, "scale", ids, ids, 0, int(node.op == "parameter"), 1))
+
+        (channel_axis,) = long_axes
+        ids = self._builder.new_ids(shape[channel_axis])
+        # Constants are not learned, and count for nothing.
+        per_output = int(node.op == "parameter")
+        self._builder.add_layer(node.name, "scale", ids, ids, per_output=per_output)
         return ids.reshape(shape)
 
     def _add_whole(self, node: Node) -> None:
-        """Count the parameters of a layer that is not pruned."""
+        """Count the parameters of a layer that is not pruned, as those of one fixed channel."""
         parameters = dict(self._network.named_parameters())
-        names = (node.name, f"{node.name}.weight", f"{node.name}.bias")
-        count = sum(parameters[name].numel() for name in names if name in parameters)
-        whole = self.new_ids(1)
+        count = 0
+        for name in (node.name, f"{node.name}.weight", f"{node.name}.bias"):
+            if name in parameters:
+                count += parameters[name].numel()
+        whole = self._builder.new_ids(1)
         self.fix(whole, node.name)
-        self._layers.append(Layer(node.name, "scale", whole, whole, 0, count, 1))
+        self._builder.add_layer(node.name, "scale", whole, whole, per_output=count)
 
-    def _keeps(self, node: Node, read: list[Tensor]) -> Tensor:
-        return read[0]
+    # Operators without tensors.
 
-    def _merges(self, node: Node, read: list[Tensor]) -> Tensor:
-        if len(read) == 1:
-            return read[0]
-        one, two = broadcast(*read)
-        for narrow, wide in ((read[0], two), (read[1], one)):
+    def _pass_on(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        return inputs[0]
+
+    def _couple(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        if len(inputs) == 1:
+            return inputs[0]
+
+        one, two = broadcast(*inputs)
+        for narrow, wide in ((inputs[0], two), (inputs[1], one)):
             if is_broadcast_over(narrow, wide):
-                # A mask over all channels, which depends on none of them.
+                # A mask over all channels, whose own channel belongs to none of them.
                 self.fix(narrow, f"{node.name} repeats it over the channels")
                 return wide.contiguous()
-        for a, b in set(
-            zip(*(side.flatten().tolist() for side in without_repeats(one, two)), strict=True)
-        ):
-            self._union(a, b)
+
+        one_ids, two_ids = without_repeats(one, two)
+        pairs = set(zip(one_ids.flatten().tolist(), two_ids.flatten().tolist(), strict=True))
+        for one_id, two_id in pairs:
+            self._builder.coupled.unite(one_id, two_id)
         return one.contiguous()
 
-    def _pools(self, node: Node, read: list[Tensor]) -> Tensor:
-        (x,) = read
+    def _reduce_positions(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        (x,) = inputs
         if node.op in ("mean", "sum", "amax"):
-            dims, keep = node.args["dim"], node.args["keepdim"]
-            highest, lowest = torch.amax(x, dims, keep), torch.amin(x, dims, keep)
-            if not torch.equal(highest, lowest):
-                raise StaysError("it computes over the channels")
-            return highest
-        if x.dim() != 4 or (node.op == "pad" and len(node.args["pad"]) > 4):
-            raise StaysError("it works along the channels")
-        return spread(along(x, 1), self._network.shapes[node.name][1:])
+            return reduce_ids(x, node.args["dim"], keepdim=node.args["keepdim"])
 
-    def _moves(self, node: Node, read: list[Any]) -> Any:
+        # More than two pairs of widths would pad the axis of the channels.
+        pads_channels = node.op == "pad" and len(node.args["pad"]) > 4
+        if x.dim() != 4 or pads_channels:
+            raise FixedChannelsError("it works along the channels")
+        return spread_over(ids_along(x, 1), self._network.shapes[node.name][1:])
+
+    def _rearrange(self, node: Node, inputs: list[Any]) -> Any:
         if node.op == "pixel_shuffle":
-            read = [self._one_for_each_block(read[0], node.args["upscale_factor"] ** 2)]
-        if node.operator.sizes is not None:
-            self._note_sizes(node, read[0])
-        moved = self._network.computes(node)(*read)
-        return (
-            moved
-            if isinstance(moved, tuple)
-            else moved.contiguous()
-            if isinstance(moved, Tensor)
-            else tuple(moved)
-        )
+            block = node.args["upscale_factor"] ** 2
+            inputs = [self._couple_blocks(inputs[0], block)]
 
-    def _note_sizes(self, node: Node, x: Tensor) -> None:
-        """Remember where the arguments of a node speak of channels; raise where other numbers would not do."""
-        sizes = node.operator.sizes
-        if sizes == "shape":
-            moved = self._network.computes(node)(x)
-            literal = [axis for axis in varying(moved) if node.args["shape"][axis] > 1]
-            if literal or (node.op == "reshape" and len(varying(moved)) > 1):
-                raise StaysError("it lays out channels along several axes")
+        if node.operator.axis_arguments == "shape":
+            self._require_free_shape(node, inputs[0])
+        elif node.operator.axis_arguments is not None:
+            self._note_parts(node, inputs[0])
+
+        moved = self._network.eval_function(node)(*inputs)
+        if isinstance(moved, Tensor):
+            return moved.contiguous()
+        return tuple(moved)
+
+    def _couple_blocks(self, x: Tensor, size: int) -> Tensor:
+        """Couple the channels of each block of `size`; return the map with one id per block."""
+        blocks = ids_along(x, 1).reshape(-1, size)
+        for members in blocks.tolist():
+            self._builder.coupled.unite_all(members)
+        ids = blocks[:, :1].expand(-1, size).flatten()
+        return spread_over(ids, x.shape[2:])
+
+    def _require_free_shape(self, node: Node, x: Tensor) -> None:
+        """Raise FixedChannelsError where the shape of a result names a number of channels."""
+        axes = varying_axes(self._network.eval_function(node)(x))
+        on_several_axes = node.op == "reshape" and len(axes) > 1
+        for axis in axes:
+            if node.args["shape"][axis] > 1 or on_several_axes:
+                raise FixedChannelsError("it lays out channels along several axes")
+
+    def _note_parts(self, node: Node, x: Tensor) -> None:
+        """Record the ids of each part into which a node cuts its channels.
+
+        Raises FixedChannelsError where the arguments do not allow another number of channels.
+        """
+        axis = _cut_axis(node) % x.dim()
+        if axis not in varying_axes(x):
             return
-        dim = node.args.get("dim", node.args.get("dims", (1,))[0] if node.op == "roll" else 1)
-        if dim % x.dim() not in varying(x):
-            return
-        if sizes == "places" or node.args.get("step", 1) != 1:
-            raise StaysError("it picks single channels")
-        if sizes == "equal parts":
-            count = node.args["chunks" if node.op == "chunk" else "groups"]
-            self._equal[node.name] = torch.chunk(along(x, dim % x.dim()), count)
+        if node.operator.axis_arguments == "indices" or node.args.get("step", 1) != 1:
+            raise FixedChannelsError("it picks single channels")
+
+        ids = ids_along(x, axis)
+        if node.op == "chunk":
+            self._builder.equal_parts[node.name] = torch.chunk(ids, node.args["chunks"])
+        elif node.op == "channel_shuffle":
+            self._builder.equal_parts[node.name] = torch.chunk(ids, node.args["groups"])
         elif node.op == "split":
-            parts = torch.split(x, list(node.args["sizes"]), dim)
-            self._parts[node.name] = tuple(along(part, dim % x.dim()) for part in parts)
+            self._builder.parts[node.name] = torch.split(ids, list(node.args["sizes"]))
         else:
-            ids = along(x, dim % x.dim())
             start, end, _ = slice(node.args["start"], node.args["end"]).indices(len(ids))
-            self._parts[node.name] = (ids[:start], ids[start:end], ids[end:])
+            self._builder.parts[node.name] = (ids[:start], ids[start:end], ids[end:])
 
-    def _one_for_each_block(self, x: Tensor, size: int) -> Tensor:
-        """Make each block of so many channels, which become one, a class; return the map with one number for each."""
-        blocks = along(x, 1).reshape(-1, size)
-        for block in blocks.tolist():
-            for member in block[1:]:
-                self._union(block[0], member)
-        return spread(blocks[:, :1].expand(-1, size).flatten(), x.shape[2:])
+    # Everything else.
 
-    def _stays(self, node: Node, read: list[Any]) -> Any:
-        """Keep all channels that a node reads and makes."""
-        why = self._why.setdefault(node.name, f"what {node.op} does to channels is not known")
-        for ids in all_tensors(read):
-            self.fix(ids, f"{node.name}: {why}")
-        if node.operator.channels == "mixes":
-            self._add_unpruned(node, read)
+    def _fix_all(self, node: Node, inputs: list[Any]) -> Any:
+        """Fix all channels of a node's inputs and outputs, and return ids for its result."""
+        unknown = f"what {node.op} does to channels is not known"
+        reason = self._builder.fixing_nodes.setdefault(node.name, unknown)
+        for ids in flatten_tensors(inputs):
+            self.fix(ids, f"{node.name}: {reason}")
+
+        # Their parameters and multiply-accumulates count, pruned or not.
+        if node.operator.channel_effect == "mixes":
+            self._add_unpruned(node, inputs[0])
         elif node.operator.layer:
             self._add_whole(node)
-        whole = self.new_ids(1)
-        self.fix(whole, f"{node.name}: {why}")
-        shape = self._network.shapes[node.name]
-        if not node.operator.many:
+
+        whole = self._builder.new_ids(1)
+        self.fix(whole, f"{node.name}: {reason}")
+        if not node.operator.multi_output:
+            shape = self._network.shapes[node.name]
             return whole.expand(1, *shape).contiguous()
-        # How many parts there are only a run tells.
-        parts = self._network.computes(node)(read[0])
+
+        # The number of parts and their shapes are only known by running the node.
+        parts = self._network.eval_function(node)(inputs[0])
         return tuple(whole.expand(part.shape).contiguous() for part in parts)
 
-    def _add_unpruned(self, node: Node, read: list[Tensor]) -> None:
-        """Count a layer that mixes channels which all stay."""
+    def _add_unpruned(self, node: Node, x: Tensor) -> None:
+        """Count a layer that mixes channels which are all fixed."""
+        whole = self._builder.new_ids(1)
+        self.fix(whole, f"{node.name}: {self._builder.fixing_nodes[node.name]}")
         if node.op == "linear":
-            inputs, outputs = read[0].shape[-1], self._network.shapes[node.name][-1]
-            positions, taps = read[0].numel() // inputs, 1
+            inputs = x.shape[-1]
+            outputs = self._network.shapes[node.name][-1]
+            kernel_elements = 1
+            positions = x.numel() // inputs
         else:
-            kernel = node.args["kernel_size"]
-            inputs, outputs = read[0].shape[1] // node.args["groups"], node.args["out_channels"]
-            taps = kernel if isinstance(kernel, int) else kernel[0] * kernel[1]
-            of = (
-                read[0].shape[2:]
-                if node.op == "conv_transpose2d"
-                else self._network.shapes[node.name][1:]
-            )
-            positions = torch.Size(of).numel()
-        whole = self.new_ids(1)
-        self.fix(whole, f"{node.name}: {self._why[node.name]}")
-        sides = whole.expand(inputs), whole.expand(outputs)
-        self._layers.append(
-            Layer(node.name, "dense", *sides, taps, int(node.args.get("bias", False)), positions)
+            inputs = x.shape[1] // node.args["groups"]
+            outputs = node.args["out_channels"]
+            kernel_elements = _kernel_elements(node)
+            positions = self._multiplied_positions(node, x)
+        self._builder.add_layer(
+            node.name,
+            "dense",
+            whole.expand(inputs),
+            whole.expand(outputs),
+            kernel_elements=kernel_elements,
+            per_output=int(node.args.get("bias", False)),
+            positions=positions,
         )
 
-    def _root(self, i: int) -> int:
-        while self._parents[i] != i:
-            self._parents[i] = self._parents[self._parents[i]]
-            i = self._parents[i]
-        return i
 
-    def _union(self, a: int, b: int) -> None:
-        a, b = self._root(a), self._root(b)
-        self._parents[max(a, b)] = min(a, b)
+def _kernel_elements(node: Node) -> int:
+    kernel = node.args["kernel_size"]
+    if isinstance(kernel, int):
+        return kernel
+    height, width = kernel
+    return int(height * width)
+
+
+def _cut_axis(node: Node) -> int:
+    """Return the axis that a node cuts."""
+    if node.op == "roll":
+        return int(node.args["dims"][0])
+    # A channel shuffle has no argument for its axis.
+    return int(node.args.get("dim", 1))

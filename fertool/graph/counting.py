@@ -1,4 +1,4 @@
-"""What a network costs: multiply-accumulates, read off its graph and its shapes."""
+"""Multiply-accumulates of a network, from its graph and its shapes."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from fertool.graph.network import Network
 
 
 def layer_macs(network: Network, node: Node) -> int:
-    """Return the multiply-accumulates of a node for one image; 0 but for convolutions and linear layers.
-
-    A weight is multiplied once for each place of the result, of a transposed convolution once for each of its input.
-    """
-    if node.operator.channels != "mixes":
+    """Return a node's multiply-accumulates for one image, 0 if it does not mix channels."""
+    if node.operator.channel_effect != "mixes":
         return 0
     layer = network.layer(node.name)
     assert layer is not None
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    made = network.shapes[node.name]
+
+    output = network.shapes[node.name]
     if node.op == "linear":
-        places = math.prod(made[:-1])
+        positions = math.prod(output[:-1])
     elif node.op == "conv_transpose2d":
-        places = math.prod(network.shapes.get(node.inputs[0], network.image)[1:])
+        # Each weight is multiplied at every position of the input, not of the output.
+        positions = math.prod(network.shapes.get(node.inputs[0], network.image)[1:])
     else:
-        places = math.prod(made[1:])
-    return weight.numel() * places
+        positions = math.prod(output[1:])
+    return weight.numel() * positions
 
 
 def total_macs(network: Network) -> int:

@@ -20,8 +20,8 @@ from fertool.errors import FertoolError
 from fertool.graph import onnx_functions as onnx_functions
 from fertool.graph import onnx_layers as onnx_layers
 from fertool.graph import onnx_moves as onnx_moves
-from fertool.graph.capture import Captured
-from fertool.graph.generalise import generalised
+from fertool.graph.capture import CapturedGraph
+from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
@@ -64,7 +64,7 @@ class OnnxNetwork:
     the file was read.
     """
 
-    captured: Captured
+    captured: CapturedGraph
     image: ImageShape
     output: str
     outputs: tuple[str, ...]
@@ -108,8 +108,8 @@ def graph_of_onnx(
     drafts = _alive(drafts, first.result)
     captured = _captured(drafts, first, [node.name for node in file.nodes])
     notes += _notes_on_result(drafts)
-    graph = generalised(captured.graph, shape)
-    kept = Captured(graph, captured.tensors)
+    graph = generalize(captured.graph, shape)
+    kept = CapturedGraph(graph, captured.tensors)
     _require_fit(kept, shape)
     raw_pixels = entrance.kind == onnx.TensorProto.UINT8
     return OnnxNetwork(
@@ -230,7 +230,7 @@ def _past_identity(draft: Draft) -> Draft:
     return draft
 
 
-def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> Captured:
+def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> CapturedGraph:
     """Return the drafts as a graph, with names and tensors."""
     for draft in drafts:
         if draft.op == ERF:
@@ -254,10 +254,10 @@ def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> Captu
             )
         if draft.op == "batch_norm":
             tensors[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
-    return Captured(Graph(INPUT, tuple(made), names[id(reading.result)]), tensors)
+    return CapturedGraph(Graph(INPUT, tuple(made), names[id(reading.result)]), tensors)
 
 
-def _require_fit(captured: Captured, image: ImageShape) -> None:
+def _require_fit(captured: CapturedGraph, image: ImageShape) -> None:
     """Raise FertoolError for tensors that are not of the shapes that the layers have."""
     wanted = Network(captured.graph, image).state_dict()
     if wanted.keys() != captured.tensors.keys():
@@ -289,7 +289,9 @@ def _notes(
 
 def _notes_on_result(drafts: list[Draft]) -> Iterator[str]:
     held = Counter(
-        draft.held.get("weight") for draft in drafts if OPERATORS[draft.op].channels == "mixes"
+        draft.held.get("weight")
+        for draft in drafts
+        if OPERATORS[draft.op].channel_effect == "mixes"
     )
     twice = [name for name, count in held.items() if name and count > 1]
     if twice:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fertool.errors import FertoolError
 from fertool.graph.calls import UnknownCallError, function_name
-from fertool.graph.capture import Captured, captured_twice, draw_images, naming_places
+from fertool.graph.capture import CapturedGraph, capture_twice, locate_errors, random_images
 from fertool.graph.network import ImageShape
 from fertool.graph.read_functions import READERS
 from fertool.graph.recorder import Recorder, Recording
@@ -41,7 +41,7 @@ _Side = Annotated[int, Meta(ge=1, le=1024)]
 
 def capture_program(
     program: Mapping[str, Any], tensors: Mapping[str, Tensor], image: ImageShape | None = None
-) -> tuple[Captured, ImageShape]:
+) -> tuple[CapturedGraph, ImageShape]:
     """Return the graph and the tensors of an exported program, and the shape of its images.
 
     `program` is its JSON (`models/model.json` of the archive), `tensors` its parameters and buffers by their names,
@@ -64,9 +64,9 @@ def capture_program(
     def run(batch: int) -> Recording:
         recorder = Recorder(tensors)
         values: dict[str, Any] = {name: _tensor(tensors, own) for name, own in names.items()}
-        values[images] = draw_images(batch, image)
+        values[images] = random_images(batch, image)
         recorder.start(values[images])
-        with naming_places(recorder):
+        with locate_errors(recorder):
             for call in calls:
                 _run(call, values, recorder)
             with _written_as_programs_are():
@@ -74,7 +74,7 @@ def capture_program(
             return recorder.finished(result)
 
     with torch.no_grad():
-        return captured_twice(run, image), image
+        return capture_twice(run, image), image
 
 
 def _names_of_inputs(signature: Mapping[str, Any]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A network as data: which operators run, in which order, on what. Imports no torch; a model file's header holds it."""
+"""A network as data, as the header of a model file holds it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,21 +10,27 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fertool.graph.operators import MOST_INPUTS, OPERATORS, REQUIRED, Operator
+from fertool.graph.operator_types import MAX_INPUTS, REQUIRED, Operator
+from fertool.graph.operators import OPERATORS
 from fertool.strict_json import Name, WrongContentError, as_type, shown
 
-MOST_NODES = 5_000
-_MOST_PARTS = 16
-"""Of a name, between its dots: each but the last is a module that holds the others."""
-_MOST_READS = 50_000
+MAX_NODES = 5_000
+_MAX_NAME_PARTS = 16
+"""Parts of a name between its dots; each but the last becomes a module that holds the others."""
+_MAX_READS = 50_000
 """Inputs of all nodes together."""
+_BOUNDS = {"clamp": ("min", "max"), "hardtanh": ("min_val", "max_val")}
+"""The arguments of a lower and an upper bound, by operator."""
 INPUT = "x"
-"""What captured graphs call the images."""
+"""Name of the images in captured graphs."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator of a graph: its name, which its tensors bear too, what it reads, and its arguments, all of them."""
+    """One operator of a graph: its name, the names of its inputs, and all its arguments.
+
+    A node's tensors are stored under its name.
+    """
 
     name: str
     op: str
@@ -33,7 +39,7 @@ class Node:
 
     @property
     def operator(self) -> Operator:
-        """The entry of the table."""
+        """The entry of the operator table."""
         return OPERATORS[self.op]
 
     def with_args(self, **changes: Any) -> Node:
@@ -43,7 +49,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes in the order in which they run, the name of the images, and the name of the result."""
+    """Nodes in running order, and the names of the images and of the result."""
 
     input: str
     nodes: tuple[Node, ...]
@@ -56,166 +62,231 @@ class Graph:
 
     @functools.cached_property
     def readers(self) -> Mapping[str, tuple[Node, ...]]:
-        """By the name of a node, or of the images, the nodes that read its result."""
-        found: dict[str, list[Node]] = {self.input: [], **{node.name: [] for node in self.nodes}}
+        """The nodes that read a result, by the name of the node that makes it or of the images."""
+        found: dict[str, list[Node]] = {self.input: []}
         for node in self.nodes:
+            found[node.name] = []
+        for node in self.nodes:
+            # A node that reads a result twice, as x + x does, is one reader.
             for source in dict.fromkeys(node.inputs):
                 found[source].append(node)
         return {name: tuple(nodes) for name, nodes in found.items()}
 
     @property
     def channels(self) -> dict[str, int]:
-        """The channels that each layer which mixes channels makes, by its name."""
-        mixing = [node for node in self.nodes if node.operator.channels == "mixes"]
-        return {
-            node.name: node.args.get("out_channels") or node.args["out_features"] for node in mixing
-        }
+        """The number of output channels of each layer that mixes channels, by its name."""
+        found = {}
+        for node in self.nodes:
+            if node.operator.channel_effect == "mixes":
+                found[node.name] = node.args.get("out_channels") or node.args["out_features"]
+        return found
 
-    def edited(
+    def replace_nodes(
         self,
         changed: Mapping[str, Iterable[Node]] | None = None,
         renamed: Mapping[str, str] | None = None,
     ) -> Graph:
-        """Return the graph with each of the nodes `changed` replaced by some others, or by none.
+        """Return the graph with each node named in `changed` replaced by other nodes, or by none.
 
-        `renamed` says whose result is read instead of a node's. What nothing reads any more goes.
+        `renamed` maps the name of a node to that of the result that its readers read instead. Nodes
+        on which the result no longer depends are removed.
         """
-        targets = dict(renamed or {})
+        changed = changed or {}
+        renamed = renamed or {}
 
-        def final(name: str) -> str:
-            while name in targets:
-                name = targets[name]
-            return name
+        nodes = []
+        for node in self.nodes:
+            for new in changed.get(node.name, (node,)):
+                inputs = tuple(_final_name(name, renamed) for name in new.inputs)
+                nodes.append(replace(new, inputs=inputs))
 
-        nodes = [new for node in self.nodes for new in (changed or {}).get(node.name, (node,))]
-        nodes = [replace(node, inputs=tuple(map(final, node.inputs))) for node in nodes]
-        return replace(self, nodes=tuple(nodes), output=final(self.output)).without_unread()
+        output = _final_name(self.output, renamed)
+        return replace(self, nodes=tuple(nodes), output=output).without_dead_nodes()
 
-    def without_unread(self) -> Graph:
+    def without_dead_nodes(self) -> Graph:
         """Return the graph without the nodes on which the result does not depend."""
-        wanted = {self.output}
+        needed = {self.output}
         for node in reversed(self.nodes):
-            if node.name in wanted:
-                wanted.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.name in wanted))
+            if node.name in needed:
+                needed.update(node.inputs)
+        return replace(self, nodes=tuple(node for node in self.nodes if node.name in needed))
 
     def to_builtins(self) -> dict[str, Any]:
-        """Return the graph as JSON has it; arguments at their default are left out."""
+        """Return the graph as a JSON value, without arguments that have their default."""
         return {
             "inputs": [self.input],
-            "nodes": [_written(node) for node in self.nodes],
+            "nodes": [_node_to_builtins(node) for node in self.nodes],
             "outputs": [self.output],
         }
 
     @classmethod
     def from_builtins(cls, data: Any) -> Graph:
-        """Return the graph of a JSON value; raises WrongContentError for what is none, naming the first flaw.
+        """Return the graph of a JSON value.
 
-        Names are unique, nodes read only what stands before them, operators are known, their arguments within bounds.
-        Whether shapes fit each other shows where a network is built.
+        Names have to be unique, nodes to read only results of earlier nodes, operators to be known
+        and their arguments to be within bounds; raises WrongContentError for the first flaw.
+        Whether shapes fit each other is checked when a network is built.
         """
-        found = as_type(data, _WrittenGraph, known_only=True)
-        (input,), (output,) = found.inputs, found.outputs
-        nodes = tuple(
-            make_node(entry.name, entry.op, entry.inputs, **entry.args) for entry in found.nodes
-        )
-        _require_order(input, nodes, output)
-        return cls(input, nodes, output)
+        found = as_type(data, _JsonGraph, known_only=True)
+        (input,) = found.inputs
+        (output,) = found.outputs
+        nodes = []
+        for entry in found.nodes:
+            nodes.append(make_node(entry.name, entry.op, entry.inputs, **entry.args))
+        _check_order(input, nodes, output)
+        return cls(input, tuple(nodes), output)
 
 
-class _WrittenNode(msgspec.Struct, frozen=True, rename={"inputs": "in"}):
-    """A node as JSON has it."""
+def _final_name(name: str, renamed: Mapping[str, str]) -> str:
+    # Neighboring nodes may be removed together: each then refers to the one before it.
+    while name in renamed:
+        name = renamed[name]
+    return name
+
+
+class _JsonNode(msgspec.Struct, frozen=True, rename={"inputs": "in"}):
+    """A node in JSON."""
 
     name: Name
     op: Name
-    inputs: Annotated[tuple[Name, ...], Meta(max_length=MOST_INPUTS)] = ()
+    inputs: Annotated[tuple[Name, ...], Meta(max_length=MAX_INPUTS)] = ()
     args: Annotated[dict[Name, Any], Meta(max_length=16)] = {}
 
 
 @dataclass(frozen=True)
-class _WrittenGraph:
+class _JsonGraph:
+    """A graph in JSON."""
+
     inputs: tuple[Name]
-    nodes: Annotated[tuple[_WrittenNode, ...], Meta(min_length=1, max_length=MOST_NODES)]
+    nodes: Annotated[tuple[_JsonNode, ...], Meta(min_length=1, max_length=MAX_NODES)]
     outputs: tuple[Name]
 
 
 def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
-    """Return a node with the defaults filled in; raises WrongContentError for what the operator refuses."""
-    operator, inputs = OPERATORS.get(op), tuple(inputs)
-    parts = name.split(".")
-    if "" in parts or len(parts) > _MOST_PARTS:
-        raise WrongContentError(
-            f"the name {shown(name)} is not 1 to {_MOST_PARTS} parts between dots"
-        )
+    """Return a node with defaults filled in; raises WrongContentError for what is not allowed."""
+    inputs = tuple(inputs)
+    _check_name(name)
+    operator = OPERATORS.get(op)
     if operator is None:
         raise WrongContentError(f"node {shown(name)} has the unknown operator {shown(op)}")
-    fewest, most = operator.inputs
-    if not fewest <= len(inputs) <= most:
-        wanted = str(fewest) if fewest == most else f"{fewest} to {most}"
-        raise WrongContentError(
-            f"node {shown(name)}: {op} reads {wanted} inputs, not {len(inputs)}"
-        )
-    unknown = next((argument for argument in args if argument not in operator.arguments), None)
-    if unknown is not None:
-        raise WrongContentError(f"node {shown(name)}: {op} has no argument {shown(unknown)}")
-    try:
-        typed = as_type(args, _arguments_of(op))
-    except WrongContentError as error:
-        raise WrongContentError(f"node {shown(name)} ({op}): {error}") from None
-    values = {argument: getattr(typed, argument) for argument in operator.arguments}
-    if "other" in values and (values["other"] is None) == (len(inputs) == 1):
-        raise WrongContentError(f"node {shown(name)}: {op} reads two inputs, or one and a number")
-    ends = [
-        values[key] for key in ("min", "max", "min_val", "max_val") if values.get(key) is not None
-    ]
-    if op in ("clamp", "hardtanh") and (not ends or ends[0] > ends[-1]):
-        raise WrongContentError(f"node {shown(name)}: {op} has no lower end below an upper one")
+    _check_input_count(name, op, operator, len(inputs))
+
+    values = _typed_arguments(name, op, args)
+    if "other" in values:
+        _check_operands(name, op, len(inputs), values["other"])
+    if op in _BOUNDS:
+        _check_bounds(name, op, values)
     return Node(name, op, inputs, values)
 
 
+def _check_name(name: str) -> None:
+    parts = name.split(".")
+    if "" in parts or len(parts) > _MAX_NAME_PARTS:
+        raise WrongContentError(
+            f"the name {shown(name)} is not 1 to {_MAX_NAME_PARTS} parts between dots"
+        )
+
+
+def _typed_arguments(name: str, op: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a node, converted to the types of the operator table."""
+    known = OPERATORS[op].arguments
+    for argument in args:
+        if argument not in known:
+            raise WrongContentError(f"node {shown(name)}: {op} has no argument {shown(argument)}")
+
+    try:
+        typed = as_type(args, _arguments_type(op))
+    except WrongContentError as error:
+        raise WrongContentError(f"node {shown(name)} ({op}): {error}") from None
+    return {argument: getattr(typed, argument) for argument in known}
+
+
+def _check_input_count(name: str, op: str, operator: Operator, count: int) -> None:
+    fewest, most = operator.inputs
+    if fewest <= count <= most:
+        return
+    expected = str(fewest) if fewest == most else f"{fewest} to {most}"
+    raise WrongContentError(f"node {shown(name)}: {op} reads {expected} inputs, not {count}")
+
+
+def _check_operands(name: str, op: str, inputs: int, number: float | None) -> None:
+    has_number = number is not None
+    if has_number != (inputs == 1):
+        raise WrongContentError(f"node {shown(name)}: {op} reads two inputs, or one and a number")
+
+
+def _check_bounds(name: str, op: str, values: Mapping[str, Any]) -> None:
+    # One bound is enough; two may be equal.
+    bounds = [values[key] for key in _BOUNDS[op] if values[key] is not None]
+    if not bounds or bounds[0] > bounds[-1]:
+        raise WrongContentError(f"node {shown(name)}: {op} has no lower bound below an upper bound")
+
+
+# A type takes longer to make than thousands of nodes take to check.
 @functools.cache
-def _arguments_of(op: str) -> type[Any]:
+def _arguments_type(op: str) -> type[Any]:
     """Return a type whose fields are the arguments of an operator."""
     fields: list[Any] = []
     for name, argument in OPERATORS[op].arguments.items():
-        required = argument.default is REQUIRED
-        fields.append(
-            (name, argument.type) if required else (name, argument.type, argument.default)
-        )
+        if argument.default is REQUIRED:
+            fields.append((name, argument.type))
+        else:
+            fields.append((name, argument.type, argument.default))
     return msgspec.defstruct(op, fields, kw_only=True, frozen=True)
 
 
-def _written(node: Node) -> dict[str, Any]:
-    arguments = node.operator.arguments
-    args = {name: value for name, value in node.args.items() if value != arguments[name].default}
+def _node_to_builtins(node: Node) -> dict[str, Any]:
+    """Return a node as a JSON value."""
     found: dict[str, Any] = {"name": node.name, "op": node.op}
     if node.inputs:
         found["in"] = list(node.inputs)
+    args = _args_to_builtins(node)
     if args:
-        found["args"] = {
-            name: list(value) if isinstance(value, tuple) else value for name, value in args.items()
-        }
+        found["args"] = args
     return found
 
 
-def _require_order(input: str, nodes: Sequence[Node], output: str) -> None:
-    """Raise WrongContentError unless names are unique and nodes read only what stands before them."""
-    if sum(len(node.inputs) for node in nodes) > _MOST_READS:
-        raise WrongContentError(f"the nodes have more than {_MOST_READS:,} inputs")
-    many = {input: False}
+def _args_to_builtins(node: Node) -> dict[str, Any]:
+    """Return the arguments that are not at their default; tuples as lists, as JSON has them."""
+    found = {}
+    for name, value in node.args.items():
+        if value != node.operator.arguments[name].default:
+            found[name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def _check_order(input: str, nodes: Sequence[Node], output: str) -> None:
+    """Raise WrongContentError for repeated names and for nodes that read later results."""
+    _check_read_count(nodes)
+
+    is_tuple = {input: False}
     for node in nodes:
-        if node.name in many:
-            raise WrongContentError(f"the name {shown(node.name)} stands there twice")
+        if node.name in is_tuple:
+            raise WrongContentError(f"the name {shown(node.name)} is used twice")
         for source in node.inputs:
-            if source not in many:
-                raise WrongContentError(
-                    f"node {shown(node.name)} reads {shown(source)}, which stands not before it"
-                )
-            if many[source] != (node.op == "getitem"):
-                what = "one of several results" if many[source] else "a single result"
-                raise WrongContentError(
-                    f"node {shown(node.name)} ({node.op}) reads {shown(source)}, which is {what}"
-                )
-        many[node.name] = node.operator.many
-    if output == input or many.get(output, True):
+            _check_source(node, source, is_tuple)
+        is_tuple[node.name] = node.operator.multi_output
+
+    if output == input or is_tuple.get(output, True):
         raise WrongContentError(f"the output {shown(output)} is no node with a single result")
+
+
+def _check_read_count(nodes: Sequence[Node]) -> None:
+    # Each input takes time, and nodes may have 1024 of them.
+    count = sum(len(node.inputs) for node in nodes)
+    if count > _MAX_READS:
+        raise WrongContentError(f"the nodes have more than {_MAX_READS:,} inputs")
+
+
+def _check_source(node: Node, source: str, is_tuple: Mapping[str, bool]) -> None:
+    """Raise WrongContentError unless a node can read this one of the earlier results."""
+    if source not in is_tuple:
+        raise WrongContentError(
+            f"node {shown(node.name)} reads {shown(source)}, which is not before it"
+        )
+    # Tuples are only of use to `getitem`, which selects one of their tensors.
+    if is_tuple[source] != (node.op == "getitem"):
+        what = "a tuple of results" if is_tuple[source] else "a single result"
+        raise WrongContentError(
+            f"node {shown(node.name)} ({node.op}) reads {shown(source)}, which is {what}"
+        )

@@ -1,4 +1,4 @@
-"""What computes the operators for which PyTorch has no function of the same arguments."""
+"""Functions of the operators for which PyTorch has none with the same arguments."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ def identity(x: Tensor) -> Tensor:
 
 
 def stochastic_depth(x: Tensor, p: float, *, training: bool) -> Tensor:
-    """Drop whole images with probability `p` while training, and divide the others by 1 - p (1603.09382)."""
+    """Set images to 0 with probability `p` while training, divide others by 1 - p (1603.09382)."""
     if not training or p == 0:
         return x
-    return x * F.dropout(torch.ones_like(x[:, :1, :1, :1] if x.dim() == 4 else x[:, :1]), p)
+    # One entry per image of what can be multiplied with the input: a dropout of ones draws for each
+    # image once.
+    one_entry = x[:, :1, :1, :1] if x.dim() == 4 else x[:, :1]
+    return x * F.dropout(torch.ones_like(one_entry), p)
 
 
 def cat(*tensors: Tensor, dim: int) -> Tensor:
-    """Join tensors along an axis."""
+    """Concatenate tensors along an axis."""
     return torch.cat(tensors, dim)
 
 
 def stack(*tensors: Tensor, dim: int) -> Tensor:
-    """Join tensors along a new axis."""
+    """Stack tensors along a new axis."""
     return torch.stack(tensors, dim)
 
 
 def split(x: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
-    """Cut a tensor into parts of these sizes."""
+    """Split a tensor into parts of these sizes."""
     return torch.split(x, list(sizes), dim)
 
 
 def pick(parts: Sequence[Tensor], index: int) -> Tensor:
-    """Return one of several results."""
+    """Return one tensor of a tuple."""
     return parts[index]
 
 
@@ -49,19 +52,23 @@ def cut(x: Tensor, dim: int, start: int, step: int, end: int | None = None) -> T
 
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Lay the values out in another shape; 0 keeps the size that the axis of that number has, -1 follows."""
-    return x.reshape([x.shape[axis] if size == 0 else size for axis, size in enumerate(shape)])
+    """Return the values in another shape: 0 keeps the size of an axis, -1 is inferred."""
+    sizes = []
+    for axis, size in enumerate(shape):
+        sizes.append(x.shape[axis] if size == 0 else size)
+    return x.reshape(sizes)
 
 
 def expand(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """Repeat axes of size 1, without a copy; -1 keeps a size."""
+    """Repeat axes of size 1 without a copy; -1 keeps the size of an axis."""
     return x.expand(*shape)
 
 
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
-    """Take one channel of each group in turn, as ShuffleNet does (1707.01083)."""
+    """Take one channel of each group in turn, as in ShuffleNet (1707.01083)."""
     height, width = x.shape[2:]
-    # Sizes as plain integers and -1 for the batch: what a traced graph keeps free is the batch alone.
+    # Plain integers and -1 for the batch, so that an exporter that traces this sees fixed sizes for
+    # all other axes.
     channels = x.shape[1]
     pairs = x.reshape(-1, groups, channels // groups, height, width).transpose(1, 2)
     return pairs.reshape(-1, channels, height, width)

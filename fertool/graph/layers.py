@@ -1,4 +1,4 @@
-"""The modules of the operators that hold tensors, on the meta device, for the shape [N, C, …] of what they read."""
+"""The modules of operators with tensors, on the meta device, for an input of shape [N, C, …]."""
 
 from __future__ import annotations
 
@@ -9,51 +9,63 @@ import torch
 from torch import nn
 
 Shape = torch.Size
-_NOWHERE = "meta"
-"""Not by `with torch.device`, which looks at every call of PyTorch: that took a third of the time to open a file."""
+# An argument rather than `with torch.device`, which intercepts every call of PyTorch: that took a
+# third of the time to open a file.
+_META = "meta"
 
 
-def conv2d(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def conv2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a convolution over [N, C, H, W]."""
-    return nn.Conv2d(read[1], **args, device=_NOWHERE)
+    return nn.Conv2d(input_shape[1], **args, device=_META)
 
 
-def conv1d(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def conv1d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a convolution over [N, C, L]."""
-    return nn.Conv1d(read[1], **args, device=_NOWHERE)
+    return nn.Conv1d(input_shape[1], **args, device=_META)
 
 
-def conv_transpose2d(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def conv_transpose2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a transposed convolution over [N, C, H, W]."""
-    return nn.ConvTranspose2d(read[1], **args, device=_NOWHERE)
+    return nn.ConvTranspose2d(input_shape[1], **args, device=_META)
 
 
-def linear(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def linear(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a linear layer over the last axis."""
-    return nn.Linear(read[-1], **args, device=_NOWHERE)
+    return nn.Linear(input_shape[-1], **args, device=_META)
 
 
-def batch_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def batch_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a batch norm of axis 1; raises ValueError for other than 2 to 4 axes."""
-    if not 2 <= len(read) <= 4:
-        raise ValueError(f"batch norm of {len(read)} axes")
-    kind = nn.BatchNorm2d if len(read) == 4 else nn.BatchNorm1d
-    return kind(read[1], **args, device=_NOWHERE)
+    if not 2 <= len(input_shape) <= 4:
+        raise ValueError(f"batch norm of {len(input_shape)} axes")
+    if len(input_shape) == 4:
+        return nn.BatchNorm2d(input_shape[1], **args, device=_META)
+    return nn.BatchNorm1d(input_shape[1], **args, device=_META)
 
 
-def layer_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def layer_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a layer norm over the last axes."""
-    axes = args["axes"]
     return nn.LayerNorm(
-        list(read[-axes:]), args["eps"], args["affine"], args["bias"], device=_NOWHERE
+        list(input_shape[-args["axes"] :]),
+        eps=args["eps"],
+        elementwise_affine=args["affine"],
+        bias=args["bias"],
+        device=_META,
     )
 
 
-def group_norm(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def group_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a group norm of axis 1."""
-    return nn.GroupNorm(args["num_groups"], read[1], args["eps"], args["affine"], device=_NOWHERE)
+    return nn.GroupNorm(
+        args["num_groups"],
+        input_shape[1],
+        eps=args["eps"],
+        affine=args["affine"],
+        device=_META,
+    )
 
 
-def prelu(args: Mapping[str, Any], read: Shape) -> nn.Module:
+def prelu(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a PReLU with one slope, or one for each channel."""
-    return nn.PReLU(1 if args["shared"] else read[1], device=_NOWHERE)
+    slopes = 1 if args["shared"] else input_shape[1]
+    return nn.PReLU(slopes, device=_META)

@@ -17,11 +17,13 @@ from fertool.graph.ir import Graph, Node
 from fertool.graph.shapes import known_result
 from fertool.strict_json import shown
 
-MOST_VALUES = 1 << 27
-"""Values that one image may have at any place of a network."""
+MAX_VALUES = 1 << 27
+"""Values that any result may have for one image."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
-_OWN = (
+# Attributes that instances of networks, and of quantized ones, have beside those of the class: a
+# layer of such a name would replace them.
+_RESERVED = (
     "graph",
     "image",
     "steps",
@@ -33,85 +35,90 @@ _OWN = (
     "float_params",
     "learned",
 )
-"""Attributes of networks and of quantized ones."""
-Adapt = Callable[[Node, Sequence[torch.Size]], Node]
-"""Returns a node with other arguments, given the shapes of what it reads."""
+_INSERTED = "tap "
+"""What the names of inserted modules start with."""
+_MISFIT_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    ArithmeticError,
+    AttributeError,
+    KeyError,
+)
+"""What PyTorch raises for arguments and shapes that do not fit each other."""
+AdaptNode = Callable[[Node, Sequence[torch.Size]], Node]
+"""Returns a node with other arguments, given the shapes of its inputs."""
 
 
 @dataclass(frozen=True)
-class Step:
-    """One node, ready to run: its function, what it reads, and what nobody reads after it."""
+class NodeCall:
+    """One node, ready to run: its function, its inputs, and the results that it is last to use."""
 
     name: str
     run: Callable[..., Any]
     inputs: tuple[str, ...]
-    done_with: tuple[str, ...]
+    last_uses: tuple[str, ...]
     random: bool
 
 
 class Network(nn.Module):
-    """A graph and its tensors, [N, C, H, W] to the graph's result.
+    """A graph and its tensors; maps images [N, C, H, W] to the graph's result.
 
-    Layers are submodules under the names of their nodes, so that tensors have the names that they had where the network
-    comes from. `image` is the shape of one image, `shapes` those of each result, of one image too; `steps` are the
-    nodes ready to run. A result can pass through a module before it is read: `tap`; `listeners` are shown results.
+    Layers are submodules under the names of their nodes, so that tensors keep the names that they
+    had in the module or file that the network comes from. `image` is the shape of one image,
+    `shapes` are those of all results for one image, `steps` the nodes ready to run. A module can be
+    inserted behind a node (`insert_after`); `listeners` are called with the results of nodes.
     """
 
-    def __init__(self, graph: Graph, image: ImageShape, adapted: Adapt | None = None) -> None:
-        """Build the network without values, on the meta device; `adapted` may change each node as it is added.
+    def __init__(self, graph: Graph, image: ImageShape, adapt: AdaptNode | None = None) -> None:
+        """Build the network on the meta device; `adapt` may change each node before it is added.
 
-        Raises FertoolError naming the first node that does not fit what it reads.
+        Raises FertoolError naming the first node that does not fit its inputs.
         """
         super().__init__()
         self.graph = graph
         self.image = image
-        self.steps: list[Step] = []
+        self.steps: list[NodeCall] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._calls: dict[str, Callable[..., Any]] = {}
-        self._taps: dict[str, nn.Module] = {}
         self.listeners: dict[str, Callable[[Tensor], object]] = {}
+        self._calls: dict[str, Callable[..., Any]] = {}
+        self._inserted: dict[str, nn.Module] = {}
+
+        # Two images, as an axis of size 1 would broadcast where it must not.
         values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
         nodes = []
         for node in graph.nodes:
-            read = [values[name] for name in node.inputs]
+            inputs = [values[name] for name in node.inputs]
             try:
-                if adapted is not None:
-                    node = adapted(node, [x.shape for x in read if isinstance(x, Tensor)])
-                values[node.name] = self._added(node, read)
-            except (
-                RuntimeError,
-                ValueError,
-                TypeError,
-                IndexError,
-                ArithmeticError,
-                AttributeError,
-                KeyError,
-            ) as error:
-                reason = str(error).partition("\n")[0]
-                raise FertoolError(
-                    f"the graph does not fit together: node {shown(node.name)} ({node.op}): {reason}",
-                    "make the file again",
-                ) from None
-            nodes.append(node)
+                added = node if adapt is None else adapt(node, _shapes_of_tensors(inputs))
+                values[node.name] = self._add_node(added, inputs)
+            except _MISFIT_ERRORS as error:
+                raise _misfit(node, error) from None
+            nodes.append(added)
+
         self.graph = replace(graph, nodes=tuple(nodes))
-        self.steps = self._planned()
+        self.steps = self._plan_calls()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the graph's result for images [N, C, H, W]."""
-        values: dict[str, Any] = {self.graph.input: self._read_as(self.graph.input, x)}
+        values: dict[str, Any] = {self.graph.input: self._publish(self.graph.input, x)}
         for step in self.steps:
-            read = [values[name] for name in step.inputs]
-            result = step.run(*read, training=self.training) if step.random else step.run(*read)
-            values[step.name] = self._read_as(step.name, result)
-            for name in step.done_with:
+            inputs = [values[name] for name in step.inputs]
+            mode = {"training": self.training} if step.random else {}
+            result = step.run(*inputs, **mode)
+            values[step.name] = self._publish(step.name, result)
+            # Memory peaks at the largest set of results that are still to be read.
+            for name in step.last_uses:
                 del values[name]
-        result_of_all: Tensor = values[self.graph.output]
-        return result_of_all
+        output: Tensor = values[self.graph.output]
+        return output
 
-    def _read_as(self, name: str, result: Any) -> Any:
-        """Return what the readers of a result get, and show it to who listens."""
-        tap = self._taps.get(name)
-        result = result if tap is None else tap(result)
+    def _publish(self, name: str, result: Any) -> Any:
+        """Return what the readers of a result get, and call its listener."""
+        module = self._inserted.get(name)
+        if module is not None:
+            result = module(result)
         if name in self.listeners:
             self.listeners[name](result)
         return result
@@ -122,69 +129,99 @@ class Network(nn.Module):
         return call if isinstance(call, nn.Module) else None
 
     def replace(self, name: str, layer: nn.Module) -> None:
-        """Put another module where the layer of a node is."""
-        self._add(name, layer)
+        """Replace the layer of a node by another module."""
+        self._add_layer(name, layer)
         self._calls[name] = layer
-        self.steps = self._planned()
+        self.steps = self._plan_calls()
 
-    def tap(self, name: str, module: nn.Module) -> None:
-        """Let the result of a node, or the images, pass through a module before it is read, a part of the network."""
-        before = self._taps.pop(name, None)
-        self._taps[name] = module
-        if before is not None and before not in self._taps.values():
-            self._modules = {key: part for key, part in self._modules.items() if part is not before}
-        if all(part is not module for part in self.children()):
-            # Names of nodes have dots, names of parts have none.
-            self.add_module(f"tap {name}".replace(".", "/"), module)
+    def insert_after(self, name: str, module: nn.Module) -> None:
+        """Let the result of a node, or the images, pass through a module before they are read.
+
+        The module becomes part of the network; it replaces an earlier one, and may stand behind
+        several nodes.
+        """
+        previous = self._inserted.pop(name, None)
+        self._inserted[name] = module
+        if previous is not None:
+            self._unregister_unused(previous)
+
+        # One that stands behind several nodes is registered once, under the first of them.
+        if module not in self.children():
+            # Names of nodes have dots, names of submodules have none.
+            self.add_module(f"{_INSERTED}{name}".replace(".", "/"), module)
+
+    def _unregister_unused(self, module: nn.Module) -> None:
+        if module in self._inserted.values():
+            return
+        for name, part in list(self._modules.items()):
+            if part is module:
+                del self._modules[name]
 
     @property
-    def taps(self) -> Mapping[str, nn.Module]:
-        """The modules that results pass through, by the names of the nodes."""
-        return dict(self._taps)
+    def inserted(self) -> Mapping[str, nn.Module]:
+        """The inserted modules by the names of the nodes that they stand behind."""
+        return dict(self._inserted)
 
-    def tapped(self, modules: Mapping[str, nn.Module]) -> Network:
-        """Return a copy of the network in which the results of some nodes pass through modules."""
+    def with_inserted(self, modules: Mapping[str, nn.Module]) -> Network:
+        """Return a copy of the network with modules inserted behind the nodes of these names."""
         network = copy.deepcopy(self)
         for name, module in modules.items():
-            network.tap(name, module)
+            network.insert_after(name, module)
         return network
 
-    def computes(self, node: Node) -> Callable[..., Any]:
-        """Return what computes a node in eval mode, for those who run a network node by node."""
+    def eval_function(self, node: Node) -> Callable[..., Any]:
+        """Return the function that computes a node in eval mode, to run a network node by node."""
         call = self._calls[node.name]
         return partial(call, training=False) if node.operator.random else call
 
-    def _added(self, node: Node, read: list[Any]) -> Any:
-        if node.operator.layer and not node.operator.inputs[1]:
-            self._calls[node.name] = self._hold(node)
-        elif node.operator.layer:
-            layer = _found(node.operator.runs)(node.args, *(x.shape for x in read))
-            self._add(node.name, layer)
-            self._calls[node.name] = layer
+    def _add_node(self, node: Node, inputs: list[Any]) -> Any:
+        """Add a node, and return its result on the meta device."""
+        self._calls[node.name] = self._node_function(node, inputs)
+
+        result = known_result(node, inputs)
+        if result is None:
+            result = self.eval_function(node)(*inputs)
+        if inputs:
+            self.shapes[node.name] = _shape_for_one_image(result)
         else:
-            args = {name: value for name, value in node.args.items() if value is not None}
-            self._calls[node.name] = partial(_found(node.operator.runs), **args)
-        known = known_result(node, read)
-        result = self.computes(node)(*read) if known is None else known
-        self.shapes[node.name] = _shape_of_one(result) if read else tuple(result.shape)
+            # A tensor outside layers is the same for all images, and has no axis for them.
+            self.shapes[node.name] = tuple(result.shape)
         return result
 
-    def _hold(self, node: Node) -> Callable[[], Tensor]:
-        owner, name, tensor = (
-            self._container(node.name),
-            _leaf(node.name),
-            torch.empty(node.args["shape"], device="meta"),
-        )
+    def _node_function(self, node: Node, inputs: list[Any]) -> Callable[..., Any]:
+        """Return the function that computes a node; registers the tensors that it needs."""
+        operator = node.operator
+        has_inputs = operator.inputs[1] > 0
+        if operator.layer and not has_inputs:
+            return self._add_tensor(node)
+
+        function = _resolve(operator.function)
+        if operator.layer:
+            (x,) = inputs
+            layer: nn.Module = function(node.args, x.shape)
+            self._add_layer(node.name, layer)
+            return layer
+
+        # None is an argument that is not given: `torch.add` refuses `other=None`.
+        given = {name: value for name, value in node.args.items() if value is not None}
+        return partial(function, **given)
+
+    def _add_tensor(self, node: Node) -> Callable[[], Tensor]:
+        """Add a parameter or a constant, and return the function that reads it."""
+        owner = self._container(node.name)
+        name = _last_part(node.name)
+        tensor = torch.empty(node.args["shape"], device="meta")
         if _is_taken(owner, name):
             raise ValueError("the name is taken")
         if node.op == "parameter":
             owner.register_parameter(name, nn.Parameter(tensor))
         else:
             owner.register_buffer(name, tensor)
+        # Not the tensor itself: loading a state replaces it.
         return partial(getattr, owner, name)
 
     def _container(self, name: str) -> nn.Module:
-        """Return the module in which what is called `name` stands; made where it is missing."""
+        """Return the module that holds what has this name; created if it is missing."""
         parent: nn.Module = self
         for part in name.split(".")[:-1]:
             child = parent._modules.get(part)
@@ -196,52 +233,89 @@ class Network(nn.Module):
             parent = child
         return parent
 
-    def _add(self, name: str, layer: nn.Module) -> None:
-        """Put a layer where its name says; what stands inside another one of this name, or a container, moves in."""
-        owner, leaf = self._container(name), _leaf(name)
-        before = owner._modules.pop(leaf, None)
-        if _is_taken(owner, leaf) or (
-            before is not None and name not in self._calls and _holds_tensors(before)
-        ):
+    def _add_layer(self, name: str, layer: nn.Module) -> None:
+        """Register a layer under its name, with the submodules of what had the name before.
+
+        That is a container of layers inside this one, which were added earlier, or the layer that
+        this one replaces.
+        """
+        owner = self._container(name)
+        last_part = _last_part(name)
+        previous = owner._modules.pop(last_part, None)
+        is_replaced = name in self._calls
+        is_other_layer = previous is not None and _holds_tensors(previous) and not is_replaced
+        if is_other_layer or _is_taken(owner, last_part):
             raise ValueError("the name is taken")
-        owner.add_module(leaf, layer)
-        for key, part in before._modules.items() if before is not None else ():
-            if key not in layer._modules:
-                layer.add_module(key, part)
 
-    def _planned(self) -> list[Step]:
-        last_reader = {
-            name: node.name for node in self.graph.nodes for name in (*node.inputs, node.name)
-        }
-        done: dict[str, list[str]] = {}
-        for name, reader in last_reader.items():
+        owner.add_module(last_part, layer)
+        if previous is not None:
+            _adopt_submodules_(layer, previous)
+
+    def _plan_calls(self) -> list[NodeCall]:
+        """Return the nodes ready to run, each with the results that are not needed after it."""
+        last_uses: dict[str, list[str]] = {}
+        for name, reader in _last_readers(self.graph).items():
             if name != self.graph.output:
-                done.setdefault(reader, []).append(name)
-        return [
-            Step(
-                node.name,
-                self._calls[node.name],
-                node.inputs,
-                tuple(done.get(node.name, ())),
-                node.operator.random,
+                last_uses.setdefault(reader, []).append(name)
+
+        calls = []
+        for node in self.graph.nodes:
+            call = NodeCall(
+                name=node.name,
+                run=self._calls[node.name],
+                inputs=node.inputs,
+                last_uses=tuple(last_uses.get(node.name, ())),
+                random=node.operator.random,
             )
-            for node in self.graph.nodes
-        ]
+            calls.append(call)
+        return calls
 
 
-def _shape_of_one(result: Any) -> tuple[int, ...]:
-    """Return the shape of a result for one image, of several that of the first; raises ValueError for what is huge."""
+def _last_readers(graph: Graph) -> dict[str, str]:
+    """Return for each result the last node that reads it, or its own node if none does."""
+    found = {}
+    for node in graph.nodes:
+        for name in (*node.inputs, node.name):
+            found[name] = node.name
+    return found
+
+
+def clone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of tensors without gradients, by the same names."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def _misfit(node: Node, error: Exception) -> FertoolError:
+    # PyTorch's messages go on with a stack or with advice after their first line.
+    reason = str(error).partition("\n")[0]
+    return FertoolError(
+        f"the graph does not fit together: node {shown(node.name)} ({node.op}): {reason}",
+        "create the file again",
+    )
+
+
+def _shapes_of_tensors(values: Sequence[Any]) -> list[torch.Size]:
+    # Tuples of results have no shape, and only `getitem` reads them.
+    return [value.shape for value in values if isinstance(value, Tensor)]
+
+
+def _shape_for_one_image(result: Any) -> tuple[int, ...]:
+    """Return the shape of a result for one image; of a tuple of results, that of the first.
+
+    Raises ValueError for results that are too large.
+    """
     tensors = result if isinstance(result, tuple | list) else (result,)
     for tensor in tensors:
-        if tensor.numel() > 2 * MOST_VALUES:
+        # The network is built for two images.
+        if tensor.numel() > 2 * MAX_VALUES:
             raise ValueError(f"{tensor.numel() // 2:,} values for one image")
     return tuple(tensors[0].shape[1:])
 
 
 def is_reserved(name: str) -> bool:
-    """Return whether a layer cannot have this name: its first part is what networks have of their own."""
+    """Return whether the first part of a layer's name is an attribute of networks."""
     first = name.partition(".")[0]
-    return first in _OWN or first.startswith("tap ") or hasattr(Network, first)
+    return first in _RESERVED or first.startswith(_INSERTED) or hasattr(Network, first)
 
 
 def _is_taken(owner: nn.Module, name: str) -> bool:
@@ -249,17 +323,26 @@ def _is_taken(owner: nn.Module, name: str) -> bool:
     return hasattr(owner, name) or (isinstance(owner, Network) and is_reserved(name))
 
 
+def _adopt_submodules_(layer: nn.Module, previous: nn.Module) -> None:
+    """Register the submodules of one module, in place, at the one that replaces it."""
+    for key, part in previous._modules.items():
+        if key not in layer._modules:
+            layer.add_module(key, part)
+
+
 def _holds_tensors(module: nn.Module) -> bool:
     return bool(module._parameters or module._buffers)
 
 
-def _leaf(name: str) -> str:
+def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
+# Importing a module by its path and reading an attribute takes longer than the rest of adding a
+# node.
 @cache
-def _found(path: str) -> Callable[..., Any]:
-    """Return the function of a path."""
+def _resolve(path: str) -> Callable[..., Any]:
+    """Return the function with a dotted path."""
     module, _, name = path.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found

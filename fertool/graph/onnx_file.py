@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from fertool.errors import FertoolError, unknown_name
-from fertool.graph.ir import MOST_NODES
+from fertool.graph.ir import MAX_NODES
 from fertool.graph.network import ImageShape
 from fertool.graph.onnx_constants import can_fold
 from fertool.graph.onnx_values import READERS, Constant, UnreadableNodeError
@@ -69,9 +69,9 @@ class OnnxFile:
                 f"the ONNX file is written in opset {opset}, the oldest that is read is {_OLDEST_OPSET}",
                 "export it again, or convert it with onnx.version_converter",
             )
-        if len(graph.node) > MOST_NODES:
+        if len(graph.node) > MAX_NODES:
             raise FertoolError(
-                f"the ONNX file has {len(graph.node):,} nodes, more than {MOST_NODES:,}",
+                f"the ONNX file has {len(graph.node):,} nodes, more than {MAX_NODES:,}",
                 "export less",
             )
         if model.functions or graph.sparse_initializer:

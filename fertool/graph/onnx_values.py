@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fertool.graph.ir import MOST_NODES, make_node
-from fertool.graph.network import MOST_VALUES
+from fertool.graph.ir import MAX_NODES, make_node
+from fertool.graph.network import MAX_VALUES
 from fertool.graph.operators import OPERATORS
 
 Array = NDArray[Any]
@@ -108,15 +108,15 @@ class Sheet:
 
     def append(self, draft: Draft) -> Draft:
         """Add a draft and find the shape of its result; raises UnreadableNodeError where it does not fit."""
-        if len(self.drafts) >= MOST_NODES:
-            raise UnreadableNodeError(f"the graph has more than {MOST_NODES:,} nodes")
+        if len(self.drafts) >= MAX_NODES:
+            raise UnreadableNodeError(f"the graph has more than {MAX_NODES:,} nodes")
         try:
             draft.args = complete_arguments(draft.op, len(draft.inputs), draft.args)
             draft.results = _results(draft)
             draft.never_negative = _is_never_negative(draft)
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             raise UnreadableNodeError(str(error).partition("\n")[0]) from None
-        if sum(result.numel() for result in draft.results) > self.batch * MOST_VALUES:
+        if sum(result.numel() for result in draft.results) > self.batch * MAX_VALUES:
             raise UnreadableNodeError("its result is too large")
         if len(self.drafts) < len(self.earlier):
             draft.twin = self.earlier[len(self.drafts)]
@@ -255,11 +255,11 @@ def _is_never_negative(draft: Draft) -> bool:
         return False
     sign = OPERATORS[draft.op].sign
     follows = (
-        sign == "of inputs"
+        sign == "inherited"
         and bool(draft.inputs)
         and all(source.never_negative for source in draft.inputs)
     )
-    return sign == "not negative" or follows
+    return sign == "non-negative" or follows
 
 
 def _results(draft: Draft) -> tuple[Tensor, ...]:
@@ -267,15 +267,15 @@ def _results(draft: Draft) -> tuple[Tensor, ...]:
     read = [source.results[0] for source in draft.inputs]
     if draft.op in ("parameter", "constant"):
         return (torch.empty(draft.args["shape"], device="meta"),)
-    if draft.op == ERF or OPERATORS[draft.op].channels in ("keeps", "scales"):
+    if draft.op == ERF or OPERATORS[draft.op].channel_effect in ("elementwise", "per_channel"):
         return (read[0],)
     if draft.op == "getitem":
         return (draft.inputs[0].results[draft.args["index"]],)
     operator = OPERATORS[draft.op]
-    if operator.channels == "merges":
+    if operator.channel_effect == "couples":
         shape = np.broadcast_shapes(*(x.shape for x in read))
         return (torch.empty(shape, device="meta"),)
-    module, _, name = operator.runs.rpartition(".")
+    module, _, name = operator.function.rpartition(".")
     computes: Callable[..., Any] = getattr(importlib.import_module(module), name)
     if operator.layer:
         with torch.device("meta"):

@@ -1,9 +1,10 @@
-"""The operator table: everything that any part of the program knows of an operator stands here, once.
+"""The operator table: the only place that lists operators and their properties.
 
-A network is a graph of these operators. Each entry says which arguments an operator has, what computes it, what it does
-to channels, to signs and to the grid of rounded values, and whether there are integer kernels for it. Tracing, surgery,
-folding, counting and the placement of quantizers read the table; nothing else lists operators. To add one, add its
-entry here, and in `capture.py` its reader where PyTorch's arguments are not those of the table.
+A network is a graph of these operators. Each entry holds an operator's arguments, the function that
+computes it, its effect on channels and signs, and what integer inference needs to know. Tracing,
+surgery, folding, counting and the placement of quantizers read the table. To add an operator, add
+its entry here, and in `read_functions.py` its reader if PyTorch's arguments differ from those of
+the table.
 
 Imports no torch: the header of a model file is checked with it.
 """
@@ -11,106 +12,40 @@ Imports no torch: the header of a model file is checked with it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-REQUIRED = object()
-"""Stands where an argument has no default."""
-
-Size = Annotated[int, Meta(ge=1, le=65_536)]
-"""Channels, features and pixels."""
-Axis = Annotated[int, Meta(ge=-8, le=8)]
-Axes = Annotated[tuple[Axis, ...], Meta(min_length=1, max_length=8)]
-Dimension = Annotated[int, Meta(ge=-1, le=16_777_216)]
-Shape = Annotated[tuple[Dimension, ...], Meta(max_length=8)]
-Bound = Annotated[int, Meta(ge=-16_777_216, le=16_777_216)]
-Kernel = Annotated[int, Meta(ge=1, le=1024)]
-Stride = Annotated[int, Meta(ge=1, le=1024)]
-Padding = Annotated[int, Meta(ge=0, le=1024)]
-Groups = Annotated[int, Meta(ge=1, le=65_536)]
-Index = Annotated[int, Meta(ge=0, le=65_535)]
-Real = Annotated[float, Meta(ge=-1e30, le=1e30)]
-Epsilon = Annotated[float, Meta(ge=0, le=1e3)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Exponent = Annotated[float, Meta(ge=-16, le=16)]
-PadWidths = Annotated[
-    tuple[Annotated[int, Meta(ge=-1024, le=1024)], ...], Meta(min_length=2, max_length=8)
-]
-MOST_PARTS = 64
-"""Results that one node may have."""
-Parts = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=MOST_PARTS)]
-Chunks = Annotated[int, Meta(ge=1, le=MOST_PARTS)]
-
-ChannelEffect = Literal["mixes", "scales", "keeps", "merges", "pools", "moves", "stays"]
-"""What happens to channels.
-
-mixes: new channels, each a sum over those that are read. scales: tensors with one entry for each channel. keeps:
-channel by channel, place by place. merges: channel by channel over several inputs, which ties them. pools: channel by
-channel, over places. moves: values are moved, none is computed. stays: anything else; the channels that are read and
-those that are made can not be removed.
-"""
-
-Sign = Literal["any", "not negative", "of inputs"]
-"""Whether a result can be negative; "of inputs": not where no input is."""
-
-
-Sizes = Literal["parts", "equal parts", "places", "shape"]
-"""How arguments speak of an axis: sizes of parts, a number of equal parts, single places, or the shape of a result."""
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument: its type with its bounds, as msgspec has them, and its default."""
-
-    type: Any
-    default: Any = REQUIRED
-
-
-@dataclass(frozen=True)
-class Operator:
-    """What the program knows of one operator.
-
-    `runs` is the path of the function that computes it, called with its inputs and with its arguments by their names;
-    of a `layer`, which has tensors, the path of what builds its module. `inputs` are the fewest and the most that it
-    reads. With `many` results it makes a tuple, from which `getitem` picks. `random` ones are told whether the network
-    is training; `idle` ones do nothing once it is trained. `sizes` says how arguments speak of places along an axis.
-
-    For integers: `integer` ones have a kernel in runtimes; what `clips` needs no rounding of its own before; `gated`
-    activations multiply their input by a function of it. A batch norm behind what `folds_norm` becomes part of it.
-    `spellings` are other names that PyTorch has for the same function with the same arguments.
-    """
-
-    runs: str
-    channels: ChannelEffect
-    arguments: Mapping[str, Argument] = field(default_factory=dict)
-    inputs: tuple[int, int] = (1, 1)
-    sign: Sign = "any"
-    layer: bool = False
-    many: bool = False
-    random: bool = False
-    idle: bool = False
-    sizes: Sizes | None = None
-    integer: bool = False
-    clips: bool = False
-    gated: bool = False
-    folds_norm: bool = False
-    spellings: tuple[str, ...] = ()
-
-    @property
-    def same_grid(self) -> bool:
-        """Whether each value of the result is a value of an input, so that rounding it again would change nothing."""
-        return self.channels == "moves" or self.runs == _MAX_POOL
-
-
-MOST_INPUTS = 1024
-_FUNCTIONAL, _KERNELS, _LAYERS = (
-    "torch.nn.functional",
-    "fertool.graph.kernels",
-    "fertool.graph.layers",
+from fertool.graph.operator_types import (
+    MAX_INPUTS,
+    Argument,
+    Axes,
+    Axis,
+    Bound,
+    ChannelEffect,
+    Epsilon,
+    Exponent,
+    Fraction,
+    Groups,
+    Index,
+    Kernel,
+    Operator,
+    Padding,
+    PadWidths,
+    PartCount,
+    PartSizes,
+    Real,
+    Shape,
+    Sign,
+    Size,
+    Stride,
 )
-_MAX_POOL = f"{_FUNCTIONAL}.max_pool2d"
+
+# Paths instead of functions, since importing torch takes seconds and a header can be checked
+# without it.
+_FUNCTIONAL = "torch.nn.functional"
+_KERNELS = "fertool.graph.kernels"
+_LAYERS = "fertool.graph.layers"
 
 _PAIR_KERNEL = tuple[Kernel, Kernel]
 _WINDOW = {
@@ -119,34 +54,50 @@ _WINDOW = {
     "dilation": Argument(tuple[Stride, Stride], (1, 1)),
 }
 _AXIS = {"dim": Argument(Axis)}
-_REDUCED = {"dim": Argument(Axes), "keepdim": Argument(bool, False)}
+_REDUCTION = {"dim": Argument(Axes), "keepdim": Argument(bool, False)}
+# A number in place of the second input; None where there are two inputs.
 _OTHER = {"other": Argument(Real | None, None)}
 
 
-def _layer(builder: str, channels: ChannelEffect, **options: Any) -> Operator:
-    return Operator(f"{_LAYERS}.{builder}", channels, layer=True, **options)
+def _layer(builder: str, channel_effect: ChannelEffect, **options: Any) -> Operator:
+    """Return an operator whose module is built by a function of `layers.py`."""
+    return Operator(f"{_LAYERS}.{builder}", channel_effect, layer=True, **options)
 
 
-def _activation(name: str, *, space: str = _FUNCTIONAL, **options: Any) -> Operator:
-    return Operator(f"{space}.{name}", "keeps", **options)
+def _activation(name: str, *, module: str = _FUNCTIONAL, **options: Any) -> Operator:
+    """Return an elementwise function of one tensor."""
+    return Operator(f"{module}.{name}", "elementwise", **options)
 
 
-def _dropout(name: str, *, sign: Sign = "of inputs") -> Operator:
-    arguments = {"p": Argument(Share, 0.5)}
-    return _activation(name, arguments=arguments, sign=sign, random=True, idle=True)
+def _dropout(name: str, *, sign: Sign = "inherited") -> Operator:
+    """Return a function that sets random elements or channels to a constant while training."""
+    arguments = {"p": Argument(Fraction, 0.5)}
+    return _activation(name, arguments=arguments, sign=sign, random=True, identity_in_eval=True)
 
 
-def _sum(name: str, **options: Any) -> Operator:
-    """Arithmetic on two tensors, or on one and the number `other`."""
-    return Operator(f"torch.{name}", "merges", _OTHER, inputs=(1, 2), **options)
+def _arithmetic(name: str, **options: Any) -> Operator:
+    """Return arithmetic on two tensors, or on one tensor and the number `other`."""
+    return Operator(f"torch.{name}", "couples", _OTHER, inputs=(1, 2), **options)
 
 
-def _move(path: str, arguments: Mapping[str, Argument] | None = None, **options: Any) -> Operator:
-    return Operator(path, "moves", arguments or {}, sign="of inputs", integer=True, **options)
+def _rearrange(
+    path: str, arguments: Mapping[str, Argument] | None = None, **options: Any
+) -> Operator:
+    """Return an operator that moves values, of integers as well as of floats."""
+    return Operator(
+        path,
+        "rearranges",
+        arguments or {},
+        sign="inherited",
+        integer=True,
+        shares_qparams=True,
+        **options,
+    )
 
 
 OPERATORS: Mapping[str, Operator] = {
-    # Layers: what holds tensors.
+    # Layers: operators with tensors. Runtimes have integer kernels for the two that make up almost
+    # all of a network's multiply-accumulates.
     "conv2d": _layer(
         "conv2d",
         "mixes",
@@ -195,16 +146,16 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "batch_norm": _layer(
         "batch_norm",
-        "scales",
+        "per_channel",
         arguments={
             "eps": Argument(Epsilon, 1e-5),
-            "momentum": Argument(Share | None, 0.1),
+            "momentum": Argument(Fraction | None, 0.1),
             "affine": Argument(bool, True),
         },
     ),
     "layer_norm": _layer(
         "layer_norm",
-        "scales",
+        "per_channel",
         arguments={
             "axes": Argument(Annotated[int, Meta(ge=1, le=4)], 1),
             "eps": Argument(Epsilon, 1e-5),
@@ -214,20 +165,21 @@ OPERATORS: Mapping[str, Operator] = {
     ),
     "group_norm": _layer(
         "group_norm",
-        "scales",
+        "per_channel",
         arguments={
             "num_groups": Argument(Groups),
             "eps": Argument(Epsilon, 1e-5),
             "affine": Argument(bool, True),
         },
     ),
-    "prelu": _layer("prelu", "scales", arguments={"shared": Argument(bool, True)}),
-    # Tensors that are no part of a layer: learned, as layer scale is, or constant.
-    "parameter": Operator("", "scales", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
-    "constant": Operator("", "scales", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
-    # Element by element.
-    "relu": _activation("relu", sign="not negative", integer=True, clips=True),
-    "relu6": _activation("relu6", sign="not negative", integer=True, clips=True),
+    "prelu": _layer("prelu", "per_channel", arguments={"shared": Argument(bool, True)}),
+    # Tensors outside layers: learned (layer scale, position embeddings) or constant. They count as
+    # layers since surgery has to shorten them with the channels that they belong to.
+    "parameter": Operator("", "per_channel", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
+    "constant": Operator("", "per_channel", {"shape": Argument(Shape)}, inputs=(0, 0), layer=True),
+    # Elementwise. Without `integer` an operator runs in float between two quantizers.
+    "relu": _activation("relu", sign="non-negative", integer=True, clips=True),
+    "relu6": _activation("relu6", sign="non-negative", integer=True, clips=True),
     "leaky_relu": _activation(
         "leaky_relu", arguments={"negative_slope": Argument(Real, 0.01)}, integer=True
     ),
@@ -235,67 +187,69 @@ OPERATORS: Mapping[str, Operator] = {
     "celu": _activation("celu", arguments={"alpha": Argument(Real, 1.0)}),
     "selu": _activation("selu"),
     "softsign": _activation("softsign"),
-    "logsigmoid": _activation("logsigmoid", spellings=("log_sigmoid",)),
+    "logsigmoid": _activation("logsigmoid", aliases=("log_sigmoid",)),
     "gelu": _activation(
         "gelu", arguments={"approximate": Argument(Literal["none", "tanh"], "none")}, gated=True
     ),
-    "silu": _activation("silu", integer=True, spellings=("swish",), gated=True),
+    "silu": _activation("silu", integer=True, aliases=("swish",), gated=True),
     "mish": _activation("mish", gated=True),
     "softplus": _activation(
         "softplus",
         arguments={"beta": Argument(Real, 1.0), "threshold": Argument(Real, 20.0)},
-        sign="not negative",
+        sign="non-negative",
     ),
-    "tanh": _activation("tanh", space="torch"),
-    "sigmoid": _activation("sigmoid", space="torch", sign="not negative", integer=True),
-    "hardsigmoid": _activation("hardsigmoid", sign="not negative", integer=True),
+    "tanh": _activation("tanh", module="torch"),
+    "sigmoid": _activation("sigmoid", module="torch", sign="non-negative", integer=True),
+    "hardsigmoid": _activation("hardsigmoid", sign="non-negative", integer=True),
     "hardswish": _activation("hardswish", integer=True, gated=True),
     "hardtanh": _activation(
         "hardtanh", arguments={"min_val": Argument(Real, -1.0), "max_val": Argument(Real, 1.0)}
     ),
     "clamp": _activation(
         "clamp",
-        space="torch",
+        module="torch",
         arguments={"min": Argument(Real | None, None), "max": Argument(Real | None, None)},
-        spellings=("clip",),
+        aliases=("clip",),
     ),
-    "abs": _activation("abs", space="torch", sign="not negative"),
-    "neg": _activation("neg", space="torch"),
-    "exp": _activation("exp", space="torch", sign="not negative"),
-    "sqrt": _activation("sqrt", space="torch", sign="not negative"),
-    "rsqrt": _activation("rsqrt", space="torch", sign="not negative"),
-    "square": _activation("square", space="torch", sign="not negative"),
-    "pow": _activation("pow", space="torch", arguments={"exponent": Argument(Exponent)}),
+    "abs": _activation("abs", module="torch", sign="non-negative"),
+    "neg": _activation("neg", module="torch"),
+    "exp": _activation("exp", module="torch", sign="non-negative"),
+    "sqrt": _activation("sqrt", module="torch", sign="non-negative"),
+    "rsqrt": _activation("rsqrt", module="torch", sign="non-negative"),
+    "square": _activation("square", module="torch", sign="non-negative"),
+    "pow": _activation("pow", module="torch", arguments={"exponent": Argument(Exponent)}),
     "dropout": _dropout("dropout"),
     "dropout1d": _dropout("dropout1d"),
     "dropout2d": _dropout("dropout2d"),
     "alpha_dropout": _dropout("alpha_dropout", sign="any"),
     "stochastic_depth": _activation(
         "stochastic_depth",
-        space=_KERNELS,
-        arguments={"p": Argument(Share)},
-        sign="of inputs",
+        module=_KERNELS,
+        arguments={"p": Argument(Fraction)},
+        sign="inherited",
         random=True,
-        idle=True,
+        identity_in_eval=True,
     ),
-    # Element by element over two tensors, or with a number.
-    "add": _sum("add", sign="of inputs", integer=True),
-    "sub": _sum("sub", spellings=("subtract",)),
-    "mul": _sum("mul", sign="of inputs", integer=True, spellings=("multiply",)),
-    "div": _sum("div", sign="of inputs", spellings=("truediv", "true_divide", "divide")),
-    "maximum": Operator("torch.maximum", "merges", inputs=(2, 2), sign="of inputs"),
-    "minimum": Operator("torch.minimum", "merges", inputs=(2, 2), sign="of inputs"),
-    # Over places, channel by channel.
+    # Elementwise over two tensors, or over one tensor and a number. The sign of a product or
+    # quotient is inherited as non-negative only; `sub` can always be negative.
+    "add": _arithmetic("add", sign="inherited", integer=True),
+    "sub": _arithmetic("sub", aliases=("subtract",)),
+    "mul": _arithmetic("mul", sign="inherited", integer=True, aliases=("multiply",)),
+    "div": _arithmetic("div", sign="inherited", aliases=("truediv", "true_divide", "divide")),
+    "maximum": Operator("torch.maximum", "couples", inputs=(2, 2), sign="inherited"),
+    "minimum": Operator("torch.minimum", "couples", inputs=(2, 2), sign="inherited"),
+    # Over positions, channel by channel.
     "max_pool2d": Operator(
-        _MAX_POOL,
-        "pools",
+        f"{_FUNCTIONAL}.max_pool2d",
+        "spatial",
         {"kernel_size": Argument(_PAIR_KERNEL), **_WINDOW, "ceil_mode": Argument(bool, False)},
-        sign="of inputs",
+        sign="inherited",
         integer=True,
+        shares_qparams=True,
     ),
     "avg_pool2d": Operator(
         f"{_FUNCTIONAL}.avg_pool2d",
-        "pools",
+        "spatial",
         {
             "kernel_size": Argument(_PAIR_KERNEL),
             "stride": Argument(tuple[Stride, Stride]),
@@ -303,25 +257,25 @@ OPERATORS: Mapping[str, Operator] = {
             "ceil_mode": Argument(bool, False),
             "count_include_pad": Argument(bool, True),
         },
-        sign="of inputs",
+        sign="inherited",
         integer=True,
     ),
     "adaptive_avg_pool2d": Operator(
         f"{_FUNCTIONAL}.adaptive_avg_pool2d",
-        "pools",
+        "spatial",
         {"output_size": Argument(tuple[Size, Size])},
-        sign="of inputs",
+        sign="inherited",
         integer=True,
     ),
     "adaptive_max_pool2d": Operator(
         f"{_FUNCTIONAL}.adaptive_max_pool2d",
-        "pools",
+        "spatial",
         {"output_size": Argument(tuple[Size, Size])},
-        sign="of inputs",
+        sign="inherited",
     ),
     "interpolate": Operator(
         f"{_FUNCTIONAL}.interpolate",
-        "pools",
+        "spatial",
         {
             "size": Argument(tuple[Size, Size]),
             "mode": Argument(
@@ -329,47 +283,57 @@ OPERATORS: Mapping[str, Operator] = {
             ),
             "align_corners": Argument(bool | None, None),
         },
-        sign="of inputs",
+        sign="inherited",
     ),
     "pad": Operator(
         f"{_FUNCTIONAL}.pad",
-        "pools",
+        "spatial",
         {
             "pad": Argument(PadWidths),
             "mode": Argument(Literal["constant", "reflect", "replicate", "circular"], "constant"),
             "value": Argument(Real, 0.0),
         },
-        sign="of inputs",
+        sign="inherited",
         integer=True,
     ),
-    "mean": Operator("torch.mean", "pools", _REDUCED, sign="of inputs", integer=True),
-    "sum": Operator("torch.sum", "pools", _REDUCED, sign="of inputs"),
-    "amax": Operator("torch.amax", "pools", _REDUCED, sign="of inputs"),
-    # Values change places, channels with them.
-    "identity": _move(f"{_KERNELS}.identity", idle=True),
-    "flatten": _move(
+    "mean": Operator("torch.mean", "spatial", _REDUCTION, sign="inherited", integer=True),
+    "sum": Operator("torch.sum", "spatial", _REDUCTION, sign="inherited"),
+    "amax": Operator("torch.amax", "spatial", _REDUCTION, sign="inherited"),
+    # Rearrangements of values, and of channels with them.
+    "identity": _rearrange(f"{_KERNELS}.identity", identity_in_eval=True),
+    "flatten": _rearrange(
         "torch.flatten", {"start_dim": Argument(Axis, 0), "end_dim": Argument(Axis, -1)}
     ),
-    "reshape": _move(f"{_KERNELS}.reshape", {"shape": Argument(Shape)}, sizes="shape"),
-    "expand": _move(f"{_KERNELS}.expand", {"shape": Argument(Shape)}, sizes="shape"),
-    "permute": _move("torch.permute", {"dims": Argument(Axes)}),
-    "transpose": _move("torch.transpose", {"dim0": Argument(Axis), "dim1": Argument(Axis)}),
-    "squeeze": _move("torch.squeeze", {"dim": Argument(Axes)}),
-    "unsqueeze": _move("torch.unsqueeze", _AXIS),
-    "cat": _move(
-        f"{_KERNELS}.cat", _AXIS, inputs=(1, MOST_INPUTS), spellings=("concat", "concatenate")
+    "reshape": _rearrange(
+        f"{_KERNELS}.reshape", {"shape": Argument(Shape)}, axis_arguments="shape"
     ),
-    "stack": _move(f"{_KERNELS}.stack", _AXIS, inputs=(1, MOST_INPUTS)),
-    "chunk": _move(
-        "torch.chunk", {"chunks": Argument(Chunks), **_AXIS}, many=True, sizes="equal parts"
+    "expand": _rearrange(f"{_KERNELS}.expand", {"shape": Argument(Shape)}, axis_arguments="shape"),
+    "permute": _rearrange("torch.permute", {"dims": Argument(Axes)}),
+    "transpose": _rearrange("torch.transpose", {"dim0": Argument(Axis), "dim1": Argument(Axis)}),
+    "squeeze": _rearrange("torch.squeeze", {"dim": Argument(Axes)}),
+    "unsqueeze": _rearrange("torch.unsqueeze", _AXIS),
+    "cat": _rearrange(
+        f"{_KERNELS}.cat", _AXIS, inputs=(1, MAX_INPUTS), aliases=("concat", "concatenate")
     ),
-    "split": _move(
-        f"{_KERNELS}.split", {"sizes": Argument(Parts), **_AXIS}, many=True, sizes="parts"
+    "stack": _rearrange(f"{_KERNELS}.stack", _AXIS, inputs=(1, MAX_INPUTS)),
+    "chunk": _rearrange(
+        "torch.chunk",
+        {"chunks": Argument(PartCount), **_AXIS},
+        multi_output=True,
+        axis_arguments="part count",
     ),
-    "unbind": _move("torch.unbind", _AXIS, many=True, sizes="places"),
-    "getitem": _move(f"{_KERNELS}.pick", {"index": Argument(Index)}),
-    "select": _move("torch.select", {**_AXIS, "index": Argument(Bound)}, sizes="places"),
-    "slice": _move(
+    "split": _rearrange(
+        f"{_KERNELS}.split",
+        {"sizes": Argument(PartSizes), **_AXIS},
+        multi_output=True,
+        axis_arguments="part sizes",
+    ),
+    "unbind": _rearrange("torch.unbind", _AXIS, multi_output=True, axis_arguments="indices"),
+    "getitem": _rearrange(f"{_KERNELS}.pick", {"index": Argument(Index)}),
+    "select": _rearrange(
+        "torch.select", {**_AXIS, "index": Argument(Bound)}, axis_arguments="indices"
+    ),
+    "slice": _rearrange(
         f"{_KERNELS}.cut",
         {
             **_AXIS,
@@ -377,42 +341,42 @@ OPERATORS: Mapping[str, Operator] = {
             "end": Argument(Bound | None, None),
             "step": Argument(Stride, 1),
         },
-        sizes="parts",
+        axis_arguments="part sizes",
     ),
-    "channel_shuffle": _move(
-        f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}, sizes="equal parts"
+    "channel_shuffle": _rearrange(
+        f"{_KERNELS}.channel_shuffle", {"groups": Argument(Groups)}, axis_arguments="part count"
     ),
-    "pixel_shuffle": _move(f"{_FUNCTIONAL}.pixel_shuffle", {"upscale_factor": Argument(Stride)}),
-    "pixel_unshuffle": _move(
+    "pixel_shuffle": _rearrange(
+        f"{_FUNCTIONAL}.pixel_shuffle", {"upscale_factor": Argument(Stride)}
+    ),
+    "pixel_unshuffle": _rearrange(
         f"{_FUNCTIONAL}.pixel_unshuffle", {"downscale_factor": Argument(Stride)}
     ),
-    "flip": _move("torch.flip", {"dims": Argument(Axes)}),
-    "roll": _move(
+    "flip": _rearrange("torch.flip", {"dims": Argument(Axes)}),
+    "roll": _rearrange(
         "torch.roll",
         {
             "shifts": Argument(Annotated[tuple[Bound, ...], Meta(max_length=8)]),
             "dims": Argument(Axes),
         },
-        sizes="places",
+        axis_arguments="indices",
     ),
-    # Known, but not to be pruned through.
-    "softmax": Operator(f"{_FUNCTIONAL}.softmax", "stays", _AXIS, sign="not negative"),
-    "log_softmax": Operator(f"{_FUNCTIONAL}.log_softmax", "stays", _AXIS),
-    "matmul": Operator("torch.matmul", "stays", inputs=(2, 2), spellings=("bmm", "mm")),
+    # Supported, but channels cannot be removed through them.
+    "softmax": Operator(f"{_FUNCTIONAL}.softmax", "fixes", _AXIS, sign="non-negative"),
+    "log_softmax": Operator(f"{_FUNCTIONAL}.log_softmax", "fixes", _AXIS),
+    "matmul": Operator("torch.matmul", "fixes", inputs=(2, 2), aliases=("bmm", "mm")),
     "scaled_dot_product_attention": Operator(
         f"{_FUNCTIONAL}.scaled_dot_product_attention",
-        "stays",
+        "fixes",
         {"scale": Argument(Real | None, None)},
         inputs=(3, 4),
     ),
     "normalize": Operator(
         f"{_FUNCTIONAL}.normalize",
-        "stays",
+        "fixes",
         {"p": Argument(Real, 2.0), "dim": Argument(Axis, 1), "eps": Argument(Epsilon, 1e-12)},
     ),
     "norm": Operator(
-        "torch.norm", "stays", {"p": Argument(Real, 2.0), **_REDUCED}, sign="not negative"
+        "torch.norm", "fixes", {"p": Argument(Real, 2.0), **_REDUCTION}, sign="non-negative"
     ),
 }
-
-EFFECTS: tuple[ChannelEffect, ...] = get_args(ChannelEffect)

@@ -309,7 +309,7 @@ def _number(value: Any) -> float | None:
     return None if value is None or math.isinf(value) else float(value)
 
 
-_SPELLINGS = {spelling: op for op, operator in OPERATORS.items() for spelling in operator.spellings}
+_SPELLINGS = {spelling: op for op, operator in OPERATORS.items() for spelling in operator.aliases}
 READERS: Mapping[str, Reader] = {
     **{
         op: _plain(op)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fertool.artifact.archive import require_bounded
 from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
-from fertool.graph.capture import Captured
+from fertool.graph.capture import CapturedGraph
 from fertool.graph.from_program import capture_program
 from fertool.graph.network import ImageShape
 from fertool.importing.libraries import Preprocessing
@@ -27,7 +27,7 @@ from fertool.strict_json import Name, WrongContentError, as_type, parse_json, sh
 class Found:
     """What a source holds: the network, what computes the logits to compare, and how images are prepared if it says."""
 
-    captured: Captured
+    captured: CapturedGraph
     image: ImageShape
     reference: Callable[[Tensor], Tensor]
     prepared: Preprocessing | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.counting import layer_macs
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.models.entrance import rounded_sites
@@ -26,10 +27,10 @@ def survey(network: Network, input: InputSpec) -> Survey:
     """Return what pruning and quantization can do with each convolution and linear layer of a float network."""
     graph = trace_channels(network)
     prunable = {name for names in find_groups(graph).layers for name in names}
-    integer = rounded_sites(folded(network), input).layer_inputs
+    integer = rounded_sites(fold_for_inference(network), input).layer_inputs
     layers = []
     for node in network.graph.nodes:
-        if node.operator.channels != "mixes":
+        if node.operator.channel_effect != "mixes":
             continue
         layer = graph.by_name[node.name]
         grouped = layer.kind == "grouped"
@@ -54,7 +55,7 @@ def _reason(graph: ChannelGraph, name: str) -> str | None:
     outputs = graph.by_name[name].outputs
     if not bool(graph.fixed[outputs].all()):
         return None
-    return graph.reasons[int(outputs[0])] or None
+    return graph.fixed_reasons[int(outputs[0])] or None
 
 
 def _summary(layers: list[dict[str, Any]]) -> str:

@@ -125,7 +125,7 @@ def for_classes(spec: Spec, module: nn.Module, classes: tuple[str, ...]) -> tupl
             f"the network ends in {last.op}, not in a linear layer for {len(spec.classes)} classes",
             "import it with as many classes as the data has",
         )
-    graph = network.graph.edited({last.name: [last.with_args(out_features=len(classes))]})
+    graph = network.graph.replace_nodes({last.name: [last.with_args(out_features=len(classes))]})
     fresh = randomised(Network(graph, network.image))
     state = network.state_dict()
     kept = {name: tensor for name, tensor in state.items() if name.rpartition(".")[0] != last.name}

@@ -25,7 +25,7 @@ def int8_friendly(spec: Spec, module: nn.Module) -> tuple[Spec, Network] | None:
     costly = [node for node in network.graph.nodes if node.operator.gated]
     if not costly:
         return None
-    graph = network.graph.edited(
+    graph = network.graph.replace_nodes(
         {node.name: [make_node(node.name, FRIENDLY, node.inputs)] for node in costly}
     )
     friendly = Network(graph, network.image)

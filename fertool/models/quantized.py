@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fertool import cost
 from fertool.artifact import bit_packing
 from fertool.errors import FertoolError
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.ir import Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
 from fertool.models.sites import GATE_KNEE, Sites, find_sites
@@ -208,7 +208,7 @@ def quantized_module(module: Network, spec: Spec) -> QuantizedNet:
     if spec.quant is None:
         raise ValueError("the spec is that of a float network")
     spec.require_static("quantised")
-    network = folded(module)
+    network = fold_for_inference(module)
     sites = find_sites(network.graph, spec.input)
     _check_names(spec.quant, sites, network)
     rounded = {
@@ -229,9 +229,9 @@ def quantized_module(module: Network, spec: Spec) -> QuantizedNet:
         elif isinstance(layer, nn.Conv2d):
             net.replace(name, QuantConv2d(layer, source))
     for name, site in rounded.items():
-        net.tap(name, net.quantizers[site])
+        net.insert_after(name, net.quantizers[site])
     for name in gates:
-        net.tap(name, UnitQuantizer())
+        net.insert_after(name, UnitQuantizer())
     return net.eval()
 
 
@@ -249,7 +249,7 @@ def _with_rounded_sigmoids(graph: Graph, rounded: Mapping[str, str]) -> tuple[Gr
         if node.op == "silu" and node.name in rounded:
             gate = make_node(f"{node.name}.sigmoid", "sigmoid", node.inputs)
             changed[node.name] = [gate, make_node(node.name, "mul", [*node.inputs, gate.name])]
-    return graph.edited(changed), [nodes[0].name for nodes in changed.values()]
+    return graph.replace_nodes(changed), [nodes[0].name for nodes in changed.values()]
 
 
 def stored_form(quant: QuantSpec, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -299,7 +299,9 @@ def tapped_at_sites(network: Network, sites: Sites, modules: Mapping[str, nn.Mod
     A site with several nodes uses its one module for all of them.
     """
     named = [site for site in sites.sites if site.name in modules]
-    return network.tapped({node: modules[site.name] for site in named for node in site.nodes})
+    return network.with_inserted(
+        {node: modules[site.name] for site in named for node in site.nodes}
+    )
 
 
 def _check_names(quant: QuantSpec, sites: Sites, network: Network) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from fertool.graph.ir import Graph, Node
-from fertool.graph.signs import not_negative
+from fertool.graph.signs import non_negative_results
 from fertool.spec import InputSpec
 
 GATE_KNEE = 3.0
@@ -99,7 +99,7 @@ class _Plan:
         self.unrounded: set[str] = set()
         self.passed_on: set[str] = set()
         self._above: dict[str, str] = {}
-        self._not_negative = not_negative(graph)
+        self._not_negative = non_negative_results(graph)
         self._fixed = _independent_of_images(graph)
         self.order = [
             graph.input,
@@ -134,12 +134,12 @@ class _Plan:
             if same_sign and all(self.root(name) not in self.unrounded for name in sources):
                 for name in sources:
                     self._join(node.name, name)
-        elif node.operator.same_grid:
+        elif node.operator.shares_qparams:
             self._join(node.name, sources[0])
         elif node.operator.clips and self._can_take(sources[0]):
             self._join(node.name, sources[0])
             self.passed_on.add(sources[0])
-        if node.operator.many:
+        if node.operator.multi_output:
             self.passed_on.add(node.name)
 
     def _readers_outside(self, name: str) -> list[Node]:
@@ -170,7 +170,7 @@ class _Plan:
         makers: dict[str, list[Node]] = {}
         for name in self.order[1:]:
             node = self._graph.by_name[name]
-            if not node.operator.same_grid:
+            if not node.operator.shares_qparams:
                 makers.setdefault(self.root(name), []).append(node)
         return {
             root
@@ -190,7 +190,7 @@ class _Plan:
         if node is None or len(self._graph.readers[source]) > 1:
             return False
         return not (
-            node.operator.same_grid or node.op == "cat" or node.operator.sign == "not negative"
+            node.operator.shares_qparams or node.op == "cat" or node.operator.sign == "non-negative"
         )
 
     def _join(self, name: str, source: str) -> None:

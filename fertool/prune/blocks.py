@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.graph.blocks import Block, find_blocks, without_block
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.modes import eval_mode

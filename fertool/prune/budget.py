@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError, UsageError
-from fertool.graph.channels import ChannelGraph
+from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
 from fertool.prune.ladders import Ladder
 from fertool.prune.latency import LANES, NO_TIME, LatencyModel, typical_latency
@@ -85,7 +85,9 @@ class CostModel:
         size = torch.tensor([*groups.sizes, 1], dtype=torch.float64)
 
         def factors(classes: Tensor) -> Tensor:
-            return torch.bincount(groups.of_class[classes] % len(size), minlength=len(size)) / size
+            return (
+                torch.bincount(groups.group_of_id[classes] % len(size), minlength=len(size)) / size
+            )
 
         def column(values: list[int]) -> Tensor:
             return torch.tensor(values, dtype=torch.float64)[:, None]
@@ -95,8 +97,8 @@ class CostModel:
             torch.stack([factors(layer.inputs) for layer in layers]),
             torch.stack([factors(layer.outputs) for layer in layers]),
             torch.tensor([layer.kind == "dense" for layer in layers])[:, None],
-            torch.tensor([layer.kind == "across" for layer in layers])[:, None],
-            column([layer.taps for layer in layers]),
+            torch.tensor([layer.kind == "channel_conv" for layer in layers])[:, None],
+            column([layer.kernel_elements for layer in layers]),
             column([layer.per_output for layer in layers]),
             column([2 * (layer.kind == "norm") for layer in layers]),
             column([layer.positions for layer in layers]),

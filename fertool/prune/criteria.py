@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
-from fertool.graph.channels import ChannelGraph, Layer, weight_axes
+from fertool.graph.channel_graph import ChannelGraph, Layer
+from fertool.graph.channels import weight_axes
 from fertool.graph.network import Network
 from fertool.losses import divergence_probe
 from fertool.models.patches import with_channels_second

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fertool.graph.channels import ChannelGraph, Segments, Touching
+from fertool.graph.channel_graph import ChannelGraph, ChannelUses, Segments
 from fertool.graph.groups import Groups
 from fertool.prune.criteria import Scores
 
@@ -58,7 +58,7 @@ def make_ladders(
     split = [k for k, segments in enumerate(present) if len(segments) > 1]
     levels = []
     for k, (name, size, unit) in enumerate(
-        zip(groups.names, groups.sizes, groups.units, strict=True)
+        zip(groups.names, groups.sizes, groups.unit_channels, strict=True)
     ):
         step, floor = max(1, round_to // unit), math.ceil(floors.get(name, 0) / unit)
         levels.append(_levels(size, step, floor, MAX_TRACES if k in split else None))
@@ -87,7 +87,7 @@ def _levels(width: int, round_to: int, floor: int, most: int | None) -> list[int
 
 def _segments(graph: ChannelGraph, groups: Groups, other: ChannelGraph) -> list[Segments]:
     """Sort the segments of `other` by the group that they have in `graph`, or whose layers make them."""
-    own = {part: int(groups.of_class[members[0]]) for part, members in graph.segments().items()}
+    own = {part: int(groups.group_of_id[members[0]]) for part, members in graph.segments().items()}
     of_layer = {name: place for place, names in enumerate(groups.layers) for name in names}
     found: list[Segments] = [{} for _ in groups.names]
     for part, members in other.segments().items():
@@ -99,12 +99,12 @@ def _segments(graph: ChannelGraph, groups: Groups, other: ChannelGraph) -> list[
     return found
 
 
-def _counts(segments: Segments) -> dict[Touching, int]:
+def _counts(segments: Segments) -> dict[ChannelUses, int]:
     return {touching: len(members) for touching, members in segments.items()}
 
 
 def _ladder(
-    levels: list[int], counts: list[dict[Touching, int]], segments: Segments, scores: Scores
+    levels: list[int], counts: list[dict[ChannelUses, int]], segments: Segments, scores: Scores
 ) -> Ladder:
     """Return the levels whose `counts` the segments can fill."""
     ascending = {part: scores.values[members].sort().values for part, members in segments.items()}

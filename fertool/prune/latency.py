@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fertool.graph.channels import ChannelGraph, Layer
+from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.prune.ladders import least_width
 
 SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
@@ -106,13 +106,18 @@ def typical_latency(layers: Sequence[Layer]) -> LatencyModel:
             per_channel, per_place = RAGGED[layer.kind]
             ragged = per_channel + per_place * layer.positions
         if layer.kind == "dense":
-            terms[layer.name] = (0.0, layer.taps * (layer.positions + DENSE_WEIGHT), 0.0, ragged)
+            terms[layer.name] = (
+                0.0,
+                layer.kernel_elements * (layer.positions + DENSE_WEIGHT),
+                0.0,
+                ragged,
+            )
         elif layer.kind == "grouped":
             per_weight = DEPTHWISE_MAC * layer.positions + DEPTHWISE_WEIGHT
             terms[layer.name] = (
                 0.0,
                 0.0,
-                layer.taps * per_weight + DEPTHWISE_OUTPUT * layer.positions,
+                layer.kernel_elements * per_weight + DEPTHWISE_OUTPUT * layer.positions,
                 ragged,
             )
     return LatencyModel(1, terms, 0.0)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 from torch import Tensor
 
 from fertool.errors import FertoolError, UsageError, unknown_name
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.network import Network
 from fertool.graph.surgery import remove_channels, surviving_rows
 from fertool.prune.budget import Targets

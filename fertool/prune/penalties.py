@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from fertool.graph.channels import ChannelGraph
+from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.header_json import canonical_json
 from fertool.prune.criteria import gated_layers

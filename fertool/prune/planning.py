@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from fertool.errors import FertoolError
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.groups import Groups, find_groups
 from fertool.graph.network import Network
-from fertool.graph.surgery import positions, resize
+from fertool.graph.surgery import find_positions, resize
 from fertool.prune.budget import Targets, choose_widths
 from fertool.prune.criteria import Scores
 from fertool.prune.ladders import make_ladders
@@ -54,8 +55,8 @@ class PrunePlan:
             macs=pruned.macs,
             params_before=graph.params,
             params=pruned.params,
-            stored_before=graph.stored,
-            stored=pruned.stored,
+            stored_before=graph.stored_values,
+            stored=pruned.stored_values,
             seconds_before=latency.seconds(graph),
             seconds=latency.seconds(pruned),
             **chosen,
@@ -116,7 +117,7 @@ def channel_counts(groups: Groups) -> dict[str, int]:
     """Return the channels of each group, by the name of its first layer."""
     return {
         name: size * unit
-        for name, size, unit in zip(groups.names, groups.sizes, groups.units, strict=True)
+        for name, size, unit in zip(groups.names, groups.sizes, groups.unit_channels, strict=True)
     }
 
 
@@ -153,7 +154,7 @@ def make_plan(
         *(graph, pruned, latency),
         kept={
             old.name: tuple(
-                positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
+                find_positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
             )
             for old, new in zip(graph.layers, pruned.layers, strict=True)
             if old.kind == "dense"
@@ -165,7 +166,7 @@ def make_plan(
 
 
 def _reasons(graph: ChannelGraph) -> str:
-    reasons = [f"{name}: {why}" for name, why in graph.why.items()]
+    reasons = [f"{name}: {why}" for name, why in graph.fixing_nodes.items()]
     return "; ".join(reasons[:3]) or "it has no hidden layers"
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.graph.channels import ChannelGraph, Layer
+from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.models.patches import at, draw_places, patches, with_channels_second
 from fertool.modes import eval_mode
@@ -137,9 +137,9 @@ def _repair(
             mend(before[node.name], layer, inputs)
             if on_progress:
                 on_progress(next(done), len(before))
-        compute = pruned.computes(node)
+        compute = pruned.eval_function(node)
         values[node.name] = [compute(*given) for given in read]
-        for name in step.done_with:
+        for name in step.last_uses:
             del values[name]
 
 

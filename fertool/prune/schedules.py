@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError
-from fertool.graph.channels import ChannelGraph, trace_channels
+from fertool.graph.channel_graph import ChannelGraph
+from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.prune.blocks import remove_block

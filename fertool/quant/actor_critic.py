@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 from fertool.models.build import static
 from fertool.models.quantized import dequantize, per_channel
@@ -106,7 +106,7 @@ class RoundedAccuracy:
             images.labels,
             torch.split(images.images, 256),
         )
-        self._input, self._network = spec.input, _parametrised(folded(static(module)))
+        self._input, self._network = spec.input, _parametrised(fold_for_inference(static(module)))
         self._integers: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
         for name in problem.names:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError, unknown_name
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
 from fertool.models.quantized import dequantize, per_channel
@@ -85,7 +85,7 @@ def make_problem(
     Without traces all weights matter alike. Batch norm is folded into the weights, and the traces follow: a weight s
     times as large has a second derivative 1 / s^2 times as large. Layers that match `keep_float` are not in it.
     """
-    graph_module = folded(static(module))
+    graph_module = fold_for_inference(static(module))
     names = tuple(rounded_sites(graph_module, spec.input, keep_float).layer_inputs)
     counts, curvatures, errors = [], [], []
     for name in names:

@@ -14,7 +14,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.graph.counting import layer_macs
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
@@ -108,7 +108,7 @@ def plan_quantization(
             "the model is quantised already", "quantise the float model that it was made from"
         )
     spec.require_static("quantised")
-    sites = rounded_sites(folded(static(module)), spec.input, config.keep_float)
+    sites = rounded_sites(fold_for_inference(static(module)), spec.input, config.keep_float)
     return QuantSpec(
         weights={
             name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit)
@@ -140,7 +140,7 @@ def quantize_model(
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with --data")
     images = calibration.balanced_subset(config.samples, config.seed).images
-    graph_module = folded(static(module))
+    graph_module = fold_for_inference(static(module))
     sites = rounded_sites(graph_module, spec.input, config.keep_float)
     layers = {name: graph_module.get_submodule(name) for name in quant.weights}
     fits, done = config.rounding == "compensated", itertools.count(1)

@@ -55,11 +55,11 @@ def trainable(net: QuantizedNet, quant: QuantSpec) -> LearningNet:
             copied.replace(name, _LearnedConv2d(layer, limits, source))
         else:
             copied.replace(name, _LearnedLinear(layer, limits, source))
-    for name, quantizer in copied.taps.items():
+    for name, quantizer in copied.inserted.items():
         if isinstance(quantizer, UnitQuantizer):
-            copied.tap(name, _LearnedGate())
+            copied.insert_after(name, _LearnedGate())
         elif isinstance(quantizer, Quantizer):
-            copied.tap(name, copied.learned[quantizer.site])
+            copied.insert_after(name, copied.learned[quantizer.site])
     # The grids of all sites have become parameters.
     del copied.grids
     copied.quantizers.clear()

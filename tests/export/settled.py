@@ -55,7 +55,8 @@ def without_dropout(spec, network):
     """Return the network and its spec with dropout and stochastic depth that drop nothing."""
     random = [node for node in network.graph.nodes if node.operator.random]
     quiet = Network(
-        network.graph.edited({node.name: [node.with_args(p=0.0)] for node in random}), network.image
+        network.graph.replace_nodes({node.name: [node.with_args(p=0.0)] for node in random}),
+        network.image,
     )
     quiet.load_state_dict(network.state_dict(), assign=True)
     return replace(spec, graph=quiet.graph), quiet

@@ -215,8 +215,8 @@ def test_where_the_effect_is_not_known_channels_stay_and_the_node_is_named(
         net(torch.zeros(1, 1, 4, 4))
     network = captured(net, (1, 4, 4))
     graph = trace_channels(network)
-    assert list(graph.why) == [node]
-    assert reason in graph.why[node]
+    assert list(graph.fixing_nodes) == [node]
+    assert reason in graph.fixing_nodes[node]
     assert graph.fixed[graph.by_name["a"].outputs].all()
     # What lies before is free, and what everything costs is known all the same.
     assert find_groups(graph).names == ("free",)

@@ -3,7 +3,7 @@ import torch
 from graphs import network_of
 from torch import nn
 
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 
 IMAGE = (1, 9, 9)
@@ -50,7 +50,7 @@ def test_folding_keeps_the_function_and_the_original():
     module = with_statistics(Branches())
     network = network_of(module, IMAGE).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    result = folded(network)
+    result = fold_for_inference(network)
     assert network.training
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
     assert not any(
@@ -69,7 +69,7 @@ def pairs(network, other):
 
 def test_only_the_norm_of_a_shared_convolution_stays():
     network = network_of(Branches(), IMAGE)
-    result = folded(network)
+    result = fold_for_inference(network)
     found = [node.op for node in result.graph.nodes]
     assert [node.name for node in result.graph.nodes if node.op == "batch_norm"] == ["norm"]
     assert "dropout" not in found
@@ -81,7 +81,7 @@ def test_only_the_norm_of_a_shared_convolution_stays():
 
 def test_folding_works_without_storage():
     empty = Network(network_of(Branches(), IMAGE).graph, IMAGE)
-    network = folded(empty)
+    network = fold_for_inference(empty)
     assert {tensor.device.type for tensor in network.state_dict().values()} == {"meta"}
     assert network.get_submodule("first.0").weight.shape == (6, 1, 3, 3)
 
@@ -99,7 +99,7 @@ class Rows(nn.Module):
 
 def test_a_norm_over_rows_is_no_part_of_the_linear_layer():
     module = with_statistics(Rows())
-    result = folded(network_of(module, IMAGE))
+    result = fold_for_inference(network_of(module, IMAGE))
     assert "norm" in result.graph.by_name
     assert agree(result, module)
 
@@ -116,14 +116,14 @@ def test_means_over_the_image_become_pools(keepdim, dims):
             return self.fc(self.conv(x).mean(dims, keepdim=keepdim).flatten(1))
 
     module = Mean()
-    result = folded(network_of(module, IMAGE))
+    result = fold_for_inference(network_of(module, IMAGE))
     assert "mean" not in {node.op for node in result.graph.nodes}
     assert agree(result, module)
 
 
 def test_what_training_alone_needs_goes_even_as_the_result():
     module = nn.Sequential(nn.Flatten(), nn.Linear(81, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
-    result = folded(network_of(with_statistics(module), IMAGE))
+    result = fold_for_inference(network_of(with_statistics(module), IMAGE))
     assert [node.op for node in result.graph.nodes] == ["flatten", "linear"]
     assert result.graph.output == "1"
     assert agree(result, module)

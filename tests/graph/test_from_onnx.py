@@ -306,7 +306,7 @@ def test_every_network_of_the_zoo_comes_in_with_its_norms_folded(arch):
         name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
     }
     assert {
-        node.name for node in found.captured.graph.nodes if node.operator.channels == "mixes"
+        node.name for node in found.captured.graph.nodes if node.operator.channel_effect == "mixes"
     } == layers
 
 

@@ -69,7 +69,9 @@ def test_what_is_cut_answers_as_what_is_masked(module):
     network = capture(module, IMAGE).network(IMAGE)
     cut = next(filter(None, (cut_to(network, target) for target in (0.6, 0.9, 0.99))))
     assert (
-        trace_channels(network).why or trace_channels(network).equal or cut.plan.macs_ratio <= 0.6
+        trace_channels(network).fixing_nodes
+        or trace_channels(network).equal_parts
+        or cut.plan.macs_ratio <= 0.6
     )
     smaller = cut.carry_out(network)
     got, expected = (

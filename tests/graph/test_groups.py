@@ -5,7 +5,7 @@ from small_networks import Net, captured, conv, small_network
 from torch import nn
 
 from fertool.graph.channels import trace_channels
-from fertool.graph.groups import find_groups, resized
+from fertool.graph.groups import count_resized, find_groups
 from fertool.graph.surgery import resize
 from fertool.prune import channel_counts
 
@@ -35,7 +35,7 @@ def test_layers_that_make_the_same_channels_are_a_group_named_by_the_first(name,
     groups = groups_of(small_network(name))
     assert list(groups.layers) == layers
     assert groups.names == tuple(first for first, *_ in layers)
-    assert set(groups.units) == {1}
+    assert set(groups.unit_channels) == {1}
 
 
 def test_a_layer_whose_channels_go_different_ways_makes_a_group_for_each():
@@ -66,7 +66,7 @@ def test_equal_parts_are_tied():
 def test_convolutions_in_groups_go_group_by_group():
     groups = groups_of(small_network("grouped"))
     assert groups.as_map() == {"stem.0": 8, "open.0": 4}
-    assert groups.units == (1, 4)
+    assert groups.unit_channels == (1, 4)
     assert channel_counts(groups) == {"stem.0": 8, "open.0": 16}
 
 
@@ -103,8 +103,8 @@ def test_resized_counts_what_stays_and_what_changes():
     groups = find_groups(graph)
     sizes = {**groups.as_map(), "first.0": 1, "stem.0": 3}
     both = torch.cat((graph.inputs, graph.by_name["second.0"].inputs))
-    assert resized(graph.by_name["second.0"].inputs, groups, sizes) == 3 + 1
-    assert resized(both, groups, sizes) == 3 + 3 + 1
+    assert count_resized(graph.by_name["second.0"].inputs, groups, sizes) == 3 + 1
+    assert count_resized(both, groups, sizes) == 3 + 3 + 1
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from graphs import network_of, toy_graph
 from torch import nn
 
 from fertool.errors import FertoolError
-from fertool.graph.ir import MOST_NODES, Graph, make_node
+from fertool.graph.ir import MAX_NODES, Graph, make_node
 from fertool.graph.network import Network
-from fertool.graph.operators import MOST_PARTS, OPERATORS
+from fertool.graph.operator_types import MAX_PARTS
+from fertool.graph.operators import OPERATORS
 from fertool.header_json import canonical_json
 from fertool.strict_json import WrongContentError
 
@@ -89,14 +90,14 @@ HOSTILE = {
         graph_of(node(op="parameter", shape=[1])),
         "parameter reads 0 inputs, not 1",
     ),
-    "reads itself": (graph_of(node(reads=["n"])), 'node "n" reads "n", which stands not before it'),
+    "reads itself": (graph_of(node(reads=["n"])), 'node "n" reads "n", which is not before it'),
     "reads what follows": (
         graph_of(node("a", reads=["n"]), node(reads=["a"])),
-        'node "a" reads "n", which stands not before it',
+        'node "a" reads "n", which is not before it',
     ),
     "reads what is not there": (
         graph_of(node(reads=["y"])),
-        'reads "y", which stands not before it',
+        'reads "y", which is not before it',
     ),
     "10 ** 9 channels": (
         graph_of(node(op="conv2d", out_channels=10**9, kernel_size=[1, 1])),
@@ -110,8 +111,8 @@ HOSTILE = {
         graph_of(node(op="conv2d", out_channels=1, kernel_size=[1, 1], stride=[-1, 1])),
         "`stride[0]` is -1, expected int >= 1",
     ),
-    "one name twice": (graph_of(node(), node(reads=["n"])), 'the name "n" stands there twice'),
-    "the name of the images": (graph_of(node("x"), output="x"), 'the name "x" stands there twice'),
+    "one name twice": (graph_of(node(), node(reads=["n"])), 'the name "n" is used twice'),
+    "the name of the images": (graph_of(node("x"), output="x"), 'the name "x" is used twice'),
     "no such output": (
         graph_of(node(), output="m"),
         'the output "m" is no node with a single result',
@@ -162,11 +163,11 @@ HOSTILE = {
     ),
     "a clamp without ends": (
         graph_of(node(op="clamp")),
-        "clamp has no lower end below an upper one",
+        "clamp has no lower bound below an upper bound",
     ),
     "ends the wrong way round": (
         graph_of(node(op="hardtanh", min_val=2.0)),
-        "hardtanh has no lower end below",
+        "hardtanh has no lower bound below",
     ),
     "an item of a single result": (
         graph_of(node(op="getitem", index=0)),
@@ -174,11 +175,11 @@ HOSTILE = {
     ),
     "several results read as one": (
         graph_of(node("c", "chunk", chunks=2, dim=1), node(reads=["c"])),
-        'node "n" (relu) reads "c", which is one of several results',
+        'node "n" (relu) reads "c", which is a tuple of results',
     ),
     "a thousand results": (
         graph_of(node(op="chunk", chunks=1000, dim=1)),
-        f"expected int <= {MOST_PARTS}",
+        f"expected int <= {MAX_PARTS}",
     ),
     "an unknown key": ({**graph_of(node()), "code": "x"}, "unknown keys: code"),
     "an unknown key of a node": (graph_of({**node(), "code": "x"}), "unknown keys: nodes[0].code"),
@@ -197,7 +198,7 @@ HOSTILE = {
     ),
     "a name of 100 parts": (graph_of(node("a" + ".a" * 99)), "is not 1 to 16 parts between dots"),
     "an endless name": (graph_of(node("a" * 300)), "expected text of length <= 256"),
-    "10 ** 6 nodes": (graph_of(*[node(str(k)) for k in range(10**6)]), f"length <= {MOST_NODES}"),
+    "10 ** 6 nodes": (graph_of(*[node(str(k)) for k in range(10**6)]), f"length <= {MAX_NODES}"),
     "a million edges": (
         graph_of(*[node(f"{k}", "cat", ["x"] * 1000, dim=1) for k in range(1000)], output="0"),
         "the nodes have more than 50,000 inputs",

@@ -116,7 +116,7 @@ def test_any_number_of_images(pair):
 
 def test_copies_are_whole_and_independent(pair):
     _, network = pair
-    network.tap("stem.2", nn.Hardtanh(0, 0.5))
+    network.insert_after("stem.2", nn.Hardtanh(0, 0.5))
     before = network(images()).detach()
     copied = copy.deepcopy(network)
     assert torch.equal(copied(images()), before)
@@ -169,7 +169,7 @@ def test_listeners_see_every_result_once_and_change_nothing(pair):
     before = network(images())
     seen = {}
     for node in network.graph.nodes:
-        if not node.operator.many:
+        if not node.operator.multi_output:
             network.listeners[node.name] = lambda result, name=node.name: seen.setdefault(
                 name, []
             ).append(result)
@@ -197,7 +197,7 @@ class Halved(nn.Module):
 def test_taps_change_what_is_read_and_learn(pair):
     module, network = pair
     tap, seen = Halved(), []
-    network.tap("stem.2", tap)
+    network.insert_after("stem.2", tap)
     network.listeners["stem.2"] = seen.append
     result = network(images())
     plain = module.stem(images())
@@ -214,7 +214,7 @@ def test_taps_change_what_is_read_and_learn(pair):
 def test_the_images_can_be_tapped_and_listened_to(pair):
     module, network = pair
     seen = []
-    network.tap("x", Halved())
+    network.insert_after("x", Halved())
     network.listeners["x"] = seen.append
     torch.testing.assert_close(network(images()), module(0.5 * images()), rtol=1e-6, atol=1e-6)
     assert torch.equal(seen[0], 0.5 * images())
@@ -223,23 +223,23 @@ def test_the_images_can_be_tapped_and_listened_to(pair):
 def test_a_tap_replaces_the_one_before_and_one_may_serve_several(pair):
     _, network = pair
     first, second = Halved(), Halved()
-    network.tap("stem.2", first)
-    network.tap("stem.2", second)
-    network.tap("branch.1", second)
+    network.insert_after("stem.2", first)
+    network.insert_after("stem.2", second)
+    network.insert_after("branch.1", second)
     network(images())
     assert (first.calls, second.calls) == (0, 2)
     assert sum(isinstance(part, Halved) for part in network.modules()) == 1
-    assert dict(network.taps) == {"stem.2": second, "branch.1": second}
+    assert dict(network.inserted) == {"stem.2": second, "branch.1": second}
 
 
 def test_tapped_copies_leave_the_network_as_it_is(pair):
     _, network = pair
     before, tap = network(images()), Halved()
-    changed = network.tapped({"stem.2": tap})
+    changed = network.with_inserted({"stem.2": tap})
     changed(images())
     assert tap.calls == 1
     assert torch.equal(network(images()), before)
-    assert not network.taps
+    assert not network.inserted
 
 
 def test_a_layer_can_be_replaced(pair):
@@ -298,5 +298,5 @@ def test_a_network_that_treats_images_together_is_refused():
         def forward(self, x):
             return x.flatten(1) if len(x) == 2 else x.flatten(1) + 1
 
-    with pytest.raises(FertoolError, match="other numbers of images"):
+    with pytest.raises(FertoolError, match="other batch sizes"):
         capture(Together(), IMAGE)

@@ -9,7 +9,7 @@ from fertool import cost
 from fertool.errors import FertoolError
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
-from fertool.graph.surgery import positions, remove_channels, resize, surviving_rows
+from fertool.graph.surgery import find_positions, remove_channels, resize, surviving_rows
 from fertool.prune.criteria import Scores
 from fertool.prune.planning import choose_survivors
 from fertool.spec import InputSpec
@@ -28,7 +28,7 @@ def cut(network, sizes, seed=0):
     survivors = choose_survivors(graph, pruned, Scores(drawn, additive=False))
     kept = {
         old.name: tuple(
-            positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
+            find_positions(old.outputs, survivors[new.outputs], survivors, old.name).tolist()
         )
         for old, new in zip(graph.layers, pruned.layers, strict=True)
         if old.kind == "dense"
@@ -55,7 +55,7 @@ def assert_equals_masking(network, sizes):
     graph = trace_channels(smaller)
     assert (graph.macs, graph.params) == (counted.macs, counted.params)
     assert counted.params == sum(parameter.numel() for parameter in smaller.parameters())
-    assert graph.stored == sum(
+    assert graph.stored_values == sum(
         t.numel() for t in smaller.state_dict().values() if t.is_floating_point()
     )
     assert graph.macs < trace_channels(network).macs

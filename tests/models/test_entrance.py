@@ -4,7 +4,7 @@ import pytest
 from graphs import network_of
 from torch import nn
 
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.models import create
 from fertool.models.entrance import rounded_sites
 from fertool.models.quantized import QuantConv2d, quantized_module
@@ -15,7 +15,7 @@ INPUT = InputSpec(1, 48)
 
 
 def graph_of(arch, **args):
-    return folded(create(arch, args, INPUT, ("a", "b"))[1])
+    return fold_for_inference(create(arch, args, INPUT, ("a", "b"))[1])
 
 
 def floats(network):
@@ -68,7 +68,7 @@ def test_what_is_read_again_later_is_rounded_before():
 
 def test_files_with_an_integer_entrance_still_load():
     spec, module = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("a", "b"))
-    sites = find_sites(folded(module).graph, INPUT)
+    sites = find_sites(fold_for_inference(module).graph, INPUT)
     quant = QuantSpec(
         {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
     )

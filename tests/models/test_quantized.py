@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fertool import cost
 from fertool.errors import FertoolError
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
@@ -51,12 +51,13 @@ IMAGE = (1, 8, 8)
 def sites_of(module, input=InputSpec(1, 8)):
     """Return the sites of a hand-written module."""
     return find_sites(
-        folded(network_of(module, (input.channels, input.size, input.size))).graph, input
+        fold_for_inference(network_of(module, (input.channels, input.size, input.size))).graph,
+        input,
     )
 
 
 def spec_for(network, input=InputSpec(1, 8)):
-    sites = find_sites(folded(network).graph, input)
+    sites = find_sites(fold_for_inference(network).graph, input)
     quant = QuantSpec(
         {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
     )

@@ -49,7 +49,7 @@ def test_a_network_without_a_block_is_the_one_that_skips_it(arch, faces, randomi
         silenced = copy.deepcopy(module)
         add = module.graph.by_name[block.sum]
         end = next(name for name in add.inputs if name != block.shortcut)
-        silenced.tap(end, Silence())
+        silenced.insert_after(end, Silence())
         torch.testing.assert_close(
             predict_logits(shorter, few, INPUT), predict_logits(silenced, few, INPUT)
         )
@@ -66,7 +66,7 @@ def test_the_block_goes_whose_absence_changes_least(faces, randomise_norms):
         for block in find_blocks(module):
             add = module.graph.by_name[block.sum]
             silence = {name: Silence() for name in add.inputs if name != block.shortcut}
-            q = module.tapped(silence)(inputs).softmax(1)
+            q = module.with_inserted(silence)(inputs).softmax(1)
             costs[block.name] = float((p * (p / q).log()).sum(1).mean())
     found = remove_block(spec, module, images, repair=False)
     gone = set(module.graph.channels) - set(found.spec.graph.channels)

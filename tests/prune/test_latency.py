@@ -40,10 +40,10 @@ def machine(network, grain, overhead=2e-7, ragged=0.0):
         made = rounded(len(layer.outputs))
         more = overhead + (ragged * len(layer.inputs) if len(layer.inputs) % 4 else 0.0)
         if layer.kind == "dense":
-            return more + layer.taps * layer.positions * (
+            return more + layer.kernel_elements * layer.positions * (
                 1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made
             )
-        return more + 1e-10 * layer.taps * layer.positions * made
+        return more + 1e-10 * layer.kernel_elements * layer.positions * made
 
     whole = trace_channels(network)
     groups = find_groups(whole)

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.models import create
 from fertool.models.quantized import tapped_at_sites
 from fertool.models.sites import find_sites
@@ -51,7 +51,7 @@ def network(shown):
 @torch.no_grad()
 def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network, shown):
     _, module = network
-    float_network, images = folded(module), shown.images[:512]
+    float_network, images = fold_for_inference(module), shown.images[:512]
     sites = find_sites(float_network.graph, INPUT)
     grids = {}
     for site in sites.sites:

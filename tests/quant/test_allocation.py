@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fertool.errors import FertoolError, UsageError
-from fertool.graph.folding import folded
+from fertool.graph.folding import fold_for_inference
 from fertool.models import create
 from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
 from fertool.quant.knapsack import filled, hull_steps
@@ -144,7 +144,7 @@ def test_folding_batch_norm_changes_neither_traces_nor_losses():
     traces = {name: torch.rand(len(layer.weight)).tolist() for name, layer in layers.items()}
     problem = make_problem(spec, module, traces)
     assert set(problem.names) == set(layers)
-    graph_module = folded(module)
+    graph_module = fold_for_inference(module)
     for index, name in enumerate(problem.names):
         before, after = (
             layers[name].weight.detach(),
