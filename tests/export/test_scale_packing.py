@@ -6,8 +6,8 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array, to_array
 
-from fertool.export.compact import compacted
-from fertool.export.scales import scales_packed
+from fertool.export.compaction import compact_graph
+from fertool.export.scale_packing import pack_scales
 
 SOURCE, WEIGHT = np.float32(0.0123), np.array([0.5, 0.25, 2.0**-24], np.float32)
 
@@ -48,14 +48,14 @@ def run(model):
 
 def stored(model):
     """The types of the vectors that the file holds."""
-    tensors = [to_array(tensor) for tensor in compacted(model).graph.initializer]
+    tensors = [to_array(tensor) for tensor in compact_graph(model).graph.initializer]
     return sorted(
         str(tensor.dtype) for tensor in tensors if tensor.ndim == 1 and tensor.dtype != np.int64
     )
 
 
 def test_scales_and_biases_are_stored_small_and_unfold_to_the_same_bits():
-    packed = scales_packed(layer())
+    packed = pack_scales(layer())
     assert stored(packed) == ["float16", "int16"]
     assert np.array_equal(run(packed), run(layer()))
 
@@ -73,6 +73,6 @@ def test_scales_and_biases_are_stored_small_and_unfold_to_the_same_bits():
     ],
 )
 def test_what_would_not_be_exact_in_a_smaller_type_is_in_the_next(change, kept):
-    packed = scales_packed(layer(**change))
+    packed = pack_scales(layer(**change))
     assert stored(packed) == kept
     assert np.array_equal(run(packed), run(layer(**change)))

@@ -6,8 +6,7 @@ import onnxruntime
 import pytest
 from settled import patterns, settled
 
-from fertool.export import ExportOptions, export_model
-from fertool.export import onnx as exporter
+from fertool.export import ExportOptions, export_model, onnx_export
 from fertool.quant import QuantizeConfig, quantize_model
 
 PLAIN = ExportOptions(simplify=False)
@@ -19,7 +18,7 @@ def test_pools_run_on_the_layout_of_the_convolutions_and_change_no_bit(arch, mon
     quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16))
     content = export_model(replace(spec, quant=quant), integer, PLAIN)
     with monkeypatch.context() as patch:
-        patch.setattr(exporter, "pools_read_last", lambda model: model)
+        patch.setattr(onnx_export, "transpose_pooled_maps", lambda model: model)
         plain = export_model(replace(spec, quant=quant), integer, PLAIN)
         floats = export_model(spec, module, PLAIN)
     assert export_model(spec, module, PLAIN) == floats

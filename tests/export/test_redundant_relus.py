@@ -5,7 +5,7 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from fertool.export.rounding import relus_left_out
+from fertool.export.redundant_relus import remove_redundant_relus
 
 
 def rounded_relu(zero_point, *, also_read=False):
@@ -34,7 +34,7 @@ def rounded_relu(zero_point, *, also_read=False):
 )
 def test_a_relu_goes_only_where_the_rounding_does_its_work(zero_point, also_read, left):
     model = rounded_relu(np.asarray(zero_point), also_read=also_read)
-    result = relus_left_out(model)
+    result = remove_redundant_relus(model)
     assert sum(node.op_type == "Relu" for node in result.graph.node) == left
     values = np.linspace(-5, 5, 64, dtype=np.float32)
     found = [

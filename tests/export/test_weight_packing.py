@@ -7,7 +7,7 @@ import pytest
 import torch
 from settled import patterns, settled
 
-import fertool.export.onnx
+import fertool.export.onnx_export
 from fertool.artifact.header import read_spec
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
@@ -48,7 +48,7 @@ def optimised(content, path):
 def test_the_runtime_makes_the_same_network_of_packed_weights(mixed, monkeypatch, tmp_path):
     spec, module, least = mixed
     packed = export_model(spec, module, PACKED)
-    monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
+    monkeypatch.setattr(fertool.export.onnx_export, "pack_weights", lambda model, on_note: model)
     plain = export_model(spec, module, PACKED)
     assert len(packed) - least < 0.96 * (len(plain) - least)
     first, operators = optimised(packed, tmp_path / "packed.onnx")
@@ -96,7 +96,7 @@ def test_layers_of_one_width_each_are_the_same_network(widths, monkeypatch, tmp_
         "nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2]
     )
     packed = export_model(spec, module, PACKED)
-    monkeypatch.setattr(fertool.export.onnx, "weights_packed", lambda model, on_note: model)
+    monkeypatch.setattr(fertool.export.onnx_export, "pack_weights", lambda model, on_note: model)
     plain = export_model(spec, module, PACKED)
     assert len(packed) < 0.8 * len(plain)
     first, operators = optimised(packed, tmp_path / "packed.onnx")
@@ -119,9 +119,9 @@ def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
     content = export_model(
         spec, module, ExportOptions(simplify=False, opset=17), on_note=notes.append
     )
-    assert "--opset 18" in notes[0]
+    assert "opset 18" in notes[0]
     assert len(content) > len(export_model(spec, module, PACKED))
-    with pytest.raises(UsageError, match="--packed with --opset 17"):
+    with pytest.raises(UsageError, match="``packed=True`` with ``opset=17``"):
         ExportOptions(opset=17, packed=True)
 
 

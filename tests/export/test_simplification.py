@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from fertool.export import simplify
+from fertool.export import simplification
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def model():
 
 def test_onnxsim_drops_what_does_nothing_and_keeps_the_integers(model):
     notes = []
-    result = simplify.simplified(model, 60, notes.append)
+    result = simplification.simplify_graph(model, 60, notes.append)
     assert notes == []
     assert [node.op_type for node in result.graph.node] == ["DequantizeLinear", "MatMul"]
     assert {t.data_type for t in result.graph.initializer} == {TensorProto.INT8, TensorProto.FLOAT}
@@ -58,11 +58,11 @@ LOAD = "import onnx, sys; m = onnx.load(sys.argv[1])"
 )
 def test_a_failing_onnxsim_leaves_the_graph_as_it_is(model, monkeypatch, code, note):
     monkeypatch.setattr(
-        simplify,
+        simplification,
         "COMMAND",
         (sys.executable, "-S", "-c", code) if "onnx" not in code else (sys.executable, "-c", code),
     )
     notes = []
-    assert simplify.simplified(model, 2 if "sleep" in code else 60, notes.append) == model
+    assert simplification.simplify_graph(model, 2 if "sleep" in code else 60, notes.append) == model
     assert len(notes) == (0 if note is None else 1)
     assert note is None or note in notes[0]

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from fertool.export.gates import gates_clipped
+from fertool.export.gate_clipping import clip_gates
 
 
 def gate(op_type, scale, zero_point):
@@ -46,7 +46,7 @@ def test_gates_on_integers_are_hard_sigmoid_and_hard_swish(zero_point):
     values = (np.arange(256) - zero_point) * scale
     sigmoid = np.clip(values + 3, 0, 6) / 6
     for op_type, expected in (("HardSigmoid", sigmoid), ("HardSwish", values * sigmoid)):
-        clipped = gates_clipped(gate(op_type, scale, zero_point))
+        clipped = clip_gates(gate(op_type, scale, zero_point))
         assert run(clipped) == pytest.approx(expected, rel=1e-6, abs=1e-6)
         # Above the middle of the grid there is nothing to clip.
         expected_operators = {
@@ -60,4 +60,4 @@ def test_gates_on_integers_are_hard_sigmoid_and_hard_swish(zero_point):
 def test_gates_on_other_grids_stay():
     for scale, zero_point in ((0.03, 99), (0.03, 0)):
         model = gate("HardSwish", scale, zero_point)
-        assert gates_clipped(model) == model
+        assert clip_gates(model) == model

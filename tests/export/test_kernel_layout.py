@@ -10,8 +10,7 @@ from onnx.helper import get_node_attr_value
 from settled import CLASSES, patterns
 from torch import nn
 
-from fertool.export import ExportOptions, export_model
-from fertool.export import onnx as exporter
+from fertool.export import ExportOptions, export_model, onnx_export
 from fertool.models.layers import SqueezeExcitation
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.spec import InputSpec, Spec
@@ -49,7 +48,7 @@ def files(module, size, monkeypatch):
     )
     spec, options = replace(spec, quant=quant), ExportOptions(simplify=False)
     arranged = export_model(spec, integer, options)
-    monkeypatch.setattr(exporter, "arranged", lambda model: model)
+    monkeypatch.setattr(onnx_export, "arrange_for_kernels", lambda model: model)
     return arranged, export_model(spec, integer, options)
 
 
