@@ -13,8 +13,12 @@ from fertool.errors import FertoolError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart with every common kind of colour blindness."""
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart with every common kind of color blindness."""
+MARKERS = "osD^vP"
+GRID_COLOR = "#E5E5E5"
+BEFORE_COLOR = "#D0D7DE"
+"""Of the network before a step, and of layers in float."""
 DPI = 144
 
 
@@ -27,8 +31,11 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
-def blank_figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """Give an empty figure (inches) and the buffer that holds its PNG afterwards; no global state is touched."""
+def new_figure(width: float, height: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """Yield an empty figure (inches) and the buffer that holds its PNG afterwards.
+
+    Raises FertoolError when Matplotlib is missing.
+    """
     require_matplotlib()
     import matplotlib
     from matplotlib.figure import Figure
@@ -39,12 +46,15 @@ def blank_figure(width: float, height: float) -> Iterator[tuple[Figure, io.Bytes
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": False,
+        # Names may have dollar signs.
         "text.parse_math": False,
     }
     png = io.BytesIO()
+    # In a context, so that the process keeps its own style.
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # A sign that the font lacks is drawn as a box, which says enough; the warning has a line for each.
+        # A character that the font lacks is drawn as a box; the warning would be a line for each.
         warnings.simplefilter("ignore")
         figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         yield figure, png
+        # With the version of Matplotlib in it, the same figure would have other bytes elsewhere.
         figure.savefig(png, format="png", metadata={"Software": None})
