@@ -9,7 +9,7 @@ from fertool.report.units import (
     accuracy_cell,
     count_text,
     percent_text,
-    short_names,
+    short_file_names,
     size_text,
     speedup_cell,
     time_text,
@@ -36,7 +36,7 @@ def layout_benchmark(report: Data) -> TextTable:
     There are columns of accuracy and of speed-up only where there is something to show.
     """
     results = report["results"]
-    names = short_names([entry["file"] for entry in results])
+    names = short_file_names(results)
     has_accuracy = _first_measured(results) is not None
     has_speedup = len(results) > 1
     headers = [
@@ -111,7 +111,9 @@ def benchmark_caption(report: Data) -> str:
     """Return how a benchmark was measured: threads, batch, runs, accuracy and processor."""
     results = report["results"]
     first = results[0]
-    threads = "1 thread" if first["threads"] == 1 else f"{first['threads']} threads"
+    threads = f"{first['threads']} thread"
+    if first["threads"] != 1:
+        threads += "s"
     runs = f"{report['runs']:,} runs, {_typical_latency(report)}s"
     parts = [f"{threads}, batch {first['batch']}, {runs}"]
     measured = _first_measured(results)
@@ -123,7 +125,7 @@ def benchmark_caption(report: Data) -> str:
 
 def bench_warnings(report: Data) -> list[str]:
     """Return the warnings of a benchmark as sentences, each with what helps."""
-    names = short_names([entry["file"] for entry in report["results"]])
+    names = short_file_names(report["results"])
     lines, other_runtimes = [], []
     for entry in report["warnings"]:
         name = names[entry["file"]]

@@ -30,18 +30,24 @@ def layout_plan(before: Mapping[str, int], *afters: Mapping[str, int]) -> TextTa
     """
     rows = []
     for name, channels in before.items():
-        remaining = [after.get(name, 0) for after in afters]
-        cells = [name, f"{channels:,}", *(f"{count:,}" for count in remaining)]
+        cells = [name, f"{channels:,}"]
+        for after in afters:
+            cells.append(f"{after.get(name, 0):,}")
         if len(afters) == 1:
-            cells.append(_kept_text(channels, remaining[0]))
+            cells.append(_kept_text(channels, afters[0].get(name, 0)))
         rows.append(tuple(cells))
-    if len(afters) == 1:
-        return TextTable(("channels of", ">before", ">after", ">kept"), tuple(rows))
-    headers = [f">width {number}" for number in range(1, len(afters) + 1)]
+
+    headers = [">after", ">kept"]
+    if len(afters) != 1:
+        # The profiles of a dynamic network have no names, and no common fraction that is kept.
+        headers = []
+        for number, _ in enumerate(afters, start=1):
+            headers.append(f">width {number}")
     return TextTable(("channels of", ">before", *headers), tuple(rows))
 
 
 def _kept_text(before: int, after: int) -> str:
+    # Of a group whose block an earlier pruning removed.
     if not before:
         return MISSING
     return f"{100 * after / before:.0f} %"
@@ -124,12 +130,16 @@ def layout_bits(quant: Data) -> TextTable:
         found.update(bits)
     columns = sorted(found)
 
+    headers = ["layer"]
+    for column in columns:
+        headers.append(f">{column} bits")
     rows = []
     for name, bits in layers.items():
-        cells = [_bits_cell(bits, column) for column in columns]
-        rows.append((name, *cells))
-    headers = [f">{column} bits" for column in columns]
-    return TextTable(("layer", *headers), tuple(rows))
+        cells = [name]
+        for column in columns:
+            cells.append(_bits_cell(bits, column))
+        rows.append(tuple(cells))
+    return TextTable(tuple(headers), tuple(rows))
 
 
 def _bits_cell(bits: Sequence[int], column: int) -> str:

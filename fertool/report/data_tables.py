@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fertool.report.text_table import Data, Fact, TextTable
+from fertool.report.text_table import Data, Fact, TextTable, numeric_headers
 from fertool.report.units import channels_text
 
 _SKIPPED = {
@@ -15,19 +15,24 @@ _SKIPPED = {
 
 def layout_class_counts(found: Data) -> TextTable:
     """Lay out the images of each class in each split, with totals."""
-    splits = list(found["counts"])
+    splits = found["counts"]
     rows = []
     for name in found["classes"]:
-        counts = [found["counts"][split][name] for split in splits]
+        counts = [of_split[name] for of_split in splits.values()]
         rows.append(_count_row(name, counts))
-    totals = [sum(found["counts"][split].values()) for split in splits]
+
+    totals = []
+    for of_split in splits.values():
+        totals.append(sum(of_split.values()))
     rows.append(_count_row("all", totals))
-    headers = [f">{split}" for split in splits]
-    return TextTable(("class", *headers, ">all"), tuple(rows))
+    return TextTable(("class", *numeric_headers(splits), ">all"), tuple(rows))
 
 
 def _count_row(name: str, counts: list[int]) -> tuple[str, ...]:
-    return (name, *(f"{count:,}" for count in (*counts, sum(counts))))
+    cells = [name]
+    for count in (*counts, sum(counts)):
+        cells.append(f"{count:,}")
+    return tuple(cells)
 
 
 def data_facts(found: Data) -> list[Fact]:
@@ -56,4 +61,7 @@ def data_facts(found: Data) -> list[Fact]:
 
 
 def _counts_text(counts: Data) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    parts = []
+    for name, count in counts.items():
+        parts.append(f"{name} {count:,}")
+    return ", ".join(parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fertool.report.text_table import Data, Fact, TextTable
+from fertool.report.text_table import Data, Fact, TextTable, numeric_headers
 from fertool.report.units import (
     accuracy_text,
     interval_text,
@@ -24,8 +24,11 @@ def evaluation_facts(entry: Data) -> list[Fact]:
         accuracy = accuracy_text({**single_crop, "split": entry["split"]})
         facts.append((f"accuracy, {_TTA_NAMES['none']}", accuracy))
 
-    name = f"accuracy, {_TTA_NAMES[entry['tta']]}" if "tta" in entry else "accuracy"
-    facts.append((name, accuracy_text(entry)))
+    # Files of older versions lack the key.
+    if "tta" in entry:
+        facts.append((f"accuracy, {_TTA_NAMES[entry['tta']]}", accuracy_text(entry)))
+    else:
+        facts.append(("accuracy", accuracy_text(entry)))
     deduplicated = entry.get("deduplicated")
     if deduplicated:
         accuracy = accuracy_text({**deduplicated, "split": entry["split"]})
@@ -56,15 +59,21 @@ def layout_confusion(entry: Data) -> TextTable:
     for name, counts in zip(names, entry["confusion"], strict=True):
         # A class may have no images.
         total = max(1, sum(counts))
-        rows.append((name, *(f"{100 * count / total:.0f}" for count in counts)))
-    headers = [f">{name}" for name in names]
-    return TextTable(("", *headers), tuple(rows))
+        cells = [name]
+        for count in counts:
+            cells.append(f"{100 * count / total:.0f}")
+        rows.append(tuple(cells))
+    return TextTable(("", *numeric_headers(names)), tuple(rows))
 
 
 def layout_comparisons(comparisons: Sequence[Data]) -> TextTable:
     """Lay out paired comparisons: accuracy of each file less the baseline's."""
-    candidates = [entry["candidate"] for entry in comparisons]
-    names = short_names([comparisons[0]["baseline"], *candidates])
+    # The baseline is in no row, but may share its name with a candidate in another folder.
+    files = [comparisons[0]["baseline"]]
+    for entry in comparisons:
+        files.append(entry["candidate"])
+    names = short_names(files)
+
     rows = []
     for entry in comparisons:
         row = (

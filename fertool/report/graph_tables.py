@@ -15,9 +15,12 @@ def layout_nodes(nodes: Sequence[Data]) -> TextTable:
     """Lay out the operators of a graph, which `show` lists with its layers."""
     rows = []
     for node in nodes:
-        arguments = node.get("args", {}).items()
-        shown = " ".join(f"{name}={_argument_text(value)}" for name, value in arguments)
-        rows.append((node["name"], node["op"], ", ".join(node.get("in", ())), shown))
+        arguments = []
+        for name, value in node.get("args", {}).items():
+            arguments.append(f"{name}={_argument_text(value)}")
+        # The graph's inputs read nothing and have no arguments.
+        inputs = ", ".join(node.get("in", ()))
+        rows.append((node["name"], node["op"], inputs, " ".join(arguments)))
     return TextTable(("node", "operator", "reads", "arguments"), tuple(rows))
 
 

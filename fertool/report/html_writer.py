@@ -34,9 +34,10 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return a whole document; it loads nothing from anywhere and runs no script."""
+    # Nothing in a page may load or run anything, whatever the texts of the files contain.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     shown = _escape(title)
-    body = "\n".join(part for part in parts if part)
+    body = "\n".join(parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -68,9 +69,11 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def table(content: TextTable) -> str:
     """Return a table."""
-    kinds = ["number" if is_numeric else "text" for is_numeric in content.numeric]
-    head = _row("th", kinds, content.titles)
-    body = "\n".join(_row("td", kinds, row) for row in content.rows)
+    head = _row("th", content.numeric, content.titles)
+    rows = []
+    for row in content.rows:
+        rows.append(_row("td", content.numeric, row))
+    body = "\n".join(rows)
     return f"""<div class="wide"><table>
 <thead>{head}</thead>
 <tbody>
@@ -95,9 +98,10 @@ def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
     return f"<figure>{image}<figcaption>{shown}</figcaption></figure>"
 
 
-def _row(tag: str, kinds: Sequence[str], cells: Sequence[str]) -> str:
+def _row(tag: str, numeric: Sequence[bool], cells: Sequence[str]) -> str:
     columns = []
-    for kind, cell in zip(kinds, cells, strict=True):
+    for is_numeric, cell in zip(numeric, cells, strict=True):
+        kind = "number" if is_numeric else "text"
         columns.append(f'<{tag} class="{kind}">{_lines(cell)}</{tag}>')
     return f"<tr>{''.join(columns)}</tr>"
 
@@ -109,5 +113,7 @@ def _escape(text: str) -> str:
 
 def _lines(text: str) -> str:
     """Return escaped text whose lines after the first are small."""
-    first, *others = _escape(text).split("\n")
-    return first + "".join(f"<br><small>{line}</small>" for line in others)
+    shown, *others = _escape(text).split("\n")
+    for line in others:
+        shown += f"<br><small>{line}</small>"
+    return shown

@@ -11,11 +11,15 @@ from collections.abc import Callable, Iterable
 from fertool.report.printable import printable_lines
 from fertool.report.text_table import Fact, TextTable
 
+_RULE = "---"
+# A colon at the end aligns a column to the right.
+_RULE_RIGHT = "---:"
+
 
 def page(title: str, parts: Iterable[str]) -> str:
     """Return a whole document."""
-    shown = [part for part in parts if part]
-    return "\n\n".join([f"# {_escape(title)}", *shown]) + "\n"
+    # Blank lines end tables and paragraphs.
+    return "\n\n".join([f"# {_escape(title)}", *parts]) + "\n"
 
 
 def heading(text: str, level: int = 2) -> str:
@@ -32,7 +36,7 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def table(content: TextTable) -> str:
     """Return a table."""
-    rules = ["---:" if is_numeric else "---" for is_numeric in content.numeric]
+    rules = [_RULE_RIGHT if is_numeric else _RULE for is_numeric in content.numeric]
     lines = [_escaped_row(content.titles), _row(rules)]
     for cells in content.rows:
         lines.append(_escaped_row(cells))
@@ -42,7 +46,7 @@ def table(content: TextTable) -> str:
 def facts(pairs: Iterable[Fact]) -> str:
     """Return a table of names and values."""
     # Markdown has no table without a head.
-    lines = [_row(["", ""]), _row(["---", "---"])]
+    lines = [_row(["", ""]), _row([_RULE, _RULE])]
     for name, value in pairs:
         lines.append(_row([f"**{_escape(name)}**", _escape(value)]))
     return "\n".join(lines)

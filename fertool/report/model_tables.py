@@ -13,7 +13,7 @@ from fertool.report.units import (
     channels_text,
     count_text,
     percent_text,
-    short_names,
+    short_file_names,
     size_text,
 )
 
@@ -30,7 +30,7 @@ _MODEL_HEADERS = (
 
 def layout_models(summaries: Sequence[Data]) -> TextTable:
     """Lay out several models side by side."""
-    names = short_names([summary["file"] for summary in summaries])
+    names = short_file_names(summaries)
     rows = []
     for summary in summaries:
         row = (
@@ -81,8 +81,11 @@ def _metrics_text(metrics: Data | None) -> str:
 
 
 def _profiles_text(gates: Data) -> str:
-    fractions = ", ".join(percent_text(fraction) for fraction in gates["shares"])
-    return f"{len(gates['profiles'])} widths, the widest first, for {fractions} of the images"
+    fractions = []
+    for fraction in gates["shares"]:
+        fractions.append(percent_text(fraction))
+    shown = ", ".join(fractions)
+    return f"{len(gates['profiles'])} widths, the widest first, for {shown} of the images"
 
 
 def _input_text(shape: Data) -> str:
@@ -99,7 +102,10 @@ def logits_facts(summary: Data) -> list[Fact]:
     """Return the header of a file of recorded logits, its provenance apart."""
     images = summary["images"]
     pixels = f"{images['size']} x {images['size']} {channels_text(images['channels'])}"
-    teachers = [f"teacher {digest[:12]}" for digest in summary["teachers"]]
+    teachers = []
+    for digest in summary["teachers"]:
+        # Its first digits tell two files apart.
+        teachers.append(f"teacher {digest[:12]}")
     return [
         ("size", size_text(summary["size_bytes"])),
         ("logits of", ", ".join(teachers)),
@@ -135,11 +141,13 @@ def _step_text(step: Data) -> str:
     options = dict(step["options"])
     if step.get("seed") is not None:
         options["seed"] = step["seed"]
+    inputs = []
+    for name, digest in step["inputs"].items():
+        inputs.append(f"{name} {digest[:12]}")
+
     parts = []
-    shown = _options_text(options)
-    if shown:
-        parts.append(shown)
-    inputs = [f"{name} {digest[:12]}" for name, digest in step["inputs"].items()]
+    if _options_text(options):
+        parts.append(_options_text(options))
     if inputs:
         parts.append(f"read {', '.join(inputs)}")
     return "; ".join(parts)
@@ -147,6 +155,7 @@ def _step_text(step: Data) -> str:
 
 def _options_text(options: Data) -> str:
     """Return options as `name=value`, without those that have no value."""
+    # Options without a value were not given.
     return " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
 
 

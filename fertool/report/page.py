@@ -30,7 +30,7 @@ from fertool.report.plots import (
 )
 from fertool.report.result_files import ReportData, read_result_files
 from fertool.report.text_table import Data, Fact, TextTable
-from fertool.report.units import layer_order, short_names
+from fertool.report.units import layer_order, short_file_names
 
 PROHIBITED = (
     "Inferring the emotions of people at workplaces and in education institutions is prohibited in"
@@ -113,9 +113,12 @@ def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
         _sensitivities,
         _model_cards,
     )
-    parts: list[str] = []
+    parts = []
     for section in sections:
-        parts += section(found, writer)
+        for part in section(found, writer):
+            # Markdown has no pictures.
+            if part:
+                parts.append(part)
     return writer.page("Facial-expression models", parts)
 
 
@@ -136,7 +139,10 @@ def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[str]:
         yield writer.paragraph(f"{caption}. {_BENCHMARK_NOTE}", "quiet")
         for line in benchmark_tables.bench_warnings(report):
             yield writer.paragraph(line, "notice")
-        measured = [entry for entry in report["results"] if entry["accuracy"] is not None]
+        measured = []
+        for entry in report["results"]:
+            if entry["accuracy"] is not None:
+                measured.append(entry)
         if 0 < len(measured) <= _MAX_POINTS:
             yield from _tradeoff_pictures(measured, writer)
 
@@ -192,7 +198,7 @@ def _sweeps(found: ReportData, writer: PageWriter) -> Iterator[str]:
 
 def _pruned_channels(found: ReportData, writer: PageWriter) -> Iterator[str]:
     """Yield a figure for each model that has fewer channels than an earlier one of its kind."""
-    names = short_names([model["file"] for model in found.models])
+    names = short_file_names(found.models)
     for index, model in enumerate(found.models):
         earlier_models = found.models[:index]
         original = _find_original(model, earlier_models)
@@ -237,10 +243,13 @@ def _is_narrower(model: Data, other: Data) -> bool:
 
 def _bits(found: ReportData, writer: PageWriter) -> Iterator[str]:
     """Yield a table and a figure for each model whose weights have several numbers of bits."""
-    names = short_names([model["file"] for model in found.models])
+    names = short_file_names(found.models)
     for model in found.models:
         bits_by_layer = _bits_by_layer(model["quant"])
-        distinct = set().union(*bits_by_layer.values())
+        distinct: set[int] = set()
+        for bits in bits_by_layer.values():
+            distinct.update(bits)
+        # One number of bits for all layers is in the table of models.
         if len(distinct) <= 1:
             continue
         name = names[model["file"]]
@@ -254,7 +263,10 @@ def _bits(found: ReportData, writer: PageWriter) -> Iterator[str]:
 def _bits_by_layer(quant: Data | None) -> dict[str, Sequence[int]]:
     if not quant:
         return {}
-    return {name: rule["bits"] for name, rule in quant["weights"].items()}
+    bits = {}
+    for name, rule in quant["weights"].items():
+        bits[name] = rule["bits"]
+    return bits
 
 
 def _sensitivities(found: ReportData, writer: PageWriter) -> Iterator[str]:
@@ -267,7 +279,7 @@ def _sensitivities(found: ReportData, writer: PageWriter) -> Iterator[str]:
 
 
 def _model_cards(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    names = short_names([model["file"] for model in found.models])
+    names = short_file_names(found.models)
     use = [("intended use", INTENDED), ("excluded uses", EXCLUDED), ("limits", LIMITS)]
     for model in found.models:
         yield writer.heading(f"Model card: {names[model['file']]}")

@@ -102,12 +102,14 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _find_type(path: Path, data: Data) -> type[Any]:
     """Return the type of a result, found by the keys that only this type has."""
-    is_list = "results" in data
-    first = _first_entry(path, data) if is_list else data
-    if is_list and "latency_s" in first:
-        return Benchmark
-    if "confusion" in first:
-        return EvaluationReport if is_list else Evaluation
+    if "results" in data:
+        first = _first_entry(path, data)
+        if "latency_s" in first:
+            return Benchmark
+        if "confusion" in first:
+            return EvaluationReport
+    elif "confusion" in data:
+        return Evaluation
     for key, result_type in _TYPES_BY_KEY.items():
         if key in data:
             return result_type

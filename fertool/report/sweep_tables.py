@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from fertool.report.text_table import Data, TextTable
+from fertool.report.text_table import Data, TextTable, numeric_headers
 from fertool.report.units import interval_text, percent_text, time_text, value_text
 
 
 def layout_trials(sweep: Data) -> TextTable:
     """Lay out every training of a sweep."""
     has_seeds = len(sweep["seeds"]) > 1
-    headers = [f">{name}" for name in sweep["axes"]]
+    headers = numeric_headers(sweep["axes"])
     if has_seeds:
         headers.append(">seed")
     headers += [">accuracy", ">95 % interval", ">loss", ">best epoch", ">time"]
@@ -34,7 +34,7 @@ def layout_means(sweep: Data) -> TextTable:
     for point in sweep["points"]:
         seeds, loss = str(len(point["seeds"])), f"{point['loss_mean']:.3f}"
         rows.append((*_option_cells(sweep, point), mean_text(point), seeds, loss))
-    options = [f">{name}" for name in sweep["axes"]]
+    options = numeric_headers(sweep["axes"])
     return TextTable((*options, ">mean ± sd", ">seeds", ">mean loss"), tuple(rows))
 
 
@@ -46,10 +46,13 @@ def _option_cells(sweep: Data, entry: Data) -> list[str]:
 def sweep_caption(sweep: Data) -> str:
     """Return what the figures of a sweep are, and which training the model file is of."""
     best, first = sweep["best"], sweep["rows"][0]
-    options = [f"{name} {value_text(value)}" for name, value in best["options"].items()]
-    chosen = ", ".join([*options, f"seed {best['seed']}"])
+    chosen = []
+    for name, value in best["options"].items():
+        chosen.append(f"{name} {value_text(value)}")
+    chosen.append(f"seed {best['seed']}")
     measured = f"{first['split']}, n = {first['n']:,}"
-    return f"{measured}; chosen there: {chosen}, whose own figure therefore flatters"
+    # The best of several figures is above the true one by chance.
+    return f"{measured}; chosen there: {', '.join(chosen)}, whose own figure therefore flatters"
 
 
 def mean_text(point: Data) -> str:

@@ -136,7 +136,8 @@ def _draw(content: TextTable) -> Table:
         else:
             table.add_column(Text(title), justify="left", overflow="fold")
     for row in content.rows:
-        table.add_row(*(_cell(text) for text in row))
+        cells = [_cell(text) for text in row]
+        table.add_row(*cells)
     return table
 
 

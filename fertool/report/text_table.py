@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,11 @@ Data = Mapping[str, Any]
 """A result with the keys of a command's JSON."""
 Fact = tuple[str, str]
 """A name and a value."""
+
+
+def numeric_headers(titles: Iterable[Any]) -> list[str]:
+    """Return the headers of columns of numbers."""
+    return [f">{title}" for title in titles]
 
 
 @dataclass(frozen=True)

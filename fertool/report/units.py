@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fertool.report.printable import printable
@@ -29,7 +29,9 @@ def count_text(count: float | None) -> str:
     if count is None:
         return MISSING
     value, prefix = _scale(count)
-    return f"{_three_digits(value)} {prefix}" if prefix else f"{int(value)}"
+    if not prefix:
+        return str(int(value))
+    return f"{_three_digits(value)} {prefix}"
 
 
 def time_text(seconds: float) -> str:
@@ -42,7 +44,9 @@ def time_text(seconds: float) -> str:
 
 def p_value_text(p: float) -> str:
     """Return the p-value of a test; it is never 0."""
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}"
 
 
 def percent_text(fraction: float | None) -> str:
@@ -118,6 +122,11 @@ def layer_order(name: str) -> tuple[bool, list[int | str]]:
     return name.partition(".")[0] in _LAST_LAYERS, parts
 
 
+def short_file_names(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return `short_names` of the files of results."""
+    return short_names([entry["file"] for entry in entries])
+
+
 def short_names(files: Sequence[str]) -> dict[str, str]:
     """Return for each file its shortest trailing path that tells it from the others."""
     parts = {file: file.replace("\\", "/").strip("/").split("/") for file in files}
@@ -130,6 +139,7 @@ def short_names(files: Sequence[str]) -> dict[str, str]:
 
 def _distinct_tail(path: Sequence[str], others: Sequence[Sequence[str]]) -> Sequence[str]:
     """Return the fewest last parts of a path in which no other ends; all where there are none."""
+    # The whole path may be the end of another one: then it is shown whole.
     for depth in range(1, len(path)):
         tail = path[-depth:]
         if all(other[-depth:] != tail for other in others):

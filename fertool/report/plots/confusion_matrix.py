@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fertool.report.plots.drawing import new_figure
@@ -18,15 +19,13 @@ _DARK_PERCENT = 55
 
 def plot_confusion_matrix(entry: Data) -> bytes:
     """Return the confusion matrix of an evaluated file, each row in percent of its true class."""
-    counts = entry["confusion"]
-    percentages = []
-    for row in counts:
-        # A class may have no images.
-        total = max(1, sum(row))
-        percentages.append([100 * count / total for count in row])
-
     names = [printable(name[:_MAX_NAME_LENGTH]) for name in entry["per_class"]]
-    ylabels = [f"{name} ({sum(row):,})" for name, row in zip(names, counts, strict=True)]
+    ylabels, percentages = [], []
+    for name, counts in zip(names, entry["confusion"], strict=True):
+        images = sum(counts)
+        ylabels.append(f"{name} ({images:,})")
+        # A class may have no images.
+        percentages.append(_percentages(counts, max(1, images)))
     ticks = range(len(names))
     side = 1.4 + 0.62 * len(names)
     with new_figure(side + 1.6, side) as (figure, png):
@@ -41,6 +40,10 @@ def plot_confusion_matrix(entry: Data) -> bytes:
         bar = figure.colorbar(image, ax=axes, label="% of the true class", shrink=0.8)
         bar.outline.set_visible(False)
     return png.getvalue()
+
+
+def _percentages(counts: Sequence[int], total: int) -> list[float]:
+    return [100 * count / total for count in counts]
 
 
 def _write_percentages(axes: Axes, percentages: list[list[float]]) -> None:

@@ -71,14 +71,15 @@ def _point_boxes(axes: Axes, point: LabeledPoint) -> list[Bbox]:
     """Return what a point covers, in pixels: its marker, its interval and its bar."""
     from matplotlib.transforms import Bbox
 
-    ends = [(point.x, y) for y in point.interval]
+    low_end, y, high_end = point.interval
+    ends = [(point.x, low_end), (point.x, y), (point.x, high_end)]
     (x, low), (_, middle), (_, high) = axes.transData.transform(ends)
+    # About the sizes of a marker and of the caps of an interval, with a little room.
     marker = Bbox.from_bounds(x - 8, middle - 8, 16, 16)
     interval = Bbox.from_bounds(x - 5, low, 10, high - low)
     if point.bar is None:
         return [marker, interval]
 
-    y = point.interval[_MIDDLE]
     left_end, right_end = point.bar
     (left, middle), (right, _) = axes.transData.transform([(left_end, y), (right_end, y)])
     return [marker, interval, Bbox.from_bounds(left, middle - 5, right - left, 10)]

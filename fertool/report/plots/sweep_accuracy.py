@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure, values_of
 from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 from fertool.report.printable import printable
 from fertool.report.text_table import Data
@@ -48,7 +48,7 @@ def _plot_heat_map(sweep: Data) -> bytes:
     for point in sweep["points"]:
         options = point["options"]
         points[options[row_option], options[column_option]] = point
-    means = [100 * point["accuracy_mean"] for point in points.values()]
+    means = values_of(points.values(), "accuracy_mean", factor=100)
     low, high = min(means), max(means)
 
     with new_figure(2.6 + 1.0 * len(column_values), 1.6 + 0.7 * len(row_values)) as (figure, png):
@@ -65,8 +65,8 @@ def _plot_heat_map(sweep: Data) -> bytes:
                     is_best = point is sweep["points"][0]
                     _write_point(axes, (column, row), point, is_dark, is_best)
 
-        axes.set_xticks(range(len(column_values)), [_tick_text(value) for value in column_values])
-        axes.set_yticks(range(len(row_values)), [_tick_text(value) for value in row_values])
+        axes.set_xticks(range(len(column_values)), _tick_texts(column_values))
+        axes.set_yticks(range(len(row_values)), _tick_texts(row_values))
         axes.set(xlabel=printable(column_option), ylabel=printable(row_option))
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
@@ -85,8 +85,8 @@ def _mean_cells(
     for row_value in row_values:
         row = []
         for column_value in column_values:
-            point = points.get((row_value, column_value))
-            row.append(float("nan") if point is None else 100 * point["accuracy_mean"])
+            point = points.get((row_value, column_value), {})
+            row.append(100 * point.get("accuracy_mean", float("nan")))
         cells.append(row)
     return cells
 
@@ -116,9 +116,11 @@ def _plot_option_lines(sweep: Data) -> bytes:
         styles = zip(cycle(COLORS), cycle(MARKERS), strict=False)
         for index, ((name, points), style) in enumerate(zip(lines.items(), styles, strict=False)):
             shift = _LINE_SHIFT * (index - (len(lines) - 1) / 2)
-            xs = [values.index(point["options"][option]) + shift for point in points]
+            xs = []
+            for point in points:
+                xs.append(values.index(point["options"][option]) + shift)
             _plot_line(axes, xs, points, name, style)
-        axes.set_xticks(range(len(values)), [_tick_text(value) for value in values])
+        axes.set_xticks(range(len(values)), _tick_texts(values))
         axes.set(xlabel=printable(option), ylabel=_accuracy_label(sweep))
         axes.grid(axis="y", color=GRID_COLOR)
         axes.margins(x=0.1)
@@ -152,11 +154,14 @@ def _plot_line(
     axes: Axes, xs: Sequence[float], points: Sequence[Data], name: str, style: tuple[str, str]
 ) -> None:
     color, marker = style
-    means = [100 * point["accuracy_mean"] for point in points]
-    below, above = zip(*(_spread(point) for point in points), strict=True)
+    below, above = [], []
+    for point in points:
+        lower, upper = _spread(point)
+        below.append(lower)
+        above.append(upper)
     axes.errorbar(
         xs,
-        means,
+        values_of(points, "accuracy_mean", factor=100),
         yerr=[below, above],
         fmt=f"{marker}-",
         color=color,
@@ -188,6 +193,10 @@ def _accuracy_label(sweep: Data) -> str:
     elif len(sweep["axes"]) != 2:
         lines.append("95 % intervals")
     return "\n".join(lines)
+
+
+def _tick_texts(values: Sequence[_Value]) -> list[str]:
+    return [_tick_text(value) for value in values]
 
 
 def _tick_text(value: _Value) -> str:

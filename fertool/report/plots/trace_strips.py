@@ -38,7 +38,7 @@ def plot_sensitivity(sensitivity: Data) -> bytes:
     with new_figure(width, height) as (figure, png):
         panels = list(figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0])
         for axes, kind in zip(panels, kinds, strict=True):
-            _plot_traces(axes, [layer.get(f"{kind}_trace", ()) for layer in layers])
+            _plot_traces(axes, layers, f"{kind}_trace")
             ylabel = f"Hessian trace by {kind}s\n({hessian_text(sensitivity)}, nats)"
             axes.set(yscale="log", ylabel=ylabel)
             axes.yaxis.set_major_formatter("{x:g}")
@@ -72,8 +72,10 @@ def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     )
 
 
-def _plot_traces(axes: Axes, traces: Sequence[Sequence[float]]) -> None:
+def _plot_traces(axes: Axes, layers: Sequence[Data], key: str) -> None:
     """Draw dots for the channels of each layer, and a line at their mean."""
+    # A layer may lack the traces of its activations.
+    traces = [layer.get(key, ()) for layer in layers]
     _plot_traces_of_sign(axes, traces, sign=1, colors=(COLORS[5], COLORS[0]), suffix="")
     negative_colors = (COLORS[4], COLORS[1])
     _plot_traces_of_sign(axes, traces, -1, colors=negative_colors, suffix=" below 0, its size")
@@ -89,23 +91,21 @@ def _plot_traces_of_sign(
     """Draw the traces above 0 or below it; `colors` are those of channels and of means."""
     channel_color, mean_color = colors
     xs, ys = [], []
-    middles, means = [], []
+    left, right, means = [], [], []
     for index, strip in enumerate(traces):
         for channel, value in enumerate(strip):
             if sign * value > 0:
                 position = (channel + 0.5) / len(strip) - 0.5
                 xs.append(index + _STRIP_WIDTH * position)
                 ys.append(sign * value)
-        mean = sign * sum(strip) / len(strip) if strip else 0.0
-        if mean > 0:
-            middles.append(index)
-            means.append(mean)
+        if strip and sign * sum(strip) > 0:
+            left.append(index - _STRIP_WIDTH / 2)
+            right.append(index + _STRIP_WIDTH / 2)
+            means.append(sign * sum(strip) / len(strip))
 
     if xs:
         label = f"channel{suffix}"
         axes.plot(xs, ys, ".", color=channel_color, markersize=3, alpha=0.6, label=label)
     if means:
-        left = [middle - _STRIP_WIDTH / 2 for middle in middles]
-        right = [middle + _STRIP_WIDTH / 2 for middle in middles]
         label = f"mean of a layer{suffix}"
         axes.hlines(means, left, right, color=mean_color, linewidth=2, label=label)

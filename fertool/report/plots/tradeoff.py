@@ -9,7 +9,7 @@ from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
 from fertool.report.plots.point_labels import LabeledPoint, place_labels
 from fertool.report.printable import printable
 from fertool.report.text_table import Data
-from fertool.report.units import short_names
+from fertool.report.units import short_file_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,9 +29,11 @@ def plot_latency_against_accuracy(results: Sequence[Data]) -> bytes:
 
     Horizontal bars reach from the 10th to the 90th percentile.
     """
-    medians = [1e3 * entry["latency_s"]["median"] for entry in results]
+    medians: list[float] = []
     spreads: list[_Spread | None] = []
-    for entry, median in zip(results, medians, strict=True):
+    for entry in results:
+        median = 1e3 * entry["latency_s"]["median"]
+        medians.append(median)
         samples = sorted(entry["samples_s"])
         last = len(samples) - 1
         low, high = 1e3 * samples[int(0.1 * last)], 1e3 * samples[int(0.9 * last)]
@@ -48,7 +50,7 @@ def _plot_tradeoff(
     spreads: Sequence[_Spread | None],
     xlabel: str,
 ) -> bytes:
-    names = short_names([entry["file"] for entry in results])
+    names = short_file_names(results)
     with new_figure(7.5, 4.8) as (figure, png):
         axes = figure.subplots()
         points = []
@@ -119,6 +121,7 @@ def _minor_formatter(span: float) -> Callable[[float, float], str]:
 
     def text(value: float, _: float) -> str:
         mantissa, _exponent = f"{value:e}".split("e")
+        # Positions of ticks have rounding errors.
         return f"{value:g}" if round(float(mantissa)) in digits else ""
 
     return text

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure, values_of
 from fertool.report.printable import printable
 from fertool.report.text_table import Data
 
@@ -39,16 +39,15 @@ def plot_training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
 
 
 def _plot_losses(axes: Axes, name: str, history: Sequence[Data], color: str) -> None:
-    epochs = [record["epoch"] for record in history]
-    train_losses = [record["train_loss"] for record in history]
-    val_losses = [record["val_loss"] for record in history]
+    epochs = values_of(history, "epoch")
+    train_losses, val_losses = values_of(history, "train_loss"), values_of(history, "val_loss")
     axes.plot(epochs, train_losses, linestyle="dashed", color=color, label=f"{name}, train")
     axes.plot(epochs, val_losses, color=color, label=f"{name}, validation")
 
 
 def _plot_accuracy(axes: Axes, name: str, history: Sequence[Data], color: str) -> None:
-    epochs = [record["epoch"] for record in history]
-    accuracies = [100 * record["val_accuracy"] for record in history]
+    epochs = values_of(history, "epoch")
+    accuracies = values_of(history, "val_accuracy", factor=100)
     best = accuracies.index(max(accuracies))
     axes.plot(epochs, accuracies, color=color, label=f"{name}, best {accuracies[best]:.1f} %")
     axes.plot(epochs[best], accuracies[best], "o", color=color)
@@ -59,6 +58,8 @@ def split_rounds(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
     name = printable(name)
     curves: dict[str, list[Data]] = {}
     for record in history:
-        curve = f"{name}, round {record['round']}" if "round" in record else name
+        curve = name
+        if "round" in record:
+            curve += f", round {record['round']}"
         curves.setdefault(curve, []).append(record)
     return curves
