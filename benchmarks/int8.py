@@ -28,7 +28,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
-from fertool.export.onnx import INPUT_NAME
+from fertool.export.onnx_export import INPUT_NAME
 from fertool.models import create, int8_friendly
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench

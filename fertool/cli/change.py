@@ -160,13 +160,13 @@ def _logits(module: nn.Module, images: FaceDataset, input: InputSpec) -> Tensor:
 def write_widths(path: Path, plan: PrunePlan | None) -> None:
     """Write the picture of a plan: the channels of every group, before and after."""
     from fertool.artifact.atomic import write_atomic
-    from fertool.report.bars import width_bars
+    from fertool.report.plots.layer_bars import plot_channels
 
     if plan is not None:
         groups = [
             (name, before, plan.widths.get(name, 0)) for name, before in plan.widths_before.items()
         ]
-        write_atomic(path, width_bars(groups))
+        write_atomic(path, plot_channels(groups))
 
 
 def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:
@@ -177,10 +177,10 @@ def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:
     from torch.nn import Conv2d, Linear
 
     from fertool.artifact.atomic import write_atomic
-    from fertool.report.bars import FLOAT_BITS, bit_bars
+    from fertool.report.plots.layer_bars import FLOAT_BITS, plot_bits
 
     if spec.quant is None:
         return
     layers = [name for name, layer in module.named_modules() if isinstance(layer, Conv2d | Linear)]
     quantized = {name: rule.bits for name, rule in spec.quant.weights.items()}
-    write_atomic(path, bit_bars([(name, quantized.get(name, (FLOAT_BITS,))) for name in layers]))
+    write_atomic(path, plot_bits([(name, quantized.get(name, (FLOAT_BITS,))) for name in layers]))

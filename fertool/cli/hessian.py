@@ -86,8 +86,9 @@ def hessian_sensitivity(
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.artifact.resume_file import discard_resume, resume_path
     from fertool.cli.output import default_output, print_json, require_picture
-    from fertool.report import strips, tables
+    from fertool.report import tables
     from fertool.report.console import path_result, progress, result
+    from fertool.report.plots.trace_strips import plot_sensitivity
 
     output = output or default_output(model, "sensitivity", ".json")
     require_writable(output, model, *read.inputs(data))
@@ -130,7 +131,7 @@ def hessian_sensitivity(
     write_atomic(output, found.to_json().encode())
     discard_resume(state)
     if plot:
-        write_atomic(plot, strips.sensitivity(asdict(found)))
+        write_atomic(plot, plot_sensitivity(asdict(found)))
     _say_error(found, config)
     if json:
         print_json(asdict(found))

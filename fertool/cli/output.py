@@ -25,7 +25,7 @@ def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
 
 def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -> None:
     """Fail before any work when the picture of an option cannot be drawn or written, or would replace a file."""
-    from fertool.report.canvas import require_matplotlib
+    from fertool.report.plots.drawing import require_matplotlib
 
     if path is None:
         return
@@ -46,7 +46,7 @@ def print_json(value: Any) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON object to a file, atomically."""
-    from fertool.report.plain import json_text
+    from fertool.report.printable import json_text
 
     write_atomic(path, f"{json_text(value)}\n".encode())
 

@@ -224,12 +224,13 @@ class Sweep:
         from fertool.artifact.atomic import write_atomic
         from fertool.artifact.header import read_spec
         from fertool.cli.output import announce
-        from fertool.report import figures, tables
+        from fertool.report import tables
         from fertool.report.console import story
+        from fertool.report.plots.sweep_accuracy import plot_sweep
 
         found = ledger.as_json(histories=True)
         if training.plot:
-            write_atomic(training.plot, figures.sweep(found))
+            write_atomic(training.plot, plot_sweep(found))
         story(tables.sweep_table(found))
         announce(
             read_spec(self.output),

@@ -164,9 +164,9 @@ class TrainingRun:
         spec = self.save(spec, module, step, history)
         self.discard()
         if self.options.plot:
-            from fertool.report.figures import curves
+            from fertool.report.plots.training_curves import split_rounds
 
-            write_curves(self.options.plot, curves(self.output.stem, history))
+            write_curves(self.options.plot, split_rounds(self.output.stem, history))
         announce(spec, self.output, json, history=history, **tell(spec))
         return spec
 
@@ -271,9 +271,9 @@ def input_of(arch: ArchOptions) -> InputSpec:
 def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write training curves as a PNG."""
     from fertool.artifact.atomic import write_atomic
-    from fertool.report.figures import training_curves
+    from fertool.report.plots.training_curves import plot_training_curves
 
-    write_atomic(path, training_curves(histories))
+    write_atomic(path, plot_training_curves(histories))
 
 
 def parse_arch_args(pairs: list[str] | None) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Whether an exported file gives the answers of the module that it was made from."""
+"""Comparison of an exported file's logits with those of the module that it was made from."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export.onnx import INPUT_NAME
+from fertool.export.onnx_export import INPUT_NAME
 from fertool.onnx_runtime import SILENT, failed_pass, import_onnxruntime, open_session
 from fertool.spec import Spec
 
 FLOAT_TOLERANCE = 1e-4
 INT8_AGREEMENT = 0.99
-_WHERE = "the exported graph"
+_SOURCE = "the exported graph"
 
 
 @dataclass(frozen=True)
 class Parity:
     """ONNX Runtime against torch on `n` images.
 
-    `max_abs_diff` is the largest difference of a logit, `logit_scale` the largest logit, `top1_agreement` the share
-    of images of the same class.
+    `max_abs_diff` is the largest difference of a logit, `logit_scale` the largest logit,
+    `top1_agreement` the fraction of images of the same class.
     """
 
     max_abs_diff: float
@@ -46,43 +46,44 @@ def check_parity(
 ) -> Parity:
     """Compare an ONNX file's bytes with its module on images uint8 [N, C, S, S], logit by logit.
 
-    A float file passes when no logit differs by more than 1e-4, or 1e-4 of the largest logit where that is above 1.
-    An INT8 file passes when at least 99 % of the images get the same class: integer and float arithmetic round a few
-    values near a tie to either side. `on_progress` counts images.
+    A float file passes when no logit differs by more than 1e-4, or 1e-4 of the largest logit where
+    that is above 1. An INT8 file passes when at least 99 % of the images get the same class:
+    integer and float arithmetic round a few values near a tie to either side. `on_progress` counts
+    images.
     """
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = SILENT
-    session = open_session(content, options, _WHERE)
-    ours, theirs = [], []
+    session = open_session(content, options, _SOURCE)
+
+    expected, actual = [], []
+    done = 0
     with torch.inference_mode():
         for batch in torch.split(images, batch_size):
-            ours.append(module(to_input(batch, spec.input)))
-            theirs.append(torch.from_numpy(_logits(session, batch)))
-            on_progress(sum(map(len, ours)), len(images))
-    return compare(torch.cat(ours), torch.cat(theirs), quantised=spec.quant is not None)
+            expected.append(module(to_input(batch, spec.input)))
+            actual.append(torch.from_numpy(_run_session(session, batch)))
+            done += len(batch)
+            on_progress(done, len(images))
+    return compare_logits(torch.cat(expected), torch.cat(actual), quantized=spec.quant is not None)
 
 
-def _logits(session: Any, batch: Tensor) -> Any:
+def _run_session(session: Any, batch: Tensor) -> Any:
     try:
         return session.run(None, {INPUT_NAME: batch.numpy()})[0]
     except Exception as error:
-        raise failed_pass(error, _WHERE) from None
+        raise failed_pass(error, _SOURCE) from None
 
 
-def compare(expected: Tensor, actual: Tensor, *, quantised: bool) -> Parity:
+def compare_logits(expected: Tensor, actual: Tensor, *, quantized: bool) -> Parity:
     """Return the parity of two tables of logits [N, K]."""
     difference = (expected - actual).abs().max().item()
     scale = expected.abs().max().item()
     agreement = (expected.argmax(1) == actual.argmax(1)).float().mean().item()
+    tolerance = FLOAT_TOLERANCE * max(1.0, scale)
     # A NaN fails both comparisons.
-    ok = (
-        agreement >= INT8_AGREEMENT
-        if quantised
-        else difference <= FLOAT_TOLERANCE * max(1.0, scale)
-    )
-    finite = bool(expected.isfinite().all() and actual.isfinite().all())
-    return Parity(difference, scale, agreement, len(expected), ok and finite)
+    ok = agreement >= INT8_AGREEMENT if quantized else difference <= tolerance
+    is_finite = bool(expected.isfinite().all() and actual.isfinite().all())
+    return Parity(difference, scale, agreement, n=len(expected), ok=ok and is_finite)
 
 
 def require_parity(parity: Parity) -> None:
@@ -90,8 +91,10 @@ def require_parity(parity: Parity) -> None:
     if parity.ok:
         return
     raise FertoolError(
-        f"the ONNX file does not give the module's answers: largest difference {parity.max_abs_diff:.2g} on logits up "
-        f"to {parity.logit_scale:.2g}, same class on {parity.top1_agreement:.1%} of {parity.n} images",
-        "nothing was written; compare on images that the model knows, with --data; a model quantised with --full-range "
-        "needs a processor with VNNI (quantise with --portable); else try another --opset, or --no-simplify",
+        "the ONNX file does not give the module's logits: largest difference "
+        f"{parity.max_abs_diff:.2g} on logits up to {parity.logit_scale:.2g}, same class on "
+        f"{parity.top1_agreement:.1%} of {parity.n} images",
+        "nothing was written; compare on images that the model knows, with ``data``; a model "
+        "quantized with ``full_range`` needs a processor with VNNI (quantize with ``portable``); "
+        "else try another ``opset``, or ``simplify=False``",
     )

@@ -1,1 +1,1 @@
-"""What people see: messages, tables, figures and the page; the only place that knows Rich and Matplotlib."""
+"""Messages, tables, figures and the page: the only place that knows Rich and Matplotlib."""

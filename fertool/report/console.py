@@ -1,7 +1,8 @@
-"""What commands say while they work, on stderr, and how they print a result, on stdout.
+"""Messages and progress of commands on stderr, and their results on stdout.
 
-Messages never pass through Rich, which would take brackets in a path for markup and wrap long lines. What a file says
-passes `plain` on its way to the terminal. A stderr that cannot be written stops no work.
+Messages never pass through Rich, which would take brackets in a path for markup and wrap long
+lines. Text from files passes `printable` on its way to the terminal. A stderr that cannot be
+written stops no work.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from fertool.report.plain import json_text, plain, plain_lines
+from fertool.report.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -25,11 +26,11 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 100
 """Columns of a table that goes into a file or a pipe."""
-_LEAST_WIDTH, _MOST_WIDTH = 20, 1000
+_MIN_WIDTH, _MAX_WIDTH = 20, 1000
+# Of no effect on tables, but without a height Rich reads the size of a terminal.
 _PIPE_HEIGHT = 24
-"""Of no effect, but without it Rich reads the size of a terminal."""
 LINE_EVERY_S = 10.0
-"""How often long work says how far it is where there is no terminal to show a bar."""
+"""Seconds between lines of progress where there is no terminal to show a bar."""
 
 
 def error(message: str, hint: str = "") -> None:
@@ -55,18 +56,18 @@ def result(content: RenderableType) -> None:
 
 
 def story(content: RenderableType) -> None:
-    """Print a table on stderr: what a command has to tell besides its result."""
+    """Print a table on stderr, which a command shows besides its result."""
     with suppress(OSError):
         _print(content, sys.stderr)
 
 
 def path_result(path: Path) -> None:
     """Print the path of a file on stdout."""
-    _write_text(f"{plain(str(path))}\n", sys.stdout)
+    _write_text(f"{printable(str(path))}\n", sys.stdout)
 
 
 def json_result(value: Any) -> None:
-    """Print one JSON object on stdout; where the terminal lacks some sign, all but ASCII is escaped."""
+    """Print one JSON object on stdout; all but ASCII is escaped where stdout cannot encode it."""
     text = json_text(value)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -79,30 +80,32 @@ def _print(content: RenderableType, stream: TextIO) -> None:
     from rich.console import Console
 
     if stream.isatty():
-        _replace_missing_signs(stream)
-        Console(file=stream, highlight=False, emoji=False).print(_Plain(content))
+        _replace_unencodable_(stream)
+        Console(file=stream, highlight=False, emoji=False).print(_Printable(content))
         return
     console = Console(
         width=_pipe_width(), height=_PIPE_HEIGHT, highlight=False, emoji=False, color_system=None
     )
     with console.capture() as capture:
-        console.print(_Plain(content))
-    _write_text("\n".join(line.rstrip() for line in capture.get().split("\n")), stream)
+        console.print(_Printable(content))
+    # Rich fills lines with spaces, which nobody wants in a file.
+    lines = [line.rstrip() for line in capture.get().split("\n")]
+    _write_text("\n".join(lines), stream)
 
 
 def _write_text(text: str, stream: TextIO) -> None:
-    _replace_missing_signs(stream)
+    _replace_unencodable_(stream)
     stream.write(text)
 
 
-def _replace_missing_signs(stream: TextIO) -> None:
-    """A terminal without some sign gets a question mark in its place, not a traceback."""
+def _replace_unencodable_(stream: TextIO) -> None:
+    """Let a stream write a question mark for a character that it cannot encode."""
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="replace")
 
 
-class _Plain:
-    """Renders something else, and takes out of its text whatever a terminal would obey."""
+class _Printable:
+    """Renders something else without the characters in its text that a terminal would obey."""
 
     def __init__(self, content: RenderableType) -> None:
         self._content = content
@@ -111,73 +114,77 @@ class _Plain:
         from rich.segment import Segment
 
         for segment in console.render(self._content, options):
-            yield Segment(plain_lines(segment.text), segment.style)
+            yield Segment(printable_lines(segment.text), segment.style)
 
 
 def _pipe_width() -> int:
-    """Return $COLUMNS where it is a number of use."""
-    asked = os.environ.get("COLUMNS", "")
-    if not (asked.isascii() and asked.isdecimal()) or int(asked) == 0:
+    """Return $COLUMNS within bounds where it is a number, else a default."""
+    value = os.environ.get("COLUMNS", "")
+    # Digits of other scripts are decimal, too.
+    if not (value.isascii() and value.isdecimal()) or int(value) == 0:
         return PIPE_WIDTH
-    return min(max(int(asked), _LEAST_WIDTH), _MOST_WIDTH)
+    return min(max(int(value), _MIN_WIDTH), _MAX_WIDTH)
 
 
 @contextmanager
 def progress(title: str, *, brief: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Give a callback (done, total) that moves a bar on a terminal; elsewhere it prints a line now and then.
+    """Yield a callback (done, total) that moves a bar on a terminal, elsewhere prints lines.
 
-    The last line there says how long the work took, unless it is usually `brief` and was.
+    The last line has the time that the work took. Work that is usually `brief` prints none if it
+    was.
     """
     if sys.stderr.isatty():
         with _bar() as bar:
-            task = bar.add_task(plain(title), total=None)
+            task = bar.add_task(printable(title), total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
     lines = _ProgressLines(title)
-    yield lines.move
-    if not brief or lines.has_said:
-        lines.end()
+    yield lines.update
+    if not brief or lines.has_printed:
+        lines.finish()
 
 
 class _ProgressLines:
-    """Says how far some work is: every few seconds, and at its end."""
+    """Lines of progress: every few seconds, and at the end of the work."""
 
     def __init__(self, title: str) -> None:
         self._title = title
-        self._start = self._last = time.monotonic()
+        self._start = self._last_line = time.monotonic()
         self._done = self._total = 0
-        self.has_said = False
+        self.has_printed = False
 
-    def move(self, done: int, total: int) -> None:
-        """Take note of where the work is, and say it if nothing has been said for long."""
+    def update(self, done: int, total: int) -> None:
+        """Take the state of the work, and print it if there was no line for long."""
         self._done, self._total = done, total
-        if done < total and time.monotonic() - self._last >= LINE_EVERY_S:
-            self._say()
+        is_due = time.monotonic() - self._last_line >= LINE_EVERY_S
+        # The last state is printed by `finish`.
+        if done < total and is_due:
+            self._print_line()
 
-    def end(self) -> None:
-        """Say what was done, if anything was."""
+    def finish(self) -> None:
+        """Print the last state, unless there was no work."""
         if self._total:
-            self._say()
+            self._print_line()
 
-    def _say(self) -> None:
-        self._last = time.monotonic()
-        self.has_said = True
-        _write(
-            f"{plain(self._title)}  {self._done}/{self._total}  {self._last - self._start:.1f} s"
-        )
+    def _print_line(self) -> None:
+        self._last_line = time.monotonic()
+        self.has_printed = True
+        seconds = self._last_line - self._start
+        _write(f"{printable(self._title)}  {self._done}/{self._total}  {seconds:.1f} s")
 
 
 class TrainingProgress:
-    """One line for each epoch on stderr, and on a terminal a bar for the batches of the present one.
+    """One line for each epoch on stderr, and on a terminal a bar for the batches of this one.
 
-    Use as a context manager and give `batch` and `epoch` to the training loop. What `epoch` receives has `epoch` (from
-    1), `train_loss`, `val_accuracy` and `seconds`. `part`, the part of a longer run, stands before each line.
+    Use as a context manager and give `batch` and `epoch` to the training loop. The record that
+    `epoch` receives has `epoch` (from 1), `train_loss`, `val_accuracy` and `seconds`. `part` names
+    the part of a longer run and stands before each line.
     """
 
     def __init__(self, epochs: int, part: str = "") -> None:
         self._epochs = epochs
-        self._part = f"{plain(part)}  " if part else ""
-        self._lines = _ProgressLines(f"{self._part}batch")
+        self._prefix = f"{printable(part)}  " if part else ""
+        self._lines = _ProgressLines(f"{self._prefix}batch")
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -186,7 +193,7 @@ class TrainingProgress:
         if sys.stderr.isatty():
             self._bar = _bar()
             self._bar.start()
-            self._task = self._bar.add_task(f"{self._part}epoch", total=None)
+            self._task = self._bar.add_task(f"{self._prefix}epoch", total=None)
         return self
 
     def __exit__(
@@ -195,21 +202,21 @@ class TrainingProgress:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Take the bar away; the lines stay."""
+        """Remove the bar; the lines stay."""
         if self._bar:
             self._bar.stop()
 
     def batch(self, done: int, total: int) -> None:
-        """Move the bar; without one say now and then how far the epoch is."""
+        """Move the bar; without one print a line if there was none for long."""
         if self._bar:
             self._bar.update(self._task, completed=done, total=total)
         elif done < total:
-            self._lines.move(done, total)
+            self._lines.update(done, total)
 
     def epoch(self, record: Any) -> None:
         """Print the line of a finished epoch and empty the bar."""
         line = (
-            f"{self._part}epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.3f}"
+            f"{self._prefix}epoch {record.epoch}/{self._epochs}  loss {record.train_loss:.3f}"
             f"  acc {record.val_accuracy:.3f}  {record.seconds:.1f} s"
         )
         if self._bar:
@@ -217,7 +224,7 @@ class TrainingProgress:
             self._bar.reset(self._task, total=None)
         else:
             _write(line)
-            self._lines = _ProgressLines(f"{self._part}batch")
+            self._lines = _ProgressLines(f"{self._prefix}batch")
 
 
 def _bar() -> Progress:
@@ -240,11 +247,16 @@ def _stderr() -> Console:
 
 
 def _line(label: str, style: str, text: str) -> None:
-    coloured = (
-        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
-    shown = f"\033[{style}m{label}\033[0m" if coloured else label
-    _write(f"{shown} {plain(text)}")
+    if _has_color():
+        label = f"\033[{style}m{label}\033[0m"
+    _write(f"{label} {printable(text)}")
+
+
+def _has_color() -> bool:
+    """Return whether messages are colored; see no-color.org."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return sys.stderr.isatty()
 
 
 def _write(line: str) -> None:

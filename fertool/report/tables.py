@@ -1,4 +1,4 @@
-"""Results on the terminal: plain data in (the keys of each command's --json), Rich renderables out, for 80 columns."""
+"""Results on the terminal, for 80 columns: Rich renderables of what the commands give as JSON."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from fertool.report import changes, grids
-from fertool.report.grids import Data, Fact, Grid, bench_warnings
+from fertool.report import change_tables, graph_tables, model_tables, sweep_tables
+from fertool.report.benchmark_tables import bench_warnings, benchmark_caption, layout_benchmark
+from fertool.report.data_tables import data_facts, layout_class_counts
+from fertool.report.evaluation_tables import (
+    evaluation_facts,
+    layout_classes,
+    layout_comparisons,
+    layout_confusion,
+)
+from fertool.report.sensitivity_tables import layout_sensitivity, sensitivity_caption
+from fertool.report.text_table import Data, Fact, TextTable
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
@@ -33,119 +42,113 @@ __all__ = [
     "sweep_table",
 ]
 
-_MOST_CONFUSION_COLUMNS = 8
+# More columns do not fit into 80 characters.
+_MAX_CONFUSION_COLUMNS = 8
 
 
 def bench_table(report: Data) -> RenderableType:
-    """Return the table of `bench --json`."""
-    return Group(_draw(grids.bench_grid(report)), Text(grids.bench_caption(report), "dim"))
+    """Return the table of a benchmark."""
+    return Group(_draw(layout_benchmark(report)), Text(benchmark_caption(report), "dim"))
 
 
 def eval_table(entry: Data) -> RenderableType:
-    """Return one file's figures of `eval --json`: accuracy with its interval, each class, and who is taken for whom."""
-    head = Text(str(entry.get("file", "")), "bold")
+    """Return one evaluated file's figures: accuracy, those of each class, and confusions."""
     parts: list[RenderableType] = [
-        head,
-        _facts(grids.eval_facts(entry)),
-        _draw(grids.class_grid(entry)),
+        Text(str(entry.get("file", "")), "bold"),
+        _draw_facts(evaluation_facts(entry)),
+        _draw(layout_classes(entry)),
     ]
-    if len(entry["per_class"]) <= _MOST_CONFUSION_COLUMNS:
-        parts += [
-            Text("answers to each class, in percent of its images"),
-            _draw(grids.confusion_grid(entry)),
-        ]
+    if len(entry["per_class"]) <= _MAX_CONFUSION_COLUMNS:
+        parts.append(Text("predictions for each class, in percent of its images"))
+        parts.append(_draw(layout_confusion(entry)))
     return Group(*parts)
 
 
 def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
-    """Return the paired comparisons of `eval --json`."""
+    """Return the paired comparisons of evaluated files."""
     head = Text(f"accuracy less that of {comparisons[0]['baseline']}, on the same images")
-    return Group(head, _draw(grids.comparison_grid(comparisons)))
+    return Group(head, _draw(layout_comparisons(comparisons)))
 
 
 def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> RenderableType:
-    """Return the widths of a pruning plan, or of the several widths of a dynamic network."""
-    return _draw(changes.plan_grid(before, *afters))
+    """Return the channels of a pruning plan, or those of a dynamic network's profiles."""
+    return _draw(change_tables.layout_plan(before, *afters))
 
 
 def nodes_table(nodes: Sequence[Data]) -> RenderableType:
     """Return the operators of a network in running order."""
-    return _draw(changes.nodes_grid(nodes))
+    return _draw(graph_tables.layout_nodes(nodes))
 
 
 def layers_table(layers: Sequence[Data]) -> RenderableType:
     """Return what can be pruned and what can be integer, by layer."""
-    return _draw(changes.layers_grid(layers))
+    return _draw(graph_tables.layout_layers(layers))
 
 
 def change_table(before: Data, after: Data) -> RenderableType:
-    """Return what a step does to a model: any of `size_bytes`, `params`, `macs` and `accuracy` in both maps."""
-    return _draw(changes.change_grid(before, after))
+    """Return what a step does to a model; see `layout_change` for the keys."""
+    return _draw(change_tables.layout_change(before, after))
 
 
 def bits_table(quant: Data) -> RenderableType:
-    """Return how many channels of each layer have how many bits, from `quant` of `show --json`."""
-    return _draw(changes.bits_grid(quant))
+    """Return how many channels of each layer have how many bits."""
+    return _draw(change_tables.layout_bits(quant))
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
     """Return for each layer its channels, and the mean, smallest and largest trace."""
     data = asdict(sensitivity)
-    return Group(
-        _draw(changes.sensitivity_grid(data)), Text(changes.sensitivity_caption(data), "dim")
-    )
+    return Group(_draw(layout_sensitivity(data)), Text(sensitivity_caption(data), "dim"))
 
 
 def data_table(found: Data) -> RenderableType:
-    """Return what `data info --json` gives: images of each class in each split, then what can mislead."""
-    return Group(_draw(grids.data_grid(found)), _facts(grids.data_facts(found)))
+    """Return the images of each class in each split of a data set, then what can mislead."""
+    return Group(_draw(layout_class_counts(found)), _draw_facts(data_facts(found)))
 
 
 def sweep_table(sweep: Data) -> RenderableType:
-    """Return a sweep's trainings and, over several seeds, the mean of each combination; the best first."""
-    parts: list[RenderableType] = [_draw(grids.sweep_grid(sweep))]
+    """Return a sweep's trainings and, over several seeds, the mean of each combination."""
+    parts: list[RenderableType] = [_draw(sweep_tables.layout_trials(sweep))]
     if len(sweep["seeds"]) > 1:
-        parts.append(_draw(grids.points_grid(sweep)))
-    return Group(*parts, Text(grids.sweep_caption(sweep), "dim"))
+        parts.append(_draw(sweep_tables.layout_means(sweep)))
+    parts.append(Text(sweep_tables.sweep_caption(sweep), "dim"))
+    return Group(*parts)
 
 
 def show_table(summary: Data) -> RenderableType:
-    """Return what `show --json` gives: the header of a file of a model or of logits, and the steps that made it."""
-    own = (
-        grids.logits_facts(summary)
-        if summary.get("kind") == "logits"
-        else grids.model_facts(summary)
-    )
-    facts = _facts([("file", summary["file"]), *own])
-    return (
-        Group(facts, _draw(grids.history_grid(summary["provenance"])))
-        if summary["provenance"]
-        else facts
-    )
+    """Return the header of a file of a model or of logits, and the steps that made it."""
+    if summary.get("kind") == "logits":
+        header = model_tables.logits_facts(summary)
+    else:
+        header = model_tables.model_facts(summary)
+    facts = _draw_facts([("file", summary["file"]), *header])
+    if not summary["provenance"]:
+        return facts
+    return Group(facts, _draw(model_tables.layout_history(summary["provenance"])))
 
 
-def _draw(grid: Grid) -> Table:
+def _draw(content: TextTable) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for header in grid.headers:
-        number = header.startswith(">")
-        table.add_column(
-            Text(header.removeprefix(">")),
-            justify="right" if number else "left",
-            no_wrap=number,
-            overflow="ellipsis" if number else "fold",
-        )
-    for row in grid.rows:
-        table.add_row(*map(_cell, row))
+    for title, is_numeric in zip(content.titles, content.numeric, strict=True):
+        # Half a number would mislead; half a name goes on in the next line.
+        if is_numeric:
+            table.add_column(Text(title), justify="right", no_wrap=True, overflow="ellipsis")
+        else:
+            table.add_column(Text(title), justify="left", overflow="fold")
+    for row in content.rows:
+        cells = [_cell(text) for text in row]
+        table.add_row(*cells)
     return table
 
 
 def _cell(text: str) -> Text:
-    """Text as it is: a path with brackets is no markup."""
+    """Return a cell whose lines after the first are dim."""
+    # Text and not str: Rich would take brackets in a path for markup.
     first, line_break, rest = text.partition("\n")
     return Text(first).append(line_break + rest, "dim")
 
 
-def _facts(pairs: Iterable[Fact]) -> Table:
+def _draw_facts(pairs: Iterable[Fact]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

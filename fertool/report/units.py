@@ -3,82 +3,128 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fertool.report.plain import plain
+from fertool.report.printable import printable
 
 MISSING = "-"
 
-_HEADS = ("classifier", "fc", "head")
-_STEPS = (("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12))
+_LAST_LAYERS = ("classifier", "fc", "head")
+_PREFIXES = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+_TIME_UNITS = (("s", 1.0), ("ms", 1e-3))
 
 
 def size_text(size_bytes: float | None) -> str:
     """Return bytes in decimal units: 4870000 is "4.87 MB"."""
     if size_bytes is None:
         return MISSING
-    value, prefix = _scaled(size_bytes)
-    return f"{_three_digits(value) if prefix else int(value)} {prefix}B"
+    value, prefix = _scale(size_bytes)
+    digits = _three_digits(value) if prefix else str(int(value))
+    return f"{digits} {prefix}B"
 
 
 def count_text(count: float | None) -> str:
     """Return a count with three digits: 1187495 is "1.19 M"."""
     if count is None:
         return MISSING
-    value, prefix = _scaled(count)
-    return f"{_three_digits(value)} {prefix}" if prefix else f"{int(value)}"
+    value, prefix = _scale(count)
+    if not prefix:
+        return str(int(value))
+    return f"{_three_digits(value)} {prefix}"
 
 
 def time_text(seconds: float) -> str:
     """Return a short time with three digits: 0.0348 is "34.8 ms"."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size or unit == "µs":
+    for unit, size in _TIME_UNITS:
+        if seconds >= size:
             return f"{_three_digits(seconds / size)} {unit}"
-    raise AssertionError
+    return f"{_three_digits(seconds / 1e-6)} µs"
 
 
 def p_value_text(p: float) -> str:
     """Return the p-value of a test; it is never 0."""
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+    if p < 0.001:
+        return "< 0.001"
+    return f"{p:.3f}"
 
 
-def percent_text(share: float | None) -> str:
-    """Return a share as a percentage with one decimal: 0.6417 is "64.2 %"."""
-    return MISSING if share is None else f"{100 * share:.1f} %"
+def percent_text(fraction: float | None) -> str:
+    """Return a fraction as a percentage with one decimal: 0.6417 is "64.2 %"."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f} %"
 
 
 def interval_text(
     interval: Sequence[float], factor: float = 100, decimals: int = 1, between: str = " to "
 ) -> str:
     """Return an interval: (0.625, 0.658) is "62.5 to 65.8"; `factor` 100 for percentages."""
-    low, high = (f"{factor * end:.{decimals}f}" for end in interval)
-    return f"{low}{between}{high}"
+    low, high = interval
+    return f"{factor * low:.{decimals}f}{between}{factor * high:.{decimals}f}"
 
 
 def accuracy_text(figures: Mapping[str, Any]) -> str:
-    """Return an accuracy with all that it needs to mean something: interval, split and number of images."""
+    """Return an accuracy with its 95 % interval, split and number of images."""
+    accuracy = percent_text(figures["accuracy"])
     interval = interval_text(figures["accuracy_ci95"])
-    return f"{percent_text(figures['accuracy'])} [{interval}], {figures['split']}, n = {figures['n']:,}"
+    return f"{accuracy} [{interval}], {figures['split']}, n = {figures['n']:,}"
+
+
+def accuracy_cell(figures: Mapping[str, Any] | None, with_split: bool = False) -> str:
+    """Return an accuracy over its interval, and `with_split` over split and number of images.
+
+    These are not needed where a caption has them.
+    """
+    if not figures or figures["accuracy"] is None:
+        return MISSING
+    lines = [percent_text(figures["accuracy"])]
+    lines.append(interval_text(figures["accuracy_ci95"], between="-"))
+    if with_split:
+        lines.append(f"{figures['split']}, n = {figures['n']:,}")
+    return "\n".join(lines)
+
+
+def speedup_cell(comparison: Mapping[str, Any] | None) -> str:
+    """Return how many times as fast, over the interval; the baseline has no comparison."""
+    if not comparison:
+        return "1\nbaseline"
+    interval = interval_text(comparison["speedup_ci95"], factor=1, decimals=2, between="-")
+    return f"{comparison['speedup']:.2f} x\n{interval}"
+
+
+def channels_text(channels: int) -> str:
+    """Return the color of an image with so many channels."""
+    return {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
 
 
 def hessian_text(sensitivity: Mapping[str, Any]) -> str:
-    """Return the function whose second derivatives a file of traces holds."""
+    """Return the loss whose second derivatives a file of traces holds."""
+    # Files of older versions lack the key; there was no other loss then.
     return "KL divergence" if sensitivity.get("hessian", "kl") == "kl" else "cross-entropy"
 
 
 def value_text(value: bool | int | float | str) -> str:
-    """Return an option's value as people type it, 4.0 as "4", such that different values stay different."""
-    if isinstance(value, float):
-        short = f"{value:g}"
-        return short if float(short) == value else repr(value)
-    return str(value).lower()
+    """Return an option's value as people type it, 4.0 as "4", and different values differently."""
+    if not isinstance(value, float):
+        return str(value).lower()
+    short = f"{value:g}"
+    # Six digits may be those of another value.
+    return short if float(short) == value else repr(value)
 
 
 def layer_order(name: str) -> tuple[bool, list[int | str]]:
-    """Sort key that puts "features.2" before "features.10", and the last layers of common networks last."""
-    parts = [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
-    return name.partition(".")[0] in _HEADS, parts
+    """Return a sort key that puts "features.2" before "features.10".
+
+    The last layers of common networks come last.
+    """
+    parts: list[int | str] = []
+    for part in re.split(r"([0-9]+)", name):
+        parts.append(int(part) if part.isdecimal() else part)
+    return name.partition(".")[0] in _LAST_LAYERS, parts
+
+
+def short_file_names(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return `short_names` of the files of results."""
+    return short_names([entry["file"] for entry in entries])
 
 
 def short_names(files: Sequence[str]) -> dict[str, str]:
@@ -87,21 +133,33 @@ def short_names(files: Sequence[str]) -> dict[str, str]:
     names = {}
     for file, own in parts.items():
         others = [other for name, other in parts.items() if name != file]
-        depth = next(
-            (d for d in range(1, len(own)) if all(other[-d:] != own[-d:] for other in others)),
-            len(own),
-        )
-        names[file] = plain("/".join(own[-depth:]))
+        names[file] = printable("/".join(_distinct_tail(own, others)))
     return names
 
 
-def _scaled(value: float) -> tuple[float, str]:
-    prefix, size = next(
-        ((p, s) for p, s in reversed(_STEPS) if abs(value) >= 0.9995 * s), _STEPS[0]
-    )  # 999,600 is 1.00 M, not 1000 k
-    return value / size, prefix
+def _distinct_tail(path: Sequence[str], others: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Return the fewest last parts of a path in which no other ends; all where there are none."""
+    # The whole path may be the end of another one: then it is shown whole.
+    for depth in range(1, len(path)):
+        tail = path[-depth:]
+        if all(other[-depth:] != tail for other in others):
+            return tail
+    return path
+
+
+def _scale(value: float) -> tuple[float, str]:
+    """Return a value between 1 and 1000 and its SI prefix."""
+    for prefix, size in _PREFIXES:
+        # With three digits 999,600 is 1.00 M, not 1000 k.
+        if abs(value) >= 0.9995 * size:
+            return value / size, prefix
+    return value, ""
 
 
 def _three_digits(value: float) -> str:
-    decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
-    return f"{value:.{decimals}f}"
+    # The bounds are where rounding would add a digit: 9.996 is 10.0.
+    if abs(value) < 9.995:
+        return f"{value:.2f}"
+    if abs(value) < 99.95:
+        return f"{value:.1f}"
+    return f"{value:.0f}"

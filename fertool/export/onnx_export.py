@@ -1,0 +1,192 @@
+"""From a module to the bytes of an ONNX file that takes raw pixels and carries the spec."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.onnx_digest import append_digest
+from fertool.errors import FertoolError, UsageError
+from fertool.export.compaction import compact_graph
+from fertool.export.gate_clipping import clip_gates
+from fertool.export.kernel_layout import arrange_for_kernels
+from fertool.export.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
+from fertool.export.pool_layout import transpose_pooled_maps
+from fertool.export.profile_routing import route_profiles
+from fertool.export.redundant_relus import remove_redundant_relus
+from fertool.export.scale_packing import pack_scales
+from fertool.export.simplification import simplify_graph
+from fertool.export.weight_packing import MIN_OPSET as PACKING_OPSET
+from fertool.export.weight_packing import pack_weights
+from fertool.graph.folding import fold_for_inference
+from fertool.models.build import static
+from fertool.models.dynamic import DynamicNetwork
+from fertool.spec import InputSpec, Spec
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 18, 20
+MIN_SAVING = 0.3
+"""The fraction of a graph's bytes that packing has to save to be the default."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How an ONNX file is written.
+
+    `opset` is the version of the operator set; `simplify` runs onnxsim, for at most
+    `simplify_timeout_s` seconds. `packed` decides how integer weights are stored: True in as few
+    bits as they need; False in one byte each, in a graph of standard operators and nothing else;
+    None packed where that saves much of the file, else one byte each, but otherwise arranged for
+    the speed of ONNX Runtime. Raises UsageError for values that cannot be combined.
+    """
+
+    opset: int = DEFAULT_OPSET
+    simplify: bool = True
+    simplify_timeout_s: float = 300.0
+    packed: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise UsageError(
+                f"``opset={self.opset}``: not within {MIN_OPSET} to {MAX_OPSET}",
+                f"use ``opset={DEFAULT_OPSET}``",
+            )
+        if self.packed and self.opset < PACKING_OPSET:
+            raise UsageError(
+                f"``packed=True`` with ``opset={self.opset}``: packed weights need operators of "
+                f"{PACKING_OPSET} or later",
+                f"use ``opset={DEFAULT_OPSET}``, or leave ``packed`` out",
+            )
+
+
+def export_model(
+    spec: Spec,
+    module: nn.Module,
+    options: ExportOptions | None = None,
+    on_note: Callable[[str], None] = lambda note: None,
+) -> bytes:
+    """Return an ONNX file of a network that reads raw pixels.
+
+    The input is "images" uint8 [N, C, S, S] with N free, the output "logits" float32 [N, K].
+    Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as
+    `fertool.data.pixels.to_input`. A quantized module becomes QuantizeLinear / DequantizeLinear
+    pairs around float operators, with weights and biases as integers, which runtimes turn into
+    integer operators. A dynamic network has a second output, "profile" int64 [N]: which of its
+    networks computed the logits. The last bytes are a digest of all others. `on_note` is told when
+    onnxsim failed and the file is exported without it. The same spec and module give the same
+    bytes. Raises FertoolError when the network has an operator that ONNX lacks.
+    """
+    options = options or ExportOptions()
+    if isinstance(module, DynamicNetwork):
+        model = _export_dynamic(spec, module, options, on_note)
+    elif spec.quant is None:
+        model = _export_graph(fold_for_inference(static(module)), spec.input, options, on_note)
+    else:
+        model = _export_graph(make_onnx_network(module), spec.input, options, on_note)
+
+    model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise FertoolError(
+            f"the ONNX graph is not valid: {error}", "try another ``opset``, or ``simplify=False``"
+        ) from None
+    return append_digest(model.SerializeToString(deterministic=True))
+
+
+def _export_dynamic(
+    spec: Spec, module: DynamicNetwork, options: ExportOptions, on_note: Callable[[str], None]
+) -> ModelProto:
+    networks = []
+    for network in module.networks:
+        folded_network = fold_for_inference(static(network))
+        networks.append(_export_graph(folded_network, spec.input, options, on_note))
+    gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, options, on_note)
+    return route_profiles(gate, networks, module.shares, len(spec.classes))
+
+
+def _export_graph(
+    network: nn.Module, input: InputSpec, options: ExportOptions, on_note: Callable[[str], None]
+) -> ModelProto:
+    """Trace one network and run the passes over its graph, each of which keeps the logits."""
+    model = _trace(PixelNetwork(network, input), input, options.opset)
+    # onnxsim knows neither the packed form nor the kernels' layout, and would fold both away.
+    if options.simplify:
+        model = simplify_graph(model, options.simplify_timeout_s, on_note)
+    model = clip_gates(model)
+    model = transpose_pooled_maps(model)
+    model = remove_redundant_relus(model)
+    if options.packed is False:
+        return compact_graph(model)
+    return _pack(model, options, on_note)
+
+
+def _pack(model: ModelProto, options: ExportOptions, on_note: Callable[[str], None]) -> ModelProto:
+    """Return the graph with packed weights, or arranged for speed alone where that saves little."""
+    model = pack_scales(model)
+    fast = compact_graph(arrange_for_kernels(model))
+    small = compact_graph(arrange_for_kernels(pack_weights(model, on_note)))
+    # Packed weights take a runtime several times as long to load.
+    saves_much = small.ByteSize() <= (1 - MIN_SAVING) * fast.ByteSize()
+    return small if options.packed or saves_much else fast
+
+
+def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
+    """Return the graph that torch's exporter makes of a network.
+
+    Raises FertoolError for a network with an operator that the operator set lacks.
+    """
+    # More than one image, so that nothing in the trace can depend on a batch of one.
+    images = torch.zeros(2, input.channels, input.size, input.size, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    try:
+        # The exporter warns that it is the older of two; the newer cannot write integer weights.
+        with warnings.catch_warnings(), _silent_stdout():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network.cpu().eval(),
+                (images,),
+                # The annotation forgets the buffers that it takes.
+                buffer,  # type: ignore[arg-type]
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=opset,
+                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                dynamo=False,
+                autograd_inlining=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FertoolError(
+            f"the network cannot be written as ONNX opset {opset}: {reason}",
+            "try another ``opset``",
+        ) from None
+    return onnx.load_from_string(buffer.getvalue())
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Discard what is written to file descriptor 1."""
+    # When the exporter fails, torch's C++ part prints the whole graph on stdout, where Python
+    # cannot catch it.
+    sys.stdout.flush()
+    saved = os.dup(1)
+    discard = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(discard, 1)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
+        os.close(discard)

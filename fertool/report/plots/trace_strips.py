@@ -1,0 +1,111 @@
+"""The figure of `hessian-sensitivity`: traces of every layer and channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
+from fertool.report.printable import printable
+from fertool.report.text_table import Data
+from fertool.report.units import hessian_text
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# So many names of layers fit below them; of more layers every second one has its name, and so on.
+_MAX_NAMES = 60
+_STRIP_WIDTH = 0.8
+"""Of the distance between two layers."""
+
+
+def plot_sensitivity(sensitivity: Data) -> bytes:
+    """Return the Hessian traces: for each layer a strip of its channels, in order, and a mean.
+
+    On a log scale: traces below 0 are drawn at their absolute value in a color of their own, those
+    of 0 not at all.
+    """
+    layers = sensitivity["layers"]
+    kinds = []
+    for kind in ("weight", "activation"):
+        if any(layer.get(f"{kind}_trace") for layer in layers):
+            kinds.append(kind)
+
+    width = min(13.5, 4 + 0.3 * len(layers))
+    height = 2 + 2.8 * len(kinds)
+    with new_figure(width, height) as (figure, png):
+        panels = list(figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0])
+        for axes, kind in zip(panels, kinds, strict=True):
+            _plot_traces(axes, layers, f"{kind}_trace")
+            ylabel = f"Hessian trace by {kind}s\n({hessian_text(sensitivity)}, nats)"
+            axes.set(yscale="log", ylabel=ylabel)
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+            axes.grid(axis="y", color=GRID_COLOR)
+            axes.set_axisbelow(True)
+            axes.margins(x=0.01)
+
+        # Rounded up.
+        step = -(-len(layers) // _MAX_NAMES)
+        names = [printable(layer["name"]) for layer in layers]
+        panels[-1].set_xticks(range(0, len(layers), step), names[::step], rotation=90, fontsize=8)
+        panels[-1].set(xlabel="layer, its channels from left to right")
+        _add_legend(figure, panels)
+    return png.getvalue()
+
+
+def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Add one legend for all panels, each label once."""
+    handles_by_label: dict[str, Artist] = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        handles_by_label.update(zip(labels, handles, strict=True))
+    figure.legend(
+        list(handles_by_label.values()),
+        list(handles_by_label),
+        loc="outside upper right",
+        ncols=len(handles_by_label),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _plot_traces(axes: Axes, layers: Sequence[Data], key: str) -> None:
+    """Draw dots for the channels of each layer, and a line at their mean."""
+    # A layer may lack the traces of its activations.
+    traces = [layer.get(key, ()) for layer in layers]
+    _plot_traces_of_sign(axes, traces, sign=1, colors=(COLORS[5], COLORS[0]), suffix="")
+    negative_colors = (COLORS[4], COLORS[1])
+    _plot_traces_of_sign(axes, traces, -1, colors=negative_colors, suffix=" below 0, its size")
+
+
+def _plot_traces_of_sign(
+    axes: Axes,
+    traces: Sequence[Sequence[float]],
+    sign: int,
+    colors: tuple[str, str],
+    suffix: str,
+) -> None:
+    """Draw the traces above 0 or below it; `colors` are those of channels and of means."""
+    channel_color, mean_color = colors
+    xs, ys = [], []
+    left, right, means = [], [], []
+    for index, strip in enumerate(traces):
+        for channel, value in enumerate(strip):
+            if sign * value > 0:
+                position = (channel + 0.5) / len(strip) - 0.5
+                xs.append(index + _STRIP_WIDTH * position)
+                ys.append(sign * value)
+        if strip and sign * sum(strip) > 0:
+            left.append(index - _STRIP_WIDTH / 2)
+            right.append(index + _STRIP_WIDTH / 2)
+            means.append(sign * sum(strip) / len(strip))
+
+    if xs:
+        label = f"channel{suffix}"
+        axes.plot(xs, ys, ".", color=channel_color, markersize=3, alpha=0.6, label=label)
+    if means:
+        label = f"mean of a layer{suffix}"
+        axes.hlines(means, left, right, color=mean_color, linewidth=2, label=label)

@@ -1,0 +1,143 @@
+"""The files that `report` reads: headers of models, and the JSON of other commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fertool.artifact.header import read_spec
+from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
+from fertool.errors import FertoolError
+from fertool.report.text_table import Data
+from fertool.results import (
+    Benchmark,
+    Evaluation,
+    EvaluationReport,
+    FileFigures,
+    History,
+    Sweep,
+    Traces,
+)
+from fertool.strict_json import as_type, missing_keys, parse_json, wrapping_content_errors
+
+_REMAKE_HINT = "make the file again with this version"
+_ENTRY_TYPES: Mapping[type[Any], type[Any]] = {
+    Benchmark: FileFigures,
+    EvaluationReport: Evaluation,
+}
+"""Of results that are lists, the type of an entry."""
+_TYPES_BY_KEY: Mapping[str, type[Any]] = {"layers": Traces, "points": Sweep, "history": History}
+
+
+@dataclass
+class ReportData:
+    """Everything that a page shows, by kind and in the order of the files."""
+
+    models: list[Data] = field(default_factory=list)
+    benchmarks: list[Data] = field(default_factory=list)
+    evaluations: list[Data] = field(default_factory=list)
+    comparisons: list[Sequence[Data]] = field(default_factory=list)
+    sensitivities: dict[str, Data] = field(default_factory=dict)
+    histories: dict[str, Sequence[Data]] = field(default_factory=dict)
+    sweeps: list[Data] = field(default_factory=list)
+
+
+def read_result_files(files: Sequence[Path]) -> ReportData:
+    """Read model headers and JSON files.
+
+    Raises FertoolError for a file that is neither, or that was changed.
+    """
+    found = ReportData()
+    for path in files:
+        if path.suffix == ".json":
+            _add_json(found, path)
+        else:
+            require_file(path)
+            size = path.stat().st_size
+            header = read_spec(path).shown()
+            found.models.append({"file": str(path), "size_bytes": size, **header})
+    return found
+
+
+def _add_json(found: ReportData, path: Path) -> None:
+    data = _read_json(path)
+    result_type = _find_type(path, data)
+    _require_keys(path, result_type, data)
+    with wrapping_content_errors(str(path), "not as the command wrote it", _REMAKE_HINT):
+        result = as_type(data, result_type)
+
+    # The data themselves are shown: they may have keys that the types lack.
+    if isinstance(result, Benchmark):
+        found.benchmarks.append(data)
+    elif isinstance(result, EvaluationReport):
+        _add_evaluations(found, path, data)
+    elif isinstance(result, Evaluation):
+        found.evaluations.append({"file": path.name, **data})
+    elif isinstance(result, Traces):
+        found.sensitivities[path.name] = data
+    elif isinstance(result, History):
+        found.histories[Path(result.file or path).stem] = data["history"]
+    # A sweep that has only begun has nothing to compare yet.
+    elif isinstance(result, Sweep) and result.points:
+        found.sweeps.append(data)
+
+
+def _add_evaluations(found: ReportData, path: Path, data: Data) -> None:
+    for entry in data["results"]:
+        found.evaluations.append({"file": path.name, **entry})
+    if data.get("comparisons"):
+        found.comparisons.append(data["comparisons"])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    text = read_text(path, MAX_JSON_BYTES)
+    with wrapping_content_errors(str(path), "", _REMAKE_HINT):
+        data = parse_json(text, file_names=True)
+    if not isinstance(data, dict):
+        raise _unknown_file(path)
+    return data
+
+
+def _find_type(path: Path, data: Data) -> type[Any]:
+    """Return the type of a result, found by the keys that only this type has."""
+    if "results" in data:
+        first = _first_entry(path, data)
+        if "latency_s" in first:
+            return Benchmark
+        if "confusion" in first:
+            return EvaluationReport
+    elif "confusion" in data:
+        return Evaluation
+    for key, result_type in _TYPES_BY_KEY.items():
+        if key in data:
+            return result_type
+    raise _unknown_file(path)
+
+
+def _first_entry(path: Path, data: Data) -> Data:
+    entries = data["results"]
+    if not isinstance(entries, list) or not entries:
+        raise _unknown_file(path)
+    if not isinstance(entries[0], dict):
+        raise _unknown_file(path)
+    return entries[0]
+
+
+def _require_keys(path: Path, result_type: type[Any], data: Data) -> None:
+    """Raise FertoolError that lists the keys that the first entry lacks, or else the whole."""
+    missing: Sequence[str] = []
+    if result_type in _ENTRY_TYPES:
+        missing = missing_keys(data["results"][0], _ENTRY_TYPES[result_type])
+    if not missing:
+        missing = missing_keys(data, result_type)
+    if missing:
+        raise FertoolError(f"{path}: keys are missing: {', '.join(missing)}", _REMAKE_HINT)
+
+
+def _unknown_file(path: Path) -> FertoolError:
+    return FertoolError(
+        f"{path}: not a result of a fertool command",
+        "give models and JSON of bench, eval, training, grids or sensitivity",
+    )

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from report_data import bench_report, evaluation, history, sensitivity, sweep
+
+pytest.importorskip("matplotlib")
+
+from fertool.report.plots import (
+    confusion_matrix,
+    layer_bars,
+    sweep_accuracy,
+    trace_strips,
+    tradeoff,
+    training_curves,
+)
+from fertool.report.plots.point_labels import LabeledPoint, place_labels
+
+
+def many_layers() -> dict[str, Any]:
+    values = [(-1) ** k * 10.0 ** (k % 5 - 5) for k in range(20)]
+    layers = [
+        {
+            "name": f"features.{k}.conv",
+            "weight_trace": values[k % 7 :],
+            "activation_trace": values[k % 7 :],
+        }
+        for k in range(130)
+    ]
+    return {"hessian": "cross-entropy", "layers": layers}
+
+
+DRAWN: dict[str, Callable[[], bytes]] = {
+    "training_curves": lambda: training_curves.plot_training_curves(
+        {"teacher $x$": history(5), "student": history(1)}
+    ),
+    "confusion_matrix": lambda: confusion_matrix.plot_confusion_matrix(evaluation()),
+    "size_against_accuracy": lambda: tradeoff.plot_size_against_accuracy(
+        bench_report("a.pt", "b_$.onnx")["results"]
+    ),
+    "latency_against_accuracy": lambda: tradeoff.plot_latency_against_accuracy(
+        bench_report("a.pt", "b.onnx")["results"]
+    ),
+    "heat map": lambda: sweep_accuracy.plot_sweep(
+        sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})
+    ),
+    "heat map of means": lambda: sweep_accuracy.plot_sweep(
+        sweep({"method": ["kd", "feature"], "ema": [0, 0.9]}, (0, 1))
+    ),
+    "lines": lambda: sweep_accuracy.plot_sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]})),
+    "many lines": lambda: sweep_accuracy.plot_sweep(
+        sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
+    ),
+    "seeds": lambda: sweep_accuracy.plot_sweep(sweep({}, (0, 1, 2))),
+    "traces": lambda: trace_strips.plot_sensitivity(sensitivity()),
+    "traces of many layers, some below 0": lambda: trace_strips.plot_sensitivity(many_layers()),
+    "traces without activations": lambda: trace_strips.plot_sensitivity(
+        {"layers": [{"name": "conv", "weight_trace": [1.0, 2.0], "weight_params": 9}]}
+    ),
+    "bits": lambda: layer_bars.plot_bits([(f"layer{k}", (2 + k % 7, 3, 8)) for k in range(30)]),
+    "width_bars": lambda: layer_bars.plot_channels(
+        [(f"layer{k}", 16, 16 - k % 9) for k in range(80)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_is_a_png_of_readable_size_and_the_same_bytes_each_time(name: str) -> None:
+    from matplotlib import image
+
+    png = DRAWN[name]()
+    assert png == DRAWN[name]()
+    import io
+
+    height, width = image.imread(io.BytesIO(png)).shape[:2]
+    assert 400 < width < 2000
+    assert 300 < height < 2600
+
+
+def test_a_grid_that_is_not_finished_is_drawn_as_far_as_it_is() -> None:
+    begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]})
+    begun["points"], begun["rows"] = begun["points"][:1], begun["rows"][:1]
+    assert sweep_accuracy.plot_sweep(begun).startswith(b"\x89PNG")
+    begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0], "lr": [0.1]})
+    begun["points"] = begun["points"][:1]
+    assert sweep_accuracy.plot_sweep(begun).startswith(b"\x89PNG")
+
+
+def test_rounds_are_curves_of_their_own() -> None:
+    records = [{"round": 1, "epoch": 1}, {"round": 1, "epoch": 2}, {"round": 2, "epoch": 1}]
+    assert training_curves.split_rounds("s", records) == {
+        "s, round 1": records[:2],
+        "s, round 2": records[2:],
+    }
+    assert training_curves.split_rounds("s", [{"epoch": 1}]) == {"s": [{"epoch": 1}]}
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5))
+    axes = figure.subplots()
+    points = [
+        LabeledPoint(f"model_{k}.onnx", 1 + 0.3 * k, (60.0 + k, 62.0 + k, 64.0 + k))
+        for k in range(6)
+    ]
+    for point in points:
+        low, middle, high = point.interval
+        axes.errorbar(point.x, middle, yerr=[[middle - low], [high - middle]])
+    axes.margins(0.2, 0.2)
+    figure.draw_without_rendering()
+    place_labels(axes, points)
+    boxes = [label.get_window_extent() for label in axes.texts]
+    assert len(boxes) == 6
+    assert not any(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k])
+
+
+def test_labels_stand_off_the_bars_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.transforms import Bbox
+
+    placed: list[tuple[Any, Any]] = []
+
+    def keep(axes: Any, points: list[LabeledPoint]) -> None:
+        place_labels(axes, points)
+        for point in points:
+            (_, middle, _), (left, right) = point.interval, point.bar
+            (x0, y0), (x1, y1) = axes.transData.transform([(left, middle), (right, middle)])
+            placed.append(
+                (
+                    Bbox([[x0, y0 - 2], [x1, y1 + 2]]),
+                    [label.get_window_extent() for label in axes.texts],
+                )
+            )
+
+    monkeypatch.setattr(tradeoff, "place_labels", keep)
+    results = bench_report("teacher.onnx", "student.onnx", "int8.onnx")["results"]
+    for entry in results:
+        median = entry["latency_s"]["median"]
+        entry["samples_s"] = [0.7 * median, median, 2 * median]
+    tradeoff.plot_latency_against_accuracy(results)
+    assert len(placed) == 3
+    for bar, labels in placed:
+        assert not any(bar.overlaps(label) for label in labels)
+
+
+def test_bars_stand_in_the_order_given_and_show_float_layers() -> None:
+    layers = [("stem", (layer_bars.FLOAT_BITS,)), ("b.10", (2, 3)), ("b.2", (4, 4))]
+    assert layer_bars.plot_bits(layers) != layer_bars.plot_bits(layers[1:])
+    assert layer_bars.plot_bits(layers) != layer_bars.plot_bits(layers[::-1])
+    many = [(f"layer.{k}", 100, 40 if k % 2 else 100) for k in range(120)]
+    assert layer_bars.plot_channels(many) == layer_bars.plot_channels(many[1::2])
+
+
+def test_without_matplotlib_the_message_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from fertool.report.plots import layer_bars; from fertool.errors import FertoolError\n"
+        "try: layer_bars.plot_channels([('a', 2, 1)])\n"
+        "except FertoolError as error: print(error.message, '|', error.hint)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "figures need Matplotlib | pip install 'fertool[plots]'\n"
