@@ -1,9 +1,9 @@
 """Integer weights of fewer than 8 bits, packed in the file and unpacked when a runtime loads it.
 
-The planes of `fertool.artifact.bit_packing` are uint8 constants of the graph. A few standard operators
-turn them into int8 again, once for the whole network; runtimes fold all of that into constants
-before they look for integer operators, so that every convolution computes as if its weight had been
-stored plainly.
+The planes of `fertool.artifact.bit_packing` are uint8 constants of the graph. A few standard
+operators turn them into int8 again, once for the whole network; runtimes fold all of that into
+constants before they look for integer operators, so that every convolution computes as if its
+weight had been stored plainly.
 """
 
 from __future__ import annotations
