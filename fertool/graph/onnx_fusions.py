@@ -1,0 +1,422 @@
+"""Fusion of operators that exporters write as several nodes.
+
+Each rule looks at a draft and at its inputs. Where it recognizes what they compute together, the
+draft becomes that operator. Drafts that nothing reads any more are removed afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fertool.graph.onnx_builder import ERF, STORED, Array, Draft, complete_arguments
+
+_REL_TOLERANCE = 1e-5
+"""Exporters round their factors, and logits have to be equal to 1e-5."""
+_MAX_DEPTH = 6
+_MAX_FACTORS = 8
+"""Of a product; without a limit a chain of squares would have 2^n factors."""
+_MAX_NORM_SIZE = 1 << 24
+
+
+def fuse_patterns_(drafts: list[Draft]) -> None:
+    """Turn the last draft of each pattern into the operator that the pattern computes."""
+    for draft in drafts:
+        for rule in _RULES.get(draft.op, ()):
+            if rule(draft):
+                break
+    _fuse_slices_(drafts)
+
+    readers = Counter(id(source) for draft in drafts for source in draft.inputs)
+    for draft in drafts:
+        if draft.op == "add":
+            _fuse_bias_(draft, readers)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product of a number and drafts."""
+
+    number: float
+    factors: tuple[Draft, ...]
+
+    def matches(self, number: float, count: int) -> bool:
+        """Whether the product has this number, and so many other factors."""
+        return _is_close(self.number, number) and len(self.factors) == count
+
+
+def _is_close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=_REL_TOLERANCE)
+
+
+def _factorize(draft: Draft, whole: Draft | None = None, depth: int = _MAX_DEPTH) -> _Product:
+    """Return a draft as a product, taken apart as far as possible; `whole` is not taken apart."""
+    number = draft.args.get("other")
+    is_product = draft.op == "mul" or (draft.op == "div" and number is not None)
+    if draft is whole or depth == 0 or not is_product:
+        return _Product(1.0, (draft,))
+
+    if number is not None:
+        inner = _factorize(draft.inputs[0], whole, depth - 1)
+        factor = number
+        if draft.op == "div":
+            factor = 1 / number if number else math.inf
+        return _Product(inner.number * factor, inner.factors)
+
+    first = _factorize(draft.inputs[0], whole, depth - 1)
+    second = _factorize(draft.inputs[1], whole, depth - 1)
+    factors = (*first.factors, *second.factors)
+    if len(factors) > _MAX_FACTORS:
+        return _Product(1.0, (draft,))
+    return _Product(first.number * second.number, factors)
+
+
+def _summand(draft: Draft, number: float) -> Draft | None:
+    """Return x where a draft is `x + number`, else None."""
+    other = draft.args.get("other")
+    if draft.op != "add" or other is None or not _is_close(other, number):
+        return None
+    return draft.inputs[0]
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """A function of x that makes, multiplied with x and a number, an operator of the table."""
+
+    x: Draft
+    number: float
+    op: str
+    approximate: str | None = None
+
+
+def _fuse_gate(draft: Draft) -> bool:
+    """Fuse x * f(x): silu, hardswish, mish, gelu; and hardsigmoid from relu6(x + 3) / 6."""
+    factors = _factorize(draft).factors
+    for factor in factors:
+        for gate in _gates(factor):
+            # x may be a product itself, so that the factors are found again with x as one.
+            product = _factorize(draft, gate.x)
+            is_gated = gate.x in product.factors and factor in product.factors
+            if product.matches(gate.number, 2) and is_gated:
+                args = {} if gate.approximate is None else {"approximate": gate.approximate}
+                draft.replace_(gate.op, [gate.x], **args)
+                return True
+
+    if len(factors) == 1 and factors[0].op == "relu6":
+        x = _summand(factors[0].inputs[0], 3.0)
+        if x is not None and _is_close(_factorize(draft).number, 1 / 6):
+            draft.replace_("hardsigmoid", [x])
+            return True
+    return False
+
+
+def _gates(factor: Draft) -> Iterator[_Gate]:
+    """Yield the gates that a factor of a product may be."""
+    if not factor.inputs:
+        return
+    source = factor.inputs[0]
+    if factor.op == "sigmoid":
+        yield _Gate(source, 1.0, "silu")
+    elif factor.op == "hardsigmoid":
+        yield _Gate(source, 1.0, "hardswish")
+    elif factor.op == "relu6":
+        x = _summand(source, 3.0)
+        if x is not None:
+            yield _Gate(x, 1 / 6, "hardswish")
+    elif factor.op == "tanh" and source.op == "softplus":
+        yield _Gate(source.inputs[0], 1.0, "mish")
+    elif factor.op == "add":
+        yield from _gelu_gates(factor)
+
+
+def _gelu_gates(factor: Draft) -> Iterator[_Gate]:
+    """Yield the gates of gelu: 1 + erf(x / sqrt(2)), or 1 + tanh(…) (Hendrycks, 1606.08415)."""
+    inner = _summand(factor, 1.0)
+    if inner is None or not inner.inputs:
+        return
+
+    argument = inner.inputs[0]
+    if inner.op == ERF and argument.args.get("other") is not None:
+        x = argument.inputs[0]
+        if _factorize(argument, x).matches(math.sqrt(0.5), 1):
+            yield _Gate(x, 0.5, "gelu", "none")
+    if inner.op == "tanh":
+        for x in _cubic_sources(argument):
+            yield _Gate(x, 0.5, "gelu", "tanh")
+
+
+def _cubic_sources(argument: Draft) -> list[Draft]:
+    """Return each x for which a draft is sqrt(2 / pi) * (x + 0.044715 x^3) (1606.08415)."""
+    product = _factorize(argument)
+    if not product.matches(math.sqrt(2 / math.pi), 1) or product.factors[0].op != "add":
+        return []
+
+    terms = product.factors[0].inputs
+    if len(terms) != 2:
+        return []
+    first, second = terms
+    return [x for x, cube in ((first, second), (second, first)) if _is_scaled_cube(cube, x)]
+
+
+def _is_scaled_cube(draft: Draft, x: Draft) -> bool:
+    """Whether a draft is 0.044715 x^3."""
+    product = _factorize(draft, x)
+    if product.matches(0.044715, 3):
+        return all(factor is x for factor in product.factors)
+
+    power = product.factors[0]
+    is_cube = power.op == "pow" and power.args["exponent"] == 3 and power.inputs[0] is x
+    return is_cube and product.matches(0.044715, 1)
+
+
+def _fuse_channel_shuffle(draft: Draft) -> bool:
+    """Fuse [N, G, C / G, H, W] with its second and third axis exchanged."""
+    permuted = draft.inputs[0]
+    if permuted.op != "permute" or tuple(permuted.args["dims"]) != (0, 2, 1, 3, 4):
+        return False
+
+    grouped = permuted.inputs[0]
+    if grouped.op != "reshape" or grouped.inputs[0].shape != draft.shape or len(draft.shape) != 4:
+        return False
+    if grouped.shape[0] != draft.shape[0] or grouped.shape[3:] != draft.shape[2:]:
+        return False
+    draft.replace_("channel_shuffle", [grouped.inputs[0]], groups=grouped.shape[1])
+    return True
+
+
+def _fuse_permutes(draft: Draft) -> bool:
+    """Fuse two permutations, such as those around a network with its channels last."""
+    before = draft.inputs[0]
+    if before.op != "permute":
+        return False
+
+    order = [before.args["dims"][axis] for axis in draft.args["dims"]]
+    if order == list(range(len(order))):
+        draft.replace_("identity", [before.inputs[0]])
+    else:
+        draft.replace_("permute", [before.inputs[0]], dims=order)
+    return True
+
+
+def _fuse_layer_norm(draft: Draft) -> bool:
+    """Fuse (x - mean) / sqrt(mean((x - mean)^2) + eps) over the last axes.
+
+    The result has weights of 1 and biases of 0, which a product and a sum behind it replace.
+    """
+    if draft.args.get("other") is not None:
+        return False
+    centered, root = draft.inputs
+    radicand = _radicand(root)
+    if radicand is None or radicand.op != "add" or radicand.args["other"] is None:
+        return False
+    if centered.op != "sub" or len(centered.inputs) != 2:
+        return False
+
+    x, mean = centered.inputs
+    variance = radicand.inputs[0]
+    if mean.op != "mean" or variance.op != "mean" or mean.inputs[0] is not x:
+        return False
+    if not _is_square(variance.inputs[0], centered):
+        return False
+    if not mean.args["keepdim"] or not variance.args["keepdim"]:
+        return False
+
+    rank = len(x.shape)
+    axes = sorted(axis % rank for axis in mean.args["dim"])
+    variance_axes = sorted(axis % rank for axis in variance.args["dim"])
+    if axes != variance_axes or axes != list(range(rank - len(axes), rank)):
+        return False
+
+    shape = x.shape[rank - len(axes) :]
+    if math.prod(shape) > _MAX_NORM_SIZE:
+        return False
+    draft.replace_("layer_norm", [x], axes=len(axes), eps=radicand.args["other"])
+    draft.tensors = _neutral_norm_tensors(shape)
+    return True
+
+
+def _radicand(draft: Draft) -> Draft | None:
+    """Return what a draft is the square root of, else None."""
+    if draft.op == "sqrt" or (draft.op == "pow" and draft.args["exponent"] == 0.5):
+        return draft.inputs[0]
+    return None
+
+
+def _is_square(draft: Draft, x: Draft) -> bool:
+    if draft.op == "pow":
+        return draft.args["exponent"] == 2 and draft.inputs[0] is x
+    if draft.op != "mul" or len(draft.inputs) != 2:
+        return False
+    return all(source is x for source in draft.inputs)
+
+
+def _neutral_norm_tensors(shape: Sequence[int]) -> dict[str, Array]:
+    return {"weight": np.ones(shape, np.float32), "bias": np.zeros(shape, np.float32)}
+
+
+def _fuse_group_norm(draft: Draft) -> bool:
+    """Fuse a group norm that is written as an instance norm of [N, G, C / G * H * W].
+
+    PyTorch exports group norms like this before opset 21.
+    """
+    norm = draft.inputs[0]
+    if norm.op != "group_norm" or norm.inputs[0].op != "reshape" or len(norm.shape) != 3:
+        return False
+
+    x = norm.inputs[0].inputs[0]
+    groups = norm.shape[1]
+    if norm.args["num_groups"] != groups or x.shape != draft.shape or norm.shape[0] != x.shape[0]:
+        return False
+    if not np.all(norm.tensors["weight"] == 1) or np.any(norm.tensors["bias"]):
+        return False
+
+    channels = x.shape[1]
+    if channels > _MAX_NORM_SIZE:
+        return False
+    draft.replace_("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
+    draft.tensors = _neutral_norm_tensors((channels,))
+    return True
+
+
+def _fuse_norm_affine(draft: Draft) -> bool:
+    """Fuse a norm without weights or biases and the product or sum that applies them."""
+    key = "weight" if draft.op == "mul" else "bias"
+    if len(draft.inputs) != 2:
+        return False
+
+    for norm, stored in (draft.inputs, draft.inputs[::-1]):
+        if not _lacks_tensor(norm, key) or stored.op not in STORED:
+            continue
+        values = _as_norm_tensor(stored, norm)
+        if values is None:
+            continue
+
+        tensors = {**norm.tensors, key: values}
+        initializers = {**norm.initializers, key: stored.initializers[""]}
+        draft.replace_(norm.op, norm.inputs, **norm.args)
+        draft.tensors = tensors
+        draft.initializers = initializers
+        return True
+    return False
+
+
+def _lacks_tensor(norm: Draft, key: str) -> bool:
+    """Whether a draft is a norm whose weight, or whose bias, can still be given to it.
+
+    A weight cannot be applied after a bias, so that biases have to be 0 in both cases.
+    """
+    if norm.op not in ("layer_norm", "group_norm") or norm.initializers.get(key):
+        return False
+    if key == "weight" and not np.all(norm.tensors["weight"] == 1):
+        return False
+    # A norm of the file without a bias has no place for one.
+    return "bias" in norm.tensors and not np.any(norm.tensors["bias"])
+
+
+def _as_norm_tensor(stored: Draft, norm: Draft) -> Array | None:
+    """Return a stored tensor in the shape of the norm's weight; None where it does not fit."""
+    array = stored.tensors[""]
+    shape = norm.tensors["weight"].shape
+    if norm.op == "layer_norm":
+        return array if array.shape == shape else None
+
+    rank = len(norm.shape)
+    padded = (1,) * (rank - array.ndim) + array.shape
+    per_channel = (1, *shape, *(1,) * (rank - 2))
+    return array.reshape(-1) if padded == per_channel else None
+
+
+def _fuse_slices_(drafts: list[Draft]) -> None:
+    """Turn slices that together are the whole of an axis into one split, placed before the first.
+
+    Pruning can remove channels from a split, but not from slices with fixed bounds.
+    """
+    slices_by_axis: dict[tuple[int, int], list[Draft]] = {}
+    for draft in drafts:
+        if draft.op == "slice" and draft.args["step"] == 1:
+            key = (id(draft.inputs[0]), draft.args["dim"])
+            slices_by_axis.setdefault(key, []).append(draft)
+
+    splits: dict[int, Draft] = {}
+    for (_, axis), slices in slices_by_axis.items():
+        split = _split_for(slices, axis)
+        if split is not None:
+            splits[id(slices[0])] = split
+
+    ordered: list[Draft] = []
+    for draft in drafts:
+        if id(draft) in splits:
+            ordered.append(splits[id(draft)])
+        ordered.append(draft)
+    drafts[:] = ordered
+
+
+def _split_for(slices: list[Draft], axis: int) -> Draft | None:
+    """Turn slices of one draft into parts of a split; None where they are not the whole axis."""
+    source = slices[0].inputs[0]
+    ordered = sorted(slices, key=lambda part: int(part.args["start"]))
+    starts = [part.args["start"] for part in ordered]
+    ends = [part.args["end"] for part in ordered]
+    if len(slices) < 2 or starts != [0, *ends[:-1]] or ends[-1] != source.shape[axis]:
+        return None
+
+    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    args = complete_arguments("split", 1, {"sizes": sizes, "dim": axis})
+    split = Draft("split", [source], args, origin=slices[0].origin)
+    split.results = tuple(part.results[0] for part in ordered)
+    for index, part in enumerate(ordered):
+        part.replace_("getitem", [split], index=index)
+    return split
+
+
+def _fuse_bias_(draft: Draft, readers: Counter[int]) -> None:
+    """Turn a sum of a layer without bias and one number for each channel into a layer with bias."""
+    if len(draft.inputs) != 2:
+        return
+
+    for layer, stored in (draft.inputs, draft.inputs[::-1]):
+        if layer.op not in ("linear", "conv1d", "conv2d", "conv_transpose2d") or layer.args["bias"]:
+            continue
+        # Another reader of the layer's result needs it without the bias.
+        if stored.op not in STORED or readers[id(layer)] != 1:
+            continue
+        bias = _as_bias(stored, layer)
+        if bias is None:
+            continue
+
+        tensors = {**layer.tensors, "bias": bias}
+        initializers = {**layer.initializers, "bias": stored.initializers[""]}
+        draft.replace_(layer.op, layer.inputs, **{**layer.args, "bias": True})
+        draft.tensors = tensors
+        draft.initializers = initializers
+        # The node of the layer has the name of its module, that of the sum has not.
+        draft.origin = layer.origin
+        return
+
+
+def _as_bias(stored: Draft, layer: Draft) -> Array | None:
+    """Return a stored tensor as the bias of a layer; None where it is not one number a channel."""
+    array = stored.tensors[""]
+    rank = len(layer.shape)
+    if layer.op == "linear":
+        channels, axes_behind = layer.args["out_features"], 0
+    else:
+        channels, axes_behind = layer.args["out_channels"], rank - 2
+
+    padded = (1,) * (rank - array.ndim) + array.shape
+    per_channel = (1,) * (rank - axes_behind - 1) + (channels,) + (1,) * axes_behind
+    return array.reshape(-1) if padded == per_channel else None
+
+
+_Rule = Callable[[Draft], bool]
+_RULES: dict[str, tuple[_Rule, ...]] = {
+    "mul": (_fuse_gate, _fuse_norm_affine),
+    "add": (_fuse_norm_affine,),
+    "div": (_fuse_gate, _fuse_layer_norm),
+    "reshape": (_fuse_channel_shuffle, _fuse_group_norm),
+    "permute": (_fuse_permutes,),
+}
