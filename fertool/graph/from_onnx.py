@@ -31,6 +31,7 @@ from fertool.graph.onnx_batch import DependsOnBatchError, generalize_batch_
 from fertool.graph.onnx_builder import (
     CONVERTERS,
     ERF,
+    Array,
     Constant,
     Draft,
     GraphBuilder,
@@ -179,7 +180,7 @@ class _Conversion:
             raise _node_error(node, f"its inputs do not fit ({reason})") from None
 
     def _convert(self, node: onnx.NodeProto) -> list[Value]:
-        inputs = [self._value(name) if name else None for name in node.input]
+        inputs = self._inputs(node)
         attributes = attributes_of(node)
         if node.op_type == "Constant":
             return [constant_of(attributes)]
@@ -199,8 +200,14 @@ class _Conversion:
     def _fold(
         self, node: onnx.NodeProto, attributes: Mapping[str, Any], inputs: Sequence[Value | None]
     ) -> list[Value]:
-        constants = [value for value in inputs if isinstance(value, Constant)]
-        arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
+        constants: list[Constant] = []
+        arrays: list[Array | None] = []
+        for value in inputs:
+            if isinstance(value, Constant):
+                constants.append(value)
+                arrays.append(value.array)
+            else:
+                arrays.append(None)
         results = fold(node.op_type, attributes, arrays)
 
         # Views of a weight cost no memory; each new array does.
@@ -210,9 +217,18 @@ class _Conversion:
         if self._folding_budget < 0:
             raise UnsupportedNodeError("the constants of the graph grow without end")
 
-        name = constants[0].name if node.op_type in LAYOUT_OPS and constants else ""
+        name = ""
+        if constants and node.op_type in LAYOUT_OPS:
+            name = constants[0].name
         of_shape = any(constant.of_shape for constant in constants)
         return [Constant(result, name, of_shape) for result in results]
+
+    def _inputs(self, node: onnx.NodeProto) -> list[Value | None]:
+        """Return the inputs of a node, None for optional ones that are not given."""
+        inputs: list[Value | None] = []
+        for name in node.input:
+            inputs.append(self._value(name) if name else None)
+        return inputs
 
     def _value(self, name: str) -> Value:
         value = self._values.get(name) or self._file.constant(name)
@@ -282,7 +298,9 @@ def _build_graph(conversion: _Conversion, node_names: list[str]) -> CapturedGrap
 
         for key, array in draft.tensors.items():
             contiguous = np.array(array, np.float32, order="C")
-            tensors[f"{name}.{key}" if key else name] = torch.from_numpy(contiguous)
+            # Parameters outside of layers are their node's only tensor, and have its name.
+            tensor_name = f"{name}.{key}" if key else name
+            tensors[tensor_name] = torch.from_numpy(contiguous)
         if draft.op == "batch_norm":
             # ONNX has no such counter, and PyTorch's module has.
             tensors[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)

@@ -211,7 +211,9 @@ def _innermost_module(metadata: Any) -> tuple[str, str]:
     """Return path and class of the innermost module; programs write `key,path,class;…`."""
     stack = str((metadata or {}).get("nn_module_stack") or "")
     parts = stack.rpartition(";")[2].split(",")
-    return (parts[-2], parts[-1]) if len(parts) >= 3 else ("", "")
+    if len(parts) < 3:
+        return "", ""
+    return parts[-2], parts[-1]
 
 
 def _function(target: str) -> Callable[..., Any]:
@@ -256,9 +258,12 @@ def _referenced(kind: str, value: Any, values: Mapping[str, Any]) -> Any:
     if kind != "as_tensor" and isinstance(value, dict) and "as_name" not in value:
         return next(iter(value.values()))
 
-    name = value
-    if not isinstance(value, str):
-        name = value["name" if kind == "as_tensor" else "as_name"]
+    if isinstance(value, str):
+        name = value
+    elif kind == "as_tensor":
+        name = value["name"]
+    else:
+        name = value["as_name"]
     if name not in values:
         raise WrongContentError(f"a call reads {shown(name)}, which no call before it computes")
     return values[name]
@@ -269,7 +274,9 @@ def _output_names(outputs: list[Mapping[str, Any]]) -> list[str | None]:
     names: list[str | None] = []
     for entry in outputs:
         ((kind, value),) = entry.items()
-        for output in value if kind == "as_tensors" else [value]:
+        entries = value if kind == "as_tensors" else [value]
+        for output in entries:
+            # Results that nothing reads have no name.
             if not output:
                 continue
             if isinstance(output, str):

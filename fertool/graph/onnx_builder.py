@@ -54,7 +54,9 @@ class Constant:
     @property
     def number(self) -> float | None:
         """The only element, None if there are more."""
-        return float(self.array.reshape(-1)[0]) if self.array.size == 1 else None
+        if self.array.size != 1:
+            return None
+        return float(self.array.reshape(-1)[0])
 
 
 @dataclass(eq=False)
@@ -191,7 +193,9 @@ class OnnxCall:
             return (given,) if isinstance(given, int) else tuple(given)
 
         constant = self.optional_constant(index)
-        return None if constant is None else int_tuple(constant.array)
+        if constant is None:
+            return None
+        return int_tuple(constant.array)
 
     def axis(self, default: int, rank: int) -> int:
         """Return the attribute `axis`, counted from the front."""
@@ -263,7 +267,9 @@ def finite_float(value: float) -> float | None:
     A float32 is written in the fewest digits that identify it, as people write it: 0.1 and not
     0.10000000149.
     """
-    return None if abs(value) >= _MAX_FINITE else float(str(np.float32(value)))
+    if abs(value) >= _MAX_FINITE:
+        return None
+    return float(str(np.float32(value)))
 
 
 def normalize_axis(axis: int, rank: int) -> int:

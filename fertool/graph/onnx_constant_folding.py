@@ -25,7 +25,9 @@ def fold(op: str, attributes: Attributes, inputs: Sequence[Array | None]) -> lis
     Raises UnsupportedNodeError for inputs that do not fit, and for results that are far larger than
     the inputs.
     """
-    given = [np.empty(0, object) if array is None else array for array in inputs]
+    given: list[Array] = []
+    for array in inputs:
+        given.append(np.empty(0, object) if array is None else array)
     folder = _FOLDERS[op]
     try:
         # Before anything is allocated: a few bytes of a file can ask for any size.
@@ -87,7 +89,9 @@ def _axes(attributes: Attributes, inputs: Sequence[Array]) -> tuple[int, ...] | 
     if "axes" in attributes:
         return tuple(attributes["axes"])
     given = _optional(inputs, 1)
-    return None if given is None else int_tuple(given)
+    if given is None:
+        return None
+    return int_tuple(given)
 
 
 def _fold_unsqueeze(attributes: Attributes, inputs: Sequence[Array]) -> Array:
@@ -100,10 +104,12 @@ def _fold_squeeze(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 def _fold_reshape(attributes: Attributes, inputs: Sequence[Array]) -> Array:
     source = inputs[0].shape
-    shape = [int(size) for size in inputs[1]]
+    shape = list(int_tuple(inputs[1]))
     if not attributes.get("allowzero"):
         # In ONNX 0 copies the size of the input.
-        shape = [source[axis] if size == 0 else size for axis, size in enumerate(shape)]
+        for axis, size in enumerate(shape):
+            if size == 0:
+                shape[axis] = source[axis]
     return inputs[0].reshape(shape)
 
 
@@ -123,15 +129,18 @@ def _fold_slice(attributes: Attributes, inputs: Sequence[Array]) -> Array:
         starts, ends = inputs[1], inputs[2]
         axes, steps = _optional(inputs, 3), _optional(inputs, 4)
 
+    if axes is None:
+        axes = range(len(starts))
+    if steps is None:
+        steps = [1] * len(starts)
+
     index: list[slice] = [slice(None)] * array.ndim
-    for position, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = position if axes is None else int(axes[position])
-        step = 1 if steps is None else int(steps[position])
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         stop: int | None = int(end)
         if step < 0 and int(end) < -array.shape[axis]:
             # ONNX takes such an end as "before the first index", Python as counted from the back.
             stop = None
-        index[axis] = slice(int(start), stop, step)
+        index[axis] = slice(int(start), stop, int(step))
     return array[tuple(index)]
 
 
@@ -141,7 +150,9 @@ def _fold_concat(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 def _fold_split(attributes: Attributes, inputs: Sequence[Array]) -> list[Array]:
     axis = attributes.get("axis", 0)
-    sizes = attributes.get("split", inputs[1] if len(inputs) > 1 else None)
+    sizes = attributes.get("split")
+    if sizes is None and len(inputs) > 1:
+        sizes = inputs[1]
     if sizes is None:
         return list(np.array_split(inputs[0], attributes["num_outputs"], axis))
 
@@ -164,13 +175,15 @@ def _fold_mod(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 def _fold_constant_of_shape(attributes: Attributes, inputs: Sequence[Array]) -> Array:
     value = attributes.get("value")
-    fill = np.zeros(1, np.float32) if value is None else numpy_helper.to_array(value).reshape(-1)
-    return np.full([int(size) for size in inputs[0]], fill[0], fill.dtype)
+    fill = np.zeros(1, np.float32)
+    if value is not None:
+        fill = numpy_helper.to_array(value).reshape(-1)
+    return np.full(int_tuple(inputs[0]), fill[0], fill.dtype)
 
 
 def _fold_expand(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
-    target = tuple(int(size) for size in inputs[1])
-    shape = np.broadcast_shapes(inputs[0].shape, target)
+    shape = np.broadcast_shapes(inputs[0].shape, int_tuple(inputs[1]))
+    # A copy: the budget of the importer counts what is not a view of a weight.
     return np.array(np.broadcast_to(inputs[0], shape))
 
 
@@ -209,7 +222,7 @@ def _fold_batch_norm(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 
 def _fold_tile(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
-    return np.tile(inputs[0], [int(count) for count in inputs[1]])
+    return np.tile(inputs[0], int_tuple(inputs[1]))
 
 
 def _fold_pow(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
@@ -296,10 +309,7 @@ _REDUCTIONS: Mapping[str, Callable[..., Any]] = {
     "ReduceMax": np.max,
     "ReduceMin": np.min,
 }
-_FOLDERS: Mapping[str, Folder] = {
-    **{op: _unary_folder(function) for op, function in _UNARY.items()},
-    **{op: _binary_folder(function) for op, function in _BINARY.items()},
-    **{op: _reduction_folder(function) for op, function in _REDUCTIONS.items()},
+_FOLDERS: dict[str, Folder] = {
     "Identity": _fold_identity,
     "Dropout": _fold_identity,
     "Gather": _fold_gather,
@@ -326,5 +336,11 @@ _FOLDERS: Mapping[str, Folder] = {
     "BatchNormalization": _fold_batch_norm,
     "CumSum": _fold_cumsum,
 }
+for _op, _function in _UNARY.items():
+    _FOLDERS[_op] = _unary_folder(_function)
+for _op, _function in _BINARY.items():
+    _FOLDERS[_op] = _binary_folder(_function)
+for _op, _function in _REDUCTIONS.items():
+    _FOLDERS[_op] = _reduction_folder(_function)
 LAYOUT_OPS = frozenset({"Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Cast"})
 """Operators that change the layout or type of a weight, which keeps its name."""

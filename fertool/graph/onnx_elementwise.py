@@ -127,7 +127,9 @@ def _clip_bound(call: OnnxCall, attribute: str, index: int) -> float | None:
     value = call.attributes.get(attribute)
     if given is not None and given.array.size:
         value = given.number
-    return None if value is None else finite_float(value)
+    if value is None:
+        return None
+    return finite_float(value)
 
 
 def _add_clamp(call: OnnxCall, x: Draft, low: float | None, high: float | None) -> Draft:
@@ -174,7 +176,9 @@ def _add_scalar_first(call: OnnxCall, op: str, number: float, x: Draft) -> Draft
         return call.add("add", negated, other=number)
     if op == "div":
         inverse = call.add("pow", x, exponent=-1.0)
-        return inverse if number == 1 else call.add("mul", inverse, other=number)
+        if number == 1:
+            return inverse
+        return call.add("mul", inverse, other=number)
     return call.add(op, x, other=number)
 
 
@@ -189,10 +193,11 @@ def _is_scalar_beside(value: Value, operand: Draft) -> bool:
 
 
 def _scalar(value: Value) -> float:
-    number = value.number if isinstance(value, Constant) else None
-    finite = None if number is None else finite_float(number)
+    if not isinstance(value, Constant) or value.number is None:
+        raise UnsupportedNodeError("arithmetic with a tensor where a number was expected")
+    finite = finite_float(value.number)
     if finite is None:
-        raise UnsupportedNodeError(f"arithmetic with {number}")
+        raise UnsupportedNodeError(f"arithmetic with {value.number}")
     return finite
 
 
@@ -210,18 +215,20 @@ def _convert_sum(call: OnnxCall) -> Draft:
 @converts("Max", "Min")
 def _convert_extremum(call: OnnxCall) -> Draft:
     is_max = call.node.op_type == "Max"
+    op = "maximum" if is_max else "minimum"
     values = [call.value(index) for index in range(len(call.inputs))]
     result = next(value for value in values if isinstance(value, Draft))
     for value in values:
         if value is result:
             continue
-        if _is_scalar_beside(value, result):
-            bound = _scalar(value)
-            low, high = (bound, None) if is_max else (None, bound)
-            result = _add_clamp(call, result, low, high)
+        if isinstance(value, Draft):
+            result = call.add(op, result, value)
+        elif not _is_scalar_beside(value, result):
+            result = call.add(op, result, call.add_tensor(value))
+        elif is_max:
+            result = _add_clamp(call, result, low=_scalar(value), high=None)
         else:
-            operand = value if isinstance(value, Draft) else call.add_tensor(value)
-            result = call.add("maximum" if is_max else "minimum", result, operand)
+            result = _add_clamp(call, result, low=None, high=_scalar(value))
     return result
 
 

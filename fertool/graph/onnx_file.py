@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,7 +111,11 @@ class OnnxFile:
 
         Raises FertoolError for operators among them that cannot be imported.
         """
-        makers = {name: node for node in self.nodes for name in node.output if name}
+        makers: dict[str, onnx.NodeProto] = {}
+        for node in self.nodes:
+            makers.update(dict.fromkeys(node.output, node))
+        # Optional results that nothing uses have no name.
+        makers.pop("", None)
         if output not in makers:
             raise unknown_name("output of the ONNX file", output, outputs)
 
@@ -152,16 +156,17 @@ class OnnxFile:
 
     def _only_needed_input(self) -> Any:
         # Older files list their weights among the inputs.
-        inputs = [value for value in self.model.graph.input if value.name not in self.weights]
-        used = [value for value in inputs if value.name in self.needed]
+        used: list[Any] = []
+        for value in self.model.graph.input:
+            if value.name in self.needed and value.name not in self.weights:
+                used.append(value)
         if len(used) == 1:
             return used[0]
 
+        message = "the output depends on no input"
         if used:
             names = ", ".join(value.name for value in used)
             message = f"the graph reads {len(used)} inputs ({names})"
-        else:
-            message = "the output depends on no input"
         raise FertoolError(message, "a network for classification reads images and nothing else")
 
     def constant(self, name: str) -> Constant | None:
@@ -186,19 +191,27 @@ def _opset_of(model: onnx.ModelProto) -> int:
 
 def _require_text(graph: onnx.GraphProto) -> None:
     """Raise FertoolError for names that are not text: protobuf has bytes for damaged ones."""
-    names: list[object] = [tensor.name for tensor in graph.initializer]
-    names += [value.name for value in (*graph.input, *graph.output)]
-    for node in graph.node:
-        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        names += [attribute.name for attribute in node.attribute]
-    if not all(isinstance(name, str) for name in names):
+    if not all(isinstance(name, str) for name in _all_names(graph)):
         raise FertoolError(
             "the ONNX file has a name that is not text", "export or copy the file again"
         )
 
 
+def _all_names(graph: onnx.GraphProto) -> Iterator[object]:
+    for named in (*graph.initializer, *graph.input, *graph.output):
+        yield named.name
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain)
+        yield from node.input
+        yield from node.output
+        for attribute in node.attribute:
+            yield attribute.name
+
+
 def _qualified_op(node: onnx.NodeProto) -> str:
-    return node.op_type if node.domain in _DEFAULT_DOMAINS else f"{node.domain}.{node.op_type}"
+    if node.domain in _DEFAULT_DOMAINS:
+        return node.op_type
+    return f"{node.domain}.{node.op_type}"
 
 
 def _require_float_operator(node: onnx.NodeProto) -> None:
@@ -255,12 +268,15 @@ def resolve_image_shape(input: ImageInput, given: ImageShape | None) -> ImageSha
 def _require_compatible(own: tuple[int | None, ...], given: ImageShape) -> None:
     if all(size in (None, wanted) for size, wanted in zip(own, given, strict=True)):
         return
-    fixed = " x ".join("?" if size is None else str(size) for size in own)
-    wanted = " x ".join(str(size) for size in given)
     raise FertoolError(
-        f"the file takes images of {fixed} (channels, height, width), not {wanted}",
+        f"the file takes images of {_format_shape(own)} (channels, height, width), "
+        f"not {_format_shape(given)}",
         "give the size that the file was exported for",
     )
+
+
+def _format_shape(sizes: Sequence[int | None]) -> str:
+    return " x ".join("?" if size is None else str(size) for size in sizes)
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:

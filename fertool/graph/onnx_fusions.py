@@ -31,7 +31,9 @@ def fuse_patterns_(drafts: list[Draft]) -> None:
                 break
     _fuse_slices_(drafts)
 
-    readers = Counter(id(source) for draft in drafts for source in draft.inputs)
+    readers: Counter[int] = Counter()
+    for draft in drafts:
+        readers.update(id(source) for source in draft.inputs)
     for draft in drafts:
         if draft.op == "add":
             _fuse_bias_(draft, readers)
@@ -226,9 +228,9 @@ def _fuse_layer_norm(draft: Draft) -> bool:
         return False
 
     rank = len(x.shape)
-    axes = sorted(axis % rank for axis in mean.args["dim"])
-    variance_axes = sorted(axis % rank for axis in variance.args["dim"])
-    if axes != variance_axes or axes != list(range(rank - len(axes), rank)):
+    axes = _reduced_axes(mean)
+    last_axes = list(range(rank - len(axes), rank))
+    if axes != last_axes or _reduced_axes(variance) != last_axes:
         return False
 
     shape = x.shape[rank - len(axes) :]
@@ -237,6 +239,12 @@ def _fuse_layer_norm(draft: Draft) -> bool:
     draft.replace_("layer_norm", [x], axes=len(axes), eps=radicand.args["other"])
     draft.tensors = _neutral_norm_tensors(shape)
     return True
+
+
+def _reduced_axes(draft: Draft) -> list[int]:
+    """Return the axes of a reduction in ascending order, counted from the front."""
+    rank = len(draft.inputs[0].shape)
+    return sorted(axis % rank for axis in draft.args["dim"])
 
 
 def _radicand(draft: Draft) -> Draft | None:
@@ -324,10 +332,19 @@ def _as_norm_tensor(stored: Draft, norm: Draft) -> Array | None:
     if norm.op == "layer_norm":
         return array if array.shape == shape else None
 
-    rank = len(norm.shape)
+    (channels,) = shape
+    return _per_channel(array, channels, rank=len(norm.shape), axis=1)
+
+
+def _per_channel(array: Array, channels: int, rank: int, axis: int) -> Array | None:
+    """Return an array as one number a channel; None where it does not broadcast as such.
+
+    `axis` is that of the channels in a result with `rank` axes.
+    """
     padded = (1,) * (rank - array.ndim) + array.shape
-    per_channel = (1, *shape, *(1,) * (rank - 2))
-    return array.reshape(-1) if padded == per_channel else None
+    if padded != (1,) * axis + (channels,) + (1,) * (rank - axis - 1):
+        return None
+    return array.reshape(-1)
 
 
 def _fuse_slices_(drafts: list[Draft]) -> None:
@@ -359,15 +376,18 @@ def _split_for(slices: list[Draft], axis: int) -> Draft | None:
     """Turn slices of one draft into parts of a split; None where they are not the whole axis."""
     source = slices[0].inputs[0]
     ordered = sorted(slices, key=lambda part: int(part.args["start"]))
-    starts = [part.args["start"] for part in ordered]
-    ends = [part.args["end"] for part in ordered]
-    if len(slices) < 2 or starts != [0, *ends[:-1]] or ends[-1] != source.shape[axis]:
+    results = [part.results[0] for part in ordered]
+    position = 0
+    for part in ordered:
+        if part.args["start"] != position:
+            return None
+        position = part.args["end"]
+    if len(slices) < 2 or position != source.shape[axis]:
         return None
-
-    sizes = [end - start for start, end in zip(starts, ends, strict=True)]
+    sizes = [result.shape[axis] for result in results]
     args = complete_arguments("split", 1, {"sizes": sizes, "dim": axis})
     split = Draft("split", [source], args, origin=slices[0].origin)
-    split.results = tuple(part.results[0] for part in ordered)
+    split.results = tuple(results)
     for index, part in enumerate(ordered):
         part.replace_("getitem", [split], index=index)
     return split
@@ -403,13 +423,8 @@ def _as_bias(stored: Draft, layer: Draft) -> Array | None:
     array = stored.tensors[""]
     rank = len(layer.shape)
     if layer.op == "linear":
-        channels, axes_behind = layer.args["out_features"], 0
-    else:
-        channels, axes_behind = layer.args["out_channels"], rank - 2
-
-    padded = (1,) * (rank - array.ndim) + array.shape
-    per_channel = (1,) * (rank - axes_behind - 1) + (channels,) + (1,) * axes_behind
-    return array.reshape(-1) if padded == per_channel else None
+        return _per_channel(array, layer.args["out_features"], rank=rank, axis=rank - 1)
+    return _per_channel(array, layer.args["out_channels"], rank=rank, axis=1)
 
 
 _Rule = Callable[[Draft], bool]

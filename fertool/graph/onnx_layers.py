@@ -217,7 +217,9 @@ def _convert_group_norm(call: OnnxCall) -> Draft:
 
     # Before opset 21 there was one factor for each group, and not for each channel.
     require_allocatable(x.shape[1])
-    repeats = x.shape[1] // groups if call.opset < 21 else 1
+    repeats = 1
+    if call.opset < 21:
+        repeats = x.shape[1] // groups
     tensors: dict[str, Constant | None] = {
         "weight": replace(weight, array=np.repeat(weight.array, repeats)),
         "bias": replace(bias, array=np.repeat(bias.array, repeats)),

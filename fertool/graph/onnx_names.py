@@ -83,7 +83,9 @@ def _name_layers(layers: Sequence[Draft], names: _UniqueNames) -> None:
         scope = _scope(draft)
         # A scope with one layer and no others inside is the layer's own module.
         is_own_module = layers_in_scope[scope] == 1 and scope not in outer_scopes
-        fallback = scope if is_own_module else _join(scope, draft.op)
+        fallback = _join(scope, draft.op)
+        if is_own_module:
+            fallback = scope
         name = _layer_name(scope, fallback, _tensor_prefixes(draft), claims)
         names.choose(draft, _without_reserved_parts(name))
 
@@ -120,8 +122,11 @@ def _name_others(drafts: Sequence[Draft], scopes: Set[str], names: _UniqueNames)
             continue
 
         scope = _scope(draft)
-        is_whole_module = scope not in containers and drafts_in_scope[scope] == 1
-        names.choose(draft, scope if is_whole_module else _join(scope, draft.op))
+        name = _join(scope, draft.op)
+        # A module without tensors that became one node, such as an activation.
+        if scope not in containers and drafts_in_scope[scope] == 1:
+            name = scope
+        names.choose(draft, name)
 
 
 def scope_of(node_name: str) -> str:
@@ -129,9 +134,12 @@ def scope_of(node_name: str) -> str:
 
     For modules in a sequence exporters repeat the path: `layer1` and then `layer1.0`.
     """
-    parts = [part for part in node_name.split("/") if part]
+    # The last part is the operator itself.
+    parts = node_name.strip("/").split("/")[:-1]
     path: list[str] = []
-    for part in parts[:-1]:
+    for part in parts:
+        if not part:
+            continue
         if path and part.startswith(f"{path[-1]}."):
             path[-1] = part
         else:
@@ -170,7 +178,9 @@ def _layer_name(
     last_part = scope.rpartition(".")[2]
     if scope and any(prefix.rpartition(".")[2] == last_part for prefix in prefixes):
         return scope
-    return fallback if scope or not prefixes else prefixes[0]
+    if prefixes and not scope:
+        return prefixes[0]
+    return fallback
 
 
 def _tensor_prefixes(draft: Draft) -> list[str]:
@@ -207,7 +217,9 @@ def _sanitize(name: str) -> str:
         if clean:
             parts.append(clean)
     path = ".".join(parts)
-    return path if len(path) <= _MAX_LENGTH else ""
+    if len(path) > _MAX_LENGTH:
+        return ""
+    return path
 
 
 def _proper_prefixes(name: str) -> list[str]:
@@ -218,4 +230,8 @@ def _proper_prefixes(name: str) -> list[str]:
 
 def _without_reserved_parts(path: str) -> str:
     """Return a path none of whose parts is an attribute that every module has, such as `type`."""
-    return ".".join(f"{part}_" if hasattr(nn.Module, part) else part for part in path.split("."))
+    parts = path.split(".")
+    for index, part in enumerate(parts):
+        if hasattr(nn.Module, part):
+            parts[index] = f"{part}_"
+    return ".".join(parts)

@@ -69,9 +69,14 @@ def split_padding(total: Sequence[int], *, more_at_end: bool) -> list[int]:
 
     Of an odd number of places one side gets one more.
     """
-    less = [width // 2 for width in total]
-    more = [width - width // 2 for width in total]
-    return [*less, *more] if more_at_end else [*more, *less]
+    less: list[int] = []
+    more: list[int] = []
+    for width in total:
+        less.append(width // 2)
+        more.append(width - width // 2)
+    if more_at_end:
+        return [*less, *more]
+    return [*more, *less]
 
 
 def symmetric_padding(pads: Sequence[int]) -> tuple[int, ...] | None:
@@ -192,8 +197,10 @@ def _convert_global_pool(call: OnnxCall) -> Draft:
         op = "adaptive_avg_pool2d" if is_mean else "adaptive_max_pool2d"
         return call.add(op, x, output_size=(1, 1))
 
+    # PyTorch's pooling takes images only; a reduction takes any number of axes.
+    op = "mean" if is_mean else "amax"
     axes = tuple(range(2, len(x.shape)))
-    return call.add("mean" if is_mean else "amax", x, dim=axes, keepdim=True)
+    return call.add(op, x, dim=axes, keepdim=True)
 
 
 @converts("Pad")
@@ -236,10 +243,14 @@ def _pads_of_all_axes(call: OnnxCall, rank: int) -> list[int]:
 
 def _pad_value(call: OnnxCall) -> float:
     given = call.optional_constant(2)
-    value = call.attributes.get("value", 0.0) if given is None else given.number or 0.0
+    value = call.attributes.get("value", 0.0)
+    if given is not None:
+        value = given.number or 0.0
     finite = finite_float(value)
-    # Infinity becomes the largest number of the operator table with the same sign.
-    return math.copysign(-_VERY_LOW, value) if finite is None else finite
+    if finite is None:
+        # Infinity becomes the largest number of the operator table with the same sign.
+        return math.copysign(-_VERY_LOW, value)
+    return finite
 
 
 @converts("Resize", "Upsample")
@@ -283,12 +294,12 @@ def _is_old_resize(call: OnnxCall) -> bool:
 def _resized(call: OnnxCall, shape: Sequence[int]) -> tuple[int, int]:
     """Return height and width of a resized feature map."""
     is_old = _is_old_resize(call)
+    # Since opset 11 the region of interest is the second input, and sizes are the fourth.
     given_scales = call.optional_constant(1 if is_old else 2)
-    if given_scales is None:
-        scales = call.attributes.get("scales")
-    else:
-        scales = [float(scale) for scale in given_scales.array.reshape(-1)]
     given_sizes = None if is_old else call.optional_constant(3)
+    scales = call.attributes.get("scales")
+    if given_scales is not None:
+        scales = [float(scale) for scale in given_scales.array.reshape(-1)]
     axes = [axis % 4 for axis in call.attributes.get("axes", range(4))]
 
     if given_sizes is not None:
@@ -324,12 +335,14 @@ def _size_of_scales(scales: Mapping[int, float], shape: Sequence[int]) -> tuple[
     if scales.get(0, 1) != 1 or scales.get(1, 1) != 1:
         raise UnsupportedNodeError("resizing of channels or of the axis of the images")
 
-    exact = [shape[axis] * scales.get(axis, 1.0) for axis in (2, 3)]
+    exact_height = shape[2] * scales.get(2, 1.0)
+    exact_width = shape[3] * scales.get(3, 1.0)
     # Scales are float32, whose product can be just below the integer that was meant.
-    height, width = (math.floor(size + 1e-4) for size in exact)
+    height = math.floor(exact_height + 1e-4)
+    width = math.floor(exact_width + 1e-4)
     # Other fractions would need a scale, and PyTorch computes its own from the two sizes.
-    if abs(exact[0] - height) > 1e-3 or abs(exact[1] - width) > 1e-3:
-        raise UnsupportedNodeError(f"resizing to {exact[0]:g} x {exact[1]:g} places")
+    if abs(exact_height - height) > 1e-3 or abs(exact_width - width) > 1e-3:
+        raise UnsupportedNodeError(f"resizing to {exact_height:g} x {exact_width:g} places")
     return height, width
 
 
@@ -368,7 +381,8 @@ def _nearest_indices(old: int, new: int, coordinates: str, rounding: str) -> NDA
     """
     index = np.arange(new, dtype=np.float64)
     if coordinates == "align_corners":
-        source = index * ((old - 1) / (new - 1)) if new > 1 else index * 0
+        # A line of one place takes the first; any scale does, as the index is 0.
+        source = index * ((old - 1) / max(new - 1, 1))
     elif coordinates == "asymmetric":
         source = index * (old / new)
     elif coordinates in ("half_pixel", "pytorch_half_pixel"):

@@ -44,7 +44,9 @@ def _convert_dropout(call: OnnxCall) -> Draft:
         raise UnsupportedNodeError("a dropout with its mask")
 
     given = call.optional_constant(1)
-    ratio = call.attributes.get("ratio", 0.5) if given is None else given.number
+    ratio = call.attributes.get("ratio", 0.5)
+    if given is not None:
+        ratio = given.number
     return call.add("dropout", call.draft(), p=ratio)
 
 
@@ -97,27 +99,18 @@ def _convert_reshape(call: OnnxCall) -> Draft:
     return call.add("reshape", x, shape=shape)
 
 
-def _copy_zeros(shape: Sequence[int], source: Sequence[int]) -> list[int]:
-    """Return the target of a reshape with the sizes that 0 copies from the tensor."""
-    copied = list(shape)
+def _resolve_shape(shape: Sequence[int], source: Sequence[int]) -> list[int]:
+    """Return the target of a reshape without 0, which copies a size, and without -1."""
+    resolved = list(shape)
     for axis, size in enumerate(shape):
         if size == 0 and axis < len(source):
-            copied[axis] = source[axis]
-    return copied
+            resolved[axis] = source[axis]
 
-
-def _missing_size(shape: Sequence[int], source: Sequence[int]) -> int:
-    """Return the size that -1 stands for in the target of a reshape."""
-    known = math.prod(size for size in shape if size != -1)
-    # A size of 0 is an error that the operator table reports; it must not divide here.
-    return math.prod(source) // max(known, 1)
-
-
-def _resolve_shape(shape: Sequence[int], source: Sequence[int]) -> list[int]:
-    """Return the target of a reshape without 0 and -1."""
-    copied = _copy_zeros(shape, source)
-    missing = _missing_size(copied, source)
-    return [missing if size == -1 else size for size in copied]
+    if -1 in resolved:
+        known = math.prod(size for size in resolved if size != -1)
+        # A size of 0 is an error that the operator table reports; it must not divide here.
+        resolved[resolved.index(-1)] = math.prod(source) // max(known, 1)
+    return resolved
 
 
 def _scale_batch(batch: int, fixed_batch: int, x: Draft, shape: list[int]) -> list[int]:
@@ -125,16 +118,13 @@ def _scale_batch(batch: int, fixed_batch: int, x: Draft, shape: list[int]) -> li
     if x.shape[0] % batch:
         raise UnsupportedNodeError("it depends on the number of images in a way that is not known")
 
-    source = [x.shape[0] // batch * fixed_batch, *x.shape[1:]]
-    copied = _copy_zeros(shape, source)
-    first = _missing_size(copied, source) if copied[0] == -1 else copied[0]
     if shape[0] in (0, -1):
         return shape
-    if first % fixed_batch:
+    if shape[0] % fixed_batch:
         raise UnsupportedNodeError(
             f"a shape that does not begin with the axis of the {fixed_batch} images"
         )
-    return [first // fixed_batch * batch, *shape[1:]]
+    return [shape[0] // fixed_batch * batch, *shape[1:]]
 
 
 @converts("Transpose")
@@ -157,7 +147,9 @@ def _convert_squeeze(call: OnnxCall) -> Draft:
             raise UnsupportedNodeError(
                 f"it removes the axis {axis}, which has {x.shape[axis]} entries"
             )
-    return call.add("squeeze", x, dim=axes) if axes else x
+    if not axes:
+        return x
+    return call.add("squeeze", x, dim=axes)
 
 
 @converts("Unsqueeze")

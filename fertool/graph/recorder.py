@@ -40,7 +40,9 @@ class Recording:
         """Return the tensors that a graph needs, in the order of its nodes."""
         by_layer: dict[str, dict[str, Tensor]] = {}
         for name, tensor in self.tensors.items():
-            layer = name if name in graph.by_name else name.rpartition(".")[0]
+            layer = name
+            if name not in graph.by_name:
+                layer = name.rpartition(".")[0]
             by_layer.setdefault(layer, {})[name] = tensor
 
         needed: dict[str, Tensor] = {}
@@ -62,10 +64,12 @@ class Recorder(TorchFunctionMode):
         self._modified: set[int] = set()
         # Tensors are known by their `id`, which Python gives to another object once one is freed.
         self._kept_alive: list[Any] = []
-        self._tensor_names = {id(tensor): name for name, tensor in tensors.items()}
-        self._parameters = {
-            id(tensor) for tensor in tensors.values() if isinstance(tensor, nn.Parameter)
-        }
+        self._tensor_names: dict[int, str] = {}
+        self._parameters: set[int] = set()
+        for name, tensor in tensors.items():
+            self._tensor_names[id(tensor)] = name
+            if isinstance(tensor, nn.Parameter):
+                self._parameters.add(id(tensor))
         self._used_names = {INPUT}
         self._module_stack: list[tuple[str, bool]] = [("", False)]
 
@@ -77,8 +81,9 @@ class Recorder(TorchFunctionMode):
         """Return the recording; raises FertoolError for a result that does not use the images."""
         while isinstance(result, tuple | list | dict) and result:
             # Networks with more than one head are deployed with the first.
-            result = next(iter(result.values())) if isinstance(result, dict) else result[0]
-
+            if isinstance(result, dict):
+                result = list(result.values())
+            result = result[0]
         name = self._node_names.get(id(result)) if isinstance(result, Tensor) else None
         if name is None or name == INPUT:
             raise FertoolError(

@@ -69,14 +69,16 @@ class TorchCall:
         `tensors` have the names of PyTorch's module. The layer has the name of the module that owns
         them, where that is one.
         """
-        given = {key: tensor for key, tensor in tensors.items() if tensor is not None}
+        given: dict[str, Tensor] = {}
         owners: set[str] = set()
-        for tensor in given.values():
+        for key, tensor in tensors.items():
+            if tensor is None:
+                continue
+            given[key] = tensor
             name = self.recorder.tensor_name(tensor)
             if name is not None:
                 owners.add(name.rpartition(".")[0])
         wanted = owners.pop() if len(owners) == 1 else ""
-
         layer = self.recorder.add(op, [self.recorder.source(x)], args, wanted)
         for key, tensor in given.items():
             self.recorder.tensors[f"{layer}.{key}"] = tensor
@@ -112,8 +114,10 @@ def function_name(func: Any) -> str:
         return f"get {func.__self__.__name__}"
     if name.startswith("__"):
         return _special_method(name.strip("_"))
-    # Without its underscore this would be the attribute of the same name.
-    return name if name == "requires_grad_" else name.rstrip("_")
+    if name == "requires_grad_":
+        # Without its underscore this would be the attribute of the same name.
+        return name
+    return name.rstrip("_")
 
 
 def _special_method(name: str) -> str:
@@ -121,7 +125,9 @@ def _special_method(name: str) -> str:
     prefix, operation = name[:1], name[1:]
     if operation not in _REVERSIBLE or prefix not in ("i", "r"):
         return name
-    return f"reversed {operation}" if prefix == "r" else operation
+    if prefix == "r":
+        return f"reversed {operation}"
+    return operation
 
 
 def returns_tensors(result: Any) -> bool:
@@ -133,7 +139,7 @@ def returns_tensors(result: Any) -> bool:
 
 def int_per_axis(value: Any, axes: int) -> tuple[int, ...]:
     """Return one integer for each axis of a window; PyTorch also takes one for all of them."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    if len(values) == 1:
-        values *= axes
-    return tuple(int(v) for v in values)
+    if isinstance(value, int):
+        return (int(value),) * axes
+    values = tuple(int(v) for v in value)
+    return values * axes if len(values) == 1 else values

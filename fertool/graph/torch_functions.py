@@ -29,9 +29,9 @@ _IGNORED = ("inplace", "_stacklevel", "dtype", "out", "generator", "training", "
 _ATEN_INTERPOLATE = {"upsample_bilinear2d": "bilinear", "upsample_bicubic2d": "bicubic"}
 _ATEN_PAD = {"reflection_pad2d": "reflect", "replication_pad2d": "replicate"}
 _ATEN_DROPOUT = {"native_dropout": "dropout", "feature_dropout": "dropout2d"}
-_OPERATORS_BY_SPELLING = {
-    spelling: op for op, operator in OPERATORS.items() for spelling in operator.aliases
-}
+_OPERATORS_BY_SPELLING: dict[str, str] = {}
+for _op, _operator in OPERATORS.items():
+    _OPERATORS_BY_SPELLING.update(dict.fromkeys(_operator.aliases, _op))
 
 
 @converts(
@@ -185,7 +185,9 @@ def _convert_average_pool(call: TorchCall) -> str:
 def _pooling_window(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return kernel, stride and padding; without a stride windows lie side by side."""
     kernel = int_per_axis(given["kernel_size"], 2)
-    stride = int_per_axis(given["stride"], 2) if given["stride"] else kernel
+    stride = kernel
+    if given["stride"]:
+        stride = int_per_axis(given["stride"], 2)
     return {
         "kernel_size": kernel,
         "stride": stride,
@@ -218,12 +220,14 @@ def _convert_interpolate(call: TorchCall) -> str:
             align_corners = given["scale_factor"]
     if given.get("antialias"):
         raise UnsupportedCallError("interpolation with antialiasing")
+    # The other modes have no corners to align; PyTorch refuses the argument there.
+    has_corners = mode in ("bilinear", "bicubic")
     return call.add(
         "interpolate",
         given["input"],
         size=tuple(call.result.shape[2:]),
         mode=mode,
-        align_corners=bool(align_corners) if mode in ("bilinear", "bicubic") else None,
+        align_corners=bool(align_corners) if has_corners else None,
     )
 
 
@@ -280,6 +284,7 @@ def _convert_softmax(call: TorchCall) -> str:
 
 @converts("matmul", "bmm", "mm", "reversed matmul")
 def _convert_matmul(call: TorchCall) -> str:
+    # `torch.matmul` calls it `other`, `torch.mm` and `torch.bmm` call it `mat2`.
     second_name = "other" if "other" in call.kwargs else "mat2"
     given = call.bind("input", second_name)
     first, second = given["input"], given[second_name]

@@ -48,9 +48,12 @@ def _pads_of_mode(
     mode: str, kernel: tuple[int, ...], dilation: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     """Return the padding before and behind each axis for the modes "valid" and "same"."""
+    if mode == "valid":
+        return [(0, 0)] * len(kernel)
     sides: list[tuple[int, int]] = []
     for k, d in zip(kernel, dilation, strict=True):
-        total = d * (k - 1) if mode == "same" else 0
+        total = d * (k - 1)
+        # Of an odd number PyTorch puts one more behind.
         sides.append((total // 2, total - total // 2))
     return sides
 

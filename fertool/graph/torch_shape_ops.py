@@ -62,12 +62,17 @@ def _convert_transpose(call: TorchCall) -> str:
 def _convert_movedim(call: TorchCall) -> str:
     given = call.bind("input", "source", "destination")
     x = given["input"]
-    sources = [axis % x.dim() for axis in _as_tuple(given["source"])]
-    targets = [axis % x.dim() for axis in _as_tuple(given["destination"])]
+    rank = x.dim()
+    moves: list[tuple[int, int]] = []
+    for source, target in zip(
+        _as_tuple(given["source"]), _as_tuple(given["destination"]), strict=True
+    ):
+        moves.append((target % rank, source % rank))
 
-    order = [axis for axis in range(x.dim()) if axis not in sources]
+    moved = {source for _, source in moves}
+    order = [axis for axis in range(rank) if axis not in moved]
     # In ascending order, so that an insertion does not shift those before it.
-    for target, source in sorted(zip(targets, sources, strict=True)):
+    for target, source in sorted(moves):
         order.insert(target, source)
     return call.add("permute", x, dims=tuple(order))
 
