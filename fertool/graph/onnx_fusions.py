@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from fertool.graph.onnx_builder import ERF, STORED, Array, Draft, complete_arguments
+from fertool.graph.onnx_norm_fusions import (
+    fuse_group_norm,
+    fuse_layer_norm,
+    fuse_norm_affine,
+    per_channel,
+)
 
 _REL_TOLERANCE = 1e-5
 """Exporters round their factors, and logits have to be equal to 1e-5."""
 _MAX_DEPTH = 6
 _MAX_FACTORS = 8
 """Of a product; without a limit a chain of squares would have 2^n factors."""
-_MAX_NORM_SIZE = 1 << 24
 
 
 def fuse_patterns_(drafts: list[Draft]) -> None:
@@ -204,149 +207,6 @@ def _fuse_permutes(draft: Draft) -> bool:
     return True
 
 
-def _fuse_layer_norm(draft: Draft) -> bool:
-    """Fuse (x - mean) / sqrt(mean((x - mean)^2) + eps) over the last axes.
-
-    The result has weights of 1 and biases of 0, which a product and a sum behind it replace.
-    """
-    if draft.args.get("other") is not None:
-        return False
-    centered, root = draft.inputs
-    radicand = _radicand(root)
-    if radicand is None or radicand.op != "add" or radicand.args["other"] is None:
-        return False
-    if centered.op != "sub" or len(centered.inputs) != 2:
-        return False
-
-    x, mean = centered.inputs
-    variance = radicand.inputs[0]
-    if mean.op != "mean" or variance.op != "mean" or mean.inputs[0] is not x:
-        return False
-    if not _is_square(variance.inputs[0], centered):
-        return False
-    if not mean.args["keepdim"] or not variance.args["keepdim"]:
-        return False
-
-    rank = len(x.shape)
-    axes = _reduced_axes(mean)
-    last_axes = list(range(rank - len(axes), rank))
-    if axes != last_axes or _reduced_axes(variance) != last_axes:
-        return False
-
-    shape = x.shape[rank - len(axes) :]
-    if math.prod(shape) > _MAX_NORM_SIZE:
-        return False
-    draft.replace_("layer_norm", [x], axes=len(axes), eps=radicand.args["other"])
-    draft.tensors = _neutral_norm_tensors(shape)
-    return True
-
-
-def _reduced_axes(draft: Draft) -> list[int]:
-    """Return the axes of a reduction in ascending order, counted from the front."""
-    rank = len(draft.inputs[0].shape)
-    return sorted(axis % rank for axis in draft.args["dim"])
-
-
-def _radicand(draft: Draft) -> Draft | None:
-    """Return what a draft is the square root of, else None."""
-    if draft.op == "sqrt" or (draft.op == "pow" and draft.args["exponent"] == 0.5):
-        return draft.inputs[0]
-    return None
-
-
-def _is_square(draft: Draft, x: Draft) -> bool:
-    if draft.op == "pow":
-        return draft.args["exponent"] == 2 and draft.inputs[0] is x
-    if draft.op != "mul" or len(draft.inputs) != 2:
-        return False
-    return all(source is x for source in draft.inputs)
-
-
-def _neutral_norm_tensors(shape: Sequence[int]) -> dict[str, Array]:
-    return {"weight": np.ones(shape, np.float32), "bias": np.zeros(shape, np.float32)}
-
-
-def _fuse_group_norm(draft: Draft) -> bool:
-    """Fuse a group norm that is written as an instance norm of [N, G, C / G * H * W].
-
-    PyTorch exports group norms like this before opset 21.
-    """
-    norm = draft.inputs[0]
-    if norm.op != "group_norm" or norm.inputs[0].op != "reshape" or len(norm.shape) != 3:
-        return False
-
-    x = norm.inputs[0].inputs[0]
-    groups = norm.shape[1]
-    if norm.args["num_groups"] != groups or x.shape != draft.shape or norm.shape[0] != x.shape[0]:
-        return False
-    if not np.all(norm.tensors["weight"] == 1) or np.any(norm.tensors["bias"]):
-        return False
-
-    channels = x.shape[1]
-    if channels > _MAX_NORM_SIZE:
-        return False
-    draft.replace_("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
-    draft.tensors = _neutral_norm_tensors((channels,))
-    return True
-
-
-def _fuse_norm_affine(draft: Draft) -> bool:
-    """Fuse a norm without weights or biases and the product or sum that applies them."""
-    key = "weight" if draft.op == "mul" else "bias"
-    if len(draft.inputs) != 2:
-        return False
-
-    for norm, stored in (draft.inputs, draft.inputs[::-1]):
-        if not _lacks_tensor(norm, key) or stored.op not in STORED:
-            continue
-        values = _as_norm_tensor(stored, norm)
-        if values is None:
-            continue
-
-        tensors = {**norm.tensors, key: values}
-        initializers = {**norm.initializers, key: stored.initializers[""]}
-        draft.replace_(norm.op, norm.inputs, **norm.args)
-        draft.tensors = tensors
-        draft.initializers = initializers
-        return True
-    return False
-
-
-def _lacks_tensor(norm: Draft, key: str) -> bool:
-    """Whether a draft is a norm whose weight, or whose bias, can still be given to it.
-
-    A weight cannot be applied after a bias, so that biases have to be 0 in both cases.
-    """
-    if norm.op not in ("layer_norm", "group_norm") or norm.initializers.get(key):
-        return False
-    if key == "weight" and not np.all(norm.tensors["weight"] == 1):
-        return False
-    # A norm of the file without a bias has no place for one.
-    return "bias" in norm.tensors and not np.any(norm.tensors["bias"])
-
-
-def _as_norm_tensor(stored: Draft, norm: Draft) -> Array | None:
-    """Return a stored tensor in the shape of the norm's weight; None where it does not fit."""
-    array = stored.tensors[""]
-    shape = norm.tensors["weight"].shape
-    if norm.op == "layer_norm":
-        return array if array.shape == shape else None
-
-    (channels,) = shape
-    return _per_channel(array, channels, rank=len(norm.shape), axis=1)
-
-
-def _per_channel(array: Array, channels: int, rank: int, axis: int) -> Array | None:
-    """Return an array as one number a channel; None where it does not broadcast as such.
-
-    `axis` is that of the channels in a result with `rank` axes.
-    """
-    padded = (1,) * (rank - array.ndim) + array.shape
-    if padded != (1,) * axis + (channels,) + (1,) * (rank - axis - 1):
-        return None
-    return array.reshape(-1)
-
-
 def _fuse_slices_(drafts: list[Draft]) -> None:
     """Turn slices that together are the whole of an axis into one split, placed before the first.
 
@@ -423,15 +283,15 @@ def _as_bias(stored: Draft, layer: Draft) -> Array | None:
     array = stored.tensors[""]
     rank = len(layer.shape)
     if layer.op == "linear":
-        return _per_channel(array, layer.args["out_features"], rank=rank, axis=rank - 1)
-    return _per_channel(array, layer.args["out_channels"], rank=rank, axis=1)
+        return per_channel(array, layer.args["out_features"], rank=rank, axis=rank - 1)
+    return per_channel(array, layer.args["out_channels"], rank=rank, axis=1)
 
 
 _Rule = Callable[[Draft], bool]
 _RULES: dict[str, tuple[_Rule, ...]] = {
-    "mul": (_fuse_gate, _fuse_norm_affine),
-    "add": (_fuse_norm_affine,),
-    "div": (_fuse_gate, _fuse_layer_norm),
-    "reshape": (_fuse_channel_shuffle, _fuse_group_norm),
+    "mul": (_fuse_gate, fuse_norm_affine),
+    "add": (fuse_norm_affine,),
+    "div": (_fuse_gate, fuse_layer_norm),
+    "reshape": (_fuse_channel_shuffle, fuse_group_norm),
     "permute": (_fuse_permutes,),
 }
