@@ -36,7 +36,7 @@ from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
-from fertool.importing import Imported, ImportOptions, import_model
+from fertool.importing import ImportedModel, ImportOptions, import_model
 from fertool.prune import PruneOptions, Targets, make_cut
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, bench
@@ -223,10 +223,10 @@ def step(row: dict[str, Any], name: str, work: Callable[[], Any]) -> Any:
     return None
 
 
-def imported(source: str, size: int) -> Imported:
+def imported(source: str, size: int) -> ImportedModel:
     """Import a network with seeded random weights."""
     torch.manual_seed(0)
-    return import_model(source, ImportOptions(classes=CLASSES, size=size, channels=3))
+    return import_model(source, ImportOptions(classes=CLASSES, input_size=size, input_channels=3))
 
 
 def count(network: Network) -> int:

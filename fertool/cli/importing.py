@@ -69,10 +69,11 @@ def import_(
     Example: fertool import torchvision:mobilenet_v3_small --weights weights.pth -o model.pt
     """
     from fertool.artifact.atomic import require_writable
+    from fertool.cli.flags import with_flags
     from fertool.cli.output import announce
     from fertool.cli.provenance import make_step
     from fertool.importing import ImportOptions, import_model
-    from fertool.importing.report import survey
+    from fertool.importing.survey import survey
     from fertool.models import save_model
     from fertool.report import tables
     from fertool.report.console import note, result
@@ -82,15 +83,15 @@ def import_(
     options = ImportOptions(
         weights=weights,
         classes=tuple(classes.split(",")) if classes else None,
-        size=input_size,
-        channels=input_channels,
+        input_size=input_size,
+        input_channels=input_channels,
         mean=_numbers("--mean", mean),
         std=_numbers("--std", std),
         arguments=parse_arch_args(arch_arg),
     )
     found = import_model(source, options)
     for line in found.notes:
-        note(line)
+        note(with_flags(line))
     named = {"source": found.spec.arch, "input_size": found.spec.input.size}
     step = make_step("import", named, None, weights=weights, source=_file(source))
     written = save_model(output, found.spec.with_step(step), found.network)

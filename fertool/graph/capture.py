@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from fertool.errors import FertoolError
-from fertool.graph.calls import UnknownCallError
 from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node
 from fertool.graph.network import ImageShape, Network, clone_tensors
 from fertool.graph.recorder import Recorder, Recording
+from fertool.graph.torch_calls import UnsupportedCallError
 from fertool.modes import eval_mode
 from fertool.strict_json import WrongContentError
 
@@ -58,9 +58,9 @@ def capture(module: nn.Module, image: ImageShape) -> CapturedGraph:
         recorder = Recorder(own_tensors)
         images = random_images(batch_size, image).to(device)
         recorder.start(images)
-        with locate_errors(recorder), recorder.following(module), recorder:
+        with locate_errors(recorder), recorder.track_modules(module), recorder:
             result = module(images)
-        return recorder.finished(result)
+        return recorder.finish(result)
 
     with eval_mode(module), torch.no_grad():
         captured = capture_twice(run, image)
@@ -108,8 +108,8 @@ def locate_errors(recorder: Recorder) -> Iterator[None]:
     """Turn errors about unknown calls into a FertoolError that names the calling module."""
     try:
         yield
-    except (UnknownCallError, WrongContentError) as error:
-        message = f"at '{recorder.place}': {error}" if recorder.place else str(error)
+    except (UnsupportedCallError, WrongContentError) as error:
+        message = f"at '{recorder.module_path}': {error}" if recorder.module_path else str(error)
         raise FertoolError(
             message, "see docs/operators.md for the supported operators, and what to write instead"
         ) from None

@@ -1,14 +1,15 @@
 """From an ONNX file of any program to a graph of known operators.
 
-The nodes of the file are read in their order. What is known beforehand, the arithmetic on shapes above all, is computed
-at once; every other node is written as operators of the table. As in `capture.py` that happens for two numbers of
-images, and what differs between them depends on the batch. No runtime has a part in it.
+The nodes of the file are converted in their order. What is known beforehand, shape arithmetic above
+all, is folded at once; every other node becomes drafts of operators of the table. As in
+`capture.py` that happens for two numbers of images, and what differs between them depends on the
+batch. No runtime is involved.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,51 +18,55 @@ import onnx
 import torch
 
 from fertool.errors import FertoolError
-from fertool.graph import onnx_functions as onnx_functions
+
+# Importing these modules registers their converters.
+from fertool.graph import onnx_elementwise as onnx_elementwise
 from fertool.graph import onnx_layers as onnx_layers
-from fertool.graph import onnx_moves as onnx_moves
+from fertool.graph import onnx_shape_ops as onnx_shape_ops
 from fertool.graph.capture import CapturedGraph
 from fertool.graph.generalize import generalize
-from fertool.graph.ir import INPUT, Graph, make_node
+from fertool.graph.ir import INPUT, Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
-from fertool.graph.onnx_batch import DependsOnBatchError, free_of_batch
-from fertool.graph.onnx_constants import NAME_KEEPING, can_fold, fold
+from fertool.graph.onnx_batch import DependsOnBatchError, generalize_batch_
+from fertool.graph.onnx_builder import (
+    CONVERTERS,
+    ERF,
+    Array,
+    Constant,
+    Draft,
+    GraphBuilder,
+    OnnxCall,
+    UnsupportedNodeError,
+    Value,
+)
+from fertool.graph.onnx_constant_folding import LAYOUT_OPS, can_fold, fold
 from fertool.graph.onnx_file import (
     HINT,
-    Entrance,
+    ImageInput,
     OnnxFile,
     attributes_of,
     constant_of,
-    image_shape,
-    quantized,
+    quantized_error,
+    resolve_image_shape,
 )
-from fertool.graph.onnx_names import names_of
-from fertool.graph.onnx_patterns import found_again
-from fertool.graph.onnx_values import (
-    ERF,
-    READERS,
-    Call,
-    Constant,
-    Draft,
-    Sheet,
-    UnreadableNodeError,
-    Value,
-)
+from fertool.graph.onnx_fusions import fuse_patterns_
+from fertool.graph.onnx_names import assign_names
 from fertool.graph.operators import OPERATORS
 from fertool.strict_json import WrongContentError, listed, shown
 
 _BATCHES = (2, 3)
-_MOST_FOLDED = 1 << 24
-"""Entries that all constants together may have beyond eight times those of the file."""
+"""Not 1, which broadcasts and which files use for other axes too."""
+_MAX_FOLDED = 1 << 24
+"""Elements that all constants together may have beyond eight times those of the file."""
 
 
 @dataclass(frozen=True)
 class OnnxNetwork:
     """What an ONNX file holds: the network with its tensors, and the shape of one image.
 
-    `output` is the file's name for what the graph computes, `outputs` are all that the file has. `raw_pixels`: the file
-    takes bytes; `channels_last`: it takes [N, H, W, C]. `notes` say in plain sentences what a user should know of how
-    the file was read.
+    `output` is the file's name for what the graph computes, `outputs` are all that the file has.
+    `raw_pixels`: the file takes bytes; `channels_last`: it takes [N, H, W, C]. `notes` tell the
+    user how the file was interpreted.
     """
 
     captured: CapturedGraph
@@ -78,228 +83,277 @@ def graph_of_onnx(
 ) -> OnnxNetwork:
     """Return the graph of an ONNX file of a float32 network, for any number of images [N, C, H, W].
 
-    `image` is for files that leave height and width open. `output` names what the graph shall compute, by default the
-    first output; any value inside the graph can be named. Weights that stand in other files have to be loaded before.
-    Raises FertoolError naming the first node that cannot be read, and why.
+    `image` is for files that leave height and width open. `output` names the value that the graph
+    computes, by default the first output; any value inside the graph can be named. Weights that are
+    stored in other files have to be loaded before.
+
+    Raises FertoolError naming the first node that cannot be imported, and why.
     """
-    file = OnnxFile.of(model)
+    file = OnnxFile.from_model(model)
     outputs = tuple(value.name for value in model.graph.output)
     if not outputs:
         raise FertoolError("the ONNX file has no output", "export it again")
-    wanted = outputs[0] if output is None else output
-    file.keep_only(wanted, outputs)
-    entrance = file.entrance()
-    shape = image_shape(entrance, image)
-    first = _Reading(file, entrance, shape, _BATCHES[0]).run(wanted)
-    second = _Reading(file, entrance, shape, _BATCHES[1], first).run(wanted)
-    shapes = [reading.result.shape for reading in (first, second)]
-    if any(shape[:1] != (batch,) for shape, batch in zip(shapes, _BATCHES, strict=True)):
-        raise FertoolError(
-            f"the output {shown(wanted)} has the shape {shapes[0]} for {_BATCHES[0]} images",
-            "a network has one result for each image; where it has, export it for any number of them",
-        )
-    notes = list(_notes(file, entrance, outputs, wanted))
-    try:
-        free_of_batch(first.sheet.drafts, second.sheet.drafts)
-    except DependsOnBatchError as error:
-        raise _unreadable(error.draft.origin, error) from None
-    drafts = _alive(first.sheet.drafts, first.result)
-    found_again(drafts)
-    drafts = _alive(drafts, first.result)
-    captured = _captured(drafts, first, [node.name for node in file.nodes])
-    notes += _notes_on_result(drafts)
-    graph = generalize(captured.graph, shape)
-    kept = CapturedGraph(graph, captured.tensors)
-    _require_fit(kept, shape)
-    raw_pixels = entrance.kind == onnx.TensorProto.UINT8
+    if output is None:
+        output = outputs[0]
+    file.keep_needed_nodes(output, outputs)
+    image_input = file.image_input()
+    image = resolve_image_shape(image_input, image)
+
+    first = _Conversion(file, image_input, image, _BATCHES[0])
+    first.run(output)
+    second = _Conversion(file, image_input, image, _BATCHES[1], earlier=first)
+    second.run(output)
+    _require_result_per_image((first, second), output)
+
+    captured = _merge(first, second, [node.name for node in file.nodes])
+    notes = (
+        *_notes_on_file(image_input, outputs, output),
+        *_notes_on_graph(first.builder.drafts),
+    )
+    captured = CapturedGraph(generalize(captured.graph, image), captured.tensors)
+    _require_matching_tensors(captured, image)
     return OnnxNetwork(
-        kept, shape, wanted, outputs, raw_pixels, entrance.channels_last, tuple(notes)
+        captured=captured,
+        image=image,
+        output=output,
+        outputs=outputs,
+        raw_pixels=image_input.element_type == onnx.TensorProto.UINT8,
+        channels_last=image_input.channels_last,
+        notes=notes,
     )
 
 
-class _Reading:
+class _Conversion:
     """One pass over the nodes, for one number of images."""
 
     def __init__(
         self,
         file: OnnxFile,
-        entrance: Entrance,
+        image_input: ImageInput,
         image: ImageShape,
         batch: int,
-        earlier: _Reading | None = None,
+        earlier: _Conversion | None = None,
     ) -> None:
-        before: list[Draft] = [] if earlier is None else earlier.sheet.drafts
-        self.sheet: Sheet = Sheet(batch, entrance.batch, file.opset, before)
+        self.batch = batch
         self.result = Draft("identity")
         self.images = Draft("identity", results=(torch.empty(batch, *image, device="meta"),))
-        self.images.twin = earlier.images if earlier else None
-        self._file = file
-        self._room = 8 * file.values + _MOST_FOLDED
-        pixels = self.images
-        if entrance.channels_last:
-            pixels = self.sheet.append(Draft("permute", [self.images], {"dims": (0, 2, 3, 1)}))
-        self._known: dict[str, Value] = {entrance.name: pixels}
+        earlier_drafts: Sequence[Draft] = ()
+        if earlier is not None:
+            self.images.other_batch = earlier.images
+            earlier_drafts = earlier.builder.drafts
+        self.builder: GraphBuilder = GraphBuilder(
+            batch, image_input.batch, file.opset, earlier_drafts
+        )
 
-    def run(self, wanted: str) -> _Reading:
-        """Read the nodes, the last of which makes `wanted`."""
+        pixels = self.images
+        if image_input.channels_last:
+            to_channels_last = Draft("permute", [self.images], {"dims": (0, 2, 3, 1)})
+            pixels = self.builder.append(to_channels_last)
+        self._values: dict[str, Value] = {image_input.name: pixels}
+        self._file = file
+        self._folding_budget = 8 * file.weight_elements + _MAX_FOLDED
+
+    def run(self, output: str) -> None:
+        """Convert the nodes, the last of which computes `output`."""
         for node in self._file.nodes:
-            try:
-                results = self._results(node)
-            except (UnreadableNodeError, WrongContentError) as error:
-                raise _unreadable(node, error) from None
-            except (KeyError, StopIteration, IndexError) as error:
-                raise _unreadable(
-                    node, UnreadableNodeError(f"{error} is missing or not known")
-                ) from None
-            except (ValueError, TypeError, RuntimeError) as error:
-                # Of numpy and of torch's shapes: what the file gives to this node does not belong together.
-                reason = str(error).partition("\n")[0]
-                raise _unreadable(
-                    node, UnreadableNodeError(f"its inputs do not fit ({reason})")
-                ) from None
-            self._known.update(zip(node.output, results, strict=False))
-        result = self._known[wanted]
+            results = self._convert_or_explain(node)
+            self._values.update(zip(node.output, results, strict=False))
+
+        result = self._values[output]
         if not isinstance(result, Draft) or result is self.images:
             raise FertoolError(
-                f"the output {shown(wanted)} is not computed from the images", "name another output"
+                f"the output {shown(output)} is not computed from the images", "name another output"
             )
         self.result = result
-        return self
 
-    def _results(self, node: onnx.NodeProto) -> list[Value]:
-        inputs = [self._value(name) if name else None for name in node.input]
+    def _convert_or_explain(self, node: onnx.NodeProto) -> list[Value]:
+        """Return the results of a node; raises FertoolError that names the node and the reason."""
+        try:
+            return self._convert(node)
+        except (UnsupportedNodeError, WrongContentError) as error:
+            raise _node_error(node, str(error)) from None
+        except (KeyError, StopIteration, IndexError) as error:
+            raise _node_error(node, f"{error} is missing or not known") from None
+        except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+            # Of NumPy and of torch's shapes: the file gives this node what does not fit together.
+            reason = str(error).partition("\n")[0]
+            raise _node_error(node, f"its inputs do not fit ({reason})") from None
+
+    def _convert(self, node: onnx.NodeProto) -> list[Value]:
+        inputs = self._inputs(node)
         attributes = attributes_of(node)
         if node.op_type == "Constant":
             return [constant_of(attributes)]
-        given = [value for value in inputs if value is not None]
-        constants = [value for value in given if isinstance(value, Constant)]
-        is_known = len(constants) == len(given)
+
+        is_known = not any(isinstance(value, Draft) for value in inputs)
         if is_known and node.op_type == "DequantizeLinear":
-            raise quantized(node)
+            raise quantized_error(node)
         if is_known and can_fold(node.op_type):
-            return self._folded(node, attributes, inputs, constants)
-        reader = READERS.get(node.op_type)
-        if reader is None:
-            raise UnreadableNodeError("this operator is read for constants alone")
-        result = reader(Call(self.sheet, node, inputs, attributes))
+            return self._fold(node, attributes, inputs)
+
+        converter = CONVERTERS.get(node.op_type)
+        if converter is None:
+            raise UnsupportedNodeError("this operator is imported for constants only")
+        result = converter(OnnxCall(self.builder, node, inputs, attributes))
         return [result] if isinstance(result, Constant | Draft) else list(result)
 
-    def _folded(
-        self,
-        node: onnx.NodeProto,
-        attributes: Mapping[str, Any],
-        inputs: list[Value | None],
-        constants: list[Constant],
+    def _fold(
+        self, node: onnx.NodeProto, attributes: Mapping[str, Any], inputs: Sequence[Value | None]
     ) -> list[Value]:
-        arrays = [value.array if isinstance(value, Constant) else None for value in inputs]
-        made = fold(node.op_type, attributes, arrays)
-        new = [
-            array
-            for array in made
-            if not any(np.may_share_memory(array, constant.array) for constant in constants)
-        ]
-        self._room -= sum(array.size for array in new)
-        if self._room < 0:
-            raise UnreadableNodeError("the constants of the graph grow without end")
-        name = constants[0].name if node.op_type in NAME_KEEPING and constants else ""
+        constants: list[Constant] = []
+        arrays: list[Array | None] = []
+        for value in inputs:
+            if isinstance(value, Constant):
+                constants.append(value)
+                arrays.append(value.array)
+            else:
+                arrays.append(None)
+        results = fold(node.op_type, attributes, arrays)
+
+        # Views of a weight cost no memory; each new array does.
+        for result in results:
+            if not any(np.may_share_memory(result, constant.array) for constant in constants):
+                self._folding_budget -= result.size
+        if self._folding_budget < 0:
+            raise UnsupportedNodeError("the constants of the graph grow without end")
+
+        name = ""
+        if constants and node.op_type in LAYOUT_OPS:
+            name = constants[0].name
         of_shape = any(constant.of_shape for constant in constants)
-        return [Constant(array, name, of_shape) for array in made]
+        return [Constant(result, name, of_shape) for result in results]
+
+    def _inputs(self, node: onnx.NodeProto) -> list[Value | None]:
+        """Return the inputs of a node, None for optional ones that are not given."""
+        inputs: list[Value | None] = []
+        for name in node.input:
+            inputs.append(self._value(name) if name else None)
+        return inputs
 
     def _value(self, name: str) -> Value:
-        value = self._known.get(name) or self._file.constant(name)
+        value = self._values.get(name) or self._file.constant(name)
         if value is None:
-            raise UnreadableNodeError(
+            raise UnsupportedNodeError(
                 f"it reads {shown(name)}, which is neither a weight nor computed before"
             )
         return value
 
 
-def _alive(drafts: list[Draft], result: Draft) -> list[Draft]:
-    """Return the drafts on which the result depends, reading past those that do nothing."""
-    wanted = {id(result)}
+def _require_result_per_image(conversions: Sequence[_Conversion], output: str) -> None:
+    for conversion in conversions:
+        if conversion.result.shape[:1] != (conversion.batch,):
+            shape, batch = conversions[0].result.shape, conversions[0].batch
+            raise FertoolError(
+                f"the output {shown(output)} has the shape {shape} for {batch} images",
+                "a network has one result for each image; where it has, export it for any number "
+                "of them",
+            )
+
+
+def _merge(first: _Conversion, second: _Conversion, node_names: list[str]) -> CapturedGraph:
+    """Return the graph of two conversions for any number of images; `first` keeps its drafts."""
+    try:
+        generalize_batch_(first.builder.drafts, second.builder.drafts)
+    except DependsOnBatchError as error:
+        raise _node_error(error.draft.origin, str(error)) from None
+
+    drafts = _without_unread(first.builder.drafts, first.result)
+    fuse_patterns_(drafts)
+    # Once more: fusion leaves the first drafts of each pattern without readers.
+    first.builder.drafts = _without_unread(drafts, first.result)
+    return _build_graph(first, node_names)
+
+
+def _without_unread(drafts: list[Draft], result: Draft) -> list[Draft]:
+    """Return the drafts on which the result depends, with identities bypassed."""
+    needed = {id(result)}
     for draft in reversed(drafts):
-        if id(draft) in wanted:
-            draft.inputs = [_past_identity(source) for source in draft.inputs]
-            wanted.update(map(id, draft.inputs))
-    return [draft for draft in drafts if id(draft) in wanted]
+        if id(draft) in needed:
+            draft.inputs = [_skip_identities(source) for source in draft.inputs]
+            needed.update(id(source) for source in draft.inputs)
+    return [draft for draft in drafts if id(draft) in needed]
 
 
-def _past_identity(draft: Draft) -> Draft:
+def _skip_identities(draft: Draft) -> Draft:
     while draft.op == "identity" and draft.inputs:
         (draft,) = draft.inputs
     return draft
 
 
-def _captured(drafts: list[Draft], reading: _Reading, nodes: list[str]) -> CapturedGraph:
-    """Return the drafts as a graph, with names and tensors."""
+def _build_graph(conversion: _Conversion, node_names: list[str]) -> CapturedGraph:
+    """Return the drafts of a conversion as a graph, with names and tensors."""
+    drafts = conversion.builder.drafts
     for draft in drafts:
         if draft.op == ERF:
-            raise _unreadable(
-                draft.origin, UnreadableNodeError("the error function outside of a gelu")
-            )
-    names = names_of(drafts, nodes)
-    names[id(reading.images)] = INPUT
-    made = [
-        make_node(
-            names[id(draft)], draft.op, [names[id(source)] for source in draft.inputs], **draft.args
-        )
-        for draft in drafts
-    ]
+            raise _node_error(draft.origin, "the error function outside of a gelu")
+
+    names = assign_names(drafts, node_names)
+    names[id(conversion.images)] = INPUT
+    nodes: list[Node] = []
     tensors: dict[str, torch.Tensor] = {}
     for draft in drafts:
         name = names[id(draft)]
+        inputs = [names[id(source)] for source in draft.inputs]
+        nodes.append(make_node(name, draft.op, inputs, **draft.args))
+
         for key, array in draft.tensors.items():
-            tensors[f"{name}.{key}" if key else name] = torch.from_numpy(
-                np.array(array, np.float32, order="C")
-            )
+            contiguous = np.array(array, np.float32, order="C")
+            # Parameters outside of layers are their node's only tensor, and have its name.
+            tensor_name = f"{name}.{key}" if key else name
+            tensors[tensor_name] = torch.from_numpy(contiguous)
         if draft.op == "batch_norm":
+            # ONNX has no such counter, and PyTorch's module has.
             tensors[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
-    return CapturedGraph(Graph(INPUT, tuple(made), names[id(reading.result)]), tensors)
+
+    graph = Graph(INPUT, tuple(nodes), names[id(conversion.result)])
+    return CapturedGraph(graph, tensors)
 
 
-def _require_fit(captured: CapturedGraph, image: ImageShape) -> None:
-    """Raise FertoolError for tensors that are not of the shapes that the layers have."""
-    wanted = Network(captured.graph, image).state_dict()
-    if wanted.keys() != captured.tensors.keys():
-        odd = sorted(wanted.keys() ^ captured.tensors.keys())
+def _require_matching_tensors(captured: CapturedGraph, image: ImageShape) -> None:
+    """Raise FertoolError for tensors whose shapes are not those of the layers."""
+    expected = Network(captured.graph, image).state_dict()
+    if expected.keys() != captured.tensors.keys():
+        odd = sorted(expected.keys() ^ captured.tensors.keys())
         raise FertoolError(
             f"the names of the weights clash: {listed(odd)}", "give the layers names of their own"
         )
-    for name, tensor in wanted.items():
-        if captured.tensors[name].shape != tensor.shape:
-            shape = tuple(captured.tensors[name].shape)
+    for name, tensor in expected.items():
+        shape, wanted = tuple(captured.tensors[name].shape), tuple(tensor.shape)
+        if shape != wanted:
             raise FertoolError(
-                f"the weight {shown(name)} has the shape {shape}, not {tuple(tensor.shape)}",
+                f"the weight {shown(name)} has the shape {shape}, not {wanted}",
                 "export the file again",
             )
 
 
-def _notes(
-    file: OnnxFile, entrance: Entrance, outputs: tuple[str, ...], wanted: str
-) -> Iterator[str]:
+def _notes_on_file(image_input: ImageInput, outputs: tuple[str, ...], output: str) -> Iterator[str]:
     if len(outputs) > 1:
-        yield f"of the outputs {listed(list(outputs))} the graph computes '{wanted}'"
-    if entrance.batch is not None:
-        yield f"the file was made for {entrance.batch} images at once; the graph takes any number"
-    if entrance.channels_last:
+        yield f"of the outputs {listed(list(outputs))} the graph computes '{output}'"
+    if image_input.batch is not None:
+        yield (
+            f"the file was exported for {image_input.batch} images at once; "
+            "the graph takes any number"
+        )
+    if image_input.channels_last:
         yield "the file takes images with their channels last; the graph takes them first"
-    if entrance.kind == onnx.TensorProto.UINT8:
-        yield "the file takes pixels from 0 to 255: it prepares them itself"
+    if image_input.element_type == onnx.TensorProto.UINT8:
+        yield "the file takes pixels from 0 to 255 and normalizes them itself"
 
 
-def _notes_on_result(drafts: list[Draft]) -> Iterator[str]:
-    held = Counter(
-        draft.held.get("weight")
-        for draft in drafts
-        if OPERATORS[draft.op].channel_effect == "mixes"
-    )
-    twice = [name for name, count in held.items() if name and count > 1]
-    if twice:
-        yield f"each use of {listed(twice)} has got tensors of its own"
+def _notes_on_graph(drafts: list[Draft]) -> Iterator[str]:
+    uses: Counter[str] = Counter()
+    for draft in drafts:
+        weight = draft.initializers.get("weight")
+        if weight and OPERATORS[draft.op].channel_effect == "mixes":
+            uses[weight] += 1
+    shared = [name for name, count in uses.items() if count > 1]
+    if shared:
+        yield f"each use of {listed(shared)} has its own tensors now"
+
     if drafts and drafts[-1].op in ("softmax", "log_softmax", "sigmoid"):
-        yield f"the network ends with a {drafts[-1].op}: its results are no logits"
+        yield f"the network ends with a {drafts[-1].op}: its results are not logits"
 
 
-def _unreadable(node: onnx.NodeProto, error: Exception) -> FertoolError:
+def _node_error(node: onnx.NodeProto, reason: str) -> FertoolError:
     where = f"node {shown(node.name)} ({node.op_type}) of the ONNX file"
-    return FertoolError(f"{where} cannot be imported: {error}", HINT)
+    return FertoolError(f"{where} cannot be imported: {reason}", HINT)

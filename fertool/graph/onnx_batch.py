@@ -3,41 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from fertool.graph.onnx_values import Array, Draft, UnreadableNodeError
+from fertool.graph.onnx_builder import STORED, Array, Draft, UnsupportedNodeError
 
 
-def free_of_batch(first: Sequence[Draft], second: Sequence[Draft]) -> None:
-    """Change the arguments of the first drafts so that they fit any number of images.
-
-    `second` are those of the same graph for another number. Raises UnreadableNodeError with the draft that depends on
-    the number in a way that no argument can say.
-    """
-    alone: set[int] = set()
-    for one, two in zip(first, second, strict=False):
-        if one.op != two.op:
-            raise DependsOnBatchError(one)
-        if one.op in ("parameter", "constant") and one.shape != two.shape:
-            _keep_one_image(one, two)
-            alone.add(id(one))
-            continue
-        if not _same_tensors(one, two):
-            raise DependsOnBatchError(one)
-        if one.op in ("cat", "stack") and any(id(source) in alone for source in one.inputs):
-            raise DependsOnBatchError(one)
-        for name, value in one.args.items():
-            if name == "shape" and one.op == "reshape":
-                one.args[name] = _free_shape(one, two)
-            elif value != two.args[name]:
-                raise DependsOnBatchError(one)
-    if len(first) != len(second):
-        raise DependsOnBatchError(first[-1])
-
-
-class DependsOnBatchError(UnreadableNodeError):
+class DependsOnBatchError(UnsupportedNodeError):
     """A draft that depends on the number of images."""
 
     def __init__(self, draft: Draft) -> None:
@@ -45,42 +17,85 @@ class DependsOnBatchError(UnreadableNodeError):
         self.draft = draft
 
 
-def _free_shape(one: Draft, two: Draft) -> tuple[int, ...]:
-    """Return the target of a reshape: 0 or -1 where the batch stands, the rest as it was written."""
-    written: tuple[Any, Any] = one.args["shape"], two.args["shape"]
-    if written[0] == written[1]:
-        return tuple(written[0])
-    axes = [axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=True)) if a != b]
-    if len(axes) != 1:
+def generalize_batch_(first: Sequence[Draft], second: Sequence[Draft]) -> None:
+    """Change the arguments of the first drafts so that they fit any number of images.
+
+    `second` are the drafts of the same graph for another number. Raises DependsOnBatchError with
+    the draft that depends on the number in a way that no argument can express.
+    """
+    broadcast: set[int] = set()
+    for one, two in zip(first, second, strict=False):
+        if one.op != two.op:
+            raise DependsOnBatchError(one)
+        if one.op in STORED and one.shape != two.shape:
+            _keep_one_image_(one, two)
+            broadcast.add(id(one))
+            continue
+
+        if not _has_same_tensors(one, two):
+            raise DependsOnBatchError(one)
+        # Joining does not broadcast, so that one row would stay one row for any number of images.
+        if one.op in ("cat", "stack") and any(id(source) in broadcast for source in one.inputs):
+            raise DependsOnBatchError(one)
+        _generalize_arguments_(one, two)
+
+    if len(first) != len(second):
+        raise DependsOnBatchError(first[-1])
+
+
+def _generalize_arguments_(one: Draft, two: Draft) -> None:
+    for name, value in one.args.items():
+        if name == "shape" and one.op == "reshape":
+            one.args[name] = _batch_free_shape(one, two)
+        elif value != two.args[name]:
+            raise DependsOnBatchError(one)
+
+
+def _batch_free_shape(one: Draft, two: Draft) -> tuple[int, ...]:
+    """Return the target of a reshape with 0 or -1 for the batch and the other sizes as they are."""
+    written: tuple[int, ...] = tuple(one.args["shape"])
+    if written == tuple(two.args["shape"]):
+        return written
+
+    differing: list[int] = []
+    for axis, (size, other) in enumerate(zip(one.shape, two.shape, strict=True)):
+        if size != other:
+            differing.append(axis)
+    if len(differing) != 1:
         raise DependsOnBatchError(one)
-    (axis,) = axes
-    if (
-        axis == 0
-        and one.shape[0] == one.inputs[0].shape[0]
-        and two.shape[0] == two.inputs[0].shape[0]
-    ):
-        return (0, *written[0][1:])
+
+    (axis,) = differing
+    keeps_batch = one.shape[0] == one.inputs[0].shape[0] and two.shape[0] == two.inputs[0].shape[0]
+    if axis == 0 and keeps_batch:
+        # 0 copies the size, which leaves a -1 among the other sizes possible.
+        return (0, *written[1:])
     return (*one.shape[:axis], -1, *one.shape[axis + 1 :])
 
 
-def _keep_one_image(one: Draft, two: Draft) -> None:
-    """Keep what a constant holds for one image, where it holds the same for each, to be broadcast over images."""
+def _keep_one_image_(one: Draft, two: Draft) -> None:
+    """Keep what a constant has for one image, to be broadcast; all images must have the same."""
     array, other = one.tensors[""], two.tensors[""]
-    if array.shape[1:] != other.shape[1:] or not np.array_equal(
-        np.broadcast_to(array[:1], other.shape), other
-    ):
+    if array.shape[1:] != other.shape[1:]:
         raise DependsOnBatchError(one)
-    one.tensors, one.args = {"": array[:1]}, {"shape": (1, *array.shape[1:])}
+    if not np.array_equal(np.broadcast_to(array[:1], other.shape), other):
+        raise DependsOnBatchError(one)
+    one.tensors = {"": array[:1]}
+    one.args = {"shape": (1, *array.shape[1:])}
 
 
-def _same_tensors(one: Draft, two: Draft) -> bool:
-    return all(_same(array, two.tensors[name]) for name, array in one.tensors.items())
+def _has_same_tensors(one: Draft, two: Draft) -> bool:
+    return all(_is_same_array(array, two.tensors[name]) for name, array in one.tensors.items())
 
 
-def _same(a: Array, b: Array) -> bool:
+def _is_same_array(a: Array, b: Array) -> bool:
     if a is b:
         return True
-    where = "__array_interface__"
-    # Views of the same weight have the same place in memory, and comparing them would take longer than all the rest.
-    same_place = getattr(a, where)["data"] == getattr(b, where)["data"] and a.strides == b.strides
-    return a.shape == b.shape and (same_place or np.array_equal(a, b))
+    if a.shape != b.shape:
+        return False
+
+    # Views of the same weight have the same address, and comparing their numbers would take
+    # longer than all the rest of the import.
+    address_a, _ = a.__array_interface__["data"]
+    address_b, _ = b.__array_interface__["data"]
+    is_same_view = address_a == address_b and a.strides == b.strides
+    return is_same_view or np.array_equal(a, b)

@@ -1,46 +1,70 @@
-"""The readers of ONNX operators that hold tensors: convolutions, matrix products with a weight, norms."""
+"""Converters of ONNX operators with tensors: convolutions, products with a weight, norms."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from fertool.graph.onnx_values import (
-    Call,
+from fertool.graph.onnx_builder import (
     Constant,
     Draft,
-    UnreadableNodeError,
+    OnnxCall,
+    UnsupportedNodeError,
     Value,
-    front,
-    reads,
-    require_small,
+    converts,
+    normalize_axis,
+    require_allocatable,
 )
-from fertool.graph.onnx_windows import automatic_pads, both_sides, padded, per_axis
+from fertool.graph.onnx_pooling import (
+    add_padding,
+    ints_per_axis,
+    resolve_pads,
+    split_padding,
+    symmetric_padding,
+)
 
-_STATISTICS = ("weight", "bias", "running_mean", "running_var")
+_BATCH_NORM_TENSORS = ("weight", "bias", "running_mean", "running_var")
+"""In the order of the inputs of ONNX's batch norm, which begin with x."""
 
 
-@reads("Conv")
-def _convolution(call: Call) -> Draft:
-    x, weight, bias = call.flow(), call.constant(1), call.optional(2)
+@converts("Conv")
+def _convert_conv(call: OnnxCall) -> Draft:
+    x = call.draft()
+    weight = call.constant(1)
+    bias = call.optional_constant(2)
     axes = weight.array.ndim - 2
     if axes not in (1, 2) or len(x.shape) != axes + 2:
-        raise UnreadableNodeError(f"a convolution over {axes} axes of a tensor with {len(x.shape)}")
-    kernel = weight.array.shape[2:]
-    stride, dilation = per_axis(call, "strides", axes), per_axis(call, "dilations", axes)
-    pads = automatic_pads(call, x.shape[2:], kernel, stride, dilation)
-    groups = call.attributes.get("group", 1)
-    if weight.array.shape[1] * groups != x.shape[1]:
-        raise UnreadableNodeError(
-            f"its weight reads {weight.array.shape[1] * groups} channels of {x.shape[1]}"
+        raise UnsupportedNodeError(
+            f"a convolution over {axes} axes of a tensor with {len(x.shape)}"
         )
-    padding = both_sides(pads)
+
+    groups = call.attributes.get("group", 1)
+    in_channels = weight.array.shape[1] * groups
+    if in_channels != x.shape[1]:
+        raise UnsupportedNodeError(f"its weight reads {in_channels} channels of {x.shape[1]}")
+
+    kernel = weight.array.shape[2:]
+    stride = ints_per_axis(call, "strides", axes)
+    dilation = ints_per_axis(call, "dilations", axes)
+    pads = resolve_pads(call, x.shape[2:], kernel, stride, dilation)
+    padding = symmetric_padding(pads)
     if padding is None:
-        x, padding = padded(call, x, pads), (0,) * axes
-    args = {"kernel_size": kernel, "stride": stride, "padding": padding, "dilation": dilation}
+        # PyTorch's layer pads both sides alike, so that other padding takes a node of its own.
+        x = add_padding(call, x, pads)
+        padding = (0,) * axes
+
+    window: dict[str, Any] = {
+        "kernel_size": kernel,
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+    }
+    if axes == 1:
+        window = {key: value[0] for key, value in window.items()}
     return call.add_layer(
         f"conv{axes}d",
         x,
@@ -48,25 +72,33 @@ def _convolution(call: Call) -> Draft:
         out_channels=weight.array.shape[0],
         groups=groups,
         bias=bias is not None,
-        **(args if axes == 2 else {key: value[0] for key, value in args.items()}),
+        **window,
     )
 
 
-@reads("ConvTranspose")
-def _transposed_convolution(call: Call) -> Draft:
-    x, weight, bias = call.flow(), call.constant(1), call.optional(2)
+@converts("ConvTranspose")
+def _convert_conv_transpose(call: OnnxCall) -> Draft:
+    x = call.draft()
+    weight = call.constant(1)
+    bias = call.optional_constant(2)
     if weight.array.ndim != 4 or len(x.shape) != 4:
-        raise UnreadableNodeError("a transposed convolution that is not over two axes")
-    kernel, groups = weight.array.shape[2:], call.attributes.get("group", 1)
-    stride, dilation = per_axis(call, "strides", 2), per_axis(call, "dilations", 2)
-    extra = per_axis(call, "output_padding", 2, 0)
-    full = [
-        s * (n - 1) + e + d * (k - 1) + 1
-        for n, k, s, d, e in zip(x.shape[2:], kernel, stride, dilation, extra, strict=True)
-    ]
+        raise UnsupportedNodeError("a transposed convolution that is not over two axes")
+
+    kernel = weight.array.shape[2:]
+    groups = call.attributes.get("group", 1)
+    stride = ints_per_axis(call, "strides", 2)
+    dilation = ints_per_axis(call, "dilations", 2)
+    output_padding = ints_per_axis(call, "output_padding", 2, default=0)
+
+    # Sizes before cropping, as the operator's definition in ONNX has them.
+    full: list[int] = []
+    for axis, size in enumerate(x.shape[2:]):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        full.append(stride[axis] * (size - 1) + output_padding[axis] + reach)
+
     pads = _cropping(call, x.shape[2:], stride, full)
-    padding = both_sides(pads)
-    made = call.add_layer(
+    padding = symmetric_padding(pads)
+    result = call.add_layer(
         "conv_transpose2d",
         x,
         {"weight": weight, "bias": bias},
@@ -75,141 +107,175 @@ def _transposed_convolution(call: Call) -> Draft:
         stride=stride,
         padding=padding or (0, 0),
         dilation=dilation,
-        output_padding=extra,
+        output_padding=output_padding,
         groups=groups,
         bias=bias is not None,
     )
-    return made if padding is not None else padded(call, made, [-width for width in pads])
+    if padding is not None:
+        return result
+    # Negative padding crops: PyTorch's layer crops both sides alike.
+    return add_padding(call, result, [-width for width in pads])
 
 
 def _cropping(
-    call: Call, sizes: Sequence[int], stride: Sequence[int], full: Sequence[int]
+    call: OnnxCall, sizes: Sequence[int], stride: Sequence[int], full: Sequence[int]
 ) -> list[int]:
-    """Return what a transposed convolution cuts off its full result, in ONNX's order."""
-    wanted, automatic = (
-        call.attributes.get("output_shape"),
-        call.attributes.get("auto_pad", "NOTSET"),
-    )
-    if wanted is not None:
-        wanted = wanted[-2:]
-    elif automatic.startswith("SAME"):
+    """Return what a transposed convolution crops off its full result, in ONNX's order."""
+    output_shape = call.attributes.get("output_shape")
+    mode = call.attributes.get("auto_pad", "NOTSET")
+    if output_shape is not None:
+        wanted = output_shape[-2:]
+    elif mode.startswith("SAME"):
         wanted = [size * step for size, step in zip(sizes, stride, strict=True)]
+    elif mode == "VALID":
+        return [0, 0, 0, 0]
     else:
-        return (
-            [0, 0, 0, 0]
-            if automatic == "VALID"
-            else list(call.attributes.get("pads", (0, 0, 0, 0)))
-        )
-    total = [max(whole - size, 0) for whole, size in zip(full, wanted, strict=True)]
-    less = [width // 2 for width in total]
-    more = [width - width // 2 for width in total]
-    return [*less, *more] if automatic == "SAME_UPPER" else [*more, *less]
+        return list(call.attributes.get("pads", (0, 0, 0, 0)))
+
+    total = [max(size - target, 0) for size, target in zip(full, wanted, strict=True)]
+    return split_padding(total, more_at_end=mode == "SAME_UPPER")
 
 
-@reads("Gemm")
-def _matrix_product_and_sum(call: Call) -> Draft:
-    weight, bias = call.constant(1), call.optional(2)
+@converts("Gemm")
+def _convert_gemm(call: OnnxCall) -> Draft:
+    """Convert alpha * x @ W + beta * b, whose factors become part of the weight and the bias."""
+    weight = call.constant(1)
+    bias = call.optional_constant(2)
     if call.attributes.get("transA"):
-        raise UnreadableNodeError("a product with a transposed input")
+        raise UnsupportedNodeError("a product with a transposed input")
+
     matrix = weight.array if call.attributes.get("transB") else weight.array.T
-    alpha, beta = call.attributes.get("alpha", 1.0), call.attributes.get("beta", 1.0)
-    weight = replace(weight, array=matrix if alpha == 1 else matrix * np.float32(alpha))
+    alpha = call.attributes.get("alpha", 1.0)
+    # Without a factor the array stays a view of the file's, which takes no memory.
+    scaled = matrix if alpha == 1 else matrix * np.float32(alpha)
+    weight = replace(weight, array=scaled)
+
     if bias is not None:
-        terms = bias.array if beta == 1 else bias.array * np.float32(beta)
+        terms = bias.array
+        beta = call.attributes.get("beta", 1.0)
+        if beta != 1:
+            terms = terms * np.float32(beta)
         if terms.ndim > 1 and terms.shape[:-1] != (1,) * (terms.ndim - 1):
-            raise UnreadableNodeError("a sum with a matrix")
+            raise UnsupportedNodeError("a sum with a matrix")
         bias = replace(bias, array=np.broadcast_to(terms.reshape(-1), matrix.shape[:1]))
-    return _linear(call, call.flow(), weight, bias)
+    return _add_linear(call, call.draft(), weight, bias)
 
 
-@reads("MatMul")
-def _matrix_product(call: Call) -> Draft:
+@converts("MatMul")
+def _convert_matmul(call: OnnxCall) -> Draft:
     weight = call.value(1)
     if isinstance(weight, Constant) and weight.array.ndim == 2:
-        return _linear(call, call.flow(), replace(weight, array=weight.array.T), None)
-    return call.add("matmul", call.flow(0), call.flow(1))
+        transposed = replace(weight, array=weight.array.T)
+        return _add_linear(call, call.draft(), transposed, None)
+    return call.add("matmul", call.draft(0), call.draft(1))
 
 
-def _linear(call: Call, x: Draft, weight: Constant, bias: Constant | None) -> Draft:
+def _add_linear(call: OnnxCall, x: Draft, weight: Constant, bias: Constant | None) -> Draft:
     if weight.array.ndim != 2 or weight.array.shape[1] != x.shape[-1]:
-        raise UnreadableNodeError(
+        raise UnsupportedNodeError(
             f"a product of {x.shape[-1]} features with a weight of {weight.array.shape}"
         )
-    tensors = {"weight": weight, "bias": bias}
     return call.add_layer(
-        "linear", x, tensors, out_features=weight.array.shape[0], bias=bias is not None
+        "linear",
+        x,
+        {"weight": weight, "bias": bias},
+        out_features=weight.array.shape[0],
+        bias=bias is not None,
     )
 
 
-@reads("BatchNormalization")
-def _batch_norm(call: Call) -> Draft:
-    x = call.flow()
-    tensors = {key: call.constant(index + 1) for index, key in enumerate(_STATISTICS)}
+@converts("BatchNormalization")
+def _convert_batch_norm(call: OnnxCall) -> Draft:
+    x = call.draft()
+    tensors: dict[str, Constant | None] = {}
+    for index, key in enumerate(_BATCH_NORM_TENSORS, start=1):
+        tensors[key] = call.constant(index)
     if len(x.shape) not in (2, 3, 4) or call.attributes.get("spatial", 1) != 1:
-        raise UnreadableNodeError("a batch norm that is not over channels")
-    # ONNX counts what remains of the old statistics, PyTorch what is taken from the new ones.
+        raise UnsupportedNodeError("a batch norm that is not over channels")
+
+    # ONNX's momentum weighs the old statistics, PyTorch's the new ones; rounded, since 1 - 0.9
+    # is not 0.1.
     momentum = round(1 - call.attributes.get("momentum", 0.9), 6)
-    eps = call.attributes.get("epsilon", 1e-5)
-    return call.add_layer("batch_norm", x, tensors, eps=eps, momentum=min(max(momentum, 0.0), 1.0))
+    momentum = min(max(momentum, 0.0), 1.0)
+    return call.add_layer("batch_norm", x, tensors, eps=_epsilon(call), momentum=momentum)
 
 
-@reads("InstanceNormalization")
-def _instance_norm(call: Call) -> Draft:
-    x, eps = call.flow(), call.attributes.get("epsilon", 1e-5)
+@converts("InstanceNormalization")
+def _convert_instance_norm(call: OnnxCall) -> Draft:
+    """Convert an instance norm, which is a group norm with one channel in each group."""
+    x = call.draft()
     tensors: dict[str, Constant | None] = {"weight": call.constant(1), "bias": call.constant(2)}
-    return call.add_layer("group_norm", x, tensors, num_groups=x.shape[1], eps=eps)
+    return call.add_layer("group_norm", x, tensors, num_groups=x.shape[1], eps=_epsilon(call))
 
 
-@reads("GroupNormalization")
-def _group_norm(call: Call) -> Draft:
-    x, groups = call.flow(), call.attributes["num_groups"]
-    given = {"weight": call.constant(1), "bias": call.constant(2)}
-    # Until opset 21 there was one factor for each group.
-    require_small(x.shape[1])
-    repeats = x.shape[1] // groups if call.opset < 21 else 1
-    tensors = {
-        key: replace(entry, array=np.repeat(entry.array, repeats)) for key, entry in given.items()
+@converts("GroupNormalization")
+def _convert_group_norm(call: OnnxCall) -> Draft:
+    x = call.draft()
+    groups = call.attributes["num_groups"]
+    weight = call.constant(1)
+    bias = call.constant(2)
+
+    # Before opset 21 there was one factor for each group, and not for each channel.
+    require_allocatable(x.shape[1])
+    repeats = 1
+    if call.opset < 21:
+        repeats = x.shape[1] // groups
+    tensors: dict[str, Constant | None] = {
+        "weight": replace(weight, array=np.repeat(weight.array, repeats)),
+        "bias": replace(bias, array=np.repeat(bias.array, repeats)),
     }
-    eps = call.attributes.get("epsilon", 1e-5)
-    return call.add_layer("group_norm", x, tensors, num_groups=groups, eps=eps)
+    return call.add_layer("group_norm", x, tensors, num_groups=groups, eps=_epsilon(call))
 
 
-@reads("LayerNormalization")
-def _layer_norm(call: Call) -> Draft:
-    x, bias = call.flow(), call.optional(2)
-    axes = len(x.shape) - front(call.attributes.get("axis", -1), len(x.shape))
-    normalized = x.shape[-axes:]
-    weight = _spread(call.constant(1), normalized)
-    tensors = {"weight": weight, "bias": None if bias is None else _spread(bias, normalized)}
-    eps = call.attributes.get("epsilon", 1e-5)
-    return call.add_layer("layer_norm", x, tensors, axes=axes, eps=eps, bias=bias is not None)
+@converts("LayerNormalization")
+def _convert_layer_norm(call: OnnxCall) -> Draft:
+    x = call.draft()
+    bias = call.optional_constant(2)
+    rank = len(x.shape)
+    axes = rank - normalize_axis(call.attributes.get("axis", -1), rank)
+    normalized_shape = x.shape[-axes:]
+
+    weight = _broadcast(call.constant(1), normalized_shape)
+    if bias is not None:
+        bias = _broadcast(bias, normalized_shape)
+    return call.add_layer(
+        "layer_norm",
+        x,
+        {"weight": weight, "bias": bias},
+        axes=axes,
+        eps=_epsilon(call),
+        bias=bias is not None,
+    )
 
 
-def _spread(constant: Constant, shape: Sequence[int]) -> Constant:
-    """Return a constant in the whole of a shape; raises UnreadableNodeError where it does not fit."""
+def _epsilon(call: OnnxCall) -> float:
+    return float(call.attributes.get("epsilon", 1e-5))
+
+
+def _broadcast(constant: Constant, shape: Sequence[int]) -> Constant:
+    """Return a constant broadcast to a shape; raises UnsupportedNodeError where it does not fit."""
     if math.prod(shape) != constant.array.size:
-        require_small(math.prod(shape))
+        require_allocatable(math.prod(shape))
     try:
         return replace(constant, array=np.broadcast_to(constant.array, tuple(shape)))
     except ValueError:
-        raise UnreadableNodeError(
+        raise UnsupportedNodeError(
             f"'{constant.name}' has the shape {constant.array.shape}, not {shape}"
         ) from None
 
 
-@reads("PRelu")
-def _prelu(call: Call) -> Value:
-    x, slope = call.flow(), call.constant(1)
+@converts("PRelu")
+def _convert_prelu(call: OnnxCall) -> Value:
+    x = call.draft()
+    slope = call.constant(1)
+    flat = replace(slope, array=slope.array.reshape(-1))
     if slope.array.size == 1:
-        return call.add_layer(
-            "prelu", x, {"weight": replace(slope, array=slope.array.reshape(1))}, shared=True
-        )
+        return call.add_layer("prelu", x, {"weight": flat}, shared=True)
+
     # Slopes are broadcast from the last axis on, as any tensor is.
     shape = (1,) * (len(x.shape) - slope.array.ndim) + slope.array.shape
     if len(shape) < 2 or shape[1] != x.shape[1] or math.prod(shape) != shape[1]:
-        raise UnreadableNodeError(
+        raise UnsupportedNodeError(
             f"slopes of the shape {slope.array.shape}, not one for each channel"
         )
-    return call.add_layer(
-        "prelu", x, {"weight": replace(slope, array=slope.array.reshape(-1))}, shared=False
-    )
+    return call.add_layer("prelu", x, {"weight": flat}, shared=False)

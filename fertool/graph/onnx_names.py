@@ -1,7 +1,8 @@
-"""Names of nodes, from the names that an ONNX file has for weights and for nodes.
+"""Names of graph nodes, from the names that an ONNX file has for weights and for nodes.
 
-A layer is called as its weight is without `.weight`, which keeps the names of PyTorch's exports. Where the exporter
-has renamed weights, the name of the node tells the module: `/layer1/layer1.0/conv1/Conv` stands for `layer1.0.conv1`.
+A layer gets the name of its weight without `.weight`, which keeps the names of PyTorch's exports.
+Where the exporter has renamed weights, the name of the node shows the module:
+`/layer1/layer1.0/conv1/Conv` stands for `layer1.0.conv1`.
 """
 
 from __future__ import annotations
@@ -13,94 +14,137 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from torch import nn
 
 from fertool.graph.ir import INPUT
-from fertool.graph.onnx_values import Draft
+from fertool.graph.onnx_builder import Draft
 from fertool.graph.operators import OPERATORS
 
-_LONGEST = 200
-_MADE_UP = re.compile(r"onnx::.*|\d*|.*(Constant|_output)_?\d*")
-"""Names of tensors that only an exporter's counter stands behind."""
-_TENSORS = ("weight", "bias", "running_mean", "running_var")
+_MAX_LENGTH = 200
+_GENERATED = re.compile(r"onnx::.*|\d*|.*(Constant|_output)_?\d*")
+"""Names of tensors that an exporter has numbered and no author has chosen."""
+_LAYER_TENSORS = ("weight", "bias", "running_mean", "running_var")
 
 
-def names_of(drafts: Sequence[Draft], nodes: Iterable[str]) -> dict[int, str]:
-    """Return a name for each draft by its `id`; `nodes` are the names of all nodes of the file.
+def assign_names(drafts: Sequence[Draft], node_names: Iterable[str]) -> dict[int, str]:
+    """Return a unique name for each draft by its `id`; `node_names` are those of the whole file.
 
-    Layers choose first, then tensors that are no part of one, then the rest.
+    Layers choose first, then tensors that are no part of one, then the rest: users know the names
+    of layers, which plans and reports show.
     """
-    scopes = {scope_of(node) for node in nodes}
-    containers = {path.rpartition(".")[0] for path in scopes} | {""}
-    made_in = Counter(_scope(draft) for draft in drafts)
-    taken = {INPUT}
-    inside: set[str] = set()
-    found: dict[int, str] = {}
-    uses: Counter[str] = Counter()
+    layers: list[Draft] = []
+    stored: list[Draft] = []
+    for draft in drafts:
+        if draft.op == "getitem" or not OPERATORS[draft.op].layer:
+            continue
+        if draft.inputs:
+            layers.append(draft)
+        else:
+            stored.append(draft)
 
-    def choose(draft: Draft, wanted: str) -> None:
+    names = _UniqueNames()
+    _name_layers(layers, names)
+    _name_stored_tensors(stored, layers, names)
+    _name_others(drafts, {scope_of(name) for name in node_names}, names)
+    return names.by_draft
+
+
+class _UniqueNames:
+    """The names chosen so far; a name that is not free gets a number."""
+
+    def __init__(self) -> None:
+        self.by_draft: dict[int, str] = {}
+        self.reserved = {INPUT}
+        self._module_prefixes: set[str] = set()
+        self._counts: Counter[str] = Counter()
+
+    def choose(self, draft: Draft, wanted: str) -> None:
+        """Give a draft the name that is wanted, or one like it."""
         name = wanted
-        # A module that is made after what stands in it would take its place.
-        while name in taken or name in inside:
-            uses[wanted] += 1
-            name = f"{wanted}_{uses[wanted]}"
-        found[id(draft)] = name
-        taken.add(name)
-        if draft.tensors:
-            inside.update(_prefixes(name))
+        # A prefix of a layer's name is a module that holds the layer, and so is not free either.
+        while name in self.reserved or name in self._module_prefixes:
+            self._counts[wanted] += 1
+            name = f"{wanted}_{self._counts[wanted]}"
 
-    layers = [
-        draft
-        for draft in drafts
-        if draft.op != "getitem" and OPERATORS[draft.op].layer and draft.inputs
-    ]
-    held = [draft for draft in drafts if OPERATORS[draft.op].layer and not draft.inputs]
-    claims = Counter(prefix for draft in layers for prefix in set(_held_prefixes(draft)))
-    in_scope = Counter(map(_scope, layers))
-    around = {prefix for scope in in_scope for prefix in _prefixes(scope)} | {""}
+        self.by_draft[id(draft)] = name
+        self.reserved.add(name)
+        if draft.tensors:
+            self._module_prefixes.update(_proper_prefixes(name))
+
+
+def _name_layers(layers: Sequence[Draft], names: _UniqueNames) -> None:
+    claims: Counter[str] = Counter()
+    for draft in layers:
+        claims.update(set(_tensor_prefixes(draft)))
+
+    layers_in_scope = Counter(_scope(draft) for draft in layers)
+    outer_scopes = {""}
+    for scope in layers_in_scope:
+        outer_scopes.update(_proper_prefixes(scope))
+
     for draft in layers:
         scope = _scope(draft)
-        own = scope if in_scope[scope] == 1 and scope not in around else _below(scope, draft.op)
-        choose(draft, _module_name(_layer_name(scope, own, _held_prefixes(draft), claims)))
-    # Tensors stand beside the layers, whose names and parts they can not have.
-    layer_names = {found[id(draft)] for draft in layers}
-    taken |= {f"{found[id(draft)]}.{tensor}" for draft in layers for tensor in _TENSORS}
-    claims = Counter(map(_tensor_name, held))
-    for draft in held:
-        own, scope = _tensor_name(draft), _scope(draft)
-        if own and scope and claims[own] > 1:
-            own = _below(scope, own.rpartition(".")[2])
-        choose(draft, _module_name(_outside(own or _below(scope, draft.op), layer_names)))
+        # A scope with one layer and no others inside is the layer's own module.
+        is_own_module = layers_in_scope[scope] == 1 and scope not in outer_scopes
+        fallback = _join(scope, draft.op)
+        if is_own_module:
+            fallback = scope
+        name = _layer_name(scope, fallback, _tensor_prefixes(draft), claims)
+        names.choose(draft, _without_reserved_parts(name))
+
+
+def _name_stored_tensors(
+    stored: Sequence[Draft], layers: Sequence[Draft], names: _UniqueNames
+) -> None:
+    """Name the tensors outside of layers, which can be neither a layer nor a tensor of one."""
+    layer_names = {names.by_draft[id(draft)] for draft in layers}
+    for layer in layer_names:
+        names.reserved.update(f"{layer}.{tensor}" for tensor in _LAYER_TENSORS)
+
+    claims = Counter(_tensor_name(draft) for draft in stored)
+    for draft in stored:
+        scope = _scope(draft)
+        name = _tensor_name(draft)
+        # Exporters store equal tensors once: the name is that of only one of the uses.
+        if name and scope and claims[name] > 1:
+            name = _join(scope, name.rpartition(".")[2])
+        name = _outside_layers(name or _join(scope, draft.op), layer_names)
+        names.choose(draft, _without_reserved_parts(name))
+
+
+def _name_others(drafts: Sequence[Draft], scopes: Set[str], names: _UniqueNames) -> None:
+    """Name the drafts without tensors."""
+    containers = {scope.rpartition(".")[0] for scope in scopes} | {""}
+    drafts_in_scope = Counter(_scope(draft) for draft in drafts)
     for draft in drafts:
-        if id(draft) in found:
+        if id(draft) in names.by_draft:
             continue
         if draft.op == "getitem":
-            choose(draft, f"{found[id(draft.inputs[0])]}.{draft.args['index']}")
+            source = names.by_draft[id(draft.inputs[0])]
+            names.choose(draft, f"{source}.{draft.args['index']}")
             continue
+
         scope = _scope(draft)
-        is_whole_module = scope not in containers and made_in[scope] == 1
-        choose(draft, scope if is_whole_module else _below(scope, draft.op))
-    return found
+        name = _join(scope, draft.op)
+        # A module without tensors that became one node, such as an activation.
+        if scope not in containers and drafts_in_scope[scope] == 1:
+            name = scope
+        names.choose(draft, name)
 
 
-def _outside(name: str, layers: Set[str]) -> str:
-    """Return a name for a tensor that is in no layer, which may be made after it: `conv_constant`."""
-    while not layers.isdisjoint(_prefixes(name)):
-        outer, _, last = name.rpartition(".")
-        name = f"{outer}_{last}"
-    return name
+def scope_of(node_name: str) -> str:
+    """Return the module of a node: `layer1.0.conv1` for `/layer1/layer1.0/conv1/Conv`.
 
-
-def scope_of(node: str) -> str:
-    """Return the path of the module that a node comes from: `/layer1/layer1.0/conv1/Conv` from `layer1.0.conv1`.
-
-    Exporters write the whole of a path again for modules in a sequence: `layer1` and then `layer1.0`.
+    For modules in a sequence exporters repeat the path: `layer1` and then `layer1.0`.
     """
-    parts = [part for part in node.split("/") if part]
+    # The last part is the operator itself.
+    parts = node_name.strip("/").split("/")[:-1]
     path: list[str] = []
-    for part in parts[:-1]:
+    for part in parts:
+        if not part:
+            continue
         if path and part.startswith(f"{path[-1]}."):
             path[-1] = part
         else:
             path.append(part)
-    return _plain(".".join(path))
+    return _sanitize(".".join(path))
 
 
 def _scope(draft: Draft) -> str:
@@ -108,59 +152,86 @@ def _scope(draft: Draft) -> str:
     scope = scope_of(name)
     if scope or not name or name.startswith("/"):
         return scope
-    # A name without a path is its author's, unless it only counts operators.
-    return (
-        ""
-        if re.fullmatch(rf"(node_)?{re.escape(draft.origin.op_type)}_?\d*", name, re.IGNORECASE)
-        else _plain(name)
-    )
+
+    # A name without a path was chosen by an author, unless it is a numbered operator.
+    op_type = re.escape(draft.origin.op_type)
+    if re.fullmatch(rf"(node_)?{op_type}_?\d*", name, re.IGNORECASE):
+        return ""
+    return _sanitize(name)
 
 
-def _layer_name(scope: str, own: str, prefixes: Sequence[str], claims: Mapping[str, int]) -> str:
-    """Return the name that a layer shall have, given what its tensors are called and how many layers claim each name.
+def _layer_name(
+    scope: str, fallback: str, prefixes: Sequence[str], claims: Mapping[str, int]
+) -> str:
+    """Return the name that a layer should have.
 
-    Exporters keep one of several weights that are equal: what several layers have is the name of one of them.
+    `prefixes` are the names that its tensors suggest, `claims` the number of layers for each of
+    them. Exporters store equal weights once, so that several layers have the name of one of them.
     """
     if scope in prefixes:
         return scope
     unshared = [prefix for prefix in prefixes if claims[prefix] == 1]
     if unshared:
         return unshared[0]
-    # The same module of another block has the weight that is kept: this one is called alike.
-    if scope and any(prefix.rpartition(".")[2] == scope.rpartition(".")[2] for prefix in prefixes):
+
+    # The stored weight is that of the same module in another block, which has this last part too.
+    last_part = scope.rpartition(".")[2]
+    if scope and any(prefix.rpartition(".")[2] == last_part for prefix in prefixes):
         return scope
-    return own if scope or not prefixes else prefixes[0]
+    if prefixes and not scope:
+        return prefixes[0]
+    return fallback
 
 
-def _held_prefixes(draft: Draft) -> list[str]:
-    """Return what the names of a layer's tensors have before `.weight` and the like, where they have such names."""
-    names = [(key, name) for key, name in draft.held.items() if name.endswith(f".{key}")]
-    return [_plain(name.removesuffix(f".{key}")) for key, name in names]
+def _tensor_prefixes(draft: Draft) -> list[str]:
+    """Return the names of a layer's tensors without `.weight` and the like, where they end so."""
+    prefixes: list[str] = []
+    for key, name in draft.initializers.items():
+        if name.endswith(f".{key}"):
+            prefixes.append(_sanitize(name.removesuffix(f".{key}")))
+    return prefixes
 
 
 def _tensor_name(draft: Draft) -> str:
-    (name,) = draft.held.values()
-    return "" if _MADE_UP.fullmatch(name) else _plain(name)
+    (name,) = draft.initializers.values()
+    return "" if _GENERATED.fullmatch(name) else _sanitize(name)
 
 
-def _below(scope: str, op: str) -> str:
+def _outside_layers(name: str, layers: Set[str]) -> str:
+    """Return a name that is not inside a layer: `conv_constant` for `conv.constant`."""
+    while not layers.isdisjoint(_proper_prefixes(name)):
+        outer, _, last = name.rpartition(".")
+        name = f"{outer}_{last}"
+    return name
+
+
+def _join(scope: str, op: str) -> str:
     return f"{scope}.{op}" if scope else op
 
 
-def _plain(name: str) -> str:
-    """Return a name with nothing in it but what paths of modules have; "" where that leaves nothing, or too much."""
-    parts = [
-        re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_") for part in re.split(r"[./]", name)
-    ]
-    path = ".".join(part for part in parts if part)
-    return path if len(path) <= _LONGEST else ""
+def _sanitize(name: str) -> str:
+    """Return a name with only the characters of module paths; "" where it is empty or too long."""
+    parts: list[str] = []
+    for part in re.split(r"[./]", name):
+        clean = re.sub(r"[^\w-]+", "_", part, flags=re.ASCII).strip("_")
+        if clean:
+            parts.append(clean)
+    path = ".".join(parts)
+    if len(path) > _MAX_LENGTH:
+        return ""
+    return path
 
 
-def _prefixes(name: str) -> Iterable[str]:
+def _proper_prefixes(name: str) -> list[str]:
+    """Return the paths of the modules that hold a module: `a` and `a.b` for `a.b.c`."""
     parts = name.split(".")
-    return (".".join(parts[:count]) for count in range(1, len(parts)))
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _module_name(path: str) -> str:
-    """Return a path none of whose parts is an attribute that every module has."""
-    return ".".join(f"{part}_" if hasattr(nn.Module, part) else part for part in path.split("."))
+def _without_reserved_parts(path: str) -> str:
+    """Return a path none of whose parts is an attribute that every module has, such as `type`."""
+    parts = path.split(".")
+    for index, part in enumerate(parts):
+        if hasattr(nn.Module, part):
+            parts[index] = f"{part}_"
+    return ".".join(parts)

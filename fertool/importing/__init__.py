@@ -1,5 +1,5 @@
-"""Networks of other people as models of fertool: libraries, Python files, exported programs, ONNX files."""
+"""Import of networks from libraries, Python files, exported programs and ONNX files as models."""
 
-from fertool.importing.imported import Imported, ImportOptions, import_model
+from fertool.importing.importer import ImportedModel, ImportOptions, import_model
 
-__all__ = ["ImportOptions", "Imported", "import_model"]
+__all__ = ["ImportOptions", "ImportedModel", "import_model"]

@@ -1,10 +1,10 @@
-"""Other people's networks by name: torchvision's and timm's, where these packages are installed."""
+"""Networks of torchvision and timm by name, where these packages are installed."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,55 +13,55 @@ import torch
 from torch import nn
 
 from fertool.errors import UsageError
+from fertool.importing.sources import Preprocessing
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LIBRARIES = ("torchvision", "timm")
 
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How images are prepared for a network: the side in pixels, mean and deviation of each channel, from 0 to 1."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+_OPERATOR_NAMES = re.compile(r'(?:register_meta\("|"torchvision::)(\w+)"')
+_STUB_LIBRARIES: list[torch.library.Library] = []
+"""Kept, since operators disappear with the library object that defined them."""
 
 
-_STAND_INS: list[torch.library.Library] = []
-"""Kept, since operators go with the library that defined them."""
+def prepare_torchvision_import() -> None:
+    """Make `import torchvision` and `import timm` work without torchvision's compiled operators.
 
-
-def import_torchvision() -> None:
-    """Make `import torchvision` and `import timm` work where torchvision's compiled operators do not load.
-
-    The wheel of PyPI is built against CUDA: beside the CPU build of torch its library fails to load, and importing it
-    ends in "operator torchvision::nms does not exist". Operators that do nothing in their place are enough for its
-    networks. Does nothing where there is no torchvision or its own operators are there. Call it before both imports.
+    The wheel of PyPI is built against CUDA: beside the CPU build of torch its library does not
+    load, and the import ends in "operator torchvision::nms does not exist". Operators that do
+    nothing are enough for the networks. Without torchvision, or with its own operators, this does
+    nothing. Call it before both imports.
     """
-    found = find_spec("torchvision")  # Finds the folder without importing it.
-    if found is None or found.origin is None or _STAND_INS:
+    spec = find_spec("torchvision")  # Finds the folder without importing it.
+    if spec is None or spec.origin is None or _STUB_LIBRARIES:
         return
-    folder = Path(found.origin).parent
+    folder = Path(spec.origin).parent
+    if not _load_compiled_operators(folder):
+        _define_stub_operators(folder)
+
+
+def _load_compiled_operators(folder: Path) -> bool:
     for library in folder.glob("_C*.so"):
         try:
             torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-            return
         except OSError:
-            pass
-    names = re.findall(
-        r'(?:register_meta\("|"torchvision::)(\w+)"',
-        (folder / "_meta_registrations.py").read_text(),
-    )
-    stand_ins = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
-    for name in sorted(set(names)):
-        stand_ins.define(f"{name}(Tensor unused) -> Tensor")  # type: ignore[no-untyped-call]
-    _STAND_INS.append(stand_ins)
+            continue
+        return True
+    return False
 
 
-def library_module(
+def _define_stub_operators(folder: Path) -> None:
+    # The names are read from torchvision's own registrations, as they differ between versions.
+    source = (folder / "_meta_registrations.py").read_text()
+    stubs = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for name in sorted(set(_OPERATOR_NAMES.findall(source))):
+        stubs.define(f"{name}(Tensor unused) -> Tensor")  # type: ignore[no-untyped-call]
+    _STUB_LIBRARIES.append(stubs)
+
+
+def build_library_network(
     library: str, name: str, classes: int | None, channels: int
 ) -> tuple[nn.Module, Preprocessing]:
-    """Return a network of torchvision or timm with random weights, and how its images are usually prepared.
+    """Return a network with random weights and the preprocessing that it was published with.
 
     Raises UsageError where the library is not installed or has no such network.
     """
@@ -69,61 +69,63 @@ def library_module(
         raise UsageError(
             f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'"
         )
-    import_torchvision()
+    prepare_torchvision_import()
+    arguments = {} if classes is None else {"num_classes": classes}
     try:
-        return _BUILDERS[library](name, classes, channels)
+        module, preprocessing = _BUILDERS[library](name, arguments)
     except ImportError as error:
         raise UsageError(
             f"{library} does not load ({error})", "install the version that fits this torch"
         ) from None
+    if channels == 1:
+        convert_stem_to_gray_(module)
+    return module, preprocessing
 
 
-def _of_torchvision(
-    name: str, classes: int | None, channels: int
-) -> tuple[nn.Module, Preprocessing]:
+def _build_torchvision(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Preprocessing]:
     from torchvision import models
 
     _require_known("torchvision", name, models.list_models(module=models))
-    given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    module: nn.Module = models.get_model(name, weights=None, **arguments)
+    # Szegedy et al. 2015 (1512.00567) trained Inception on 299 pixels; the others have 224.
     size = 299 if name.startswith("inception") else 224
-    module: nn.Module = models.get_model(name, weights=None, **given)
-    return (gray_stem(module) if channels == 1 else module), Preprocessing(
-        size, IMAGENET_MEAN, IMAGENET_STD
-    )
+    return module, Preprocessing(size, IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _of_timm(name: str, classes: int | None, channels: int) -> tuple[nn.Module, Preprocessing]:
+def _build_timm(name: str, arguments: dict[str, Any]) -> tuple[nn.Module, Preprocessing]:
     import timm
 
+    # Behind the dot is the tag of pretrained weights, which the list of networks has not.
     _require_known("timm", name.split(".")[0], timm.list_models())
-    given: dict[str, Any] = {} if classes is None else {"num_classes": classes}
-    module: nn.Module = timm.create_model(name, pretrained=False, **given)
-    usual = module.default_cfg
-    assert isinstance(usual, dict)
-    prepared = Preprocessing(usual["input_size"][1], tuple(usual["mean"]), tuple(usual["std"]))
-    return (gray_stem(module) if channels == 1 else module), prepared
+    module: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+    config = module.default_cfg
+    assert isinstance(config, dict)
+    size = config["input_size"][1]
+    return module, Preprocessing(size, tuple(config["mean"]), tuple(config["std"]))
 
 
-_BUILDERS = {"torchvision": _of_torchvision, "timm": _of_timm}
+_BUILDERS = {"torchvision": _build_torchvision, "timm": _build_timm}
 
 
-def _require_known(library: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, n=5)
-        raise UsageError(
-            f"{library} has no network '{name}'",
-            f"it has {', '.join(near)}" if near else f"see {library}'s own list",
-        )
+def _require_known(library: str, name: str, known: Sequence[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(name, known, n=5)
+    hint = f"it has {', '.join(near)}" if near else f"see {library}'s own list"
+    raise UsageError(f"{library} has no network '{name}'", hint)
 
 
-def gray_stem(module: nn.Module) -> nn.Module:
-    """Let the first convolution of a network for RGB read gray: its weights summed over the input channels.
+def convert_stem_to_gray_(module: nn.Module) -> nn.Module:
+    """Let the first convolution of an RGB network take gray images: its weights are summed.
 
-    The result is that on a gray picture whose three channels are equal. The module is changed and returned; one that
-    does not begin with three channels stays as it is.
+    The sum over the input channels gives the result for a picture whose three channels are equal.
+    The module is changed and returned; one without an RGB stem stays as it is.
     """
-    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
-    if first is not None and first.in_channels == 3 and first.groups == 1:
-        first.weight = nn.Parameter(first.weight.detach().sum(1, keepdim=True))
-        first.in_channels = 1
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            if part.in_channels == 3 and part.groups == 1:
+                part.weight = nn.Parameter(part.weight.detach().sum(1, keepdim=True))
+                part.in_channels = 1
+            # Only the first one reads images.
+            break
     return module

@@ -574,7 +574,7 @@ def test_names_come_from_weights_then_from_nodes():
         "conv2d",
         "conv2d_1",
     ]
-    assert "each use of W has got tensors of its own" in found.notes
+    assert "each use of W has its own tensors now" in found.notes
 
 
 def test_a_constant_that_a_layer_reads_stands_beside_it():
@@ -649,7 +649,7 @@ BAD = {
         one("Conv", inputs="x,w"),
         '"w", which is neither a weight nor computed before',
     ),
-    "weight outside": (outside(), "stands in another file"),
+    "weight outside": (outside(), "stored in another file"),
     "damaged weight": (damaged(), 'weight "w" is damaged'),
     "weight of another shape": (
         one("Conv", inputs="x,w", weights={"w": numbers(6, 5, 3, 3)}),

@@ -7,7 +7,7 @@ import torch
 
 from fertool.errors import UsageError
 from fertool.importing import ImportOptions, import_model
-from fertool.importing.libraries import gray_stem
+from fertool.importing.libraries import convert_stem_to_gray_
 
 SMALL = {"torchvision": "squeezenet1_1", "timm": "lcnet_035"}
 
@@ -16,7 +16,7 @@ SMALL = {"torchvision": "squeezenet1_1", "timm": "lcnet_035"}
 def test_networks_of_libraries_are_imported_with_their_own_preprocessing(library):
     pytest.importorskip(library, exc_type=ImportError)
     found = import_model(
-        f"{library}:{SMALL[library]}", ImportOptions(classes=("a", "b", "c"), size=64)
+        f"{library}:{SMALL[library]}", ImportOptions(classes=("a", "b", "c"), input_size=64)
     )
     assert found.spec.input.mean == (0.485, 0.456, 0.406)
     assert found.spec.classes == ("a", "b", "c")
@@ -38,4 +38,4 @@ def test_a_stem_for_colours_reads_gray_by_the_sum_of_its_weights():
     gray = torch.rand(2, 1, 8, 8)
     with torch.no_grad():
         expected = module(gray.expand(-1, 3, -1, -1))
-        torch.testing.assert_close(gray_stem(module)(gray), expected)
+        torch.testing.assert_close(convert_stem_to_gray_(module)(gray), expected)

@@ -12,13 +12,13 @@ from torch import nn
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.importing import ImportOptions, import_model
-from fertool.importing.report import survey
+from fertool.importing.survey import survey
 from fertool.models import load_model, save_model
 from fertool.prune import PruneOptions, Targets, prune
 
 SIZE = 48
 IMAGE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-PLAIN = ImportOptions(size=SIZE, mean=(0.0,), std=(1.0,))
+PLAIN = ImportOptions(input_size=SIZE, mean=(0.0,), std=(1.0,))
 PYTHON = f"{Path(__file__).parent / 'hand_written.py'}:build"
 
 
@@ -65,7 +65,8 @@ def test_the_same_network_from_any_source_is_pruned_to_the_same_channels(files):
 
 def test_files_hold_what_was_imported(files, tmp_path):
     found = import_model(
-        files["python"], ImportOptions(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4))
+        files["python"],
+        ImportOptions(input_size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4)),
     )
     save_model(tmp_path / "model.pt", found.spec, found.network)
     spec, network = load_model(tmp_path / "model.pt")
@@ -89,7 +90,8 @@ def test_weights_come_from_the_usual_wrappings(tmp_path):
     }
     torch.save({"state_dict": wrapped["model"]}, tmp_path / "weights.pth")
     found = import_model(
-        PYTHON, ImportOptions(weights=tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+        PYTHON,
+        ImportOptions(weights=tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
     )
     with torch.no_grad():
         torch.testing.assert_close(
@@ -115,7 +117,8 @@ def test_weights_that_lack_a_tensor_are_refused_with_its_name(tmp_path):
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(FertoolError, match=r"fuse\.0\.weight is missing"):
         import_model(
-            PYTHON, ImportOptions(tmp_path / "weights.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+            PYTHON,
+            ImportOptions(tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
         )
 
 
@@ -123,13 +126,15 @@ def test_a_pickled_module_is_refused_and_never_run(tmp_path):
     torch.save(build(), tmp_path / "module.pth")
     with pytest.raises(FertoolError, match="would have to run code") as error:
         import_model(
-            PYTHON, ImportOptions(tmp_path / "module.pth", size=SIZE, mean=(0.0,), std=(1.0,))
+            PYTHON, ImportOptions(tmp_path / "module.pth", input_size=SIZE, mean=(0.0,), std=(1.0,))
         )
     assert "state_dict()" in str(error.value.hint)
 
 
 def test_gray_images_get_a_stem_that_sums_the_colours():
-    found = import_model(PYTHON, ImportOptions(size=SIZE, channels=1, mean=(0.0,), std=(1.0,)))
+    found = import_model(
+        PYTHON, ImportOptions(input_size=SIZE, input_channels=1, mean=(0.0,), std=(1.0,))
+    )
     gray = IMAGE[:, :1]
     with torch.no_grad():
         expected = build()(gray.expand(-1, 3, -1, -1))
@@ -160,11 +165,15 @@ def test_what_is_no_source_is_refused_in_one_line(source, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (ImportOptions(mean=(0.0,), std=(1.0,)), "--input-size"),
-        (ImportOptions(size=SIZE), "--mean and --std"),
+        (ImportOptions(mean=(0.0,), std=(1.0,)), "``input_size``"),
+        (ImportOptions(input_size=SIZE), "``mean`` and ``std``"),
         (
             ImportOptions(
-                size=SIZE, classes=("a", "b", "c", "d", "e"), mean=(0.0,), std=(1.0,), arguments={}
+                input_size=SIZE,
+                classes=("a", "b", "c", "d", "e"),
+                mean=(0.0,),
+                std=(1.0,),
+                arguments={},
             ),
             None,
         ),

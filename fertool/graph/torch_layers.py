@@ -1,0 +1,201 @@
+"""Converters of PyTorch calls with tensors: convolutions, linear layers, norms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fertool.graph.torch_calls import TorchCall, UnsupportedCallError, converts, int_per_axis
+
+_AFFINE = ("weight", "bias")
+_STATISTICS = ("running_mean", "running_var")
+
+
+@converts("conv2d", "conv1d", "convolution", "_conv_forward")
+def _convert_conv(call: TorchCall) -> str:
+    given = call.bind("input", "weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
+    weight, bias = given["weight"], given["bias"]
+    axes = weight.dim() - 2
+    window: dict[str, Any] = {
+        "kernel_size": tuple(weight.shape[2:]),
+        "stride": int_per_axis(given["stride"], axes),
+        "dilation": int_per_axis(given["dilation"], axes),
+    }
+    padding = given["padding"]
+    if isinstance(padding, str):
+        sides = _pads_of_mode(padding, window["kernel_size"], window["dilation"])
+        if any(before != behind for before, behind in sides):
+            return _add_padded_conv(call, given, window, sides)
+        window["padding"] = tuple(before for before, _ in sides)
+    else:
+        window["padding"] = int_per_axis(padding, axes)
+
+    if axes == 1:
+        window = {key: value[0] for key, value in window.items()}
+    return call.add_layer(
+        f"conv{axes}d",
+        given["input"],
+        {"weight": weight, "bias": bias},
+        out_channels=weight.shape[0],
+        groups=given["groups"],
+        bias=bias is not None,
+        **window,
+    )
+
+
+def _pads_of_mode(
+    mode: str, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Return the padding before and behind each axis for the modes "valid" and "same"."""
+    if mode == "valid":
+        return [(0, 0)] * len(kernel)
+    sides: list[tuple[int, int]] = []
+    for k, d in zip(kernel, dilation, strict=True):
+        total = d * (k - 1)
+        # Of an odd number PyTorch puts one more behind.
+        sides.append((total // 2, total - total // 2))
+    return sides
+
+
+def _add_padded_conv(
+    call: TorchCall,
+    given: dict[str, Any],
+    window: dict[str, Any],
+    sides: list[tuple[int, int]],
+) -> str:
+    """Append the padding of an even kernel as a node of its own, and the convolution."""
+    weight, bias = given["weight"], given["bias"]
+    widths: list[int] = []
+    # PyTorch's `pad` names the last axis first.
+    for before, behind in reversed(sides):
+        widths += [before, behind]
+    padded = call.recorder.add(
+        "pad", [call.recorder.source(given["input"])], {"pad": tuple(widths)}
+    )
+
+    args = {
+        "out_channels": weight.shape[0],
+        **window,
+        "groups": given["groups"],
+        "bias": bias is not None,
+        "padding": (0, 0),
+    }
+    weight_name = call.recorder.tensor_name(weight) or ""
+    layer = call.recorder.add("conv2d", [padded], args, weight_name.rpartition(".")[0])
+    call.recorder.tensors[f"{layer}.weight"] = weight
+    if bias is not None:
+        call.recorder.tensors[f"{layer}.bias"] = bias
+    return layer
+
+
+@converts("conv_transpose2d")
+def _convert_conv_transpose(call: TorchCall) -> str:
+    given = call.bind(
+        "input", "weight", bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
+    )
+    weight, bias = given["weight"], given["bias"]
+    return call.add_layer(
+        "conv_transpose2d",
+        given["input"],
+        {"weight": weight, "bias": bias},
+        out_channels=weight.shape[1] * given["groups"],
+        kernel_size=tuple(weight.shape[2:]),
+        groups=given["groups"],
+        bias=bias is not None,
+        stride=int_per_axis(given["stride"], 2),
+        padding=int_per_axis(given["padding"], 2),
+        output_padding=int_per_axis(given["output_padding"], 2),
+        dilation=int_per_axis(given["dilation"], 2),
+    )
+
+
+@converts("linear")
+def _convert_linear(call: TorchCall) -> str:
+    given = call.bind("input", "weight", bias=None)
+    weight, bias = given["weight"], given["bias"]
+    return call.add_layer(
+        "linear",
+        given["input"],
+        {"weight": weight, "bias": bias},
+        out_features=weight.shape[0],
+        bias=bias is not None,
+    )
+
+
+@converts("addmm")
+def _convert_addmm(call: TorchCall) -> str:
+    given = call.bind("bias", "input", "weight")
+    weight = given["weight"].T
+    return call.add_layer(
+        "linear",
+        given["input"],
+        {"weight": weight, "bias": given["bias"]},
+        out_features=weight.shape[0],
+        bias=True,
+    )
+
+
+@converts("batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
+def _convert_batch_norm(call: TorchCall) -> str:
+    # `F.batch_norm` has the statistics first and most arguments by name; ATen's operators have the
+    # weight and the bias first and all arguments in order, the sixth of which is a flag.
+    is_aten = len(call.args) > 6 or call.name.startswith("_")
+    order = (*_STATISTICS, *_AFFINE)
+    if is_aten and isinstance(call.args[5], bool):
+        order = (*_AFFINE, *_STATISTICS)
+
+    given = call.bind("input", *order, training=False, momentum=0.1, eps=1e-5)
+    if given["running_mean"] is None:
+        raise UnsupportedCallError(
+            "batch norm without running statistics, which computes with those of the batch"
+        )
+    tensors = {key: given[key] for key in (*_AFFINE, *_STATISTICS)}
+    tensors["num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    return call.add_layer(
+        "batch_norm",
+        given["input"],
+        tensors,
+        eps=given["eps"],
+        momentum=given["momentum"],
+        affine=given["weight"] is not None,
+    )
+
+
+@converts("layer_norm")
+def _convert_layer_norm(call: TorchCall) -> str:
+    given = call.bind("input", "normalized_shape", weight=None, bias=None, eps=1e-5)
+    weight, bias = given["weight"], given["bias"]
+    return call.add_layer(
+        "layer_norm",
+        given["input"],
+        {"weight": weight, "bias": bias},
+        axes=len(given["normalized_shape"]),
+        eps=given["eps"],
+        affine=weight is not None,
+        bias=bias is not None,
+    )
+
+
+@converts("group_norm")
+def _convert_group_norm(call: TorchCall) -> str:
+    given = call.bind("input", "num_groups", weight=None, bias=None, eps=1e-5)
+    weight, bias = given["weight"], given["bias"]
+    if weight is not None and bias is None:
+        # PyTorch's module has both tensors or none.
+        bias = torch.zeros_like(weight)
+    return call.add_layer(
+        "group_norm",
+        given["input"],
+        {"weight": weight, "bias": bias},
+        num_groups=given["num_groups"],
+        eps=given["eps"],
+        affine=weight is not None,
+    )
+
+
+@converts("prelu")
+def _convert_prelu(call: TorchCall) -> str:
+    given = call.bind("input", "weight")
+    weight = given["weight"]
+    return call.add_layer("prelu", given["input"], {"weight": weight}, shared=weight.numel() == 1)

@@ -1,0 +1,89 @@
+"""Networks that functions in the user's own Python code build."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from fertool.errors import FertoolError, UsageError
+
+
+def build_with_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Return what the factory of `path/file.py:factory` or `package.module:factory` builds.
+
+    Its code runs, with those of `arguments` that it accepts. Raises UsageError where there is no
+    such function, and FertoolError where it fails or builds no module.
+    """
+    location, _, name = source.rpartition(":")
+    factory = _find_factory(_import_code(location, source), name, source)
+    parameters = inspect.signature(factory).parameters
+    accepted = {key: value for key, value in arguments.items() if key in parameters}
+    try:
+        module = factory(**accepted)
+    except Exception as error:  # What the user's own code fails with can be anything.
+        call = ", ".join(f"{key}={value!r}" for key, value in accepted.items())
+        raise FertoolError(
+            f"{source}: {name}({call}) failed: {type(error).__name__}: {error}",
+            "call it in Python first",
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise FertoolError(
+            f"{source}: {name}() made a {type(module).__name__}", "return a torch.nn.Module"
+        )
+    return module
+
+
+def _import_code(location: str, source: str) -> ModuleType:
+    """Return the module of a file or of an installed package."""
+    path = Path(location)
+    is_file = path.suffix == ".py"
+    if is_file and not path.is_file():
+        raise UsageError(f"{source}: there is no file {location}", "give path/file.py:factory")
+    try:
+        return _import_file(path) if is_file else importlib.import_module(location)
+    except Exception as error:  # Importing runs the user's own code, as above.
+        raise UsageError(
+            f"{source}: {location} does not load: {type(error).__name__}: {error}",
+            "give path/file.py:factory",
+        ) from None
+
+
+def _import_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # The file can import its neighbors, as when Python runs it.
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)
+    try:
+        sys.modules[path.stem] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def _find_factory(module: ModuleType, name: str, source: str) -> Callable[..., Any]:
+    factory = getattr(module, name, None)
+    if isinstance(factory, nn.Module):
+        # A module is callable, but is the network itself.
+        return lambda: factory
+    if callable(factory):
+        return factory  # type: ignore[no-any-return]
+
+    known: list[str] = []
+    for key, value in vars(module).items():
+        if callable(value) and not key.startswith("_"):
+            known.append(key)
+    raise UsageError(
+        f"{source}: it has no function '{name}'", f"it has {', '.join(known[:8]) or 'none'}"
+    )

@@ -1,0 +1,342 @@
+"""Import of any network as a model: build or load it, capture it, compare it with its source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fertool.data.pixels import to_input
+from fertool.errors import FertoolError, UsageError
+from fertool.graph.capture import capture
+from fertool.graph.network import Network
+from fertool.importing.exported_programs import load_program_network
+from fertool.importing.factories import build_with_factory
+from fertool.importing.libraries import (
+    LIBRARIES,
+    build_library_network,
+    convert_stem_to_gray_,
+)
+from fertool.importing.onnx_files import load_onnx_network
+from fertool.importing.sources import Preprocessing, SourceNetwork
+from fertool.models.build import image_shape
+from fertool.models.checkpoints import is_model_file
+from fertool.models.initial import matching_weights
+from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
+from fertool.modes import eval_mode
+from fertool.spec import InputSpec, Spec
+
+TOLERANCE = 1e-5
+"""The largest difference of a logit, relative to the largest logit where that is above 1."""
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The default classes of the zoo's networks: those of FER2013."""
+_MAX_STATISTIC = 16.0
+"""The largest mean and deviation of pixels from 0 to 1 that the header of a model file accepts."""
+_COMPARED_IMAGES = 3
+_WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
+_SOURCE_KINDS = (
+    "a name of the zoo, torchvision:NAME, timm:NAME, path/file.py:factory, a .pt2 or an .onnx file"
+)
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What a source does not tell; None stands for what the source has, or the default.
+
+    `classes` are names. `input_size` is the side of the images in pixels. `mean` and `std`, for
+    pixels from 0 to 1, have one value or one for each channel. `arguments` are passed to
+    architectures of the zoo and to the user's factory.
+    """
+
+    weights: Path | None = None
+    classes: tuple[str, ...] | None = None
+    input_size: int | None = None
+    input_channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_classes(self.classes or ())
+        if self.input_channels not in (None, 1, 3):
+            raise UsageError(
+                f"``input_channels={self.input_channels}``: images have 1 or 3 channels",
+                "use 1 (gray) or 3 (RGB)",
+            )
+        _check_statistic("mean", self.mean)
+        _check_statistic("std", self.std)
+        if not all(value > 0 for value in self.std or ()):
+            raise UsageError(
+                f"``std={_comma_separated(self.std or ())}``: must be above 0",
+                "for example ``std=0.229,0.224,0.225``",
+            )
+
+    @property
+    def class_count(self) -> int | None:
+        """The number of outputs, where classes are given."""
+        return len(self.classes) if self.classes else None
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    for name, count in Counter(classes).items():
+        if name and count == 1:
+            continue
+        what = f"'{name}' twice" if name else "an empty name"
+        raise UsageError(f"``classes``: {what}", "name each output once: ``classes=a,b,…``")
+
+
+def _check_statistic(option: str, values: tuple[float, ...] | None) -> None:
+    if values is None:
+        return
+    # Written so that NaN is refused as well.
+    if not all(-_MAX_STATISTIC <= value <= _MAX_STATISTIC for value in values):
+        raise UsageError(
+            f"``{option}``: of pixels from 0 to 1, {_comma_separated(values)} is not",
+            "divide by 255",
+        )
+    if len(values) not in (1, 3):
+        raise UsageError(f"``{option}``: {len(values)} values", "give one, or one for each channel")
+
+
+def _comma_separated(values: tuple[float, ...]) -> str:
+    return ",".join(str(value) for value in values)
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model that was compared with its source; `difference` is the largest of a logit.
+
+    `notes` are for the user.
+    """
+
+    spec: Spec
+    network: Network
+    difference: float
+    notes: tuple[str, ...]
+
+
+def import_model(source: str, options: ImportOptions | None = None) -> ImportedModel:
+    """Return the model of a source.
+
+    `source` is a name of the zoo, `torchvision:NAME`, `timm:NAME`, `file.py:factory`, or a .pt2 or
+    .onnx file. Raises UsageError for other sources, and FertoolError for a network with operators
+    that are not known, weights that do not fit, and logits that are not those of the source.
+    """
+    options = options or ImportOptions()
+    found = _open_source(source, options)
+    network = found.captured.network(found.image)
+    spec, notes = _describe(source, options, found, network)
+    difference = _compare(network, spec.input, found.reference, source)
+    return ImportedModel(spec, network, difference, (*found.notes, *notes))
+
+
+def _open_source(source: str, options: ImportOptions) -> SourceNetwork:
+    suffix = Path(source).suffix.lower()
+    if suffix in (".onnx", ".pt2"):
+        return _open_file(Path(source), suffix, options)
+    if source in architecture_names():
+        return _open_zoo(source, options)
+
+    channels = options.input_channels or 3
+    library, _, name = source.partition(":")
+    if library in LIBRARIES and name:
+        module, preprocessing = build_library_network(library, name, options.class_count, channels)
+        return _capture_module(module, options, channels, preprocessing)
+    if ":" in source:
+        arguments: dict[str, Any] = {}
+        if options.class_count is not None:
+            arguments["num_classes"] = options.class_count
+        arguments.update(options.arguments)
+        return _capture_module(build_with_factory(source, arguments), options, channels, None)
+    raise _unknown_source(source)
+
+
+def _open_zoo(name: str, options: ImportOptions) -> SourceNetwork:
+    default = InputSpec()
+    size = options.input_size or default.size
+    channels = options.input_channels or default.channels
+    arguments = resolve_arch_args(name, options.arguments, size)
+    build = get_architecture(name)
+    module = build(
+        num_classes=options.class_count or len(EXPRESSIONS), in_channels=channels, **arguments
+    )
+    preprocessing = Preprocessing(size, default.mean * channels, default.std * channels)
+    return _capture_module(module, options, channels, preprocessing)
+
+
+def _open_file(path: Path, suffix: str, options: ImportOptions) -> SourceNetwork:
+    if options.weights is not None:
+        raise UsageError(f"``weights``: {path} has its own weights", "leave ``weights`` out")
+    load = load_onnx_network if suffix == ".onnx" else load_program_network
+    found = load(path, options.input_size, options.input_channels)
+    if found.preprocessing is not None and (options.mean or options.std):
+        raise UsageError(
+            f"``mean`` and ``std``: {path} takes raw pixels and prepares them itself",
+            "leave them out",
+        )
+    return found
+
+
+def _capture_module(
+    module: nn.Module,
+    options: ImportOptions,
+    channels: int,
+    preprocessing: Preprocessing | None,
+) -> SourceNetwork:
+    """Give a module its weights and capture it."""
+    size = options.input_size
+    if size is None and preprocessing is not None:
+        size = preprocessing.size
+    if size is None:
+        raise UsageError(
+            "``input_size``: the side of this network's images is not known",
+            "for example ``input_size=224``",
+        )
+
+    notes: tuple[str, ...] = ()
+    if options.weights is not None:
+        notes = _load_weights_(module, options.weights)
+    if channels == 1:
+        # After loading, since weights for RGB images fit only an RGB stem.
+        convert_stem_to_gray_(module)
+
+    image = (channels, size, size)
+    try:
+        captured = capture(module, image)
+    except FertoolError:
+        raise
+    except Exception as error:  # The module's own forward, which may fail with anything.
+        raise FertoolError(
+            f"the network does not run on images of {channels} x {size} x {size}: {error}",
+            "give ``input_size`` and ``input_channels``",
+        ) from None
+
+    def reference(images: Tensor) -> Tensor:
+        with eval_mode(module), torch.no_grad():
+            return _first_tensor(module(images))
+
+    return SourceNetwork(captured, image, reference, preprocessing, notes)
+
+
+def _load_weights_(module: nn.Module, path: Path) -> tuple[str, ...]:
+    """Load the tensors of a file that fit a module; returns notes."""
+    weights, notes = matching_weights(module, path)
+    module.load_state_dict(weights, strict=False)
+    total = len(module.state_dict())
+    loaded = f"{len(weights)} of the network's {total} tensors are those of {path}"
+    return (loaded, *notes)
+
+
+def _first_tensor(result: Any) -> Tensor:
+    """Return the first result of a network with more than one head, which is the captured one."""
+    while not isinstance(result, Tensor):
+        result = next(iter(result.values())) if isinstance(result, Mapping) else result[0]
+    return result
+
+
+def _describe(
+    source: str, options: ImportOptions, found: SourceNetwork, network: Network
+) -> tuple[Spec, tuple[str, ...]]:
+    """Return the spec of an imported network, and notes for the user."""
+    output_shape = network.shapes[network.graph.output]
+    input = _input_spec(source, options, found)
+    if len(output_shape) != 1:
+        raise FertoolError(
+            f"the network makes {list(output_shape)} for one image, not a row of logits",
+            "import a network that classifies",
+        )
+
+    outputs = output_shape[0]
+    classes = options.classes
+    notes: tuple[str, ...] = ()
+    if classes is None and source in architecture_names():
+        classes = EXPRESSIONS
+    if classes is None:
+        classes = tuple(str(index) for index in range(outputs))
+        notes = (f"classes are called 0 to {outputs - 1}; name them with ``classes``",)
+    if len(classes) != outputs:
+        raise UsageError(
+            f"``classes``: {len(classes)} names for a network with {outputs} outputs",
+            "give one name for each output",
+        )
+    spec = Spec(
+        # The name only: a path would tell about the machine.
+        arch=source.rpartition("/")[2],
+        arch_args=dict(options.arguments),
+        graph=network.graph,
+        input=input,
+        classes=classes,
+    )
+    return spec, notes
+
+
+def _input_spec(source: str, options: ImportOptions, found: SourceNetwork) -> InputSpec:
+    """Return size, channels and normalization of the images."""
+    channels, size, _ = found.image
+    mean, std = options.mean, options.std
+    if found.preprocessing is not None:
+        mean = mean or found.preprocessing.mean
+        std = std or found.preprocessing.std
+    if mean is None or std is None:
+        raise UsageError(
+            f"``mean`` and ``std``: how the images of {source} were normalized is not in it",
+            "for example ``mean=0.485,0.456,0.406`` ``std=0.229,0.224,0.225``, or ``mean=0`` "
+            "``std=1`` for pixels from 0 to 1",
+        )
+    return InputSpec(channels, size, _per_channel(mean, channels), _per_channel(std, channels))
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Return one value for each channel; gray gets the mean of the three of RGB."""
+    if len(values) == 1:
+        return values * channels
+    if channels == 1:
+        return (sum(values) / len(values),)
+    return values
+
+
+def _compare(
+    network: Network, input: InputSpec, reference: Callable[[Tensor], Tensor], source: str
+) -> float:
+    """Return the largest difference of a logit; raises FertoolError where it is too large."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (_COMPARED_IMAGES, *image_shape(input))
+    pixels = torch.randint(256, shape, generator=generator)
+    images = to_input(pixels.to(torch.uint8), input)
+    with torch.no_grad():
+        logits = network(images)
+        expected = reference(images)
+        # One by one as well: a network for a fixed number of images is right for that one only.
+        single = torch.cat([network(image[None]) for image in images])
+
+    differences = torch.maximum((logits - expected).abs(), (single - expected).abs())
+    difference = float(differences.max())
+    # Written so that NaN is too large.
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise FertoolError(
+            f"{source}: the imported network's logits differ by {difference:.2g} from the source's",
+            "its forward does something that the capture does not see; please report the network",
+        )
+    return difference
+
+
+def _unknown_source(source: str) -> FertoolError:
+    if is_model_file(Path(source)):
+        return UsageError(
+            f"{source}: a model file of fertool already", "every command takes it as it is"
+        )
+    if source.endswith(".py"):
+        return UsageError(
+            f"{source}: the function that makes the network is missing", f"give {source}:FUNCTION"
+        )
+    if Path(source).suffix.lower() in _WEIGHT_SUFFIXES:
+        return UsageError(
+            f"{source}: weights alone, without the network that they belong to",
+            "name the network and give this file as ``weights``; the network is " + _SOURCE_KINDS,
+        )
+    return UsageError(f"{source}: not a network that can be imported", f"give {_SOURCE_KINDS}")
