@@ -1,9 +1,11 @@
 """Structured pruning: which channels matter, which can go together, and the smaller network without them."""
 
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.dynamic import dynamic, mean_budget, measure_shares, preview_profiles
-from fertool.prune.latency import LatencyModel, learn_latency
-from fertool.prune.oneshot import (
+from fertool.prune.dynamic_schedule import dynamic, mean_budget, measure_shares, preview_profiles
+from fertool.prune.latency_model import LatencyModel, learn_latency
+from fertool.prune.penalties import Penalised
+from fertool.prune.planning import PrunePlan, channel_counts
+from fertool.prune.pruning_step import (
     DATA_FREE,
     ROUND_TO,
     PruneOptions,
@@ -15,9 +17,7 @@ from fertool.prune.oneshot import (
     require_scorable,
     score_channels,
 )
-from fertool.prune.penalties import Penalised
-from fertool.prune.planning import PrunePlan, channel_counts
-from fertool.prune.routing import RoutedObjective
+from fertool.prune.routing_objective import RoutedObjective
 from fertool.prune.schedules import (
     RECOVERY,
     SCHEDULES,

@@ -11,8 +11,8 @@ from torch import Tensor
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
-from fertool.prune.ladders import Ladder
-from fertool.prune.latency import LANES, NO_TIME, LatencyModel, typical_latency
+from fertool.prune.latency_model import LANES, NO_TIME, LatencyModel, typical_latency
+from fertool.prune.width_candidates import Ladder
 
 MACS, SECONDS = 0, 3
 """Where they stand among the costs."""

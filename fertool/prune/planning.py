@@ -17,8 +17,8 @@ from fertool.graph.network import Network
 from fertool.graph.surgery import find_positions, resize
 from fertool.prune.budget import Targets, choose_widths
 from fertool.prune.criteria import Scores
-from fertool.prune.ladders import make_ladders
-from fertool.prune.latency import NO_TIME, LatencyModel
+from fertool.prune.latency_model import NO_TIME, LatencyModel
+from fertool.prune.width_candidates import make_ladders
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
-from fertool.prune.blocks import remove_block
+from fertool.prune.block_removal import remove_block
 from fertool.prune.budget import Targets, UnreachableError
 from fertool.prune.criteria import Scores
-from fertool.prune.ladders import least_width
-from fertool.prune.oneshot import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
 from fertool.prune.planning import PrunePlan, channel_counts
-from fertool.prune.routing import Routing
+from fertool.prune.pruning_step import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
+from fertool.prune.routing_objective import Routing
+from fertool.prune.width_candidates import least_width
 from fertool.spec import Spec
 
 if TYPE_CHECKING:

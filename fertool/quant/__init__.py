@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fertool.quant.actor_critic import RoundedAccuracy, Search, search
 from fertool.quant.allocation import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.calibrate import (
+from fertool.quant.ddpg import RoundedAccuracy, Search, search
+from fertool.quant.post_training import (
     FULL_LIMIT,
     PORTABLE_LIMIT,
     QuantizeConfig,

@@ -24,7 +24,7 @@ from fertool.models.quantized import (
     per_channel,
     reaches_knee,
 )
-from fertool.quant.weights import set_bias
+from fertool.quant.weight_rounding import set_bias
 from fertool.spec import QuantSpec
 
 _SMALLEST_STEP = 2.0**-24

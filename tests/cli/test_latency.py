@@ -9,7 +9,7 @@ from fertool.cli import latency
 from fertool.graph.channels import trace_channels
 from fertool.models import create
 from fertool.prune import PruneOptions, Targets
-from fertool.prune.latency import typical_latency
+from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
 
 

@@ -11,7 +11,7 @@ from fertool.cli.app import run
 from fertool.cli.schedules import Trainings
 from fertool.graph.channels import trace_channels
 from fertool.models import create, load_model, save_model
-from fertool.prune.latency import typical_latency
+from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
 from fertool.train import engine
 

@@ -4,8 +4,8 @@ from torch import nn
 
 from fertool.models import create
 from fertool.prune import Penalised, PruneOptions, Targets
-from fertool.prune.oneshot import make_cut
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
+from fertool.prune.pruning_step import make_cut
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "happy", "sad")

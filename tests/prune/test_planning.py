@@ -13,7 +13,7 @@ from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
 from fertool.prune.criteria import Scores, weight_scores
-from fertool.prune.latency import NO_TIME
+from fertool.prune.latency_model import NO_TIME
 from fertool.prune.planning import make_plan
 from fertool.spec import InputSpec
 

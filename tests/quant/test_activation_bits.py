@@ -12,7 +12,7 @@ from fertool.models import create
 from fertool.models.quantized import tapped_at_sites
 from fertool.models.sites import find_sites
 from fertool.quant import QuantizeConfig, quantize_model
-from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
+from fertool.quant.activation_bits import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.knapsack import Items
 from fertool.quant.observers import HistogramObserver, RangeObserver, activation_grid
 from fertool.spec import InputSpec

@@ -18,9 +18,9 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.modes import eval_mode
-from fertool.prune.latency import NO_TIME, LatencyModel
+from fertool.prune.latency_model import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan
-from fertool.prune.reconstruct import reconstruct
+from fertool.prune.reconstruction import reconstruct
 from fertool.spec import InputSpec, Spec, affordable_batch
 
 if TYPE_CHECKING:

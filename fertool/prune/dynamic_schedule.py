@@ -22,7 +22,7 @@ from fertool.models.dynamic import HIDDEN, DynamicNetwork, ImageGate
 from fertool.modes import eval_mode
 from fertool.prune.budget import Targets
 from fertool.prune.planning import PrunePlan
-from fertool.prune.routing import Routing
+from fertool.prune.routing_objective import Routing
 from fertool.prune.schedules import RECOVERY, Phase, ScheduleOptions, Shrinking, Train
 from fertool.spec import GateSpec, InputSpec
 

@@ -21,9 +21,9 @@ from fertool.prune.criteria import (
     gate_scores,
     weight_scores,
 )
-from fertool.prune.latency import NO_TIME, LatencyModel
+from fertool.prune.latency_model import NO_TIME, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
-from fertool.prune.reconstruct import reconstruct
+from fertool.prune.reconstruction import reconstruct
 from fertool.spec import InputSpec, Spec
 
 if TYPE_CHECKING:

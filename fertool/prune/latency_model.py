@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fertool.graph.channel_graph import ChannelGraph, Layer
-from fertool.prune.ladders import least_width
+from fertool.prune.width_candidates import least_width
 
 SCALES = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25)
 """Networks in the table, by the share of every width that they have."""

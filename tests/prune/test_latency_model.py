@@ -10,7 +10,7 @@ from fertool.graph.groups import find_groups
 from fertool.graph.surgery import resize
 from fertool.models import create
 from fertool.prune import PruneOptions, Targets, learn_latency, plan
-from fertool.prune.latency import typical_latency
+from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
 
 

@@ -20,7 +20,7 @@ from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
 from fertool.models.quantized import QuantizedNet, quantized_module, tapped_at_sites
 from fertool.models.sites import Site, Sites
-from fertool.quant.activations import ACTIVATION_WIDTHS, rounding_losses, shared_out
+from fertool.quant.activation_bits import ACTIVATION_WIDTHS, rounding_losses, shared_out
 from fertool.quant.observers import (
     Grid,
     HistogramObserver,
@@ -28,7 +28,7 @@ from fertool.quant.observers import (
     activation_grid,
     gated_grid,
 )
-from fertool.quant.weights import IntegerLayer, fill_layer, fit_layers
+from fertool.quant.weight_rounding import IntegerLayer, fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant, affordable_batch
 
 PORTABLE_LIMIT = 63

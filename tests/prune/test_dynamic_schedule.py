@@ -18,8 +18,8 @@ from fertool.prune import (
     dynamic,
     measure_shares,
 )
-from fertool.prune.dynamic import default_profiles, profile_costs, set_threshold
-from fertool.prune.routing import Routing
+from fertool.prune.dynamic_schedule import default_profiles, profile_costs, set_threshold
+from fertool.prune.routing_objective import Routing
 from fertool.spec import InputSpec
 from fertool.train.objective import Supervised
 

@@ -11,7 +11,7 @@ from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.surgery import remove_channels, resize, surviving_rows
-from fertool.prune.reconstruct import reconstruct
+from fertool.prune.reconstruction import reconstruct
 from fertool.spec import InputSpec
 
 PLAIN = InputSpec(size=8, mean=(0.0,), std=(1.0,))
@@ -59,8 +59,8 @@ def without(net, kept):
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
 def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeypatch):
-    monkeypatch.setattr("fertool.prune.reconstruct.RIDGE", 0.0)
-    monkeypatch.setattr("fertool.prune.reconstruct.PLACES", 64)
+    monkeypatch.setattr("fertool.prune.reconstruction.RIDGE", 0.0)
+    monkeypatch.setattr("fertool.prune.reconstruction.PLACES", 64)
     net = a_net(stride=stride, padding=padding)
     smaller, rows = without(net, [0, 2, 3, 5])
     reconstruct(net, smaller, trace_channels(net), rows, images(), PLAIN)
@@ -79,7 +79,7 @@ def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeyp
 
 @torch.no_grad()
 def test_what_was_redundant_is_not_missed(monkeypatch):
-    monkeypatch.setattr("fertool.prune.reconstruct.RIDGE", 1e-6)
+    monkeypatch.setattr("fertool.prune.reconstruction.RIDGE", 1e-6)
     net = a_net()
     with torch.no_grad():
         for tensor in (

@@ -8,7 +8,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.models.patches import patches
 from fertool.quant import QuantizeConfig, quantize_model
-from fertool.quant.weights import _compensated, _moments, _regressed, _Said
+from fertool.quant.weight_rounding import _compensated, _moments, _regressed, _Said
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -64,7 +64,7 @@ def test_blocks_only_save_time(fan_in, monkeypatch):
         (x.T @ x)[None],
     )
     whole = _compensated(*arguments)
-    monkeypatch.setattr("fertool.quant.weights._BLOCK", 1000)
+    monkeypatch.setattr("fertool.quant.weight_rounding._BLOCK", 1000)
     assert torch.equal(whole, _compensated(*arguments))
 
 

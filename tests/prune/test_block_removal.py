@@ -13,7 +13,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.models import architecture_names, create
 from fertool.prune import PruneOptions, Shrinking, Targets
-from fertool.prune.blocks import remove_block
+from fertool.prune.block_removal import remove_block
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
