@@ -20,7 +20,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, open_data
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
-from fertool.prune import PruneOptions, Targets, make_cut, score_channels
+from fertool.prune import PruneOptions, Targets, plan_step, score_channels
 from fertool.prune.criteria import WEIGHT_CRITERIA
 from fertool.train import predict_logits
 
@@ -91,8 +91,8 @@ def judge(path: Path, options: argparse.Namespace) -> dict[str, Any]:
                 asked = PruneOptions(
                     Targets(macs=target), criterion, normalise, local_retrain=repair
                 )
-                cut = make_cut(spec, module, asked, scoring, scored=scored)
-                row[key] = accuracy(cut.carry_out(module))
+                cut = plan_step(spec, module, asked, scoring, scored=scored)
+                row[key] = accuracy(cut.apply(module))
                 row |= {"macs_ratio": cut.plan.macs_ratio, "params_ratio": cut.plan.params_ratio}
             found["rows"].append(row)
             print(json.dumps({"arch": spec.arch, **row}), flush=True)

@@ -36,8 +36,8 @@ from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
-from fertool.importing import ImportedModel, ImportOptions, import_model
-from fertool.prune import PruneOptions, Targets, make_cut
+from fertool.importing import ImportOptions, import_model
+from fertool.prune import PruneOptions, Targets, plan_step
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec
@@ -278,8 +278,8 @@ def answers(network: nn.Module, spec: Spec, val: FaceDataset) -> Tensor:
 
 def prune(row: dict[str, Any], spec: Spec, network: Network, val: FaceDataset) -> Network:
     """Prune to half the MACs by the sizes of weights, and compare the result with the masked network."""
-    cut = make_cut(spec, network, PruneOptions(Targets(macs=TARGET), round_to=ROUND_TO))
-    smaller = cut.carry_out(network)
+    cut = plan_step(spec, network, PruneOptions(Targets(macs=TARGET), round_to=ROUND_TO))
+    smaller = cut.apply(network)
     images = to_input(val.images[:8], spec.input)
     with torch.no_grad():
         removed, hidden = smaller(images), masked(network, cut.graph, cut.plan.kept)(images)

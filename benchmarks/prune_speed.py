@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from fertool.artifact.atomic import write_atomic
-from fertool.cli.latency import calibrated, learn_model
+from fertool.cli.latency import fit_latency_budget, learn_model
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, export_model
@@ -152,8 +152,8 @@ def pruned_networks(
 
     def by_the_clock() -> PruneOptions:
         model = learn_model(spec)
-        timed = replace(plain, latency=model, round_to=max(8, model.grain))
-        return calibrated(options.latency, spec, module, timed, data)
+        timed = replace(plain, latency=model, round_to=max(8, model.granularity))
+        return fit_latency_budget(options.latency, spec, module, timed, data)
 
     rules: dict[str, Callable[[], PruneOptions]] = {
         f"--round-to {number}": partial(replace, plain, round_to=int(number))

@@ -21,7 +21,7 @@ from fertool.data.pixels import to_input
 from fertool.graph.channels import trace_channels
 from fertool.losses import cross_entropy
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, make_cut, score_channels
+from fertool.prune import PruneOptions, Targets, plan_step, score_channels
 from fertool.spec import InputSpec
 
 BATCH = 64
@@ -56,7 +56,7 @@ def main() -> None:
     def cut() -> float:
         start = time.perf_counter()
         trace_channels(module)
-        make_cut(spec, module, wanted, data, scored=scored).carry_out(module)
+        plan_step(spec, module, wanted, data, scored=scored).apply(module)
         return time.perf_counter() - start
 
     report = {

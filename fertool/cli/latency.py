@@ -29,9 +29,9 @@ RUNS = 600
 SHOWN = 256
 """Images that dynamic networks are timed on."""
 ATTEMPTS = 6
-BAND = (0.94, 1.01)
+TOLERANCE = (0.94, 1.01)
 """A measured network is what was asked for within these parts of the budget."""
-BINDS = 0.98
+BINDING_FRACTION = 0.98
 """A budget of which less is used up did not decide."""
 
 
@@ -58,7 +58,7 @@ def learn_model(spec: Spec, module: Network) -> LatencyModel:
 
     with progress("latency table") as on_progress:
         model = learn_latency(groups.as_map(), profile, on_progress)
-    note(f"the runtime works in steps of {model.grain} channels here")
+    note(f"the runtime works in steps of {model.granularity} channels here")
     return model
 
 
@@ -100,15 +100,17 @@ def with_latency(
             return parse_header(known[0], _Measured).applied(options)
     ratio = asked_ratio(asked, spec, module)
     model = learn_model(spec, module)
-    if round_to and round_to < model.grain:
+    if round_to and round_to < model.granularity:
         note(
-            f"--round-to {round_to}: widths between two multiples of {model.grain} are no faster here"
+            f"--round-to {round_to}: widths between two multiples of {model.granularity} are no faster here"
         )
-    options = replace(options, latency=model, round_to=round_to or max(8, model.grain))
-    options = calibrated(ratio, spec, module, options, scoring)
+    options = replace(options, latency=model, round_to=round_to or max(8, model.granularity))
+    options = fit_latency_budget(ratio, spec, module, options, scoring)
     if state and options.targets:
         measured = {
-            **asdict(model),
+            "grain": model.granularity,
+            "terms": model.terms,
+            "rest": model.rest,
             "round_to": options.round_to,
             "targets": asdict(options.targets),
         }
@@ -155,7 +157,7 @@ def asked_ratio(text: str, spec: Spec, module: nn.Module) -> float:
     return parse_target("--target-latency", text, own.latency_s.median, SECONDS)
 
 
-def calibrated(
+def fit_latency_budget(
     asked: float, spec: Spec, module: Network, options: PruneOptions, data: FaceDataset | None
 ) -> PruneOptions:
     """Return the options with a budget by the table whose network takes the asked part of the time by the clock.
@@ -164,7 +166,7 @@ def calibrated(
     uncut one, and the budget is corrected, until the time is right; the best attempt counts. Raises UnreachableError
     when the narrowest network takes longer.
     """
-    from fertool.prune import Targets, UnreachableError, make_cut, score_channels
+    from fertool.prune import Targets, UnreachableError, plan_step, score_channels
     from fertool.report.console import note, progress
 
     with progress("scores") as on_progress:
@@ -175,20 +177,20 @@ def calibrated(
     for _ in range(ATTEMPTS):
         tried = replace(options, targets=Targets(macs, params, size, min(budget, 1 - 1e-9)))
         try:
-            # Repaired weights take no other time.
-            cut = make_cut(spec, module, replace(tried, local_retrain=False), data, scored=scored)
+            # Reconstructed weights take no other time.
+            step = plan_step(spec, module, replace(tried, local_retrain=False), data, scored=scored)
         except UnreachableError:
             if not found:
                 raise
             fastest = min(measured for measured, _ in found)
-            if fastest > BAND[1] * asked:
+            if fastest > TOLERANCE[1] * asked:
                 raise UnreachableError(
                     f"--target-latency: {asked:.2f} of the time is out of reach, the narrowest network that was found "
                     f"takes {fastest:.2f}",
                     "ask for more, or lower --round-to",
                 ) from None
             break
-        smaller = cut.carry_out(module)
+        smaller = step.apply(module)
         (pair,) = bench_networks(
             (spec, module), (replace(spec, graph=smaller.graph), smaller)
         ).comparisons
@@ -197,21 +199,22 @@ def calibrated(
         note(
             f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by the clock"
         )
-        if BAND[0] <= measured / asked <= BAND[1]:
+        if TOLERANCE[0] <= measured / asked <= TOLERANCE[1]:
             break
         if (
             measured < asked
             and (macs or params or size)
-            and cut.plan.seconds_ratio < BINDS * budget
+            and step.plan.seconds_ratio < BINDING_FRACTION * budget
         ):
             # Another budget binds, and the network is fast enough.
             break
-        budget *= asked * sum(BAND) / 2 / measured
+        budget *= asked * sum(TOLERANCE) / 2 / measured
     # One that is too slow only where all are.
     taken, best = min(
-        found, key=lambda row: (row[0] > BAND[1] * asked, abs(row[0] / asked - sum(BAND) / 2))
+        found,
+        key=lambda row: (row[0] > TOLERANCE[1] * asked, abs(row[0] / asked - sum(TOLERANCE) / 2)),
     )
-    if taken > BAND[1] * asked:
+    if taken > TOLERANCE[1] * asked:
         note(
             f"the nearest network takes {taken:.3f} of the input's latency, where {asked:.3f} was asked"
         )

@@ -230,7 +230,7 @@ def prune(
         )
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
     if schedule.schedule == "dynamic":
-        technique.mean_budget(None if pruning.target_latency else options.targets)
+        technique.mean_macs_budget(None if pruning.target_latency else options.targets)
     if pruning.target_latency:
         state = state_path(output, ".latency") if trains and not dry_run else None
         options = with_latency(
@@ -239,7 +239,7 @@ def prune(
             resume=training.resume,
         )
     before = (spec, copy.deepcopy(module))
-    net = technique.Shrinking(spec, module, options, scoring, progress)
+    net = technique.PruningSession(spec, module, options, scoring, progress)
     net.remove_blocks(pruning.prune_blocks)
     if dry_run:
         _show_plans(schedule.preview(net), json)

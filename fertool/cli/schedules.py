@@ -15,7 +15,7 @@ from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
-    from fertool.prune import Phase, PrunePlan, Shrinking
+    from fertool.prune import Phase, PrunePlan, PruningSession
     from fertool.spec import Spec
     from fertool.train.objective import LogitsObjective, Objective
 
@@ -153,7 +153,7 @@ class ScheduleChoice:
         """Whether layers are repaired after a cut unless told otherwise; the published schedules know no such step."""
         return self.schedule in ("one-shot", "iterative", "dynamic")
 
-    def preview(self, net: Shrinking) -> list[PrunePlan]:
+    def preview(self, net: PruningSession) -> list[PrunePlan]:
         """Return the plan that is carried out, in dynamic pruning one for each width; nothing where a judge decides."""
         from fertool.prune import preview_profiles
 
@@ -162,9 +162,9 @@ class ScheduleChoice:
         plan = net.preview(self.own.get("steps", 1))
         return [plan] if plan else []
 
-    def carry_out(self, net: Shrinking, trainings: Trainings | None, epochs: int) -> None:
+    def carry_out(self, net: PruningSession, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
-        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, judged, prj
+        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, prj, prune_to_accuracy
         from fertool.report.console import note
 
         own = {name: value for name, value in self.own.items() if value is not None}
@@ -179,8 +179,10 @@ class ScheduleChoice:
                 raise UsageError(
                     "--max-drop needs --data to judge by", "for example --data fer2013.csv"
                 )
-            (prj if self.schedule == "prj" else judged)(net, options, train, trainings.judge)
-            if rest := net.way_to():
+            (prj if self.schedule == "prj" else prune_to_accuracy)(
+                net, options, train, trainings.judge
+            )
+            if rest := net.remaining_budget():
                 ratios = " and ".join(f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None)
                 note(
                     f"--max-drop ended it before the budget, which asks for {ratios} of what is left"
@@ -194,7 +196,7 @@ class ScheduleChoice:
                 raise UsageError(
                     "--schedule dynamic: its gate has to be trained", "for example --epochs 10"
                 )
-            dynamic(net, options, train, trainings.few)
+            dynamic(net, options, train, trainings.scoring_subset)
         else:
             SCHEDULES[self.schedule](net, options, train)
 
@@ -217,39 +219,41 @@ def _ratios(text: str) -> tuple[float, ...]:
     return ratios
 
 
-def _no_training(phase: Phase, net: Shrinking) -> float:
+def _no_training(phase: Phase, net: PruningSession) -> float:
     raise UsageError(f"{phase.name}: training needs --data", "for example --data fer2013.csv")
 
 
 class Trainings:
     """Runs what a schedule asks for, and keeps the history; the last training's measures stand in the network's spec.
 
-    `few` are the images that score the channels. `objective` is that of every training, before any penalty.
+    `scoring_subset` are the images that score the channels. `objective` is that of every training, before any penalty.
     """
 
-    def __init__(self, run: TrainingRun, few: FaceDataset, objective: LogitsObjective) -> None:
+    def __init__(
+        self, run: TrainingRun, scoring_subset: FaceDataset, objective: LogitsObjective
+    ) -> None:
         self.history: History = []
-        self.few = few
+        self.scoring_subset = scoring_subset
         self._run, self._objective, self._number = run, objective, 0
 
-    def __call__(self, phase: Phase, net: Shrinking) -> float:
+    def __call__(self, phase: Phase, net: PruningSession) -> float:
         """Train the network in place to its best epoch, or the last; returns its accuracy on the validation images."""
-        from fertool.prune import RECOVERY, Penalised, RoutedObjective
+        from fertool.prune import RECOVERY, PenalizedObjective, RoutedObjective
 
         self._number += 1
         run = replace(
             self._run,
-            train=self.few if phase.few else self._run.train,
+            train=self.scoring_subset if phase.on_scoring_subset else self._run.train,
             options=for_epochs(self._run.options, phase.epochs),
-            keep="last" if phase.leads else "best",
+            keep="last" if phase.keep_last_epoch else "best",
         )
         # A single training is that of a command without rounds: its state, history and bytes.
         if self._number > 1 or phase.name != RECOVERY:
-            round = Round(self._number, phase.name, self.history, lasts=not phase.few)
+            round = Round(self._number, phase.name, self.history, lasts=not phase.on_scoring_subset)
             run = replace(run, seed=round_seed(run.seed, self._number), round=round)
         objective: Objective = self._objective
         if phase.penalty:
-            objective = Penalised(objective, phase.penalty, phase.epochs)
+            objective = PenalizedObjective(objective, phase.penalty, phase.epochs)
         if phase.routing:
             objective = RoutedObjective(self._objective, phase.routing, phase.epochs)
         frozen = [net.module.get_parameter(name).requires_grad_(False) for name in phase.frozen]
@@ -260,18 +264,18 @@ class Trainings:
             raise AssertionError("training measures")
         return net.spec.metrics.accuracy
 
-    def judge(self, net: Shrinking) -> float:
+    def judge(self, net: PruningSession) -> float:
         """Return the accuracy of the network as it is on the validation images."""
         return measured_metrics(net.module, self._run.val, net.spec.input).accuracy
 
 
-def measured(net: Shrinking, val: FaceDataset) -> Spec:
+def measured(net: PruningSession, val: FaceDataset) -> Spec:
     """Return the network's spec with how it does on the validation images."""
     from fertool.models.dynamic import DynamicNetwork
-    from fertool.prune import measure_shares
+    from fertool.prune import measure_profile_usage
 
     spec = replace(net.spec, metrics=measured_metrics(net.module, val, net.spec.input))
     if spec.gates and isinstance(net.module, DynamicNetwork):
-        net.module.shares = measure_shares(net.module, val, spec.input)
+        net.module.shares = measure_profile_usage(net.module, val, spec.input)
         spec = replace(spec, gates=replace(spec.gates, shares=net.module.shares))
     return spec

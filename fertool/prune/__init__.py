@@ -1,17 +1,23 @@
-"""Structured pruning: which channels matter, which can go together, and the smaller network without them."""
+"""Structured pruning: which channels matter, which are coupled, and the network without them."""
 
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.dynamic_schedule import dynamic, mean_budget, measure_shares, preview_profiles
+from fertool.prune.dynamic_schedule import (
+    dynamic,
+    mean_macs_budget,
+    measure_profile_usage,
+    preview_profiles,
+)
 from fertool.prune.latency_model import LatencyModel, learn_latency
-from fertool.prune.penalties import Penalised
+from fertool.prune.penalties import PenalizedObjective
 from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.pruning_step import (
     DATA_FREE,
     ROUND_TO,
     PruneOptions,
     PruneResult,
-    make_cut,
+    PruningStep,
     plan,
+    plan_step,
     prune,
     require_float,
     require_scorable,
@@ -23,10 +29,10 @@ from fertool.prune.schedules import (
     SCHEDULES,
     Phase,
     ScheduleOptions,
-    Shrinking,
-    judged,
     prj,
+    prune_to_accuracy,
 )
+from fertool.prune.session import PruningSession
 
 __all__ = [
     "DATA_FREE",
@@ -34,27 +40,28 @@ __all__ = [
     "ROUND_TO",
     "SCHEDULES",
     "LatencyModel",
-    "Penalised",
+    "PenalizedObjective",
     "Phase",
     "PruneOptions",
     "PrunePlan",
     "PruneResult",
+    "PruningSession",
+    "PruningStep",
     "RoutedObjective",
     "ScheduleOptions",
-    "Shrinking",
     "Targets",
     "UnreachableError",
     "channel_counts",
     "dynamic",
-    "judged",
     "learn_latency",
-    "make_cut",
-    "mean_budget",
-    "measure_shares",
+    "mean_macs_budget",
+    "measure_profile_usage",
     "plan",
+    "plan_step",
     "preview_profiles",
     "prj",
     "prune",
+    "prune_to_accuracy",
     "require_float",
     "require_scorable",
     "score_channels",

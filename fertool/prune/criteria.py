@@ -1,10 +1,11 @@
-"""How much each class of channels matters: by its weights, or by what the network says about images.
+"""The importance of each class of channels: from its weights, or from outputs on images.
 
-The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that makes it (PRJ thesis, 3.2).
-Since the derivative by γ sums gradient times normalised activation over the map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the
-BN output y: one backward pass gives all gates of all images. As in the source the shift β is no part of the gate: what
-a closed channel still adds through β is constant, and the next layer's bias can learn it. Where no BN stands behind the
-layers that make a class, the gate is the layer's whole output.
+The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that computes
+it (PRJ thesis, 3.2). Since the derivative by γ sums gradient times normalized activation over the
+map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the BN output y: one backward pass gives all gates of all
+images. As in the source the shift β is no part of the gate: what a closed channel still adds
+through β is constant, and the next layer's bias can absorb it. Where no BN stands behind the layers
+that compute a class, the gate is the layer's whole output.
 """
 
 from __future__ import annotations
@@ -32,110 +33,148 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 _BATCH = 64
+# Keeps a division by the mean importance of a layer of zeros finite.
+_TINY = 1e-300
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
     """The importance of each class, float64 [classes].
 
-    `additive`: the values add up over the network, as changes of the loss do; otherwise they only compare channels
-    of one layer.
+    `additive`: the values add up over the network, as changes of the loss do; otherwise they only
+    compare channels of one layer.
     """
 
     values: Tensor
     additive: bool
 
 
-Measure = Callable[[Tensor, Tensor | None], Tensor | None]
-"""Of a layer's weights [out, fan-in] and the scales [out] of the BN behind it, if there is one: [out] numbers.
+WeightMeasure = Callable[[Tensor, Tensor | None], Tensor | None]
+"""From a layer's weights [out, fan-in] and the scales [out] of the BN behind it to scores [out].
 
-None where the layer has no say.
+The scales are None where there is no BN, the scores where the criterion has none for the layer.
 """
-Changes = list[tuple[Tensor, Tensor]]
+GateChanges = list[tuple[Tensor, Tensor]]
 """For each gate the classes [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
 
 
-def _l2(weights: Tensor) -> Tensor:
+def _l1(weights: Tensor, scales: Tensor | None) -> Tensor:
+    return weights.abs().sum(1)
+
+
+def _l2(weights: Tensor, scales: Tensor | None) -> Tensor:
     return weights.square().sum(1).sqrt()
 
 
+def _bn_gamma(weights: Tensor, scales: Tensor | None) -> Tensor | None:
+    return None if scales is None else scales.abs()
+
+
 def _l2_gamma(weights: Tensor, scales: Tensor | None) -> Tensor:
-    return _l2(weights) if scales is None else _l2(weights) * scales.abs()
+    norms = _l2(weights, scales)
+    return norms if scales is None else norms * scales.abs()
 
 
-WEIGHT_CRITERIA: Mapping[str, Measure] = {
+# The criteria that need no data.
+WEIGHT_CRITERIA: Mapping[str, WeightMeasure] = {
     # Li et al. 2017, arXiv 1608.08710, section 3.1.
-    "l1": lambda weights, scales: weights.abs().sum(1),
-    "l2": lambda weights, scales: _l2(weights),
+    "l1": _l1,
+    "l2": _l2,
     # Liu et al. 2017 (Network Slimming), arXiv 1708.06519.
-    "bn-gamma": lambda weights, scales: None if scales is None else scales.abs(),
+    "bn-gamma": _bn_gamma,
     # Recipe 3.
     "l2-gamma": _l2_gamma,
 }
-"""Those that need no data."""
 
 
 def weight_scores(
     module: Network, graph: ChannelGraph, criterion: str, *, relative: bool = True
 ) -> Scores:
-    """Return what one of WEIGHT_CRITERIA gives each class; no data needed.
+    """Return the score of each class by one of WEIGHT_CRITERIA; no data needed.
 
-    If `relative`, a channel's number is divided by the mean of its layer, so that layers of any fan-in compare; else
-    numbers compare as they are, as in Network Slimming. A class made or filtered by several layers scores the mean
-    over them; of the scales those count that are gates. Classes of which no layer has a say score by `l2`, relative
-    to their layer, in units of the mean of the others.
+    If `relative`, a channel's score is divided by the mean of its layer, so that layers of any
+    fan-in compare; else scores compare as they are, as in Network Slimming. A class computed or
+    filtered by several layers scores the mean over them; of the BN scales only those that are gates
+    count. Classes that no layer scores take their `l2` score, relative to their layer, in units of
+    the mean of the others.
     """
-    measure, scales = WEIGHT_CRITERIA[criterion], _scales(module, graph)
-    total, count = torch.zeros(2, len(graph.fixed), dtype=torch.float64)
+    measure = WEIGHT_CRITERIA[criterion]
+    scales = _norm_scales(module, graph)
+    total = torch.zeros(len(graph.fixed), dtype=torch.float64)
+    count = torch.zeros_like(total)
+
     for layer in graph.layers:
-        if layer.kind == "dense" or (layer.kind == "grouped" and criterion != "bn-gamma"):
-            weight = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64)
-            out_axis, _ = weight_axes(module.graph.by_name[layer.name].op)
-            weights = weight.movedim(out_axis, 0).flatten(1)
-            found = measure(weights, scales.get(layer.name))
-            if found is None:
-                continue
-            total.index_add_(
-                0, layer.outputs, found / found.mean().clamp(min=1e-300) if relative else found
-            )
-            count.index_add_(0, layer.outputs, torch.ones_like(found))
-    scores, silent = total / count.clamp(min=1), count == 0
-    if criterion != "l2" and silent.any():
-        scores[silent] = weight_scores(module, graph, "l2").values[silent] * (
-            1 if silent.all() else scores[~silent].mean()
-        )
+        if not _has_scored_weights(layer, criterion):
+            continue
+        values = measure(_filters(module, layer), scales.get(layer.name))
+        if values is None:
+            continue
+        if relative:
+            values = values / values.mean().clamp(min=_TINY)
+        total.index_add_(0, layer.outputs, values)
+        count.index_add_(0, layer.outputs, torch.ones_like(values))
+
+    scores = total / count.clamp(min=1)
+    unscored = count == 0
+    # `l2` scores every layer that has weights: asking it again would never end.
+    if criterion != "l2" and unscored.any():
+        fallback = weight_scores(module, graph, "l2").values[unscored]
+        unit = 1 if unscored.all() else scores[~unscored].mean()
+        scores[unscored] = fallback * unit
     return Scores(scores, additive=not relative)
 
 
-def _scales(module: Network, graph: ChannelGraph) -> dict[str, Tensor]:
-    """Return the scales, float64, of the BN straight behind each layer that has one with scales."""
-    return {
-        name: module.get_parameter(f"{norm.name}.weight").detach().to("cpu", torch.float64)
-        for name, norm in norms_behind(graph).items()
-        if norm.per_output
-    }
+def _has_scored_weights(layer: Layer, criterion: str) -> bool:
+    if layer.kind == "grouped":
+        # The BN behind a depthwise convolution closes the same path as the one before it.
+        return criterion != "bn-gamma"
+    return layer.kind == "dense"
+
+
+def _filters(module: Network, layer: Layer) -> Tensor:
+    """Return the weights of a layer, float64 [out, fan-in] on the CPU."""
+    weight = module.get_parameter(f"{layer.name}.weight").detach().to("cpu", torch.float64)
+    # Transposed convolutions have their filters along the second axis.
+    out_axis, _ = weight_axes(module.graph.by_name[layer.name].op)
+    return weight.movedim(out_axis, 0).flatten(1)
+
+
+def _norm_scales(module: Network, graph: ChannelGraph) -> dict[str, Tensor]:
+    """Return the scales, float64, of the BN directly behind each layer that has one with scales."""
+    scales = {}
+    for name, norm in norms_behind(graph).items():
+        if norm.per_output:
+            scale = module.get_parameter(f"{norm.name}.weight")
+            scales[name] = scale.detach().to("cpu", torch.float64)
+    return scales
 
 
 def norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
-    """Return the BN straight behind each layer that has one."""
-    return {
-        before.name: layer
-        for before, layer in zip(graph.layers, graph.layers[1:], strict=False)
-        if layer.kind == "norm"
-        and before.kind != "norm"
-        and torch.equal(layer.inputs, before.outputs)
-    }
+    """Return the BN directly behind each layer that has one."""
+    norms = {}
+    for before, layer in zip(graph.layers, graph.layers[1:], strict=False):
+        if layer.kind != "norm" or before.kind == "norm":
+            continue
+        # The next layer in running order may stand on another branch: the classes tell.
+        if torch.equal(layer.inputs, before.outputs):
+            norms[before.name] = layer
+    return norms
 
 
-def _taylor_loss(logits: Tensor, targets: Tensor) -> Tensor:
+def _taylor_loss(logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
     return F.cross_entropy(logits, targets, reduction="sum")
 
 
-def _taylor(changes: Changes, classes: int) -> Tensor:
-    """Sum |φ ∂L/∂φ| over images (equation 3-6 of the PRJ thesis), L being the cross-entropy of one image.
+def _divergence_loss(logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+    return divergence_probe(logits, generator)
 
-    The sum of absolute values, not the absolute value of the sum, is how the equation is read here: changes of
-    opposite sign do not make a channel unimportant. Parallel gates of a residual stream add up.
+
+def _taylor(changes: GateChanges, classes: int) -> Tensor:
+    """Sum |φ ∂L/∂φ| over images, L being the cross-entropy of one image.
+
+    Equation 3-6 of the PRJ thesis. The equation is read as the sum of absolute values, not the
+    absolute value of the sum: changes of opposite sign do not make a channel unimportant. Parallel
+    gates of a residual stream add up.
     """
     scores = torch.zeros(classes, dtype=torch.float64)
     for closed, change in changes:
@@ -143,11 +182,13 @@ def _taylor(changes: Changes, classes: int) -> Tensor:
     return scores
 
 
-def _kl(changes: Changes, classes: int) -> Tensor:
-    """Sum half the squared change of `u . z` over images: KL(network || network without the class), to second order.
+def _kl(changes: GateChanges, classes: int) -> Tensor:
+    """Sum half the squared change of `u . z` over images.
 
-    The first order of KL is nothing at the network's own weights, and labels are not needed. All gates of a class
-    close at once, so that their changes are added before they are squared.
+    That is KL(network || network without the class), to second order.
+
+    The first order of KL is zero at the network's own weights, and labels are not needed. All gates
+    of a class close at once, so that their changes are added before they are squared.
     """
     joint = torch.zeros(len(changes[0][1]), classes, dtype=torch.float64)
     for closed, change in changes:
@@ -157,21 +198,20 @@ def _kl(changes: Changes, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _GateCriterion:
-    """What is differentiated, given logits [N, K], targets [N, K] and a generator, and what comes of the changes."""
+    """The loss to differentiate, and how changes of gates become scores [classes].
+
+    The loss is a function of logits [N, K], targets [N, K] and a generator.
+    """
 
     loss: Callable[[Tensor, Tensor, torch.Generator], Tensor]
-    tally: Callable[[Changes, int], Tensor]
+    aggregate: Callable[[GateChanges, int], Tensor]
 
 
+# The criteria that need images.
 GATE_CRITERIA: Mapping[str, _GateCriterion] = {
-    "taylor": _GateCriterion(
-        lambda logits, targets, generator: _taylor_loss(logits, targets), _taylor
-    ),
-    "kl": _GateCriterion(
-        lambda logits, targets, generator: divergence_probe(logits, generator), _kl
-    ),
+    "taylor": _GateCriterion(_taylor_loss, _taylor),
+    "kl": _GateCriterion(_divergence_loss, _kl),
 }
-"""Those that look at images."""
 
 
 def gate_scores(
@@ -185,67 +225,85 @@ def gate_scores(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Return what one of GATE_CRITERIA gives each class, summed over images: one forward and one backward pass each.
+    """Return the score of each class by one of GATE_CRITERIA, summed over images.
 
-    BN uses its running statistics. Parameters are not changed; random directions come from `seed`.
+    Each image takes one forward and one backward pass. BN uses its running statistics. Parameters
+    are not changed; random directions come from `seed`.
     """
-    device, chosen = next(module.parameters()).device, GATE_CRITERIA[criterion]
-    scores, generator = (
-        torch.zeros(len(graph.fixed), dtype=torch.float64),
-        torch.Generator().manual_seed(seed),
-    )
+    chosen = GATE_CRITERIA[criterion]
+    device = next(module.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.zeros(len(graph.fixed), dtype=torch.float64)
     targets = data.targets()
     batch_size = affordable_batch(batch_size, input.size)
-    with eval_mode(module), _gates_of(module, graph) as changes:
+
+    with eval_mode(module), _record_gates(module, graph) as changes:
         for start in range(0, len(data), batch_size):
             part = slice(start, start + batch_size)
-            # The images require gradients so that a network with frozen parameters has a graph, too.
+            # The images require gradients, or a network of frozen parameters would have no graph.
             images = to_input(data.images[part].to(device), input).requires_grad_()
             changes.clear()
-            torch.autograd.grad(
-                chosen.loss(module(images), targets[part].to(device), generator), images
-            )
-            scores += chosen.tally(changes, len(scores))
+            loss = chosen.loss(module(images), targets[part].to(device), generator)
+            torch.autograd.grad(loss, images)
+            scores += chosen.aggregate(changes, len(scores))
             if on_progress:
                 on_progress(min(start + batch_size, len(data)), len(data))
     return Scores(scores, additive=True)
 
 
 @contextmanager
-def _gates_of(module: Network, graph: ChannelGraph) -> Iterator[Changes]:
-    """Collect, in the list that is given, what every backward pass says of the gates."""
-    changes: Changes = []
-    hooks = [
-        module.get_submodule(layer.name).register_forward_hook(partial(_watch, changes, layer))
-        for layer in gated_layers(graph)
-    ]
+def _record_gates(module: Network, graph: ChannelGraph) -> Iterator[GateChanges]:
+    """Collect, in the list that is yielded, the changes of all gates in every backward pass."""
+    changes: GateChanges = []
+    hooks = []
+    for layer in gated_layers(graph):
+        hook = partial(_record_gate, changes, layer)
+        hooks.append(module.get_submodule(layer.name).register_forward_hook(hook))
     try:
         yield changes
     finally:
-        for hook in hooks:
-            hook.remove()
+        for handle in hooks:
+            handle.remove()
 
 
 def gated_layers(graph: ChannelGraph) -> list[Layer]:
-    """Return the layers whose outputs are gated: the BN behind each dense layer, else the dense layer itself.
+    """Return the gated layers: the BN behind each dense layer, else the dense layer itself.
 
     A BN behind a depthwise convolution closes the same path once more and would count it twice.
     """
-    dense, norms = [layer for layer in graph.layers if layer.kind == "dense"], norms_behind(graph)
-    gates = [norms[layer.name] for layer in dense if layer.name in norms]
+    dense = dense_layers(graph)
+    norms = norms_behind(graph)
+    gates = []
     gated = torch.zeros(len(graph.fixed), dtype=torch.bool)
-    for gate in gates:
-        gated[gate.outputs] = True
-    return gates + [layer for layer in dense if not gated[layer.outputs].any()]
+    for layer in dense:
+        if layer.name in norms:
+            gate = norms[layer.name]
+            gates.append(gate)
+            gated[gate.outputs] = True
+    # Only now is it known which classes no BN gates at all.
+    ungated = [layer for layer in dense if not gated[layer.outputs].any()]
+    return gates + ungated
 
 
-def _watch(changes: Changes, layer: Layer, owner: nn.Module, _: Any, output: Tensor) -> None:
-    gated = output.detach().clone()  # an in-place activation may overwrite the output
+def dense_layers(graph: ChannelGraph) -> list[Layer]:
+    """Return the convolutions, but for those in groups, and the linear layers."""
+    return [layer for layer in graph.layers if layer.kind == "dense"]
+
+
+def _record_gate(
+    changes: GateChanges, layer: Layer, owner: nn.Module, _: Any, output: Tensor
+) -> None:
+    """Forward hook that appends `φ ∂L/∂φ` of a layer's gates in the backward pass."""
+    # A copy, since an in-place activation may overwrite the output.
+    gated = output.detach().clone()
     if layer.kind == "norm" and owner.bias is not None:
-        gated -= owner.bias.detach().reshape(-1, *[1] * (output.dim() - 2))  # type: ignore[operator]
+        bias = owner.get_parameter("bias").detach()
+        gated -= bias.reshape(-1, *[1] * (output.dim() - 2))
 
-    def add(gradient: Tensor) -> None:
+    def append(gradient: Tensor) -> None:
         change = with_channels_second(owner, gradient * gated)
-        changes.append((layer.outputs, change.flatten(2).sum(2) if change.dim() > 2 else change))
+        if change.dim() > 2:
+            change = change.flatten(2).sum(2)
+        changes.append((layer.outputs, change))
 
-    output.register_hook(add)  # type: ignore[no-untyped-call]
+    output.register_hook(append)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What schedules add to a loss so that channels become small before they go."""
+"""Penalties that schedules add to a loss, so that channels become small before they are removed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fertool.prune.planning import PrunePlan
 
 
 class Loss(Protocol):
-    """What is minimised: of a module, normalised inputs [N, C, S, S] and targets [N, K] a scalar; see the engine."""
+    """The loss of a module, given normalized inputs [N, C, S, S] and targets [N, K]."""
 
     @property
     def fingerprint(self) -> str:
@@ -29,78 +29,85 @@ class Loss(Protocol):
 
 @dataclass(frozen=True)
 class ScaleSparsity:
-    """`λ Σ |γ|` over the BN scales of channels that can go (Network Slimming; PRJ thesis, equation 3-7)."""
+    """`λ Σ |γ|` over the BN scales of removable channels.
+
+    Network Slimming (Liu et al. 2017); PRJ thesis, equation 3-7.
+    """
 
     strength: float
     scales: tuple[str, ...]
 
     @classmethod
-    def of(cls, graph: ChannelGraph, strength: float) -> ScaleSparsity:
-        """Take the gates of a network."""
-        gates = (
-            layer for layer in gated_layers(graph) if layer.kind == "norm" and layer.per_output
-        )
-        return cls(strength, tuple(f"{layer.name}.weight" for layer in gates))
+    def from_graph(cls, graph: ChannelGraph, strength: float) -> ScaleSparsity:
+        """Return the penalty on the gates of a network."""
+        scales = []
+        for layer in gated_layers(graph):
+            if layer.kind == "norm" and layer.per_output:
+                scales.append(f"{layer.name}.weight")
+        return cls(strength, tuple(scales))
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar."""
-        return (
-            self.strength
-            * torch.stack([module.get_parameter(name).abs().sum() for name in self.scales]).sum()
-        )
+        norms = torch.stack([module.get_parameter(name).abs().sum() for name in self.scales])
+        return self.strength * norms.sum()
 
 
 @dataclass(frozen=True)
 class GrowingPenalty:
-    """`λ/2 Σ w²` over the filters and BN scales of channels that will go, λ growing by epochs up to `ceiling`.
+    """`λ/2 Σ w²` over filters and BN scales of channels to prune, λ growing by epochs to `ceiling`.
 
-    Growing regularisation (Wang et al. 2021, arXiv 2012.09243, section 3.2): channels chosen beforehand vanish slowly,
-    and the others learn to do without. The scales are in it because BN undoes what shrinks a filter alone. `doomed`
-    holds the rows that go, by parameter.
+    Growing regularization (Wang et al. 2021, arXiv 2012.09243, section 3.2): channels chosen
+    beforehand vanish slowly, and the others learn to do without. The scales are included because
+    BN undoes what shrinks a filter alone. `pruned_channels` holds their rows, by parameter.
     """
 
     ceiling: float
-    doomed: Mapping[str, tuple[int, ...]]
+    pruned_channels: Mapping[str, tuple[int, ...]]
 
     @classmethod
-    def of(
+    def from_plan(
         cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float
     ) -> GrowingPenalty:
-        """Take the channels that a plan removes."""
-        alive = set(graph.inputs.tolist())
+        """Return the penalty on the channels that a plan removes."""
+        surviving = set(graph.inputs.tolist())
         for layer in graph.layers:
             if layer.kind == "dense":
-                alive.update(layer.outputs[list(plan.kept[layer.name])].tolist())
-        doomed, parameters = {}, {name for name, _ in module.named_parameters()}
-        # Of a transposed convolution the filters do not lie along the first axis; the BN behind it has to do.
-        nodes = module.graph.by_name
+                kept = list(plan.kept[layer.name])
+                surviving.update(layer.outputs[kept].tolist())
+
+        parameters = dict(module.named_parameters())
+        pruned = {}
         for layer in graph.layers:
-            rows = tuple(
-                row for row, index in enumerate(layer.outputs.tolist()) if index not in alive
-            )
-            name = f"{layer.name}.weight"
-            if nodes[layer.name].op == "conv_transpose2d":
+            # A transposed convolution has its filters along the second axis: the BN behind it
+            # has to do.
+            if module.graph.by_name[layer.name].op == "conv_transpose2d":
                 continue
-            if layer.kind in ("dense", "grouped", "norm") and rows and name in parameters:
-                doomed[name] = rows
-        return cls(ceiling, doomed)
+            name = f"{layer.name}.weight"
+            if layer.kind not in ("dense", "grouped", "norm") or name not in parameters:
+                continue
+            outputs = enumerate(layer.outputs.tolist())
+            rows = tuple(row for row, index in outputs if index not in surviving)
+            if rows:
+                pruned[name] = rows
+        return cls(ceiling, pruned)
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar, when `progress` of the run, from 0 to 1, is done."""
-        rows = (module.get_parameter(name)[list(rows)] for name, rows in self.doomed.items())
-        return (
-            self.ceiling
-            * progress
-            / 2
-            * torch.stack([weights.square().sum() for weights in rows]).sum()
-        )
+        sums = []
+        for name, rows in self.pruned_channels.items():
+            weights = module.get_parameter(name)[list(rows)]
+            sums.append(weights.square().sum())
+        return self.ceiling * progress / 2 * torch.stack(sums).sum()
 
 
 Penalty = ScaleSparsity | GrowingPenalty
 
 
-class Penalised:
-    """An objective and a penalty; it plans epochs as the objective does, which the training loop tells it of."""
+class PenalizedObjective:
+    """An objective and a penalty.
+
+    It plans epochs as the objective does; the training loop calls `plan_epoch`.
+    """
 
     def __init__(self, objective: Loss, penalty: Penalty, epochs: int) -> None:
         self.objective, self.penalty, self.epochs = objective, penalty, epochs
@@ -108,7 +115,7 @@ class Penalised:
 
     @property
     def fingerprint(self) -> str:
-        """That of the objective, the penalty and how long it grows."""
+        """That of the objective, the penalty and the epochs over which it grows."""
         return f"{self.objective.fingerprint} {canonical_json(asdict(self.penalty))} {self.epochs}"
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:

@@ -1,4 +1,4 @@
-"""Prune once: score, plan, remove."""
+"""One pruning step: score, plan, remove."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fertool.prune.criteria import (
     gate_scores,
     weight_scores,
 )
-from fertool.prune.latency_model import NO_TIME, LatencyModel
+from fertool.prune.latency_model import NO_LATENCY, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.reconstruction import reconstruct
 from fertool.spec import InputSpec, Spec
@@ -32,50 +32,52 @@ if TYPE_CHECKING:
 CRITERIA = (*WEIGHT_CRITERIA, *GATE_CRITERIA)
 DATA_FREE = "l1"
 ROUND_TO = 16
-Normalise = Literal["auto", "layer", "none"]
+Normalization = Literal["auto", "layer", "none"]
 
 
 @dataclass(frozen=True)
 class PruneOptions:
     """How to prune: what may remain, by which criterion, in steps of how many channels.
 
-    `latency` says what a network of other widths takes, for a target in seconds. Without targets only a schedule that
-    has a judge can work.
+    `latency` predicts the time of a network of other widths, for a target in seconds. Without
+    targets only a schedule that measures accuracy can work.
 
-    `normalise` says how scores compare across layers: relative to what their layer has ("layer"), as they are ("none"),
-    or as suits the criterion ("auto"): changes of the loss as they are, sizes of weights relative to their layer.
+    `normalise` tells how scores compare across layers: relative to the mean of their layer
+    ("layer"), as they are ("none"), or as suits the criterion ("auto"): changes of the loss as they
+    are, norms of weights relative to their layer.
 
-    `local_retrain` repairs the layers after each cut, on the images that score the channels (`reconstruct`). `floors`
-    are the numbers of channels that some groups, by their first layer, do not go below.
+    `local_retrain`: reconstruct the layers after each step, on the images that score the channels.
+    `floors` are channel counts that some groups, named by their first layer, must keep.
     """
 
     targets: Targets | None
     criterion: str = DATA_FREE
-    normalise: Normalise = "auto"
+    normalise: Normalization = "auto"
     round_to: int = ROUND_TO
-    latency: LatencyModel = NO_TIME
+    latency: LatencyModel = NO_LATENCY
     local_retrain: bool = False
     floors: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def clock(self) -> LatencyModel:
-        """The latency by which widths are chosen, in these steps."""
-        return self.latency.in_steps_of(self.round_to)
+    def planning_latency(self) -> LatencyModel:
+        """The latency model by which widths are chosen."""
+        return self.latency.for_rounding(self.round_to)
 
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The pruned network and the plan that was carried out."""
+    """The pruned network and the plan that was applied."""
 
     module: Network
     plan: PrunePlan
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
-    """What is going to be removed from a network: the plan, and what carrying it out takes.
+class PruningStep:
+    """What will be removed from a network: the plan, and what applying it takes.
 
-    `repair` are images uint8 [N, C, S, S] on which the layers are repaired afterwards, if they are.
+    `reconstruction_images`, uint8 [N, C, S, S], are those on which the layers are reconstructed
+    afterwards; None for no reconstruction.
     """
 
     graph: ChannelGraph
@@ -83,23 +85,32 @@ class Cut:
     skeleton: Network
     pruned: ChannelGraph
     input: InputSpec
-    repair: Tensor | None = None
+    reconstruction_images: Tensor | None = None
 
-    def carry_out(
+    def apply(
         self, module: Network, on_progress: Callable[[int, int], None] | None = None
     ) -> Network:
-        """Return the smaller network with the weights that `module`, which is not changed, has by now; once only.
+        """Return the smaller network with the present weights of `module`, which is not changed.
 
-        `on_progress` counts repaired layers.
+        Once only, since the skeleton becomes that network. `on_progress` counts reconstructed
+        layers.
         """
-        smaller = remove_channels(module, self.graph, self.skeleton, self.pruned, self.plan.kept)
-        if self.repair is not None:
-            rows = surviving_rows(self.graph, self.pruned, self.plan.kept)
-            reconstruct(module, smaller, self.graph, rows, self.repair, self.input, on_progress)
+        kept = self.plan.kept
+        smaller = remove_channels(module, self.graph, self.skeleton, self.pruned, kept)
+        if self.reconstruction_images is not None:
+            reconstruct(
+                module,
+                smaller,
+                self.graph,
+                surviving_rows(self.graph, self.pruned, kept),
+                self.reconstruction_images,
+                self.input,
+                on_progress,
+            )
         return smaller
 
 
-def make_cut(
+def plan_step(
     spec: Spec,
     module: Network,
     options: PruneOptions,
@@ -107,23 +118,31 @@ def make_cut(
     *,
     scored: tuple[ChannelGraph, Scores] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Cut:
-    """Score the channels, unless they are `scored`, and choose which go; the module is not changed.
+) -> PruningStep:
+    """Score the channels, unless they are `scored`, and choose what to remove.
 
-    `module` is the float network of `spec`; `data`, for the criteria that need it, is what their sums run over. Raises
-    UsageError for options that make no sense and FertoolError for networks or targets that cannot be pruned.
+    `module` is the float network of `spec`, which is not changed; `data`, for the criteria that
+    need it, has the images to score on. Raises UsageError for options that make no sense and
+    FertoolError for networks or targets that cannot be pruned.
     """
     if options.targets is None:
-        raise UsageError("no budget", "say how much may remain, for example --target-flops 0.5")
+        raise UsageError("no budget", "give one, for example ``target_flops=0.5``")
     graph, scores = scored or score_channels(spec, module, options, data, on_progress)
-    planned = make_plan(
-        *(module, graph, scores, options.targets, options.round_to),
-        latency=options.clock,
+    plan, skeleton, pruned = make_plan(
+        module,
+        graph,
+        scores,
+        options.targets,
+        options.round_to,
+        latency=options.planning_latency,
         floors=options.floors,
     )
-    if options.local_retrain and data is None:
-        raise UsageError("--local-retrain needs images", "give --data")
-    return Cut(graph, *planned, spec.input, data.images if data and options.local_retrain else None)
+    images = None
+    if options.local_retrain:
+        if data is None:
+            raise UsageError("``local_retrain`` needs images", "give ``data``")
+        images = data.images
+    return PruningStep(graph, plan, skeleton, pruned, spec.input, images)
 
 
 def plan(
@@ -134,8 +153,8 @@ def plan(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrunePlan:
-    """Return what `prune` would do; raises as `make_cut` does."""
-    return make_cut(spec, module, options, data, on_progress=on_progress).plan
+    """Return the plan that `prune` would apply; raises as `plan_step` does."""
+    return plan_step(spec, module, options, data, on_progress=on_progress).plan
 
 
 def prune(
@@ -146,12 +165,12 @@ def prune(
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PruneResult:
-    """Remove the least important channels until the targets are met, in one step and without retraining.
+    """Remove the least important channels until the targets are met, in one step, without training.
 
-    Raises as `make_cut` does; the module is not changed.
+    Raises as `plan_step` does; the module is not changed.
     """
-    cut = make_cut(spec, module, options, data, on_progress=on_progress)
-    return PruneResult(cut.carry_out(module), cut.plan)
+    step = plan_step(spec, module, options, data, on_progress=on_progress)
+    return PruneResult(step.apply(module), step.plan)
 
 
 def score_channels(
@@ -161,41 +180,40 @@ def score_channels(
     data: FaceDataset | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ChannelGraph, Scores]:
-    """Return the channels of a network and how much each matters; raises as `make_cut` does."""
+    """Return the channels of a network and their importance; raises as `plan_step` does."""
     require_scorable(spec, options, has_data=data is not None)
     graph = trace_channels(module)
-    if data is None or options.criterion in WEIGHT_CRITERIA:
-        return graph, weight_scores(
-            module, graph, options.criterion, relative=options.normalise != "none"
-        )
-    scores = gate_scores(
-        module, graph, options.criterion, data, spec.input, on_progress=on_progress
-    )
+    criterion = options.criterion
+    if data is None or criterion in WEIGHT_CRITERIA:
+        relative = options.normalise != "none"
+        return graph, weight_scores(module, graph, criterion, relative=relative)
+
+    scores = gate_scores(module, graph, criterion, data, spec.input, on_progress=on_progress)
     return graph, replace(scores, additive=options.normalise != "layer")
 
 
 def require_float(spec: Spec) -> None:
-    """Raise FertoolError for a network that is quantised or dynamic already."""
+    """Raise FertoolError for a network that is quantized or dynamic already."""
     if spec.quant is not None:
         raise FertoolError(
-            "the model is quantised already", "prune the float model, then quantise it"
+            "the model is quantized already", "prune the float model, then quantize it"
         )
     spec.require_static("pruned again")
 
 
 def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> None:
-    """Raise UsageError for options that make no sense and FertoolError for networks that cannot be pruned; at once."""
+    """Raise at once what scoring would: UsageError for options, FertoolError for networks."""
     if options.criterion not in CRITERIA:
-        raise unknown_name("--criterion", options.criterion, CRITERIA)
+        raise unknown_name("``criterion``", options.criterion, CRITERIA)
     if options.round_to < 1:
         raise UsageError(
-            f"--round-to {options.round_to}: not a number of channels",
-            "1 leaves widths as they come",
+            f"``round_to={options.round_to}``: not a number of channels",
+            "1 allows any width",
         )
     require_float(spec)
-    if options.normalise not in get_args(Normalise):
-        raise unknown_name("--normalise", options.normalise, get_args(Normalise))
+    if options.normalise not in get_args(Normalization):
+        raise unknown_name("``normalise``", options.normalise, get_args(Normalization))
     if options.criterion in GATE_CRITERIA and not has_data:
         raise UsageError(
-            f"--criterion {options.criterion} needs images", "give --data, or take --criterion l1"
+            f"``criterion={options.criterion}`` needs images", "give ``data``, or ``criterion=l1``"
         )

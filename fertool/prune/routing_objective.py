@@ -1,4 +1,4 @@
-"""How a gate learns which of a dynamic network's profiles suits an image."""
+"""The training objective of a gate that chooses one of a dynamic network's profiles by image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fertool.models.dynamic import DynamicNetwork
 from fertool.prune.penalties import Loss
 
 
-class Judged(Loss, Protocol):
+class LogitsLoss(Loss, Protocol):
     """An objective that needs the logits alone."""
 
     def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
@@ -24,10 +24,11 @@ class Judged(Loss, Protocol):
 
 @dataclass(frozen=True)
 class Routing:
-    """How a gate learns: `costs` are the MACs of an image by profile, relative to the unpruned network's.
+    """How a gate learns.
 
-    The mean cost is drawn to a target with the `strength` of the regulariser; the target falls from `start` to `end`
-    in the course of the training, recipe 4's progressive threshold.
+    `costs` are the MACs of an image by profile, relative to the unpruned network's. A regularizer
+    of this `strength` pulls the mean cost to a target, which falls from `start` to `end` in the
+    course of the training: recipe 4's progressive threshold.
     """
 
     costs: tuple[float, ...]
@@ -37,22 +38,22 @@ class Routing:
 
 
 class RoutedObjective:
-    """`mean_k L(z_k) + L(z) + strength (mean cost - target)^2` of a DynamicNetwork, L being an objective of the logits.
+    """`mean_k L(z_k) + L(z) + strength (mean cost - target)^2` of a DynamicNetwork.
 
-    z_k are the logits of profile k, so that each profile learns from every image. z are those of the profile that the
-    gate chose; its gradient goes to the gate as though the gate's softmax had mixed them (straight-through).
+    L is an objective of the logits. z_k are the logits of profile k, so that each profile learns
+    from every image. z are those of the profile that the gate chose; its gradient goes to the gate
+    as though the gate's softmax had mixed them (straight-through).
     """
 
-    def __init__(self, objective: Judged, routing: Routing, epochs: int) -> None:
+    def __init__(self, objective: LogitsLoss, routing: Routing, epochs: int) -> None:
         self._objective, self._routing, self._epochs = objective, routing, epochs
         self._progress = 0.0
 
     @property
     def fingerprint(self) -> str:
         """That of the objective, and the routing's numbers."""
-        return (
-            f"{self._objective.fingerprint} {canonical_json(asdict(self._routing))} {self._epochs}"
-        )
+        routing = canonical_json(asdict(self._routing))
+        return f"{self._objective.fingerprint} {routing} {self._epochs}"
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:
         """Start an epoch, counted from 1, with what the objective plans for it."""
@@ -63,16 +64,19 @@ class RoutedObjective:
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch for a DynamicNetwork."""
         if not isinstance(module, DynamicNetwork):
-            raise AssertionError("only a dynamic network is routed")
+            raise AssertionError("only a dynamic network has a gate")
         loss = self._objective.against(inputs, targets)
         logits = torch.stack([network(inputs) for network in module.networks], 1)
         soft = module.gate(inputs).softmax(1)
         hard = F.one_hot(soft.argmax(1), soft.shape[1])
-        # The profiles have learnt already where the gate's choice is judged.
+        # Detached: the profiles learn from their own losses, the gate from that of its choice.
         chosen = (hard + soft - soft.detach())[:, :, None] * logits.detach()
-        alone = torch.stack([loss(z) for z in logits.unbind(1)]).mean()
-        costs = torch.tensor(self._routing.costs, device=soft.device)
-        target = self._routing.start + self._progress * (self._routing.end - self._routing.start)
+        profile_losses = torch.stack([loss(profile) for profile in logits.unbind(1)])
+
+        routing = self._routing
+        costs = torch.tensor(routing.costs, device=soft.device)
+        target = routing.start + self._progress * (routing.end - routing.start)
         budget = ((soft @ costs).mean() - target).square()
-        total: Tensor = alone + loss(chosen.sum(1)) + self._routing.strength * budget
+        gate_loss = loss(chosen.sum(1))
+        total: Tensor = profile_losses.mean() + gate_loss + routing.strength * budget
         return total

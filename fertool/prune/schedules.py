@@ -1,74 +1,59 @@
-"""In which order channels go and the network trains; the training itself is the caller's.
+"""Schedules: in which order a network is pruned and trained; the training itself is the caller's.
 
-A schedule shrinks one network, step by step, and asks for trainings in between. All share scores, planning and surgery
-with pruning in one shot.
+A schedule prunes one network, step by step, and asks for trainings in between. All share scores,
+planning and surgery with pruning in one shot.
 """
 
 from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from torch import nn
 
-from fertool.errors import FertoolError, UsageError
-from fertool.graph.channel_graph import ChannelGraph
+from fertool.errors import FertoolError
 from fertool.graph.channels import trace_channels
-from fertool.graph.groups import find_groups
-from fertool.graph.network import Network
-from fertool.prune.block_removal import remove_block
 from fertool.prune.budget import Targets, UnreachableError
-from fertool.prune.criteria import Scores
 from fertool.prune.penalties import GrowingPenalty, Penalty, ScaleSparsity
-from fertool.prune.planning import PrunePlan, channel_counts
-from fertool.prune.pruning_step import DATA_FREE, Cut, PruneOptions, make_cut, plan, score_channels
 from fertool.prune.routing_objective import Routing
-from fertool.prune.width_candidates import least_width
-from fertool.spec import Spec
-
-if TYPE_CHECKING:
-    from fertool.data.dataset import FaceDataset
+from fertool.prune.session import PruningSession
 
 RECOVERY = "recovery"
+# How near the smallest passing budget is found, as a fraction of the MACs.
 PRECISION = 0.02
-"""How near the judge's budget is found, as a part of the MACs."""
-
-OnProgress = Callable[[int, int], None]
-"""Told how many images of how many have been scored."""
 
 
 @dataclass(frozen=True)
 class Phase:
     """A training that a schedule asks for.
 
-    `few` trains on the balanced subset that also scores the channels, `frozen` are parameters that stay as they are;
-    a `few` phase is short, and need not be taken up again where a run was killed. `routing` teaches a gate too. A phase
-    that `leads` somewhere ends with its last epoch, not the best.
+    `on_scoring_subset` trains on the balanced subset that also scores the channels; such a phase is
+    short, and need not be resumed where a run was killed. `frozen` are parameters that stay as they
+    are. `routing` trains a gate too. A phase with `keep_last_epoch` keeps its last epoch, not the
+    best on validation: of a penalty it is the last that has prepared the network for pruning.
     """
 
     name: str
     epochs: int
     penalty: Penalty | None = None
-    few: bool = False
+    on_scoring_subset: bool = False
     frozen: tuple[str, ...] = ()
     routing: Routing | None = None
-    leads: bool = False
+    keep_last_epoch: bool = False
 
 
 @dataclass(frozen=True)
 class ScheduleOptions:
-    """How a schedule proceeds; `epochs` are those of the last training, which recovers what was lost.
+    """How a schedule proceeds; `epochs` are those of the recovery, the training after surgery.
 
-    one-shot: `steps` cuts with nothing between them but the repair of the layers. iterative: the same with
-    `step_epochs` between them. slimming and greg: `sparse_epochs` under a penalty of `sparsity`. prj: cycles of
-    `punish_epochs`, each removing the share `punish_share` of the channels, and `reward_epochs`; a cycle that lost
-    more than `max_drop` (a share of the validation images) is taken back. In one shot `max_drop` can take the place of
-    a budget. dynamic: `profiles` of these MACs, relative to the network's, where there are some, and a regulariser of
-    `sparsity`.
+    one-shot: `steps` pruning steps with nothing between them but the reconstruction of the layers.
+    iterative: the same with `step_epochs` between them. slimming and greg: `sparse_epochs` under a
+    penalty of `sparsity`. prj: cycles of `punish_epochs`, each removing the fraction `punish_share`
+    of the channels, and `reward_epochs`; a cycle that lost more than `max_drop` (a fraction of the
+    validation images) is undone. In one shot `max_drop` can take the place of a budget. dynamic:
+    `profiles` of these MACs, relative to the network's, if any, and a regularizer of `sparsity`.
     """
 
     epochs: int
@@ -83,254 +68,186 @@ class ScheduleOptions:
     profiles: tuple[float, ...] = ()
 
 
-class Shrinking:
-    """A network on its way down; `plan` leads from where it began, which is `start`, to where it is."""
-
-    def __init__(
-        self,
-        spec: Spec,
-        module: Network,
-        options: PruneOptions,
-        data: FaceDataset | None = None,
-        watch: Callable[[str], AbstractContextManager[OnProgress | None]] = lambda work: (
-            nullcontext()
-        ),
-    ) -> None:
-        # Of what the network was, not of what a cut has left of it.
-        graph = trace_channels(module)
-        widths = channel_counts(find_groups(graph))
-        floors = {
-            name: max(least_width(width), options.floors.get(name, 0))
-            for name, width in widths.items()
-        }
-        self.spec, self.options = spec, replace(options, floors=floors)
-        self.module: Any = module
-        self.plan = PrunePlan.to_stay(graph, options.clock)
-        self._data, self._watch = data, watch
-        self._kept = tuple(name for name, floor in options.floors.items() if floor)
-        self.start = copy.copy(self)
-
-    def way_to(self, share: float = 1.0) -> Targets | None:
-        """Return what of the present network stays after this share of the whole way to the targets, in equal ratios.
-
-        None when it is there already, and without targets.
-        """
-        asked, done = self.options.targets, self.plan
-        if asked is None:
-            return None
-        ratios = (done.macs_ratio, done.params_ratio, done.stored_ratio, done.seconds_ratio)
-        rest = [
-            None if wanted is None or wanted**share >= there else wanted**share / there
-            for wanted, there in zip(asked.ratios, ratios, strict=False)
-        ]
-        return None if all(ratio is None for ratio in rest) else Targets(*rest)
-
-    def preview(self, steps: int = 1) -> PrunePlan | None:
-        """Return the plan that `descend` would leave, None if there is nothing to do; the network is not changed."""
-        trial = copy.copy(self)
-        trial._descend_by(step / steps for step in range(1, steps))
-        targets = trial.way_to()
-        if targets is None:
-            return None if trial.plan is self.start.plan else trial.plan
-        return trial.plan.then(trial.cut(targets).plan)
-
-    def require_reachable(self) -> None:
-        """Raise FertoolError for a budget that cannot be met, whatever the channels score; quick, needs no images."""
-        if targets := self.way_to():
-            plan(
-                self.spec,
-                self.module,
-                replace(self.options, targets=targets, criterion=DATA_FREE, local_retrain=False),
-            )
-
-    def cut(
-        self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any
-    ) -> Cut:
-        """Choose what goes of the present network, by other options than its own where given."""
-        options = replace(self.options, targets=targets, **changes)
-        with nullcontext() if scored else self._watch("scores") as on_progress:
-            return make_cut(
-                self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress
-            )
-
-    def score(self) -> tuple[ChannelGraph, Scores]:
-        """Return the channels of the present network and how much each matters."""
-        with self._watch("scores") as on_progress:
-            return score_channels(self.spec, self.module, self.options, self._data, on_progress)
-
-    def descend(self, steps: int = 1) -> None:
-        """Go the whole way to the targets without training, in cuts of equal ratio, each scored anew."""
-        self._descend_by(step / steps for step in range(1, steps + 1))
-
-    def _descend_by(self, shares: Iterable[float]) -> None:
-        for share in shares:
-            if targets := self.way_to(share):
-                self.take(self.cut(targets))
-
-    def take(self, cut: Cut) -> None:
-        """Become the smaller network."""
-        with nullcontext() if cut.repair is None else self._watch("repair") as on_progress:
-            self.module = cut.carry_out(self.module, on_progress)
-        self.plan = self.plan.then(cut.plan)
-        self.spec = replace(self.spec, graph=self.module.graph, metrics=None)
-
-    def remove_blocks(self, count: int) -> None:
-        """Become a network of `count` residual blocks less, one after the other; raises UsageError without images."""
-        for _ in range(count):
-            if self._data is None:
-                raise UsageError("--prune-blocks needs images", "give --data")
-            with self._watch("blocks") as on_progress:
-                shallower = remove_block(
-                    *(self.spec, self.module, self._data),
-                    repair=self.options.local_retrain,
-                    latency=self.options.clock,
-                    kept=self._kept,
-                    on_progress=on_progress,
-                )
-            self.spec, self.module = shallower.spec, shallower.module
-            self.plan = self.plan.then(shallower.plan)
+Train = Callable[[Phase, PruningSession], float]
+"""Trains the session's network in place to its best epoch, or the last; returns its accuracy."""
+Judge = Callable[[PruningSession], float]
+"""Measures the accuracy of the session's network on the validation images."""
 
 
-Train = Callable[[Phase, Shrinking], float]
-"""Trains the network of the second in place to its best epoch, or the last; returns its accuracy on validation."""
-
-
-def one_shot(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+def one_shot(session: PruningSession, options: ScheduleOptions, train: Train) -> None:
     """Score, remove, recover."""
-    net.descend(options.steps)
-    _recover(net, options, train)
+    session.prune_in_steps(options.steps)
+    _recover(session, options, train)
 
 
-def judged(
-    net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]
+def prune_to_accuracy(
+    session: PruningSession, options: ScheduleOptions, train: Train, judge: Judge
 ) -> None:
-    """Remove in one step as much as loses no more than `max_drop` before the recovery, found by halving; recover.
+    """Remove as much as loses no more than `max_drop` before the recovery, in one step; recover.
 
-    Raises FertoolError when even the smallest cut loses more.
+    The smallest budget that passes is found by bisection. Raises FertoolError when even the
+    smallest step loses more.
     """
-    wanted, low, high = judge(net.start) - options.max_drop, 0.0, 1.0
+    wanted = judge(session.start) - options.max_drop
+    scored = session.score()
+    low, high = 0.0, 1.0
     best: float | None = None
-    scored = net.score()
     while high - low > PRECISION:
         middle = (low + high) / 2
-        trial = copy.copy(net)
+        trial = copy.copy(session)
         try:
-            cut = net.cut(Targets(macs=middle), scored)
+            step = session.plan_step(Targets(macs=middle), scored)
         except UnreachableError:
             low = middle
             continue
-        trial.module = cut.carry_out(net.module)
-        passed = judge(trial) >= wanted
-        best, low, high = (middle, low, middle) if passed else (best, middle, high)
+        trial.module = step.apply(session.module)
+        if judge(trial) >= wanted:
+            best = high = middle
+        else:
+            low = middle
+
     if best is None:
         raise FertoolError(
             f"no pruning loses less than {100 * options.max_drop:g} points",
-            "raise --max-drop, or lower --round-to",
+            "raise ``max_drop``, or lower ``round_to``",
         )
-    net.take(net.cut(Targets(macs=best), scored))
-    _recover(net, options, train)
+    # Planned again, since a step can be applied only once.
+    session.apply(session.plan_step(Targets(macs=best), scored))
+    _recover(session, options, train)
 
 
-def iterative(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
-    """Remove in steps of equal ratio, coarse to fine, with a short training after each (recipe 4's progressive way)."""
-    for step in range(1, options.steps + 1):
-        if targets := net.way_to(step / options.steps):
-            net.take(net.cut(targets))
-        if step < options.steps and options.step_epochs:
-            train(Phase(f"step {step}/{options.steps}", options.step_epochs), net)
-    _recover(net, options, train)
+def iterative(session: PruningSession, options: ScheduleOptions, train: Train) -> None:
+    """Prune in steps of equal ratio with a short training after each: recipe 4, progressive."""
+    for number in range(1, options.steps + 1):
+        if targets := session.remaining_budget(number / options.steps):
+            session.apply(session.plan_step(targets))
+        # The recovery follows the last step.
+        if number < options.steps and options.step_epochs:
+            train(Phase(f"step {number}/{options.steps}", options.step_epochs), session)
+    _recover(session, options, train)
 
 
-def slimming(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
-    """Train under an L1 penalty on BN scales, then remove the smallest anywhere (Liu et al. 2017, section 3)."""
-    graph = trace_channels(net.module)
-    train(
-        Phase(
-            "sparsity", options.sparse_epochs, ScaleSparsity.of(graph, options.sparsity), leads=True
-        ),
-        net,
-    )
-    if targets := net.way_to():
-        net.take(net.cut(targets, criterion="bn-gamma", normalise="none"))
-    _recover(net, options, train)
+def slimming(session: PruningSession, options: ScheduleOptions, train: Train) -> None:
+    """Train under an L1 penalty on BN scales, then remove the smallest anywhere.
+
+    Liu et al. 2017, arXiv 1708.06519, section 3.
+    """
+    penalty = ScaleSparsity.from_graph(trace_channels(session.module), options.sparsity)
+    train(Phase("sparsity", options.sparse_epochs, penalty, keep_last_epoch=True), session)
+    if targets := session.remaining_budget():
+        session.apply(session.plan_step(targets, criterion="bn-gamma", normalise="none"))
+    _recover(session, options, train)
 
 
-def greg(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
-    """Choose what goes, let a growing penalty shrink it while the rest learns, remove it (Wang et al. 2021, GReg-1)."""
-    if targets := net.way_to():
-        cut = net.cut(targets)
-        penalty = GrowingPenalty.of(net.module, cut.graph, cut.plan, options.sparsity)
-        train(Phase("growing penalty", options.sparse_epochs, penalty, leads=True), net)
-        net.take(cut)
-    _recover(net, options, train)
+def greg(session: PruningSession, options: ScheduleOptions, train: Train) -> None:
+    """Choose channels, let a growing penalty shrink them while the rest learns, remove them.
+
+    Wang et al. 2021, arXiv 2012.09243, GReg-1.
+    """
+    if targets := session.remaining_budget():
+        step = session.plan_step(targets)
+        penalty = GrowingPenalty.from_plan(session.module, step.graph, step.plan, options.sparsity)
+        phase = Phase("growing penalty", options.sparse_epochs, penalty, keep_last_epoch=True)
+        train(phase, session)
+        session.apply(step)
+    _recover(session, options, train)
 
 
-def prj(
-    net: Shrinking, options: ScheduleOptions, train: Train, judge: Callable[[Shrinking], float]
-) -> None:
+def prj(session: PruningSession, options: ScheduleOptions, train: Train, judge: Judge) -> None:
     """Punish, reward, judge (PRJ thesis, section 3.3), then recover.
 
-    Punishing removes the least important channels, few at a time, while all but the convolutions learns on a few
-    images; the reward is a training of everything under `λ Σ|γ|`. A cycle after which the network is worse by more
-    than `max_drop` is taken back, and ends the loop; so does the budget. Without a budget the judge alone decides.
-    Raises FertoolError when the first cycle costs too much, or when not even the smallest step can be made.
+    Punishing removes the least important channels, few at a time, while all but the convolutions
+    learns on a few images; the reward is a training of everything under `λ Σ|γ|`. A cycle after
+    which the network is worse by more than `max_drop` is undone, and ends the loop; so does the
+    budget. Without a budget the judge alone decides. Raises FertoolError when the first cycle loses
+    too much, or when not even the smallest step can be made.
     """
-    wanted, begun = judge(net.start) - options.max_drop, net.plan
+    wanted = judge(session.start) - options.max_drop
+    first_plan = session.plan
     for cycle in itertools.count(1):
-        before = (net.spec, copy.deepcopy(net.module), net.plan)
-        for epoch in range(1, options.punish_epochs + 1):
-            if _punish(net, options.punish_share, must=net.plan is begun):
-                train(
-                    Phase(
-                        f"cycle {cycle}, punish {epoch}",
-                        1,
-                        few=True,
-                        frozen=_convolutions(net.module),
-                    ),
-                    net,
-                )
-        if net.plan is before[2]:
+        # The reward trains in place: an undone cycle needs the weights of before.
+        before = (session.spec, copy.deepcopy(session.module), session.plan)
+        _punish_cycle(session, options, train, cycle, must_remove=session.plan is first_plan)
+        if session.plan is before[2]:
             break
-        penalty = ScaleSparsity.of(trace_channels(net.module), options.sparsity)
-        if train(Phase(f"cycle {cycle}, reward", options.reward_epochs, penalty), net) < wanted:
-            net.spec, net.module, net.plan = before
+        accuracy = _reward(session, options, train, cycle)
+        if accuracy < wanted:
+            session.spec, session.module, session.plan = before
             break
-    if net.plan is begun and (net.options.targets is None or net.way_to()):
+
+    has_targets = session.options.targets is not None
+    if session.plan is first_plan and (not has_targets or session.remaining_budget()):
         raise FertoolError(
             f"the first cycle of pruning lost more than {100 * options.max_drop:g} points",
-            "raise --max-drop, or train longer with --reward-epochs",
+            "raise ``max_drop``, or train longer with ``reward_epochs``",
         )
-    _recover(net, options, train)
+    _recover(session, options, train)
 
 
-def _punish(net: Shrinking, share: float, *, must: bool) -> bool:
-    """Remove this share of the channels; returns whether there was anything to remove, an error if there `must` be."""
-    if net.options.targets is not None and net.way_to() is None:
+def _punish_cycle(
+    session: PruningSession,
+    options: ScheduleOptions,
+    train: Train,
+    cycle: int,
+    *,
+    must_remove: bool,
+) -> None:
+    """Remove channels `punish_epochs` times, each time with an epoch on the scoring images.
+
+    `must_remove`: a first step that can remove nothing is an error.
+    """
+    first_plan = session.plan
+    for epoch in range(1, options.punish_epochs + 1):
+        nothing_yet = must_remove and session.plan is first_plan
+        if not _punish(session, options.punish_share, must_remove=nothing_yet):
+            continue
+        phase = Phase(
+            f"cycle {cycle}, punish {epoch}",
+            epochs=1,
+            on_scoring_subset=True,
+            frozen=_convolution_weights(session.module),
+        )
+        train(phase, session)
+
+
+def _punish(session: PruningSession, fraction: float, *, must_remove: bool) -> bool:
+    """Remove a fraction of the channels; returns whether there was anything to remove."""
+    has_targets = session.options.targets is not None
+    if has_targets and session.remaining_budget() is None:
         return False
     try:
-        net.take(net.cut(Targets(channels=1 - share)))
+        session.apply(session.plan_step(Targets(channels=1 - fraction)))
     except UnreachableError:
-        if net.options.targets is not None or must:
+        # Without a budget the floors end the pruning; with one they miss it.
+        if has_targets or must_remove:
             raise
         return False
     return True
 
 
-def _convolutions(module: nn.Module) -> tuple[str, ...]:
-    return tuple(
-        f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Conv2d)
-    )
+def _reward(session: PruningSession, options: ScheduleOptions, train: Train, cycle: int) -> float:
+    """Train everything under a penalty on the BN scales; returns the accuracy on validation."""
+    penalty = ScaleSparsity.from_graph(trace_channels(session.module), options.sparsity)
+    return train(Phase(f"cycle {cycle}, reward", options.reward_epochs, penalty), session)
 
 
-def _recover(net: Shrinking, options: ScheduleOptions, train: Train) -> None:
+def _convolution_weights(module: nn.Module) -> tuple[str, ...]:
+    names = []
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Conv2d):
+            names.append(f"{name}.weight")
+    return tuple(names)
+
+
+def _recover(session: PruningSession, options: ScheduleOptions, train: Train) -> None:
     if options.epochs:
-        train(Phase(RECOVERY, options.epochs), net)
+        train(Phase(RECOVERY, options.epochs), session)
 
 
-SCHEDULES: dict[str, Callable[[Shrinking, ScheduleOptions, Train], None]] = {
+# Those that need no judge; `prj` does.
+SCHEDULES: Mapping[str, Callable[[PruningSession, ScheduleOptions, Train], None]] = {
     "one-shot": one_shot,
     "iterative": iterative,
     "slimming": slimming,
     "greg": greg,
 }
-"""Those that need no judge; `prj` does."""

@@ -35,6 +35,6 @@ def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(cloc
     )
     table = typical_latency(trace_channels(module).layers)
     options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
-    found = latency.calibrated(0.5, spec, module, options, None)
+    found = latency.fit_latency_budget(0.5, spec, module, options, None)
     assert found.targets.macs == macs
     assert len(clock) == readings

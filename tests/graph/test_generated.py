@@ -17,7 +17,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import load_model, save_model
 from fertool.onnx_runtime import open_session, session_options
-from fertool.prune import PruneOptions, Targets, UnreachableError, make_cut
+from fertool.prune import PruneOptions, Targets, UnreachableError, plan_step
 from fertool.spec import InputSpec, Spec
 
 SIZE = 24
@@ -42,7 +42,9 @@ def images(n=3, kind=torch.float32):
 def cut_to(network, target):
     """Return the cut to this part of the MACs; None where channels that stay, or go together, do not allow it."""
     try:
-        return make_cut(described(network), network, PruneOptions(Targets(macs=target), round_to=1))
+        return plan_step(
+            described(network), network, PruneOptions(Targets(macs=target), round_to=1)
+        )
     except UnreachableError:
         return None
 
@@ -73,7 +75,7 @@ def test_what_is_cut_answers_as_what_is_masked(module):
         or trace_channels(network).equal_parts
         or cut.plan.macs_ratio <= 0.6
     )
-    smaller = cut.carry_out(network)
+    smaller = cut.apply(network)
     got, expected = (
         part.double()(images(kind=torch.float64))
         for part in (smaller, masked(network, cut.plan.kept))

@@ -12,7 +12,7 @@ from fertool.graph.blocks import find_blocks, without_block
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, Shrinking, Targets
+from fertool.prune import PruneOptions, PruningSession, Targets
 from fertool.prune.block_removal import remove_block
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
@@ -68,7 +68,7 @@ def test_the_block_goes_whose_absence_changes_least(faces, randomise_norms):
             silence = {name: Silence() for name in add.inputs if name != block.shortcut}
             q = module.with_inserted(silence)(inputs).softmax(1)
             costs[block.name] = float((p * (p / q).log()).sum(1).mean())
-    found = remove_block(spec, module, images, repair=False)
+    found = remove_block(spec, module, images, reconstruct_layers=False)
     gone = set(module.graph.channels) - set(found.spec.graph.channels)
     assert {name.rpartition(".")[0] for name in gone} == {min(costs, key=costs.get)}
     assert found.spec.graph == found.module.graph
@@ -80,7 +80,9 @@ def test_repaired_networks_stay_nearer(faces, randomise_norms):
     spec, module = a_net("resnet18", randomise_norms)
     wanted = predict_logits(module, faces, INPUT)
     plain, repaired = (
-        predict_logits(remove_block(spec, module, faces, repair=repair).module, faces, INPUT)
+        predict_logits(
+            remove_block(spec, module, faces, reconstruct_layers=repair).module, faces, INPUT
+        )
         for repair in (False, True)
     )
     assert (repaired - wanted).square().mean() < 0.8 * (plain - wanted).square().mean()
@@ -89,11 +91,11 @@ def test_repaired_networks_stay_nearer(faces, randomise_norms):
 def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms):
     spec, module = a_net("mobilenet_v2", randomise_norms)
     whole = cost.count(module, INPUT).macs
-    net = Shrinking(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=1), faces)
+    net = PruningSession(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=1), faces)
     net.remove_blocks(2)
     layers, blocks = set(net.spec.graph.channels), len(find_blocks(module))
     assert len(find_blocks(net.module)) == blocks - 2
-    net.take(net.cut(net.way_to()))
+    net.apply(net.plan_step(net.remaining_budget()))
     assert 0.45 <= cost.count(net.module, INPUT).macs / whole <= 0.5
     assert net.plan.macs_ratio == pytest.approx(cost.count(net.module, INPUT).macs / whole)
     assert set(net.spec.graph.channels) == layers
@@ -103,7 +105,7 @@ def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
     first, *others = find_blocks(module)
     inner = next(name for name in find_groups(trace_channels(module)).names if name in first.nodes)
-    net = Shrinking(spec, module, PruneOptions(None, "l1", floors={inner: 1}), faces)
+    net = PruningSession(spec, module, PruneOptions(None, "l1", floors={inner: 1}), faces)
     net.remove_blocks(len(others))
     assert [block.name for block in find_blocks(net.module)] == [first.name]
     with pytest.raises(FertoolError, match="no residual block left"):
@@ -112,6 +114,6 @@ def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
 
 def test_when_all_are_gone_that_is_said(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
-    net = Shrinking(spec, module, PruneOptions(None, "l1"), faces)
+    net = PruningSession(spec, module, PruneOptions(None, "l1"), faces)
     with pytest.raises(FertoolError, match="no residual block left"):
         net.remove_blocks(6)

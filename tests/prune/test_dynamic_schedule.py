@@ -11,12 +11,12 @@ from fertool.models import create
 from fertool.models.dynamic import DynamicNetwork
 from fertool.prune import (
     PruneOptions,
+    PruningSession,
     RoutedObjective,
     ScheduleOptions,
-    Shrinking,
     Targets,
     dynamic,
-    measure_shares,
+    measure_profile_usage,
 )
 from fertool.prune.dynamic_schedule import default_profiles, profile_costs, set_threshold
 from fertool.prune.routing_objective import Routing
@@ -38,7 +38,7 @@ def net():
         spec, module = create(
             "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
         )
-        return Shrinking(spec, module.eval(), PruneOptions(targets, "l1", round_to=1))
+        return PruningSession(spec, module.eval(), PruneOptions(targets, "l1", round_to=1))
 
     return make
 
@@ -90,7 +90,7 @@ def test_the_threshold_spends_what_was_asked(net, faces, target):
     module = DynamicNetwork(Gate(3), [Constant([0.0, 0, 0]) for _ in range(3)], (1.0, 0, 0)).eval()
     costs = (0.8, 0.5, 0.25)
     set_threshold(module, faces, INPUT, costs, target)
-    shares = measure_shares(module, faces, INPUT)
+    shares = measure_profile_usage(module, faces, INPUT)
     spent = sum(share * each for share, each in zip(shares, costs, strict=True))
     assert target - 0.02 <= spent <= target
 

@@ -60,7 +60,7 @@ def machine(network, grain, overhead=2e-7, ragged=0.0):
 def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(net, sizes, grain):
     profile = machine(net[1], grain)
     model = learn_latency(sizes, profile)
-    assert model.grain == grain
+    assert model.granularity == grain
     for share in (0.9, 0.55, 0.3):
         seconds, graph = profile(
             {name: max(1, round(share * count)) for name, count in sizes.items()}

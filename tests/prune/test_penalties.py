@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from fertool.models import create
-from fertool.prune import Penalised, PruneOptions, Targets
+from fertool.prune import PenalizedObjective, PruneOptions, Targets
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
-from fertool.prune.pruning_step import make_cut
+from fertool.prune.pruning_step import plan_step
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -29,8 +29,8 @@ def net(randomise_norms):
 
 def test_sparsity_is_the_l1_norm_of_the_scales_that_close_a_channel(net):
     spec, module = net
-    graph = make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=1)).graph
-    penalty = ScaleSparsity.of(graph, 0.01)
+    graph = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1)).graph
+    penalty = ScaleSparsity.from_graph(graph, 0.01)
     depthwise = {layer.name for layer in graph.layers if layer.kind == "grouped"}
     names = [layer.name for layer in graph.layers]
     norms = [
@@ -46,8 +46,8 @@ def test_sparsity_is_the_l1_norm_of_the_scales_that_close_a_channel(net):
 
 def test_the_growing_penalty_is_that_of_all_weights_that_will_go(net, zero_removed):
     spec, module = net
-    cut = make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
-    penalty = GrowingPenalty.of(module, cut.graph, cut.plan, 0.3)
+    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    penalty = GrowingPenalty.from_plan(module, cut.graph, cut.plan, 0.3)
     without = zero_removed(module, cut.plan)
     lost = sum(
         (before.square().sum() - after.square().sum()).item()
@@ -63,9 +63,9 @@ def test_the_growing_penalty_is_that_of_all_weights_that_will_go(net, zero_remov
 
 def test_a_penalised_objective_grows_with_the_epochs_and_names_all_that_it_depends_on(net):
     spec, module = net
-    cut = make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
-    penalty = GrowingPenalty.of(module, cut.graph, cut.plan, 0.3)
-    objective = Penalised(Constant(), penalty, 4)
+    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    penalty = GrowingPenalty.from_plan(module, cut.graph, cut.plan, 0.3)
+    objective = PenalizedObjective(Constant(), penalty, 4)
     values = []
     for epoch in (1, 2, 4):
         targets = torch.zeros(1, 3)
@@ -75,9 +75,11 @@ def test_a_penalised_objective_grows_with_the_epochs_and_names_all_that_it_depen
         [values[2] / 4, values[2] / 2, penalty(module, 1.0).item()], rel=1e-5
     )
     others = [
-        Penalised(Constant(), penalty, 5),
-        Penalised(Constant(), GrowingPenalty.of(module, cut.graph, cut.plan, 0.4), 4),
-        Penalised(Constant(), ScaleSparsity.of(cut.graph, 0.3), 4),
+        PenalizedObjective(Constant(), penalty, 5),
+        PenalizedObjective(
+            Constant(), GrowingPenalty.from_plan(module, cut.graph, cut.plan, 0.4), 4
+        ),
+        PenalizedObjective(Constant(), ScaleSparsity.from_graph(cut.graph, 0.3), 4),
     ]
     assert len({objective.fingerprint, *(other.fingerprint for other in others)}) == 4
 
@@ -88,8 +90,8 @@ def test_it_plans_as_the_objective_does(net):
             return targets + epoch, "changes"
 
     spec, module = net
-    cut = make_cut(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
-    planned = Penalised(Planner(), ScaleSparsity.of(cut.graph, 0.3), 4).plan_epoch(
+    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    planned = PenalizedObjective(Planner(), ScaleSparsity.from_graph(cut.graph, 0.3), 4).plan_epoch(
         3, torch.zeros(2)
     )
     assert planned[0].tolist() == [3, 3]

@@ -13,7 +13,7 @@ from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
 from fertool.prune.criteria import Scores, weight_scores
-from fertool.prune.latency_model import NO_TIME
+from fertool.prune.latency_model import NO_LATENCY
 from fertool.prune.planning import make_plan
 from fertool.spec import InputSpec
 
@@ -143,7 +143,7 @@ def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
         FertoolError, match=r"smallest reachable .* MACs at 0\.\d+ .* 0\.01 was asked.*trunk"
     ) as caught:
         pruned(mixed, Targets(macs=0.01))
-    assert "--round-to" in caught.value.hint
+    assert "``round_to``" in caught.value.hint
 
 
 class Kept(nn.Module):
@@ -201,7 +201,9 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     groups = find_groups(graph)
     lower = {name: size // 2 + 1 for name, size in groups.as_map().items()}
     widths = torch.tensor(list(lower.values()), dtype=torch.float64)
-    known = CostModel.of(graph, groups, NO_TIME).costs(widths, torch.zeros_like(widths))[:, 0]
+    known = CostModel.from_graph(graph, groups, NO_LATENCY).costs(widths, torch.zeros_like(widths))[
+        :, 0
+    ]
     narrow = resize(network, graph, groups, lower)
     counted = count(narrow, spec.input)
     stored = sum(
@@ -229,10 +231,10 @@ def test_plan_by_taylor_scores_tells_what_prune_does():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (PruneOptions(Targets(macs=0.5), criterion="l3"), "--criterion 'l3'"),
-        (PruneOptions(Targets(macs=0.5), criterion="taylor"), "--criterion taylor"),
-        (PruneOptions(Targets(macs=0.5), round_to=0), "--round-to 0"),
-        (PruneOptions(Targets(latency=0.5)), "--target-latency 0.5"),
+        (PruneOptions(Targets(macs=0.5), criterion="l3"), "``criterion`` 'l3'"),
+        (PruneOptions(Targets(macs=0.5), criterion="taylor"), "``criterion=taylor``"),
+        (PruneOptions(Targets(macs=0.5), round_to=0), "``round_to=0``"),
+        (PruneOptions(Targets(latency=0.5)), "``target_latency=0.5``"),
     ],
 )
 def test_options_without_sense_name_the_option(options, named):
@@ -245,8 +247,8 @@ def test_options_without_sense_name_the_option(options, named):
 @pytest.mark.parametrize(
     ("targets", "named"),
     [
-        ({"macs": 1.5}, "--target-flops 1.5"),
-        ({"params": 0.0}, "--target-params 0"),
+        ({"macs": 1.5}, "``target_flops=1.5``"),
+        ({"params": 0.0}, "``target_params=0``"),
         ({}, "no target"),
     ],
 )

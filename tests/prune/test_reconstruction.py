@@ -60,7 +60,7 @@ def without(net, kept):
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
 def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeypatch):
     monkeypatch.setattr("fertool.prune.reconstruction.RIDGE", 0.0)
-    monkeypatch.setattr("fertool.prune.reconstruction.PLACES", 64)
+    monkeypatch.setattr("fertool.prune.reconstruction.POSITIONS", 64)
     net = a_net(stride=stride, padding=padding)
     smaller, rows = without(net, [0, 2, 3, 5])
     reconstruct(net, smaller, trace_channels(net), rows, images(), PLAIN)

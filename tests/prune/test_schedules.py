@@ -17,13 +17,13 @@ from fertool.models import create
 from fertool.prune import (
     SCHEDULES,
     PruneOptions,
+    PruningSession,
     ScheduleOptions,
-    Shrinking,
     Targets,
     UnreachableError,
     channel_counts,
-    judged,
     prj,
+    prune_to_accuracy,
 )
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
 from fertool.spec import InputSpec
@@ -46,7 +46,7 @@ def net(randomise_norms):
             "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
         )
         options = PruneOptions(targets, "l1", round_to=round_to, **options)
-        return Shrinking(spec, randomise_norms(module).eval(), options, data)
+        return PruningSession(spec, randomise_norms(module).eval(), options, data)
 
     return make
 
@@ -105,7 +105,7 @@ def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_th
     SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0, steps=steps), Notes())
     assert shrinking.plan == preview
     for step in range(steps):
-        by_hand.take(by_hand.cut(by_hand.way_to((step + 1) / steps)))
+        by_hand.apply(by_hand.plan_step(by_hand.remaining_budget((step + 1) / steps)))
     assert shrinking.plan == by_hand.plan
     pairs = zip(shrinking.module.parameters(), by_hand.module.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
@@ -144,7 +144,7 @@ def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
         if phase.penalty:
             assert isinstance(phase.penalty, GrowingPenalty)
             assert net.plan is net.start.plan
-            for name, rows in phase.penalty.doomed.items():
+            for name, rows in phase.penalty.pruned_channels.items():
                 net.module.get_parameter(name).data[list(rows)] = 0
                 bias = getattr(net.module.get_submodule(name.removesuffix(".weight")), "bias", None)
                 if bias is not None:
@@ -179,7 +179,7 @@ def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_s
         return 0.6
 
     prj(shrinking, OPTIONS, train, lambda net: 0.6)
-    punishments = [(phase, channels) for phase, channels in phases if phase.few]
+    punishments = [(phase, channels) for phase, channels in phases if phase.on_scoring_subset]
     counts = [channels for _, channels in punishments]
     assert all(0.985 <= after / before <= 0.99 for before, after in pairwise(counts))
     frozen = set(punishments[-1][0].frozen)
@@ -217,14 +217,14 @@ def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
 def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net):
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
         prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
-    assert "--max-drop" in caught.value.hint
+    assert "``max_drop``" in caught.value.hint
 
 
 def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
     torch.manual_seed(0)
     spec, module = create("nano_resnet", {"width_mult": 0.5}, INPUT, ("angry", "happy", "sad"))
     images = open_data("synth:70", DataOptions(size=32)).split("train")
-    shrinking = Shrinking(
+    shrinking = PruningSession(
         spec, module.eval(), PruneOptions(Targets(macs=0.3), "l1", round_to=1), images
     )
     whole = count(module, INPUT).macs
@@ -246,13 +246,13 @@ def test_penalties_lead_to_the_last_epoch(net):
             return 1.0
 
         SCHEDULES[schedule](net(), ScheduleOptions(epochs=1), train)
-        assert [phase.leads for phase in phases] == [True, False]
+        assert [phase.keep_last_epoch for phase in phases] == [True, False]
 
 
 def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):
     shrinking = net(Targets(macs=0.001))
     with pytest.raises(UnreachableError):
-        shrinking.descend(6)
+        shrinking.prune_in_steps(6)
     before = widths_of(net().module)
     assert shrinking.plan.macs_ratio < 0.1
     assert all(width >= 0.1 * before[name] for name, width in widths_of(shrinking.module).items())
@@ -272,7 +272,7 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
             1.0, 0.5 + count(one.module, INPUT).macs / whole
         )  # loses points below half the MACs
 
-    judged(shrinking, ScheduleOptions(epochs=3, max_drop=0.05), notes, judge)
+    prune_to_accuracy(shrinking, ScheduleOptions(epochs=3, max_drop=0.05), notes, judge)
     assert 0.45 <= count(shrinking.module, INPUT).macs / whole <= 0.48
     assert [(name, epochs) for name, epochs, _ in notes] == [("recovery", 3)]
 
@@ -280,6 +280,6 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
 def test_a_judge_that_passes_nothing_ends_with_an_error(net):
     verdicts = iter([1.0])
     with pytest.raises(FertoolError, match="loses less than 1 points"):
-        judged(
+        prune_to_accuracy(
             net(targets=None), ScheduleOptions(epochs=1), Notes(), lambda one: next(verdicts, 0.0)
         )

@@ -14,7 +14,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, PruneResult, Targets, channel_counts, make_cut, prune
+from fertool.prune import PruneOptions, PruneResult, Targets, channel_counts, plan_step, prune
 from fertool.spec import InputSpec, Spec
 from fertool.train import predict_logits
 
@@ -78,7 +78,7 @@ def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
     faces = FaceDataset(images, torch.zeros(192, dtype=torch.int64), CLASSES, "train", "")
     shown, fresh = faces.subset(torch.arange(128)), faces.subset(torch.arange(128, 192))
     plain, repaired = (
-        make_cut(
+        plan_step(
             spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown
         ).carry_out(module)
         for repair in (False, True)
