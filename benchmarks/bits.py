@@ -25,15 +25,15 @@ from fertool.hessian import TraceConfig, estimate
 from fertool.models import stored_size
 from fertool.quant import (
     PORTABLE_LIMIT,
-    Problem,
+    AllocationProblem,
+    DDPGConfig,
     QuantizeConfig,
     RoundedAccuracy,
-    Search,
     allocate,
     lower_bound,
     make_problem,
     quantize_model,
-    search,
+    search_bits_ddpg,
 )
 
 TRACE_IMAGES, SEARCH_IMAGES = 64, 512
@@ -53,7 +53,7 @@ def main() -> None:
     head = {"average_bits": options.average_bits, "size_bytes": options.model.stat().st_size}
     report = answers.report(options.data, options.output, **head)
     for seed in map(int, options.seeds.split(",")):
-        problem: Problem | None = None
+        problem: AllocationProblem | None = None
         for allocation, rounding in ROWS:
             if any(
                 (r["allocation"], r["rounding"], r["seed"]) == (allocation, rounding, seed)
@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def traced(answers: Answers, seed: int) -> Problem:
+def traced(answers: Answers, seed: int) -> AllocationProblem:
     """Return the problem under exact traces on some images."""
     images, spec = answers.train.balanced_subset(TRACE_IMAGES, seed), answers.spec
     found = estimate(
@@ -95,7 +95,7 @@ def traced(answers: Answers, seed: int) -> Problem:
 
 
 def run(
-    answers: Answers, problem: Problem, average_bits: float, row: dict[str, Any]
+    answers: Answers, problem: AllocationProblem, average_bits: float, row: dict[str, Any]
 ) -> dict[str, Any]:
     """Share out the bits, quantise, and say what came of it."""
     spec, module = answers.spec, answers.module
@@ -103,7 +103,7 @@ def run(
     if row["allocation"] == "actor-critic":
         images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
         tried = RoundedAccuracy(spec, module, problem, images, PORTABLE_LIMIT)
-        widths = search(problem, average_bits, tried, Search(seed=seed))
+        widths = search_bits_ddpg(problem, average_bits, tried, DDPGConfig(seed=seed))
     else:
         widths = allocate(row["allocation"], problem, average_bits)
     seconds = time.perf_counter() - start
@@ -121,7 +121,7 @@ def run(
         **answers.compared(integer),
         "size_bytes": stored_size(quantised),
         "onnx_bytes": len(export_model(quantised, integer, ExportOptions())),
-        "ideal_bytes": (int((problem.weights * widths).sum()) + scales) / 8,
+        "ideal_bytes": (int((problem.weight_counts * widths).sum()) + scales) / 8,
     }
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.quant import Problem, QuantizeConfig
-    from fertool.spec import ProvenanceStep, Spec
+    from fertool.quant import AllocationProblem, QuantizeConfig
+    from fertool.spec import Spec
 
 QUANTISATION = "Quantisation"
 DEFAULT = "optimal"
@@ -138,13 +138,13 @@ class BitsOptions:
         if mean < WEIGHT_BITS[0]:
             raise FertoolError(
                 f"--target-size {self.target_size}: at {WEIGHT_BITS[0]} bits a weight the file has about "
-                f"{budget + (WEIGHT_BITS[0] - mean) * int(problem.weights.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
+                f"{budget + (WEIGHT_BITS[0] - mean) * int(problem.weight_counts.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
                 "ask for more, or prune the model first",
             )
         _tell_of_more_than_needed("--target-size", mean, problem)
         return problem.by_layer(allocate(min(mean, WEIGHT_BITS[-1])))
 
-    def _problem(self, spec: Spec, module: nn.Module, config: QuantizeConfig) -> Problem:
+    def _problem(self, spec: Spec, module: nn.Module, config: QuantizeConfig) -> AllocationProblem:
         """Return what is to be shared out."""
         from fertool.artifact.input_files import MAX_JSON_BYTES, read_text
         from fertool.hessian import Sensitivity
@@ -164,14 +164,14 @@ class BitsOptions:
 
     def _allocator(
         self,
-        problem: Problem,
+        problem: AllocationProblem,
         spec: Spec,
         module: nn.Module,
         config: QuantizeConfig,
         val: FaceDataset,
     ) -> Callable[[float], Tensor]:
         """Return what gives every channel its width, for a mean of bits."""
-        from fertool.quant import RoundedAccuracy, Search, allocate, search
+        from fertool.quant import DDPGConfig, RoundedAccuracy, allocate, search_bits_ddpg
         from fertool.report.console import progress
 
         if self.allocation != "actor-critic":
@@ -182,23 +182,23 @@ class BitsOptions:
 
         def searched(average_bits: float) -> Tensor:
             with progress("episodes") as on_progress:
-                return search(
-                    problem, average_bits, accuracy, Search(seed=config.seed), on_progress
+                return search_bits_ddpg(
+                    problem, average_bits, accuracy, DDPGConfig(seed=config.seed), on_progress
                 )
 
         return searched
 
 
-def _tell_of_more_than_needed(flag: str, mean: float, problem: Problem) -> None:
+def _tell_of_more_than_needed(flag: str, mean: float, problem: AllocationProblem) -> None:
     from fertool.report.console import note
 
-    if mean > problem.largest:
+    if mean > problem.max_bits:
         note(
-            f"{flag}: {problem.largest} bits hold every weight; --full-range has {WEIGHT_BITS[-1]}"
+            f"{flag}: {problem.max_bits} bits hold every weight; --full-range has {WEIGHT_BITS[-1]}"
         )
 
 
-def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
+def _affordable_bits(problem: AllocationProblem, planned: Spec, budget: float) -> float:
     """Return the mean bits of a weight at which the file has so many bytes: all else in it has the same size always."""
     import torch
 
@@ -206,8 +206,8 @@ def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
 
     assert planned.quant is not None
     # Some channels of every width, so that nothing is missing that any mixture could have.
-    every = torch.tensor(WEIGHT_BITS).repeat(len(problem.weights) // len(WEIGHT_BITS) + 1)[
-        : len(problem.weights)
+    every = torch.tensor(WEIGHT_BITS).repeat(len(problem.weight_counts) // len(WEIGHT_BITS) + 1)[
+        : len(problem.weight_counts)
     ]
     bits = problem.by_layer(every)
     rules = {name: replace(rule, bits=bits[name]) for name, rule in planned.quant.weights.items()}
@@ -216,6 +216,6 @@ def _affordable_bits(problem: Problem, planned: Spec, budget: float) -> float:
         replace(planned, quant=replace(planned.quant, weights=rules), metrics=metrics)
     )
     stored = torch.tensor([width for name in problem.names for width in rules[name].stored_bits(1)])
-    return (8 * (budget - size) + int((stored * problem.weights).sum())) / int(
-        problem.weights.sum()
+    return (8 * (budget - size) + int((stored * problem.weight_counts).sum())) / int(
+        problem.weight_counts.sum()
     )

@@ -15,7 +15,7 @@ def measure_portability(
 ) -> dict[str, Any]:
     """Return, and say, the accuracy on x86 processors without VNNI: the same by construction, or emulated."""
     from fertool.metrics import evaluate_logits
-    from fertool.quant.saturation import can_saturate, saturating
+    from fertool.quant.saturation import can_saturate, simulate_saturation
     from fertool.report.console import note, progress
     from fertool.train import predict_logits
 
@@ -23,7 +23,9 @@ def measure_portability(
         note("no pair of products can leave 16 bits: the same answers with and without VNNI")
         return {"accuracy_without_vnni": accuracy}
     with progress("without VNNI", brief=True) as on_progress:
-        logits = predict_logits(saturating(net, input), val, input, on_progress=on_progress)
+        logits = predict_logits(
+            simulate_saturation(net, input), val, input, on_progress=on_progress
+        )
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
     note(

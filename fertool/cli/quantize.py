@@ -182,7 +182,7 @@ def quantize(
     from fertool import models
     from fertool.models import static
     from fertool.models.quantized import average_bits
-    from fertool.quant import integer_share, quantize_model
+    from fertool.quant import describe_integer_fraction, quantize_model
 
     spec, module = models.load_model(model)
     shape = spec.input
@@ -208,7 +208,7 @@ def quantize(
     widths = bits.chosen(model, spec, step, module, config, run.val)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
-    note(integer_share(static(module), quant))
+    note(describe_integer_fraction(static(module), quant))
     quantized = replace(spec, quant=replace(quant, method=options.method))
     if training.epochs and not dry_run:
         history = _train(quantized, integer, given, run, distill=options.distill)
@@ -275,12 +275,12 @@ def _train(
     spec: Spec, integer: QuantizedNet, before: Model, run: TrainingRun, *, distill: bool
 ) -> History:
     """Train with rounding, and fill the integers in again; returns the history."""
-    from fertool.quant import settle, trainable
+    from fertool.quant import convert, prepare_qat
 
     assert spec.quant is not None
-    trained = trainable(integer, spec.quant)
+    trained = prepare_qat(integer, spec.quant)
     _, history = run.fit(spec, trained, recovery(before, run, distill=distill))
-    settle(trained.cpu(), integer, spec.quant)
+    convert(trained.cpu(), integer, spec.quant)
     return history
 
 

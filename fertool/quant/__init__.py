@@ -1,34 +1,40 @@
-"""Integers in place of floats: ranges measured on a few hundred faces, bits shared out, errors made up for."""
+"""Quantization: calibrated ranges, bits allocated under a budget, weights rounded by GPTQ, QAT."""
 
 from __future__ import annotations
 
-from fertool.quant.allocation import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.ddpg import RoundedAccuracy, Search, search
+from fertool.quant.allocation import (
+    ALLOCATIONS,
+    AllocationProblem,
+    allocate,
+    lower_bound,
+    make_problem,
+)
+from fertool.quant.ddpg import DDPGConfig, RoundedAccuracy, search_bits_ddpg
 from fertool.quant.post_training import (
     FULL_LIMIT,
     PORTABLE_LIMIT,
     QuantizeConfig,
-    integer_share,
+    describe_integer_fraction,
     plan_quantization,
     quantize_model,
 )
-from fertool.quant.qat import settle, trainable
+from fertool.quant.qat import convert, prepare_qat
 
 __all__ = [
     "ALLOCATIONS",
     "FULL_LIMIT",
     "PORTABLE_LIMIT",
-    "Problem",
+    "AllocationProblem",
+    "DDPGConfig",
     "QuantizeConfig",
     "RoundedAccuracy",
-    "Search",
     "allocate",
-    "integer_share",
+    "convert",
+    "describe_integer_fraction",
     "lower_bound",
     "make_problem",
     "plan_quantization",
+    "prepare_qat",
     "quantize_model",
-    "search",
-    "settle",
-    "trainable",
+    "search_bits_ddpg",
 ]

@@ -1,15 +1,17 @@
-"""How many bits each layer's activations get, from what rounding them does to the answers.
+"""How many bits each layer's activations get, from what rounding them does to the outputs.
 
-With z the logits, y the activations of one site and e(y) what rounding to k bits adds to them, the divergence from the
-network's own answers is to second order `E [u . J e(y)]^2 / 2`, u a random root of its Hessian in z
-(`divergence_probe`) and J the derivative of z by y. One backward pass of `u . z` gives it for all sites and widths at
-once, with all that the errors of one image have in common, which a trace leaves out.
+With z the logits, y the activations at one quantizer and e(y) what rounding to k bits adds to them,
+the divergence from the network's own outputs is to second order `E [u . J e(y)]^2 / 2`, u a random
+root of its Hessian in z (`divergence_probe`) and J the derivative of z by y. One backward pass of
+`u . z` gives it for all quantizers and bits at once, with all that the errors of one image have in
+common, which a trace leaves out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,98 +21,119 @@ from fertool.data.pixels import to_input
 from fertool.graph.network import Network
 from fertool.losses import divergence_probe
 from fertool.models.quantized import dequantize, quantize, tapped_at_sites
-from fertool.models.sites import Sites
-from fertool.quant.knapsack import Items, filled, least_loss
-from fertool.quant.observers import Grid
+from fertool.models.sites import Site, Sites
+from fertool.quant.knapsack import KnapsackItems, least_loss, spend_remaining_bits
+from fertool.quant.observers import QParams
 from fertool.spec import InputSpec, affordable_batch
 
-ACTIVATION_WIDTHS = (4, 5, 6, 7, 8)
+ACTIVATION_BITS = (4, 5, 6, 7, 8)
 
 
-class _Rounding(nn.Module):
-    """Notes what rounding to each of some grids would add to `u . z`: `changes` float64 [widths, N], of one batch."""
+class _RoundingProbe(nn.Module):
+    """Records what rounding by each of some QParams would add to `u . z`.
 
-    def __init__(self, grids: Sequence[Grid]) -> None:
+    `changes` float64 [bits, N], of one batch; `values` counts the values of one image.
+    """
+
+    def __init__(self, qparams: Sequence[QParams]) -> None:
         super().__init__()
-        self.grids, self.values = grids, 0
+        self.qparams = qparams
+        self.values = 0
         self.changes: Tensor | None = None
 
+    def reset(self) -> None:
+        """Start a batch."""
+        self.values = 0
+        self.changes = None
+
     def forward(self, values: Tensor) -> Tensor:
-        """Return the values as they came."""
+        """Return the values unchanged."""
         if values.requires_grad:
-            seen = values.detach().clone()  # an in-place activation may overwrite the values
+            # A copy, since an in-place activation may overwrite the values.
+            seen = values.detach().clone()
             self.values += seen[0].numel()
-            values.register_hook(lambda gradient: self._note(gradient, seen))  # type: ignore[no-untyped-call]
+            values.register_hook(partial(self._record, seen))  # type: ignore[no-untyped-call]
         return values
 
-    def _note(self, gradient: Tensor, seen: Tensor) -> None:
-        changes = torch.stack(
-            [(gradient * self._error(seen, k)).flatten(1).sum(1) for k in range(len(self.grids))]
-        )
-        # The results that share a site are rounded together.
+    def _record(self, seen: Tensor, gradient: Tensor) -> None:
+        by_bits = []
+        for qparams, bits in zip(self.qparams, ACTIVATION_BITS, strict=True):
+            products = gradient * _rounding_error(seen, qparams, bits)
+            by_bits.append(products.flatten(1).sum(1))
+        changes = torch.stack(by_bits)
+        # The results that share a quantizer are rounded together.
         self.changes = changes.double() if self.changes is None else self.changes + changes
 
-    def _error(self, values: Tensor, k: int) -> Tensor:
-        grid, high = self.grids[k], 2 ** ACTIVATION_WIDTHS[k] - 1
-        scale = torch.tensor(grid.scale, device=values.device)
-        return (
-            dequantize(quantize(values, scale, grid.zero_point, 0, high), scale, grid.zero_point)
-            - values
-        )
+
+def _rounding_error(values: Tensor, qparams: QParams, bits: int) -> Tensor:
+    """Return what rounding to so many bits adds to the values."""
+    scale = torch.tensor(qparams.scale, device=values.device)
+    integers = quantize(values, scale, qparams.zero_point, 0, 2**bits - 1)
+    return dequantize(integers, scale, qparams.zero_point) - values
 
 
 def rounding_losses(
     graph_module: Network,
     sites: Sites,
-    grids: Mapping[str, Sequence[Grid]],
+    qparams: Mapping[str, Sequence[QParams]],
     images: Tensor,
     input: InputSpec,
     *,
     batch_size: int = 64,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
-) -> Items:
-    """Return what each site of a folded float network loses at each of ACTIVATION_WIDTHS, in nats, and its values.
+) -> KnapsackItems:
+    """Return the loss, in nats, of each quantizer of a folded float network, and its values.
 
-    `grids` are those of each site by width, `images` uint8 [N, C, S, S]; `tick` is called after
-    each batch.
+    The losses are at each of ACTIVATION_BITS, and so are the `qparams` of each quantizer. `images`
+    are uint8 [N, C, S, S]; `tick` is called after each batch.
     """
-    watches = {site.name: _Rounding(grids[site.name]) for site in sites.sites}
-    watched = tapped_at_sites(graph_module, _where_values_change(graph_module, sites), watches)
-    device, generator = next(watched.parameters()).device, torch.Generator().manual_seed(seed)
-    losses = {name: torch.zeros(len(ACTIVATION_WIDTHS), dtype=torch.float64) for name in watches}
+    probes = {site.name: _RoundingProbe(qparams[site.name]) for site in sites.sites}
+    watched = tapped_at_sites(graph_module, _where_values_change(graph_module, sites), probes)
+    device = next(watched.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    losses = {name: torch.zeros(len(ACTIVATION_BITS), dtype=torch.float64) for name in probes}
+
     for batch in torch.split(images, affordable_batch(batch_size, input.size)):
+        for probe in probes.values():
+            probe.reset()
+        # The images require gradients, so that every layer has a backward pass.
         pixels: Any = to_input(batch.to(device), input).requires_grad_()
-        for watch in watches.values():
-            watch.changes, watch.values = None, 0
         with torch.enable_grad():
             torch.autograd.grad(divergence_probe(watched(pixels), generator), pixels)
-        for name, watch in watches.items():
-            if watch.changes is not None:
-                losses[name] += watch.changes.square().sum(1).cpu() / 2
+        for name, probe in probes.items():
+            if probe.changes is not None:
+                losses[name] += probe.changes.square().sum(1).cpu() / 2
         tick()
+
     # More bits never hurt, whatever the search for ranges found.
-    found = torch.stack([losses[name] / len(images) for name in watches]).cummin(1).values
-    values = torch.tensor([watch.values for watch in watches.values()])
-    return Items(found, values, ACTIVATION_WIDTHS, ACTIVATION_WIDTHS[-1])
+    mean = torch.stack([losses[name] / len(images) for name in probes]).cummin(1).values
+    values = torch.tensor([probe.values for probe in probes.values()])
+    return KnapsackItems(mean, values, ACTIVATION_BITS, ACTIVATION_BITS[-1])
 
 
 def _where_values_change(graph_module: Network, sites: Sites) -> Sites:
-    """Leave out the results that only move values which the same site has rounded: those are on its grid already."""
+    """Leave out results that only move values which the same quantizer has rounded already."""
     inputs = {node.name: set(node.inputs) for node in graph_module.graph.nodes}
-    moved = {
-        site.name: {name for name in site.nodes if inputs.get(name, {""}) <= set(site.nodes)}
-        for site in sites.sites
-    }
-    first = [
-        replace(site, nodes=tuple(n for n in site.nodes if n not in moved[site.name]))
-        for site in sites.sites
-    ]
-    return replace(sites, sites=tuple(first))
+    changed = [_where_site_changes(inputs, site) for site in sites.sites]
+    return replace(sites, sites=tuple(changed))
 
 
-def shared_out(items: Items, average_bits: float) -> list[int]:
-    """Return the bits of each site that lose least in all, within a mean of `average_bits` over the values."""
+def _where_site_changes(inputs: Mapping[str, set[str]], site: Site) -> Site:
+    nodes = []
+    for name in site.nodes:
+        # The images, which no node makes, have not been rounded before.
+        if name not in inputs or not inputs[name].issubset(site.nodes):
+            nodes.append(name)
+    return replace(site, nodes=tuple(nodes))
+
+
+def allocate_activation_bits(items: KnapsackItems, average_bits: float) -> list[int]:
+    """Return the bits of each quantizer that lose least in all.
+
+    Their mean over the values is `average_bits` or less.
+    """
     budget = items.budget(average_bits)
-    widths: list[int] = filled(items, least_loss(items, budget)[0], budget).tolist()
-    return widths
+    bits, _ = least_loss(items, budget)
+    chosen: list[int] = spend_remaining_bits(items, bits, budget).tolist()
+    return chosen

@@ -1,24 +1,23 @@
-"""Shares of bits learned by trying them out: recipe 5's allocation (Sun, section 4.2.3), in the manner of DDPG.
+"""Bits learned by trial: recipe 5's allocation (Sun, section 4.2.3), in the manner of DDPG.
 
-The channels stand in the order of their mean traces. An episode goes through the widths: of the channels that are
-left, the actor gives a share to 2 bits, then to 3, and so on; the rest gets the most there are. The reward is what is
-then measured: accuracy, less a penalty for bits over the budget. The actor sees `[k, n_re, s, e, a_{k-1}]` (4-10): the
-width, the weights that are left, where the present range starts and ends among the channels, and its last action, all
-within 0 and 1. The critic learns what an action is worth (Lillicrap et al. 2016, arXiv 1509.02971, algorithm 1), with
-the source's rates, buffer, batches, episodes and noise; it does not say how large the networks are: two layers of 300,
-as in HAQ's.
+The channels are sorted by their mean traces. An episode goes through the bits: the actor gives a
+fraction of the remaining channels 2 bits, then 3, and so on; the rest gets the most there are. The
+reward is what is then measured: accuracy, less a penalty for bits over the budget. The actor sees
+`[k, n_re, s, e, a_{k-1}]` (4-10): the bits, the remaining weights, where the present range starts
+and ends among the channels, and its last action, all within 0 and 1. The critic learns the value of
+an action (Lillicrap et al. 2016, arXiv 1509.02971, algorithm 1), with the source's rates, buffer,
+batches, episodes and noise; it does not name the size of the networks: two layers of 300, as in
+HAQ's.
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,23 +29,25 @@ from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 from fertool.models.build import static
 from fertool.models.quantized import dequantize, per_channel
-from fertool.quant.allocation import Problem
-from fertool.quant.knapsack import filled
+from fertool.quant.allocation import AllocationProblem
+from fertool.quant.knapsack import spend_remaining_bits
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import WEIGHT_BITS, Spec, WeightQuant
 
 _HIDDEN = 300
-_FOLLOW = 0.01
-"""How fast the target networks follow."""
+# The fraction by which the target networks follow at each step (the paper's letter).
+TAU = 0.01
+# What the reward loses at twice the budget: as much as all accuracy is worth.
 _PENALTY = 1.0
-"""What the reward loses at twice the budget."""
+# Images in a batch of the measurement.
+_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Search:
-    """The source's numbers: learning rates of actor and critic, batch, replay buffer, episodes, and the noise's course.
+class DDPGConfig:
+    """The source's numbers: learning rates, batch, replay buffer, episodes, course of the noise.
 
-    `decay` multiplies the noise after each episode behind the `explore` first ones.
+    `decay` multiplies the noise after each episode behind the first `explore` ones.
     """
 
     actor_lr: float = 1e-4
@@ -60,180 +61,201 @@ class Search:
     seed: int = 0
 
 
-def search(
-    problem: Problem,
+def search_bits_ddpg(
+    problem: AllocationProblem,
     average_bits: float,
     accuracy: Callable[[Tensor], float],
-    options: Search = Search(),
+    config: DDPGConfig = DDPGConfig(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Return the width of each channel, int64 [C], that had the highest reward, its budget then used to the last bit.
+    """Return the bits of each channel, int64 [C], with the highest reward, the budget used up.
 
-    `accuracy` measures a network with some widths [C], from 0 to 1. `on_progress` counts episodes.
+    `accuracy` measures a network with some bits [C], from 0 to 1. `on_progress` counts episodes.
     """
-    generator, chance = torch.Generator().manual_seed(options.seed), random.Random(options.seed)
+    generator = torch.Generator().manual_seed(config.seed)
+    sampler = random.Random(config.seed)
+    # The initial weights depend on the seed alone, and nothing outside on them.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        agent = _Agent(options)
+        torch.manual_seed(config.seed)
+        agent = _Agent(config)
     order = problem.traces.argsort(stable=True)
-    best: tuple[float, Tensor] = (-torch.inf, torch.full_like(problem.weights, WEIGHT_BITS[0]))
-    total = options.explore + options.episodes
+    best_reward = -torch.inf
+    best = torch.full_like(problem.weight_counts, WEIGHT_BITS[0])
+    total = config.explore + config.episodes
     for episode in range(total):
-        noise = options.noise * options.decay ** max(0, episode - options.explore)
-        widths, steps = _episode(
-            problem, order, partial(agent.act, noise=noise, generator=generator)
-        )
-        over = max(0.0, problem.average_bits(widths) / average_bits - 1)
-        reward = accuracy(widths) - _PENALTY * over
+        noise = config.noise * config.decay ** max(0, episode - config.explore)
+        act = partial(agent.act, noise=noise, generator=generator)
+        bits, steps = _episode(problem, order, act)
+        over = max(0.0, problem.average_bits(bits) / average_bits - 1)
+        reward = accuracy(bits) - _PENALTY * over
         agent.remember(steps, reward)
-        if episode >= options.explore:
+        if episode >= config.explore:
             for _ in steps:
-                agent.learn(chance)
-        if reward > best[0]:
-            best = (reward, widths)
+                agent.learn(sampler)
+        if reward > best_reward:
+            best_reward, best = reward, bits
         on_progress(episode + 1, total)
-    return filled(problem.items, best[1], problem.items.budget(average_bits))
+    items = problem.items
+    return spend_remaining_bits(items, best, items.budget(average_bits))
 
 
 class RoundedAccuracy:
-    """The accuracy on some images of a float network whose weights are rounded to other widths each time."""
+    """The accuracy on some images of a float network whose weights are rounded to given bits."""
 
     def __init__(
-        self, spec: Spec, module: nn.Module, problem: Problem, images: FaceDataset, limit: int
+        self,
+        spec: Spec,
+        module: nn.Module,
+        problem: AllocationProblem,
+        images: FaceDataset,
+        limit: int,
     ) -> None:
-        self._problem, self._labels, self._batches = (
-            problem,
-            images.labels,
-            torch.split(images.images, 256),
-        )
-        self._input, self._network = spec.input, _parametrised(fold_for_inference(static(module)))
+        self._problem = problem
+        self._labels = images.labels
+        self._batches = torch.split(images.images, _BATCH)
+        self._input = spec.input
+        self._network = _frozen_copy(fold_for_inference(static(module)))
+        # All that any bits could need is computed once: [bits, out, ...] and [bits, out] a layer.
         self._integers: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}
         for name in problem.names:
             weight = self._network.get_parameter(f"{name}.weight").detach()
-            limits = [
-                torch.tensor(WeightQuant((width,), limit).limits(len(weight)))
-                for width in WEIGHT_BITS
-            ]
-            scales = [weight_scales(weight, bound, "mse") for bound in limits]
-            pairs = zip(scales, limits, strict=True)
-            integers = [
-                integer_weight(weight, scale, bound).to(torch.int8) for scale, bound in pairs
-            ]
-            self._integers[name], self._scales[name] = torch.stack(integers), torch.stack(scales)
+            integers, scales = [], []
+            for bits in WEIGHT_BITS:
+                bound = torch.tensor(WeightQuant((bits,), limit).limits(len(weight)))
+                scale = weight_scales(weight, bound, "mse")
+                scales.append(scale)
+                integers.append(integer_weight(weight, scale, bound).to(torch.int8))
+            self._integers[name] = torch.stack(integers)
+            self._scales[name] = torch.stack(scales)
 
     @torch.no_grad()
-    def __call__(self, widths: Tensor) -> float:
-        """Return the accuracy with these widths [C]."""
+    def __call__(self, bits: Tensor) -> float:
+        """Return the accuracy with these bits [C]."""
         for index, name in enumerate(self._problem.names):
-            chosen = widths[self._problem.layers == index] - WEIGHT_BITS[0]
+            chosen = bits[self._problem.layers == index] - WEIGHT_BITS[0]
             channels = torch.arange(len(chosen))
-            rounded, scale = (
-                self._integers[name][chosen, channels],
-                self._scales[name][chosen, channels],
-            )
-            self._network.get_parameter(f"{name}.weight").copy_(
-                dequantize(rounded, per_channel(scale, rounded))
-            )
-        answers = torch.cat(
-            [self._network(to_input(batch, self._input)).argmax(1) for batch in self._batches]
-        )
-        return float((answers == self._labels).float().mean())
+            integers = self._integers[name][chosen, channels]
+            scale = self._scales[name][chosen, channels]
+            rounded = dequantize(integers, per_channel(scale, integers))
+            self._network.get_parameter(f"{name}.weight").copy_(rounded)
+
+        predictions = []
+        for batch in self._batches:
+            predictions.append(self._network(to_input(batch, self._input)).argmax(1))
+        return float((torch.cat(predictions) == self._labels).float().mean())
 
 
-def _parametrised(network: Network) -> Network:
+def _frozen_copy(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).cpu()
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Transition:
+    """One action of an episode; `next` is the state that it leads to, None at the end."""
+
     state: Tensor
     action: Tensor
     next: Tensor | None
 
 
 def _episode(
-    problem: Problem, order: Tensor, act: Callable[[Tensor], float]
-) -> tuple[Tensor, list[_Step]]:
-    """Give out all widths once; returns them, and what the actor saw and did."""
-    count, total = len(order), float(problem.weights.sum())
-    widths = torch.full_like(problem.weights, problem.largest)
+    problem: AllocationProblem, order: Tensor, act: Callable[[Tensor], float]
+) -> tuple[Tensor, list[_Transition]]:
+    """Allocate all bits once; returns them, and what the actor saw and did."""
+    count, total = len(order), float(problem.weight_counts.sum())
+    bits = torch.full_like(problem.weight_counts, problem.max_bits)
     states, actions = [], []
     start, last = 0, 0.0
-    for k, width in enumerate(range(WEIGHT_BITS[0], problem.largest)):
-        left = float(problem.weights[order[start:]].sum()) / total
-        states.append(torch.tensor([k / len(WEIGHT_BITS), left, start / count, 1.0, last]))
-        last = act(states[-1])
+    for k, width in enumerate(range(WEIGHT_BITS[0], problem.max_bits)):
+        remaining = float(problem.weight_counts[order[start:]].sum()) / total
+        state = torch.tensor([k / len(WEIGHT_BITS), remaining, start / count, 1.0, last])
+        last = act(state)
+        states.append(state)
         actions.append(torch.tensor([last]))
         end = start + round(last * (count - start))
-        widths[order[start:end]] = width
+        bits[order[start:end]] = width
         start = end
-    after = [*states[1:], None]
-    return widths, [_Step(*step) for step in zip(states, actions, after, strict=True)]
+
+    transitions = []
+    following = [*states[1:], None]
+    for state, action, after in zip(states, actions, following, strict=True):
+        transitions.append(_Transition(state, action, after))
+    return bits, transitions
 
 
-def _network(inputs: int) -> nn.Sequential:
+def _perceptron(inputs: int) -> nn.Sequential:
     return nn.Sequential(
-        *(
-            nn.Linear(inputs, _HIDDEN),
-            nn.ReLU(),
-            nn.Linear(_HIDDEN, _HIDDEN),
-            nn.ReLU(),
-            nn.Linear(_HIDDEN, 1),
-        )
+        nn.Linear(inputs, _HIDDEN),
+        nn.ReLU(),
+        nn.Linear(_HIDDEN, _HIDDEN),
+        nn.ReLU(),
+        nn.Linear(_HIDDEN, 1),
     )
 
 
 class _Agent:
-    """Actor and critic, the slow copies that they learn towards, and what they remember."""
+    """Actor and critic, their target networks, and the replay buffer."""
 
-    def __init__(self, options: Search) -> None:
-        self._options = options
-        self._actor = nn.Sequential(_network(5), nn.Sigmoid())
-        self._critic = _network(6)
-        self._slow_actor, self._slow_critic = (
-            copy.deepcopy(self._actor),
-            copy.deepcopy(self._critic),
-        )
-        self._memory: deque[tuple[_Step, float]] = deque(maxlen=options.buffer)
-        self._actor_step = torch.optim.Adam(self._actor.parameters(), lr=options.actor_lr)
-        self._critic_step = torch.optim.Adam(self._critic.parameters(), lr=options.critic_lr)
+    def __init__(self, config: DDPGConfig) -> None:
+        self._config = config
+        # A state has five numbers, to which the critic's input adds the action.
+        self._actor = nn.Sequential(_perceptron(5), nn.Sigmoid())
+        self._critic = _perceptron(6)
+        self._target_actor = copy.deepcopy(self._actor)
+        self._target_critic = copy.deepcopy(self._critic)
+        self._buffer: deque[tuple[_Transition, float]] = deque(maxlen=config.buffer)
+        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), lr=config.actor_lr)
+        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=config.critic_lr)
 
     @torch.no_grad()
     def act(self, state: Tensor, *, noise: float, generator: torch.Generator) -> float:
-        """Return a share of the channels that are left, with noise on it."""
+        """Return the fraction of the remaining channels that get the present bits, with noise."""
         drawn = noise * torch.randn(1, generator=generator)
         return float((self._actor(state) + drawn).clamp(0, 1))
 
-    def remember(self, steps: list[_Step], reward: float) -> None:
+    def remember(self, steps: list[_Transition], reward: float) -> None:
         """Keep an episode: its reward comes with the last step."""
-        rewards = itertools.chain(itertools.repeat(0.0, len(steps) - 1), [reward])
-        self._memory.extend(zip(steps, rewards, strict=True))
+        for step in steps:
+            self._buffer.append((step, reward if step.next is None else 0.0))
 
-    def learn(self, chance: random.Random) -> None:
-        """Take one step of both networks, on a batch out of the memory."""
-        drawn = chance.sample(self._memory, min(self._options.batch, len(self._memory)))
-        states, actions = (
-            torch.stack([getattr(step, key) for step, _ in drawn]) for key in ("state", "action")
-        )
-        worth = torch.tensor([[reward] for _, reward in drawn])
-        goes_on = torch.tensor([step.next is not None for step, _ in drawn])
-        with torch.no_grad():
-            if bool(goes_on.any()):
-                after = torch.stack([step.next for step, _ in drawn if step.next is not None])
-                worth[goes_on] += self._slow_critic(torch.cat([after, self._slow_actor(after)], 1))
-        _descend(
-            self._critic_step, F.mse_loss(self._critic(torch.cat([states, actions], 1)), worth)
-        )
-        _descend(
-            self._actor_step, -self._critic(torch.cat([states, self._actor(states)], 1)).mean()
-        )
-        for slow, fast in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):
-            for target, source in zip(slow.parameters(), fast.parameters(), strict=True):
-                target.data.lerp_(source.data, _FOLLOW)
+    def learn(self, sampler: random.Random) -> None:
+        """Take one step of both networks, on a batch from the replay buffer."""
+        size = min(self._config.batch, len(self._buffer))
+        batch = sampler.sample(self._buffer, size)
+        states = torch.stack([step.state for step, _ in batch])
+        actions = torch.stack([step.action for step, _ in batch])
+        values = self._target_values(batch)
+        predicted = self._critic(torch.cat([states, actions], 1))
+        _minimize(self._critic_optimizer, F.mse_loss(predicted, values))
+        chosen = self._actor(states)
+        _minimize(self._actor_optimizer, -self._critic(torch.cat([states, chosen], 1)).mean())
+        for target, source in self._parameter_pairs():
+            target.data.lerp_(source.data, TAU)
+
+    @torch.no_grad()
+    def _target_values(self, batch: list[tuple[_Transition, float]]) -> Tensor:
+        """Return what the critic should predict, [N, 1]: reward and value of the next state."""
+        values = torch.tensor([[reward] for _, reward in batch])
+        following, continues = [], []
+        for step, _ in batch:
+            continues.append(step.next is not None)
+            if step.next is not None:
+                following.append(step.next)
+        if following:
+            states = torch.stack(following)
+            actions = self._target_actor(states)
+            # Undiscounted: episodes are short, and their reward comes at the end.
+            values[torch.tensor(continues)] += self._target_critic(torch.cat([states, actions], 1))
+        return values
+
+    def _parameter_pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter]]:
+        """Yield each parameter of the target networks with the learned one."""
+        yield from zip(self._target_actor.parameters(), self._actor.parameters(), strict=True)
+        yield from zip(self._target_critic.parameters(), self._critic.parameters(), strict=True)
 
 
-def _descend(step: torch.optim.Optimizer, loss: Tensor) -> Any:
-    step.zero_grad()
+def _minimize(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    step.step()
+    optimizer.step()

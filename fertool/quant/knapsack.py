@@ -1,6 +1,7 @@
-"""Widths of items at the least loss under a budget of bits: a knapsack of multiple choice.
+"""Bits of items at the least loss under a budget: a knapsack of multiple choice.
 
-An item of n values loses `losses[k]` at the k-th of the widths that it may have, and takes `n width` bits.
+An item of n values loses `losses[k]` at the k-th number of bits that it may have, b, and takes n b
+bits of the budget.
 """
 
 from __future__ import annotations
@@ -13,109 +14,140 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Items:
-    """What the bits are shared among: `losses` float64 [I, W] at each of the `widths` W, ascending by ones.
+class KnapsackItems:
+    """The items: `losses` float64 [I, B] at each of the `choices` B of bits, ascending by ones.
 
-    `sizes` int64 [I] are the numbers of values. No item gets more than `largest` bits.
+    `sizes` int64 [I] are the numbers of values. No item gets more than `max_bits`.
     """
 
     losses: Tensor
     sizes: Tensor
-    widths: Sequence[int]
-    largest: int
+    choices: Sequence[int]
+    max_bits: int
 
     @property
-    def least(self) -> int:
-        """The width that everyone has at least."""
-        return self.widths[0]
+    def min_bits(self) -> int:
+        """The bits that each item has at least."""
+        return self.choices[0]
 
-    def bits(self, chosen: Tensor) -> int:
-        """Return what some widths [I] take together."""
-        return int((self.sizes * chosen).sum())
+    def total_bits(self, bits: Tensor) -> int:
+        """Return what the items take together with these bits [I]."""
+        return int((self.sizes * bits).sum())
 
     def budget(self, average_bits: float) -> int:
-        """Return the bits that a mean for each value comes to."""
+        """Return the total bits of a mean for each value."""
+        # The margin makes a mean that was computed from a total give that total again.
         return int(average_bits * int(self.sizes.sum()) + 1e-6)
 
-    def loss_change(self, chosen: Tensor, to: Tensor) -> Tensor:
-        """Return what other widths [I] lose more, per value of each item."""
-        everyone, last = torch.arange(len(chosen)), len(self.widths) - 1
-        after = self.losses[everyone, (to - self.least).clamp(0, last)]
-        return (after - self.losses[everyone, chosen - self.least]) / self.sizes
+    def loss_change(self, bits: Tensor, to: Tensor) -> Tensor:
+        """Return what each item loses more with other bits [I], per value of the item."""
+        every, last = torch.arange(len(bits)), len(self.choices) - 1
+        # Outside the choices any loss does: callers exclude these items.
+        after = self.losses[every, (to - self.min_bits).clamp(0, last)]
+        return (after - self.losses[every, bits - self.min_bits]) / self.sizes
 
 
 @dataclass(frozen=True, eq=False)
-class Steps:
-    """Steps up the lower convex hulls of all items, those first that save most per bit; tensors [steps].
+class HullSteps:
+    """Steps up the lower convex hulls of all items, the largest saving per bit first.
 
-    `items` says whose it is, `slopes` what it saves per bit, `costs` its bits, and it leads from `source` to `to`.
+    Tensors [steps]: `items` the item, `slopes` what the step saves per bit, `costs` its bits;
+    it leads from `from_bits` to `to_bits`.
     """
 
     items: Tensor
     slopes: Tensor
     costs: Tensor
-    source: Tensor
-    to: Tensor
+    from_bits: Tensor
+    to_bits: Tensor
 
 
-def hull_steps(items: Items) -> Steps:
+def hull_steps(items: KnapsackItems) -> HullSteps:
     """Return all steps up the hulls."""
-    losses, sizes, widths = items.losses, items.sizes, torch.tensor(items.widths)
+    losses, choices = items.losses, torch.tensor(items.choices)
     found: list[tuple[Tensor, ...]] = []
-    at = torch.zeros(len(losses), dtype=torch.int64)
+    present = torch.zeros(len(losses), dtype=torch.int64)
     while True:
-        saved = losses.gather(1, at[:, None]) - losses
-        bits = (widths - widths[at][:, None]) * sizes[:, None]
-        slopes, to = torch.where(bits > 0, saved / bits.clamp(min=1), 0.0).max(1)
+        saved = losses.gather(1, present[:, None]) - losses
+        bits = (choices - choices[present][:, None]) * items.sizes[:, None]
+        slopes, best = torch.where(bits > 0, saved / bits.clamp(min=1), 0.0).max(1)
         able = (slopes > 0).nonzero().flatten()
         if not len(able):
             break
-        cost = bits.gather(1, to[:, None])[:, 0]
-        found.append((able, slopes[able], cost[able], widths[at[able]], widths[to[able]]))
-        at = torch.where(slopes > 0, to, at)
+        cost = bits.gather(1, best[:, None])[:, 0]
+        from_bits, to_bits = choices[present[able]], choices[best[able]]
+        found.append((able, slopes[able], cost[able], from_bits, to_bits))
+        present = torch.where(slopes > 0, best, present)
+
     if not found:
-        return Steps(*(torch.empty(0, dtype=torch.int64) for _ in range(5)))
+        none = torch.empty(0, dtype=torch.int64)
+        return HullSteps(none, none, none, none, none)
     columns = [torch.cat(column) for column in zip(*found, strict=True)]
+    owners, slopes, costs, from_bits, to_bits = columns
     # On a hull slopes fall, so that an item's steps stay in their order.
-    order = columns[1].argsort(descending=True, stable=True)
-    return Steps(*(column[order] for column in columns))
+    order = slopes.argsort(descending=True, stable=True)
+    return HullSteps(
+        items=owners[order],
+        slopes=slopes[order],
+        costs=costs[order],
+        from_bits=from_bits[order],
+        to_bits=to_bits[order],
+    )
 
 
-def least_loss(items: Items, budget: int) -> tuple[Tensor, list[tuple[int, int]]]:
-    """Return widths [I], and the steps that would come next if the budget were larger, (item, width).
+def least_loss(items: KnapsackItems, budget: int) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Return bits [I], and the steps that a larger budget would take next, (item, bits).
 
-    Steps up the hulls in the order of what they save per bit, as far as the budget goes: the optimum for the budget
-    then spent (Lagrange). Steps further down that still fit fill up what is left.
+    Steps up the hulls in the order of their savings per bit, as far as the budget goes: the optimum
+    for the budget then spent (Lagrange). Later steps that still fit spend some of the rest.
     """
     steps = hull_steps(items)
-    chosen = torch.full((len(items.losses),), items.least, dtype=torch.int64)
-    left, missed = budget - items.bits(chosen), []
-    columns = (steps.items, steps.costs, steps.source, steps.to)
-    for item, cost, low, high in zip(*(column.tolist() for column in columns), strict=True):
-        if chosen[item] == low and cost <= left:
-            chosen[item], left = high, left - cost
+    bits = torch.full((len(items.losses),), items.min_bits, dtype=torch.int64)
+    left = budget - items.total_bits(bits)
+    missed = []
+    for item, cost, from_bits, to_bits in zip(
+        steps.items.tolist(),
+        steps.costs.tolist(),
+        steps.from_bits.tolist(),
+        steps.to_bits.tolist(),
+        strict=True,
+    ):
+        # A step whose predecessor did not fit leads from bits that the item does not have.
+        if bits[item] == from_bits and cost <= left:
+            bits[item] = to_bits
+            left -= cost
         else:
-            missed.append((item, high))
-    return chosen, missed
+            missed.append((item, to_bits))
+    return bits, missed
 
 
-def filled(items: Items, chosen: Tensor, budget: int) -> Tensor:
-    """Return widths [I] near the given ones that use the budget: one bit after the other, where it matters least."""
-    chosen = chosen.clone()
-    while items.bits(chosen) > budget and bool((chosen > items.least).any()):
-        dearer = items.loss_change(chosen, chosen - 1)
-        chosen[torch.where(chosen > items.least, dearer, torch.inf).argmin()] -= 1
+def spend_remaining_bits(items: KnapsackItems, bits: Tensor, budget: int) -> Tensor:
+    """Return bits [I] near the given ones that use the budget.
+
+    One bit after the other is added, or taken away above the budget, where it matters most or
+    least.
+    """
+    bits = bits.clone()
+    while items.total_bits(bits) > budget and bool((bits > items.min_bits).any()):
+        lost = items.loss_change(bits, bits - 1)
+        lost = torch.where(bits > items.min_bits, lost, torch.inf)
+        bits[lost.argmin()] -= 1
     while True:
-        fits = (items.sizes <= budget - items.bits(chosen)) & (chosen < items.largest)
+        fits = (items.sizes <= budget - items.total_bits(bits)) & (bits < items.max_bits)
         if not bool(fits.any()):
-            return chosen
-        chosen[torch.where(fits, items.loss_change(chosen, chosen + 1), torch.inf).argmin()] += 1
+            return bits
+        lost = torch.where(fits, items.loss_change(bits, bits + 1), torch.inf)
+        bits[lost.argmin()] += 1
 
 
-def lower_bound(items: Items, budget: float) -> float:
-    """Return a loss that no widths within the budget get below: that of the relaxed problem, with parts of steps."""
+def lower_bound(items: KnapsackItems, budget: float) -> float:
+    """Return a loss that no bits within the budget get below.
+
+    That of the relaxed problem, in which fractions of steps can be taken.
+    """
     steps = hull_steps(items)
-    left = budget - items.bits(torch.full_like(items.sizes, items.least))
+    left = budget - items.total_bits(torch.full_like(items.sizes, items.min_bits))
     before = torch.cumsum(steps.costs, 0) - steps.costs
     taken = ((left - before) / steps.costs).clamp(0, 1)
-    return float(items.losses[:, 0].sum() - (steps.slopes * steps.costs * taken).sum())
+    saved = (steps.slopes * steps.costs * taken).sum()
+    return float(items.losses[:, 0].sum() - saved)

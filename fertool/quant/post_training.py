@@ -1,4 +1,4 @@
-"""Post-training quantisation: measure ranges with the float network, then compute every integer from them."""
+"""Post-training quantization: calibrates ranges on the float network, computes all integers."""
 
 from __future__ import annotations
 
@@ -18,35 +18,39 @@ from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
 from fertool.models.build import static
 from fertool.models.entrance import rounded_sites
-from fertool.models.quantized import QuantizedNet, quantized_module, tapped_at_sites
+from fertool.models.quantized import IntegerLayer, QuantizedNet, quantized_module, tapped_at_sites
 from fertool.models.sites import Site, Sites
-from fertool.quant.activation_bits import ACTIVATION_WIDTHS, rounding_losses, shared_out
-from fertool.quant.observers import (
-    Grid,
-    HistogramObserver,
-    RangeObserver,
-    activation_grid,
-    gated_grid,
+from fertool.quant.activation_bits import (
+    ACTIVATION_BITS,
+    allocate_activation_bits,
+    rounding_losses,
 )
-from fertool.quant.weight_rounding import IntegerLayer, fill_layer, fit_layers
+from fertool.quant.observers import (
+    HistogramObserver,
+    QParams,
+    RangeObserver,
+    activation_qparams,
+    gated_qparams,
+)
+from fertool.quant.weight_rounding import fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant, affordable_batch
 
+# Largest integer weight of 7 bits; its products with two unsigned bytes fit 16 bits together:
+# 2 x 255 x 63 < 32,768. Processors without VNNI add such pairs in 16 bits and saturate, so that
+# weights up to 127 give other outputs there.
 PORTABLE_LIMIT = 63
-"""Largest integer weight of 7 bits; its products with two unsigned bytes fit 16 bits together: 2 x 255 x 63 < 32,768.
-
-Processors without VNNI add such pairs in 16 bits and saturate, so that weights up to 127 give them other answers.
-"""
 FULL_LIMIT = 127
 ROUNDINGS = ("compensated", "nearest")
 
 
 @dataclass(frozen=True)
 class QuantizeConfig:
-    """How to choose ranges: methods for activations and weights, calibration images, the weights' magnitude.
+    """How to quantize: methods for the ranges, calibration images, the largest integer weight.
 
-    `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of an 8-bit weight.
-    Activations have `activation_bits`, or as many as a mean of `average_activation_bits` over all values leaves their
-    site (`activations.shared_out`). Layers whose names match `keep_float` stay float.
+    `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of
+    an 8-bit weight. Activations have `activation_bits`, or as many as a mean of
+    `average_activation_bits` over all values gives their quantizer (`allocate_activation_bits`).
+    Layers whose names match `keep_float` stay float.
     """
 
     activations: str = "mse"
@@ -64,32 +68,37 @@ class QuantizeConfig:
     def __post_init__(self) -> None:
         if not 50 < self.percentile <= 100:
             raise UsageError(
-                f"percentile {self.percentile}: not above 50 and up to 100", "for example 99.99"
+                f"``percentile={self.percentile}``: not above 50 and up to 100",
+                "for example 99.99",
             )
         if self.rounding not in ROUNDINGS:
-            raise unknown_name("--rounding", self.rounding, ROUNDINGS)
+            raise unknown_name("``rounding``", self.rounding, ROUNDINGS)
         if self.samples < 1:
             raise UsageError(
-                f"{self.samples} calibration samples: there must be some", "for example 512"
-            )
-        for bits in (self.activation_bits, self.average_activation_bits):
-            if bits is not None and not ACTIVATION_WIDTHS[0] <= bits <= ACTIVATION_WIDTHS[-1]:
-                raise UsageError(
-                    f"activations of {bits:g} bits: not within 4 to 8", "8 costs nothing more"
-                )
-        if (
-            self.average_activation_bits is not None
-            and self.activation_bits != ACTIVATION_WIDTHS[-1]
-        ):
-            raise UsageError(
-                f"--activation-bits {self.activation_bits} and --average-activation-bits "
-                f"{self.average_activation_bits:g}: more than one budget",
-                "give one of them",
+                f"{self.samples} calibration samples: at least 1 is needed", "for example 512"
             )
         if not 1 <= self.limit <= FULL_LIMIT:
             raise UsageError(
                 f"weight limit {self.limit}: not within 1 to 127",
                 "63 is portable, 127 the full range",
+            )
+        self._require_activation_bits()
+
+    def _require_activation_bits(self) -> None:
+        """Raise UsageError for bits outside the range, and for two budgets of them."""
+        low, high = ACTIVATION_BITS[0], ACTIVATION_BITS[-1]
+        for bits in (self.activation_bits, self.average_activation_bits):
+            if bits is not None and not low <= bits <= high:
+                raise UsageError(
+                    f"activations of {bits:g} bits: not within {low} to {high}",
+                    f"{high} costs nothing more",
+                )
+        if self.average_activation_bits is not None and self.activation_bits != high:
+            raise UsageError(
+                f"``activation_bits={self.activation_bits}`` and "
+                f"``average_activation_bits={self.average_activation_bits:g}``: "
+                "more than one budget",
+                "give one of them",
             )
 
 
@@ -99,23 +108,24 @@ def plan_quantization(
     config: QuantizeConfig,
     bits: Mapping[str, Sequence[int]] | None = None,
 ) -> QuantSpec:
-    """Return which tensors become integers of how many bits: weights of 8, or of as many as `bits` says by channel.
+    """Return which tensors become integers of how many bits.
 
-    Raises FertoolError for a network that is quantised already, or dynamic.
+    Weights have 8, or as many as `bits` has for each output channel. Raises FertoolError for a
+    network that is quantized already, or dynamic.
     """
     if spec.quant is not None:
         raise FertoolError(
-            "the model is quantised already", "quantise the float model that it was made from"
+            "the model is quantized already", "quantize the float model that it was made from"
         )
-    spec.require_static("quantised")
+    spec.require_static("quantized")
     sites = rounded_sites(fold_for_inference(static(module)), spec.input, config.keep_float)
-    return QuantSpec(
-        weights={
-            name: WeightQuant(tuple(bits[name]) if bits else (8,), config.limit)
-            for name in sites.layer_inputs
-        },
-        activations={site.name: config.activation_bits for site in sites.sites},
-    )
+    weights = {}
+    for name in sites.layer_inputs:
+        # A single number stands for all channels of a layer.
+        channel_bits = tuple(bits[name]) if bits else (8,)
+        weights[name] = WeightQuant(channel_bits, config.limit)
+    activations = {site.name: config.activation_bits for site in sites.sites}
+    return QuantSpec(weights=weights, activations=activations)
 
 
 def quantize_model(
@@ -127,65 +137,62 @@ def quantize_model(
     *,
     bits: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[QuantSpec, QuantizedNet]:
-    """Return the integer form of a float network, and what to write into `spec.quant`; `module` stays as it is.
+    """Return the integer form of a float network, and its `spec.quant`; `module` is not changed.
 
-    Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` says for each channel of
-    each layer. Activations: unsigned, affine, per tensor, of the bits that `config` says. Biases: int32 in units of
-    exactly input scale x weight scale. `on_progress` counts batches of the passes over the images, then layers
-    that are fitted.
-    Raises FertoolError without images, for a network that is quantised already, or for one of infinite activations.
+    Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` has
+    for each channel of each layer. Activations: unsigned, affine, per tensor, of the bits in
+    `config`. Biases: int32 in units of exactly input scale x weight scale. `on_progress` counts
+    batches of the passes over the images, then fitted layers.
+
+    Raises FertoolError without images, for a network that is quantized already, or for one of
+    infinite activations.
     """
     config = config or QuantizeConfig()
     quant = plan_quantization(spec, module, config, bits)
     if len(calibration) == 0:
-        raise FertoolError("there are no calibration images", "name a data set with --data")
+        raise FertoolError("there are no calibration images", "name a data set with ``data``")
     images = calibration.balanced_subset(config.samples, config.seed).images
     graph_module = fold_for_inference(static(module))
     sites = rounded_sites(graph_module, spec.input, config.keep_float)
-    layers = {name: graph_module.get_submodule(name) for name in quant.weights}
-    fits, done = config.rounding == "compensated", itertools.count(1)
+    fits = config.rounding == "compensated"
+    # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3
     batch_size = affordable_batch(config.batch_size, spec.input.size)
-    total = passes * math.ceil(len(images) / batch_size) + fits * len(layers)
+    total = passes * math.ceil(len(images) / batch_size) + fits * len(quant.weights)
+    done = itertools.count(1)
 
     def tick() -> None:
         on_progress(next(done), total)
 
-    grids, activations = _choose_grids(
-        graph_module,
-        sites,
-        _Images(images, spec.input, batch_size, tick),
-        config,
-        quant.activations,
-    )
+    batches = _CalibrationImages(images, spec.input, batch_size, tick)
+    qparams, activations = _choose_qparams(graph_module, sites, batches, config, quant.activations)
     quant = replace(quant, activations=activations)
     net = quantized_module(static(module), replace(spec, quant=quant))
     for name, index in net.grids.index.items():
-        net.grids.scale[index], net.grids.zero_point[index] = (
-            grids[name].scale,
-            grids[name].zero_point,
-        )
-    for name, source in layers.items():
+        net.grids.scale[index] = qparams[name].scale
+        net.grids.zero_point[index] = qparams[name].zero_point
+    # Fitting needs all layers filled: each is fitted on the outputs of the layers before it.
+    for name, rule in quant.weights.items():
         layer = net.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
-        fill_layer(layer, source, quant.weights[name], config.weights)
+        fill_layer(layer, graph_module.get_submodule(name), rule, config.weights)
     if fits:
         fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights, tick)
     return quant, net
 
 
-def integer_share(network: Network, quant: QuantSpec) -> str:
+def describe_integer_fraction(network: Network, quant: QuantSpec) -> str:
     """Return in words how much of a float network's work is done by integers under a plan."""
     macs = {node.name: layer_macs(network, node) for node in network.graph.nodes}
     layers = [name for name, count in macs.items() if count]
     done = sum(macs[name] for name in quant.weights)
-    share = 100 * done / max(1, sum(macs.values()))
+    percent = 100 * done / max(1, sum(macs.values()))
     counts = f"{len(quant.weights)} of {len(layers)} layers"
-    return f"{counts} compute on integers: {share:.0f} % of the multiply-accumulates"
+    return f"{counts} compute on integers: {percent:.0f} % of the multiply-accumulates"
 
 
 @dataclass(frozen=True)
-class _Images:
+class _CalibrationImages:
     """The calibration images in batches, and what is called after each."""
 
     images: Tensor
@@ -194,6 +201,7 @@ class _Images:
     tick: Callable[[], None]
 
     def run(self, network: nn.Module) -> None:
+        """Run a network, which observes its activations, on all images."""
         device = next(network.parameters()).device
         with torch.inference_mode():
             for batch in torch.split(self.images, self.batch_size):
@@ -201,49 +209,71 @@ class _Images:
                 self.tick()
 
 
-def _choose_grids(
+def _choose_qparams(
     graph_module: Network,
     sites: Sites,
-    images: _Images,
+    images: _CalibrationImages,
     config: QuantizeConfig,
     bits: Mapping[str, int],
-) -> tuple[dict[str, Grid], Mapping[str, int]]:
-    """Return the grid of each site and its bits: those given, or shares of a mean."""
-    seen = _observe(graph_module, sites, images)
+) -> tuple[dict[str, QParams], Mapping[str, int]]:
+    """Return the QParams of each quantizer, and its bits: the given ones, or allocated ones."""
+    observers = _observe(graph_module, sites, images)
     if config.average_activation_bits is not None:
-        by_width = {
-            site.name: [_grid(site, seen[site.name], config, width) for width in ACTIVATION_WIDTHS]
-            for site in sites.sites
-        }
-        items = rounding_losses(
-            *(graph_module, sites, by_width, images.images, images.input),
-            batch_size=images.batch_size,
-            seed=config.seed,
-            tick=images.tick,
+        bits = _allocate(
+            graph_module, sites, observers, images, config, config.average_activation_bits
         )
-        widths = shared_out(items, config.average_activation_bits)
-        bits = {site.name: width for site, width in zip(sites.sites, widths, strict=True)}
-    return {
-        site.name: _grid(site, seen[site.name], config, bits[site.name]) for site in sites.sites
-    }, bits
+    qparams = {}
+    for site in sites.sites:
+        qparams[site.name] = _qparams(site, observers[site.name], config, bits[site.name])
+    return qparams, bits
 
 
-def _observe(graph_module: Network, sites: Sites, images: _Images) -> dict[str, HistogramObserver]:
+def _allocate(
+    graph_module: Network,
+    sites: Sites,
+    observers: Mapping[str, HistogramObserver],
+    images: _CalibrationImages,
+    config: QuantizeConfig,
+    average_bits: float,
+) -> dict[str, int]:
+    """Return the bits of each quantizer whose mean over the values is `average_bits`."""
+    by_bits = {}
+    for site in sites.sites:
+        observer = observers[site.name]
+        by_bits[site.name] = [_qparams(site, observer, config, bits) for bits in ACTIVATION_BITS]
+    items = rounding_losses(
+        graph_module,
+        sites,
+        by_bits,
+        images.images,
+        images.input,
+        batch_size=images.batch_size,
+        seed=config.seed,
+        tick=images.tick,
+    )
+    allocated = allocate_activation_bits(items, average_bits)
+    return {site.name: bits for site, bits in zip(sites.sites, allocated, strict=True)}
+
+
+def _observe(
+    graph_module: Network, sites: Sites, images: _CalibrationImages
+) -> dict[str, HistogramObserver]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
     ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
     images.run(tapped_at_sites(graph_module, sites, ranges))
-    for name, seen in ranges.items():
-        if not (torch.tensor([seen.low, seen.high]).isfinite().all()):
+    histograms = {}
+    for name, observed in ranges.items():
+        if not (math.isfinite(observed.low) and math.isfinite(observed.high)):
             raise FertoolError(
                 f"the activations at {name} are not finite",
-                "train the model again, or with a lower lr",
+                "train the model again, or with a lower ``lr``",
             )
-    counts = {name: HistogramObserver(seen.low, seen.high) for name, seen in ranges.items()}
-    images.run(tapped_at_sites(graph_module, sites, counts))
-    return counts
+        histograms[name] = HistogramObserver(observed.low, observed.high)
+    images.run(tapped_at_sites(graph_module, sites, histograms))
+    return histograms
 
 
-def _grid(site: Site, seen: HistogramObserver, config: QuantizeConfig, bits: int) -> Grid:
+def _qparams(site: Site, observer: HistogramObserver, config: QuantizeConfig, bits: int) -> QParams:
     if site.gated:
-        return gated_grid(seen, site.gated, config.activations, bits, config.percentile)
-    return activation_grid(seen, config.activations, bits, config.percentile)
+        return gated_qparams(observer, site.gated, config.activations, bits, config.percentile)
+    return activation_qparams(observer, config.activations, bits, config.percentile)

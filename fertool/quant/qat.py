@@ -1,9 +1,10 @@
-"""Quantisation-aware training: a network that rounds as the integer one will, and learns weights and steps for it.
+"""Quantization-aware training: a network with fake quantization whose scales are learned.
 
-Steps are learned (LSQ: Esser et al. 2020, arXiv 1902.08153, equations 1 to 5): in the forward pass a value v becomes
-`round(clip(v / s)) s`; the backward pass takes rounding for the identity, which gives the step s its gradient too.
-Batch norm is folded before, so that the network trains as it will run; it starts at the integers of the network that
-was quantised after training, whose errors make up for each other.
+Scales are learned by LSQ (Esser et al. 2020, arXiv 1902.08153, equations 1 to 5): in the forward
+pass a value v becomes `round(clip(v / s)) s`; the backward pass takes rounding for the identity,
+which gives the scale s its gradient too. Batch norm is folded before, so that the network trains as
+it will run; it starts at the integers of the network that was quantized after training, whose
+errors compensate for each other.
 """
 
 from __future__ import annotations
@@ -27,58 +28,70 @@ from fertool.models.quantized import (
 from fertool.quant.weight_rounding import set_bias
 from fertool.spec import QuantSpec
 
-_SMALLEST_STEP = 2.0**-24
+# The smallest positive number of float16, which the scales of weights are stored in.
+_SMALLEST_SCALE = 2.0**-24
 
 
-class LearningNet(QuantizedNet):
-    """An integer network whose weights, biases and steps are parameters; `learned` are its quantisers by site."""
+class QATNet(QuantizedNet):
+    """An integer network whose weights, biases and scales are parameters.
+
+    `learned` are its quantizers by name.
+    """
 
     learned: dict[str, _LearnedQuantizer]
 
 
-def trainable(net: QuantizedNet, quant: QuantSpec) -> LearningNet:
-    """Return a copy of an integer network whose weights, biases and steps are parameters; it answers the same."""
+def prepare_qat(net: QuantizedNet, quant: QuantSpec) -> QATNet:
+    """Return a copy of an integer network whose weights, biases and scales are parameters.
+
+    Its outputs are the same.
+    """
     copied = copy.deepcopy(net)
-    copied.__class__ = LearningNet
-    assert isinstance(copied, LearningNet)
-    copied.learned = {
-        site: _LearnedQuantizer(quantizer) for site, quantizer in copied.quantizers.items()
-    }
+    copied.__class__ = QATNet
+    assert isinstance(copied, QATNet)
+    copied.learned = {}
+    for name, quantizer in copied.quantizers.items():
+        copied.learned[name] = _LearnedQuantizer(quantizer)
+
     for name, rule in quant.weights.items():
         layer = copied.layer(name)
         assert isinstance(layer, QuantConv2d | QuantLinear)
-        source = (
-            layer.source if isinstance(layer.source, float) else copied.learned[layer.source.site]
-        )
+        # A layer that reads the pixels has a constant input scale.
+        source = layer.source
+        learned = source if isinstance(source, float) else copied.learned[source.site]
         limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
         if isinstance(layer, QuantConv2d):
-            copied.replace(name, _LearnedConv2d(layer, limits, source))
+            copied.replace(name, _LearnedConv2d(layer, limits, learned))
         else:
-            copied.replace(name, _LearnedLinear(layer, limits, source))
-    for name, quantizer in copied.inserted.items():
-        if isinstance(quantizer, UnitQuantizer):
+            copied.replace(name, _LearnedLinear(layer, limits, learned))
+
+    for name, tap in copied.inserted.items():
+        # Unit quantizers are quantizers, too: their scale is fixed.
+        if isinstance(tap, UnitQuantizer):
             copied.insert_after(name, _LearnedGate())
-        elif isinstance(quantizer, Quantizer):
-            copied.insert_after(name, copied.learned[quantizer.site])
-    # The grids of all sites have become parameters.
+        elif isinstance(tap, Quantizer):
+            copied.insert_after(name, copied.learned[tap.site])
+    # All activation scales have become parameters.
     del copied.grids
     copied.quantizers.clear()
     return copied
 
 
 @torch.no_grad()
-def settle(trained: LearningNet, net: QuantizedNet, quant: QuantSpec) -> None:
-    """Fill in the integers of `net` with what a trained copy of it rounds to."""
-    for site, index in net.grids.index.items():
-        net.grids.scale[index] = trained.learned[site].step()
+def convert(trained: QATNet, net: QuantizedNet, quant: QuantSpec) -> None:
+    """Fill `net`, in place, with the integers and scales of a trained copy of it."""
+    for name, index in net.grids.index.items():
+        net.grids.scale[index] = trained.learned[name].step()
     for name in quant.weights:
         layer, learned = net.layer(name), trained.layer(name)
         assert isinstance(layer, QuantConv2d | QuantLinear)
         assert isinstance(learned, _LearnedConv2d | _LearnedLinear)
-        layer.weight_scale.copy_(learned.steps())
+        layer.weight_scale.copy_(learned.scales())
         layer.weight.copy_(learned.integers())
+        # Last: the unit of the bias is the product of the scales.
         set_bias(layer, learned.bias.double())
-    for name, parameter in net.named_parameters():  # of layers that stay float
+    # Of layers that stay float.
+    for name, parameter in net.named_parameters():
         parameter.copy_(trained.get_parameter(name))
 
 
@@ -99,9 +112,12 @@ def _straight_through(values: Tensor, rounded: Tensor) -> Tensor:
     return result
 
 
-def _slowed(step: Tensor, factor: Tensor | float) -> Tensor:
-    """Return the same step with `factor` times the gradient: as many values push it as share it (equation 5)."""
-    return _straight_through(step * factor, step.detach())
+def _scale_gradient(scale: Tensor, factor: Tensor | float) -> Tensor:
+    """Return the same scale with `factor` times the gradient (equation 5).
+
+    All values that share a scale push it: unscaled, it would learn faster than they.
+    """
+    return _straight_through(scale * factor, scale.detach())
 
 
 class _LearnedGate(nn.Module):
@@ -109,6 +125,7 @@ class _LearnedGate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        # In a tuple, so that it does not become a submodule.
         self._rounding = (UnitQuantizer(),)
 
     def forward(self, gate: Tensor) -> Tensor:
@@ -116,9 +133,9 @@ class _LearnedGate(nn.Module):
 
 
 class _LearnedQuantizer(nn.Module):
-    """Rounds activations to a grid whose step is learned; the zero point stays.
+    """Fake quantization of activations with a learned scale and a constant zero point.
 
-    Where -3 is the first value of the grid both stay: HardSwish on integers depends on it.
+    Where -3 is the first value both are constant: HardSwish on integers depends on it.
     """
 
     zero_point: Tensor
@@ -128,19 +145,22 @@ class _LearnedQuantizer(nn.Module):
         self.high = quantizer.high
         self.scale = nn.Parameter(quantizer.scale.detach().clone())
         self.register_buffer("zero_point", quantizer.zero_point.detach().float())
-        self.scale.requires_grad_(not reaches_knee(self.scale.item(), int(self.zero_point)))
+        is_constant = reaches_knee(self.scale.item(), int(self.zero_point))
+        self.scale.requires_grad_(not is_constant)
 
     def step(self) -> Tensor:
-        return self.scale.clamp(min=_SMALLEST_STEP)
+        """Return the scale as it is used, positive."""
+        return self.scale.clamp(min=_SMALLEST_SCALE)
 
     def forward(self, values: Tensor) -> Tensor:
-        step = _slowed(self.step(), 1 / math.sqrt(self.high * values[0].numel()))
-        scaled = (values / step).clamp(-self.zero_point, self.high - self.zero_point)
-        return _straight_through(scaled, scaled.round()) * step
+        factor = 1 / math.sqrt(self.high * values[0].numel())
+        scale = _scale_gradient(self.step(), factor)
+        scaled = (values / scale).clamp(-self.zero_point, self.high - self.zero_point)
+        return _straight_through(scaled, scaled.round()) * scale
 
 
 class _LearnedLayer(nn.Module):
-    """What the two layers share: float `weight` and `bias`, and `scale` [out], the step of each output channel."""
+    """What the two layers share: float `weight` and `bias`, and `scale` [out]."""
 
     weight: Tensor
     bias: Tensor
@@ -154,50 +174,53 @@ class _LearnedLayer(nn.Module):
         self.bias = nn.Parameter(layer.float_bias())
         self.scale = nn.Parameter(layer.weight_scale.float())
         self.register_buffer("limits", per_channel(limits.to(self.weight.device), self.weight))
+        # In a tuple, so that the quantizer does not become a part of each layer that reads it.
         self._source = (source,)
 
-    def steps(self) -> Tensor:
-        """Return the steps as float16 holds them, [out]."""
-        step = self.scale.clamp(min=_SMALLEST_STEP)
-        return _straight_through(step, step.half().float())
+    def scales(self) -> Tensor:
+        """Return the scales as float16 holds them, [out]."""
+        scale = self.scale.clamp(min=_SMALLEST_SCALE)
+        return _straight_through(scale, scale.half().float())
 
-    def _scaled(self, steps: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(self.weight / steps, -self.limits), self.limits)
+    def _scaled(self, scales: Tensor) -> Tensor:
+        return torch.minimum(torch.maximum(self.weight / scales, -self.limits), self.limits)
 
     def integers(self) -> Tensor:
         """Return the integers that the weights round to."""
-        return self._scaled(per_channel(self.steps(), self.weight)).round()
+        return self._scaled(per_channel(self.scales(), self.weight)).round()
 
     def rounded_bias(self) -> Tensor:
-        """Return the bias in whole units of input step x weight step: of few bits, they are coarse."""
+        """Return the bias in units of input scale x weight scale: of few bits, they are coarse."""
         (source,) = self._source
-        unit = (
-            source if isinstance(source, float) else source.step().detach()
-        ) * self.steps().detach()
+        input_scale = source if isinstance(source, float) else source.step().detach()
+        unit = input_scale * self.scales().detach()
         return _straight_through(self.bias, (self.bias / unit).round() * unit)
 
     def rounded_weight(self) -> Tensor:
-        """Return the weights that the layer computes with; those of a channel share a step."""
+        """Return the weights that the layer computes with; those of a channel share a scale."""
         factor = (self.limits * self.weight[0].numel()).rsqrt()
-        steps = _slowed(per_channel(self.steps(), self.weight), factor)
-        scaled = self._scaled(steps)
-        return _straight_through(scaled, scaled.round()) * steps
+        scales = _scale_gradient(per_channel(self.scales(), self.weight), factor)
+        scaled = self._scaled(scales)
+        return _straight_through(scaled, scaled.round()) * scales
 
 
 class _LearnedConv2d(_LearnedLayer, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
     def __init__(
         self, layer: QuantConv2d, limits: Tensor, source: _LearnedQuantizer | float
     ) -> None:
-        shape = (
+        # On the meta device: `_learn` brings the parameters.
+        nn.Conv2d.__init__(
+            self,
             layer.in_channels,
             layer.out_channels,
-            layer.kernel_size,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
+            layer.kernel_size,  # type: ignore[arg-type]
+            layer.stride,  # type: ignore[arg-type]
+            layer.padding,  # type: ignore[arg-type]
+            layer.dilation,  # type: ignore[arg-type]
+            layer.groups,
+            device="meta",
+            padding_mode=layer.padding_mode,
         )
-        mode = layer.padding_mode
-        nn.Conv2d.__init__(self, *shape, layer.groups, device="meta", padding_mode=mode)  # type: ignore[arg-type]
         self._learn(layer, limits, source)
 
     def forward(self, input: Tensor) -> Tensor:

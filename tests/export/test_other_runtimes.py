@@ -75,7 +75,7 @@ def test_every_kind_of_file_says_the_same_in_other_runtimes(arch, kind, logits_o
         problem = make_problem(spec, module, None)
         low = 2 if widths == "two to eight bits" else 8
         drawn = torch.randint(
-            low, 9, (len(problem.weights),), generator=torch.Generator().manual_seed(0)
+            low, 9, (len(problem.weight_counts),), generator=torch.Generator().manual_seed(0)
         )
         quant, module = quantize_model(
             spec, module, data, QuantizeConfig(samples=32), bits=problem.by_layer(drawn)

@@ -46,7 +46,9 @@ def test_old_and_new_make_the_same_integer_network(arch, mixed, tmp_path):
     if mixed:
         problem = make_problem(spec, module, None)
         generator = torch.Generator().manual_seed(0)
-        bits = problem.by_layer(torch.randint(2, 9, (len(problem.weights),), generator=generator))
+        bits = problem.by_layer(
+            torch.randint(2, 9, (len(problem.weight_counts),), generator=generator)
+        )
     quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16), bits=bits)
     file, images = tmp_path / "model.onnx", tmp_path / "images.npy"
     file.write_bytes(export_model(replace(spec, quant=quant), integer, ExportOptions()))

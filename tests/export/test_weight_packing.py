@@ -24,10 +24,10 @@ def mixed(request):
     spec, module, data = settled(request.param, steps=1)
     problem = make_problem(spec, module, None)
     generator = torch.Generator().manual_seed(0)
-    widths = torch.randint(2, 9, (len(problem.weights),), generator=generator)
+    widths = torch.randint(2, 9, (len(problem.weight_counts),), generator=generator)
     config = QuantizeConfig(samples=16, limit=127)
     quant, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
-    return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
+    return replace(spec, quant=quant), integer, float((problem.weight_counts * widths).sum()) / 8
 
 
 def run(content):
@@ -68,7 +68,7 @@ def quantized(arch, draw):
     quant, integer = quantize_model(
         spec, module, data, QuantizeConfig(samples=16), bits=problem.by_layer(widths)
     )
-    return replace(spec, quant=quant), integer, float((problem.weights * widths).sum()) / 8
+    return replace(spec, quant=quant), integer, float((problem.weight_counts * widths).sum()) / 8
 
 
 def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
@@ -79,7 +79,7 @@ def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
     spec, module, least = quantized(
         "mobilenet_v2",
         lambda problem: (
-            2 + torch.multinomial(shares, len(problem.weights), True, generator=generator)
+            2 + torch.multinomial(shares, len(problem.weight_counts), True, generator=generator)
         ),
     )
     path = tmp_path / "packed.onnx"
@@ -129,7 +129,8 @@ def test_weights_are_packed_where_that_saves_three_tenths_of_the_file_or_when_as
     sizes = {}
     for bits in (3, 8):
         spec, module, _ = quantized(
-            "nano_resnet", lambda problem, bits=bits: torch.full((len(problem.weights),), bits)
+            "nano_resnet",
+            lambda problem, bits=bits: torch.full((len(problem.weight_counts),), bits),
         )
         forms = [
             export_model(spec, module, replace(PACKED, packed=packed))

@@ -12,9 +12,9 @@ from fertool.models import create
 from fertool.models.quantized import tapped_at_sites
 from fertool.models.sites import find_sites
 from fertool.quant import QuantizeConfig, quantize_model
-from fertool.quant.activation_bits import ACTIVATION_WIDTHS, rounding_losses, shared_out
-from fertool.quant.knapsack import Items
-from fertool.quant.observers import HistogramObserver, RangeObserver, activation_grid
+from fertool.quant.activation_bits import ACTIVATION_BITS, allocate_activation_bits, rounding_losses
+from fertool.quant.knapsack import KnapsackItems
+from fertool.quant.observers import HistogramObserver, RangeObserver, activation_qparams
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(1, 32)
@@ -59,7 +59,7 @@ def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network,
         tapped_at_sites(float_network, sites, {site.name: ends})(to_input(images, INPUT))
         seen = HistogramObserver(ends.low, ends.high)
         tapped_at_sites(float_network, sites, {site.name: seen})(to_input(images, INPUT))
-        grids[site.name] = [activation_grid(seen, "mse", bits) for bits in ACTIVATION_WIDTHS]
+        grids[site.name] = [activation_qparams(seen, "mse", bits) for bits in ACTIVATION_BITS]
     with torch.enable_grad():
         items = rounding_losses(float_network, sites, grids, images, INPUT)
     logits = module(to_input(images, INPUT))
@@ -81,14 +81,16 @@ def test_the_mean_is_met_and_loses_less_than_bits_alike():
     errors = torch.rand(40, 1, dtype=torch.float64).exp() * torch.tensor(
         [4.0**-k for k in range(5)]
     )
-    items = Items(errors.double(), torch.randint(100, 3000, (40,)), ACTIVATION_WIDTHS, 8)
+    items = KnapsackItems(errors.double(), torch.randint(100, 3000, (40,)), ACTIVATION_BITS, 8)
     for mean in (4.0, 5.0, 6.3, 8.0):
-        widths = torch.tensor(shared_out(items, mean))
-        reached = items.bits(widths) / int(items.sizes.sum())
+        widths = torch.tensor(allocate_activation_bits(items, mean))
+        reached = items.total_bits(widths) / int(items.sizes.sum())
         assert 0.99 * mean <= reached <= mean + 1e-9
-        assert set(widths.tolist()) <= set(ACTIVATION_WIDTHS)
+        assert set(widths.tolist()) <= set(ACTIVATION_BITS)
     alike = items.losses[:, 1].sum()
-    shared = items.losses.gather(1, torch.tensor(shared_out(items, 5.0))[:, None] - 4).sum()
+    shared = items.losses.gather(
+        1, torch.tensor(allocate_activation_bits(items, 5.0))[:, None] - 4
+    ).sum()
     assert shared < alike
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.folding import fold_for_inference
 from fertool.models import create
-from fertool.quant import ALLOCATIONS, Problem, allocate, lower_bound, make_problem
-from fertool.quant.knapsack import filled, hull_steps
+from fertool.quant import ALLOCATIONS, AllocationProblem, allocate, lower_bound, make_problem
+from fertool.quant.knapsack import hull_steps, spend_remaining_bits
 from fertool.spec import WEIGHT_BITS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
@@ -24,7 +24,7 @@ def problem_of(weights, traces, layers=None, seed=0):
     )
     layers = torch.arange(count) if layers is None else torch.tensor(layers)
     names = tuple(f"layer{index}" for index in range(int(layers.max()) + 1))
-    return Problem(
+    return AllocationProblem(
         names,
         layers,
         torch.tensor(weights),
@@ -35,9 +35,9 @@ def problem_of(weights, traces, layers=None, seed=0):
 
 def brute_force(problem, budget):
     best = torch.inf
-    for widths in itertools.product(WEIGHT_BITS, repeat=len(problem.weights)):
+    for widths in itertools.product(WEIGHT_BITS, repeat=len(problem.weight_counts)):
         widths = torch.tensor(widths)
-        if int((problem.weights * widths).sum()) <= budget:
+        if int((problem.weight_counts * widths).sum()) <= budget:
             best = min(best, problem.loss(widths))
     return best
 
@@ -67,7 +67,7 @@ def test_channels_that_do_not_matter_get_the_rest_of_the_budget(name):
 
 
 def test_nothing_gets_more_bits_than_its_largest_integer_needs():
-    problem = replace(problem_of([16] * 40, [1.0] * 40), largest=7)
+    problem = replace(problem_of([16] * 40, [1.0] * 40), max_bits=7)
     for name in ALLOCATIONS:
         assert int(allocate(name, problem, 8.0).max()) == 7
 
@@ -115,15 +115,15 @@ def test_uniform_mixes_two_neighbours_evenly():
 def test_filling_uses_the_budget_from_above_and_from_below():
     problem = problem_of([10, 20, 30, 40], [1.0, 2.0, 3.0, 4.0])
     for start in (2, 8):
-        widths = filled(problem.items, torch.full((4,), start), 400)
-        assert 391 <= int((problem.weights * widths).sum()) <= 400
+        widths = spend_remaining_bits(problem.items, torch.full((4,), start), 400)
+        assert 391 <= int((problem.weight_counts * widths).sum()) <= 400
 
 
 def test_a_budget_below_two_bits_and_an_unknown_name():
     problem = problem_of([10], [1.0])
     with pytest.raises(FertoolError, match=r"1\.50 bits a weight"):
         allocate("optimal", problem, 1.5)
-    with pytest.raises(UsageError, match="--allocation"):
+    with pytest.raises(UsageError, match="``allocation``"):
         allocate("best", problem, 4)
 
 
@@ -154,5 +154,5 @@ def test_folding_batch_norm_changes_neither_traces_nor_losses():
         factor = (after.flatten(1).norm(dim=1) / before.flatten(1).norm(dim=1)).double()
         mean = torch.tensor(traces[name], dtype=torch.float64) / before[0].numel()
         assert torch.allclose(problem.traces[own], mean / factor.square(), rtol=1e-5)
-        assert (problem.weights[own] == before[0].numel()).all()
+        assert (problem.weight_counts[own] == before[0].numel()).all()
     assert (problem.errors.diff(dim=1) <= 0).all()

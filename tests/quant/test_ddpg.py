@@ -3,25 +3,25 @@ import torch
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.quant import (
-    Problem,
+    AllocationProblem,
+    DDPGConfig,
     QuantizeConfig,
     RoundedAccuracy,
-    Search,
     make_problem,
     quantize_model,
-    search,
+    search_bits_ddpg,
 )
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
-SMALL = Search(explore=20, episodes=60, batch=32, actor_lr=1e-3)
+SMALL = DDPGConfig(explore=20, episodes=60, batch=32, actor_lr=1e-3)
 
 
 def toy(count=40):
     generator = torch.Generator().manual_seed(0)
     traces = torch.rand(count, generator=generator, dtype=torch.float64).exp()
     errors = (0.25 ** torch.arange(7, dtype=torch.float64)).expand(count, 7).contiguous()
-    return Problem(
+    return AllocationProblem(
         ("layer",), torch.zeros(count, dtype=torch.int64), torch.full((count,), 16), traces, errors
     )
 
@@ -33,7 +33,9 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
         calls.append(problem.average_bits(widths))
         return 1 - problem.loss(widths) / problem.loss(torch.full_like(widths, 2))
 
-    widths = search(problem, 4.0, accuracy, SMALL, lambda done, total: seen.append((done, total)))
+    widths = search_bits_ddpg(
+        problem, 4.0, accuracy, SMALL, lambda done, total: seen.append((done, total))
+    )
     assert seen[-1] == (80, 80)
     assert 0.99 * 4 <= problem.average_bits(widths) <= 4
     assert accuracy(widths) > 0.9
@@ -41,7 +43,7 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
     assert (
         torch.sort(widths[problem.traces.argsort()]).values == widths[problem.traces.argsort()]
     ).float().mean() > 0.8
-    again = search(problem, 4.0, accuracy, SMALL)
+    again = search_bits_ddpg(problem, 4.0, accuracy, SMALL)
     assert torch.equal(widths, again)
 
 
@@ -53,10 +55,10 @@ def test_the_reward_is_the_accuracy_of_rounded_weights():
     problem = make_problem(spec, module.eval(), None)
     measured = RoundedAccuracy(spec, module, problem, data, 127)
     exact = (predict_logits(module, data, spec.input).argmax(1) == data.labels).float().mean()
-    assert measured(torch.full_like(problem.weights, 8)) == exact
+    assert measured(torch.full_like(problem.weight_counts, 8)) == exact
     for bits in (2, 3):
         config = QuantizeConfig(rounding="nearest", weights="mse", limit=127)
-        widths = torch.full_like(problem.weights, bits)
+        widths = torch.full_like(problem.weight_counts, bits)
         _, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
         answers = (
             (predict_logits(integer, data, spec.input).argmax(1) == data.labels).float().mean()

@@ -6,8 +6,8 @@ from fertool.errors import UsageError
 from fertool.quant.observers import (
     HistogramObserver,
     RangeObserver,
-    activation_grid,
-    gated_grid,
+    activation_qparams,
+    gated_qparams,
     integer_weight,
     weight_scales,
 )
@@ -34,11 +34,11 @@ def squared_error(values, scale, zero_point, high):
 
 
 def test_min_max_covers_every_value_and_zero():
-    grid = activation_grid(seen(normal(3000) + 10), "min-max")
+    grid = activation_qparams(seen(normal(3000) + 10), "min-max")
     assert grid.zero_point == 0
     assert grid.scale * 255 == pytest.approx((normal(3000) + 10).max().item(), rel=1e-6)
     values = normal(3000)
-    grid = activation_grid(seen(values), "min-max")
+    grid = activation_qparams(seen(values), "min-max")
     assert grid.scale * 255 == pytest.approx((values.max() - values.min()).item(), rel=1e-6)
     assert grid.zero_point == round(-values.min().item() / grid.scale)
 
@@ -46,7 +46,7 @@ def test_min_max_covers_every_value_and_zero():
 @pytest.mark.parametrize("positive", [True, False])
 def test_percentile_is_numpys(positive):
     values = normal(20000).abs() if positive else normal(20000)
-    grid = activation_grid(seen(values), "percentile", percentile=99.0)
+    grid = activation_qparams(seen(values), "percentile", percentile=99.0)
     low, high = (0.0, np.percentile(values, 99)) if positive else np.percentile(values, [0.5, 99.5])
     bin_width = (values.max() - values.min().clamp(max=0)).item() / 2048
     assert grid.scale * 255 == pytest.approx(high - low, abs=3 * bin_width)
@@ -63,10 +63,10 @@ def test_gated_grids_begin_at_minus_three_and_are_the_best_of_those(spread, high
     steps = range(1 if high == np.inf else (levels + 1) // 2, levels + 1)
     inside = values[(values >= -3) & (values <= high)]
     errors = {n: squared_error(inside, 3 / n, n, levels) for n in steps}
-    grid = gated_grid(counted, ends, "mse", bits)
+    grid = gated_qparams(counted, ends, "mse", bits)
     assert grid.scale == pytest.approx(3 / grid.zero_point, rel=1e-7)
     assert errors[grid.zero_point] <= 1.01 * min(errors.values())
-    grid = gated_grid(counted, ends, "min-max", bits)
+    grid = gated_qparams(counted, ends, "min-max", bits)
     reach = {n: 3 * (levels - n) / n for n in steps}
     wanted = [n for n in steps if reach[n] >= min(values.max().item(), high)]
     assert grid.zero_point == (max(wanted) if wanted else min(steps))
@@ -77,7 +77,9 @@ def test_gated_grids_begin_at_minus_three_and_are_the_best_of_those(spread, high
 def test_mse_is_the_best_of_a_brute_force_search(positive, bits):
     values = normal(20000).abs() if positive else normal(20000)
     high = 2**bits - 1
-    grids = {method: activation_grid(seen(values), method, bits) for method in ("min-max", "mse")}
+    grids = {
+        method: activation_qparams(seen(values), method, bits) for method in ("min-max", "mse")
+    }
     errors = {
         m: squared_error(values, grid.scale, grid.zero_point, high) for m, grid in grids.items()
     }
@@ -90,7 +92,7 @@ def test_mse_is_the_best_of_a_brute_force_search(positive, bits):
 
 
 def test_a_site_that_is_always_zero_keeps_a_finite_grid():
-    assert activation_grid(seen(torch.zeros(10)), "mse").scale == 1.0
+    assert activation_qparams(seen(torch.zeros(10)), "mse").scale == 1.0
 
 
 def test_weights_of_each_channel_fill_their_range():
@@ -119,7 +121,7 @@ def test_mse_scales_are_the_best_of_a_brute_force_search():
 
 def test_unknown_methods_name_the_choices():
     with pytest.raises(UsageError) as caught:
-        activation_grid(seen(normal(10)), "mmse")
+        activation_qparams(seen(normal(10)), "mmse")
     assert caught.value.hint.startswith("did you mean 'mse'?")
     with pytest.raises(UsageError, match="weight range 'median'"):
         weight_scales(normal(4).reshape(2, 2), torch.tensor([7, 7]), "median")

@@ -126,7 +126,7 @@ def test_what_cannot_be_quantised_is_refused():
     with pytest.raises(FertoolError, match="no calibration images"):
         quantize_model(spec, module, faces(0))
     quant, integer = quantize_model(spec, module, faces(8))
-    with pytest.raises(FertoolError, match="quantised already"):
+    with pytest.raises(FertoolError, match="quantized already"):
         quantize_model(replace(spec, quant=quant), integer, faces(8))
     with torch.no_grad():
         next(module.parameters()).fill_(torch.inf)

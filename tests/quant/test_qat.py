@@ -7,7 +7,7 @@ from torch import nn
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.models import create
-from fertool.quant import QuantizeConfig, make_problem, quantize_model, settle, trainable
+from fertool.quant import QuantizeConfig, convert, make_problem, prepare_qat, quantize_model
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit, predict_logits
 
@@ -36,30 +36,30 @@ def two_bits():
         device="cpu",
     )
     bits = make_problem(spec, module, None)
-    widths = bits.by_layer(torch.full_like(bits.weights, 2))
+    widths = bits.by_layer(torch.full_like(bits.weight_counts, 2))
     quant, integer = quantize_model(spec, module.eval(), bars(60), QuantizeConfig(), bits=widths)
     return replace(spec, quant=quant), integer
 
 
 def test_it_starts_and_ends_at_the_same_integers(two_bits):
     spec, integer = two_bits
-    trained = trainable(integer, spec.quant)
+    trained = prepare_qat(integer, spec.quant)
     images = to_input(bars(20, seed=3).images, spec.input)
     with torch.no_grad():
         assert torch.equal(trained(images), integer(images))
     before = {name: tensor.clone() for name, tensor in integer.state_dict().items()}
-    settle(trained, integer, spec.quant)
+    convert(trained, integer, spec.quant)
     after = integer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_training_helps_and_the_integers_say_what_was_trained(two_bits):
     spec, integer = two_bits
-    trained, val = trainable(integer, spec.quant), bars(60, "val", 4)
+    trained, val = prepare_qat(integer, spec.quant), bars(60, "val", 4)
     start = nn.functional.cross_entropy(predict_logits(integer, val, spec.input), val.labels)
     config = TrainConfig(epochs=4, lr=1e-3, batch_size=16, weight_decay=0.0)
     fit(trained, bars(96), val, spec.input, config, device="cpu")
-    settle(trained, integer, spec.quant)
+    convert(trained, integer, spec.quant)
     found = predict_logits(integer, val, spec.input)
     assert torch.allclose(found, predict_logits(trained, val, spec.input), atol=1e-4)
     assert nn.functional.cross_entropy(found, val.labels) < start
@@ -71,13 +71,13 @@ def test_training_helps_and_the_integers_say_what_was_trained(two_bits):
 def test_gradients_are_those_of_the_paper(two_bits):
     """LSQ, equations 3 and 5, written out for one layer whose output is its rounded weight."""
     spec, integer = two_bits
-    trained = trainable(integer, spec.quant)
+    trained = prepare_qat(integer, spec.quant)
     layer = trained.get_submodule("fc")
     with torch.no_grad():
         layer.weight += 0.3 * layer.scale[:, None] * torch.randn_like(layer.weight)
     pull = torch.randn_like(layer.weight)
     (layer.rounded_weight() * pull).sum().backward()
-    scaled = (layer.weight / layer.steps()[:, None]).detach()
+    scaled = (layer.weight / layer.scales()[:, None]).detach()
     inside, limit = scaled.abs() <= 1, 1
     by_step = torch.where(inside, scaled.round() - scaled, scaled.sign() * limit)
     expected = (by_step * pull).sum(1) / (limit * scaled.shape[1]) ** 0.5
@@ -96,7 +96,7 @@ def test_gradients_pass_through_a_rounded_sigmoid():
     with torch.no_grad():
         module.train()(to_input(images, spec.input))
     quant, integer = quantize_model(spec, module.eval(), data, QuantizeConfig(samples=12))
-    trained = trainable(integer, quant)
+    trained = prepare_qat(integer, quant)
     with torch.no_grad():
         assert torch.equal(
             trained(to_input(images, spec.input)), integer(to_input(images, spec.input))
@@ -121,7 +121,7 @@ def test_a_float_entrance_learns_too_and_arrives_in_the_network():
     quant, integer = quantize_model(spec, module.eval(), bars(60), QuantizeConfig(samples=30))
     assert "features.0.0" not in quant.weights
     before = integer.get_parameter("features.0.0.weight").clone()
-    trained, val = trainable(integer, quant), bars(30, "val", 4)
+    trained, val = prepare_qat(integer, quant), bars(30, "val", 4)
     fit(
         trained,
         bars(96),
@@ -130,7 +130,7 @@ def test_a_float_entrance_learns_too_and_arrives_in_the_network():
         TrainConfig(epochs=1, lr=1e-3, batch_size=16),
         device="cpu",
     )
-    settle(trained, integer, quant)
+    convert(trained, integer, quant)
     assert not torch.equal(integer.get_parameter("features.0.0.weight"), before)
     found = (predict_logits(net, val, spec.input) for net in (integer, trained))
     assert torch.allclose(*found, atol=1e-3)

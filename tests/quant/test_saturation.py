@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from fertool.models.quantized import QuantConv2d, QuantLinear, quantized_module
 from fertool.models.sites import find_sites
-from fertool.quant.saturation import can_saturate, saturating
+from fertool.quant.saturation import can_saturate, simulate_saturation
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
 INPUT = InputSpec(1, 6)
@@ -91,7 +91,7 @@ def test_pairs_saturate_as_added_one_by_one(name, zero_point):
     values = (torch.randint(0, 256, shape).float() - zero_point) * scale
     expected = brute_force(layer, values, scale, zero_point)
     assert not torch.allclose(expected, layer(values))
-    actual = saturating(net, INPUT).get_submodule(name)(values)
+    actual = simulate_saturation(net, INPUT).get_submodule(name)(values)
     assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-2 * scale)
 
 
@@ -99,13 +99,13 @@ def test_small_weights_and_depthwise_layers_do_not_saturate():
     net = integer_net(127)
     assert can_saturate(net)
     images = (torch.randint(0, 256, (4, 1, 6, 6)).float() - 129) * INPUT.scale[0]
-    assert not torch.equal(saturating(net, INPUT)(images), net(images))
+    assert not torch.equal(simulate_saturation(net, INPUT)(images), net(images))
     values = (torch.randint(0, 256, (2, 4, 3, 3)).float() - 100) * 40
     assert torch.equal(
-        saturating(net, INPUT).get_submodule("depthwise")(values),
+        simulate_saturation(net, INPUT).get_submodule("depthwise")(values),
         net.get_submodule("depthwise")(values),
     )
     portable = integer_net(64)
     assert not can_saturate(portable)
     before = copy.deepcopy(portable)
-    assert torch.equal(saturating(portable, INPUT)(images), before(images))
+    assert torch.equal(simulate_saturation(portable, INPUT)(images), before(images))

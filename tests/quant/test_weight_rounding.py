@@ -8,7 +8,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.models.patches import patches
 from fertool.quant import QuantizeConfig, quantize_model
-from fertool.quant.weight_rounding import _compensated, _moments, _regressed, _Said
+from fertool.quant.weight_rounding import _gptq, _moments, _regress, _Target
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -28,9 +28,9 @@ def test_rounding_with_compensation_comes_close_to_the_best_integers(seed):
     xx = x.T @ x / 200
     weight = torch.randn(6, generator=generator, dtype=torch.float64)
     step, limit = weight.abs().max() / 3, 3
-    integers = _compensated(
-        weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None]
-    )[0, 0]
+    integers = _gptq(weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None])[
+        0, 0
+    ]
     assert integers.abs().max() <= limit
     ours = squared(weight, integers, step, xx)
     nearest = squared(weight, (weight / step).round().clamp(-limit, limit), step, xx)
@@ -48,7 +48,7 @@ def test_with_independent_inputs_each_is_rounded_to_the_nearest():
     weight = torch.randn(2, 3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     xx = torch.eye(40, dtype=torch.float64).expand(2, 40, 40)
     step = torch.full((2, 3), 0.2, dtype=torch.float64)
-    integers = _compensated(weight, step, torch.full((2, 3), 7), xx)
+    integers = _gptq(weight, step, torch.full((2, 3), 7), xx)
     assert torch.equal(integers, (weight / 0.2).round().clamp(-7, 7))
 
 
@@ -63,9 +63,9 @@ def test_blocks_only_save_time(fan_in, monkeypatch):
         torch.full((1, 4), 7),
         (x.T @ x)[None],
     )
-    whole = _compensated(*arguments)
+    whole = _gptq(*arguments)
     monkeypatch.setattr("fertool.quant.weight_rounding._BLOCK", 1000)
-    assert torch.equal(whole, _compensated(*arguments))
+    assert torch.equal(whole, _gptq(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
 def test_inputs_that_never_change_are_no_trouble(level):
     layer = nn.Conv2d(6, 4, 1)
     x = level * torch.rand(1, 6, 1, 1).expand(64, 6, 5, 5)
-    said = _Said(torch.arange(25), layer(x).detach().flatten(2))
+    said = _Target(torch.arange(25), layer(x).detach().flatten(2))
     moments = _moments(layer, x, said)
     assert moments.xx.abs().max() <= 1e-9 * level**2
-    wanted = _regressed(layer.weight.detach().double().reshape(1, 4, 6), moments)
+    wanted = _regress(layer.weight.detach().double().reshape(1, 4, 6), moments)
     step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)
-    integers = _compensated(wanted, step, limit, moments.xx)
+    integers = _gptq(wanted, step, limit, moments.xx)
     assert integers.isfinite().all()
     assert torch.allclose(moments.x_mean[0], x[0, :, 0, 0].double(), rtol=1e-5)
