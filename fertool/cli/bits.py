@@ -136,9 +136,10 @@ class BitsOptions:
         budget = parse_target("--target-size", self.target_size or "", size) * size
         mean = _affordable_bits(problem, planned, budget)
         if mean < WEIGHT_BITS[0]:
+            missing = (WEIGHT_BITS[0] - mean) * int(problem.weight_counts.sum()) / 8
             raise FertoolError(
                 f"--target-size {self.target_size}: at {WEIGHT_BITS[0]} bits a weight the file has about "
-                f"{budget + (WEIGHT_BITS[0] - mean) * int(problem.weight_counts.sum()) / 8:,.0f} bytes, not {budget:,.0f}",
+                f"{budget + missing:,.0f} bytes, not {budget:,.0f}",
                 "ask for more, or prune the model first",
             )
         _tell_of_more_than_needed("--target-size", mean, problem)
