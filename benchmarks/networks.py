@@ -36,7 +36,7 @@ from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
-from fertool.importing import ImportOptions, import_model
+from fertool.importing import ImportedModel, ImportOptions, import_model
 from fertool.prune import PruneOptions, Targets, plan_step
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, bench

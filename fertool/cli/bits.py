@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fertool.data.dataset import FaceDataset
     from fertool.quant import AllocationProblem, QuantizeConfig
-    from fertool.spec import Spec
+    from fertool.spec import ProvenanceStep, Spec
 
 QUANTISATION = "Quantisation"
 DEFAULT = "optimal"
