@@ -230,6 +230,7 @@ class _Conversion:
             inputs.append(self._value(name) if name else None)
         return inputs
 
+    # Computed values first: a weight of the same name would be another one.
     def _value(self, name: str) -> Value:
         value = self._values.get(name) or self._file.constant(name)
         if value is None:

@@ -224,6 +224,7 @@ def _function(target: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = None
     name, _, overload = target.removeprefix(_ATEN_PREFIX).partition(".")
     if target.startswith(_ATEN_PREFIX):
+        # By attribute and never by `eval`: a name that is no operator is None.
         packet = getattr(torch.ops.aten, name, None)
         function = getattr(packet, overload, None)
     # A file must not choose what runs: only functions that are named in this package do.

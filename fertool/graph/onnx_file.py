@@ -17,7 +17,7 @@ from fertool.graph.onnx_builder import CONVERTERS, Constant, UnsupportedNodeErro
 from fertool.graph.onnx_constant_folding import can_fold
 from fertool.strict_json import shown
 
-HINT = "see docs/operators.md for what a network may have, and what to write instead of others"
+HINT = "see docs/operators.md for the supported operators, and what to write instead"
 _MIN_OPSET = 7
 _MAX_SIDE = 65_536
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear")

@@ -95,6 +95,7 @@ def _name_stored_tensors(
 ) -> None:
     """Name the tensors outside of layers, which can be neither a layer nor a tensor of one."""
     layer_names = {names.by_draft[id(draft)] for draft in layers}
+    # Also of layers without a bias or statistics, which surgery and folding can add.
     for layer in layer_names:
         names.reserved.update(f"{layer}.{tensor}" for tensor in _LAYER_TENSORS)
 
@@ -111,6 +112,7 @@ def _name_stored_tensors(
 
 def _name_others(drafts: Sequence[Draft], scopes: Set[str], names: _UniqueNames) -> None:
     """Name the drafts without tensors."""
+    # Of the whole file, since fusion and folding have removed drafts of other modules.
     containers = {scope.rpartition(".")[0] for scope in scopes} | {""}
     drafts_in_scope = Counter(_scope(draft) for draft in drafts)
     for draft in drafts:

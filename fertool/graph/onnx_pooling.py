@@ -253,6 +253,7 @@ def _pad_value(call: OnnxCall) -> float:
     return finite
 
 
+# Many branches: each refuses one kind of resizing that PyTorch's `interpolate` does not compute.
 @converts("Resize", "Upsample")
 def _convert_resize(call: OnnxCall) -> Draft:
     x = call.draft()

@@ -296,6 +296,7 @@ def _convert_tile(call: OnnxCall) -> Draft:
     x = call.draft()
     counts = call.integers("repeats", 1) or ()
     repeated = [axis for axis, count in enumerate(counts) if count != 1]
+    # Each repetition is an input of the concatenation, of which a node has a limited number.
     is_small = all(1 <= count <= _MAX_REPEATS for count in counts)
     if len(counts) != len(x.shape) or not is_small or any(map(x.is_batch_axis, repeated)):
         raise UnsupportedNodeError("it repeats images, or something too often")
@@ -323,6 +324,7 @@ def _convert_depth_to_space(call: OnnxCall) -> Draft:
 
 @converts("SpaceToDepth")
 def _convert_space_to_depth(call: OnnxCall) -> Draft:
+    # Not `pixel_unshuffle`, which orders the channels before the blocks.
     x = call.draft()
     block = call.attributes["blocksize"]
     _, channels, height, width = x.shape

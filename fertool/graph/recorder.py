@@ -251,6 +251,7 @@ def _without_reserved_start(name: str) -> str:
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:
+    # Arguments nest: `cat` has a list of tensors, indexing a tuple.
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

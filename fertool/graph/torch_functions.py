@@ -98,6 +98,7 @@ def _convert_commuted(call: TorchCall) -> str:
 
 @converts("reversed sub", "rsub")
 def _convert_reversed_sub(call: TorchCall) -> str:
+    # The operator table has numbers as second operands only.
     given = call.bind("input", "other")
     negated = call.add("mul", given["input"], other=-1.0)
     return call.recorder.add("add", [negated], {"other": float(given["other"])})
@@ -171,6 +172,7 @@ def _convert_average_pool(call: TorchCall) -> str:
         count_include_pad=True,
         divisor_override=None,
     )
+    # ONNX and the integer kernels have no divisor but the size of the window.
     if given["divisor_override"] is not None:
         raise UnsupportedCallError("an average with another divisor")
     return call.add(
@@ -241,6 +243,7 @@ def _convert_pad(call: TorchCall) -> str:
         mode = _ATEN_PAD.get(call.name, given["mode"])
 
     widths = tuple(int(width) for width in given["pad"])
+    # Networks with computed "same" padding pad by nothing where the sizes fit already.
     if not any(widths):
         return _convert_identity(call)
     return call.add("pad", given["input"], pad=widths, mode=mode, value=float(given["value"] or 0))
@@ -295,6 +298,7 @@ def _convert_matmul(call: TorchCall) -> str:
 
 @converts("addcmul")
 def _convert_addcmul(call: TorchCall) -> str:
+    # input + value * tensor1 * tensor2, as layer scale is written in some networks.
     given = call.bind("input", "tensor1", "tensor2", value=1)
     product = call.add("mul", given["tensor1"], given["tensor2"])
     if given["value"] != 1:
@@ -318,6 +322,7 @@ def _convert_attention(call: TorchCall) -> str:
     given = call.bind(
         "query", "key", "value", attn_mask=None, dropout_p=0.0, is_causal=False, scale=None
     )
+    # The operator table has no argument for either, and leaving them out would change the result.
     if given["is_causal"] or given.get("enable_gqa"):
         raise UnsupportedCallError("causal or grouped attention")
 
@@ -353,6 +358,7 @@ def _table_converter(op: str) -> Converter:
 
     def convert(call: TorchCall) -> str:
         given = call.bind("input", **defaults)
+        # An argument that the table lacks may change the result, so that it is not dropped.
         unknown = set(given) - {"input", "self", *arguments, *_IGNORED}
         if unknown:
             raise UnsupportedCallError(f"{call.name} with the argument '{unknown.pop()}'")

@@ -125,6 +125,7 @@ def _convert_linear(call: TorchCall) -> str:
 
 @converts("addmm")
 def _convert_addmm(call: TorchCall) -> str:
+    # Programs write a linear layer as `bias + input @ weight` with its weight transposed.
     given = call.bind("bias", "input", "weight")
     weight = given["weight"].T
     return call.add_layer(

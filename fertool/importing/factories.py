@@ -24,6 +24,7 @@ def build_with_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
     """
     location, _, name = source.rpartition(":")
     factory = _find_factory(_import_code(location, source), name, source)
+    # By name, so that a factory without `num_classes` can be used as it is.
     parameters = inspect.signature(factory).parameters
     accepted = {key: value for key, value in arguments.items() if key in parameters}
     try:

@@ -137,6 +137,7 @@ def import_model(source: str, options: ImportOptions | None = None) -> ImportedM
 
 def _open_source(source: str, options: ImportOptions) -> SourceNetwork:
     suffix = Path(source).suffix.lower()
+    # Files first: on Windows their paths have a colon as well.
     if suffix in (".onnx", ".pt2"):
         return _open_file(Path(source), suffix, options)
     if source in architecture_names():
