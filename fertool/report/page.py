@@ -223,8 +223,8 @@ def _find_original(model: Data, earlier_models: Iterable[Data]) -> Data | None:
 
 
 def _has_same_channels(model: Data, earlier_models: Iterable[Data]) -> bool:
-    alike = [other for other in earlier_models if _is_same_network(model, other)]
-    return any(other["channels"] == model["channels"] for other in alike)
+    versions = [other for other in earlier_models if _is_same_network(model, other)]
+    return any(other["channels"] == model["channels"] for other in versions)
 
 
 def _is_same_network(model: Data, other: Data) -> bool:
