@@ -120,11 +120,11 @@ class CostModel:
         return torch.stack([macs, params.sum(0), stored.sum(0), seconds, channels])
 
 
-def _width_factors(classes: Tensor, groups: Groups) -> Tensor:
+def _width_factors(ids: Tensor, groups: Groups) -> Tensor:
     """Return how many of a layer's channels one unit of each group stands for, and the constant."""
     units = torch.tensor([*groups.sizes, 1], dtype=torch.float64)
-    # Classes that stay have group -1, which the modulo makes the last column.
-    columns = groups.group_of_id[classes] % len(units)
+    # Channels that stay have group -1, which the modulo makes the last column.
+    columns = groups.group_of_id[ids] % len(units)
     return torch.bincount(columns, minlength=len(units)) / units
 
 

@@ -1,11 +1,13 @@
-"""The importance of each class of channels: from its weights, or from outputs on images.
+"""The importance of channels: from their weights, or from outputs on images.
+
+Coupled channels, which share one id, have one score.
 
 The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that computes
 it (PRJ thesis, 3.2). Since the derivative by γ sums gradient times normalized activation over the
 map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the BN output y: one backward pass gives all gates of all
 images. As in the source the shift β is no part of the gate: what a closed channel still adds
 through β is constant, and the next layer's bias can absorb it. Where no BN stands behind the layers
-that compute a class, the gate is the layer's whole output.
+that compute an id, the gate is the layer's whole output.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ _TINY = 1e-300
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The importance of each class, float64 [classes].
+    """The importance of each channel id, float64 [ids].
 
     `additive`: the values add up over the network, as changes of the loss do; otherwise they only
     compare channels of one layer.
@@ -55,7 +57,7 @@ WeightMeasure = Callable[[Tensor, Tensor | None], Tensor | None]
 The scales are None where there is no BN, the scores where the criterion has none for the layer.
 """
 GateChanges = list[tuple[Tensor, Tensor]]
-"""For each gate the classes [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
+"""For each gate the ids [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
 
 
 def _l1(weights: Tensor, scales: Tensor | None) -> Tensor:
@@ -90,12 +92,12 @@ WEIGHT_CRITERIA: Mapping[str, WeightMeasure] = {
 def weight_scores(
     module: Network, graph: ChannelGraph, criterion: str, *, relative: bool = True
 ) -> Scores:
-    """Return the score of each class by one of WEIGHT_CRITERIA; no data needed.
+    """Return the score of each channel id by one of WEIGHT_CRITERIA; no data needed.
 
     If `relative`, a channel's score is divided by the mean of its layer, so that layers of any
-    fan-in compare; else scores compare as they are, as in Network Slimming. A class computed or
+    fan-in compare; else scores compare as they are, as in Network Slimming. An id computed or
     filtered by several layers scores the mean over them; of the BN scales only those that are gates
-    count. Classes that no layer scores take their `l2` score, relative to their layer, in units of
+    count. Ids that no layer scores take their `l2` score, relative to their layer, in units of
     the mean of the others.
     """
     measure = WEIGHT_CRITERIA[criterion]
@@ -155,7 +157,7 @@ def norms_behind(graph: ChannelGraph) -> dict[str, Layer]:
     for before, layer in zip(graph.layers, graph.layers[1:], strict=False):
         if layer.kind != "norm" or before.kind == "norm":
             continue
-        # The next layer in running order may stand on another branch: the classes tell.
+        # The next layer in running order may stand on another branch: the ids tell.
         if torch.equal(layer.inputs, before.outputs):
             norms[before.name] = layer
     return norms
@@ -169,28 +171,28 @@ def _divergence_loss(logits: Tensor, targets: Tensor, generator: torch.Generator
     return divergence_probe(logits, generator)
 
 
-def _taylor(changes: GateChanges, classes: int) -> Tensor:
+def _taylor(changes: GateChanges, ids: int) -> Tensor:
     """Sum |φ ∂L/∂φ| over images, L being the cross-entropy of one image.
 
     Equation 3-6 of the PRJ thesis. The equation is read as the sum of absolute values, not the
     absolute value of the sum: changes of opposite sign do not make a channel unimportant. Parallel
     gates of a residual stream add up.
     """
-    scores = torch.zeros(classes, dtype=torch.float64)
+    scores = torch.zeros(ids, dtype=torch.float64)
     for closed, change in changes:
         scores.index_add_(0, closed, change.abs().sum(0).to("cpu", torch.float64))
     return scores
 
 
-def _kl(changes: GateChanges, classes: int) -> Tensor:
+def _kl(changes: GateChanges, ids: int) -> Tensor:
     """Sum half the squared change of `u . z` over images.
 
-    That is KL(network || network without the class), to second order.
+    That is KL(network || network without the channels), to second order.
 
     The first order of KL is zero at the network's own weights, and labels are not needed. All gates
-    of a class close at once, so that their changes are added before they are squared.
+    of an id close at once, so that their changes are added before they are squared.
     """
-    joint = torch.zeros(len(changes[0][1]), classes, dtype=torch.float64)
+    joint = torch.zeros(len(changes[0][1]), ids, dtype=torch.float64)
     for closed, change in changes:
         joint.index_add_(1, closed, change.to("cpu", torch.float64))
     return joint.square().sum(0) / 2
@@ -198,7 +200,7 @@ def _kl(changes: GateChanges, classes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _GateCriterion:
-    """The loss to differentiate, and how changes of gates become scores [classes].
+    """The loss to differentiate, and how changes of gates become scores [ids].
 
     The loss is a function of logits [N, K], targets [N, K] and a generator.
     """
@@ -225,7 +227,7 @@ def gate_scores(
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """Return the score of each class by one of GATE_CRITERIA, summed over images.
+    """Return the score of each channel id by one of GATE_CRITERIA, summed over images.
 
     Each image takes one forward and one backward pass. BN uses its running statistics. Parameters
     are not changed; random directions come from `seed`.
@@ -280,7 +282,7 @@ def gated_layers(graph: ChannelGraph) -> list[Layer]:
             gate = norms[layer.name]
             gates.append(gate)
             gated[gate.outputs] = True
-    # Only now is it known which classes no BN gates at all.
+    # Only now is it known which ids no BN gates at all.
     ungated = [layer for layer in dense if not gated[layer.outputs].any()]
     return gates + ungated
 

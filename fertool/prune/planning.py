@@ -138,7 +138,7 @@ def make_plan(
 ) -> tuple[PrunePlan, Network, ChannelGraph]:
     """Return the plan, the pruned network as a skeleton on the meta device, and its channel graph.
 
-    `graph` is that of the network, `scores` the importance of its classes, `floors` the channel
+    `graph` is that of the network, `scores` the importance of its channel ids, `floors` the channel
     counts that some groups must keep. Raises FertoolError when the targets cannot be met.
     """
     groups = find_groups(graph)
@@ -186,9 +186,9 @@ def _kept_outputs(
 
 
 def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Scores) -> Tensor:
-    """Return for each class of the pruned graph the original class that it continues.
+    """Return for each channel id of the pruned graph the original id that it continues.
 
-    Each segment keeps its most important classes, as many as the same segment has in the pruned
+    Each segment keeps its most important channels, as many as the same segment has in the pruned
     network: with chunk and shuffle the position of a channel decides which layers read it, so the
     survivors of a layer must fall on the right side of each split. Of equal scores the first stays.
     """
