@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.spec import InputSpec, affordable_batch
 
 
