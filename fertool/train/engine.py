@@ -26,6 +26,13 @@ from fertool.metrics import Evaluation, evaluate_logits
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec
 from fertool.train.allocator import keep_freed_memory
+from fertool.train.data_parallel import (
+    broadcast_weights,
+    predict_logits_sharded,
+    require_image_per_rank,
+    require_same_run,
+    shard_batch,
+)
 from fertool.train.depthwise import direct_depthwise
 from fertool.train.freezing import HeadFirst
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
@@ -33,13 +40,6 @@ from fertool.train.optim import WeightAverage, lr_at, make_optimizer
 from fertool.train.resizing import side_at
 from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
 from fertool.train.step import Batch, Stepper
-from fertool.train.together import (
-    begin_alike,
-    own_part,
-    predict_shared,
-    require_images_for_all,
-    require_same,
-)
 
 
 @dataclass(frozen=True)
@@ -122,12 +122,12 @@ def fit(
     loss is no longer finite, or when the file belongs to another run; UsageError for an unknown device.
     """
     _require_images(train, val)
-    require_images_for_all(config.batch_size)
+    require_image_per_rank(config.batch_size)
     device = resolve_device(device)
     keep_freed_memory()
     objective = objective or Supervised()
-    begin_alike(module)
-    described = resume or distributed.size() > 1
+    broadcast_weights(module)
+    described = resume or distributed.world_size() > 1
     fingerprint = _fingerprint(module, train, val, input, config, objective) if described else ""
     home = next((p.device for p in module.parameters()), torch.device("cpu"))
     place(module, device)
@@ -142,7 +142,7 @@ def fit(
     job = _Job(here, here.targets(), val.to(device), input, config, stepper, head_first, on_batch)
     if resume:
         load_progress(resume, fingerprint, progress)
-    require_same(f"{fingerprint} from epoch {len(progress.history) + 1}")
+    require_same_run(f"{fingerprint} from epoch {len(progress.history) + 1}")
     while not _finished(progress.history, config):
         with direct_depthwise(module, device):
             record = _run_epoch(job, progress)
@@ -151,13 +151,13 @@ def fit(
             progress.best = {
                 name: tensor.clone() for name, tensor in progress.judged.state_dict().items()
             }
-        if resume and distributed.leads():
+        if resume and distributed.is_main_process():
             save_progress(resume, fingerprint, progress)
         if on_epoch:
             on_epoch(record)
     head_first.release()
     module.load_state_dict(progress.best)
-    logits = predict_shared(module, job.val, input, device)
+    logits = predict_logits_sharded(module, job.val, input, device)
     place(module, home, torch.contiguous_format).eval()
     evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
     kept = progress.history[-1] if config.keep == "last" else _best(progress.history)
@@ -188,10 +188,10 @@ def _best(history: list[EpochRecord]) -> EpochRecord:
 def _run_epoch(job: _Job, progress: Progress) -> EpochRecord:
     start, epoch = time.perf_counter(), len(progress.history) + 1
     train_loss = _train_epoch(job, progress, epoch)
-    logits = predict_shared(progress.judged, job.val, job.input, job.device)
+    logits = predict_logits_sharded(progress.judged, job.val, job.input, job.device)
     val_loss = float(cross_entropy(logits, job.val.targets().cpu()))
     accuracy = float((logits.argmax(1) == job.val.labels.cpu()).double().mean())
-    train_loss, val_loss, accuracy, seconds = distributed.as_the_first_says(
+    train_loss, val_loss, accuracy, seconds = distributed.broadcast_scalars(
         (train_loss, val_loss, accuracy, time.perf_counter() - start)
     )
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
@@ -226,7 +226,9 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
         # Dropout knows only the global generator; the images of other processes need numbers of their own.
         torch.manual_seed(
             _derived_seed(
-                seed, epoch, "dropout" + f" {distributed.rank()}" * (not distributed.leads())
+                seed,
+                epoch,
+                "dropout" + f" {distributed.rank()}" * (not distributed.is_main_process()),
             )
         )
         for step, index in enumerate(torch.split(order, job.images_per_step)):
@@ -240,7 +242,7 @@ def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
             if job.on_batch:
                 job.on_batch(step + 1, job.steps)
     weights = torch.tensor(sizes, dtype=torch.float64)
-    return float(distributed.summed(losses).cpu().double() @ weights / weights.sum())
+    return float(distributed.all_reduce(losses).cpu().double() @ weights / weights.sum())
 
 
 def _batches(
@@ -258,7 +260,7 @@ def _batches(
             if planned is None
             else planned[batch]
         )
-        part, counted = own_part(len(batch), job.device)
+        part, counted = shard_batch(len(batch), job.device)
         if part:
             batch, drawn = batch[part.positions], drawn[part.positions]
         images = apply_augmentation(job.train.images[batch], drawn, side)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from fertool import distributed
 from fertool.config.training import TrainConfig
 from fertool.precision import autocast
-from fertool.train.batch_norm import shared_statistics
 from fertool.train.objective import Objective
 from fertool.train.sam import ascended
+from fertool.train.sync_batch_norm import sync_batch_norm
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class Stepper:
         """Add up the gradients of the mean loss over the images of all batches; returns that loss."""
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            statistics = shared_statistics(self.learners) if batch.shared else nullcontext()
+            statistics = sync_batch_norm(self.learners) if batch.shared else nullcontext()
             with statistics, autocast(self.dtype, self.device):
                 loss = self.objective(self.module, batch.inputs, batch.targets) * batch.share
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total = total + loss.detach()
-        distributed.sum_gradients_(self.learners.parameters())
+        distributed.all_reduce_gradients_(self.learners.parameters())
         return total
