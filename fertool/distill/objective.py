@@ -123,9 +123,9 @@ class KnowledgeDistillation:
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch: normalised inputs [N, C, S, S], targets [N, K or 2 K] as from `plan_epoch`."""
-        return self.against(inputs, targets)(module(inputs))
+        return self.loss_on_logits(inputs, targets)(module(inputs))
 
-    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    def loss_on_logits(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the loss of a batch as a function of the student's logits [N, K]; the teachers look once."""
         labels, said = targets[:, : self._classes], targets[:, self._classes :]
         probs = self.teacher_probs(inputs, said if self._recorded else None)
