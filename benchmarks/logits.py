@@ -35,7 +35,7 @@ from fertool.distill.cached_logits import (
     save_logits,
 )
 from fertool.models import create
-from fertool.runtime.benchmark import speedup_ci95
+from fertool.runtime.interleaved import speedup_ci95
 from fertool.spec import InputSpec, ProvenanceStep, Spec
 from fertool.train import TrainConfig, fit
 
