@@ -27,15 +27,15 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import FaceDataset
 from fertool.device import resolve_device
 from fertool.distill import KnowledgeDistillation, Teacher
-from fertool.distill.logits import (
-    Recording,
+from fertool.distill.cached_logits import (
+    CachedLogits,
+    compute_cached_logits,
     load_logits,
-    plan_recording,
-    record_logits,
+    plan_cached_logits,
     save_logits,
 )
 from fertool.models import create
-from fertool.runtime.benchmark import speedup_ci95
+from fertool.runtime.interleaved import speedup_ci95
 from fertool.spec import InputSpec, ProvenanceStep, Spec
 from fertool.train import TrainConfig, fit
 
@@ -111,12 +111,16 @@ def new(arch: str, train: FaceDataset, seed: int) -> tuple[Spec, torch.nn.Module
 
 def record(
     teacher: Teacher, train: FaceDataset, spec: Spec, config: TrainConfig, views: int
-) -> tuple[Recording, dict[str, float]]:
+) -> tuple[CachedLogits, dict[str, float]]:
     """Return what a student reads from the file, and what the file costs: seconds and bytes."""
     step = ProvenanceStep("benchmark")
-    plan = plan_recording(train, views, config.augmentation, config.seed, ["random weights"], step)
+    plan = plan_cached_logits(
+        train, views, config.augmentation, config.seed, ["random weights"], step
+    )
     start = time.perf_counter()
-    recording = record_logits(plan, [teacher], train, spec.input, device=resolve_device("cpu"))
+    recording = compute_cached_logits(
+        plan, [teacher], train, spec.input, device=resolve_device("cpu")
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.logits"
         save_logits(path, recording)

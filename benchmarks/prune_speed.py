@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from fertool.artifact.atomic import write_atomic
-from fertool.cli.latency import fit_latency_budget, learn_model
+from fertool.cli.latency_budget import fit_latency_budget, learn_model
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, export_model

@@ -38,7 +38,7 @@ from fertool.data.augment import augment, mix
 from fertool.data.pixels import to_input
 from fertool.models import create
 from fertool.precision import resolve_precision
-from fertool.runtime.benchmark import speedup_ci95
+from fertool.runtime.interleaved import speedup_ci95
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fertool.graph.counting import total_macs
 from fertool.graph.network import Network
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.spec import InputSpec
 
 

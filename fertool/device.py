@@ -26,7 +26,7 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         ) from None
     if device.type == "meta":
         raise UsageError("--device meta: computes nothing", "use auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and distributed.size() > 1:
+    if device.type == "cuda" and distributed.world_size() > 1:
         _require_gpu_each(device)
     return device
 
@@ -37,7 +37,7 @@ def _require_gpu_each(device: torch.device) -> None:
             f"--device {device}: the processes need a GPU each",
             "use cuda: each takes one of its own",
         )
-    if (gpus := torch.cuda.device_count()) < (wanted := distributed.local_size()):
+    if (gpus := torch.cuda.device_count()) < (wanted := distributed.local_world_size()):
         raise UsageError(
             f"--device cuda: {gpus} GPUs for {wanted} processes",
             "start as many as there are, or use cpu",

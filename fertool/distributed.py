@@ -1,10 +1,13 @@
-"""Several processes at one training, as torchrun starts them; in a single process nothing here has an effect.
+"""Data-parallel training in the processes that torchrun starts; no effect in a single process.
 
-All processes hold the same network and take the same steps. Each computes on its part of every batch, and what a batch
-adds up to (gradients, losses, statistics of batch normalisation) is summed over all, so that a run is the run of one
-process up to rounding. PyTorch's own communication does it: nccl between GPUs, gloo between CPUs. Its
-DistributedDataParallel does not fit: it sums after every backward pass the gradients of parameters fixed at its start,
-while a step here may have many passes (accumulation, SAM), freeze parameters or train an objective's own.
+All ranks hold the same network and take the same steps. Each computes on its shard of every batch,
+and what a batch adds up to (gradients, losses, statistics of batch normalization) is summed over
+all ranks, so that a run equals the run of one process up to rounding. The backend is nccl between
+GPUs and gloo between CPUs.
+
+DistributedDataParallel does not fit: it all-reduces after every backward pass the gradients of
+parameters that are fixed at construction, while a step here may have several passes (accumulation,
+SAM), freeze parameters or train layers of the objective.
 """
 
 from __future__ import annotations
@@ -25,14 +28,14 @@ from fertool.errors import FertoolError
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-_LONGEST_SILENCE = timedelta(minutes=30)
-"""After this a process that does not answer counts as lost; one that has ended is noticed at once."""
-_LONGEST_READING = timedelta(days=1)
-"""How long the others wait while the first process decodes a data set."""
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+"""After this a rank that does not answer counts as lost; one that has ended is noticed at once."""
+_MAIN_PROCESS_FIRST_TIMEOUT = timedelta(days=1)
+"""How long the other ranks wait while the first one of their machine decodes a data set."""
 
 
 class LostProcessError(FertoolError):
-    """Another process of the run has ended; if it could, it has said why."""
+    """Another process of the run has ended; it prints the reason itself where it can."""
 
     def __init__(
         self, message: str = "another process of this run has ended or does not answer"
@@ -42,140 +45,164 @@ class LostProcessError(FertoolError):
         )
 
 
-def size() -> int:
-    """Return how many processes share the work."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def world_size() -> int:
+    """Return the number of processes of the run; 1 without a launcher."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 def rank() -> int:
     """Return the number of this process, from 0."""
-    return dist.get_rank() if size() > 1 else 0
+    if world_size() == 1:
+        return 0
+    return dist.get_rank()
 
 
-def leads() -> bool:
-    """Whether this is the process that writes files."""
+def is_main_process() -> bool:
+    """Whether this is rank 0, which alone writes files and prints."""
     return rank() == 0
 
 
-def local_size() -> int:
-    """Return how many of the processes run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if size() > 1 else 1
+def local_world_size() -> int:
+    """Return how many processes of the run are on this machine."""
+    if world_size() == 1:
+        return 1
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
-def part_of(count: int) -> tuple[int, int]:
-    """Return (first, past the last) of the positions among `count` that this process takes.
+def shard_bounds(count: int) -> tuple[int, int]:
+    """Return the bounds (start, stop) of this rank's shard of `count` items.
 
-    Each position belongs to one process; the parts follow each other and differ by one in length at most.
+    Shards are contiguous and disjoint, cover all items and differ by one in length at most.
     """
-    return rank() * count // size(), (rank() + 1) * count // size()
+    start = rank() * count // world_size()
+    stop = (rank() + 1) * count // world_size()
+    return start, stop
 
 
-def meet() -> Store:
-    """Return what the processes of a launcher (torchrun) can leave notes in for each other, also after a failure.
+def connect_store() -> Store:
+    """Return the key-value store that the launcher (torchrun) keeps, also after a failure.
 
-    Raises LostProcessError when it is not to be reached.
+    Raises LostProcessError when the launcher cannot be reached.
     """
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    with _exchange():
-        found: tuple[Store, int, int] = next(rendezvous("env://"))
-    # torchrun keeps one store for all its --max-restarts, and with it what earlier processes have left.
-    return PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", found[0])
+    with _errors_as_lost_process():
+        store: Store
+        store, _, _ = next(rendezvous("env://"))
+
+    # torchrun keeps one store for all its --max-restarts, and with it the keys of earlier attempts.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+    return PrefixStore(f"start {attempt}", store)
 
 
 @contextmanager
-def joined(store: Store) -> Iterator[None]:
-    """Be one of the launcher's processes; raises LostProcessError if the others do not come."""
-    gpu = torch.cuda.is_available() and dist.is_nccl_available()
-    if gpu:
+def process_group(store: Store) -> Iterator[None]:
+    """Join the process group of the launcher; raises LostProcessError if other ranks do not."""
+    backend = "gloo"
+    if torch.cuda.is_available() and dist.is_nccl_available():
+        backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(_local_rank() % torch.cuda.device_count())
-    with _exchange():
+
+    with _errors_as_lost_process():
         dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if gpu else "gloo",
+            backend,
             store=store,
             rank=int(os.environ["RANK"]),
             world_size=int(os.environ["WORLD_SIZE"]),
-            timeout=_LONGEST_SILENCE,
+            timeout=_COLLECTIVE_TIMEOUT,
         )
     yield
-    # Not after an error: the others may be gone, and the end of this process says the same.
+    # Not after an error: the other ranks may be gone, and this one's exit has the same effect.
     dist.destroy_process_group()
 
 
 @contextmanager
-def first_alone() -> Iterator[None]:
-    """Let the first process of each machine do this before the others, which find in the cache what it made."""
-    if size() == 1:
+def main_process_first() -> Iterator[None]:
+    """Run the block first in one process of each machine; the others then find its cache."""
+    if world_size() == 1:
         yield
         return
-    first = _local_rank() == 0
-    with _exchange():
-        # A group of its own, because of its patience.
-        everyone = dist.new_group(backend="gloo", timeout=_LONGEST_READING)
-    if first:
+
+    with _errors_as_lost_process():
+        # A group of its own, since the timeout belongs to the group.
+        group = dist.new_group(backend="gloo", timeout=_MAIN_PROCESS_FIRST_TIMEOUT)
+
+    is_first = _local_rank() == 0
+    if is_first:
         yield
-    with _exchange():
-        dist.all_reduce(torch.zeros(1), group=everyone)
-    if not first:
+    with _errors_as_lost_process():
+        dist.all_reduce(torch.zeros(1), group=group)
+    if not is_first:
         yield
 
 
-def summed(tensor: Tensor) -> Tensor:
-    """Return the sum of a small tensor over all processes: the same bits in each of them."""
-    if size() == 1:
+def all_reduce(tensor: Tensor) -> Tensor:
+    """Return the sum of a small tensor over all ranks, the same bits in each of them."""
+    if world_size() == 1:
         return tensor
     tensor = tensor.contiguous()
-    parts = [torch.empty_like(tensor) for _ in range(size())]
-    with _exchange():
-        # Half the delay of all_reduce, which is all that counts for a few numbers.
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    with _errors_as_lost_process():
+        # Half the delay of dist.all_reduce, which is what counts for a few numbers.
         dist.all_gather(parts, tensor)
     return torch.stack(parts).sum(0)
 
 
-def sum_gradients_(parameters: Iterable[Tensor]) -> None:
-    """Replace each gradient by its sum over all processes."""
-    if size() == 1:
+def all_reduce_gradients_(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its sum over all ranks."""
+    if world_size() == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    for dtype in {gradient.dtype: None for gradient in gradients}:
-        alike = [gradient for gradient in gradients if gradient.dtype == dtype]
-        flat = torch.cat([gradient.reshape(-1) for gradient in alike])
-        with _exchange():
+
+    # One message for each dtype: small networks have hundreds of gradients.
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.grad is not None:
+            by_dtype.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+
+    for gradients in by_dtype.values():
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        with _errors_as_lost_process():
             dist.all_reduce(flat)
-        for gradient, part in zip(
-            alike, torch.split(flat, [gradient.numel() for gradient in alike]), strict=True
-        ):
-            gradient.copy_(part.view(gradient.shape))
+
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, total in zip(gradients, torch.split(flat, sizes), strict=True):
+            gradient.copy_(total.view(gradient.shape))
 
 
-def take_from_first_(tensors: Iterable[Tensor]) -> None:
-    """Overwrite tensors, of the same shapes everywhere, by those of the first process."""
-    if size() == 1:
+def broadcast_(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors, of the same shapes in every rank, by those of rank 0."""
+    if world_size() == 1:
         return
     for tensor in tensors:
+        # The backends take contiguous memory only; weights may be in channels-last layout.
         content = tensor.detach().contiguous()
-        with _exchange():
+        with _errors_as_lost_process():
             dist.broadcast(content, 0)
         tensor.detach().copy_(content)
 
 
-def as_the_first_says(numbers: Sequence[float]) -> list[float]:
-    """Return the first process's numbers: what all decide by must be the same to the last bit."""
-    told = torch.tensor(numbers, dtype=torch.float64)
-    take_from_first_([told])
-    return told.tolist()
+def broadcast_scalars(values: Sequence[float]) -> list[float]:
+    """Return the values of rank 0, so that all ranks decide by the same numbers to the last bit."""
+    tensor = torch.tensor(values, dtype=torch.float64)
+    broadcast_([tensor])
+    return tensor.tolist()
 
 
-def same_everywhere(text: str) -> bool:
-    """Whether all processes have given the same text."""
-    if size() == 1:
+def same_on_all_ranks(text: str) -> bool:
+    """Whether all ranks have passed the same text."""
+    if world_size() == 1:
         return True
-    mine = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.int64)
-    parts = [torch.empty_like(mine) for _ in range(size())]
-    with _exchange():
-        dist.all_gather(parts, mine)
-    return all(torch.equal(part, mine) for part in parts)
+
+    # A digest, since all_gather needs tensors of the same length.
+    digest = hashlib.sha256(text.encode()).digest()
+    own = torch.tensor(list(digest), dtype=torch.int64)
+    digests = [torch.empty_like(own) for _ in range(world_size())]
+    with _errors_as_lost_process():
+        dist.all_gather(digests, own)
+    return all(torch.equal(other, own) for other in digests)
 
 
 def _local_rank() -> int:
@@ -183,7 +210,8 @@ def _local_rank() -> int:
 
 
 @contextmanager
-def _exchange() -> Iterator[None]:
+def _errors_as_lost_process() -> Iterator[None]:
+    """Turn what torch.distributed raises into a LostProcessError."""
     try:
         yield
     except RuntimeError as error:

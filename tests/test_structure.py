@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors"},
-    {"config", "strict_json", "modes"},
+    {"config", "strict_json", "inference"},
     {"graph"},
     {"header_json", "results"},
     {"spec"},

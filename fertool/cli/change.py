@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fertool.cli.latency import bench_networks
+from fertool.cli.latency_budget import bench_networks
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:

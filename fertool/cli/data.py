@@ -39,9 +39,9 @@ def open_source(
         channels=channels,
         classes=classes,
     )
-    with distributed.first_alone():
+    with distributed.main_process_first():
         source = open_data(data, options, on_note=note)
-        if distributed.size() > 1:
+        if distributed.world_size() > 1:
             # Only training is shared, and it reads these; what takes long is decoded here and now.
             for split in ("train", "val"):
                 source.split(split)

@@ -12,7 +12,6 @@ import typer
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     ArchOptions,
     DataOption,
@@ -28,6 +27,7 @@ from fertool.cli.provenance import make_step
 from fertool.cli.rounds import fit_rounds, start_from
 from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
+from fertool.cli.teacher_logits import IN_A_VIEW, LogitOptions, open_teachers, record_teachers
 from fertool.cli.training import History, TrainingRun, input_of, new_model, options_of
 from fertool.cli.variants import Own, own_options, require_own
 from fertool.config.training import OptionalTrainConfig
@@ -212,19 +212,19 @@ def distill(
     source = open_source(data, read, size=shape.size, channels=shape.channels)
     images = source.split("train")
     files.require_images(images, data, read)
-    there = files.present(device, training.config.precision)
+    live_teachers = files.present(device, training.config.precision)
     if logits.save_logits:
         own = (logits, images, input_of(arch), training, read)
         files = record_teachers(files, *own, command="distill", seed=seed, device=device)
         if not training.epochs:
             announce(files.recordings[0][1].spec, logits.save_logits, json)
             return
-    val, judges = validation_of(source), files.teachers(device, training.config.precision)
+    val, all_teachers = validation_of(source), files.teachers(device, training.config.precision)
 
     def describe(trial: Trial) -> ProvenanceStep:
-        lesson = trial.of(distillation)
+        chosen = trial.of(distillation)
         options = options_of(
-            arch, lesson, lesson.own, read, trial.of(training), {"logit_views": files.views}
+            arch, chosen, chosen.own, read, trial.of(training), {"logit_views": files.views}
         )
         return make_step(
             "distill",
@@ -239,8 +239,8 @@ def distill(
     def train(trial: Trial) -> Trained:
         run = TrainingRun(images, val, trial.of(training), trial.output, trial.seed, device)
         spec, module = new_model(arch, images, trial.seed)
-        first = [] if arch.files else there
-        spec, history = _learn(trial.of(distillation), run, spec, module, judges, first)
+        first = [] if arch.files else live_teachers
+        spec, history = _learn(trial.of(distillation), run, spec, module, all_teachers, first)
         return Trained(run, spec, module, history)
 
     plan.carry_out(describe, train, training, json)
@@ -252,12 +252,12 @@ def _learn(
     spec: Spec,
     student: nn.Module,
     teachers: Sequence[AnyTeacher],
-    lenders: Sequence[AnyTeacher],
+    init_teachers: Sequence[AnyTeacher],
 ) -> tuple[Spec, History]:
-    """Train the student by the method; rounds begin with the weights that it shares with the first of `lenders`."""
+    """Train the student by the method; rounds begin with the layers shared with the first of `init_teachers`."""
     if options.method != "iterative":
         return run.fit(spec, student, _objective(options, run, spec, student, teachers))
-    start_from(student, lenders, spec.classes)
+    start_from(student, init_teachers, spec.classes)
     return fit_rounds(
         *(run, options.own["rounds"], spec, student, teachers),
         lambda teachers: _answers(options, run, spec, teachers),
@@ -287,7 +287,7 @@ def _objective(
         depths=options.own["match_depths"],
         seed=run.seed,
     )
-    for mine, index, theirs in objective.matched:
+    for mine, index, theirs in objective.matched_stages:
         note(f"{mine} is matched with {theirs} of teacher {index + 1}")
     return objective
 

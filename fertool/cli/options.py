@@ -14,7 +14,7 @@ from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.runtime.foreign import ForeignModel
-    from fertool.runtime.sessions import Predictor
+    from fertool.runtime.predictor import Predictor
 
 DATA, OUTPUT, MODEL = "Data", "Output", "Model"
 FOREIGN = "ONNX files of other programs"
@@ -188,11 +188,12 @@ class ForeignOptions:
 
     def explain(self, predictor: Predictor) -> None:
         """Say what is assumed of a file of another program, or that one of fertool takes no such options."""
+        from fertool.cli.flags import with_flags
         from fertool.report.console import note
 
         if predictor.assumptions:
-            note(f"{predictor.path}: {predictor.assumptions.sentence}")
-        elif self.model.told:
+            note(f"{predictor.path}: {with_flags(predictor.assumptions.description)}")
+        elif self.model.is_given:
             note(
                 f"{predictor.path}: says itself what it takes; options for files of other programs do not count"
             )

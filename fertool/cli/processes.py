@@ -70,8 +70,8 @@ class Crew:
             signal.signal(signal.SIGTERM, _stopped)
             if threads := threads_each():
                 torch.set_num_threads(threads)
-            self._store = distributed.meet()
-            stack.enter_context(distributed.joined(self._store))
+            self._store = distributed.connect_store()
+            stack.enter_context(distributed.process_group(self._store))
             yield
 
     def report(self, outcome: Outcome, tell: Callable[[Outcome], None]) -> int:

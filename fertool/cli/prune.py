@@ -20,7 +20,7 @@ from fertool.cli.change import (
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.latency import with_latency
+from fertool.cli.latency_budget import with_latency
 from fertool.cli.options import (
     OUTPUT,
     Bench,

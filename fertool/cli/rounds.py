@@ -31,7 +31,7 @@ def fit_rounds(
 
     The state of a finished round stays beside the output, and stands for the round when a killed run goes on.
     """
-    from fertool.distill import learn_iteratively
+    from fertool.distill import distill_iteratively
     from fertool.report.console import note
 
     specs: list[Spec] = []
@@ -49,7 +49,7 @@ def fit_rounds(
         specs.append(taught)
         return max((record["val_accuracy"], -record["val_loss"]) for record in history[before:])
 
-    best = learn_iteratively(
+    best = distill_iteratively(
         *(module, teachers, total, learn),
         input=spec.input,
         classes=spec.classes,

@@ -161,7 +161,7 @@ class Sweep:
             run, spec, module, history = train(trial)
             run.finish(spec, module, step, history, json)
             return trial
-        if not distributed.leads():
+        if not distributed.is_main_process():
             return _follow(self.trials, train)
         train = _leading(self.trials, train)
         trials = [(trial, describe(trial)) for trial in self.trials]
@@ -174,7 +174,7 @@ class Sweep:
                 _finish(ledger, trial, step, train)
             self._forget_losers(ledger)
         best = self._keep_best(ledger, trials, train)
-        distributed.as_the_first_says([_NO_MORE])
+        distributed.broadcast_scalars([_NO_MORE])
         self._report(ledger, training, json)
         return best
 
@@ -370,7 +370,7 @@ def _leading(trials: list[Trial], train: Callable[[Trial], Trained]) -> Callable
     from fertool import distributed
 
     def lead(trial: Trial) -> Trained:
-        distributed.as_the_first_says([trials.index(trial)])
+        distributed.broadcast_scalars([trials.index(trial)])
         return train(trial)
 
     return lead
@@ -381,7 +381,7 @@ def _follow(trials: list[Trial], train: Callable[[Trial], Trained]) -> Trial:
     from fertool import distributed
 
     trial = trials[0]
-    while (told := int(distributed.as_the_first_says([_NO_MORE])[0])) != _NO_MORE:
+    while (told := int(distributed.broadcast_scalars([_NO_MORE])[0])) != _NO_MORE:
         trial = trials[told]
         train(trial)
     return trial

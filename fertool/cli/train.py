@@ -10,7 +10,6 @@ import typer
 from fertool.cli.data import open_source
 from fertool.cli.groups import training_command
 from fertool.cli.inputs import require_inputs
-from fertool.cli.logits import LogitOptions, open_teachers, record_teachers
 from fertool.cli.options import (
     ArchOptions,
     DataOption,
@@ -25,6 +24,7 @@ from fertool.cli.options import (
 from fertool.cli.provenance import make_step
 from fertool.cli.splits import validation_of
 from fertool.cli.sweep import SweepOptions, Trained, Trial, plan_sweep
+from fertool.cli.teacher_logits import LogitOptions, open_teachers, record_teachers
 from fertool.cli.training import TrainingRun, input_of, new_model, options_of
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ class TrainingRun:
 
         def on_epoch(record: EpochRecord) -> None:
             records.append(record)
-            if distributed.leads():
+            if distributed.is_main_process():
                 write_history(self.output, self._history(records))
             progress.epoch(record)
 
@@ -159,7 +159,7 @@ class TrainingRun:
         from fertool import distributed
         from fertool.cli.output import announce
 
-        if not distributed.leads():
+        if not distributed.is_main_process():
             return spec.with_step(step)
         spec = self.save(spec, module, step, history)
         self.discard()

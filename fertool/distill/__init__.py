@@ -1,15 +1,15 @@
-"""Small networks that learn from larger ones."""
+"""Knowledge distillation: small networks trained on the logits and features of larger ones."""
 
+from fertool.distill.cached_teachers import CachedTeacher
 from fertool.distill.feature import FeatureDistillation
-from fertool.distill.iterative import learn_iteratively
-from fertool.distill.objective import AnyTeacher, KnowledgeDistillation, Teacher
-from fertool.distill.recorded import RecordedTeacher
+from fertool.distill.iterative import distill_iteratively
+from fertool.distill.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
 
 __all__ = [
     "AnyTeacher",
+    "CachedTeacher",
     "FeatureDistillation",
     "KnowledgeDistillation",
-    "RecordedTeacher",
     "Teacher",
-    "learn_iteratively",
+    "distill_iteratively",
 ]

@@ -1,4 +1,4 @@
-"""Distillation that also matches what lies between image and answer: feature maps at several depths."""
+"""Distillation that also matches feature maps of student and teacher at several depths."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch.nn import functional as F
 
 from fertool.artifact.store import pack
 from fertool.data.augment import AugmentParams
-from fertool.distill.objective import KnowledgeDistillation, Teacher
-from fertool.distill.stages import Stage, find_stages, recorded
+from fertool.distill.knowledge import KnowledgeDistillation, Teacher
+from fertool.distill.stages import Stage, capture_feature_maps, find_stages
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import attention_transfer, guided_feature_loss
 from fertool.spec import InputSpec
 
 DEPTHS = 4
-"""At so many depths features are matched by default."""
+"""The default number of depths at which features are matched."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,15 @@ class _Match:
 class FeatureDistillation:
     """`alpha T^2 KL(q || p) + beta L_feature + gamma CE(y, p)` (Li, equation 2; recipe 4).
 
-    L_feature is the mean over teachers and depths of `attention_transfer(S, T) + guided_feature_loss(A S, T)`, S and T
-    being the maps of student and teacher and A a 1 x 1 convolution that learns with the student. The deepest map of the
-    one is matched with the deepest of the other, then the ones before; where sizes differ, the larger map is pooled.
+    L_feature is the mean over teachers and depths of `attention_transfer(S, T) +
+    guided_feature_loss(A S, T)`, S and T being the maps of student and teacher and A a 1 x 1
+    convolution that is trained with the student. The deepest map of the one is matched with the
+    deepest of the other, then the ones before; where sizes differ, the larger map is pooled.
     """
 
     def __init__(
         self,
-        answers: KnowledgeDistillation,
+        knowledge: KnowledgeDistillation,
         student: nn.Module,
         input: InputSpec,
         teachers: Sequence[Teacher],
@@ -51,117 +52,138 @@ class FeatureDistillation:
         depths: int = DEPTHS,
         seed: int = 0,
     ) -> None:
-        """Add matched features to `answers`, the objective with these `teachers`, for a `student` with this `input`.
+        """Add matched features to `knowledge`, the objective on the logits of these `teachers`.
 
-        Each network runs once to find its maps; recorded teachers have none and take part in `answers` alone. The
-        convolutions start from `seed`, or from the identity where they keep the number of channels.
+        `student` has this `input`. Each network runs once to find its maps; cached teachers have
+        none and take part in `knowledge` alone. The convolutions start from `seed`, or from the
+        identity where they keep the number of channels.
 
-        Raises UsageError for a bad number, FertoolError for a network without inner maps.
+        Raises UsageError for a number out of bounds, FertoolError for a network without inner maps.
         """
         if not 0 <= beta < float("inf"):
-            raise UsageError(f"--beta {beta}: must be 0 or more", "1 is the default")
+            raise UsageError(f"``beta={beta}``: must be 0 or more", "1 is the default")
         if depths < 1:
             raise UsageError(
-                f"--match-depths {depths}: must be 1 or more", f"{DEPTHS} is the default"
+                f"``match_depths={depths}``: must be 1 or more", f"{DEPTHS} is the default"
             )
         if not teachers:
             raise FertoolError(
-                "--method feature: recorded answers have no feature maps to match",
+                "``method=feature``: cached logits have no feature maps to match",
                 "name a teacher's model file too",
             )
-        mine = _stages_of("the student", student)
-        self._answers, self._student, self._beta = answers, student, beta
+        self._knowledge = knowledge
+        self._student = student
+        self._beta = beta
         self._teachers = [teacher.module for teacher in teachers]
-        self._matches: list[_Match] = []
-        for index, teacher in enumerate(teachers):
-            theirs = _stages_of(f"teacher {index + 1}", teacher.module)
-            self._matches += _matched(index, mine, theirs, depths)
+        self._matches = _match_stages(student, self._teachers, depths)
+        # The global generator is used by nn.Conv2d, and left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.adapters = nn.ModuleList(_adapter(match) for match in self._matches)
 
     @property
-    def matched(self) -> list[tuple[str, int, str]]:
-        """What is matched: a module of the student, the index of a teacher, and a module of that teacher."""
+    def matched_stages(self) -> list[tuple[str, int, str]]:
+        """The matches: a module of the student, a teacher's index, and a module of that teacher."""
         return [(match.student.name, match.index, match.teacher.name) for match in self._matches]
 
     @property
     def fingerprint(self) -> str:
-        """That of the objective without features, the numbers, what is matched, and a digest of the convolutions."""
+        """All that the loss depends on, with a digest of the convolutions."""
+        header, _ = pack({}, self.adapters.state_dict())
         return canonical_json(
             {
-                "answers": self._answers.fingerprint,
+                "answers": self._knowledge.fingerprint,
                 "beta": self._beta,
-                "matched": self.matched,
-                "adapters": pack({}, self.adapters.state_dict())[0]["digest"],
+                "matched": self.matched_stages,
+                "adapters": header["digest"],
             }
         )
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
-        """Return what the objective without features plans."""
-        return self._answers.plan_epoch(epoch, targets)
+        """Return what the objective on the logits plans."""
+        return self._knowledge.plan_epoch(epoch, targets)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch: normalised inputs [N, C, S, S], targets as from `plan_epoch`."""
+        """Return the loss of a batch.
+
+        Inputs are normalized [N, C, S, S], targets as from `plan_epoch`.
+        """
+        student_names: set[str] = set()
+        teacher_names: list[set[str]] = [set() for _ in self._teachers]
+        for match in self._matches:
+            student_names.add(match.student.name)
+            teacher_names[match.index].add(match.teacher.name)
+
+        # The forward passes of the loss on the logits make the maps: no network runs twice.
         with ExitStack() as contexts:
-            mine = contexts.enter_context(
-                recorded(self._student, {match.student.name for match in self._matches})
+            student_maps = contexts.enter_context(
+                capture_feature_maps(self._student, student_names)
             )
-            theirs = [
-                contexts.enter_context(
-                    recorded(teacher, {m.teacher.name for m in self._matches if m.index == index})
-                )
-                for index, teacher in enumerate(self._teachers)
-            ]
-            loss = self._answers(module, inputs, targets)
-        return loss + self._beta * self._feature_loss(mine, theirs)
+            teacher_maps: list[Mapping[str, Tensor]] = []
+            for teacher, names in zip(self._teachers, teacher_names, strict=True):
+                maps = contexts.enter_context(capture_feature_maps(teacher, names))
+                teacher_maps.append(maps)
+            loss = self._knowledge(module, inputs, targets)
+        return loss + self._beta * self._feature_loss(student_maps, teacher_maps)
 
     def _feature_loss(
-        self, mine: Mapping[str, Tensor], theirs: Sequence[Mapping[str, Tensor]]
+        self, student_maps: Mapping[str, Tensor], teacher_maps: Sequence[Mapping[str, Tensor]]
     ) -> Tensor:
         losses = []
         for match, adapter in zip(self._matches, self.adapters, strict=True):
-            # Each network computes in a format of its own.
-            student, teacher = _same_size(
-                mine[match.student.name], theirs[match.index][match.teacher.name]
-            )
+            student_map = student_maps[match.student.name]
+            teacher_map = teacher_maps[match.index][match.teacher.name]
+            student, teacher = _pool_to_same_size(student_map, teacher_map)
+            # Each network computes in a precision of its own.
             teacher = teacher.to(student.dtype)
-            losses.append(
-                attention_transfer(student, teacher)
-                + guided_feature_loss(adapter(student), teacher)
-            )
+            attention = attention_transfer(student, teacher)
+            losses.append(attention + guided_feature_loss(adapter(student), teacher))
         return torch.stack(losses).mean()
 
 
-def _stages_of(owner: str, module: nn.Module) -> tuple[Stage, ...]:
+def _match_stages(student: nn.Module, teachers: Sequence[nn.Module], depths: int) -> list[_Match]:
+    """Match the deepest maps, and those before, up to `depths` or to where one has no more.
+
+    The shallowest match is the first of each teacher.
+    """
+    matches: list[_Match] = []
+    student_stages = _require_stages("the student", student)
+    for index, teacher in enumerate(teachers):
+        teacher_stages = _require_stages(f"teacher {index + 1}", teacher)
+        count = min(depths, len(student_stages), len(teacher_stages))
+        pairs = zip(student_stages[-count:], teacher_stages[-count:], strict=True)
+        for student_stage, teacher_stage in pairs:
+            matches.append(_Match(index, student_stage, teacher_stage))
+    return matches
+
+
+def _require_stages(owner: str, module: nn.Module) -> tuple[Stage, ...]:
+    """Return the stages of a network; raises FertoolError when it has none."""
     stages = find_stages(module)
     if not stages:
         raise FertoolError(
-            f"--method feature: {owner} has no inner feature maps of more than one pixel, so nothing can be matched",
-            "use --method kd, which needs the answers alone",
+            f"``method=feature``: {owner} has no inner feature maps of more than one pixel, "
+            "so nothing can be matched",
+            "use ``method=kd``, which needs the logits alone",
         )
     return stages
 
 
-def _matched(
-    index: int, mine: Sequence[Stage], theirs: Sequence[Stage], depths: int
-) -> list[_Match]:
-    """Pair the deepest with the deepest, and so on up to `depths` or to where one has no more; the shallowest first."""
-    count = min(depths, len(mine), len(theirs))
-    return [_Match(index, a, b) for a, b in zip(mine[-count:], theirs[-count:], strict=True)]
-
-
 def _adapter(match: _Match) -> nn.Module:
+    # Without a bias: the loss compares standardized maps, from which it would vanish.
     adapter = nn.Conv2d(match.student.channels, match.teacher.channels, 1, bias=False)
     if match.student.channels == match.teacher.channels:
         nn.init.dirac_(adapter.weight)
     return adapter
 
 
-def _same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
-    """Pool the larger of two maps [N, C, H, W] to the size of the smaller."""
+def _pool_to_same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Pool two maps [N, C, H, W] to the smaller height and the smaller width of them."""
     size = (min(one.shape[2], other.shape[2]), min(one.shape[3], other.shape[3]))
-    first, second = (
-        x if x.shape[2:] == size else F.adaptive_avg_pool2d(x, size) for x in (one, other)
-    )
-    return first, second
+    return _pool(one, size), _pool(other, size)
+
+
+def _pool(features: Tensor, size: tuple[int, int]) -> Tensor:
+    if features.shape[2:] == size:
+        return features
+    return F.adaptive_avg_pool2d(features, size)

@@ -1,4 +1,4 @@
-"""The inner feature maps of a network, one for each spatial resolution, found in its graph."""
+"""The feature maps at the end of each spatial resolution of a network, found in its graph."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from fertool.graph.ir import Node
 from fertool.graph.network import Network
 from fertool.models import static
 
-_CHANGES_IN_A_BLOCK = 1
-"""A block may shrink its map once; what does so more often is a row of blocks."""
+_MAX_SIZES_IN_A_BLOCK = 2
+"""A block may shrink its map once; a module that does so more often is a sequence of blocks."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The node whose result is the last map of its resolution: its name, channels, and [H, W] in pixels."""
+    """The node with the last map of a resolution: its name, channels, and [H, W] in pixels."""
 
     name: str
     channels: int
@@ -26,81 +27,97 @@ class Stage:
 
 
 def find_stages(module: nn.Module) -> tuple[Stage, ...]:
-    """Return the last feature map of each spatial resolution, in the order in which the network makes them.
+    """Return the last feature map of each spatial resolution, in execution order.
 
-    Maps are taken between blocks, never inside one, where a shortcut may go past them: everything behind such a map
-    depends on what is before it through the map alone. Names of nodes are paths of modules, as far as the network comes
-    from some: a block is the outermost path whose nodes change the resolution once at most, and ends with its last
-    node. Maps of a single pixel are no stages.
+    Maps are taken between blocks, never inside one, where a shortcut may bypass them: everything
+    after such a map depends on what is before it through the map alone. Names of nodes are module
+    paths, as far as the network comes from modules: a block is the outermost path whose nodes
+    change the resolution once at most, and ends with its last node. Maps of a single pixel are no
+    stages.
+
     Raises FertoolError for a dynamic network.
     """
     network = static(module)
-    last: dict[tuple[int, int], Stage] = {}
-    ends = _ends_of_blocks(network)
-    for name in _passages(network):
-        size = _size_of(network, name)
-        if size is not None and name in ends:
-            last.pop(size, None)
-            last[size] = Stage(name, network.shapes[name][0], size)
-    return tuple(last.values())
+    stages: dict[tuple[int, int], Stage] = {}
+    block_ends = _block_ends(network)
+    for name in _cut_points(network):
+        size = _map_size(network, name)
+        if size is not None and name in block_ends:
+            # Removed first, so that the new entry is the last of the dict.
+            stages.pop(size, None)
+            stages[size] = Stage(name, network.shapes[name][0], size)
+    return tuple(stages.values())
 
 
 @contextmanager
-def recorded(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Within the context, put the results of the nodes with these names into a dict each time that they run."""
+def capture_feature_maps(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Within the block, collect the results of the named nodes each time that they run."""
     network = static(module)
     maps: dict[str, Tensor] = {}
-    added = {name: partial(maps.__setitem__, name) for name in names}
-    network.listeners.update(added)
+    listeners = {name: partial(maps.__setitem__, name) for name in names}
+    network.listeners.update(listeners)
     try:
         yield maps
     finally:
-        for name in added:
+        for name in listeners:
             del network.listeners[name]
 
 
-def _ends_of_blocks(network: Network) -> set[str]:
+def _block_ends(network: Network) -> set[str]:
     """Return the last node of each block."""
-    sizes: dict[str, set[tuple[int, int]]] = {}
-    last: dict[str, str] = {}
+    sizes_in: dict[str, set[tuple[int, int]]] = {}
+    last_node: dict[str, str] = {}
     for node in network.graph.nodes:
-        seen = {
-            size
-            for name in (*node.inputs, node.name)
-            if (size := _size_of(network, name)) is not None
-        }
-        for path in _paths(node.name):
-            sizes.setdefault(path, set()).update(seen)
-            last[path] = node.name
-    ends = set()
+        sizes = _sizes_around(network, node)
+        for path in _module_paths(node.name):
+            sizes_in.setdefault(path, set()).update(sizes)
+            last_node[path] = node.name
+
+    ends: set[str] = set()
     for node in network.graph.nodes:
-        block = next(
-            (path for path in _paths(node.name) if len(sizes[path]) <= 1 + _CHANGES_IN_A_BLOCK),
-            node.name,
-        )
-        ends.add(last[block])
+        block = node.name
+        # The outermost path comes first, and the node itself is a block if no path is.
+        for path in _module_paths(node.name):
+            if len(sizes_in[path]) <= _MAX_SIZES_IN_A_BLOCK:
+                block = path
+                break
+        ends.add(last_node[block])
     return ends
 
 
-def _paths(name: str) -> Iterator[str]:
-    """Yield the paths on which a node lies, the outermost first, and its own."""
+def _sizes_around(network: Network, node: Node) -> set[tuple[int, int]]:
+    """Return the sizes of the maps that a node reads and makes."""
+    sizes: set[tuple[int, int]] = set()
+    for name in (*node.inputs, node.name):
+        size = _map_size(network, name)
+        if size is not None:
+            sizes.add(size)
+    return sizes
+
+
+def _module_paths(name: str) -> Iterator[str]:
+    """Yield the module paths that contain a node, the outermost first, and its own name."""
     parts = name.split(".")
-    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    for count in range(1, len(parts) + 1):
+        yield ".".join(parts[:count])
 
 
-def _size_of(network: Network, name: str) -> tuple[int, int] | None:
-    """Return the resolution of a result, or of the images, where it is a map of more than one pixel."""
+def _map_size(network: Network, name: str) -> tuple[int, int] | None:
+    """Return [H, W] of a node's result, or of the input; None unless it has more than one pixel."""
     shape = network.shapes.get(name, network.image)
-    return (shape[1], shape[2]) if len(shape) == 3 and shape[1] * shape[2] > 1 else None
+    if len(shape) != 3 or shape[1] * shape[2] <= 1:
+        return None
+    return shape[1], shape[2]
 
 
-def _passages(network: Network) -> Iterator[str]:
-    """Yield the nodes whose result is all that the nodes behind them read of what the images have become."""
-    alive = {network.graph.input}
-    independent: set[str] = set()
+def _cut_points(network: Network) -> Iterator[str]:
+    """Yield the nodes whose result alone carries the image to the nodes after them."""
+    live = {network.graph.input}
+    # Results of constants alone: they reach later nodes too, but carry nothing of the image.
+    constant: set[str] = set()
     for step in network.steps:
-        alive = (alive | {step.name}) - set(step.last_uses)
-        if independent.issuperset(step.inputs):
-            independent.add(step.name)
-        if alive - independent == {step.name}:
+        live = (live | {step.name}) - set(step.last_uses)
+        if constant.issuperset(step.inputs):
+            constant.add(step.name)
+        if live - constant == {step.name}:
             yield step.name

@@ -22,7 +22,7 @@ from fertool.graph.ir import INPUT, Graph, Node
 from fertool.graph.network import ImageShape, Network, clone_tensors
 from fertool.graph.recorder import Recorder, Recording
 from fertool.graph.torch_calls import UnsupportedCallError
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.strict_json import WrongContentError
 
 # Neither is 1, a size that many other axes have, and over which everything broadcasts.

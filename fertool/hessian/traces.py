@@ -25,7 +25,7 @@ from fertool.hessian.hutchinson import product_passes
 from fertool.hessian.layers import Layer, Pass, channel_slices, weighted_layers
 from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Method, Sensitivity
 from fertool.hessian.tally import Tally
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0

@@ -17,7 +17,7 @@ from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.prune.latency_model import NO_LATENCY, LatencyModel
 from fertool.prune.planning import PrunePlan, all_outputs
 from fertool.prune.reconstruction import reconstruct

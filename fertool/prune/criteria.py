@@ -26,9 +26,9 @@ from fertool.data.pixels import to_input
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.channels import weight_axes
 from fertool.graph.network import Network
+from fertool.inference import eval_mode
 from fertool.losses import divergence_probe
 from fertool.models.patches import with_channels_second
-from fertool.modes import eval_mode
 from fertool.spec import InputSpec, affordable_batch
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from fertool.data.pixels import to_input
 from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
+from fertool.inference import eval_mode
 from fertool.models.patches import at, draw_places, patches, with_channels_second
-from fertool.modes import eval_mode
 from fertool.prune.criteria import norms_behind
 from fertool.spec import InputSpec, affordable_batch
 

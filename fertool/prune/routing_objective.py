@@ -18,7 +18,7 @@ from fertool.prune.penalties import Loss
 class LogitsLoss(Loss, Protocol):
     """An objective that needs the logits alone."""
 
-    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    def loss_on_logits(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the loss of a batch as a function of the logits."""
 
 
@@ -65,7 +65,7 @@ class RoutedObjective:
         """Return the loss of a batch for a DynamicNetwork."""
         if not isinstance(module, DynamicNetwork):
             raise AssertionError("only a dynamic network has a gate")
-        loss = self._objective.against(inputs, targets)
+        loss = self._objective.loss_on_logits(inputs, targets)
         logits = torch.stack([network(inputs) for network in module.networks], 1)
         soft = module.gate(inputs).softmax(1)
         hard = F.one_hot(soft.argmax(1), soft.shape[1])

@@ -1,8 +1,7 @@
-"""What an ONNX file of another program does not say of itself: classes, size, preprocessing and which output counts."""
+"""What the metadata of other programs' ONNX files lack: classes, size, preprocessing, output."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -16,17 +15,18 @@ from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.spec import LARGEST_SIDE, InputSpec
 
 PixelRange = Literal["0..1", "0..255", "-1..1"]
-LARGEST_BATCH_BYTES = 1 << 29
-"""Of the float pixels of one batch: what a small file may ask for."""
 UINT8, FLOAT = "tensor(uint8)", "tensor(float)"
 
 
 @dataclass(frozen=True)
 class ForeignModel:
-    """What the user says about ONNX files without fertool's header; None stands for the default.
+    """The user's description of ONNX files without fertool's header; None stands for the default.
 
-    A graph with float32 input gets `(pixel in pixel_range - mean) / std`, by default pixels of 0 to 1 as they are.
-    `mean` and `std` have one value, or one per channel. `output` names the output that counts, by default the first.
+    A graph with float32 input gets `(pixel in pixel_range - mean) / std`, by default pixels from 0
+    to 1 as they are. `mean` and `std` have one value, or one per channel. `output` names the output
+    with the logits, by default the first one.
+
+    Raises UsageError for class names that are empty or repeated, and for numbers out of bounds.
     """
 
     classes: tuple[str, ...] | None = None
@@ -37,33 +37,43 @@ class ForeignModel:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        repeated = [name for name, count in Counter(self.classes or ()).items() if count > 1]
-        if repeated:
-            raise UsageError(
-                f"--classes: '{repeated[0]}' twice", "name each output once: --classes a,b,…"
-            )
-        if self.classes is not None and not all(self.classes):
-            raise UsageError(
-                "--classes: an empty name", "name one class per output: --classes a,b,…"
-            )
-        if not all(map(isfinite, self.mean or ())):
-            raise UsageError(
-                f"--mean {_listed(self.mean)}: not finite", "for example --mean 0.485,0.456,0.406"
-            )
-        if not all(isfinite(value) and value > 0 for value in self.std or ()):
-            raise UsageError(
-                f"--std {_listed(self.std)}: must be above 0", "for example --std 0.229,0.224,0.225"
-            )
+        _require_distinct_names(self.classes or ())
+        for value in self.mean or ():
+            if not isfinite(value):
+                raise UsageError(
+                    f"``mean={_format_list(self.mean)}``: not finite",
+                    "for example ``mean=0.485,0.456,0.406``",
+                )
+        for value in self.std or ():
+            if not isfinite(value) or value <= 0:
+                raise UsageError(
+                    f"``std={_format_list(self.std)}``: must be above 0",
+                    "for example ``std=0.229,0.224,0.225``",
+                )
 
     @property
-    def told(self) -> bool:
-        """Whether anything is said at all."""
+    def is_given(self) -> bool:
+        """Whether the user has given anything at all."""
         return self != ForeignModel()
+
+
+def _require_distinct_names(classes: Sequence[str]) -> None:
+    seen: set[str] = set()
+    for name in classes:
+        if name in seen:
+            raise UsageError(
+                f"``classes``: '{name}' twice", "name each output once: ``classes=a,b,…``"
+            )
+        seen.add(name)
+    if "" in seen:
+        raise UsageError(
+            "``classes``: an empty name", "name one class per output: ``classes=a,b,…``"
+        )
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """How a foreign graph is used: what is fed into it, and the output that is read of all that there are.
+    """How a foreign graph is used: its preprocessing, and which of its outputs is read.
 
     A graph with uint8 input gets raw pixels; then `pixel_range` is 0..255, `mean` 0 and `std` 1.
     """
@@ -75,58 +85,53 @@ class Assumptions:
     outputs: tuple[str, ...]
 
     @property
-    def sentence(self) -> str:
-        """What a reader of the figures should know."""
-        mean, std = _listed(self.mean), _listed(self.std)
-        fed = f"gets pixels of {self.pixel_range}, less {mean}, divided by {std}"
+    def description(self) -> str:
+        """A sentence for the reader of the figures."""
+        mean = _format_list(self.mean)
+        std = _format_list(self.std)
+        preprocessing = f"gets pixels of {self.pixel_range}, less {mean}, divided by {std}"
         if len(self.outputs) == 1:
-            return fed
-        return f"{fed}; of its outputs {', '.join(self.outputs)} counts '{self.output}' (--output-name)"
+            return preprocessing
+        outputs = ", ".join(self.outputs)
+        return f"{preprocessing}; of its outputs {outputs} counts '{self.output}' (``output_name``)"
 
-    def feed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def preprocess(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the float32 input of uint8 images [N, C, S, S]."""
         pixels = images.astype(np.float32)
         if self.pixel_range != "0..255":
             pixels /= 255
         if self.pixel_range == "-1..1":
             pixels = 2 * pixels - 1
-        if any(value != 0 for value in self.mean) or any(value != 1 for value in self.std):
+        # Skipped where it changes nothing: it is timed as a part of each pass.
+        if set(self.mean) != {0} or set(self.std) != {1}:
             pixels = (pixels - _per_channel(self.mean)) / _per_channel(self.std)
         return pixels
 
 
 def foreign_classes(path: Path, foreign: ForeignModel) -> tuple[str, ...]:
-    """Return the classes of a graph without a header; raises UsageError when nobody named them."""
+    """Return the classes of a graph without a header; raises UsageError when none are given."""
     if foreign.classes is None:
         raise UsageError(
             f"{path}: an ONNX file without fertool's header",
-            "name its classes in the order of its outputs, and its size: --classes a,b,… --input-size N",
+            "name its classes in the order of its outputs, and its size: "
+            "``classes=a,b,…`` ``input_size=N``",
         )
     return foreign.classes
 
 
 def foreign_input(path: Path, shape: Sequence[Any], foreign: ForeignModel) -> InputSpec:
-    """Return the input of a graph without a header; mean 0 and deviation 1 stand for pixels that it takes as told."""
+    """Return the input of a graph without a header, whose own input has this `shape`.
+
+    Mean 0 and deviation 1 stand for pixels as the assumptions preprocess them. Raises FertoolError
+    for graphs that take no square images, UsageError for a size that is missing or does not fit.
+    """
     if len(shape) != 4 or shape[1] not in (1, 3):
-        wanted = "[batch, 1 or 3 channels, size, size]"
+        layout = "[batch, 1 or 3 channels, size, size]"
         raise FertoolError(
-            f"{path}: the graph's input has shape {shape}, not {wanted}", "export it in that layout"
+            f"{path}: the graph's input has shape {shape}, not {layout}", "export it in that layout"
         )
-    given = foreign.input_size
-    fixed = {side for side in shape[2:] if isinstance(side, int)}
-    if len(fixed) > 1:
-        raise FertoolError(
-            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, which are not square",
-            "export the network for square images",
-        )
-    if given is not None and not fixed <= {given}:
-        raise UsageError(
-            f"{path}: the graph takes images of {shape[2]} x {shape[3]}, not --input-size {given}",
-            "give the graph's own size",
-        )
-    size = given if given is not None else next(iter(fixed), None)
-    if size is None:
-        raise UsageError(f"{path}: the graph leaves the image size open", "give it: --input-size N")
+    size = _image_size(path, shape, foreign.input_size)
+    # A file of a few bytes can ask for any size, and images are allocated in it.
     if not 1 <= size <= LARGEST_SIDE:
         raise FertoolError(
             f"{path}: images of {size} x {size}, the largest are {LARGEST_SIDE} x {LARGEST_SIDE}",
@@ -136,34 +141,64 @@ def foreign_input(path: Path, shape: Sequence[Any], foreign: ForeignModel) -> In
     return InputSpec(channels, size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def assumptions(
+def _image_size(path: Path, shape: Sequence[Any], given: int | None) -> int:
+    # A free dimension is a name or None in place of a number.
+    fixed = {side for side in shape[2:] if isinstance(side, int)}
+    sides = f"{shape[2]} x {shape[3]}"
+    if len(fixed) > 1:
+        raise FertoolError(
+            f"{path}: the graph takes images of {sides}, which are not square",
+            "export the network for square images",
+        )
+    if given is not None:
+        if not fixed <= {given}:
+            raise UsageError(
+                f"{path}: the graph takes images of {sides}, not ``input_size={given}``",
+                "give the graph's own size",
+            )
+        return given
+    if not fixed:
+        raise UsageError(
+            f"{path}: the graph leaves the image size open", "give it: ``input_size=N``"
+        )
+    return fixed.pop()
+
+
+def resolve_assumptions(
     path: Path, foreign: ForeignModel, pixel_type: str, channels: int, outputs: Sequence[str]
 ) -> Assumptions:
-    """Return how a foreign graph is used; raises UsageError for what does not fit it."""
-    output = foreign.output if foreign.output is not None else outputs[0]
+    """Return how a foreign graph is used; raises UsageError for options that do not fit it."""
+    output = outputs[0] if foreign.output is None else foreign.output
     if output not in outputs:
         raise unknown_name(f"output of {path}", output, outputs)
     if pixel_type == UINT8:
-        if (foreign.pixel_range, foreign.mean, foreign.std) != (None, None, None):
-            raise UsageError(
-                f"{path}: the graph takes uint8 pixels, which are given as they are",
-                "leave --pixel-range, --mean and --std away: the preprocessing is inside the graph",
-            )
+        _require_no_preprocessing(path, foreign)
         return Assumptions("0..255", (0.0,), (1.0,), output, tuple(outputs))
+
     mean = foreign.mean or (0.0,)
     std = foreign.std or (1.0,)
-    for flag, values in (("--mean", mean), ("--std", std)):
+    for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise UsageError(
-                f"{flag} {_listed(values)}: {len(values)} values for {channels} channels of {path}",
+                f"``{name}={_format_list(values)}``: {len(values)} values "
+                f"for {channels} channels of {path}",
                 "give one value, or one per channel",
             )
     return Assumptions(foreign.pixel_range or "0..1", mean, std, output, tuple(outputs))
+
+
+def _require_no_preprocessing(path: Path, foreign: ForeignModel) -> None:
+    if (foreign.pixel_range, foreign.mean, foreign.std) != (None, None, None):
+        raise UsageError(
+            f"{path}: the graph takes uint8 pixels, which are given as they are",
+            "leave ``pixel_range``, ``mean`` and ``std`` away: "
+            "the preprocessing is inside the graph",
+        )
 
 
 def _per_channel(values: Sequence[float]) -> NDArray[np.float32]:
     return np.array(values, np.float32).reshape(-1, 1, 1)
 
 
-def _listed(values: Sequence[float] | None) -> str:
+def _format_list(values: Sequence[float] | None) -> str:
     return ",".join(f"{value:g}" for value in values or ())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fertool.errors import FertoolError
 from fertool.runtime.foreign import ForeignModel
-from fertool.runtime.sessions import TIME_LIMIT_S
+from fertool.runtime.predictor import TIME_LIMIT_S
 
 _CHILD = "fertool.runtime.memory_child"
 
@@ -25,26 +25,31 @@ def peak_memory(
 ) -> int:
     """Return the peak resident bytes of a new process that runs a model file.
 
-    They include the Python interpreter, NumPy, the runtime library, weights, work space and one batch of pixels;
-    nothing is subtracted. Raises FertoolError when that process fails, for example for lack of memory.
+    They include the Python interpreter, NumPy, the runtime library, weights, work space and one
+    batch of pixels; nothing is subtracted. Raises FertoolError when that process fails, for example
+    for lack of memory.
     """
-    command = [
-        sys.executable,
-        "-m",
-        _CHILD,
-        str(path),
-        "--threads",
-        str(threads),
-        "--batch-size",
-        str(batch_size),
-    ]
-    command += ["--foreign", json.dumps(asdict(foreign)), "--time-limit", str(time_limit_s)]
+    options = {
+        "threads": threads,
+        "batch_size": batch_size,
+        "foreign": asdict(foreign),
+        "time_limit_s": time_limit_s,
+    }
+    # A new interpreter and not a fork, which would start with this process's memory.
+    command = [sys.executable, "-m", _CHILD, str(path), json.dumps(options)]
     child = subprocess.run(command, capture_output=True, text=True, check=False)
     if child.returncode:
-        last = child.stderr.strip().rpartition("\n")[2]
-        reason = f"exit code {child.returncode}" + (f": {last}" if last else "")
         raise FertoolError(
-            f"{path}: the process that measures its memory failed ({reason})",
-            "free some memory, or lower --batch-size",
+            f"{path}: the process that measures its memory failed ({_failure(child)})",
+            "free some memory, or lower ``batch_size``",
         )
     return int(json.loads(child.stdout)["peak_rss_bytes"])
+
+
+def _failure(child: subprocess.CompletedProcess[str]) -> str:
+    """Return exit code and last line of a process, which has the message of a traceback."""
+    code = f"exit code {child.returncode}"
+    last_line = child.stderr.strip().rpartition("\n")[2]
+    if not last_line:
+        return code
+    return f"{code}: {last_line}"

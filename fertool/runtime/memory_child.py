@@ -1,20 +1,21 @@
-"""The process that `fertool.runtime.memory` starts: run one model file a few times and tell the peak memory.
+"""The process started by `fertool.runtime.memory`: runs one model file, prints its peak memory.
 
-By hand: `python -m fertool.runtime.memory_child FILE`.
+By hand: `python -m fertool.runtime.memory_child FILE`, with options as JSON behind it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fertool.runtime.foreign import ForeignModel
-from fertool.runtime.sessions import TIME_LIMIT_S, open_predictor
+from fertool.runtime.predictor import TIME_LIMIT_S
+from fertool.runtime.sessions import open_predictor
 
 RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
@@ -23,51 +24,59 @@ RUNS = 5
 def peak_rss_bytes() -> int:
     """Return the most resident memory that this process ever had.
 
-    On Linux from VmHWM: ru_maxrss starts at the size of the process that started this one (getrusage(2) keeps it
-    across fork and exec), so a large parent would be reported in place of a small child.
+    On Linux from VmHWM: ru_maxrss starts at the size of the process that started this one
+    (getrusage(2) keeps it across fork and exec), so a large parent would be reported in place of a
+    small child.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+    high_water_bytes = _vm_high_water_bytes()
+    if high_water_bytes is not None:
+        return high_water_bytes
+
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    # In bytes on macOS, in kibibytes elsewhere (getrusage(2)).
+    if sys.platform == "darwin":
+        return peak
+    return peak * 1024
+
+
+def _vm_high_water_bytes() -> int | None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    for line in status.read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def main() -> None:
     """Measure the file named on the command line; JSON on stdout."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fertool.runtime.memory_child", description=__doc__
-    )
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument(
-        "--foreign", type=_foreign, default=ForeignModel(), help="a ForeignModel as JSON"
-    )
-    parser.add_argument("--time-limit", type=float, default=TIME_LIMIT_S)
-    given = parser.parse_args()
+    file, *texts = sys.argv[1:]
+    options = json.loads(texts[0]) if texts else {}
+    batch_size = options.get("batch_size", 1)
     predictor = open_predictor(
-        given.file, threads=given.threads, foreign=given.foreign, time_limit_s=given.time_limit
+        Path(file),
+        threads=options.get("threads", 1),
+        foreign=_foreign_model(options.get("foreign", {})),
+        time_limit_s=options.get("time_limit_s", TIME_LIMIT_S),
     )
-    side = predictor.input.size
-    forward = predictor.run_once(
-        np.zeros((given.batch_size, predictor.input.channels, side, side), dtype=np.uint8)
-    )
-    predictor.answer(forward, given.batch_size)
+    size = predictor.input.size
+    images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
+    forward = predictor.prepare_pass(images)
+    # The first pass is checked and may be stopped; a graph that passes it ends.
+    predictor.run_checked(forward, batch_size)
     for _ in range(RUNS - 1):
         forward()
     sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
 
 
-def _foreign(text: str) -> ForeignModel:
-    given: dict[str, Any] = json.loads(text)
-    fields: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-    }
+def _foreign_model(values: Mapping[str, Any]) -> ForeignModel:
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        # JSON has no tuples.
+        fields[name] = tuple(value) if isinstance(value, list) else value
     return ForeignModel(**fields)
 
 

@@ -1,4 +1,4 @@
-"""The training loop, its options, and the state of a run that was killed."""
+"""The training loop, its options, and the saved state of a killed run."""
 
 from fertool.artifact.resume_file import discard_resume, resume_path
 from fertool.config.training import TrainConfig
@@ -6,7 +6,7 @@ from fertool.device import resolve_device
 from fertool.train.engine import FitResult, fit
 from fertool.train.objective import Objective, Supervised
 from fertool.train.predict import predict_logits
-from fertool.train.resume import EpochRecord, read_history
+from fertool.train.training_state import EpochRecord, read_history
 
 __all__ = [
     "EpochRecord",

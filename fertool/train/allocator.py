@@ -1,25 +1,31 @@
-"""What the C library does with the memory that a training step frees."""
+"""Settings of the C library's memory allocator that suit training steps."""
 
 from __future__ import annotations
 
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-"""Parameters of glibc's mallopt (malloc.h)."""
-_LARGEST = 2**31 - 1
-_PAD = 64 * 2**20
+# Parameters of glibc's mallopt (malloc.h).
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_MAX = -4
+
+_LARGEST_INT = 2**31 - 1
+_TOP_PAD_BYTES = 64 * 2**20
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next request, for the rest of the process; elsewhere this does nothing.
+    """Let glibc keep freed memory for the next request, for the rest of the process.
 
-    By default it gives large blocks back to the system, which hands them out again page by page, zeroed: every step
-    of training pays for all its activations anew.
+    By default it returns large blocks to the system, which hands them out again page by page,
+    zeroed: every training step would pay for all its activations anew. No effect without glibc.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt:
-        for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST), (_TOP_PAD, _PAD)):
-            mallopt(parameter, value)
+    if mallopt is None:
+        return
+    # Blocks of their own (mmap) would be returned at once, so all memory comes from the heap.
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, _LARGEST_INT)
+    mallopt(_TOP_PAD, _TOP_PAD_BYTES)

@@ -1,4 +1,4 @@
-"""A faster weight gradient for depthwise convolutions whose kernel is wider than the map that it slides over."""
+"""A faster weight gradient for depthwise convolutions with kernels larger than their map."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from torch.nn.grad import conv2d_input
 
 @contextmanager
 def direct_depthwise(module: nn.Module, device: torch.device) -> Iterator[None]:
-    """Let depthwise convolutions on the CPU sum their weight gradients directly where the library is slow.
+    """Let depthwise convolutions on the CPU sum their weight gradients where oneDNN is slow.
 
-    oneDNN falls back to reference code where the kernel exceeds the map, as 5 x 5 on 3 x 3 does at the end of small
-    networks: that gradient alone took a third of micro_expnet's training step. Values are the same up to rounding.
+    oneDNN falls back to reference code where the kernel exceeds the map, as 5 x 5 on 3 x 3 does at
+    the end of small networks: that gradient alone took a third of micro_expnet's training step.
+    Values are the same up to rounding.
     """
-    found = [part for part in module.modules() if device.type == "cpu" and _is_depthwise(part)]
-    for part in found:
-        part.__class__ = _DirectConv2d
+    layers: list[nn.Module] = []
+    if device.type == "cpu":
+        layers = [part for part in module.modules() if _is_depthwise(part)]
+    for layer in layers:
+        # The class alone changes, so that hooks and references to the layer stay valid.
+        layer.__class__ = _DirectConv2d
     try:
         yield
     finally:
-        for part in found:
-            part.__class__ = nn.Conv2d
+        for layer in layers:
+            layer.__class__ = nn.Conv2d
 
 
 def _is_depthwise(part: nn.Module) -> bool:
+    if type(part) is not nn.Conv2d:
+        return False
+    if not part.groups == part.in_channels == part.out_channels > 1:
+        return False
     return (
-        type(part) is nn.Conv2d
-        and part.groups == part.in_channels == part.out_channels > 1
-        and part.dilation == (1, 1)
+        part.dilation == (1, 1)
         and part.padding_mode == "zeros"
         and not isinstance(part.padding, str)
     )
@@ -41,22 +47,25 @@ def _is_depthwise(part: nn.Module) -> bool:
 
 class _DirectConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        exceeds = any(
-            kernel > side for kernel, side in zip(self.kernel_size, input.shape[2:], strict=True)
+        plain = not self._kernel_exceeds(input) or not weight.requires_grad
+        # Under autocast the forward pass would compute in another type than the saved tensors have.
+        if plain or not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            library_output: Tensor = super()._conv_forward(input, weight, bias)
+            return library_output
+
+        output: Tensor = _DirectWeightGradient.apply(  # type: ignore[no-untyped-call]
+            input, weight, self.stride, self.padding
         )
-        if (
-            exceeds
-            and weight.requires_grad
-            and torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-        ):
-            output: Tensor = _Direct.apply(input, weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
-            return output if bias is None else output + bias.view(1, -1, 1, 1)
-        plain: Tensor = super()._conv_forward(input, weight, bias)
-        return plain
+        if bias is None:
+            return output
+        return output + bias.view(1, -1, 1, 1)
+
+    def _kernel_exceeds(self, input: Tensor) -> bool:
+        height, width = input.shape[2:]
+        return self.kernel_size[0] > height or self.kernel_size[1] > width
 
 
-class _Direct(torch.autograd.Function):
+class _DirectWeightGradient(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]
@@ -74,39 +83,39 @@ class _Direct(torch.autograd.Function):
             grad_input = conv2d_input(  # type: ignore[no-untyped-call]
                 input.shape, weight, grad, ctx.stride, ctx.padding, groups=len(weight)
             )
-        return (
-            grad_input,
-            _weight_grad(input, grad, weight.shape[2:], ctx.stride, ctx.padding),
-            None,
-            None,
-        )
+        grad_weight = _weight_gradient(input, grad, weight.shape[2:], ctx.stride, ctx.padding)
+        return grad_input, grad_weight, None, None
 
 
-def _weight_grad(
+def _weight_gradient(
     input: Tensor,
     grad: Tensor,
     kernel: tuple[int, int],
     stride: tuple[int, int],
     padding: tuple[int, int],
 ) -> Tensor:
-    """Sum input times output gradient, [N, C, H, W] both, for every tap: [C, 1, *kernel]; taps outside stay 0."""
-    summed = grad.new_zeros(grad.shape[1], 1, *kernel)
+    """Return the sum of input times output gradient, both [N, C, H, W], at each kernel position.
+
+    The result is [C, 1, *kernel]; positions that never meet the map stay 0.
+    """
+    total = grad.new_zeros(grad.shape[1], 1, *kernel)
     # In channels-last memory these views run along the channels.
-    x, g = input.permute(0, 2, 3, 1), grad.permute(0, 2, 3, 1)
-    rows = [
-        _overlap(tap - padding[0], stride[0], x.shape[1], g.shape[1]) for tap in range(kernel[0])
-    ]
-    columns = [
-        _overlap(tap - padding[1], stride[1], x.shape[2], g.shape[2]) for tap in range(kernel[1])
-    ]
-    for i, (x_rows, g_rows) in enumerate(rows):
-        for j, (x_columns, g_columns) in enumerate(columns):
-            summed[:, 0, i, j] = (x[:, x_rows, x_columns] * g[:, g_rows, g_columns]).sum((0, 1, 2))
-    return summed
+    x = input.permute(0, 2, 3, 1)
+    g = grad.permute(0, 2, 3, 1)
+    for row in range(kernel[0]):
+        x_rows, g_rows = _overlap(row - padding[0], stride[0], x.shape[1], g.shape[1])
+        for column in range(kernel[1]):
+            x_columns, g_columns = _overlap(column - padding[1], stride[1], x.shape[2], g.shape[2])
+            products = x[:, x_rows, x_columns] * g[:, g_rows, g_columns]
+            total[:, 0, row, column] = products.sum((0, 1, 2))
+    return total
 
 
 def _overlap(shift: int, stride: int, inputs: int, outputs: int) -> tuple[slice, slice]:
-    """Return which inputs a tap sees, output y at input `stride * y + shift`, and for which outputs."""
+    """Return the inputs that a kernel position meets, and the outputs that it contributes to.
+
+    Output y reads input `stride * y + shift`.
+    """
     first = max(0, -(shift // stride))
     last = min(outputs - 1, (inputs - 1 - shift) // stride)
     if last < first:

@@ -1,8 +1,7 @@
-"""The one training loop: for teachers, distillation and fine-tuning after surgery or quantisation."""
+"""The training loop: for teachers, distillation, and fine-tuning after pruning or quantization."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -26,27 +25,33 @@ from fertool.metrics import Evaluation, evaluate_logits
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec
 from fertool.train.allocator import keep_freed_memory
+from fertool.train.data_parallel import (
+    broadcast_weights,
+    predict_logits_sharded,
+    require_image_per_rank,
+    require_same_run,
+    shard_batch,
+)
 from fertool.train.depthwise import direct_depthwise
-from fertool.train.freezing import HeadFirst
+from fertool.train.freeze_backbone import BackboneFreezer
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
-from fertool.train.optim import WeightAverage, lr_at, make_optimizer
-from fertool.train.resizing import side_at
-from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
+from fertool.train.optimizer import WeightAverage, lr_at, make_optimizer
+from fertool.train.progressive_resizing import image_size_at
+from fertool.train.random_streams import derived_seed, dropout_stream
 from fertool.train.step import Batch, Stepper
-from fertool.train.together import (
-    begin_alike,
-    own_part,
-    predict_shared,
-    require_images_for_all,
-    require_same,
+from fertool.train.training_state import (
+    EpochRecord,
+    TrainingState,
+    load_training_state,
+    save_training_state,
 )
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What the run went through, and how the epoch that it kept (numbered from 1) does on the validation images.
+    """The history of a run, and the validation of the epoch that it kept (numbered from 1).
 
-    `logits` float32 [N, K] are its answers to them.
+    `logits` float32 [N, K] are those of the validation images.
     """
 
     history: tuple[EpochRecord, ...]
@@ -56,10 +61,10 @@ class FitResult:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What stays the same from epoch to epoch; the data lie on the device.
+class _Run:
+    """What stays the same from epoch to epoch; the data are on the device.
 
-    `planned` are the changes of the images in one epoch, where the objective decides about them.
+    `planned` are the changes of the images in one epoch, where the objective chooses them.
     """
 
     train: FaceDataset
@@ -68,12 +73,12 @@ class _Job:
     input: InputSpec
     config: TrainConfig
     stepper: Stepper
-    head_first: HeadFirst
+    freezer: BackboneFreezer
     on_batch: Callable[[int, int], None] | None
     planned: AugmentParams | None = None
 
-    def for_epoch(self, epoch: int) -> _Job:
-        """Return the job with what the objective plans for an epoch."""
+    def for_epoch(self, epoch: int) -> _Run:
+        """Return the run with what the objective plans for an epoch."""
         objective = self.stepper.objective
         if not isinstance(objective, EpochPlanner):
             return self
@@ -82,22 +87,28 @@ class _Job:
 
     @property
     def device(self) -> torch.device:
-        """Where all of it happens."""
+        """The device of the computation."""
         return self.stepper.device
 
     @property
     def images(self) -> int:
-        """Images that an epoch trains on; a last batch of one image is left out, since its variance is nothing."""
-        return len(self.train) - (len(self.train) % self.config.batch_size == 1)
+        """Images that an epoch trains on.
+
+        A last batch of one image is dropped, since batch norm has no variance to take from it.
+        """
+        images = len(self.train)
+        if images % self.config.batch_size == 1:
+            return images - 1
+        return images
 
     @property
     def images_per_step(self) -> int:
-        """All the batches whose gradients one step adds up."""
+        """The images of all batches whose gradients one step accumulates."""
         return self.config.batch_size * self.config.accumulate
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch; the last one may see fewer images."""
+        """Steps in an epoch; the last one may have fewer images."""
         return math.ceil(self.images / self.images_per_step)
 
 
@@ -114,94 +125,173 @@ def fit(
     on_batch: Callable[[int, int], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> FitResult:
-    """Train `module` in place and leave it in eval mode with the weights of the epoch that did best on `val`.
+    """Train `module` in place; it ends in eval mode with the weights of the best epoch on `val`.
 
-    The best epoch has the highest accuracy, then the lowest loss; `config.keep` may ask for the last one. With `resume`
-    the state is kept in that file after each epoch, and a run that finds it goes on from there to the same bytes (on
-    the CPU); the caller removes it once the result is safe. Raises FertoolError when a split is too small, when the
-    loss is no longer finite, or when the file belongs to another run; UsageError for an unknown device.
+    The best epoch has the highest accuracy, then the lowest loss; `config.keep` may ask for the
+    last one. With `resume` the state is saved in that file after each epoch, and a run that finds
+    the file continues from there to the same bytes (on the CPU); the caller removes it once the
+    result is safe.
+
+    Raises FertoolError when a split is too small, when the loss is no longer finite, or when the
+    file belongs to another run; UsageError for an unknown device.
     """
     _require_images(train, val)
-    require_images_for_all(config.batch_size)
+    require_image_per_rank(config.batch_size)
     device = resolve_device(device)
     keep_freed_memory()
     objective = objective or Supervised()
-    begin_alike(module)
-    described = resume or distributed.size() > 1
-    fingerprint = _fingerprint(module, train, val, input, config, objective) if described else ""
-    home = next((p.device for p in module.parameters()), torch.device("cpu"))
+    broadcast_weights(module)
+
+    # Taken before anything moves or trains: it digests the initial weights.
+    fingerprint = ""
+    if resume or distributed.world_size() > 1:
+        fingerprint = _fingerprint(module, train, val, input, config, objective)
+    original_device = _device_of(module)
     place(module, device)
-    dtype = resolve_precision(config.precision, device, module)
-    average = WeightAverage(module, config.ema) if config.ema else None
-    adapters = objective.adapters if isinstance(objective, AdaptedObjective) else None
-    learners = module if adapters is None else nn.ModuleList([module, place(adapters, device)])
-    optimizer, scaler = make_optimizer(learners, config), grad_scaler(dtype, device)
-    progress = Progress(module, average, optimizer, scaler, {}, [], adapters)
-    stepper = Stepper(module, learners, optimizer, scaler, objective, config, device, dtype)
-    here, head_first = train.to(device), HeadFirst(module, config.freeze_epochs)
-    job = _Job(here, here.targets(), val.to(device), input, config, stepper, head_first, on_batch)
+    state, stepper = _set_up_training(module, config, objective, device)
+    train_on_device = train.to(device)
+    run = _Run(
+        train=train_on_device,
+        targets=train_on_device.targets(),
+        val=val.to(device),
+        input=input,
+        config=config,
+        stepper=stepper,
+        freezer=BackboneFreezer(module, config.freeze_epochs),
+        on_batch=on_batch,
+    )
     if resume:
-        load_progress(resume, fingerprint, progress)
-    require_same(f"{fingerprint} from epoch {len(progress.history) + 1}")
-    while not _finished(progress.history, config):
-        with direct_depthwise(module, device):
-            record = _run_epoch(job, progress)
-        progress.history.append(record)
-        if config.keep == "last" or _best(progress.history) is record:
-            progress.best = {
-                name: tensor.clone() for name, tensor in progress.judged.state_dict().items()
-            }
-        if resume and distributed.leads():
-            save_progress(resume, fingerprint, progress)
+        load_training_state(resume, fingerprint, state)
+    require_same_run(f"{fingerprint} from epoch {len(state.history) + 1}")
+
+    _train_epochs(run, state, resume, fingerprint, on_epoch)
+    run.freezer.release()
+    module.load_state_dict(state.best)
+    logits = predict_logits_sharded(module, run.val, input, device)
+    place(module, original_device, torch.contiguous_format).eval()
+    evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
+    kept = state.history[-1] if config.keep == "last" else _best(state.history)
+    return FitResult(tuple(state.history), kept.epoch, evaluation, logits)
+
+
+def _set_up_training(
+    module: nn.Module, config: TrainConfig, objective: Objective, device: torch.device
+) -> tuple[TrainingState, Stepper]:
+    """Return the state before the first epoch and the stepper; `module` is on the device."""
+    dtype = resolve_precision(config.precision, device, module)
+    average = None
+    if config.ema:
+        average = WeightAverage(module, config.ema)
+
+    adapters = None
+    learners = module
+    if isinstance(objective, AdaptedObjective):
+        adapters = objective.adapters
+        learners = nn.ModuleList([module, place(adapters, device)])
+
+    optimizer = make_optimizer(learners, config)
+    scaler = grad_scaler(dtype, device)
+    state = TrainingState(
+        module=module,
+        average=average,
+        optimizer=optimizer,
+        scaler=scaler,
+        best={},
+        history=[],
+        adapters=adapters,
+    )
+    stepper = Stepper(
+        module=module,
+        learners=learners,
+        optimizer=optimizer,
+        scaler=scaler,
+        objective=objective,
+        config=config,
+        device=device,
+        dtype=dtype,
+    )
+    return state, stepper
+
+
+def _train_epochs(
+    run: _Run,
+    state: TrainingState,
+    resume: Path | None,
+    fingerprint: str,
+    on_epoch: Callable[[EpochRecord], None] | None,
+) -> None:
+    """Train until the run is finished; saves the state after each epoch."""
+    config = run.config
+    while not _finished(state.history, config):
+        with direct_depthwise(state.module, run.device):
+            record = _run_epoch(run, state)
+        state.history.append(record)
+
+        if config.keep == "last" or _best(state.history) is record:
+            tensors = state.evaluated_module.state_dict()
+            # Cloned, since the next steps change these tensors in place.
+            state.best = {name: tensor.clone() for name, tensor in tensors.items()}
+        if resume and distributed.is_main_process():
+            save_training_state(resume, fingerprint, state)
         if on_epoch:
             on_epoch(record)
-    head_first.release()
-    module.load_state_dict(progress.best)
-    logits = predict_shared(module, job.val, input, device)
-    place(module, home, torch.contiguous_format).eval()
-    evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
-    kept = progress.history[-1] if config.keep == "last" else _best(progress.history)
-    return FitResult(tuple(progress.history), kept.epoch, evaluation, logits)
 
 
 def _require_images(train: FaceDataset, val: FaceDataset) -> None:
+    # Batch norm needs two training images.
     for data, least in ((train, 2), (val, 1)):
         if len(data) < least:
             raise FertoolError(
                 f"the {data.split} split has {len(data)} images, training needs {least} or more",
-                "look at it with: fertool data info --data …",
+                "look at it with: fertool data info ``data=…``",
             )
+
+
+def _device_of(module: nn.Module) -> torch.device:
+    for parameter in module.parameters():
+        return parameter.device
+    return torch.device("cpu")
 
 
 def _finished(history: list[EpochRecord], config: TrainConfig) -> bool:
     if len(history) >= config.epochs:
         return True
-    # Patience counts from the first epoch that trains everything.
-    waited = len(history) - max(_best(history).epoch, config.freeze_epochs) if history else 0
-    return config.keep == "best" and bool(config.patience) and waited >= config.patience
+    if config.keep == "last" or not config.patience or not history:
+        return False
+    # Patience counts from the first epoch in which everything is trained.
+    waited = len(history) - max(_best(history).epoch, config.freeze_epochs)
+    return waited >= config.patience
 
 
 def _best(history: list[EpochRecord]) -> EpochRecord:
     return max(history, key=lambda record: (record.val_accuracy, -record.val_loss))
 
 
-def _run_epoch(job: _Job, progress: Progress) -> EpochRecord:
-    start, epoch = time.perf_counter(), len(progress.history) + 1
-    train_loss = _train_epoch(job, progress, epoch)
-    logits = predict_shared(progress.judged, job.val, job.input, job.device)
-    val_loss = float(cross_entropy(logits, job.val.targets().cpu()))
-    accuracy = float((logits.argmax(1) == job.val.labels.cpu()).double().mean())
-    train_loss, val_loss, accuracy, seconds = distributed.as_the_first_says(
-        (train_loss, val_loss, accuracy, time.perf_counter() - start)
+def _run_epoch(run: _Run, state: TrainingState) -> EpochRecord:
+    """Train and validate one epoch; raises FertoolError when a loss is not finite."""
+    start = time.perf_counter()
+    epoch = len(state.history) + 1
+    train_loss = _train_epoch(run, state, epoch)
+
+    logits = predict_logits_sharded(state.evaluated_module, run.val, run.input, run.device)
+    val_loss = float(cross_entropy(logits, run.val.targets().cpu()))
+    correct = logits.argmax(1) == run.val.labels.cpu()
+    accuracy = float(correct.double().mean())
+
+    # All ranks decide by the same numbers when to stop and what to keep.
+    seconds = time.perf_counter() - start
+    train_loss, val_loss, accuracy, seconds = distributed.broadcast_scalars(
+        [train_loss, val_loss, accuracy, seconds]
     )
     if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
         raise FertoolError(
-            f"epoch {epoch}: the loss is {train_loss:.4g} in training and {val_loss:.4g} in validation",
-            f"use a lower --lr than {job.config.lr:g}, or --clip-norm 1",
+            f"epoch {epoch}: the loss is {train_loss:.4g} in training "
+            f"and {val_loss:.4g} in validation",
+            f"use a lower ``lr`` than {run.config.lr:g}, or ``clip_norm=1``",
         )
     return EpochRecord(
         epoch=epoch,
-        lr=progress.optimizer.param_groups[0]["lr"],
+        lr=state.optimizer.param_groups[0]["lr"],
         train_loss=train_loss,
         val_loss=val_loss,
         val_accuracy=accuracy,
@@ -209,68 +299,77 @@ def _run_epoch(job: _Job, progress: Progress) -> EpochRecord:
     )
 
 
-def _train_epoch(job: _Job, progress: Progress, epoch: int) -> float:
-    """Train on every image once; returns the mean loss. Nothing waits for the device before the end."""
-    seed = job.config.seed
-    shuffle = torch.Generator().manual_seed(_derived_seed(seed, epoch, "shuffle"))
-    changes = torch.Generator(job.device).manual_seed(_derived_seed(seed, epoch, "augment"))
-    order = torch.randperm(len(job.train), generator=shuffle).to(job.device)[: job.images]
-    val_losses = [record.val_loss for record in progress.history]
-    side = side_at(job.config, epoch, job.input.size)
-    # A tensor kept from each step would lie between the activations, and the memory around it be lost to the next.
-    losses, sizes = torch.zeros(job.steps, device=job.device), []
-    job = job.for_epoch(epoch)
-    progress.module.train()
-    job.head_first.start_epoch(epoch)
-    with torch.random.fork_rng(devices=[job.device] if job.device.type == "cuda" else []):
-        # Dropout knows only the global generator; the images of other processes need numbers of their own.
-        torch.manual_seed(
-            _derived_seed(
-                seed, epoch, "dropout" + f" {distributed.rank()}" * (not distributed.leads())
-            )
-        )
-        for step, index in enumerate(torch.split(order, job.images_per_step)):
-            done = (epoch - 1) * job.steps + step
-            for group in progress.optimizer.param_groups:
-                group["lr"] = lr_at(job.config, done, job.steps, val_losses)
-            losses[step] = job.stepper.step(_batches(job, index, side, changes, shuffle))
-            sizes.append(len(index))
-            if progress.average:
-                progress.average.update(done)
-            if job.on_batch:
-                job.on_batch(step + 1, job.steps)
-    weights = torch.tensor(sizes, dtype=torch.float64)
-    return float(distributed.summed(losses).cpu().double() @ weights / weights.sum())
+def _train_epoch(run: _Run, state: TrainingState, epoch: int) -> float:
+    """Train on every image once and return the mean loss; waits for the device only at the end."""
+    seed = run.config.seed
+    shuffle = torch.Generator().manual_seed(derived_seed(seed, epoch, "shuffle"))
+    augment = torch.Generator(run.device).manual_seed(derived_seed(seed, epoch, "augment"))
+    order = torch.randperm(len(run.train), generator=shuffle).to(run.device)[: run.images]
+    val_losses = [record.val_loss for record in state.history]
+    size = image_size_at(run.config, epoch, run.input.size)
+
+    # One tensor for all steps: one kept from each step would lie between the activations, and the
+    # memory around it would be lost to the next step.
+    losses = torch.zeros(run.steps, device=run.device)
+    images_of_step: list[int] = []
+    run = run.for_epoch(epoch)
+    state.module.train()
+    run.freezer.start_epoch(epoch)
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        # Dropout uses only the global generator.
+        torch.manual_seed(derived_seed(seed, epoch, dropout_stream()))
+        for step, index in enumerate(torch.split(order, run.images_per_step)):
+            global_step = (epoch - 1) * run.steps + step
+            lr = lr_at(run.config, global_step, run.steps, val_losses)
+            for group in state.optimizer.param_groups:
+                group["lr"] = lr
+            losses[step] = run.stepper.step(_step_batches(run, index, size, augment, shuffle))
+            images_of_step.append(len(index))
+            if state.average:
+                state.average.update(global_step)
+            if run.on_batch:
+                run.on_batch(step + 1, run.steps)
+
+    weights = torch.tensor(images_of_step, dtype=torch.float64)
+    return float(distributed.all_reduce(losses).cpu().double() @ weights / weights.sum())
 
 
-def _batches(
-    job: _Job, index: Tensor, side: int, changes: torch.Generator, toss: torch.Generator
+def _step_batches(
+    run: _Run, index: Tensor, size: int, augment: torch.Generator, choice: torch.Generator
 ) -> Iterator[Batch]:
-    """Yield the batches of one step: the images at `index`, changed as planned or else at random, of that side."""
-    augmentation, planned, input = (
-        job.config.augmentation,
-        job.planned,
-        replace(job.input, size=side),
-    )
-    for batch in torch.split(index, job.config.batch_size):
-        drawn = (
-            draw_augment_params(len(batch), augmentation, changes)
-            if planned is None
-            else planned[batch]
+    """Yield the batches of one step: the images at `index`, augmented, in that size.
+
+    Every rank draws the random numbers of the whole batch, so that a run does not depend on the
+    number of ranks.
+    """
+    augmentation = run.config.augmentation
+    input = replace(run.input, size=size)
+    for positions in torch.split(index, run.config.batch_size):
+        changes = _changes(run, positions, augment)
+        shard, count = shard_batch(len(positions), run.device)
+        if shard:
+            positions = positions[shard.positions]
+            changes = changes[shard.positions]
+
+        images = apply_augmentation(run.train.images[positions], changes, size)
+        images, targets = mix(images, run.targets[positions], augmentation, augment, choice, shard)
+        if shard:
+            # The first one is a neighbor that was only there to be mixed with.
+            images = images[1:]
+            targets = targets[1:]
+        yield Batch(
+            inputs=to_input(images, input),
+            targets=targets,
+            weight=count / len(index),
+            sharded=shard is not None,
         )
-        part, counted = own_part(len(batch), job.device)
-        if part:
-            batch, drawn = batch[part.positions], drawn[part.positions]
-        images = apply_augmentation(job.train.images[batch], drawn, side)
-        images, targets = mix(images, job.targets[batch], augmentation, changes, toss, part)
-        if part:
-            images, targets = images[1:], targets[1:]
-        yield Batch(to_input(images, input), targets, counted / len(index), shared=part is not None)
 
 
-def _derived_seed(seed: int, epoch: int, purpose: str) -> int:
-    digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+def _changes(run: _Run, positions: Tensor, generator: torch.Generator) -> AugmentParams:
+    """Return the changes of the images of a batch: those of the plan, or random ones."""
+    if run.planned is not None:
+        return run.planned[positions]
+    return draw_augment_params(len(positions), run.config.augmentation, generator)
 
 
 def _fingerprint(
@@ -281,15 +380,16 @@ def _fingerprint(
     config: TrainConfig,
     objective: Objective,
 ) -> str:
-    """Digest everything that decides how the run ends, the initial weights included."""
+    """Return a digest of everything that decides the result, the initial weights included."""
     tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
     tensors.update(train=train.targets(), val=val.targets())
+    header, _ = pack({}, tensors)
     described = {
         "config": asdict(config),
         "input": asdict(input),
         "classes": train.classes,
         "data": [train.digest, val.digest],
         "objective": objective.fingerprint,
-        "tensors": pack({}, tensors)[0]["digest"],
+        "tensors": header["digest"],
     }
     return digest_text(canonical_json(described))

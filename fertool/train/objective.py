@@ -1,4 +1,4 @@
-"""What the loop minimises: the protocol, and the objective of plain training."""
+"""The protocol of what the training loop minimizes, and the objective of supervised training."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from fertool.losses import ClassificationLoss
 
 
 class Objective(Protocol):
-    """What a step minimises: (module, normalised inputs [N, C, S, S], target distributions [N, K]) to a scalar."""
+    """The loss of a step as a function of module, inputs and targets.
+
+    Inputs are normalized [N, C, S, S], targets distributions [N, K]; the loss is a scalar.
+    """
 
     @property
     def fingerprint(self) -> str:
-        """All that the loss depends on, as text: a killed run goes on only under the same."""
+        """All that the loss depends on, as text: a killed run resumes only under the same."""
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch, a scalar that has a gradient."""
@@ -28,46 +31,50 @@ class Objective(Protocol):
 class LogitsObjective(Objective, Protocol):
     """An objective that needs the logits alone, whichever network they come from."""
 
-    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the loss of a batch as a function of the logits [N, K], for several networks on the same images."""
+    def loss_on_logits(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the loss of a batch as a function of the logits [N, K].
+
+        Several networks on the same images can share the function.
+        """
 
 
 @runtime_checkable
 class EpochPlanner(Protocol):
-    """An objective that says before each epoch what the epoch trains on."""
+    """An objective that chooses targets and augmentation before each epoch."""
 
     def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
-        """Return targets [N, K'] and the changes of all N images; no changes leave them to the loop's own chance.
+        """Return targets [N, K'] and the changes of all N images, None where the loop draws them.
 
-        `epoch` counts from 1 and `targets` [N, K] are the labels, on the training device. What stands beside them is
-        mixed as they are, by mixup and CutMix, and comes back in the calls for the batches.
+        `epoch` counts from 1 and `targets` [N, K] are the labels, on the training device. Further
+        columns are mixed like the labels, by mixup and CutMix, and come back in the calls for the
+        batches.
         """
 
 
 @runtime_checkable
 class AdaptedObjective(Protocol):
-    """An objective with layers of its own, which learn with the network and stay behind when it is handed over."""
+    """An objective with layers of its own, which are trained with the network and then dropped."""
 
     @property
     def adapters(self) -> nn.Module:
-        """Those layers; the loop moves, trains and keeps them like the network's."""
+        """Those layers; the loop moves, trains and saves them like the network's."""
 
 
 @dataclass(frozen=True)
 class Supervised:
-    """The objective of plain training: the loss against the labels."""
+    """The objective of supervised training: the loss on the labels."""
 
     loss: ClassificationLoss = field(default_factory=ClassificationLoss)
 
     @property
     def fingerprint(self) -> str:
-        """The numbers of the loss."""
+        """The parameters of the loss."""
         return canonical_json({"supervised": asdict(self.loss)})
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss in nats."""
-        return self.against(inputs, targets)(module(inputs))
+        return self.loss_on_logits(inputs, targets)(module(inputs))
 
-    def against(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
+    def loss_on_logits(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
         """Return the loss of a batch as a function of the logits."""
         return lambda logits: self.loss(logits, targets)

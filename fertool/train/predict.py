@@ -1,4 +1,4 @@
-"""What a network answers to each image of a data set."""
+"""The logits of a network on each image of a data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.modes import eval_mode
+from fertool.inference import eval_mode
 from fertool.spec import InputSpec, affordable_batch
 
 
@@ -23,13 +23,19 @@ def predict_logits(
     device: torch.device | str = "cpu",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Return logits float32 [N, K] on the CPU for every image in order; the module ends in the mode it came in.
+    """Return logits float32 [N, K] on the CPU for every image in order.
 
-    `on_progress` counts images.
+    The module's training mode is unchanged afterwards. `on_progress` counts images.
     """
     parts: list[Tensor] = []
+    done = 0
     with eval_mode(module):
         for images, _ in dataset.batches(affordable_batch(batch_size, input.size)):
-            parts.append(module(to_input(images.to(device), input)).to(torch.float32))
-            on_progress(sum(map(len, parts)), len(dataset))
-    return torch.cat(parts).cpu() if parts else torch.empty(0, len(dataset.classes))
+            logits = module(to_input(images.to(device), input))
+            parts.append(logits.to(torch.float32))
+            done += len(logits)
+            on_progress(done, len(dataset))
+    if not parts:
+        return torch.empty(0, len(dataset.classes))
+    # Copied once at the end, so that no batch waits for the device.
+    return torch.cat(parts).cpu()

@@ -7,8 +7,8 @@ import pytest
 import torch
 from importing.hand_written import build
 
+from fertool.inference import eval_mode
 from fertool.models import load_model
-from fertool.modes import eval_mode
 
 SOURCE = f"{Path(__file__).parent.parent / 'importing' / 'hand_written.py'}:build"
 IMAGES = ("--input-size", 48, "--mean", 0.5, "--std", 0.25)

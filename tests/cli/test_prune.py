@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fertool.artifact.header import read_spec
-from fertool.cli import latency, prune
+from fertool.cli import latency_budget, prune
 from fertool.cli.app import run
 from fertool.cli.schedules import Trainings
 from fertool.graph.channels import trace_channels
@@ -309,7 +309,7 @@ def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
 
 
 def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path, monkeypatch):
-    monkeypatch.setattr(latency, "RUNS", 200)
+    monkeypatch.setattr(latency_budget, "RUNS", 200)
     torch.manual_seed(0)
     spec, module = create("mobilenet_v2", {}, InputSpec(), ("angry", "happy", "sad"))
     model, output = tmp_path / "m.pt", tmp_path / "p.pt"
@@ -361,14 +361,14 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(
         patch.setattr(engine, "_run_epoch", killed)
         graph = trace_channels(load_model(model)[1])
         timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
-        patch.setattr(latency, "learn_model", lambda *_: typical_latency(graph.layers))
-        patch.setattr(latency, "bench_networks", lambda *networks: timed)
+        patch.setattr(latency_budget, "learn_model", lambda *_: typical_latency(graph.layers))
+        patch.setattr(latency_budget, "bench_networks", lambda *networks: timed)
         with pytest.raises(Killed):
             fertool(*command)
     assert state.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(latency, "learn_model", None)
-        patch.setattr(latency, "bench_networks", None)
+        patch.setattr(latency_budget, "learn_model", None)
+        patch.setattr(latency_budget, "bench_networks", None)
         code, _, err = fertool(*command, "--no-bench")
     assert code == 0, err
     assert "that the killed run measured" in err

@@ -414,11 +414,11 @@ def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_n
 
     again, follower = Trainer(by_seed.accuracy), Trainer(by_seed.accuracy)
     monkeypatch.setattr(
-        distributed, "as_the_first_says", lambda numbers: told.append(numbers) or numbers
+        distributed, "broadcast_scalars", lambda numbers: told.append(numbers) or numbers
     )
     again.carry_out(first)
-    monkeypatch.setattr(distributed, "as_the_first_says", lambda numbers: told.pop(0))
-    monkeypatch.setattr(distributed, "leads", lambda: False)
+    monkeypatch.setattr(distributed, "broadcast_scalars", lambda numbers: told.pop(0))
+    monkeypatch.setattr(distributed, "is_main_process", lambda: False)
     follower.carry_out(other)
     assert follower.trained == again.trained == [({}, 1), ({}, 2)]
     assert not told

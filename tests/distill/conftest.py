@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fertool.config.training import AugmentConfig
-from fertool.distill.recorded import Views
+from fertool.distill.cached_teachers import Views
 from fertool.spec import InputSpec
 
 

@@ -66,7 +66,7 @@ def test_the_loss_is_the_sum_of_its_three_parts():
         student, [Teacher(teacher, GRAY, CLASSES)], temperature=4, alpha=0.3, beta=2.5, gamma=0.6
     )
     loss = objective(student, inputs, targets)
-    assert objective.matched == [("0.2", 0, "0.2"), ("1.2", 0, "1.2")]
+    assert objective.matched_stages == [("0.2", 0, "0.2"), ("1.2", 0, "1.2")]
     first, second = objective.adapters
     s1, t1 = after(0, student, inputs), after(0, teacher, inputs)
     s2, t2 = after(1, student, s1), after(1, teacher, t1)
@@ -95,7 +95,7 @@ def test_several_teachers_are_all_matched_and_averaged():
     student = network()
     teachers = [Teacher(network((5, 6), seed=seed), GRAY, CLASSES) for seed in (1, 2)]
     both = feature(student, teachers, alpha=0, gamma=0)
-    assert [index for _, index, _ in both.matched] == [0, 0, 1, 1]
+    assert [index for _, index, _ in both.matched_stages] == [0, 0, 1, 1]
     alone = []
     for index, teacher in enumerate(teachers):
         one = feature(student, [teacher], alpha=0, gamma=0)
@@ -113,7 +113,7 @@ def test_the_deepest_maps_are_matched_first_and_sizes_need_not_agree(depths, mat
     objective = feature(
         student, [Teacher(teacher, COLOUR, CLASSES)], depths=depths, alpha=0, gamma=0
     )
-    assert objective.matched == matched
+    assert objective.matched_stages == matched
     loss = objective(student, inputs, targets)
     loss.backward()
     assert torch.isfinite(loss)
@@ -152,7 +152,7 @@ def test_pairs_of_the_zoo_can_be_matched_at_another_size_too(teacher, student):
     _, pupil = models.create(student, {"width_mult": 0.25}, small, CLASSES)
     _, judge = models.create(teacher, {"width_mult": 0.125}, large, CLASSES)
     objective = feature(pupil, [Teacher(judge, large, CLASSES)], input=small)
-    assert len(objective.matched) >= 3
+    assert len(objective.matched_stages) >= 3
     loss = objective(pupil, torch.randn(4, 1, 32, 32), torch.eye(3)[[0, 1, 2, 0]])
     loss.backward()
     assert torch.isfinite(loss)
@@ -216,9 +216,9 @@ def test_the_fingerprint_knows_what_is_matched_and_how():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"beta": -1}, "--beta -1"),
-        ({"depths": 0}, "--match-depths 0"),
-        ({"gamma": -0.5}, "--gamma -0.5"),
+        ({"beta": -1}, "``beta=-1``"),
+        ({"depths": 0}, "``match_depths=0``"),
+        ({"gamma": -0.5}, "``gamma=-0.5``"),
     ],
 )
 def test_a_bad_number_is_an_error_that_names_the_option(options, message):
@@ -230,11 +230,11 @@ def test_networks_without_inner_maps_are_one_clear_error():
     flat = captured(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)))
     with pytest.raises(FertoolError, match="teacher 2 has no inner feature maps") as error:
         feature(network(), [Teacher(each, GRAY, CLASSES) for each in (network(), flat)])
-    assert "--method kd" in error.value.hint
+    assert "``method=kd``" in error.value.hint
     with pytest.raises(FertoolError, match="the student has no inner feature maps"):
         feature(flat, [Teacher(network(), GRAY, CLASSES)])
     answers = KnowledgeDistillation(
         [Teacher(network(), GRAY, CLASSES)], input=GRAY, classes=CLASSES
     )
-    with pytest.raises(FertoolError, match="recorded answers have no feature maps"):
+    with pytest.raises(FertoolError, match="cached logits have no feature maps"):
         FeatureDistillation(answers, network(), GRAY, [])

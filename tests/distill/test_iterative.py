@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from fertool.distill import Teacher, learn_iteratively
+from fertool.distill import Teacher, distill_iteratively
 from fertool.spec import InputSpec
 
 CLASSES = ("happy", "sad")
@@ -20,7 +20,7 @@ def teach(scores):
             student.weight += 1
         return scores[number - 1]
 
-    best = learn_iteratively(student, [first], len(scores), learn, input=GRAY, classes=CLASSES)
+    best = distill_iteratively(student, [first], len(scores), learn, input=GRAY, classes=CLASSES)
     return best, student, seen, first
 
 

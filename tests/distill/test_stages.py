@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fertool import models
-from fertool.distill.stages import find_stages, recorded
+from fertool.distill.stages import capture_feature_maps, find_stages
 from fertool.graph.capture import capture
 from fertool.spec import InputSpec
 
@@ -52,7 +52,10 @@ def test_every_network_of_the_zoo_has_maps_at_several_depths_of_any_input(arch):
         _, module = models.create(arch, {}, input, CLASSES)
         stages = find_stages(module.eval())
         assert len(stages) >= 3
-        with recorded(module, [stage.name for stage in stages]) as maps, torch.no_grad():
+        with (
+            capture_feature_maps(module, [stage.name for stage in stages]) as maps,
+            torch.no_grad(),
+        ):
             module(torch.zeros(2, input.channels, input.size, input.size))
         assert {name: tuple(value.shape) for name, value in maps.items()} == {
             stage.name: (2, stage.channels, *stage.size) for stage in stages
@@ -62,7 +65,7 @@ def test_every_network_of_the_zoo_has_maps_at_several_depths_of_any_input(arch):
 def test_looking_leaves_no_trace():
     _, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    with recorded(module, [find_stages(module)[0].name]) as maps:
+    with capture_feature_maps(module, [find_stages(module)[0].name]) as maps:
         pass
     module(torch.zeros(2, 1, 48, 48))
     assert not maps

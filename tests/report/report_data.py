@@ -7,7 +7,7 @@ from typing import Any
 
 from graphs import toy_graph
 
-from fertool.runtime.benchmark import (
+from fertool.runtime.bench_result import (
     BenchResult,
     BenchWarning,
     FileResult,

@@ -9,17 +9,10 @@ import pytest
 from onnx_files import CLASSES, example_spec, random_images, write_onnx
 
 from fertool.errors import UsageError
-from fertool.runtime.benchmark import (
-    BenchConfig,
-    FileResult,
-    Latency,
-    SpeedComparison,
-    bench,
-    find_warnings,
-    speedup_ci95,
-    time_interleaved,
-)
+from fertool.runtime.bench_result import FileResult, Latency, SpeedComparison, find_warnings
+from fertool.runtime.benchmark import BenchConfig, bench
 from fertool.runtime.foreign import ForeignModel
+from fertool.runtime.interleaved import speedup_ci95, time_interleaved
 
 QUICK = BenchConfig(warmup=3, runs=40, memory=False)
 
@@ -116,9 +109,9 @@ def test_speedup_is_the_same_for_the_same_seed() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"runs": 0}, "--runs 0"),
-        ({"batch_size": 0}, "--batch-size 0"),
-        ({"warmup": -1}, "--warmup -1"),
+        ({"runs": 0}, "``runs=0``"),
+        ({"batch_size": 0}, "``batch_size=0``"),
+        ({"warmup": -1}, "``warmup=-1``"),
     ],
 )
 def test_bad_options_name_the_flag(options: dict[str, int], message: str) -> None:
@@ -128,7 +121,9 @@ def test_bad_options_name_the_flag(options: dict[str, int], message: str) -> Non
 
 def test_a_fixed_batch_names_the_flag(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", batch=4)
-    with pytest.raises(UsageError, match=r"--batch-size 1: .*foreign.onnx takes batches of 4 only"):
+    with pytest.raises(
+        UsageError, match=r"``batch_size=1``: .*foreign.onnx takes batches of 4 only"
+    ):
         bench([path], BenchConfig(foreign=ForeignModel(CLASSES)))
 
 

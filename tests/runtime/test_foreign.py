@@ -39,7 +39,7 @@ def test_float_graphs_get_pixels_as_told_and_the_file_says_how(tmp_path, told, e
     assert predictor.assumptions is not None
     for name, value in told.items():
         assert getattr(predictor.assumptions, name) == value
-    assert f"pixels of {told.get('pixel_range', '0..1')}" in predictor.assumptions.sentence
+    assert f"pixels of {told.get('pixel_range', '0..1')}" in predictor.assumptions.description
 
 
 def test_one_of_several_outputs_counts_and_unknown_ones_are_told(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_one_of_several_outputs_counts_and_unknown_ones_are_told(tmp_path: Path)
     second = open_predictor(path, foreign=ForeignModel(CLASSES, output="second"))
     np.testing.assert_array_equal(first.logits(images), -second.logits(images))
     assert first.assumptions is not None
-    assert "first, second counts 'first'" in first.assumptions.sentence
+    assert "first, second counts 'first'" in first.assumptions.description
     with pytest.raises(UsageError, match=r"unknown output of .* 'third'"):
         open_predictor(path, foreign=ForeignModel(CLASSES, output="third"))
 
@@ -62,9 +62,9 @@ def test_one_of_several_outputs_counts_and_unknown_ones_are_told(tmp_path: Path)
     [
         ({"classes": ("a", "b", "a")}, "'a' twice"),
         ({"classes": ("a", "", "b")}, "an empty name"),
-        ({"mean": (float("nan"),)}, "--mean nan"),
-        ({"std": (0.0,)}, "--std 0"),
-        ({"std": (float("inf"),)}, "--std inf"),
+        ({"mean": (float("nan"),)}, "``mean=nan``"),
+        ({"std": (0.0,)}, "``std=0``"),
+        ({"std": (float("inf"),)}, "``std=inf``"),
     ],
 )
 def test_options_that_make_no_sense(told, message) -> None:

@@ -49,8 +49,8 @@ def test_a_foreign_file_needs_classes_and_says_so(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "foreign.onnx", size="side")
     with pytest.raises(UsageError, match="without fertool's header") as caught:
         open_predictor(path)
-    assert "--classes" in caught.value.hint
-    assert "--input-size" in caught.value.hint
+    assert "``classes=a,b,…``" in caught.value.hint
+    assert "``input_size=N``" in caught.value.hint
     with pytest.raises(UsageError, match="leaves the image size open"):
         open_predictor(path, foreign=ForeignModel(CLASSES))
 
@@ -79,7 +79,7 @@ def test_a_foreign_file_with_a_fixed_batch_gives_the_same_answers(tmp_path: Path
 @pytest.mark.parametrize(
     ("made", "given", "message"),
     [
-        ({"size": 8}, {"input_size": 48}, "not --input-size 48"),
+        ({"size": 8}, {"input_size": 48}, "not ``input_size=48``"),
         ({"size": 8}, {"classes": ("a", "b")}, "3 outputs for 2 classes"),
         ({"channels": "c"}, {}, "the graph's input has shape"),
         ({"pixel": TensorProto.DOUBLE}, {}, r"input is tensor\(double\)"),

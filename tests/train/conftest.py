@@ -10,7 +10,7 @@ from fertool.losses import cross_entropy
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig
 
-# With importlib's import mode no test folder is on the path, and `crew` has to be found.
+# With importlib's import mode no test folder is on the path, and `parallel_runs` has to be found.
 sys.path.append(str(Path(__file__).parent))
 
 

@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch(faces, netwo
     config = quick(optimizer="sgd", lr=1e30)
     with pytest.raises(FertoolError, match=r"^epoch 1: the loss is nan") as error:
         fit(network(), faces(64), faces(6, "val"), shape, config)
-    assert "lower --lr than 1e+30" in error.value.hint
+    assert "lower ``lr`` than 1e+30" in error.value.hint
 
 
 @pytest.mark.parametrize(("n_train", "n_val", "split"), [(1, 5, "train"), (5, 0, "val")])

@@ -10,7 +10,7 @@ from fertool.device import place
 from fertool.losses import ClassificationLoss
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.train import Supervised, TrainConfig, fit
-from fertool.train.optim import make_optimizer
+from fertool.train.optimizer import make_optimizer
 from fertool.train.step import Batch, Stepper
 
 CPU = torch.device("cpu")

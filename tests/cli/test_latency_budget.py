@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fertool.cli import latency
+from fertool.cli import latency_budget
 from fertool.graph.channels import trace_channels
 from fertool.models import create
 from fertool.prune import PruneOptions, Targets
@@ -22,12 +22,12 @@ def clock(monkeypatch):
         readings.append(networks)
         return SimpleNamespace(comparisons=(SimpleNamespace(speedup=1 / 0.3),))
 
-    monkeypatch.setattr(latency, "bench_networks", bench)
+    monkeypatch.setattr(latency_budget, "bench_networks", bench)
     return readings
 
 
 # A network of coarse widths may leave part of a budget by the table unused: alone that is no reason to stop.
-@pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, latency.ATTEMPTS)])
+@pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, latency_budget.ATTEMPTS)])
 def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
     torch.manual_seed(0)
     spec, module = create(
@@ -35,6 +35,6 @@ def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(cloc
     )
     table = typical_latency(trace_channels(module).layers)
     options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
-    found = latency.fit_latency_budget(0.5, spec, module, options, None)
+    found = latency_budget.fit_latency_budget(0.5, spec, module, options, None)
     assert found.targets.macs == macs
     assert len(clock) == readings

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.cli.logits import VIEWS
-from fertool.distill.logits import load_logits
+from fertool.cli.teacher_logits import VIEWS
+from fertool.distill.cached_logits import load_logits
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -77,7 +77,7 @@ def test_a_file_of_a_killed_run_is_not_recorded_again(fertool, teacher, tmp_path
     def asked(*arguments, **options):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr("fertool.distill.logits.record_logits", asked)
+    monkeypatch.setattr("fertool.distill.cached_logits.compute_cached_logits", asked)
     assert fertool("distill", teacher, *own)[0] == 0
     assert record.read_bytes() == before
     for changed in (["--no-resume"], ["--seed", 1], ["--rotation", 3]):
@@ -163,7 +163,7 @@ def test_show_tells_what_was_recorded(fertool, logits, teacher):
             2,
             "--save-logits x: --method feature needs",
         ),
-        (["LOGITS", "--method", "feature"], 1, "recorded answers have no feature maps"),
+        (["LOGITS", "--method", "feature"], 1, "cached logits have no feature maps"),
         (["TEACHER", "--save-logits", "TEACHER"], 1, "the output is also an input"),
         (["LOGITS", "--data", "synth:350"], 1, "logits of 224 training images, the data has 280"),
         (["SHORT"], 1, "SHORT: not a fertool model file"),

@@ -6,8 +6,8 @@ import torch
 from fertool.config.training import AugmentConfig
 from fertool.data.augment import apply_augmentation
 from fertool.data.pixels import to_input
-from fertool.distill import KnowledgeDistillation, RecordedTeacher, Teacher
-from fertool.distill.recorded import Views
+from fertool.distill import CachedTeacher, KnowledgeDistillation, Teacher
+from fertool.distill.cached_teachers import Views
 from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss
 from fertool.train import TrainConfig, fit
@@ -33,7 +33,7 @@ def listen(module, data, views, shape, half=True):
         pixels = apply_augmentation(data.images, views.changes(len(data), view))
         with torch.no_grad():
             said.append(module.eval()(to_input(pixels, shape)))
-    return RecordedTeacher(
+    return CachedTeacher(
         torch.stack(said).to(torch.float16 if half else torch.float32), CLASSES, views, "record"
     )
 
@@ -90,7 +90,7 @@ def test_epochs_take_the_views_in_turn(faces, network, shape, views):
 
 def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, shape, views):
     data = faces(6)
-    plain = RecordedTeacher(torch.zeros(1, 6, 3), CLASSES, None, "plain")
+    plain = CachedTeacher(torch.zeros(1, 6, 3), CLASSES, None, "plain")
     objective = KnowledgeDistillation([plain], input=shape, classes=CLASSES)
     assert objective.plan_epoch(5, data.targets())[1] is None
     with_views = KnowledgeDistillation(
@@ -103,7 +103,7 @@ def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, s
 def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network, shape, mixing):
     data, seen = faces(48), []
     logits = 3 * torch.randn(1, 48, 3, generator=torch.Generator().manual_seed(0))
-    record = RecordedTeacher(logits, CLASSES, None, "record")
+    record = CachedTeacher(logits, CLASSES, None, "record")
 
     class Watching(KnowledgeDistillation):
         def __call__(self, module, inputs, targets):
@@ -139,7 +139,7 @@ def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network,
 
 def test_classes_are_matched_by_name(faces, shape):
     logits = torch.randn(1, 6, 3, generator=torch.Generator().manual_seed(0))
-    record = RecordedTeacher(logits, ("sad", "happy", "neutral"), None, "record")
+    record = CachedTeacher(logits, ("sad", "happy", "neutral"), None, "record")
     objective = KnowledgeDistillation([record], input=shape, classes=CLASSES, temperature=1)
     targets, _ = objective.plan_epoch(1, faces(6).targets())
     torch.testing.assert_close(targets[:, 3:], logits[0].softmax(1)[:, [1, 2, 0]])
@@ -152,7 +152,7 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
 
     def record(**changes):
         return replace(
-            RecordedTeacher(logits, CLASSES, Views(2, AugmentConfig(), 0), "record"), **changes
+            CachedTeacher(logits, CLASSES, Views(2, AugmentConfig(), 0), "record"), **changes
         )
 
     def objective(*records):

@@ -149,7 +149,8 @@ def test_the_fingerprint_knows_the_numbers_and_the_teachers():
 
 
 @pytest.mark.parametrize(
-    ("options", "flag"), [({"temperature": 0}, "--temperature 0"), ({"alpha": 1.5}, "--alpha 1.5")]
+    ("options", "flag"),
+    [({"temperature": 0}, "``temperature=0``"), ({"alpha": 1.5}, "``alpha=1.5``")],
 )
 def test_a_bad_number_is_an_error_that_names_the_option(options, flag):
     with pytest.raises(UsageError, match=flag):

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from crew import CASES, IMAGES, PROCESSES, train
+from parallel_runs import CASES, IMAGES, PROCESSES, train
 
 from fertool import distributed
-from fertool.train.together import own_part
+from fertool.train.data_parallel import shard_batch
 
-CREW = Path(__file__).with_name("crew.py")
+SCRIPT = Path(__file__).with_name("parallel_runs.py")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """What each of the processes came to, and where."""
-    folder = tmp_path_factory.mktemp("crew")
+    folder = tmp_path_factory.mktemp("parallel")
     launcher = (
         sys.executable,
         "-m",
@@ -33,7 +33,7 @@ def made(tmp_path_factory):
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     ended = subprocess.run(
-        [*launcher, CREW, folder], env=environment, capture_output=True, text=True, timeout=300
+        [*launcher, SCRIPT, folder], env=environment, capture_output=True, text=True, timeout=300
     )
     assert ended.returncode == 0, ended.stderr
     return [torch.load(folder / f"{rank}.pt") for rank in range(PROCESSES)], folder
@@ -91,7 +91,7 @@ def test_processes_that_do_not_do_the_same_are_refused(made):
     for process in made[0]:
         network, seed, resume, batch = process["said"]
         assert "differ in their options, data, weights" in network == seed == resume
-        assert batch == "--batch-size 2: less than an image for each of 3 processes"
+        assert batch == "``batch_size=2``: fewer images than the 3 processes"
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def each(monkeypatch):
     """Let this process be each of several."""
 
     def ranks(size):
-        monkeypatch.setattr(distributed, "size", lambda: size)
+        monkeypatch.setattr(distributed, "world_size", lambda: size)
         for rank in range(size):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
             yield rank
@@ -109,7 +109,7 @@ def each(monkeypatch):
 
 @pytest.mark.parametrize(("count", "size"), [(7, 2), (64, 3), (4, 4), (3, 3), (100, 8)])
 def test_the_parts_of_a_batch_make_it_up(each, count, size):
-    parts = [own_part(count, torch.device("cpu")) for _ in each(size)]
+    parts = [shard_batch(count, torch.device("cpu")) for _ in each(size)]
     assert torch.cat([part.positions[1:] for part, _ in parts]).tolist() == list(range(count))
     for part, counted in parts:
         assert part.positions[0] == (part.positions[1] - 1) % count
@@ -119,9 +119,9 @@ def test_the_parts_of_a_batch_make_it_up(each, count, size):
 
 
 def test_images_that_do_not_suffice_for_all_are_everyones(each):
-    assert [own_part(2, torch.device("cpu")) for _ in each(4)] == [(None, 0.5)] * 4
+    assert [shard_batch(2, torch.device("cpu")) for _ in each(4)] == [(None, 0.5)] * 4
 
 
 def test_a_single_process_has_the_whole_batch():
-    assert own_part(5, torch.device("cpu")) == (None, 5)
-    assert distributed.part_of(5) == (0, 5)
+    assert shard_batch(5, torch.device("cpu")) == (None, 5)
+    assert distributed.shard_bounds(5) == (0, 5)

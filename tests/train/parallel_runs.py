@@ -1,4 +1,7 @@
-"""Trainings that one process and several must bring to the same end. Run by torchrun: python crew.py FOLDER."""
+"""Trainings that one process and several must bring to the same end.
+
+Run by torchrun: python parallel_runs.py FOLDER.
+"""
 
 import sys
 from contextlib import suppress
@@ -118,9 +121,9 @@ def seen():
 
 def turns(path):
     """What this process finds of the others' work when it may begin."""
-    with distributed.first_alone():
+    with distributed.main_process_first():
         found = path.exists() and path.read_text()
-        if distributed.leads():
+        if distributed.is_main_process():
             sleep(0.5)
             path.write_text("decoded")
     return found
@@ -144,15 +147,15 @@ def refusals(resume):
 
 def main(folder):
     torch.set_num_threads(1)
-    with distributed.joined(distributed.meet()):
+    with distributed.process_group(distributed.connect_store()):
         made = {case: train(case) for case in CASES}
         resume = folder / "resume"
         with suppress(Killed):
             train("batch norm", resume=resume, on_epoch=kill)
-        if distributed.leads():
+        if distributed.is_main_process():
             copyfile(resume, folder / "begun")
         # As between two runs: nobody begins before the last one has ended.
-        distributed.summed(torch.zeros(1))
+        distributed.all_reduce(torch.zeros(1))
         made["resumed"] = train("batch norm", resume=resume)
         made["seen"] = seen()
         made["turns"] = turns(folder / "turns")

@@ -12,11 +12,11 @@ from fertool.config.training import AugmentConfig
 from fertool.data.augment import apply_augmentation
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, Teacher
-from fertool.distill.logits import (
-    Recording,
+from fertool.distill.cached_logits import (
+    CachedLogits,
+    compute_cached_logits,
     load_logits,
-    plan_recording,
-    record_logits,
+    plan_cached_logits,
     require_same_images,
     save_logits,
 )
@@ -37,7 +37,7 @@ def plan():
         seed=5,
         teachers=("one",),
     ):
-        return plan_recording(data, views, augmentation, seed, teachers, STEP)
+        return plan_cached_logits(data, views, augmentation, seed, teachers, STEP)
 
     return make
 
@@ -46,7 +46,7 @@ def plan():
 def record(faces, network, shape, plan):
     def make(views=2, seed=1):
         data = faces(20)
-        return record_logits(
+        return compute_cached_logits(
             plan(data, views), [Teacher(network(seed), shape, CLASSES)], data, shape, device=CPU
         )
 
@@ -56,10 +56,10 @@ def record(faces, network, shape, plan):
 def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
     faces, network, shape, plan, monkeypatch
 ):
-    monkeypatch.setattr("fertool.distill.logits._BATCH", 7)
+    monkeypatch.setattr("fertool.distill.cached_logits._BATCH", 7)
     data, teacher, seen = faces(20), network(1).train(), []
     spec = plan(data, views=3)
-    recording = record_logits(
+    recording = compute_cached_logits(
         spec,
         [Teacher(teacher, shape, CLASSES)],
         data,
@@ -81,7 +81,7 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
 
 def test_without_views_the_plain_images_are_looked_at_once(faces, network, shape, plan):
     data, teacher = faces(20), network(1).eval()
-    recording = record_logits(
+    recording = compute_cached_logits(
         plan(data, views=0), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU
     )
     assert recording.views is None
@@ -101,7 +101,9 @@ def test_teachers_of_other_inputs_and_orders_say_what_they_say_when_they_are_the
         Teacher(network(1, channels=3), colour, ("sad", "happy", "neutral")),
         Teacher(network(2), shape, CLASSES),
     ]
-    recording = record_logits(plan(data, 2, teachers=("a", "b")), teachers, data, shape, device=CPU)
+    recording = compute_cached_logits(
+        plan(data, 2, teachers=("a", "b")), teachers, data, shape, device=CPU
+    )
     live = KnowledgeDistillation(teachers, input=shape, classes=CLASSES, temperature=2)
     recorded = KnowledgeDistillation(
         recording.teachers, input=shape, classes=CLASSES, temperature=2
@@ -131,7 +133,7 @@ def test_the_logits_of_fer2013_in_two_views_take_less_than_a_megabyte(tmp_path):
     classes = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
     images = ImageSet(28_709, 1, 48, "0" * 64)
     spec = LogitsSpec(classes, images, ("1" * 64,), 2, {"rotation": 15.0}, 0, "", (STEP,))
-    save_logits(tmp_path / "t", Recording(spec, torch.randn(1, 2, 28_709, 7).to(torch.float16)))
+    save_logits(tmp_path / "t", CachedLogits(spec, torch.randn(1, 2, 28_709, 7).to(torch.float16)))
     assert (tmp_path / "t").stat().st_size < 1_000_000
 
 
@@ -217,11 +219,13 @@ def test_logits_that_half_precision_cannot_hold_are_refused(faces, network, shap
     with torch.no_grad():
         teacher[5].bias.fill_(1e6)
     with pytest.raises(FertoolError, match="beyond the range of float16"):
-        record_logits(plan(data), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU)
+        compute_cached_logits(
+            plan(data), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU
+        )
 
 
 def test_the_draw_of_mixup_is_no_part_of_a_view(record, faces, plan):
     spec = plan(faces(20), augmentation=AugmentConfig(mixup=0.7, cutmix=0.3))
     assert not {"mixup", "cutmix"} & set(spec.augmentation)
     assert spec == plan(faces(20), augmentation=AugmentConfig(mixup=0.1))
-    assert Recording(spec, torch.zeros(1, 2, 20, 3)).views.config.mixup == 0
+    assert CachedLogits(spec, torch.zeros(1, 2, 20, 3)).views.config.mixup == 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fertool.train.sam import ascended
+from fertool.train.sharpness_aware import sam_perturbation
 
 
 class Quadratic(nn.Module):
@@ -24,7 +24,7 @@ def test_the_gradient_is_taken_where_the_papers_equation_says(scale):
     start = f.w.detach().clone()
     (scale * f()).backward()
     gradient = f.a @ start
-    with ascended(f, rho):
+    with sam_perturbation(f, rho):
         torch.testing.assert_close(f.w.detach(), start + rho * gradient / gradient.norm())
         f.zero_grad()
         f().backward()
@@ -38,7 +38,7 @@ def test_a_gradient_without_a_direction_moves_nothing(value):
     f = Quadratic()
     start = f.w.detach().clone()
     f.w.grad = torch.tensor([0.0, value, 0.0])
-    with ascended(f, 0.1):
+    with sam_perturbation(f, 0.1):
         assert torch.equal(f.w, start)
     assert torch.equal(f.w, start)
 
@@ -51,7 +51,7 @@ def test_statistics_are_recorded_only_at_the_weights_of_the_step():
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     in_training = module[1](inputs @ torch.ones(3, 4))
     module.load_state_dict(before)
-    with ascended(nn.ModuleList([module, frozen]), 0.1):
+    with sam_perturbation(nn.ModuleList([module, frozen]), 0.1):
         torch.testing.assert_close(
             module[1](inputs @ torch.ones(3, 4)), in_training, atol=0.2, rtol=0
         )
@@ -67,6 +67,6 @@ def test_an_error_within_puts_the_weights_back():
     f = Quadratic()
     start = f.w.detach().clone()
     f().backward()
-    with pytest.raises(RuntimeError), ascended(f, 0.1):
+    with pytest.raises(RuntimeError), sam_perturbation(f, 0.1):
         raise RuntimeError
     assert torch.equal(f.w, start)

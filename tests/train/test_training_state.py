@@ -10,8 +10,13 @@ from fertool.errors import FertoolError
 from fertool.losses import ClassificationLoss
 from fertool.precision import grad_scaler
 from fertool.train import Supervised, TrainConfig, discard_resume, fit, resume_path
-from fertool.train.optim import WeightAverage, make_optimizer
-from fertool.train.resume import EpochRecord, Progress, load_progress, save_progress
+from fertool.train.optimizer import WeightAverage, make_optimizer
+from fertool.train.training_state import (
+    EpochRecord,
+    TrainingState,
+    load_training_state,
+    save_training_state,
+)
 
 
 class Killed(BaseException):
@@ -189,7 +194,7 @@ def test_the_scale_of_float16_is_kept(network, tmp_path):
     def progress():
         module = network()
         scaler = grad_scaler(torch.float16, torch.device("cpu"))
-        return Progress(
+        return TrainingState(
             module, None, make_optimizer(module, TrainConfig()), scaler, {"w": torch.zeros(1)}, []
         )
 
@@ -197,8 +202,8 @@ def test_the_scale_of_float16_is_kept(network, tmp_path):
     ended.scaler.load_state_dict(
         {**ended.scaler.state_dict(), "scale": 128.0, "_growth_tracker": 7}
     )
-    save_progress(tmp_path / "resume", "same", ended)
-    load_progress(tmp_path / "resume", "same", begun)
+    save_training_state(tmp_path / "resume", "same", ended)
+    load_training_state(tmp_path / "resume", "same", begun)
     assert begun.scaler.state_dict() == ended.scaler.state_dict()
     assert begun.scaler.get_scale() == 128
 
@@ -239,7 +244,7 @@ def progress(network):
         optimizer.step()
         scaler = grad_scaler(torch.float16, torch.device("cpu"))
         record = EpochRecord(1, 0.1, 2.0, 2.1, 0.5, 1.0)
-        return Progress(
+        return TrainingState(
             module,
             WeightAverage(module, 0.9),
             optimizer,
@@ -253,7 +258,7 @@ def progress(network):
 
 def test_every_wrong_value_in_the_header_of_a_state_is_refused_or_harmless(progress, tmp_path):
     path, begun, refused = tmp_path / "resume", progress(), 0
-    save_progress(path, "same", begun)
+    save_training_state(path, "same", begun)
     header, tensors = unpack(path)
     for what, changed in list(
         mutations({"history": header["history"], "scaler": header["scaler"]})
@@ -272,7 +277,7 @@ def test_every_wrong_value_in_the_header_of_a_state_is_refused_or_harmless(progr
 @pytest.mark.parametrize("change", ["missing", "unknown", "shape", "type", "scalar"])
 def test_other_tensors_than_those_of_the_run_are_refused(progress, tmp_path, section, change):
     path = tmp_path / "resume"
-    save_progress(path, "same", progress())
+    save_training_state(path, "same", progress())
     header, tensors = unpack(path)
     name = next(
         name for name in tensors if name.startswith(f"{section}/") and tensors[name].dim() > 1
@@ -289,7 +294,7 @@ def test_other_tensors_than_those_of_the_run_are_refused(progress, tmp_path, sec
 
 def test_a_state_of_another_optimizer_or_section_is_refused(progress, tmp_path):
     path = tmp_path / "resume"
-    save_progress(path, "same", progress())
+    save_training_state(path, "same", progress())
     header, tensors = unpack(path)
     for odd in (
         "optimizer/99.step",
@@ -305,7 +310,7 @@ def test_a_state_of_another_optimizer_or_section_is_refused(progress, tmp_path):
 
 def message_of(path, begun):
     try:
-        load_progress(path, "same", begun)
+        load_training_state(path, "same", begun)
     except FertoolError as error:
         return error.message
     return ""

@@ -5,7 +5,7 @@ from torch import nn
 from fertool.errors import UsageError
 from fertool.models.registry import architecture_names, get_architecture
 from fertool.train import fit
-from fertool.train.freezing import HeadFirst
+from fertool.train.freeze_backbone import BackboneFreezer
 
 
 @pytest.mark.parametrize("arch", architecture_names())
@@ -15,7 +15,7 @@ def test_what_the_number_of_classes_shapes_is_in_the_head_of_every_architecture(
         with torch.device("meta"):
             module = get_architecture(arch)(num_classes=classes)
         shapes.append({name: p.shape for name, p in module.named_parameters()})
-    HeadFirst(module.train(), 1).start_epoch(1)
+    BackboneFreezer(module.train(), 1).start_epoch(1)
     trained = {name for name, p in module.named_parameters() if p.requires_grad}
     assert {name for name in shapes[0] if shapes[0][name] != shapes[1][name]} <= trained
     assert sum(module.get_parameter(name).numel() for name in trained) < 0.5 * sum(
@@ -63,5 +63,5 @@ def test_patience_waits_for_the_whole_network(faces, network, quick, shape):
 
 def test_a_network_without_a_head_has_nothing_to_train_first(faces, quick, shape):
     module = nn.Sequential(nn.Conv2d(1, 3, 12), nn.Flatten())
-    with pytest.raises(UsageError, match="--freeze-epochs 1"):
+    with pytest.raises(UsageError, match="``freeze_epochs=1``"):
         fit(module, faces(32), faces(6, "val"), shape, quick(freeze_epochs=1))

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from fertool.artifact.logits_header import LogitsSpec
     from fertool.config.training import PrecisionName
     from fertool.data.dataset import FaceDataset
-    from fertool.distill import RecordedTeacher, Teacher
-    from fertool.distill.logits import Recording
-    from fertool.distill.recorded import Views
+    from fertool.distill import CachedTeacher, Teacher
+    from fertool.distill.cached_logits import CachedLogits
+    from fertool.distill.cached_teachers import Views
     from fertool.spec import InputSpec, Spec
 
 LOGITS = "Teacher logits"
@@ -106,7 +106,7 @@ class TeacherFiles:
     """What stands where teachers may: models and recordings, these with the names of their files."""
 
     models: tuple[tuple[Spec, nn.Module], ...]
-    recordings: tuple[tuple[str, Recording], ...]
+    recordings: tuple[tuple[str, CachedLogits], ...]
 
     @property
     def views(self) -> int | None:
@@ -126,7 +126,7 @@ class TeacherFiles:
             **{f"logits.{i}": its.spec.digest for i, (_, its) in enumerate(self.recordings)},
         }
 
-    def teachers(self, device: str, precision: PrecisionName) -> list[Teacher | RecordedTeacher]:
+    def teachers(self, device: str, precision: PrecisionName) -> list[Teacher | CachedTeacher]:
         """Return all of them, models first, ready to teach."""
         return [
             *self.present(device, precision),
@@ -169,7 +169,7 @@ class TeacherFiles:
     def require_images(self, train: FaceDataset, data: str, read: ReadOptions) -> None:
         """Raise FertoolError unless every recording is of these training images, in whichever shape it saw them."""
         from fertool.cli.data import open_source
-        from fertool.distill.logits import require_same_images
+        from fertool.distill.cached_logits import require_same_images
 
         for name, recording in self.recordings:
             shape = recording.spec.images
@@ -186,7 +186,7 @@ def open_teachers(paths: Sequence[Path]) -> TeacherFiles:
     """Open model files and logits files, told apart by their content."""
     from fertool import models
     from fertool.artifact.logits_header import is_logits
-    from fertool.distill.logits import load_logits
+    from fertool.distill.cached_logits import load_logits
 
     recorded = {path: is_logits(path) for path in paths}
     return TeacherFiles(
@@ -212,7 +212,7 @@ def record_teachers(
     Returns the recording in their place. A file of a killed run that has it already is written again as it is.
     """
     from fertool.device import resolve_device
-    from fertool.distill.logits import plan_recording, record_logits, save_logits
+    from fertool.distill.cached_logits import compute_cached_logits, plan_cached_logits, save_logits
     from fertool.report.console import note, progress
     from fertool.report.units import size_text
 
@@ -223,11 +223,11 @@ def record_teachers(
         command, options_of(read, {"logit_views": logits.views}), seed, data=train, **files.digests
     )
     digests = [spec.digest for spec, _ in files.models]
-    plan = plan_recording(train, logits.views, options.config.augmentation, seed, digests, step)
+    plan = plan_cached_logits(train, logits.views, options.config.augmentation, seed, digests, step)
     recording = _found(path, plan) if options.resume else None
     if recording is None:
         with progress("logits") as on_progress:
-            recording = record_logits(
+            recording = compute_cached_logits(
                 *(plan, files.present(device, options.config.precision), train, input),
                 device=resolve_device(device),
                 on_progress=on_progress,
@@ -238,8 +238,8 @@ def record_teachers(
     return TeacherFiles((), ((str(path), recording),))
 
 
-def _found(path: Path, plan: LogitsSpec) -> Recording | None:
-    from fertool.distill.logits import load_logits
+def _found(path: Path, plan: LogitsSpec) -> CachedLogits | None:
+    from fertool.distill.cached_logits import load_logits
 
     try:
         recording = load_logits(path)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fertool.train import TrainConfig
-from fertool.train.optim import WeightAverage, lr_at, make_optimizer, plateau_share
+from fertool.train.optimizer import WeightAverage, lr_at, make_optimizer, plateau_ratio
 
 EPOCHS, STEPS = 6, 7
 
@@ -86,7 +86,7 @@ def test_plateau_is_torchs(factor, patience):
             expected, rel=1e-12
         )
         scheduler.step(losses[epoch])
-    assert plateau_share(losses, factor, patience) < 1
+    assert plateau_ratio(losses, factor, patience) < 1
 
 
 def test_warm_up_leads_to_the_rate_of_the_plateau():

@@ -3,12 +3,12 @@ import torch
 from torch import nn
 
 from fertool.train import TrainConfig, fit
-from fertool.train.resizing import side_at
+from fertool.train.progressive_resizing import image_size_at
 
 
 def sides(start, epochs, full=48):
     config = TrainConfig(epochs=epochs, start_size=start)
-    return [side_at(config, epoch, full) for epoch in range(1, epochs + 1)]
+    return [image_size_at(config, epoch, full) for epoch in range(1, epochs + 1)]
 
 
 @pytest.mark.parametrize("start", [0, 48, 64])
