@@ -21,8 +21,8 @@ from answers import Answers
 from fertool.artifact.atomic import write_atomic
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
-from fertool.hessian import TraceConfig, estimate
-from fertool.models import stored_size
+from fertool.hessian import TraceConfig, estimate_traces
+from fertool.models import stored_size_bytes
 from fertool.quant import (
     PORTABLE_LIMIT,
     AllocationProblem,
@@ -83,7 +83,7 @@ def parse_args() -> argparse.Namespace:
 def traced(answers: Answers, seed: int) -> AllocationProblem:
     """Return the problem under exact traces on some images."""
     images, spec = answers.train.balanced_subset(TRACE_IMAGES, seed), answers.spec
-    found = estimate(
+    found = estimate_traces(
         answers.module, to_input(images.images, spec.input), images.labels, TraceConfig(seed=seed)
     )
     return make_problem(
@@ -119,7 +119,7 @@ def run(
         "bound": lower_bound(problem, average_bits),
         "search_s": seconds,
         **answers.compared(integer),
-        "size_bytes": stored_size(quantised),
+        "size_bytes": stored_size_bytes(quantised),
         "onnx_bytes": len(export_model(quantised, integer, ExportOptions())),
         "ideal_bytes": (int((problem.weight_counts * widths).sum()) + scales) / 8,
     }

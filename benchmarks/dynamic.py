@@ -24,7 +24,7 @@ from fertool.data import DataOptions, open_data
 from fertool.export import ExportOptions, export_model
 from fertool.metrics import compare_paired, evaluate_logits
 from fertool.models import load_model
-from fertool.models.dynamic import DynamicNetwork
+from fertool.models.dynamic_network import DynamicNetwork
 from fertool.runtime import BenchConfig, bench
 from fertool.train import predict_logits
 

@@ -30,7 +30,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, open_data
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
-from fertool.hessian import TraceConfig, estimate, weighted_layers
+from fertool.hessian import TraceConfig, estimate_traces, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
@@ -59,7 +59,7 @@ def main() -> None:
         config = TraceConfig(
             method, len(images), args.probes, seed=args.seed, batch_size=len(images)
         )
-        return lambda: flat(estimate(module, images, labels, config).layers)
+        return lambda: flat(estimate_traces(module, images, labels, config).layers)
 
     warnings.filterwarnings("ignore", "Using backward")  # PyHessian keeps a graph on purpose
     whole = PyHessian(

@@ -29,7 +29,7 @@ from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
 from fertool.export.onnx_export import INPUT_NAME
-from fertool.models import create, int8_friendly
+from fertool.models import create, replace_activations
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench
 from fertool.spec import InputSpec, Spec
@@ -83,7 +83,7 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
     faces = faces.balanced_subset(IMAGES, 0)
     spec, module = settled(arch, faces)
     networks = {"int8": (spec, module)}
-    if int8_friendly(spec, module):
+    if replace_activations(spec, module):
         networks["friendly"] = settled(arch, faces, activation="relu")
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{name}.onnx" for name in ("fp32", *networks)}

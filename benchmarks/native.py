@@ -29,7 +29,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.export import ExportOptions, export_model
 from fertool.metrics import evaluate_logits
 from fertool.models import architecture_names, create, register
-from fertool.models.layers import ConvNormAct, initialise_convolutions_
+from fertool.models.blocks import ConvNormAct, initialize_convolutions_
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
@@ -116,7 +116,7 @@ class Planned(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(channels, num_classes)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""

@@ -6,7 +6,7 @@ from masking import randomise_norms
 from torch import nn
 
 from fertool.graph.capture import capture
-from fertool.models.layers import EfficientChannelAttention
+from fertool.models.blocks import EfficientChannelAttention
 
 IMAGE = (3, 8, 8)
 

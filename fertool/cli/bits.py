@@ -149,7 +149,7 @@ class BitsOptions:
         """Return what is to be shared out."""
         from fertool.artifact.input_files import MAX_JSON_BYTES, read_text
         from fertool.hessian import Sensitivity
-        from fertool.hessian.layers import weighted_layers
+        from fertool.hessian.layer_runs import weighted_layers
         from fertool.quant import make_problem
 
         if self.sensitivity is None:
@@ -203,7 +203,7 @@ def _affordable_bits(problem: AllocationProblem, planned: Spec, budget: float) -
     """Return the mean bits of a weight at which the file has so many bytes: all else in it has the same size always."""
     import torch
 
-    from fertool.models import stored_size
+    from fertool.models import stored_size_bytes
 
     assert planned.quant is not None
     # Some channels of every width, so that nothing is missing that any mixture could have.
@@ -213,7 +213,7 @@ def _affordable_bits(problem: AllocationProblem, planned: Spec, budget: float) -
     bits = problem.by_layer(every)
     rules = {name: replace(rule, bits=bits[name]) for name, rule in planned.quant.weights.items()}
     metrics = planned.metrics or _ANY_METRICS
-    size = stored_size(
+    size = stored_size_bytes(
         replace(planned, quant=replace(planned.quant, weights=rules), metrics=metrics)
     )
     stored = torch.tensor([width for name in problem.names for width in rules[name].stored_bits(1)])

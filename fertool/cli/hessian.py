@@ -97,7 +97,7 @@ def hessian_sensitivity(
     from fertool import models
     from fertool.data.pixels import to_input
     from fertool.device import resolve_device
-    from fertool.hessian import TraceConfig, estimate
+    from fertool.hessian import TraceConfig, estimate_traces
 
     config = TraceConfig(method, samples, probes, target_error, max_rounds, seed)
     state = resume_path(output)
@@ -113,13 +113,13 @@ def hessian_sensitivity(
     spec.require_static("measured channel by channel")
     shape = spec.input
     source = open_source(data, read, size=shape.size, channels=shape.channels, classes=spec.classes)
-    faces = source.split("train").balanced_subset(config.most_images, seed)
+    faces = source.split("train").balanced_subset(config.max_images, seed)
     module = module.to(resolve_device(device))
     with (
         says_how_to_go_on(lambda: [state] if state.exists() else []),
         progress("traces") as on_progress,
     ):
-        found = estimate(
+        found = estimate_traces(
             module,
             to_input(faces.images, shape),
             faces.labels,

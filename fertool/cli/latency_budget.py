@@ -41,7 +41,7 @@ def learn_model(spec: Spec, module: Network) -> LatencyModel:
     from fertool.graph.channels import trace_channels
     from fertool.graph.groups import find_groups
     from fertool.graph.surgery import resize
-    from fertool.models import randomised
+    from fertool.models import with_random_weights
     from fertool.prune import learn_latency
     from fertool.report.console import note, progress
     from fertool.runtime.profile import profile_layers
@@ -50,7 +50,7 @@ def learn_model(spec: Spec, module: Network) -> LatencyModel:
     groups = find_groups(graph)
 
     def profile(sizes: Mapping[str, int]) -> Any:
-        narrow = randomised(resize(module, graph, groups, sizes))
+        narrow = with_random_weights(resize(module, graph, groups, sizes))
         model = export_model(
             replace(spec, graph=narrow.graph), narrow, ExportOptions(simplify=False)
         )

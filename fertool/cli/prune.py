@@ -212,7 +212,7 @@ def prune(
 
     spec, loaded = models.load_model(model)
     technique.require_float(spec)
-    module = models.static(loaded)
+    module = models.require_static(loaded)
     # What the header says of the cost, nothing has checked.
     counted = cost.count(module, spec.input)
     spec = replace(spec, params=counted.params, macs=counted.macs)

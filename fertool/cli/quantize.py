@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from fertool.cli.activation_replacement import replace_and_train
 from fertool.cli.bits import QUANTISATION, BitsOptions
 from fertool.cli.change import Model, measure_changes, measured_metrics, show_changes, write_bits
 from fertool.cli.data import open_source
-from fertool.cli.friendly import made_friendly
 from fertool.cli.groups import training_command
 from fertool.cli.inputs import require_inputs
 from fertool.cli.options import (
@@ -180,8 +180,8 @@ def quantize(
         )
     require_inputs(model, data=data, read=read)
     from fertool import models
-    from fertool.models import static
-    from fertool.models.quantized import average_bits
+    from fertool.models import require_static
+    from fertool.models.weight_packing import average_bits
     from fertool.quant import describe_integer_fraction, quantize_model
 
     spec, module = models.load_model(model)
@@ -202,13 +202,13 @@ def quantize(
     history: History = []
     if options.int8_friendly:
         epochs = training.epochs if options.float_epochs is None else options.float_epochs
-        (spec, module), run, history = made_friendly(
+        (spec, module), run, history = replace_and_train(
             given, run, 0 if dry_run else epochs, distill=options.distill
         )
     widths = bits.chosen(model, spec, step, module, config, run.val)
     with progress("calibration") as on_progress:
         quant, integer = quantize_model(spec, module, run.train, config, on_progress, bits=widths)
-    note(describe_integer_fraction(static(module), quant))
+    note(describe_integer_fraction(require_static(module), quant))
     quantized = replace(spec, quant=replace(quant, method=options.method))
     if training.epochs and not dry_run:
         history = _train(quantized, integer, given, run, distill=options.distill)
@@ -287,11 +287,11 @@ def _train(
 def _show_plan(model: Path, spec: Spec, changes: dict[str, Any], json: bool) -> None:
     """Print what `--dry-run` found: the bits of every layer, and the size of the file that it does not write."""
     from fertool.cli.output import print_json
-    from fertool.models import stored_size
+    from fertool.models import stored_size_bytes
     from fertool.report import tables
     from fertool.report.console import result
 
-    header, size, before = asdict(spec), stored_size(spec), model.stat().st_size
+    header, size, before = asdict(spec), stored_size_bytes(spec), model.stat().st_size
     if json:
         print_json(
             {

@@ -65,7 +65,7 @@ def start_from(module: nn.Module, teachers: Sequence[AnyTeacher], classes: tuple
     The head is shared only when the classes stand in the same order.
     """
     from fertool.distill import Teacher
-    from fertool.models.initial import transfer_weights
+    from fertool.models.initial_weights import transfer_weights
     from fertool.report.console import note
 
     for teacher in [teacher for teacher in teachers if isinstance(teacher, Teacher)][:1]:

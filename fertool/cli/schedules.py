@@ -271,7 +271,7 @@ class Trainings:
 
 def measured(net: PruningSession, val: FaceDataset) -> Spec:
     """Return the network's spec with how it does on the validation images."""
-    from fertool.models.dynamic import DynamicNetwork
+    from fertool.models.dynamic_network import DynamicNetwork
     from fertool.prune import measure_profile_usage
 
     spec = replace(net.spec, metrics=measured_metrics(net.module, val, net.spec.input))

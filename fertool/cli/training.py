@@ -232,7 +232,7 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
     import torch
 
     from fertool import models
-    from fertool.models.initial import load_initial
+    from fertool.models.initial_weights import load_initial_weights
     from fertool.report.console import note
 
     with torch.random.fork_rng(devices=[]):
@@ -242,13 +242,13 @@ def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, n
             spec, module = models.create(arch.arch, arguments, input_of(arch), train.classes)
         else:
             given, loaded = models.load_model(arch.init_from)
-            spec, module = models.for_classes(given, loaded, train.classes)
+            spec, module = models.adapt_to_classes(given, loaded, train.classes)
             if len(given.classes) != len(spec.classes):
                 note(
                     f"the classifier of {arch.init_from} has {len(given.classes)} classes: it starts afresh"
                 )
     if arch.init:
-        for line in load_initial(module, arch.init):
+        for line in load_initial_weights(module, arch.init):
             note(line)
     return spec, module
 

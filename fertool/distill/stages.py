@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
-from fertool.models import static
+from fertool.models import require_static
 
 _MAX_SIZES_IN_A_BLOCK = 2
 """A block may shrink its map once; a module that does so more often is a sequence of blocks."""
@@ -37,7 +37,7 @@ def find_stages(module: nn.Module) -> tuple[Stage, ...]:
 
     Raises FertoolError for a dynamic network.
     """
-    network = static(module)
+    network = require_static(module)
     stages: dict[tuple[int, int], Stage] = {}
     block_ends = _block_ends(network)
     for name in _cut_points(network):
@@ -52,7 +52,7 @@ def find_stages(module: nn.Module) -> tuple[Stage, ...]:
 @contextmanager
 def capture_feature_maps(module: nn.Module, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Within the block, collect the results of the named nodes each time that they run."""
-    network = static(module)
+    network = require_static(module)
     maps: dict[str, Tensor] = {}
     listeners = {name: partial(maps.__setitem__, name) for name in names}
     network.listeners.update(listeners)

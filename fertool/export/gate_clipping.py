@@ -16,8 +16,8 @@ from fertool.export.graph_parts import (
     find_producers,
     output_names,
 )
-from fertool.models.quantized import reaches_knee
-from fertool.models.sites import GATE_KNEE
+from fertool.models.quantized import starts_at_knee
+from fertool.models.quantizer_points import GATE_KNEE
 
 _GATES = ("HardSigmoid", "HardSwish")
 
@@ -60,7 +60,7 @@ def _starts_at_knee(node: NodeProto, arrays: Mapping[str, Array]) -> bool:
     # With one scale per channel each has an axis.
     if scale.ndim or zero_point.ndim:
         return False
-    return reaches_knee(scale.item(), zero_point.item())
+    return starts_at_knee(scale.item(), zero_point.item())
 
 
 def _integer_gate(

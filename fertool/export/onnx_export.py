@@ -30,8 +30,8 @@ from fertool.export.simplification import simplify_graph
 from fertool.export.weight_packing import MIN_OPSET as PACKING_OPSET
 from fertool.export.weight_packing import pack_weights
 from fertool.graph.folding import fold_for_inference
-from fertool.models.build import static
-from fertool.models.dynamic import DynamicNetwork
+from fertool.models.build import require_static
+from fertool.models.dynamic_network import DynamicNetwork
 from fertool.spec import InputSpec, Spec
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
@@ -91,7 +91,9 @@ def export_model(
     if isinstance(module, DynamicNetwork):
         model = _export_dynamic(spec, module, options, on_note)
     elif spec.quant is None:
-        model = _export_graph(fold_for_inference(static(module)), spec.input, options, on_note)
+        model = _export_graph(
+            fold_for_inference(require_static(module)), spec.input, options, on_note
+        )
     else:
         model = _export_graph(make_onnx_network(module), spec.input, options, on_note)
 
@@ -110,7 +112,7 @@ def _export_dynamic(
 ) -> ModelProto:
     networks = []
     for network in module.networks:
-        folded_network = fold_for_inference(static(network))
+        folded_network = fold_for_inference(require_static(network))
         networks.append(_export_graph(folded_network, spec.input, options, on_note))
     gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, options, on_note)
     return route_profiles(gate, networks, module.shares, len(spec.classes))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fertool.models.dynamic import ImageGate
+from fertool.models.dynamic_network import ImageGate
 from fertool.models.quantized import (
     QuantConv2d,
     QuantizedNet,
@@ -22,7 +22,7 @@ from fertool.models.quantized import (
     dequantize,
     quantize,
 )
-from fertool.models.sites import exact_pixels
+from fertool.models.quantizer_points import exact_pixels
 from fertool.spec import InputSpec
 
 _MAX_UINT8 = torch.iinfo(torch.uint8).max

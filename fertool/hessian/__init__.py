@@ -1,8 +1,8 @@
-"""How much the output minds a change of each channel's weights and activation: traces of the Hessian."""
+"""Sensitivity of the output to each channel's weights and activation: traces of the Hessian."""
 
-from fertool.hessian.layers import weighted_layers
+from fertool.hessian.layer_runs import weighted_layers
 from fertool.hessian.sensitivity import Hessian, LayerSensitivity, Method, Sensitivity
-from fertool.hessian.traces import TraceConfig, estimate
+from fertool.hessian.traces import TraceConfig, estimate_traces
 
 __all__ = [
     "Hessian",
@@ -10,6 +10,6 @@ __all__ = [
     "Method",
     "Sensitivity",
     "TraceConfig",
-    "estimate",
+    "estimate_traces",
     "weighted_layers",
 ]

@@ -1,15 +1,17 @@
 """Passes for traces of the Hessian of KL(float model || model), without second derivatives.
 
-Let p be the softmax of the logits z, J the derivative of z by the weights of a channel or by its activation, and S the
-K x K matrix of columns `sqrt(p_k) (e_k - p)`, so that `S S^T = diag(p) - p p^T`, the Hessian of KL by z. As KL has its
-minimum there, its Hessian is exactly `J^T S S^T J`, whatever the activation functions (Martens 2020, "New insights and
+Let p be the softmax of the logits z, J the derivative of z by the weights of a channel or by its
+activation, and S the K x K matrix of columns `sqrt(p_k) (e_k - p)`, so that
+`S S^T = diag(p) - p p^T`, the Hessian of KL by z. As KL has its minimum there, its Hessian is
+exactly `J^T S S^T J`, whatever the activation functions (Martens 2020, "New insights and
 perspectives on the natural gradient method", sections 8 and 9), and its trace
 
     mean over images of  sum_k || J^T S_k ||^2
 
-needs no labels and no second derivatives, and is never negative. A probe replaces the sum over k by a random
-combination `u = S e` of independent signs e, as E[u u^T] = S S^T. Squares are taken image by image, so one backward
-pass serves a batch, and the products of two images, most of the noise of a plain probe, do not arise.
+needs no labels and no second derivatives, and is never negative. A probe replaces the sum over k by
+a random combination `u = S e` of independent signs e, as E[u u^T] = S S^T. Squares are taken image
+by image, so one backward pass serves a batch, and the products of two images, most of the noise of
+a plain probe, do not arise.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
-from fertool.hessian.layers import Layer, Pass, channel_slices, run_layers
-from fertool.hessian.norms import Norms
+from fertool.hessian.grad_norms import PerSampleGradNorms
+from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, run_layers
 from fertool.losses import output_factor, output_probes
 
 
@@ -34,11 +36,15 @@ def exact_directions(factor: Tensor) -> Tensor:
 def probe_directions(
     factor: Tensor, probes: int, generator: Callable[[int], torch.Generator]
 ) -> Tensor:
-    """Return `u = S e` of each probe and image, [probes, N, K], with each image's own generator, by its position."""
-    each = [
-        output_probes(image[None], probes, generator(index)) for index, image in enumerate(factor)
-    ]
-    return torch.cat(each, dim=1)
+    """Return `u = S e` of each probe and image, [probes, N, K]; `factor` is S, [N, K, K].
+
+    `generator` returns the generator of each image, by its position in the batch.
+    """
+    # One generator an image, so that the draws do not depend on the batch size.
+    directions = []
+    for index, image in enumerate(factor):
+        directions.append(output_probes(image[None], probes, generator(index)))
+    return torch.cat(directions, dim=1)
 
 
 def gradient_passes(
@@ -47,31 +53,44 @@ def gradient_passes(
     images: Tensor,
     directions: Callable[[Tensor], Tensor],
 ) -> list[Pass]:
-    """Return a backward pass for each of the directions [M, N, K] made from S; the rows of a pass are the images."""
-    # No gradient of the images is ever made: they put every layer's output into the graph, frozen weights or not.
+    """Return a backward pass for each of the directions [M, N, K]; rows of a pass are the images.
+
+    `directions` makes them from S.
+    """
+    # Images that require a gradient put every layer's output into the graph, frozen weights or not;
+    # their own gradient is never computed.
     logits, runs = run_layers(module, layers, images.requires_grad_())
-    norms = {name: Norms(layers[name], run.x) for name, run in runs.items()}
-    edges = [run.edge for run in runs.values()]
-    factor = output_factor(logits.detach().cpu())  # in float64, which not every device has
-    return [
-        partial(_squared_gradients, layers, norms, edges, logits, direction.to(logits))
-        for direction in directions(factor)
-    ]
+    norms = {}
+    edges = []
+    for name, run in runs.items():
+        norms[name] = PerSampleGradNorms(layers[name], run.x)
+        edges.append(run.edge)
+    # In float64 on the CPU: not every device has it.
+    factor = output_factor(logits.detach().cpu())
+    passes: list[Pass] = []
+    for direction in directions(factor):
+        weighted = direction.to(logits)
+        passes.append(partial(_squared_gradients, layers, norms, edges, logits, weighted))
+    return passes
 
 
 def _squared_gradients(
     layers: Mapping[str, Layer],
-    norms: Mapping[str, Norms],
+    norms: Mapping[str, PerSampleGradNorms],
     edges: list[GradientEdge],
     logits: Tensor,
     direction: Tensor,
 ) -> Tensor:
-    """Return the squared norms of each image's gradient of `direction . logits`, [2, N, channels of all layers]."""
-    # Only gradients at layer outputs are asked for, so the pass makes none of the weights.
+    """Return the squared norms of each image's gradient of `direction . logits`.
+
+    [2, N, channels of all layers].
+    """
+    # Only gradients at layer outputs are asked for, so the pass computes none of the weights.
     gradients = torch.autograd.grad(logits, edges, direction, retain_graph=True, allow_unused=True)
     slices = channel_slices(layers)
-    result = logits.new_zeros(2, len(logits), sum(len(layer.weight) for layer in layers.values()))
+    result = logits.new_zeros(2, len(logits), count_channels(layers))
     for (name, norm), gradient in zip(norms.items(), gradients, strict=True):
+        # None: the layer's output does not reach the logits.
         if gradient is not None:
             result[:, :, slices[name]] = norm(gradient)
     return result

@@ -28,23 +28,28 @@ HESSIAN_OF: Mapping[Method, Hessian] = {
     "hutchinson": "cross-entropy",
     "hutchinson-masked": "cross-entropy",
 }
-"""Whose second derivatives a method measures: "kl", the divergence from the float model's own answers, never negative;
-"cross-entropy", against labels, negative where the curvature is."""
+"""The function whose second derivatives a method measures.
+
+"kl" is the divergence from the float model's own predictions, never negative; "cross-entropy",
+against labels, is negative where the curvature is.
+"""
 
 _HINT = "run fertool hessian-sensitivity on this model"
 
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """Traces of one convolution or linear layer, one per output channel; means over images, in nats.
+    """Traces of one layer, one per output channel: means over images, in nats.
 
-    `weight_trace` is by the channel's weights, which `weight_params` counts; `activation_trace` by its activation: the
-    channel of the layer's output, ahead of any batch norm, at all positions of an image. What batch norm of factor s
-    and a ReLU make of it has the trace divided by s^2, as have the folded weights; positions that the ReLU shuts are 0.
+    `weight_trace` is that by the channel's weights, which `weight_params` counts, and
+    `activation_trace` that by its activation: the channel of the layer's output, ahead of any batch
+    norm, at all positions of an image. Behind a batch norm of factor s and a ReLU the trace is that
+    divided by s^2, as is that of the folded weights; positions that the ReLU shuts count 0.
 
-    The `_sem` are standard errors. Method "exact": from the spread over images, how far the trace may be from that of
-    all images of the same kind. Other methods: from the spread over probes, how far it may be from the trace of these
-    very images. Files of older versions have no traces of activations.
+    The `_sem` are standard errors. Method "exact": from the spread over images, the error with
+    respect to all images of the same kind. Other methods: from the spread over probes, the error
+    with respect to the exact trace of these images. Files of older versions have no traces of
+    activations.
     """
 
     name: Name
@@ -59,8 +64,8 @@ class LayerSensitivity:
 class Sensitivity:
     """Every layer's traces and how they were measured.
 
-    `samples` counts images and `probes` random vectors for each of them (0 for method "exact"); `hessian` names the
-    function whose second derivatives these are, mean over images.
+    `samples` counts images and `probes` random vectors for each of them (0 for method "exact");
+    `hessian` names the function whose second derivatives these are, mean over images.
     """
 
     model_digest: Name
@@ -72,14 +77,18 @@ class Sensitivity:
     hessian: Hessian = "kl"
 
     def relative_error(self) -> float:
-        """Return the median of `weight_trace_sem` / |`weight_trace`| over the channels that are not dead, 0 to inf."""
-        pairs = [
-            pair
-            for layer in self.layers
-            for pair in zip(layer.weight_trace, layer.weight_trace_sem, strict=True)
-        ]
-        live = [sem / abs(trace) if trace else math.inf for trace, sem in pairs if trace or sem]
-        return statistics.median(live) if live else 0.0
+        """Return the median over channels of `weight_trace_sem` / |`weight_trace`|, 0 to infinity.
+
+        Dead channels, whose trace and error are 0, do not count.
+        """
+        errors = []
+        for layer in self.layers:
+            for trace, sem in zip(layer.weight_trace, layer.weight_trace_sem, strict=True):
+                if trace:
+                    errors.append(sem / abs(trace))
+                elif sem:
+                    errors.append(math.inf)
+        return statistics.median(errors) if errors else 0.0
 
     def to_json(self) -> str:
         """Return the file's text, the same bytes for the same content."""
@@ -87,7 +96,10 @@ class Sensitivity:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Sensitivity:
-        """Read a file's text; raises FertoolError naming `where` for anything that is not a sensitivity file."""
+        """Return the sensitivity of a file's text.
+
+        Raises FertoolError naming `where` for anything that is not a sensitivity file.
+        """
         with wrapping_content_errors(where, "not a sensitivity file", _HINT):
             data = parse_json(text)
             if isinstance(data, dict) and "hessian" not in data:
@@ -108,50 +120,64 @@ class Sensitivity:
         where: str,
         accept: tuple[Hessian, ...] = ("kl",),
     ) -> None:
-        """Raise FertoolError, naming `where` and all differences, unless these are the traces of this very model.
+        """Raise FertoolError, naming `where` and all differences, unless the traces fit a model.
 
-        `channels` maps the path of every convolution and linear layer to its number of output channels; `accept` names
-        the functions that the traces may be of.
+        `channels` maps the path of every convolution and linear layer to its number of output
+        channels; `accept` names the functions that the traces may be of.
         """
         if self.hessian not in accept:
+            methods = [method for method, hessian in HESSIAN_OF.items() if hessian in accept]
             raise FertoolError(
-                f"{where}: the traces are of the Hessian of {self.hessian}, not of {' or '.join(accept)}",
-                "run fertool hessian-sensitivity with --method "
-                + " or ".join(
-                    method for method, hessian in HESSIAN_OF.items() if hessian in accept
-                ),
+                f"{where}: the traces are of the Hessian of {self.hessian}, "
+                f"not of {' or '.join(accept)}",
+                f"run fertool hessian-sensitivity with ``method={' or '.join(methods)}``",
             )
         if self.model_digest != model_digest:
             raise FertoolError(
-                f"{where}: the traces are of model {self.model_digest[:12]}, not of this one, {model_digest[:12]}",
+                f"{where}: the traces are of model {self.model_digest[:12]}, "
+                f"not of this one, {model_digest[:12]}",
                 _HINT,
             )
-        found = {layer.name: len(layer.weight_trace) for layer in self.layers}
-        problems = [f"{name} is missing" for name in channels if name not in found]
-        problems += [f"{name} is unknown" for name in found if name not in channels]
-        problems += [
-            f"{name} has traces of {found[name]} channels, the model has {count}"
-            for name, count in channels.items()
-            if found.get(name, count) != count
-        ]
+        problems = self._misfits(channels)
         if problems:
             raise FertoolError(
                 f"{where}: the traces do not fit the model: {'; '.join(problems)}", _HINT
             )
 
+    def _misfits(self, channels: Mapping[str, int]) -> list[str]:
+        """Return which layers are missing, unknown or of another number of channels."""
+        found = {layer.name: len(layer.weight_trace) for layer in self.layers}
+        problems = []
+        for name, count in channels.items():
+            if name not in found:
+                problems.append(f"{name} is missing")
+            elif found[name] != count:
+                problems.append(
+                    f"{name} has traces of {found[name]} channels, the model has {count}"
+                )
+        problems += [f"{name} is unknown" for name in found if name not in channels]
+        return problems
+
 
 def _require_consistent(layers: Sequence[LayerSensitivity], *, signed: bool) -> None:
-    """Raise WrongContentError for layers of one name, unequal lengths, and signs that cannot be."""
+    """Raise WrongContentError for duplicate names, unequal lengths and impossible signs."""
     if len({layer.name for layer in layers}) < len(layers):
         raise WrongContentError("`layers` has a name twice")
     for layer in layers:
         values = {key: value for key, value in asdict(layer).items() if isinstance(value, tuple)}
-        counts = {
-            key: len(value) for key, value in values.items() if value or key.startswith("weight")
-        }
-        if len(set(counts.values())) > 1:
-            said = ", ".join(f"{count} of {key}" for key, count in counts.items())
-            raise WrongContentError(f"layer {layer.name}: unequal numbers of values, {said}")
+        _require_equal_lengths(layer.name, values)
         for key, numbers in values.items():
-            if min(numbers, default=0) < 0 and not (signed and key.endswith("_trace")):
+            may_be_negative = signed and key.endswith("_trace")
+            if min(numbers, default=0) < 0 and not may_be_negative:
                 raise WrongContentError(f"layer {layer.name}: {key} holds a negative value")
+
+
+def _require_equal_lengths(name: str, values: Mapping[str, tuple[float, ...]]) -> None:
+    counts = {}
+    for key, numbers in values.items():
+        # Files of older versions have no activation traces.
+        if numbers or key.startswith("weight"):
+            counts[key] = len(numbers)
+    if len(set(counts.values())) > 1:
+        lengths = ", ".join(f"{count} of {key}" for key, count in counts.items())
+        raise WrongContentError(f"layer {name}: unequal numbers of values, {lengths}")

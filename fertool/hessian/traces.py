@@ -1,8 +1,9 @@
-"""One Hessian trace per output channel of every convolution and linear layer: of its weights and of its activation.
+"""Hessian traces of the weights and of the activation of every output channel of all layers.
 
-Work goes in rounds, batches and passes. A round takes the next images (method "exact") or the same ones with new probes
-(the others), so that every round is an estimate of its own and all of them together a better one. Random numbers come
-from the seed and the place in this order, so that a killed run needs the sums alone to go on.
+Work is done in rounds, batches and passes. A round takes the next images (method "exact") or the
+same ones with new probes (the other methods), so that every round is an estimate of its own and all
+of them together a better one. Random numbers come from the seed and the position in this order, so
+that a killed run continues from the sums alone.
 """
 
 from __future__ import annotations
@@ -20,24 +21,27 @@ from torch import Tensor, nn
 from fertool.artifact.store import pack
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.header_json import canonical_json, digest_text
+from fertool.hessian.accumulator import TraceAccumulator
 from fertool.hessian.gauss_newton import exact_directions, gradient_passes, probe_directions
 from fertool.hessian.hutchinson import product_passes
-from fertool.hessian.layers import Layer, Pass, channel_slices, weighted_layers
+from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, weighted_layers
 from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Method, Sensitivity
-from fertool.hessian.tally import Tally
 from fertool.inference import eval_mode
 from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0
-"""Time between two writings of the state: what a killed run loses at most, a pass apart."""
+"""Seconds between two writings of the state: what a killed run loses, besides one pass."""
+_MINIMUM = {"samples": 2, "probes": 2, "max_rounds": 1, "batch_size": 1}
+"""The smallest value of each count; a standard error needs two samples or probes."""
 
 
 @dataclass(frozen=True)
 class TraceConfig:
-    """What to measure; raises UsageError for what makes no sense.
+    """How to estimate traces; raises UsageError for values that make no sense.
 
-    A round has `samples` images and, unless exact, `probes` probes of each. There is one, or with a `target_error` as
-    many as make `Sensitivity.relative_error` as small, `max_rounds` at most.
+    A round has `samples` images and, unless exact, `probes` probes of each. There is one round or,
+    with a `target_error`, as many as `Sensitivity.relative_error` needs to fall to it, at most
+    `max_rounds`.
     """
 
     method: Method = "exact"
@@ -50,31 +54,31 @@ class TraceConfig:
 
     def __post_init__(self) -> None:
         if self.method not in HESSIAN_OF:
-            raise unknown_name("--method", self.method, HESSIAN_OF)
-        bounds = (("samples", 2), ("probes", 2), ("max_rounds", 1), ("batch_size", 1))
-        for name, least in bounds:
-            value, option = getattr(self, name), f"--{name.replace('_', '-')}"
-            if value < least:
+            raise unknown_name("``method``", self.method, HESSIAN_OF)
+        for name, minimum in _MINIMUM.items():
+            value = getattr(self, name)
+            if value < minimum:
                 raise UsageError(
-                    f"{option} {value}: at least {least} needed", f"for example {option} 32"
+                    f"``{name}={value}``: at least {minimum} needed", f"for example ``{name}=32``"
                 )
+        # Not `<= 0`, which NaN would pass.
         if self.target_error is not None and not self.target_error > 0:
             raise UsageError(
-                f"--target-error {self.target_error}: must be above 0", "for example 0.05"
+                f"``target_error={self.target_error}``: must be above 0", "for example 0.05"
             )
 
     @property
     def rounds(self) -> int:
-        """How many rounds there may be."""
+        """The number of rounds that there may be."""
         return 1 if self.target_error is None else self.max_rounds
 
     @property
-    def most_images(self) -> int:
-        """How many images all rounds can use."""
-        return self.samples * (self.rounds if self.method == "exact" else 1)
+    def max_images(self) -> int:
+        """The number of images that all rounds can use."""
+        return self.samples * self.rounds if self.method == "exact" else self.samples
 
 
-def estimate(
+def estimate_traces(
     module: nn.Module,
     images: Tensor,
     labels: Tensor,
@@ -83,41 +87,46 @@ def estimate(
     resume: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
-    """Return the traces of every convolution and linear layer of a float network, in the network's order.
+    """Return the traces of every convolution and linear layer of a float network, in its order.
 
-    `images` are normalised inputs [N, C, S, S], at least two, of which `config.most_images` are used; `labels` [N]
-    matter to the Hessian of the cross-entropy alone. The network runs in eval mode; its training flags and gradients
-    are on return as they were. With `resume` the state is kept in that file, and a killed run goes on from it. The
-    model's digest is left to the caller. Raises FertoolError for a network without such layers, with a layer used
-    twice, without second derivatives where they are needed, or with traces that are not finite.
+    `images` are normalized inputs [N, C, S, S], at least two, of which `config.max_images` are
+    used; `labels` [N] matter to the Hessian of the cross-entropy alone. The network runs in eval
+    mode; its training flags and gradients are unchanged on return. With `resume` the state is kept
+    in that file, and a killed run continues from it. The caller fills in the model's digest.
+
+    Raises FertoolError for a network without such layers, with a layer used twice, without second
+    derivatives where they are needed, or with traces that are not finite.
     """
     if len(images) < 2:
-        raise UsageError(f"--samples {len(images)}: at least 2 needed", "for example --samples 32")
+        raise UsageError(
+            f"``samples={len(images)}``: at least 2 needed", "for example ``samples=32``"
+        )
     layers = weighted_layers(module)
     if not layers:
         raise FertoolError(
             "the model has no float convolution or linear layer",
-            "give the model before quantisation",
+            "give the model before quantization",
         )
-    run = _Run(module, layers, images[: config.most_images], labels, config)
-    fingerprint = run.fingerprint() if resume else ""
+    measurement = _Measurement(module, layers, images[: config.max_images], labels, config)
+    fingerprint = ""
     if resume:
-        run.tally.restore(resume, fingerprint, run.most_images)
+        fingerprint = measurement.fingerprint()
+        measurement.sums.restore(resume, fingerprint, measurement.max_images)
     saved = time.monotonic()
     with eval_mode(module), torch.enable_grad():
-        while not run.finished():
-            for done, total in run.measure_batch():
+        while not measurement.is_finished():
+            for done, total in measurement.measure_batch():
                 if on_progress:
                     on_progress(done, total)
                 if resume and time.monotonic() - saved >= _SAVE_SECONDS:
-                    run.tally.save(resume, fingerprint)
+                    measurement.sums.save(resume, fingerprint)
                     saved = time.monotonic()
-    return run.summary()
+    return measurement.summary()
 
 
 @dataclass
-class _Run:
-    """A measurement under way."""
+class _Measurement:
+    """A measurement in progress; `sums` holds its results so far."""
 
     module: nn.Module
     layers: Mapping[str, Layer]
@@ -129,62 +138,70 @@ class _Run:
         self._exact = self.config.method == "exact"
         self.device = next(iter(self.layers.values())).weight.device
         self.round_size = min(self.config.samples, len(self.images))
-        channels = sum(len(layer.weight) for layer in self.layers.values())
-        self.tally = Tally(channels, 0 if self._exact else self.config.probes)
+        probes = 0 if self._exact else self.config.probes
+        self.sums = TraceAccumulator(count_channels(self.layers), probes)
 
     @property
-    def most_images(self) -> int:
-        """How many images all rounds together may have."""
+    def max_images(self) -> int:
+        """The number of images that all rounds may count, those of repeated rounds again."""
         return len(self.images) if self._exact else self.config.rounds * self.round_size
 
     def fingerprint(self) -> str:
-        """Digest everything that decides how the run ends."""
+        """Return the digest of everything that decides how the run ends."""
         tensors = {f"module/{name}": tensor for name, tensor in self.module.state_dict().items()}
-        tensors.update(images=self.images, labels=self.labels)
-        digest = pack({}, tensors)[0]["digest"]
-        return digest_text(
-            canonical_json([asdict(self.config), digest, self.device.type, torch.__version__])
-        )
+        tensors["images"] = self.images
+        tensors["labels"] = self.labels
+        header, _ = pack({}, tensors)
+        # The device and PyTorch's version too: another one rounds differently, and the sums would
+        # be those of no single run.
+        parts = [asdict(self.config), header["digest"], self.device.type, torch.__version__]
+        return digest_text(canonical_json(parts))
 
-    def finished(self) -> bool:
+    def is_finished(self) -> bool:
         """Return whether a round has just ended and is the last one."""
-        done = self.tally.images
+        done = self.sums.images
         used_up = self._exact and done == len(self.images)
-        if not done or self.tally.passes or (done % self.round_size and not used_up):
+        at_round_end = done % self.round_size == 0 or used_up
+        if done == 0 or self.sums.passes or not at_round_end:
             return False
         if used_up or done >= self.config.rounds * self.round_size:
             return True
-        return (
-            self.config.target_error is not None
-            and self.summary().relative_error() <= self.config.target_error
-        )
+        target = self.config.target_error
+        return target is not None and self.summary().relative_error() <= target
 
     def measure_batch(self) -> Iterator[tuple[int, int]]:
-        """Measure the next batch; yields, after each pass, the work done and that up to the end of the round."""
-        first = self.tally.images
-        within = first % self.round_size
-        round_start = first - within if self._exact else 0
-        start, round_stop = (
-            round_start + within,
-            min(round_start + self.round_size, len(self.images)),
-        )
-        stop = min(
-            start + affordable_batch(self.config.batch_size, self.images.shape[-1]), round_stop
-        )
-        passes = self._passes(slice(start, stop), first)
-        for one in passes[self.tally.passes :]:
-            self.tally.add(one())
-            done = first * len(passes) + (stop - start) * self.tally.passes
-            yield done, (first + round_stop - start) * len(passes)
-        self.tally.close(stop - start)
+        """Measure the next batch.
 
-    def _passes(self, part: slice, first: int) -> list[Pass]:
-        """Return the passes over the images `part`, of which the first is number `first` over all rounds."""
+        Yields, after each pass, the passes x images done and those up to the end of the round.
+        """
+        first = self.sums.images
+        in_round = first % self.round_size
+        # The other methods take the same images in every round.
+        round_start = first - in_round if self._exact else 0
+        round_stop = min(round_start + self.round_size, len(self.images))
+        start = round_start + in_round
+        batch_size = affordable_batch(self.config.batch_size, self.images.shape[-1])
+        stop = min(start + batch_size, round_stop)
+
+        passes = self._passes(slice(start, stop), first)
+        total = (first + round_stop - start) * len(passes)
+        # A resumed run has the first passes of its batch already.
+        for run_pass in passes[self.sums.passes :]:
+            self.sums.add(run_pass())
+            done = first * len(passes) + (stop - start) * self.sums.passes
+            yield done, total
+        self.sums.close_batch(stop - start)
+
+    def _passes(self, batch: slice, first: int) -> list[Pass]:
+        """Return the passes over a batch, whose first image is number `first` over all rounds."""
         config = self.config
-        images = self.images[part].detach().to(self.device)
+        images = self.images[batch].detach().to(self.device)
         if HESSIAN_OF[config.method] == "cross-entropy":
             return product_passes(
-                *(self.module, self.layers, images, self.labels[part].to(self.device)),
+                self.module,
+                self.layers,
+                images,
+                self.labels[batch].to(self.device),
                 probes=config.probes,
                 masked=config.method == "hutchinson-masked",
                 generator=lambda draw: _generator(config.seed, first, draw),
@@ -199,43 +216,48 @@ class _Run:
         return gradient_passes(self.module, self.layers, images, directions)
 
     def summary(self) -> Sensitivity:
-        """Return what is known after whole batches; raises FertoolError when a trace is not finite."""
-        traces, errors = self.tally.traces()
+        """Return the result after whole batches.
+
+        Raises FertoolError when a trace is not finite.
+        """
+        traces, errors = self.sums.traces()
         layers = []
-        for name, part in channel_slices(self.layers).items():
-            if not bool(torch.isfinite(self.tally.squares[:, part]).all()):
+        for name, columns in channel_slices(self.layers).items():
+            # Squares, as those of large finite traces overflow first.
+            if not self.sums.squares[:, columns].isfinite().all():
                 raise FertoolError(
                     f"layer {name}: a trace is not finite",
                     "check the model's weights for infinite values",
                 )
-            (weights, activations), (weights_sem, activations_sem) = (
-                traces[:, part].tolist(),
-                errors[:, part].tolist(),
+            weights, activations = traces[:, columns].tolist()
+            weights_sem, activations_sem = errors[:, columns].tolist()
+            layer = LayerSensitivity(
+                name=name,
+                weight_trace=tuple(weights),
+                weight_trace_sem=tuple(weights_sem),
+                weight_params=self.layers[name].weight[0].numel(),
+                activation_trace=tuple(activations),
+                activation_trace_sem=tuple(activations_sem),
             )
-            layers.append(
-                LayerSensitivity(
-                    name=name,
-                    weight_trace=tuple(weights),
-                    weight_trace_sem=tuple(weights_sem),
-                    weight_params=self.layers[name].weight[0].numel(),
-                    activation_trace=tuple(activations),
-                    activation_trace_sem=tuple(activations_sem),
-                )
-            )
+            layers.append(layer)
+        if self._exact:
+            samples, probes = self.sums.images, 0
+        else:
+            rounds = self.sums.images // self.round_size
+            samples, probes = self.round_size, self.config.probes * rounds
         return Sensitivity(
             model_digest="",
             method=self.config.method,
-            samples=self.tally.images if self._exact else self.round_size,
-            probes=0
-            if self._exact
-            else self.config.probes * (self.tally.images // self.round_size),
+            samples=samples,
+            probes=probes,
             seed=self.config.seed,
             layers=tuple(layers),
             hessian=HESSIAN_OF[self.config.method],
         )
 
 
-def _generator(*place: int) -> torch.Generator:
-    """Return a generator of its own for each place in the work."""
-    digest = hashlib.sha256(repr(place).encode()).digest()
+def _generator(*position: int) -> torch.Generator:
+    """Return the generator of one position in the work: seed, image number and draw."""
+    # Hashed, so that neighboring positions do not have correlated seeds.
+    digest = hashlib.sha256(repr(position).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))

@@ -27,7 +27,7 @@ from fertool.importing.sources import Preprocessing, SourceNetwork
 from fertool.inference import eval_mode
 from fertool.models.build import image_shape
 from fertool.models.checkpoints import is_model_file
-from fertool.models.initial import matching_weights
+from fertool.models.initial_weights import matching_weights
 from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
 from fertool.spec import InputSpec, Spec
 

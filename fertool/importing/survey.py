@@ -11,7 +11,7 @@ from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
-from fertool.models.entrance import rounded_sites
+from fertool.models.float_prefix import plan_quantizers
 from fertool.spec import InputSpec
 
 
@@ -33,7 +33,7 @@ def survey(network: Network, input: InputSpec) -> Survey:
     for names in find_groups(graph).layers:
         prunable.update(names)
     # Folded, since a layer and its norm become one integer layer.
-    integer = rounded_sites(fold_for_inference(network), input).layer_inputs
+    integer = plan_quantizers(fold_for_inference(network), input).layer_inputs
 
     layers: list[dict[str, Any]] = []
     for node in network.graph.nodes:

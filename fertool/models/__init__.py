@@ -1,4 +1,4 @@
-"""The zoo, and the way from a spec to a module and back."""
+"""The zoo of architectures, and building, loading and saving of models."""
 
 # Importing a family's module registers its architectures.
 from fertool.models import ean as ean
@@ -10,29 +10,29 @@ from fertool.models import mobilenet_v3 as mobilenet_v3
 from fertool.models import nano_resnet as nano_resnet
 from fertool.models import resnet as resnet
 from fertool.models import shufflenet_v2 as shufflenet_v2
+from fertool.models.activation_replacement import replace_activations
 from fertool.models.build import (
+    adapt_to_classes,
     build,
     create,
-    for_classes,
     load_model,
-    randomised,
+    require_static,
     save_model,
-    static,
-    stored_size,
+    stored_size_bytes,
+    with_random_weights,
 )
-from fertool.models.friendly import int8_friendly
 from fertool.models.registry import architecture_names, register
 
 __all__ = [
+    "adapt_to_classes",
     "architecture_names",
     "build",
     "create",
-    "for_classes",
-    "int8_friendly",
     "load_model",
-    "randomised",
     "register",
+    "replace_activations",
+    "require_static",
     "save_model",
-    "static",
-    "stored_size",
+    "stored_size_bytes",
+    "with_random_weights",
 ]

@@ -1,4 +1,4 @@
-"""Checkpoints of other programs: the tensors by name, out of the files and wrappings that people save them in."""
+"""Checkpoints of other programs: tensors by name, out of the files and wrappings they come in."""
 
 from __future__ import annotations
 
@@ -21,20 +21,23 @@ from fertool.strict_json import WrongContentError, listed
 _USUAL_KEYS = ("state_dict", "model")
 _KEYS = (
     *_USUAL_KEYS,
-    *(
-        "model_state_dict",
-        "model_state",
-        "net",
-        "network",
-        "weights",
-        "params",
-        "module",
-        "student",
-    ),
-    *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "params_ema"),
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "weights",
+    "params",
+    "module",
+    "student",
+    # Running means last: they are worse where training stopped early.
+    "ema",
+    "model_ema",
+    "ema_state_dict",
+    "state_dict_ema",
+    "params_ema",
 )
-"""Under which checkpoints keep a state dict, the most usual first, running means last."""
-_MOST_WRAPPED = 4
+"""Keys under which checkpoints keep a state dict, the most usual first."""
+_MAX_NESTING = 4
 _PARALLEL = "module."
 _PREFIXES = (
     _PARALLEL,
@@ -47,65 +50,77 @@ _PREFIXES = (
     "student.",
 )
 """What wrappers put before the names of a network's tensors."""
-_OTHER_MEMBERS = {
+_ZIP_MEMBERS = {
     ".npy": "arrays of NumPy",
     "/constants.pkl": "a TorchScript program",
     ".weights.h5": "a Keras model",
 }
-_OTHER_BEGINNINGS = {
+"""Endings of the names of members of zip files, and what such a file is."""
+_SIGNATURES = {
     b"\x89HDF\r\n": "an HDF5 file, as Keras writes",
     b"TFL3": "a TensorFlow Lite model",
 }
-_BEGINNING = 8
-_ASKED = re.compile(r"GLOBAL ([\w.]+)")
+"""First bytes of files of other libraries."""
+_SIGNATURE_BYTES = 8
+_REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+"""The function in torch's error about a pickle that would call one."""
+_SAVE_AGAIN = "torch.save(model.state_dict(), path)"
 
 
 def read_weights(path: Path, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors of a checkpoint for a network with the tensors `wanted`, and what was unwrapped in words.
+    """Return the tensors of a checkpoint, and notes on what was unwrapped.
 
-    Takes state dicts as torch.save writes them, plain or in the usual wrappings, safetensors files and fertool's own.
-    Raises FertoolError for other files, those that would run code, and tensors that are not plain numbers in memory.
+    `wanted` are the tensors of the network that they are for, which decide about prefixes. Takes
+    state dicts as torch.save writes them, plain or in the usual wrappings, safetensors files and
+    fertool's own. Raises FertoolError for other files, for files that would run code, and for
+    tensors that are not plain numbers in memory.
     """
     require_file(path)
     if is_model_file(path):
-        artifact = store.load(path)
-        if artifact.spec.quant is not None:
-            raise FertoolError(
-                f"{path}: a quantised model has no float weights", "give the model it was made from"
-            )
-        artifact.spec.require_static("where a training starts")
-        return artifact.state_dict, []
-    content = _content(path)
-    state, notes = _unwrapped(content, path)
+        return _read_model_file(path), []
+    state, notes = _unwrap(_read_content(path), path)
     try:
         store.require_dense(state)
     except WrongContentError as error:
+        raise FertoolError(f"{path}: {error}", f"save plain tensors: {_SAVE_AGAIN}") from None
+    state, prefix_notes = _strip_prefixes(state, wanted)
+    return state, notes + prefix_notes
+
+
+def _read_model_file(path: Path) -> dict[str, Tensor]:
+    artifact = store.load(path)
+    if artifact.spec.quant is not None:
         raise FertoolError(
-            f"{path}: {error}", "save plain tensors: torch.save(model.state_dict(), path)"
-        ) from None
-    state, more = _without_prefixes(state, wanted)
-    return state, notes + more
+            f"{path}: a quantized model has no float weights", "give the model it was made from"
+        )
+    artifact.spec.require_static("where a training starts")
+    return artifact.state_dict
 
 
-def _content(path: Path) -> Any:
-    kind = _other_kind(path)
+def _read_content(path: Path) -> Any:
+    """Return what a PyTorch or safetensors file holds; no code in it is run."""
+    kind = _foreign_kind(path)
     if kind is not None:
         raise FertoolError(
             f"{path}: {kind}, not a state dict of PyTorch or a safetensors file",
-            "load it with the library that wrote it, and save its weights: torch.save(model.state_dict(), path)",
+            f"load it with the library that wrote it, and save its weights: {_SAVE_AGAIN}",
         )
     try:
-        return read_safetensors(path) if is_safetensors(path) else store.load_plain(path)
+        if is_safetensors(path):
+            return read_safetensors(path)
+        return store.load_plain(path)
     except WrongContentError as error:
         raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
     except pickle.UnpicklingError as error:
-        asked = _ASKED.search(str(error))
-        why = f"it asks for {asked[1]}, and so" if asked else "it"
+        refused = _REFUSED_GLOBAL.search(str(error))
+        reason = f"it asks for {refused[1]}, and so" if refused else "it"
         raise FertoolError(
-            f"{path}: not a plain state dict: {why} would have to run code, or it is damaged; nothing was run",
-            "where the model's own code is at hand, save it again with torch.save(model.state_dict(), path)",
+            f"{path}: not a plain state dict: {reason} would have to run code, or it is damaged; "
+            "nothing was run",
+            f"where the model's own code is at hand, save it again with {_SAVE_AGAIN}",
         ) from None
-    except Exception:  # On damaged files torch's reader fails with whatever it stumbles over: struct.error, assertions.
+    except Exception:
+        # On damaged files torch's reader raises many types: struct.error, assertions, KeyError.
         raise FertoolError(
             f"{path}: not a state dict, or a truncated one", "copy the file again"
         ) from None
@@ -113,25 +128,26 @@ def _content(path: Path) -> Any:
 
 def is_model_file(path: Path) -> bool:
     """Return whether a file is a zip with fertool's header."""
-    return MEMBER in _members(path)
+    return MEMBER in _zip_names(path)
 
 
-def _other_kind(path: Path) -> str | None:
-    """Return in words what a file of weights is that people have beside state dicts; None where it may be one."""
-    members = _members(path)
-    for ending, kind in _OTHER_MEMBERS.items():
-        if any(name.endswith(ending) for name in members):
+def _foreign_kind(path: Path) -> str | None:
+    """Return what a file of another library is, in words; None where it may be a state dict."""
+    names = _zip_names(path)
+    for ending, kind in _ZIP_MEMBERS.items():
+        if any(name.endswith(ending) for name in names):
             return kind
     with open(path, "rb") as file:
-        beginning = file.read(_BEGINNING)
-    for content, kind in _OTHER_BEGINNINGS.items():
-        if content in beginning:
+        first_bytes = file.read(_SIGNATURE_BYTES)
+    # Anywhere in the first bytes: TensorFlow Lite's signature stands at byte 4.
+    for signature, kind in _SIGNATURES.items():
+        if signature in first_bytes:
             return kind
     return "an ONNX file" if path.suffix.lower() == ".onnx" else None
 
 
-def _members(path: Path) -> list[str]:
-    """Return the names in a zip; none for other files."""
+def _zip_names(path: Path) -> list[str]:
+    """Return the names of the members of a zip; none for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -139,73 +155,93 @@ def _members(path: Path) -> list[str]:
         return []
 
 
-def _unwrapped(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the state dict inside a checkpoint, and under which keys it was, unless these are the usual ones."""
+def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """Return the state dict inside a checkpoint, and a note of its keys unless they are usual."""
     keys: list[str] = []
-    for _ in range(_MOST_WRAPPED):
-        key = next((key for key in _KEYS if _holds_map(content, key)), None)
+    # Bounded, as a dict may hold itself.
+    while len(keys) < _MAX_NESTING:
+        key = _state_dict_key(content)
         if key is None:
             break
         keys.append(key)
         content = content[key]
-    others = (
-        [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-        if _is_map(content)
-        else []
+
+    if not isinstance(content, Mapping):
+        raise _not_a_state_dict(path, type(content).__name__)
+    state = {}
+    others = []
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            state[str(name)] = value
+        else:
+            # Cut: a key of a foreign file may be of any length.
+            others.append(str(name)[:80])
+    if others:
+        raise _not_a_state_dict(path, listed(others))
+    if set(keys) <= set(_USUAL_KEYS):
+        return state, []
+    return state, [f"taken from '{'.'.join(keys)}' in the file"]
+
+
+def _state_dict_key(content: Any) -> str | None:
+    """Return the key under which a checkpoint keeps another map, if there is one."""
+    if not isinstance(content, Mapping):
+        return None
+    for key in _KEYS:
+        if isinstance(content.get(key), Mapping):
+            return key
+    return None
+
+
+def _not_a_state_dict(path: Path, holds: str) -> FertoolError:
+    return FertoolError(
+        f"{path}: not a state dict: it holds {holds}, not named tensors alone",
+        f"a state dict, also under one of the keys {', '.join(_KEYS)}",
     )
-    if not _is_map(content) or others:
-        holds = listed([name[:80] for name in others]) or type(content).__name__
-        raise FertoolError(
-            f"{path}: not a state dict: it holds {holds}, not named tensors alone",
-            f"a state dict, also under one of the keys {', '.join(_KEYS)}",
-        )
-    unusual = set(keys) - set(_USUAL_KEYS)
-    notes = [f"taken from '{'.'.join(keys)}' in the file"] if unusual else []
-    return {str(name): value for name, value in content.items()}, notes
 
 
-def _is_map(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _holds_map(content: Any, key: str) -> bool:
-    return _is_map(content) and _is_map(content.get(key))
-
-
-def _without_prefixes(
+def _strip_prefixes(
     given: dict[str, Tensor], wanted: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Return the tensors without what wrappers put before their names, and a note of what was removed.
+    """Return the tensors without the prefixes of wrappers, and a note of what was removed.
 
-    A prefix of all names goes unless the network has it itself; one of most names, if more then fit the network.
+    A prefix of all names is removed unless the network has it itself; a prefix of most names, if
+    more of them then fit the network.
     """
     removed: list[str] = []
-    while prefix := _removable(given, wanted):
-        given = _renamed(given, prefix)
+    prefix = _removable_prefix(given, wanted)
+    while prefix is not None:
+        given = _remove_prefix(given, prefix)
         removed.append(prefix)
+        prefix = _removable_prefix(given, wanted)
+    # DataParallel's prefix is too usual to be worth a note.
     if not removed or removed == [_PARALLEL]:
         return given, []
+    fitting = _count_matches(given, wanted)
     return given, [
-        f"prefix {''.join(removed)} removed: {_matches(given, wanted)} of {len(given)} tensors are the network's"
+        f"prefix {''.join(removed)} removed: {fitting} of {len(given)} tensors are the network's"
     ]
 
 
-def _removable(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    before = _matches(given, wanted)
+def _removable_prefix(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
+    before = _count_matches(given, wanted)
     for prefix in _PREFIXES:
         count = sum(name.startswith(prefix) for name in given)
         if 2 * count <= len(given):
             continue
-        renamed = _renamed(given, prefix)
-        gained = _matches(renamed, wanted) - before
-        if len(renamed) == len(given) and (gained > 0 or (gained == 0 and count == len(given))):
+        renamed = _remove_prefix(given, prefix)
+        if len(renamed) < len(given):
+            # Two tensors would get the same name.
+            continue
+        gained = _count_matches(renamed, wanted) - before
+        if gained > 0 or (gained == 0 and count == len(given)):
             return prefix
     return None
 
 
-def _renamed(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _remove_prefix(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in given.items()}
 
 
-def _matches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
+def _count_matches(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
     return len(given.keys() & wanted.keys())

@@ -1,15 +1,19 @@
 """EAN, a lightweight network of depthwise-separable convolutions with local channel attention.
 
-Of the source only the abstract is at hand. It gives the two parts, a strict bound on parameters and computation, and
-batch norm (which its pruning scores); everything else is chosen here, for 48 x 48 pixels and for INT8:
+Of the source only the abstract is at hand. It gives the two parts, a strict bound on parameters and
+computation, and batch norm (which its pruning scores); everything else is chosen here, for 48 x 48
+pixels and for INT8:
 
-- a plain 3 x 3 stem of 32 channels, then three stages of 64, 128 and 256 channels with 2, 3 and 4 blocks, each stage
-  halving the map: 48 pixels end as 6 x 6 (total stride 8; `stem_stride=2`, for larger images, makes it 16);
-- a block is two separable convolutions (3 x 3 depthwise, 1 x 1) and a shortcut, which is a 1 x 1 convolution where the
-  map shrinks: Xception's form (Chollet 2017), with BN and ReLU behind every convolution as in MobileNet (Howard et
-  al. 2017) except where the shortcut joins, since a ReLU costs an integer network nothing and tightens its ranges;
-- the attention scales the block's result before the sum, where ECA-Net (Wang et al. 2020) puts it in a ResNet. Its
-  kernel follows from the unpruned width by that paper's equation 12 and stays when channels are pruned.
+- a plain 3 x 3 stem of 32 channels, then three stages of 64, 128 and 256 channels with 2, 3 and 4
+  blocks, each stage halving the map: 48 pixels end as 6 x 6 (total stride 8; `stem_stride=2`, for
+  larger images, makes it 16);
+- a block is two separable convolutions (3 x 3 depthwise, 1 x 1) and a shortcut, which is a 1 x 1
+  convolution where the map shrinks: Xception's form (Chollet 2017), with BN and ReLU behind every
+  convolution as in MobileNet (Howard et al. 2017) except where the shortcut joins, since a ReLU
+  costs an integer network nothing and tightens its ranges;
+- the attention scales the block's result before the sum, where ECA-Net (Wang et al. 2020) puts it
+  in a ResNet. Its kernel follows from the unpruned number of channels by that paper's equation 12
+  and stays when channels are pruned.
 
 0.68 M parameters with 7 classes, 46 M multiply-accumulates at 48 pixels.
 """
@@ -20,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args
-from fertool.models.layers import (
+from fertool.models.blocks import (
     ConvNormAct,
     EfficientChannelAttention,
     eca_kernel,
-    initialise_convolutions_,
+    initialize_convolutions_,
     make_divisible,
 )
 from fertool.models.registry import register
@@ -44,9 +48,9 @@ class SeparableBlock(nn.Module):
             ConvNormAct(outputs, outputs),
         )
         self.eca = EfficientChannelAttention(eca_kernel(outputs))
-        self.downsample = (
-            ConvNormAct(inputs, outputs, stride=stride) if stride > 1 else nn.Identity()
-        )
+        self.downsample: nn.Module = nn.Identity()
+        if stride > 1:
+            self.downsample = ConvNormAct(inputs, outputs, stride=stride)
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,9 +73,10 @@ class EAN(nn.Module):
     ) -> None:
         super().__init__()
         check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
-        stem, first, second, third = (
-            make_divisible(channels * width_mult) for channels in (32, 64, 128, 256)
-        )
+        stem = make_divisible(32 * width_mult)
+        first = make_divisible(64 * width_mult)
+        second = make_divisible(128 * width_mult)
+        third = make_divisible(256 * width_mult)
         self.stem = ConvNormAct(in_channels, stem, 3, stem_stride, act=nn.ReLU)
         self.layer1 = _stage(stem, first, depth=2)
         self.layer2 = _stage(first, second, depth=3)
@@ -79,7 +84,7 @@ class EAN(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(third, num_classes)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -90,8 +95,10 @@ class EAN(nn.Module):
 
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
     """Return `depth` blocks, the first of which halves the map."""
-    first = SeparableBlock(inputs, outputs, stride=2)
-    return nn.Sequential(first, *(SeparableBlock(outputs, outputs) for _ in range(depth - 1)))
+    blocks = [SeparableBlock(inputs, outputs, stride=2)]
+    for _ in range(depth - 1):
+        blocks.append(SeparableBlock(outputs, outputs))
+    return nn.Sequential(*blocks)
 
 
 @register(stem_stride=1)

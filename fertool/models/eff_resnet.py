@@ -1,9 +1,10 @@
-"""EFF-ResNet18, the teacher of T-SNet: the first half of ResNet-18 and fine-grained feature extraction behind it.
+"""EFF-ResNet18, the teacher of T-SNet: half a ResNet-18, then fine-grained feature extraction.
 
-The source (section III) names stem, two residual stages, two FFE modules and the classifier, and gives 28 x 28 x 128
-for the map between; it is silent on what follows, so the FFE modules keep that map's 128 channels and size, and a
-global average pool precedes the classifier. The source reports 11.8 M parameters. These parts have 1.13 M; its figure
-is about that of a whole ResNet-18 (11.2 M) with FFE modules on top, which its text and its figure 3 do not show.
+The source (section III) names stem, two residual stages, two FFE modules and the classifier, and
+gives 28 x 28 x 128 for the map between; it does not say what follows, so the FFE modules keep that
+map's 128 channels and size, and a global average pool precedes the classifier. The source reports
+11.8 M parameters. These parts have 1.13 M; its figure is about that of a whole ResNet-18 (11.2 M)
+with FFE modules on top, which its text and its figure 3 do not show.
 """
 
 from __future__ import annotations
@@ -14,43 +15,49 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args
-from fertool.models.layers import ConvNormAct, initialise_convolutions_, make_divisible
+from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
 from fertool.models.registry import register
 from fertool.models.resnet import BasicBlock, make_stage
 
 
 class FineGrainedExtraction(nn.Module):
-    """The FFE module: a convolution, then `subsets` groups of channels in two chains of 3 x 3 convolutions.
+    """The FFE module: a convolution, then two chains of 3 x 3 convolutions over channel subsets.
 
-    left: Y_i = P_i(X_i + Y_(i-1)) from the first subset to the last; right: Y_i = P_i(X_i + Y_(i+1)) from the last to
-    the first, as the source's text has it (Y_i sees X_j, j >= i), where its equation 2 repeats the left chain. Y_i is
-    their sum (equation 3). BN and ReLU follow every convolution; the module's input is added to its output, and as
-    neither is negative no ReLU stands behind. The design is that of MA-Net's multi-scale block (Zhao et al. 2021).
+    left: Y_i = P_i(X_i + Y_(i-1)) from the first subset to the last; right:
+    Y_i = P_i(X_i + Y_(i+1)) from the last to the first, as the source's text has it (Y_i depends on
+    X_j, j >= i), where its equation 2 repeats the left chain. Y_i is their sum (equation 3). BN and
+    ReLU follow every convolution. The design is that of MA-Net's multi-scale block (Zhao et al.
+    2021).
     """
 
     def __init__(self, subset: int, subsets: int) -> None:
         super().__init__()
         self.conv = ConvNormAct(subset * subsets, subset * subsets, 3, act=nn.ReLU)
-        self.left = nn.ModuleList(
-            ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets)
-        )
-        self.right = nn.ModuleList(
-            ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets)
-        )
+        self.left = _branch(subset, subsets)
+        self.right = _branch(subset, subsets)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the same shape."""
         parts = self.conv(x).chunk(len(self.left), dim=1)
         left = _chain(self.left, parts)
+        # From the last subset to the first; the results are put back into the subsets' order.
         right = reversed(_chain(reversed(self.right), reversed(parts)))
-        return torch.cat([a + b for a, b in zip(left, right, strict=True)], dim=1) + x
+        sums = [a + b for a, b in zip(left, right, strict=True)]
+        # No ReLU behind: neither the sums nor the input are negative.
+        return torch.cat(sums, dim=1) + x
+
+
+def _branch(subset: int, subsets: int) -> nn.ModuleList:
+    return nn.ModuleList(ConvNormAct(subset, subset, 3, act=nn.ReLU) for _ in range(subsets))
 
 
 def _chain(layers: Iterable[nn.Module], parts: Iterable[Tensor]) -> list[Tensor]:
-    """Return what each layer makes of its part and of the result before."""
+    """Return the result of each layer on its part plus the result before."""
     results: list[Tensor] = []
     for layer, part in zip(layers, parts, strict=True):
-        results.append(layer(part + results[-1] if results else part))
+        if results:
+            part = part + results[-1]
+        results.append(layer(part))
     return results
 
 
@@ -69,13 +76,26 @@ class EffResNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
-        check_args(stem_kernel=stem_kernel, subsets=subsets)
-        first, second = make_divisible(64 * width_mult), make_divisible(128 * width_mult)
+        check_args(
+            stem_stride=stem_stride,
+            width_mult=width_mult,
+            dropout=dropout,
+            stem_kernel=stem_kernel,
+            subsets=subsets,
+        )
+        first = make_divisible(64 * width_mult)
+        second = make_divisible(128 * width_mult)
+        # The subsets have equal channels, so that the second stage may get a few fewer.
         subset = max(1, second // subsets)
         outputs = subset * subsets
+        # Stem and stages have ResNet-18's names, so that its checkpoints load.
         self.conv1 = nn.Conv2d(
-            in_channels, first, stem_kernel, stem_stride, stem_kernel // 2, bias=False
+            in_channels,
+            first,
+            kernel_size=stem_kernel,
+            stride=stem_stride,
+            padding=stem_kernel // 2,
+            bias=False,
         )
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU()
@@ -87,7 +107,7 @@ class EffResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(outputs, num_classes)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -109,7 +129,14 @@ def eff_resnet18(
     width_mult: float = 1.0,
     dropout: float = 0.0,
 ) -> EffResNet:
-    """EFF-ResNet18 (the teacher of T-SNet, section III); `subsets` is n, into how many the FFE modules split."""
+    """EFF-ResNet18 (the teacher of T-SNet, section III); `subsets` is n of the FFE modules."""
     return EffResNet(
-        num_classes, in_channels, stem_kernel, stem_stride, stem_pool, subsets, width_mult, dropout
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_kernel=stem_kernel,
+        stem_stride=stem_stride,
+        stem_pool=stem_pool,
+        subsets=subsets,
+        width_mult=width_mult,
+        dropout=dropout,
     )

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args, find_activation
-from fertool.models.layers import (
+from fertool.models.blocks import (
     ConvNormAct,
     InvertedResidual,
     SqueezeExcitation,
-    initialise_convolutions_,
+    initialize_convolutions_,
     make_divisible,
 )
 from fertool.models.registry import register
@@ -38,8 +38,8 @@ class EfficientNet(nn.Module):
             early_stride=early_stride,
             width_mult=width_mult,
             dropout=dropout,
+            stochastic_depth=stochastic_depth,
         )
-        check_args(stochastic_depth=stochastic_depth)
         act = find_activation(activation)
         # Table 1 of the paper: expansion, kernel, stride of the first block, channels, blocks.
         stages = (
@@ -53,44 +53,46 @@ class EfficientNet(nn.Module):
         )
         # The later a block, the more often its branch is dropped: linearly from 0.
         total = sum(depth for *_, depth in stages)
-        drops = (stochastic_depth * index / total for index in range(total))
+        block_number = 0
         channels = make_divisible(32 * width_mult)
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, stem_stride, act=act)]
         for expansion, kernel, first_stride, planes, depth in stages:
+            outputs = make_divisible(planes * width_mult)
             blocks = []
             for index in range(depth):
-                stride = first_stride if index == 0 else 1
-                hidden, outputs = (
-                    make_divisible(channels * expansion),
-                    make_divisible(planes * width_mult),
-                )
+                hidden = make_divisible(channels * expansion)
+                # A quarter of the block's inputs, as in the reference implementation.
                 attention = SqueezeExcitation(hidden, max(1, channels // 4), act=act)
                 block = InvertedResidual(
-                    channels,
-                    hidden,
-                    outputs,
-                    kernel,
-                    stride,
+                    inputs=channels,
+                    hidden=hidden,
+                    outputs=outputs,
+                    kernel=kernel,
+                    stride=first_stride if index == 0 else 1,
                     act=act,
                     attention=attention,
-                    drop_branch=next(drops),
+                    drop_branch=stochastic_depth * block_number / total,
                 )
                 blocks.append(block)
+                block_number += 1
                 channels = outputs
             layers.append(nn.Sequential(*blocks))
         last = 4 * channels
+        # Ahead of the last convolution, whose initial values follow it in the stream of draws.
         fc = nn.Linear(last, num_classes)
         self.features = nn.Sequential(*layers, ConvNormAct(channels, last, act=act))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), fc)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
+        # Of the reference implementation: the range follows from the outputs.
         reach = 1 / math.sqrt(num_classes)
         nn.init.uniform_(fc.weight, -reach, reach)
         nn.init.zeros_(fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+        pooled = self.avgpool(self.features(x))
+        logits: Tensor = self.classifier(torch.flatten(pooled, 1))
         return logits
 
 
@@ -106,14 +108,17 @@ def efficientnet_b0(
     stochastic_depth: float = 0.2,
     activation: str = "silu",
 ) -> EfficientNet:
-    """EfficientNet-B0 (Tan and Le 2019, table 1); `early_stride` is that of the 24-channel stage."""
+    """EfficientNet-B0 (Tan and Le 2019, table 1).
+
+    `early_stride` is the stride of the 24-channel stage.
+    """
     return EfficientNet(
-        num_classes,
-        in_channels,
-        stem_stride,
-        early_stride,
-        width_mult,
-        dropout,
-        stochastic_depth,
-        activation,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_stride=stem_stride,
+        early_stride=early_stride,
+        width_mult=width_mult,
+        dropout=dropout,
+        stochastic_depth=stochastic_depth,
+        activation=activation,
     )

@@ -1,4 +1,4 @@
-"""MobileNetV2: inverted residuals with linear bottlenecks (Sandler et al. 2018, arXiv 1801.04381)."""
+"""MobileNetV2: inverted residuals, linear bottlenecks (Sandler et al. 2018, arXiv 1801.04381)."""
 
 from __future__ import annotations
 
@@ -6,28 +6,32 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args
-from fertool.models.layers import ConvNormAct, initialise_, make_divisible
+from fertool.models.blocks import ConvNormAct, initialize_, make_divisible
 from fertool.models.registry import register
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project without activation, and add the input where the shapes agree."""
+    """Expand, filter each channel, project without activation; a shortcut where shapes agree."""
 
     def __init__(self, inputs: int, expansion: int, outputs: int, stride: int) -> None:
         super().__init__()
         hidden = inputs * expansion
-        expand = [ConvNormAct(inputs, hidden, act=nn.ReLU6)] if expansion > 1 else []
-        self.conv = nn.Sequential(
-            *expand,
-            ConvNormAct(hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6),
-            *ConvNormAct(hidden, outputs),
-        )
+        layers: list[nn.Module] = []
+        if expansion > 1:
+            layers.append(ConvNormAct(inputs, hidden, act=nn.ReLU6))
+        layers.append(ConvNormAct(hidden, hidden, 3, stride, groups=hidden, act=nn.ReLU6))
+        # The last convolution and its batch norm stand by themselves, as the reference's names
+        # have it.
+        layers.extend(ConvNormAct(hidden, outputs))
+        self.conv = nn.Sequential(*layers)
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, C, H, W] to the block's output."""
         result: Tensor = self.conv(x)
-        return x + result if self.has_shortcut else result
+        if self.has_shortcut:
+            result = x + result
+        return result
 
 
 class MobileNetV2(nn.Module):
@@ -60,6 +64,7 @@ class MobileNetV2(nn.Module):
             (6, 320, 1, 1),
         )
         channels = make_divisible(32 * width_mult)
+        # Section 4 of the paper: the last convolution does not become narrower.
         last = make_divisible(1280 * max(1.0, width_mult))
         layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, stem_stride, act=nn.ReLU6)]
         for expansion, planes, depth, first_stride in stages:
@@ -71,11 +76,12 @@ class MobileNetV2(nn.Module):
         self.features = nn.Sequential(*layers, ConvNormAct(channels, last, act=nn.ReLU6))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(last, num_classes))
-        initialise_(self)
+        initialize_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+        pooled = self.avgpool(self.features(x))
+        logits: Tensor = self.classifier(torch.flatten(pooled, 1))
         return logits
 
 
@@ -89,5 +95,15 @@ def mobilenet_v2(
     width_mult: float = 1.0,
     dropout: float = 0.2,
 ) -> MobileNetV2:
-    """MobileNetV2 (Sandler et al. 2018, table 2); `early_stride` is that of the 24-channel stage."""
-    return MobileNetV2(num_classes, in_channels, stem_stride, early_stride, width_mult, dropout)
+    """MobileNetV2 (Sandler et al. 2018, table 2).
+
+    `early_stride` is the stride of the 24-channel stage.
+    """
+    return MobileNetV2(
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_stride=stem_stride,
+        early_stride=early_stride,
+        width_mult=width_mult,
+        dropout=dropout,
+    )

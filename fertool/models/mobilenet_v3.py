@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args, find_activation
-from fertool.models.layers import (
+from fertool.models.blocks import (
     ConvNormAct,
     Factory,
     InvertedResidual,
     SqueezeExcitation,
-    initialise_,
+    initialize_,
     make_divisible,
 )
 from fertool.models.registry import register
@@ -31,6 +31,7 @@ class Row(NamedTuple):
     stride: int
 
 
+# Tables 1 and 2 of the paper, without the stem and the last layers.
 LARGE = (
     Row(3, 16, 16, False, False, 1),
     Row(3, 64, 24, False, False, 2),
@@ -62,6 +63,7 @@ SMALL = (
     Row(5, 576, 96, True, True, 1),
 )
 
+# The reference implementation's, which its checkpoints were trained with.
 _norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
 
 
@@ -81,35 +83,31 @@ class Trunk(nn.Sequential):
         act: Factory,
     ) -> None:
         strides = [row.stride for row in rows]
+        # The first strided block: a stride of 1 keeps the resolution of small images there.
         strides[strides.index(2)] = early_stride
         channels = make_divisible(16 * width_mult)
         layers: list[nn.Module] = [
             ConvNormAct(in_channels, channels, 3, stem_stride, norm=_norm, act=act)
         ]
         for row, stride in zip(rows, strides, strict=True):
-            hidden, outputs = (
-                make_divisible(row.hidden * width_mult),
-                make_divisible(row.out * width_mult),
+            hidden = make_divisible(row.hidden * width_mult)
+            outputs = make_divisible(row.out * width_mult)
+            attention = None
+            if row.squeeze:
+                # Section 5.3 of the paper: a quarter of the hidden channels.
+                squeezed = make_divisible(hidden // 4)
+                attention = SqueezeExcitation(hidden, squeezed, scale_act=nn.Hardsigmoid)
+            block = InvertedResidual(
+                inputs=channels,
+                hidden=hidden,
+                outputs=outputs,
+                kernel=row.kernel,
+                stride=stride,
+                act=act if row.hardswish else nn.ReLU,
+                norm=_norm,
+                attention=attention,
             )
-            squeezed = make_divisible(hidden // 4)
-            attention = (
-                SqueezeExcitation(hidden, squeezed, scale_act=nn.Hardsigmoid)
-                if row.squeeze
-                else None
-            )
-            row_act = act if row.hardswish else nn.ReLU
-            layers.append(
-                InvertedResidual(
-                    channels,
-                    hidden,
-                    outputs,
-                    row.kernel,
-                    stride,
-                    act=row_act,
-                    norm=_norm,
-                    attention=attention,
-                )
-            )
+            layers.append(block)
             channels = outputs
         super().__init__(*layers, ConvNormAct(channels, 6 * channels, norm=_norm, act=act))
         self.out_channels = 6 * channels
@@ -147,11 +145,12 @@ class MobileNetV3(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),
         )
-        initialise_(self)
+        initialize_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
+        pooled = self.avgpool(self.features(x))
+        logits: Tensor = self.classifier(torch.flatten(pooled, 1))
         return logits
 
 
@@ -166,17 +165,20 @@ def mobilenet_v3_large(
     dropout: float = 0.2,
     activation: str = "hardswish",
 ) -> MobileNetV3:
-    """MobileNetV3-Large (Howard et al. 2019, table 1); `early_stride` is that of the first 24-channel block."""
+    """MobileNetV3-Large (Howard et al. 2019, table 1).
+
+    `early_stride` is the stride of the first 24-channel block.
+    """
     return MobileNetV3(
         LARGE,
-        1280,
-        num_classes,
-        in_channels,
-        stem_stride,
-        early_stride,
-        width_mult,
-        dropout,
-        activation,
+        hidden=1280,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_stride=stem_stride,
+        early_stride=early_stride,
+        width_mult=width_mult,
+        dropout=dropout,
+        activation=activation,
     )
 
 
@@ -191,15 +193,18 @@ def mobilenet_v3_small(
     dropout: float = 0.2,
     activation: str = "hardswish",
 ) -> MobileNetV3:
-    """MobileNetV3-Small (Howard et al. 2019, table 2); `early_stride` is that of the first block, of 16 channels."""
+    """MobileNetV3-Small (Howard et al. 2019, table 2).
+
+    `early_stride` is the stride of the first block, of 16 channels.
+    """
     return MobileNetV3(
         SMALL,
-        1024,
-        num_classes,
-        in_channels,
-        stem_stride,
-        early_stride,
-        width_mult,
-        dropout,
-        activation,
+        hidden=1024,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_stride=stem_stride,
+        early_stride=early_stride,
+        width_mult=width_mult,
+        dropout=dropout,
+        activation=activation,
     )

@@ -1,12 +1,13 @@
 """A small ResNet for images as small as FER2013's, made for integer CPUs; ours.
 
-Networks made for 224 pixels spend their depth on maps of 2 x 2 when they see 48. Here three stages keep 24 x 24, 12 x
-12 and 6 x 6: each begins with a strided 3 x 3 convolution, which changes the channels (so no shortcut needs one of its
-own), and goes on with plain residual blocks (He et al. 2016, figure 2). Dense 3 x 3 convolutions with ReLU are what
-integer kernels are fastest at, relative to float; every shortcut adds two ReLU outputs, whose ranges are alike.
+Networks made for 224 pixels spend their depth on maps of 2 x 2 when their input has 48. Here three
+stages keep 24 x 24, 12 x 12 and 6 x 6: each begins with a strided 3 x 3 convolution, which changes
+the channels (so no shortcut needs one of its own), and continues with plain residual blocks (He et
+al. 2016, figure 2). Dense 3 x 3 convolutions with ReLU are what integer kernels are fastest at,
+relative to float; every shortcut adds two ReLU outputs, whose ranges are similar.
 
-`benchmarks/native.py` compares the plan with bottlenecks, fused and depthwise inverted residuals. 0.57 M parameters
-with 7 classes, 49 M multiply-accumulates at 48 pixels; `width_mult` makes the family.
+`benchmarks/native.py` compares the plan with bottlenecks, fused and depthwise inverted residuals.
+0.57 M parameters with 7 classes, 49 M multiply-accumulates at 48 pixels; `width_mult` scales it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args
-from fertool.models.layers import ConvNormAct, initialise_convolutions_, make_divisible
+from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
 from fertool.models.registry import register
 from fertool.models.resnet import BasicBlock
 
@@ -33,14 +34,16 @@ class NanoResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_args(stem_stride=stem_stride, width_mult=width_mult, dropout=dropout)
-        first, second, third = (make_divisible(channels * width_mult) for channels in (32, 64, 96))
+        first = make_divisible(32 * width_mult)
+        second = make_divisible(64 * width_mult)
+        third = make_divisible(96 * width_mult)
         self.layer1 = _stage(in_channels, first, stem_stride, blocks=1)
         self.layer2 = _stage(first, second, 2, blocks=2)
         self.layer3 = _stage(second, third, 2, blocks=2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(third, num_classes)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -51,8 +54,10 @@ class NanoResNet(nn.Module):
 
 def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential:
     """Return a convolution with the stride and residual blocks behind it."""
-    entry = ConvNormAct(inputs, outputs, 3, stride, act=nn.ReLU)
-    return nn.Sequential(entry, *(BasicBlock(outputs, outputs, outputs) for _ in range(blocks)))
+    layers: list[nn.Module] = [ConvNormAct(inputs, outputs, 3, stride, act=nn.ReLU)]
+    for _ in range(blocks):
+        layers.append(BasicBlock(outputs, outputs, outputs))
+    return nn.Sequential(*layers)
 
 
 @register()

@@ -17,17 +17,19 @@ SMALL_INPUT = 64
 """Inputs up to this many pixels get an architecture's `small_input` arguments by default."""
 
 Architecture = Callable[..., nn.Module]
-"""`(*, num_classes, in_channels, **arch_args) -> module`, which maps images [N, in_channels, S, S] to logits."""
+"""`(*, num_classes, in_channels, **arch_args) -> module`, from [N, in_channels, S, S] to logits."""
 
 _ARCHITECTURES: dict[str, Architecture] = {}
 _SMALL_INPUT_ARGS: dict[str, Mapping[str, Any]] = {}
+# The data decide these, not the user.
 _NOT_ARGS = {"num_classes", "in_channels"}
 
 
 def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
-    """Put an architecture into the zoo under its function name.
+    """Register an architecture under the name of its function.
 
-    `small_input` are the arguments that suit images of at most 64 pixels, where a stride of 32 leaves a 2 x 2 map.
+    `small_input` are the arguments for images of at most 64 pixels, where a stride of 32 leaves a
+    2 x 2 map.
     """
 
     def add(function: Architecture) -> Architecture:
@@ -39,16 +41,17 @@ def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
 
 
 def architecture_names() -> list[str]:
-    """Return every name that `--arch` takes."""
-    return sorted(
-        {*_ARCHITECTURES, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))}
-    )
+    """Return the names of all architectures, those of installed packages included."""
+    names = set(_ARCHITECTURES)
+    names.update(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
+    return sorted(names)
 
 
 def get_architecture(name: str) -> Architecture:
     """Return an architecture by its registered name; raises UsageError with the choices."""
     if name in _ARCHITECTURES:
         return _ARCHITECTURES[name]
+    # Loaded when asked for: a package that does not load must not break the others.
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         try:
             loaded: Architecture = point.load()
@@ -62,32 +65,39 @@ def get_architecture(name: str) -> Architecture:
 
 
 def resolve_arch_args(name: str, given: Mapping[str, Any], input_size: int) -> dict[str, Any]:
-    """Return every argument of an architecture: defaults, those for small images, then the `given` ones.
+    """Return all arguments of an architecture: defaults, those for small images, then `given`.
 
-    Strings (from `--arch-arg KEY=VALUE`) become the type of the default. Raises UsageError for an unknown key or a
-    value of another type.
+    Strings, which the command line gives, are converted to the type of the default. Raises
+    UsageError for an unknown key or a value of another type.
     """
-    parameters = inspect.signature(get_architecture(name)).parameters
-    resolved = {key: p.default for key, p in parameters.items() if key not in _NOT_ARGS}
+    resolved = {}
+    for key, parameter in inspect.signature(get_architecture(name)).parameters.items():
+        if key not in _NOT_ARGS:
+            resolved[key] = parameter.default
     if input_size <= SMALL_INPUT:
         resolved.update(_SMALL_INPUT_ARGS.get(name, {}))
+    # Last, so that they take precedence.
     for key, value in given.items():
         if key not in resolved:
-            raise unknown_name(f"--arch-arg of {name}", key, resolved)
+            raise unknown_name(f"``arch_arg`` of {name}", key, resolved)
         resolved[key] = _convert(name, key, value, type(resolved[key]))
     return resolved
 
 
 def check_arch_args(name: str, given: Mapping[str, Any]) -> None:
-    """Raise ValueError naming the first of an architecture's arguments that is of another type than its default."""
+    """Raise ValueError naming the first argument whose type is not that of its default."""
     parameters = inspect.signature(get_architecture(name)).parameters
     for key, value in given.items():
-        default = parameters[key].default if key in parameters else None
+        if key not in parameters:
+            continue
+        default = parameters[key].default
         if not isinstance(default, bool | int | float | str):
             continue
-        kinds = (int, float) if isinstance(default, float) else (type(default),)
-        # Not isinstance: to Python a bool is an int, to torch it is none.
-        if type(value) not in kinds:
+        allowed: tuple[type, ...] = (type(default),)
+        if isinstance(default, float):
+            allowed = (int, float)
+        # Not isinstance: a bool is an int in Python, but not in torch.
+        if type(value) not in allowed:
             raise ValueError(f"{key} is {shown(value)}, expected {type(default).__name__}")
 
 
@@ -96,10 +106,11 @@ def _convert(arch: str, key: str, value: Any, kind: type) -> Any:
         return value
     try:
         if kind is bool:
+            # bool("false") would be True.
             return {"true": True, "false": False}[str(value).lower()]
         return kind(value)
     except (ValueError, KeyError):
         raise UsageError(
-            f"--arch-arg {key}={value}: {arch} wants {kind.__name__}",
+            f"``arch_arg={key}={value}``: {arch} wants {kind.__name__}",
             f"for example {key}={kind(1)}".lower(),
         ) from None

@@ -1,4 +1,7 @@
-"""ResNet (He et al. 2016, arXiv 1512.03385), in the variant with the stride in a bottleneck's 3 x 3 convolution."""
+"""ResNet (He et al. 2016, arXiv 1512.03385).
+
+In the variant with the stride of a bottleneck in its 3 x 3 convolution, as torchvision has it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.arguments import check_args
-from fertool.models.layers import ConvNormAct, initialise_convolutions_, make_divisible
+from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
 from fertool.models.registry import register
 
 
@@ -65,19 +68,19 @@ Block = type[BasicBlock] | type[Bottleneck]
 
 def shortcut_of(inputs: int, outputs: int, stride: int) -> nn.Module:
     """Return the identity, or a 1 x 1 convolution where the shape changes."""
-    return (
-        nn.Identity()
-        if stride == 1 and inputs == outputs
-        else ConvNormAct(inputs, outputs, stride=stride)
-    )
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return ConvNormAct(inputs, outputs, stride=stride)
 
 
 def make_stage(
     block: Block, depth: int, inputs: int, inner: int, outputs: int, stride: int
 ) -> nn.Sequential:
     """Return `depth` blocks, the first of them with the stride."""
-    first = block(inputs, inner, outputs, stride)
-    return nn.Sequential(first, *(block(outputs, inner, outputs) for _ in range(depth - 1)))
+    blocks = [block(inputs, inner, outputs, stride)]
+    for _ in range(depth - 1):
+        blocks.append(block(outputs, inner, outputs))
+    return nn.Sequential(*blocks)
 
 
 class ResNet(nn.Module):
@@ -99,10 +102,17 @@ class ResNet(nn.Module):
         check_args(
             stem_stride=stem_stride, width_mult=width_mult, dropout=dropout, stem_kernel=stem_kernel
         )
+        # Table 1 of the paper. Blocks are made of their inner channels, of which a bottleneck puts
+        # out four times as many.
         inner = [make_divisible(planes * width_mult) for planes in (64, 128, 256, 512)]
         outputs = [count * block.expansion for count in inner]
         self.conv1 = nn.Conv2d(
-            in_channels, inner[0], stem_kernel, stem_stride, stem_kernel // 2, bias=False
+            in_channels,
+            inner[0],
+            kernel_size=stem_kernel,
+            stride=stem_stride,
+            padding=stem_kernel // 2,
+            bias=False,
         )
         self.bn1 = nn.BatchNorm2d(inner[0])
         self.relu = nn.ReLU()
@@ -114,7 +124,7 @@ class ResNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(outputs[3], num_classes)
-        initialise_convolutions_(self)
+        initialize_convolutions_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits."""
@@ -135,17 +145,20 @@ def resnet18(
     width_mult: float = 1.0,
     dropout: float = 0.0,
 ) -> ResNet:
-    """ResNet-18 (He et al. 2016, table 1); `stem_kernel=3 stem_stride=1 stem_pool=false` is the CIFAR form."""
+    """ResNet-18 (He et al. 2016, table 1).
+
+    `stem_kernel=3 stem_stride=1 stem_pool=false` is the form for CIFAR's 32 pixels.
+    """
     return ResNet(
         BasicBlock,
         (2, 2, 2, 2),
-        num_classes,
-        in_channels,
-        stem_kernel,
-        stem_stride,
-        stem_pool,
-        width_mult,
-        dropout,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_kernel=stem_kernel,
+        stem_stride=stem_stride,
+        stem_pool=stem_pool,
+        width_mult=width_mult,
+        dropout=dropout,
     )
 
 
@@ -160,15 +173,18 @@ def resnet50(
     width_mult: float = 1.0,
     dropout: float = 0.0,
 ) -> ResNet:
-    """ResNet-50 (He et al. 2016, table 1); `stem_kernel=3 stem_stride=1 stem_pool=false` is the CIFAR form."""
+    """ResNet-50 (He et al. 2016, table 1).
+
+    `stem_kernel=3 stem_stride=1 stem_pool=false` is the form for CIFAR's 32 pixels.
+    """
     return ResNet(
         Bottleneck,
         (3, 4, 6, 3),
-        num_classes,
-        in_channels,
-        stem_kernel,
-        stem_stride,
-        stem_pool,
-        width_mult,
-        dropout,
+        num_classes=num_classes,
+        in_channels=in_channels,
+        stem_kernel=stem_kernel,
+        stem_stride=stem_stride,
+        stem_pool=stem_pool,
+        width_mult=width_mult,
+        dropout=dropout,
     )

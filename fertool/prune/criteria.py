@@ -28,7 +28,7 @@ from fertool.graph.channels import weight_axes
 from fertool.graph.network import Network
 from fertool.inference import eval_mode
 from fertool.losses import divergence_probe
-from fertool.models.patches import with_channels_second
+from fertool.models.sampling import to_channels_first
 from fertool.spec import InputSpec, affordable_batch
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ def _record_gate(
         gated -= bias.reshape(-1, *[1] * (output.dim() - 2))
 
     def append(gradient: Tensor) -> None:
-        change = with_channels_second(owner, gradient * gated)
+        change = to_channels_first(owner, gradient * gated)
         if change.dim() > 2:
             change = change.flatten(2).sum(2)
         changes.append((layer.outputs, change))

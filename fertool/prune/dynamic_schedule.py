@@ -19,7 +19,7 @@ from fertool import cost
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
 from fertool.inference import eval_mode
-from fertool.models.dynamic import HIDDEN, DynamicNetwork, ImageGate
+from fertool.models.dynamic_network import HIDDEN, DynamicNetwork, ImageGate
 from fertool.prune.budget import Targets
 from fertool.prune.planning import PrunePlan
 from fertool.prune.routing_objective import Routing

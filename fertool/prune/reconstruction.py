@@ -23,7 +23,12 @@ from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.inference import eval_mode
-from fertool.models.patches import at, draw_places, patches, with_channels_second
+from fertool.models.sampling import (
+    gather_positions,
+    input_patches,
+    sample_positions,
+    to_channels_first,
+)
 from fertool.prune.criteria import norms_behind
 from fertool.spec import InputSpec, affordable_batch
 
@@ -111,7 +116,7 @@ def _record_targets(
             is_lone_norm = layer.kind == "norm" and layer.name not in recorded_as
             if layer.name not in fitted and not is_lone_norm:
                 continue
-            positions = draw_places(layer.positions, generator, POSITIONS).to(device)
+            positions = sample_positions(layer.positions, generator, POSITIONS).to(device)
             targets[layer.name] = _Target(positions, [])
             record = partial(_record, layer, rows[layer.name].to(device), targets[layer.name])
             hook = original.get_submodule(layer.name).register_forward_hook(record)
@@ -128,8 +133,8 @@ def _record(
     layer: Layer, rows: Tensor, target: _Target, owner: nn.Module, args: Any, output: Tensor
 ) -> None:
     """Forward hook that keeps the surviving channels of a layer at the target's positions."""
-    values = with_channels_second(owner, output) if layer.kind == "dense" else args[0]
-    target.values.append(at(values, target.positions)[:, rows])
+    values = to_channels_first(owner, output) if layer.kind == "dense" else args[0]
+    target.values.append(gather_positions(values, target.positions)[:, rows])
 
 
 def _is_fitted(network: Network, layer: Layer) -> bool:
@@ -183,7 +188,7 @@ def _fit_dense(target: _Target, layer: nn.Module, inputs: Sequence[Tensor]) -> N
     xx = weight.new_zeros(fan_in, fan_in, dtype=torch.float64)
     yx = weight.new_zeros(rows, fan_in, dtype=torch.float64)
     for images, wanted in zip(inputs, target.values, strict=True):
-        x = patches(layer, images, target.positions)[0].double()
+        x = input_patches(layer, images, target.positions)[0].double()
         y = wanted.transpose(1, 2).flatten(0, 1).double()
         count += len(x)
         x_sum = x_sum + x.sum(0)
@@ -209,7 +214,7 @@ def _fit_norm(target: _Target, norm: nn.Module, inputs: Sequence[Tensor]) -> Non
 
     The new input counts as the old one scaled and shifted by channel.
     """
-    arriving = torch.cat([at(batch, target.positions) for batch in inputs])
+    arriving = torch.cat([gather_positions(batch, target.positions) for batch in inputs])
     now = _by_channel(arriving)
     before = _by_channel(torch.cat(target.values))
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.header_json import canonical_json
-from fertool.models.dynamic import DynamicNetwork
+from fertool.models.dynamic_network import DynamicNetwork
 from fertool.prune.penalties import Loss
 
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from fertool.data.pixels import to_input
 from fertool.graph.network import Network
 from fertool.losses import divergence_probe
-from fertool.models.quantized import dequantize, quantize, tapped_at_sites
-from fertool.models.sites import Site, Sites
+from fertool.models.quantized import dequantize, insert_at_quantizer_points, quantize
+from fertool.models.quantizer_points import QuantizerPlan, QuantizerPoint
 from fertool.quant.knapsack import KnapsackItems, least_loss, spend_remaining_bits
 from fertool.quant.observers import QParams
 from fertool.spec import InputSpec, affordable_batch
@@ -74,7 +74,7 @@ def _rounding_error(values: Tensor, qparams: QParams, bits: int) -> Tensor:
 
 def rounding_losses(
     graph_module: Network,
-    sites: Sites,
+    plan: QuantizerPlan,
     qparams: Mapping[str, Sequence[QParams]],
     images: Tensor,
     input: InputSpec,
@@ -88,8 +88,10 @@ def rounding_losses(
     The losses are at each of ACTIVATION_BITS, and so are the `qparams` of each quantizer. `images`
     are uint8 [N, C, S, S]; `tick` is called after each batch.
     """
-    probes = {site.name: _RoundingProbe(qparams[site.name]) for site in sites.sites}
-    watched = tapped_at_sites(graph_module, _where_values_change(graph_module, sites), probes)
+    probes = {point.name: _RoundingProbe(qparams[point.name]) for point in plan.points}
+    watched = insert_at_quantizer_points(
+        graph_module, _where_values_change(graph_module, plan), probes
+    )
     device = next(watched.parameters()).device
     generator = torch.Generator().manual_seed(seed)
     losses = {name: torch.zeros(len(ACTIVATION_BITS), dtype=torch.float64) for name in probes}
@@ -112,20 +114,20 @@ def rounding_losses(
     return KnapsackItems(mean, values, ACTIVATION_BITS, ACTIVATION_BITS[-1])
 
 
-def _where_values_change(graph_module: Network, sites: Sites) -> Sites:
+def _where_values_change(graph_module: Network, plan: QuantizerPlan) -> QuantizerPlan:
     """Leave out results that only move values which the same quantizer has rounded already."""
     inputs = {node.name: set(node.inputs) for node in graph_module.graph.nodes}
-    changed = [_where_site_changes(inputs, site) for site in sites.sites]
-    return replace(sites, sites=tuple(changed))
+    changed = [_where_point_changes(inputs, point) for point in plan.points]
+    return replace(plan, points=tuple(changed))
 
 
-def _where_site_changes(inputs: Mapping[str, set[str]], site: Site) -> Site:
+def _where_point_changes(inputs: Mapping[str, set[str]], point: QuantizerPoint) -> QuantizerPoint:
     nodes = []
-    for name in site.nodes:
+    for name in point.nodes:
         # The images, which no node makes, have not been rounded before.
-        if name not in inputs or not inputs[name].issubset(site.nodes):
+        if name not in inputs or not inputs[name].issubset(point.nodes):
             nodes.append(name)
-    return replace(site, nodes=tuple(nodes))
+    return replace(point, nodes=tuple(nodes))
 
 
 def allocate_activation_bits(items: KnapsackItems, average_bits: float) -> list[int]:

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError, unknown_name
 from fertool.graph.folding import fold_for_inference
-from fertool.models.build import static
-from fertool.models.entrance import rounded_sites
+from fertool.models.build import require_static
+from fertool.models.float_prefix import plan_quantizers
 from fertool.models.quantized import dequantize, per_channel
 from fertool.quant import knapsack
 from fertool.quant.knapsack import KnapsackItems, least_loss, spend_remaining_bits
@@ -87,8 +87,8 @@ def make_problem(
     Without traces all weights matter equally. `limit` is the largest integer of an 8-bit weight.
     Layers that match `keep_float` are not included.
     """
-    graph_module = fold_for_inference(static(module))
-    names = tuple(rounded_sites(graph_module, spec.input, keep_float).layer_inputs)
+    graph_module = fold_for_inference(require_static(module))
+    names = tuple(plan_quantizers(graph_module, spec.input, keep_float).layer_inputs)
     counts, curvatures, errors, layers = [], [], [], []
     for index, name in enumerate(names):
         weight = graph_module.get_parameter(f"{name}.weight").detach().cpu()

@@ -27,7 +27,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
-from fertool.models.build import static
+from fertool.models.build import require_static
 from fertool.models.quantized import dequantize, per_channel
 from fertool.quant.allocation import AllocationProblem
 from fertool.quant.knapsack import spend_remaining_bits
@@ -114,7 +114,7 @@ class RoundedAccuracy:
         self._labels = images.labels
         self._batches = torch.split(images.images, _BATCH)
         self._input = spec.input
-        self._network = _frozen_copy(fold_for_inference(static(module)))
+        self._network = _frozen_copy(fold_for_inference(require_static(module)))
         # All that any bits could need is computed once: [bits, out, ...] and [bits, out] a layer.
         self._integers: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fertool.errors import unknown_name
 from fertool.models.quantized import dequantize, per_channel, quantize
-from fertool.models.sites import GATE_KNEE
+from fertool.models.quantizer_points import GATE_KNEE
 
 ACTIVATION_METHODS = ("min-max", "percentile", "mse")
 WEIGHT_METHODS = ("min-max", "mse")

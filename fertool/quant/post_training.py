@@ -16,10 +16,15 @@ from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
-from fertool.models.build import static
-from fertool.models.entrance import rounded_sites
-from fertool.models.quantized import IntegerLayer, QuantizedNet, quantized_module, tapped_at_sites
-from fertool.models.sites import Site, Sites
+from fertool.models.build import require_static
+from fertool.models.float_prefix import plan_quantizers
+from fertool.models.quantized import (
+    IntegerLayer,
+    QuantizedNet,
+    build_quantized,
+    insert_at_quantizer_points,
+)
+from fertool.models.quantizer_points import QuantizerPlan, QuantizerPoint
 from fertool.quant.activation_bits import (
     ACTIVATION_BITS,
     allocate_activation_bits,
@@ -118,13 +123,15 @@ def plan_quantization(
             "the model is quantized already", "quantize the float model that it was made from"
         )
     spec.require_static("quantized")
-    sites = rounded_sites(fold_for_inference(static(module)), spec.input, config.keep_float)
+    plan = plan_quantizers(
+        fold_for_inference(require_static(module)), spec.input, config.keep_float
+    )
     weights = {}
-    for name in sites.layer_inputs:
+    for name in plan.layer_inputs:
         # A single number stands for all channels of a layer.
         channel_bits = tuple(bits[name]) if bits else (8,)
         weights[name] = WeightQuant(channel_bits, config.limit)
-    activations = {site.name: config.activation_bits for site in sites.sites}
+    activations = {point.name: config.activation_bits for point in plan.points}
     return QuantSpec(weights=weights, activations=activations)
 
 
@@ -152,8 +159,8 @@ def quantize_model(
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with ``data``")
     images = calibration.balanced_subset(config.samples, config.seed).images
-    graph_module = fold_for_inference(static(module))
-    sites = rounded_sites(graph_module, spec.input, config.keep_float)
+    graph_module = fold_for_inference(require_static(module))
+    plan = plan_quantizers(graph_module, spec.input, config.keep_float)
     fits = config.rounding == "compensated"
     # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3
@@ -165,9 +172,9 @@ def quantize_model(
         on_progress(next(done), total)
 
     batches = _CalibrationImages(images, spec.input, batch_size, tick)
-    qparams, activations = _choose_qparams(graph_module, sites, batches, config, quant.activations)
+    qparams, activations = _choose_qparams(graph_module, plan, batches, config, quant.activations)
     quant = replace(quant, activations=activations)
-    net = quantized_module(static(module), replace(spec, quant=quant))
+    net = build_quantized(require_static(module), replace(spec, quant=quant))
     for name, index in net.grids.index.items():
         net.grids.scale[index] = qparams[name].scale
         net.grids.zero_point[index] = qparams[name].zero_point
@@ -211,26 +218,26 @@ class _CalibrationImages:
 
 def _choose_qparams(
     graph_module: Network,
-    sites: Sites,
+    plan: QuantizerPlan,
     images: _CalibrationImages,
     config: QuantizeConfig,
     bits: Mapping[str, int],
 ) -> tuple[dict[str, QParams], Mapping[str, int]]:
     """Return the QParams of each quantizer, and its bits: the given ones, or allocated ones."""
-    observers = _observe(graph_module, sites, images)
+    observers = _observe(graph_module, plan, images)
     if config.average_activation_bits is not None:
         bits = _allocate(
-            graph_module, sites, observers, images, config, config.average_activation_bits
+            graph_module, plan, observers, images, config, config.average_activation_bits
         )
     qparams = {}
-    for site in sites.sites:
-        qparams[site.name] = _qparams(site, observers[site.name], config, bits[site.name])
+    for point in plan.points:
+        qparams[point.name] = _qparams(point, observers[point.name], config, bits[point.name])
     return qparams, bits
 
 
 def _allocate(
     graph_module: Network,
-    sites: Sites,
+    plan: QuantizerPlan,
     observers: Mapping[str, HistogramObserver],
     images: _CalibrationImages,
     config: QuantizeConfig,
@@ -238,12 +245,12 @@ def _allocate(
 ) -> dict[str, int]:
     """Return the bits of each quantizer whose mean over the values is `average_bits`."""
     by_bits = {}
-    for site in sites.sites:
-        observer = observers[site.name]
-        by_bits[site.name] = [_qparams(site, observer, config, bits) for bits in ACTIVATION_BITS]
+    for point in plan.points:
+        observer = observers[point.name]
+        by_bits[point.name] = [_qparams(point, observer, config, bits) for bits in ACTIVATION_BITS]
     items = rounding_losses(
         graph_module,
-        sites,
+        plan,
         by_bits,
         images.images,
         images.input,
@@ -252,15 +259,15 @@ def _allocate(
         tick=images.tick,
     )
     allocated = allocate_activation_bits(items, average_bits)
-    return {site.name: bits for site, bits in zip(sites.sites, allocated, strict=True)}
+    return {point.name: bits for point, bits in zip(plan.points, allocated, strict=True)}
 
 
 def _observe(
-    graph_module: Network, sites: Sites, images: _CalibrationImages
+    graph_module: Network, plan: QuantizerPlan, images: _CalibrationImages
 ) -> dict[str, HistogramObserver]:
     """Run the float network twice: the first pass bounds the histograms of the second."""
-    ranges = {site.name: RangeObserver(site.gated) for site in sites.sites}
-    images.run(tapped_at_sites(graph_module, sites, ranges))
+    ranges = {point.name: RangeObserver(point.gate_range) for point in plan.points}
+    images.run(insert_at_quantizer_points(graph_module, plan, ranges))
     histograms = {}
     for name, observed in ranges.items():
         if not (math.isfinite(observed.low) and math.isfinite(observed.high)):
@@ -269,11 +276,15 @@ def _observe(
                 "train the model again, or with a lower ``lr``",
             )
         histograms[name] = HistogramObserver(observed.low, observed.high)
-    images.run(tapped_at_sites(graph_module, sites, histograms))
+    images.run(insert_at_quantizer_points(graph_module, plan, histograms))
     return histograms
 
 
-def _qparams(site: Site, observer: HistogramObserver, config: QuantizeConfig, bits: int) -> QParams:
-    if site.gated:
-        return gated_qparams(observer, site.gated, config.activations, bits, config.percentile)
+def _qparams(
+    point: QuantizerPoint, observer: HistogramObserver, config: QuantizeConfig, bits: int
+) -> QParams:
+    if point.gate_range:
+        return gated_qparams(
+            observer, point.gate_range, config.activations, bits, config.percentile
+        )
     return activation_qparams(observer, config.activations, bits, config.percentile)

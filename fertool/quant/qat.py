@@ -23,7 +23,7 @@ from fertool.models.quantized import (
     QuantLinear,
     UnitQuantizer,
     per_channel,
-    reaches_knee,
+    starts_at_knee,
 )
 from fertool.quant.weight_rounding import set_bias
 from fertool.spec import QuantSpec
@@ -58,7 +58,7 @@ def prepare_qat(net: QuantizedNet, quant: QuantSpec) -> QATNet:
         assert isinstance(layer, QuantConv2d | QuantLinear)
         # A layer that reads the pixels has a constant input scale.
         source = layer.source
-        learned = source if isinstance(source, float) else copied.learned[source.site]
+        learned = source if isinstance(source, float) else copied.learned[source.point]
         limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
         if isinstance(layer, QuantConv2d):
             copied.replace(name, _LearnedConv2d(layer, limits, learned))
@@ -70,7 +70,7 @@ def prepare_qat(net: QuantizedNet, quant: QuantSpec) -> QATNet:
         if isinstance(tap, UnitQuantizer):
             copied.insert_after(name, _LearnedGate())
         elif isinstance(tap, Quantizer):
-            copied.insert_after(name, copied.learned[tap.site])
+            copied.insert_after(name, copied.learned[tap.point])
     # All activation scales have become parameters.
     del copied.grids
     copied.quantizers.clear()
@@ -145,7 +145,7 @@ class _LearnedQuantizer(nn.Module):
         self.high = quantizer.high
         self.scale = nn.Parameter(quantizer.scale.detach().clone())
         self.register_buffer("zero_point", quantizer.zero_point.detach().float())
-        is_constant = reaches_knee(self.scale.item(), int(self.zero_point))
+        is_constant = starts_at_knee(self.scale.item(), int(self.zero_point))
         self.scale.requires_grad_(not is_constant)
 
     def step(self) -> Tensor:

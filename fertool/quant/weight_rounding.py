@@ -22,8 +22,14 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.graph.network import Network
-from fertool.models.patches import at, draw_places, enough, patches, with_channels_second
 from fertool.models.quantized import IntegerLayer, QuantizedNet, quantize
+from fertool.models.sampling import (
+    gather_positions,
+    input_patches,
+    limit_images,
+    sample_positions,
+    to_channels_first,
+)
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant, affordable_batch
 
@@ -68,7 +74,7 @@ def fit_layers(
     `fill_layer` has filled them. `images` uint8 [N, C, S, S], of which the first are used; `method`
     chooses the scales; `tick` is called after each layer.
     """
-    images = enough(images, input.size)
+    images = limit_images(images, input.size)
     device = net.grids.scale.device
     targets = _record_targets(graph_module, rules, images, input, device)
 
@@ -118,11 +124,11 @@ class _Recorder:
         self._values: list[Tensor] = []
 
     def __call__(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        output = with_channels_second(layer, output)
+        output = to_channels_first(layer, output)
         if self._positions is None:
             count = output[0, 0].numel() if output.dim() > 2 else 1
-            self._positions = draw_places(count, self._generator).to(self._device)
-        self._values.append(at(output, self._positions))
+            self._positions = sample_positions(count, self._generator).to(self._device)
+        self._values.append(gather_positions(output, self._positions))
 
     def target(self) -> _Target:
         """Return what was recorded."""
@@ -201,7 +207,7 @@ def _samples(layer: IntegerLayer, x: Tensor, target: _Target) -> Iterator[tuple[
     """Yield inputs and wanted outputs at the positions, by group: float64 [G, n, F], [G, n, R]."""
     batches = zip(torch.split(x, _BATCH), torch.split(target.values, _BATCH), strict=True)
     for images, values in batches:
-        inputs = patches(layer, images, target.positions).double()
+        inputs = input_patches(layer, images, target.positions).double()
         outputs = values.reshape(len(values), len(inputs), -1, values.shape[2])
         yield inputs, outputs.permute(1, 0, 3, 2).flatten(1, 2).double()
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fertool.errors import UsageError
-from fertool.models.initial import head_name
+from fertool.models.initial_weights import head_name
 
 
 class BackboneFreezer:

@@ -12,7 +12,7 @@ from graphs import toy_graph
 from fertool.artifact import store
 from fertool.artifact.header import MEMBER, read_spec
 from fertool.errors import FertoolError
-from fertool.models.initial import load_initial
+from fertool.models.initial_weights import load_initial_weights
 from fertool.spec import InputSpec, Spec
 from fertool.strict_json import WrongContentError
 
@@ -95,7 +95,7 @@ def test_pickles_that_make_large_objects_are_refused(tmp_path, zipped, call):
         torch.save({"w": _Enlarged(*call)}, path)
     else:
         path.write_bytes(pickle.dumps({"w": _Enlarged(*call)}, protocol=2))
-    for read in (store.load, lambda path: load_initial(torch.nn.Linear(2, 2), path)):
+    for read in (store.load, lambda path: load_initial_weights(torch.nn.Linear(2, 2), path)):
         with pytest.raises(FertoolError, match=r"big\.pt: damaged, its pickle calls"):
             read(path)
 
@@ -130,7 +130,7 @@ def test_tensors_that_are_not_plain_are_refused_by_name(tmp_path, kind):
     with pytest.raises(
         FertoolError, match=r"odd\.pt: (conv\.weight is|not a state dict: it holds conv\.weight)"
     ):
-        load_initial(torch.nn.Linear(2, 2), path)
+        load_initial_weights(torch.nn.Linear(2, 2), path)
     hand_made(path, {"conv.weight": ODD[kind]()})
     with pytest.raises(FertoolError, match=r"odd\.pt: damaged, conv\.weight is"):
         store.load(path)

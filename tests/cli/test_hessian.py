@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.hessian import Sensitivity, tally, traces, weighted_layers
+from fertool.hessian import Sensitivity, accumulator, traces, weighted_layers
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -86,13 +86,13 @@ def test_a_killed_run_resumes_unless_told_not_to(measure, tmp_path, monkeypatch)
         kept(*arguments)
         raise KeyboardInterrupt
 
-    kept = tally.save_state
+    kept = accumulator.save_state
     monkeypatch.setattr(traces, "_SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(tally, "save_state", save)
+    monkeypatch.setattr(accumulator, "save_state", save)
     assert measure("-o", output, *options)[0] == 130
     assert state.exists()
     assert not output.exists()
-    monkeypatch.setattr(tally, "save_state", kept)
+    monkeypatch.setattr(accumulator, "save_state", kept)
     code, _, err = measure("-o", output, *options, "--seed", 1)
     assert code == 1
     assert f"error: {state}: the state of a killed run, but of a run with other options" in err

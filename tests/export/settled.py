@@ -9,8 +9,8 @@ from torch import nn
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.graph.network import Network
-from fertool.models import create, randomised
-from fertool.models.dynamic import DynamicNetwork, ImageGate
+from fertool.models import create, with_random_weights
+from fertool.models.dynamic_network import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -69,7 +69,7 @@ def dynamic_network(input=InputSpec(size=48)):
         "mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad")
     )
     narrower = [narrowed(wide, "classifier.0", channels) for channels in (64, 8)]
-    networks = [wide, *(randomised(network) for network in narrower)]
+    networks = [wide, *(with_random_weights(network) for network in narrower)]
     torch.manual_seed(9)  # at which each profile gets some of the images
     gate = ImageGate(3)
     gate(torch.randn(32, 1, input.size, input.size))

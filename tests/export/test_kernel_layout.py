@@ -11,7 +11,7 @@ from settled import CLASSES, patterns
 from torch import nn
 
 from fertool.export import ExportOptions, export_model, onnx_export
-from fertool.models.layers import SqueezeExcitation
+from fertool.models.blocks import SqueezeExcitation
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.spec import InputSpec, Spec
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fertool.hessian import Sensitivity, TraceConfig, estimate
+from fertool.hessian import Sensitivity, TraceConfig, estimate_traces
 
 
 def small_net(activation: type[nn.Module], seed: int = 0) -> nn.Sequential:
@@ -53,7 +53,7 @@ LABELS = torch.tensor([0, 3, 1, 2]).repeat(16)
 
 
 def measure(net: nn.Module, x: Tensor, labels: Tensor = LABELS, **options: Any) -> Sensitivity:
-    return estimate(net, x, labels[: len(x)], TraceConfig(**options))
+    return estimate_traces(net, x, labels[: len(x)], TraceConfig(**options))
 
 
 def loss_of(net: nn.Module, x: Tensor, hessian: str) -> Callable[[Tensor], Tensor]:

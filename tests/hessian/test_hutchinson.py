@@ -96,7 +96,7 @@ def test_other_layers_without_second_derivatives_are_refused_by_name():
 
     with pytest.raises(FertoolError, match="no second derivative") as caught:
         measure(Net(), torch.randn(4, 3), LABELS % 2, method="hutchinson")
-    assert "--method exact" in caught.value.hint
+    assert "``method=exact``" in caught.value.hint
 
 
 def test_many_masked_probes_converge():

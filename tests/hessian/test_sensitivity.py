@@ -103,7 +103,7 @@ def test_fits_its_own_model():
 def test_who_needs_traces_that_are_never_negative_gets_no_others():
     with pytest.raises(FertoolError, match="the Hessian of cross-entropy, not of kl") as caught:
         SIGNED.require_fit("ab" * 32, {"head": 1}, "sens.json")
-    assert caught.value.hint == "run fertool hessian-sensitivity with --method exact or probe"
+    assert caught.value.hint == "run fertool hessian-sensitivity with ``method=exact or probe``"
     SIGNED.require_fit("ab" * 32, {"head": 1}, "sens.json", accept=("kl", "cross-entropy"))
     with pytest.raises(FertoolError, match="not of cross-entropy"):
         SENSITIVITY.require_fit("ab" * 32, CHANNELS, "sens.json", accept=("cross-entropy",))

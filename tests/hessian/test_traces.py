@@ -20,7 +20,7 @@ from torch import nn
 
 from fertool.artifact.store import pack, unpack
 from fertool.errors import FertoolError, UsageError
-from fertool.hessian import Method, TraceConfig, estimate, traces
+from fertool.hessian import Method, TraceConfig, estimate_traces, traces
 
 
 @pytest.mark.parametrize("method", ["probe", "hutchinson"])
@@ -68,7 +68,9 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(options, tmp_path, mo
     x, state = images(12), tmp_path / "x.json.resume"
     config = TraceConfig(**options, batch_size=4)
     seen: list[int] = []
-    whole = estimate(net, x, LABELS[:12], config, on_progress=lambda done, total: seen.append(done))
+    whole = estimate_traces(
+        net, x, LABELS[:12], config, on_progress=lambda done, total: seen.append(done)
+    )
     for stop in (seen[0], seen[len(seen) // 2], seen[-1]):
 
         def kill(done: int, total: int, stop: int = stop) -> None:
@@ -76,10 +78,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(options, tmp_path, mo
                 raise KilledError
 
         with pytest.raises(KilledError):
-            estimate(net, x, LABELS[:12], config, resume=state, on_progress=kill)
+            estimate_traces(net, x, LABELS[:12], config, resume=state, on_progress=kill)
         # The state is that of the pass before the one that reported last.
         again = Mock()
-        resumed = estimate(net, x, LABELS[:12], config, resume=state, on_progress=again)
+        resumed = estimate_traces(net, x, LABELS[:12], config, resume=state, on_progress=again)
         assert resumed.to_json() == whole.to_json()
         assert [call.args[0] for call in again.call_args_list] == seen[seen.index(stop) :]
         state.unlink()
@@ -88,14 +90,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(options, tmp_path, mo
 def test_the_state_of_another_run_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(traces, "_SAVE_SECONDS", 0.0)
     net, x, state = small_net(nn.ReLU), images(4), tmp_path / "x.json.resume"
-    estimate(net, x, LABELS[:4], resume=state)
+    estimate_traces(net, x, LABELS[:4], resume=state)
     for run in (
         (net, x + 1, TraceConfig()),
         (net, x, TraceConfig(seed=1)),
         (small_net(nn.ReLU, 1), x, TraceConfig()),
     ):
         with pytest.raises(FertoolError, match="of a run with other options, data or weights"):
-            estimate(run[0], run[1], LABELS[:4], run[2], resume=state)
+            estimate_traces(run[0], run[1], LABELS[:4], run[2], resume=state)
 
 
 @pytest.mark.parametrize(
@@ -115,14 +117,14 @@ def test_the_state_of_another_run_is_refused(tmp_path, monkeypatch):
 def test_a_state_with_other_content_is_refused(tmp_path, monkeypatch, counts, changed):
     monkeypatch.setattr(traces, "_SAVE_SECONDS", 0.0)
     net, x, path = small_net(nn.ReLU), images(4), tmp_path / "x.json.resume"
-    estimate(net, x, LABELS[:4], resume=path)
+    estimate_traces(net, x, LABELS[:4], resume=path)
     header, tensors = unpack(path)
     kept = {name: tensor for name, tensor in {**tensors, **changed}.items() if tensor is not None}
     path.write_bytes(pack({**header, **counts}, kept)[1])
     with pytest.raises(
         FertoolError, match=r"x\.json\.resume: the state of a killed run, but with other content"
     ):
-        estimate(net, x, LABELS[:4], resume=path)
+        estimate_traces(net, x, LABELS[:4], resume=path)
 
 
 def test_the_error_of_exact_traces_is_that_of_a_mean_over_images():
@@ -170,7 +172,7 @@ def test_leaves_the_network_as_it_was():
 
 def test_reports_progress_up_to_the_whole():
     seen = []
-    estimate(
+    estimate_traces(
         *(small_net(nn.ReLU), images(5), LABELS[:5], TraceConfig(batch_size=2)),
         on_progress=lambda done, total: seen.append((done, total)),
     )
@@ -181,21 +183,21 @@ def test_reports_progress_up_to_the_whole():
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"method": "lanczos"}, "--method"),
-        ({"method": "probe", "probes": 1}, "--probes"),
-        ({"batch_size": 0}, "--b"),
-        ({"max_rounds": 0}, "--max-rounds"),
-        ({"target_error": 0.0}, "--target-error"),
-        ({"target_error": math.nan}, "--target-error"),
+        ({"method": "lanczos"}, "``method``"),
+        ({"method": "probe", "probes": 1}, "``probes=1``"),
+        ({"batch_size": 0}, "``batch_size=0``"),
+        ({"max_rounds": 0}, "``max_rounds=0``"),
+        ({"target_error": 0.0}, "``target_error=0.0``"),
+        ({"target_error": math.nan}, "``target_error=nan``"),
     ],
 )
-def test_wrong_options_name_the_flag(options, named):
+def test_wrong_options_are_named(options, named):
     with pytest.raises(UsageError, match=named):
         TraceConfig(**options)
 
 
 def test_one_image_is_not_enough_for_an_error():
-    with pytest.raises(UsageError, match="--samples 1"):
+    with pytest.raises(UsageError, match="``samples=1``"):
         measure(small_net(nn.ReLU), images(1))
 
 

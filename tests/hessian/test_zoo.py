@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.hessian import TraceConfig, estimate, weighted_layers
+from fertool.hessian import TraceConfig, estimate_traces, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
@@ -22,7 +22,7 @@ def fresh(arch):
 @pytest.mark.parametrize("arch", models.architecture_names())
 def test_every_channel_of_every_layer_has_a_trace(arch):
     module, images = fresh(arch)
-    layers = estimate(module, images, LABELS, TraceConfig("probe", probes=2)).layers
+    layers = estimate_traces(module, images, LABELS, TraceConfig("probe", probes=2)).layers
     weighted = weighted_layers(module)
     assert [layer.name for layer in layers] == list(weighted)
     for layer in layers:
@@ -50,7 +50,7 @@ def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
             gradients = torch.autograd.grad(logits, weights, column[None], retain_graph=True)
             for total, gradient in zip(expected, gradients, strict=True):
                 total += gradient.flatten(1).square().sum(1) / len(images)
-    for layer, traces in zip(estimate(module, images, LABELS).layers, expected, strict=True):
+    for layer, traces in zip(estimate_traces(module, images, LABELS).layers, expected, strict=True):
         np.testing.assert_allclose(
             layer.weight_trace, traces, rtol=1e-9, atol=1e-12 * float(traces.max())
         )
@@ -61,7 +61,7 @@ def test_exact_traces_equal_one_backward_pass_per_image_and_class(arch):
 )
 def test_every_kind_of_operator_has_second_derivatives(arch):
     module, images = fresh(arch)
-    found = estimate(module, images, LABELS, TraceConfig("hutchinson", probes=2))
+    found = estimate_traces(module, images, LABELS, TraceConfig("hutchinson", probes=2))
     assert [layer.name for layer in found.layers] == list(weighted_layers(module))
     assert np.abs(found.layers[0].weight_trace).max() > 0
     assert np.abs(found.layers[0].activation_trace).max() > 0

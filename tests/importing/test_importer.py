@@ -108,7 +108,9 @@ def test_weights_for_other_classes_leave_the_head_fresh_and_say_so(tmp_path):
     )
     found = import_model(PYTHON, options)
     assert found.spec.classes == ("a", "b", "c", "d")
-    assert any(note.startswith("head: ") and "starts afresh" in note for note in found.notes)
+    assert any(
+        note.startswith("head: ") and "keeps its initial values" in note for note in found.notes
+    )
 
 
 def test_weights_that_lack_a_tensor_are_refused_with_its_name(tmp_path):

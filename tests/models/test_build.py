@@ -12,7 +12,7 @@ from fertool.artifact import store
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, make_node
 from fertool.graph.network import Network
-from fertool.models import load_model, randomised
+from fertool.models import load_model, with_random_weights
 from fertool.spec import InputSpec, Spec
 
 SPEC = Spec("toy", {}, toy_graph(), InputSpec(1, 8), ("a", "b"))
@@ -20,7 +20,7 @@ SPEC = Spec("toy", {}, toy_graph(), InputSpec(1, 8), ("a", "b"))
 
 def tensors():
     torch.manual_seed(0)
-    return dict(randomised(Network(SPEC.graph, (1, 8, 8))).state_dict())
+    return dict(with_random_weights(Network(SPEC.graph, (1, 8, 8))).state_dict())
 
 
 def load(tmp_path, spec, state):

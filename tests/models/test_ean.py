@@ -1,6 +1,6 @@
 import torch
 
-from fertool.models.layers import EfficientChannelAttention
+from fertool.models.blocks import EfficientChannelAttention
 from fertool.models.registry import get_architecture
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from fertool.models.eff_resnet import FineGrainedExtraction
-from fertool.models.initial import load_initial
+from fertool.models.initial_weights import load_initial_weights
 from fertool.models.registry import get_architecture
 
 
@@ -27,7 +27,7 @@ def test_a_published_resnet18_gives_stem_and_two_stages(tmp_path):
     source = get_architecture("resnet18")(num_classes=1000, in_channels=3, **args)
     module = get_architecture("eff_resnet18")(**args)
     torch.save(source.state_dict(), tmp_path / "resnet18.pth")
-    notes = load_initial(module, tmp_path / "resnet18.pth")
+    notes = load_initial_weights(module, tmp_path / "resnet18.pth")
     assert [note.split(":")[0] for note in notes] == [
         "conv1.weight",
         "fc",

@@ -16,8 +16,14 @@ from fertool import cost
 from fertool.errors import FertoolError
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
-from fertool.models.quantized import Grids, QuantConv2d, Quantizer, QuantLinear, quantized_module
-from fertool.models.sites import find_sites
+from fertool.models.quantized import (
+    ActivationQParams,
+    QuantConv2d,
+    Quantizer,
+    QuantLinear,
+    build_quantized,
+)
+from fertool.models.quantizer_points import find_quantizer_points
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
 
@@ -48,18 +54,18 @@ class Net(nn.Module):
 IMAGE = (1, 8, 8)
 
 
-def sites_of(module, input=InputSpec(1, 8)):
-    """Return the sites of a hand-written module."""
-    return find_sites(
+def plan_of(module, input=InputSpec(1, 8)):
+    """Return the quantizer points of a hand-written module."""
+    return find_quantizer_points(
         fold_for_inference(network_of(module, (input.channels, input.size, input.size))).graph,
         input,
     )
 
 
 def spec_for(network, input=InputSpec(1, 8)):
-    sites = find_sites(fold_for_inference(network).graph, input)
+    plan = find_quantizer_points(fold_for_inference(network).graph, input)
     quant = QuantSpec(
-        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+        {name: WeightQuant((8,)) for name in plan.layer_inputs}, {s.name: 8 for s in plan.points}
     )
     return Spec("net", {}, network.graph, input, ("a", "b", "c"), quant=quant)
 
@@ -86,7 +92,7 @@ def onnx_round_trip(values, scale, zero_point):
     ("scale", "zero_point"), [(0.5, 3), (0.0371, 128), (6 / 255, 0), (1e-6, 255)]
 )
 def test_rounding_is_that_of_onnx_runtime(scale, zero_point):
-    grids = Grids({"a": 8, "b": 8})
+    grids = ActivationQParams({"a": 8, "b": 8})
     grids.scale[1], grids.zero_point[1] = scale, zero_point
     quantizer = Quantizer(grids, "b")
     # Ties at every half step, both ends of the range and far outside.
@@ -98,30 +104,30 @@ def test_rounding_is_that_of_onnx_runtime(scale, zero_point):
 
 
 def test_ties_go_to_even_and_the_ends_saturate():
-    quantizer = Quantizer(Grids({"a": 8}), "a")
+    quantizer = Quantizer(ActivationQParams({"a": 8}), "a")
     values = torch.tensor([0.5, 1.5, 2.5, -3.0, 254.5, 300.0])
     assert quantizer(values).tolist() == [0.0, 2.0, 2.0, 0.0, 254.0, 255.0]
 
 
 def test_sites_follow_what_a_runtime_can_fuse():
-    found = sites_of(Net())
-    sites = {site.name: set(site.nodes) for site in found.sites}
-    # One grid from the stem through chunk, concatenation and pooling; the ReLUs close their convolutions' sites.
-    assert sites["stem.0"] == {"stem.2", "chunk.0", "chunk.1", "branch.2", "cat", "pool"}
-    assert sites["squeeze"] == {"relu"}
-    assert sites["last"] == {"last"}
-    assert sites["swish"] == {"swish"}
-    assert sites["add"] == {"relu.1"}
-    assert "head" not in sites
+    found = plan_of(Net())
+    points = {point.name: set(point.nodes) for point in found.points}
+    # One grid from the stem through chunk, concatenation and pooling; the ReLUs close their convolutions' points.
+    assert points["stem.0"] == {"stem.2", "chunk.0", "chunk.1", "branch.2", "cat", "pool"}
+    assert points["squeeze"] == {"relu"}
+    assert points["last"] == {"last"}
+    assert points["swish"] == {"swish"}
+    assert points["add"] == {"relu.1"}
+    assert "head" not in points
     assert set(found.layer_inputs.values()) >= {None, "stem.0", "squeeze"}
 
 
 def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded():
-    found = {site.name: site for site in sites_of(Net()).sites}
-    assert found["last"].gated == (-3, float("inf"))
-    assert found["excite"].gated == (-3, 3)
-    assert {name for name, site in found.items() if site.gated} == {"last", "excite"}
-    nodes = {node for site in found.values() for node in site.nodes}
+    found = {point.name: point for point in plan_of(Net()).points}
+    assert found["last"].gate_range == (-3, float("inf"))
+    assert found["excite"].gate_range == (-3, 3)
+    assert {name for name, point in found.items() if point.gate_range} == {"last", "excite"}
+    nodes = {node for point in found.values() for node in point.nodes}
     assert "mul" in nodes
     assert "hardsigmoid" not in nodes
 
@@ -130,16 +136,16 @@ def test_what_only_gates_read_is_a_gated_site_and_the_gate_itself_is_not_rounded
             squeezed = self.excite(F.relu(self.squeeze(self.stem(x))))
             return self.head((squeezed + F.hardsigmoid(squeezed)).mean([2, 3]))
 
-    shared = sites_of(Shared()).sites
-    assert not any(site.gated for site in shared)
-    assert any("hardsigmoid" in site.nodes for site in shared)
+    shared = plan_of(Shared()).points
+    assert not any(point.gate_range for point in shared)
+    assert any("hardsigmoid" in point.nodes for point in shared)
 
 
 def test_silu_rounds_its_sigmoid_to_255ths():
     network = network_of(
         nn.Sequential(nn.Conv2d(1, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 3)), IMAGE
     )
-    net = quantized_module(network, spec_for(network))
+    net = build_quantized(network, spec_for(network))
     seen = {}
     net.listeners.update(
         {name: partial(seen.__setitem__, name) for name in ("0", "1.sigmoid", "1")}
@@ -162,8 +168,8 @@ def test_pixels_of_unequal_channels_get_a_site_of_their_own():
     module = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2, 2))
     equal = InputSpec(3, 1, (128 / 255,) * 3, (0.25,) * 3)
     unequal = InputSpec(3, 1, (128 / 255, 120 / 255, 100 / 255), (0.25,) * 3)
-    assert sites_of(module, equal).layer_inputs["0"] is None
-    assert sites_of(module, unequal).layer_inputs["0"] == "input"
+    assert plan_of(module, equal).layer_inputs["0"] is None
+    assert plan_of(module, unequal).layer_inputs["0"] == "input"
 
 
 def test_integer_layers_compute_with_their_integers():
@@ -190,8 +196,8 @@ def test_integer_layers_compute_with_their_integers():
 def test_the_structure_is_rebuilt_without_storage_and_costs_as_much_as_before():
     module = network_of(Net(), IMAGE)
     spec = spec_for(module)
-    real = quantized_module(module, spec)
-    empty = quantized_module(Network(spec.graph, IMAGE), spec)
+    real = build_quantized(module, spec)
+    empty = build_quantized(Network(spec.graph, IMAGE), spec)
     shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in real.state_dict().items()}
     assert shapes == {
         name: (tensor.dtype, tensor.shape) for name, tensor in empty.state_dict().items()
@@ -214,4 +220,4 @@ def test_a_spec_of_another_network_is_refused_with_all_names():
     spec = spec_for(network)
     quant = QuantSpec({"nose": WeightQuant((8,))}, {"mouth": 8})
     with pytest.raises(FertoolError, match="no layer nose, no activation mouth"):
-        quantized_module(network, replace(spec, quant=quant))
+        build_quantized(network, replace(spec, quant=quant))

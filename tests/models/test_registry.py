@@ -31,9 +31,9 @@ def test_text_becomes_the_type_of_the_default():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stem_stride": "two"}, "stem_stride=two: resnet18 wants int"),
-        ({"stem_pool": "maybe"}, "stem_pool=maybe: resnet18 wants bool"),
-        ({"stem_strides": "2"}, "unknown --arch-arg of resnet18 'stem_strides'"),
+        ({"stem_stride": "two"}, "``arch_arg=stem_stride=two``: resnet18 wants int"),
+        ({"stem_pool": "maybe"}, "``arch_arg=stem_pool=maybe``: resnet18 wants bool"),
+        ({"stem_strides": "2"}, "unknown ``arch_arg`` of resnet18 'stem_strides'"),
     ],
 )
 def test_a_wrong_argument_is_named(given, message):

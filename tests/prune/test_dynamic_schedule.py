@@ -8,7 +8,7 @@ from fertool import cost
 from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
-from fertool.models.dynamic import DynamicNetwork
+from fertool.models.dynamic_network import DynamicNetwork
 from fertool.prune import (
     PruneOptions,
     PruningSession,

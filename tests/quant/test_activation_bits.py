@@ -9,8 +9,8 @@ from fertool.data.pixels import to_input
 from fertool.errors import UsageError
 from fertool.graph.folding import fold_for_inference
 from fertool.models import create
-from fertool.models.quantized import tapped_at_sites
-from fertool.models.sites import find_sites
+from fertool.models.quantized import insert_at_quantizer_points
+from fertool.models.quantizer_points import find_quantizer_points
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.quant.activation_bits import ACTIVATION_BITS, allocate_activation_bits, rounding_losses
 from fertool.quant.knapsack import KnapsackItems
@@ -52,23 +52,23 @@ def network(shown):
 def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network, shown):
     _, module = network
     float_network, images = fold_for_inference(module), shown.images[:512]
-    sites = find_sites(float_network.graph, INPUT)
+    plan = find_quantizer_points(float_network.graph, INPUT)
     grids = {}
-    for site in sites.sites:
+    for point in plan.points:
         ends = RangeObserver()
-        tapped_at_sites(float_network, sites, {site.name: ends})(to_input(images, INPUT))
+        insert_at_quantizer_points(float_network, plan, {point.name: ends})(to_input(images, INPUT))
         seen = HistogramObserver(ends.low, ends.high)
-        tapped_at_sites(float_network, sites, {site.name: seen})(to_input(images, INPUT))
-        grids[site.name] = [activation_qparams(seen, "mse", bits) for bits in ACTIVATION_BITS]
+        insert_at_quantizer_points(float_network, plan, {point.name: seen})(to_input(images, INPUT))
+        grids[point.name] = [activation_qparams(seen, "mse", bits) for bits in ACTIVATION_BITS]
     with torch.enable_grad():
-        items = rounding_losses(float_network, sites, grids, images, INPUT)
+        items = rounding_losses(float_network, plan, grids, images, INPUT)
     logits = module(to_input(images, INPUT))
     before = logits.log_softmax(1)
-    for index in (0, 3, 9, len(sites.sites) - 1):
-        name = sites.sites[index].name
+    for index in (0, 3, 9, len(plan.points) - 1):
+        name = plan.points[index].name
         for column, bits in ((2, 6), (4, 8)):
-            rounded = tapped_at_sites(
-                float_network, sites, {name: Rounded(grids[name][column], bits)}
+            rounded = insert_at_quantizer_points(
+                float_network, plan, {name: Rounded(grids[name][column], bits)}
             )
             after = rounded(to_input(images, INPUT)).log_softmax(1)
             caused = F.kl_div(after, before, log_target=True, reduction="batchmean")

@@ -7,8 +7,8 @@ from graphs import network_of
 from torch import nn
 from torch.nn import functional as F
 
-from fertool.models.quantized import QuantConv2d, QuantLinear, quantized_module
-from fertool.models.sites import find_sites
+from fertool.models.quantized import QuantConv2d, QuantLinear, build_quantized
+from fertool.models.quantizer_points import find_quantizer_points
 from fertool.quant.saturation import can_saturate, simulate_saturation
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant
 
@@ -30,11 +30,11 @@ class Net(nn.Module):
 def integer_net(limit):
     torch.manual_seed(0)
     network = network_of(Net(), (1, 6, 6))
-    sites = find_sites(network.graph, INPUT)
+    plan = find_quantizer_points(network.graph, INPUT)
     quant = QuantSpec(
-        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+        {name: WeightQuant((8,)) for name in plan.layer_inputs}, {s.name: 8 for s in plan.points}
     )
-    net = quantized_module(
+    net = build_quantized(
         network, Spec("net", {}, network.graph, INPUT, ("a", "b", "c"), quant=quant)
     )
     net.grids.scale.fill_(40.0)

@@ -6,7 +6,7 @@ from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
-from fertool.models.patches import patches
+from fertool.models.sampling import input_patches
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.quant.weight_rounding import _gptq, _moments, _regress, _Target
 from fertool.spec import InputSpec
@@ -84,7 +84,7 @@ def test_patches_times_weights_are_the_output(layer):
     output = layer(x).detach()
     flat = output.flatten(2) if output.dim() > 2 else output.unsqueeze(2)
     places = torch.arange(0, flat.shape[2], 2)
-    seen = patches(layer, x, places)
+    seen = input_patches(layer, x, places)
     groups = len(seen)
     weight = layer.weight.detach().reshape(groups, -1, seen.shape[2])
     found = torch.einsum("gnf,grf->ngr", seen, weight).flatten(1) + layer.bias.detach()

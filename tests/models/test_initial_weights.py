@@ -10,7 +10,7 @@ from mutations import mutations
 
 from fertool.errors import FertoolError
 from fertool.models import create, save_model
-from fertool.models.initial import load_initial, transfer_weights
+from fertool.models.initial_weights import load_initial_weights, transfer_weights
 from fertool.models.registry import get_architecture
 from fertool.spec import InputSpec
 
@@ -38,9 +38,9 @@ def same(module, before):
 def test_a_thousand_class_head_starts_afresh_and_the_rest_is_taken(tmp_path):
     source, module = small(num_classes=1000), small()
     fresh = module.classifier[3].weight.clone()
-    notes = load_initial(module, saved(tmp_path, source.state_dict()))
+    notes = load_initial_weights(module, saved(tmp_path, source.state_dict()))
     assert notes == [
-        "classifier.3: 256 inputs and 1000 outputs in the file, 256 inputs and 7 outputs here: starts afresh"
+        "classifier.3: 256 inputs and 1000 outputs in the file, 256 inputs and 7 outputs here: keeps its initial values"
     ]
     assert torch.equal(module.classifier[3].weight, fresh)
     assert torch.equal(module.classifier[0].weight, source.classifier[0].weight)
@@ -54,7 +54,7 @@ def test_an_rgb_stem_becomes_grayscale_with_the_same_logits(tmp_path, arch):
     torch.manual_seed(0)
     source, module = small(arch, in_channels=3), small(arch)
     source(torch.randn(4, 3, 48, 48))
-    notes = load_initial(module, saved(tmp_path, source.state_dict()))
+    notes = load_initial_weights(module, saved(tmp_path, source.state_dict()))
     assert [note.split(": ")[1] for note in notes] == ["RGB summed to grayscale"]
     images = torch.randn(3, 1, 48, 48)
     expected = source.eval()(images.expand(-1, 3, -1, -1))
@@ -78,7 +78,7 @@ def test_an_rgb_stem_becomes_grayscale_with_the_same_logits(tmp_path, arch):
 )
 def test_checkpoint_wrappers_prefixes_and_old_files(tmp_path, wrap):
     source, module = small(), small()
-    assert load_initial(module, saved(tmp_path, wrap(source.state_dict()))) == []
+    assert load_initial_weights(module, saved(tmp_path, wrap(source.state_dict()))) == []
     assert same(module, snapshot(source))
 
 
@@ -86,14 +86,14 @@ def test_a_fertool_file_is_taken_too(tmp_path):
     spec, source = create("mobilenet_v3_small", {"width_mult": 0.25}, InputSpec(), CLASSES)
     save_model(tmp_path / "m.pt", spec, source)
     module = small()
-    assert load_initial(module, tmp_path / "m.pt") == []
+    assert load_initial_weights(module, tmp_path / "m.pt") == []
     assert same(module, snapshot(source))
 
 
 def test_a_part_that_the_file_lacks_starts_afresh(tmp_path):
     source, module = small(num_classes=1000, in_channels=3), small("micro_expnet")
     attention = module.se.fc1.weight.clone()
-    notes = load_initial(module, saved(tmp_path, source.state_dict()))
+    notes = load_initial_weights(module, saved(tmp_path, source.state_dict()))
     assert [note.split(":")[0] for note in notes] == [
         "features.0.0.weight",
         "classifier.0",
@@ -106,11 +106,11 @@ def test_a_part_that_the_file_lacks_starts_afresh(tmp_path):
 
 def test_a_part_that_the_network_lacks_is_dropped_unless_the_file_is_of_another_network(tmp_path):
     source, module = small("micro_expnet", num_classes=8), small()
-    notes = load_initial(module, saved(tmp_path, source.state_dict()))
+    notes = load_initial_weights(module, saved(tmp_path, source.state_dict()))
     assert "se: not in this network: dropped" in notes
     assert torch.equal(module.features[12][0].weight, source.features[12][0].weight)
     with pytest.raises(FertoolError, match=r"features.0.0.weight is unknown"):
-        load_initial(
+        load_initial_weights(
             small("resnet18"),
             saved(tmp_path, {**source.state_dict(), "fc.weight": torch.zeros(7, 128)}),
         )
@@ -124,7 +124,7 @@ def test_every_misfit_outside_the_classifier_is_listed_and_nothing_is_loaded(tmp
     state["features.7.extra"] = torch.zeros(1)
     del state["features.12.1.bias"]
     with pytest.raises(FertoolError) as error:
-        load_initial(module, saved(tmp_path, state))
+        load_initial_weights(module, saved(tmp_path, state))
     for part in (
         "features.3.block.0.0.weight is [5, 8, 1, 1], the network has [24, 8, 1, 1]",
         "features.7.extra is unknown",
@@ -136,9 +136,9 @@ def test_every_misfit_outside_the_classifier_is_listed_and_nothing_is_loaded(tmp
 
 def test_another_architecture_is_refused(tmp_path):
     with pytest.raises(FertoolError, match=r"and \d+ more"):
-        load_initial(small("resnet18"), saved(tmp_path, small().state_dict()))
+        load_initial_weights(small("resnet18"), saved(tmp_path, small().state_dict()))
     with pytest.raises(FertoolError, match="do not fit"):
-        load_initial(small(), saved(tmp_path, {}))
+        load_initial_weights(small(), saved(tmp_path, {}))
 
 
 class _Marker:
@@ -157,7 +157,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path, protocol):
     else:
         path.write_bytes(pickle.dumps(_Marker(str(marker)), protocol=2))
     with pytest.raises(FertoolError, match="nothing was run"):
-        load_initial(small(), path)
+        load_initial_weights(small(), path)
     assert not marker.exists()
 
 
@@ -170,7 +170,7 @@ def test_files_that_hold_no_weights(tmp_path):
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
     for name in ("text.pth", "empty.pth", "cut.pth", "list.pth", "numbers.pth", "absent.pth"):
         with pytest.raises(FertoolError, match=name):
-            load_initial(small(), tmp_path / name)
+            load_initial_weights(small(), tmp_path / name)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -189,7 +189,7 @@ def test_damaged_files_fail_with_a_message_and_nothing_else(tmp_path):
                 damaged[draw.randrange(len(damaged))] = draw.randrange(256)
             path.write_bytes(damaged)
             with contextlib.suppress(FertoolError):
-                load_initial(module, path)
+                load_initial_weights(module, path)
 
 
 def test_all_layers_go_over_between_networks_alike():
@@ -276,7 +276,7 @@ KEYS = ("model_state_dict", "net", "ema", "model_ema", "weights", "params", "sta
 def test_prefixes_of_wrappers_are_taken_off(tmp_path, prefix):
     source, module = small(), small()
     state = {f"{prefix}{name}": tensor for name, tensor in source.state_dict().items()}
-    notes = load_initial(module, saved(tmp_path, {"state_dict": state, "epoch": 1}))
+    notes = load_initial_weights(module, saved(tmp_path, {"state_dict": state, "epoch": 1}))
     assert same(module, snapshot(source))
     assert prefix == "module." or notes == [
         f"prefix {prefix} removed: {len(state)} of {len(state)} tensors are the network's"
@@ -289,20 +289,22 @@ def test_a_prefix_of_all_but_the_head_is_taken_off(tmp_path):
         name if name.startswith("classifier") else f"backbone.{name}": tensor
         for name, tensor in source.state_dict().items()
     }
-    load_initial(module, saved(tmp_path, state))
+    load_initial_weights(module, saved(tmp_path, state))
     assert same(module, snapshot(source))
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_state_dicts_are_found_under_the_usual_keys(tmp_path, key):
     source, module = small(), small()
-    load_initial(module, saved(tmp_path, {"epoch": 3, key: source.state_dict(), "best_acc": 71.0}))
+    load_initial_weights(
+        module, saved(tmp_path, {"epoch": 3, key: source.state_dict(), "best_acc": 71.0})
+    )
     assert same(module, snapshot(source))
 
 
 def test_what_holds_other_things_says_which(tmp_path):
     with pytest.raises(FertoolError, match="it holds weights_of_mine, epoch"):
-        load_initial(
+        load_initial_weights(
             small(), saved(tmp_path, {"weights_of_mine": {"a": torch.zeros(1)}, "epoch": 1})
         )
 
@@ -311,7 +313,7 @@ def test_a_safetensors_file_is_read_whatever_its_name(tmp_path):
     source, module = small(), small()
     path = tmp_path / "weights.bin"
     path.write_bytes(_safetensors(source.state_dict()))
-    assert load_initial(module, path) == []
+    assert load_initial_weights(module, path) == []
     assert same(module, snapshot(source))
 
 
@@ -324,7 +326,7 @@ def test_every_wrong_header_of_a_safetensors_file_is_refused_or_fits(tmp_path):
         text = json.dumps(header).encode()
         path.write_bytes(len(text).to_bytes(8, "little") + text + content[length:])
         with contextlib.suppress(FertoolError):
-            load_initial(module, path)
+            load_initial_weights(module, path)
         assert same(module, before), what
 
 
@@ -351,7 +353,7 @@ def test_weights_that_no_network_can_start_from_are_refused_by_name(tmp_path, na
     state, before = snapshot(module), snapshot(module)
     path = saved(tmp_path, {**state, name: change(state[name])})
     with pytest.raises(FertoolError, match=said):
-        load_initial(module, path)
+        load_initial_weights(module, path)
     assert same(module, before)
 
 
@@ -361,7 +363,7 @@ def test_other_precisions_are_taken(tmp_path, dtype):
     state = {
         name: t.to(dtype) if t.is_floating_point() else t for name, t in source.state_dict().items()
     }
-    load_initial(module, saved(tmp_path, state))
+    load_initial_weights(module, saved(tmp_path, state))
     torch.testing.assert_close(
         module.classifier[0].weight, source.classifier[0].weight, rtol=0.01, atol=0.01
     )
@@ -386,4 +388,4 @@ def other_kinds(folder):
 def test_weights_in_files_of_other_kinds_are_named_by_their_kind(tmp_path):
     for name, kind in other_kinds(tmp_path).items():
         with pytest.raises(FertoolError, match=kind):
-            load_initial(small(), tmp_path / name)
+            load_initial_weights(small(), tmp_path / name)

@@ -4,7 +4,7 @@ import torch
 from torch.fx import symbolic_trace
 from torch.nn import functional as F
 
-from fertool.models.layers import (
+from fertool.models.blocks import (
     EfficientChannelAttention,
     StochasticDepth,
     eca_kernel,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FLOATS, ROUNDED = "as floats", "with rounding"
 
 
-def made_friendly(
+def replace_and_train(
     given: Model, run: TrainingRun, epochs: int, *, distill: bool
 ) -> tuple[Model, TrainingRun, History]:
     """Put ReLU in place of HardSwish and SiLU, and train as floats for some epochs, taught by the given network.
@@ -26,7 +26,7 @@ def made_friendly(
     from fertool import models
     from fertool.report.console import note
 
-    changed = models.int8_friendly(*given)
+    changed = models.replace_activations(*given)
     if changed is None:
         note(
             f"--int8-friendly: {given[0].arch} has no HardSwish and no SiLU; there is nothing to replace"

@@ -6,7 +6,7 @@ from graphs import narrowed, network_of
 from torch import nn
 
 from fertool.errors import FertoolError
-from fertool.models import create, int8_friendly, randomised
+from fertool.models import create, replace_activations, with_random_weights
 from fertool.spec import GateSpec, InputSpec, Metrics, Spec
 
 CLASSES = ("a", "b", "c")
@@ -28,7 +28,7 @@ def images(count=3):
 @FAMILIES
 def test_it_has_the_same_weights_and_no_costly_activation(arch):
     spec, module = network(arch)
-    changed, friendly = int8_friendly(spec, module)
+    changed, friendly = replace_activations(spec, module)
     assert operators(spec) & COSTLY
     assert not operators(changed) & COSTLY
     assert changed.graph == friendly.graph
@@ -38,13 +38,13 @@ def test_it_has_the_same_weights_and_no_costly_activation(arch):
     assert all(torch.equal(before[name], after[name]) for name in before)
     with torch.no_grad():
         assert not torch.allclose(module.eval()(images()), friendly(images()))
-    assert int8_friendly(changed, friendly) is None
+    assert replace_activations(changed, friendly) is None
 
 
 def test_a_pruned_network_keeps_its_channels():
     spec, module = network("mobilenet_v3_small")
-    pruned = randomised(narrowed(module, "features.2.block.0.0", 8))
-    changed, friendly = int8_friendly(replace(spec, graph=pruned.graph), pruned)
+    pruned = with_random_weights(narrowed(module, "features.2.block.0.0", 8))
+    changed, friendly = replace_activations(replace(spec, graph=pruned.graph), pruned)
     assert (
         changed.graph.channels
         == friendly.graph.channels
@@ -54,7 +54,7 @@ def test_a_pruned_network_keeps_its_channels():
 
 
 def test_there_may_be_nothing_to_replace():
-    assert int8_friendly(*network("mobilenet_v2")) is None
+    assert replace_activations(*network("mobilenet_v2")) is None
 
 
 def test_any_network_can_be_made_friendly():
@@ -69,7 +69,7 @@ def test_any_network_can_be_made_friendly():
     module = network_of(nn.Sequential(*parts, nn.Linear(4, 3)), (1, 32, 32))
     metrics = Metrics("val", 10, 0.5, (0.2, 0.8), 0.4)
     spec = Spec("any", {}, module.graph, InputSpec(1, 32), CLASSES, metrics=metrics)
-    changed, friendly = int8_friendly(spec, module)
+    changed, friendly = replace_activations(spec, module)
     assert [node.op for node in changed.graph.nodes][:4] == ["conv2d", "relu", "conv2d", "relu"]
     # What was measured was another network's.
     assert changed.metrics is None
@@ -83,7 +83,7 @@ def test_a_dynamic_network_is_refused():
     spec, module = network("mobilenet_v2")
     dynamic = replace(spec, gates=GateSpec((spec.graph,), 4, (1.0,)))
     with pytest.raises(FertoolError, match="cannot be made INT8-friendly"):
-        int8_friendly(dynamic, module)
+        replace_activations(dynamic, module)
 
 
 def operators(spec):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fertool.hessian import norms
-from fertool.hessian.norms import Norms
+from fertool.hessian import grad_norms
+from fertool.hessian.grad_norms import PerSampleGradNorms
 
 LAYERS = {
     "few positions": (nn.Conv2d(6, 4, 3), (6, 4, 5)),
@@ -35,15 +35,15 @@ def one_by_one(layer: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("chunk", [1, norms._CHUNK_ELEMENTS])
+@pytest.mark.parametrize("chunk", [1, grad_norms._CHUNK_ELEMENTS])
 @pytest.mark.parametrize("case", LAYERS)
 def test_squared_norms_equal_those_of_single_images(case, chunk, monkeypatch):
-    monkeypatch.setattr(norms, "_CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(grad_norms, "_CHUNK_ELEMENTS", chunk)
     layer, shape = LAYERS[case]
     layer.double()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(3, *shape, dtype=torch.float64, generator=generator)
-    squared_norms = Norms(layer, x)
+    squared_norms = PerSampleGradNorms(layer, x)
     for _ in range(2):
         gradient = torch.randn(layer(x).shape, dtype=torch.float64, generator=generator)
         in_weights, in_outputs = squared_norms(gradient)

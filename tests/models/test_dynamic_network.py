@@ -6,8 +6,8 @@ from graphs import narrowed
 from torch import nn
 
 from fertool import cost
-from fertool.models import create, load_model, randomised, save_model
-from fertool.models.dynamic import DynamicNetwork, ImageGate
+from fertool.models import create, load_model, save_model, with_random_weights
+from fertool.models.dynamic_network import DynamicNetwork, ImageGate
 from fertool.spec import GateSpec, InputSpec
 
 INPUT = InputSpec(size=32)
@@ -77,7 +77,7 @@ def test_a_folded_gate_answers_the_same():
 
 def test_a_file_brings_all_profiles_back_and_counts_the_mean_work(tmp_path):
     spec, wide = create("micro_expnet", {"width_mult": 0.25}, INPUT, CLASSES)
-    narrow = randomised(narrowed(wide, "features.11.block.0.0", 8))
+    narrow = with_random_weights(narrowed(wide, "features.11.block.0.0", 8))
     gates = GateSpec((wide.graph, narrow.graph), 44, (0.25, 0.75))
     module = DynamicNetwork(ImageGate(2), [wide, narrow], gates.shares).eval()
     path = tmp_path / "d.pt"

@@ -6,9 +6,9 @@ from torch import nn
 
 from fertool.graph.folding import fold_for_inference
 from fertool.models import create
-from fertool.models.entrance import rounded_sites
-from fertool.models.quantized import QuantConv2d, quantized_module
-from fertool.models.sites import find_sites
+from fertool.models.float_prefix import plan_quantizers
+from fertool.models.quantized import QuantConv2d, build_quantized
+from fertool.models.quantizer_points import find_quantizer_points
 from fertool.spec import InputSpec, QuantSpec, WeightQuant
 
 INPUT = InputSpec(1, 48)
@@ -19,9 +19,9 @@ def graph_of(arch, **args):
 
 
 def floats(network):
-    every, rounded = find_sites(network.graph, INPUT), rounded_sites(network, INPUT)
+    every, rounded = find_quantizer_points(network.graph, INPUT), plan_quantizers(network, INPUT)
     # Whatever an integer layer reads is rounded.
-    assert {*rounded.layer_inputs.values()} - {None} <= {site.name for site in rounded.sites}
+    assert {*rounded.layer_inputs.values()} - {None} <= {point.name for point in rounded.points}
     assert {*rounded.layer_inputs} <= {*every.layer_inputs}
     return {*every.layer_inputs} - {*rounded.layer_inputs}
 
@@ -68,9 +68,9 @@ def test_what_is_read_again_later_is_rounded_before():
 
 def test_files_with_an_integer_entrance_still_load():
     spec, module = create("mobilenet_v3_small", {"width_mult": 0.25}, INPUT, ("a", "b"))
-    sites = find_sites(fold_for_inference(module).graph, INPUT)
+    plan = find_quantizer_points(fold_for_inference(module).graph, INPUT)
     quant = QuantSpec(
-        {name: WeightQuant((8,)) for name in sites.layer_inputs}, {s.name: 8 for s in sites.sites}
+        {name: WeightQuant((8,)) for name in plan.layer_inputs}, {s.name: 8 for s in plan.points}
     )
-    net = quantized_module(module, replace(spec, quant=quant))
+    net = build_quantized(module, replace(spec, quant=quant))
     assert isinstance(net.get_submodule("features.0.0"), QuantConv2d)

@@ -1,0 +1,73 @@
+"""Inputs and outputs of layers at sampled positions of their maps, for regression on weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MAX_POSITIONS = 64
+"""Positions of a map that are sampled, once for each layer and all images."""
+_MIN_IMAGES = 16
+_MAX_IMAGES = 512
+_SIDE = 64
+"""Side in pixels up to which all of `_MAX_IMAGES` are taken."""
+
+
+def limit_images(images: Tensor, side: int) -> Tensor:
+    """Return the first of the images [N, ...], as many as regressions on all layers need.
+
+    512 up to 64 pixels a side; of larger images fewer, since the maps of all are in memory at once.
+    """
+    affordable = min(_MAX_IMAGES, _MAX_IMAGES * _SIDE**2 // side**2)
+    return images[: max(_MIN_IMAGES, affordable)]
+
+
+def sample_positions(
+    positions: int, generator: torch.Generator, max_positions: int = MAX_POSITIONS
+) -> Tensor:
+    """Return up to `max_positions` of the positions of a map, int64 [P], ascending."""
+    return torch.randperm(positions, generator=generator)[:max_positions].sort().values
+
+
+def input_patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+    """Return what a layer multiplies by its weights at `positions` [P] of its output.
+
+    [groups, N P, fan-in]. `x` is [N, C, H, W]; for a linear layer, which has one group, [N, C] or,
+    with several positions, [N, …, C].
+    """
+    if isinstance(layer, nn.Linear):
+        rows = x if x.dim() == 2 else x.flatten(1, -2)[:, positions].flatten(0, 1)
+        return rows.unsqueeze(0)
+    if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
+        raise AssertionError("only linear layers and convolutions have weights")
+    kernel_height, kernel_width = layer.kernel_size
+    padding_y, padding_x = layer.padding
+    padded = F.pad(x, (padding_x, padding_x, padding_y, padding_y))
+    reach = layer.dilation[1] * (kernel_width - 1) + 1
+    columns = (padded.shape[3] - reach) // layer.stride[1] + 1
+    top = positions // columns * layer.stride[0]
+    left = positions % columns * layer.stride[1]
+
+    # One slice per kernel element: unfolding whole maps would take memory for all positions.
+    elements = []
+    for i in range(kernel_height):
+        for j in range(kernel_width):
+            elements.append(padded[:, :, top + i * layer.dilation[0], left + j * layer.dilation[1]])
+    stacked = torch.stack(elements, 2)
+    by_group = stacked.reshape(len(x), layer.groups, -1, len(elements), len(positions))
+    return by_group.permute(1, 0, 4, 2, 3).flatten(3).flatten(1, 2)
+
+
+def to_channels_first(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return the input or output of a layer as [N, C, …]."""
+    # Linear layers over several positions have the channels last.
+    if isinstance(layer, nn.Linear) and x.dim() > 2:
+        return x.flatten(1, -2).transpose(1, 2)
+    return x
+
+
+def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Return a map [N, C, H, W] at some positions: [N, C, P]; a vector [N, C] has one position."""
+    flat = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
+    return flat[:, :, positions]
