@@ -62,10 +62,10 @@ def _match_layers(names: Sequence[str], patterns: Sequence[str]) -> frozenset[st
             if fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*"):
                 matched.append(name)
         if not matched:
-            raise UsageError(
-                f"``keep_float={pattern}``: no layer has this name",
-                f"for example ``keep_float={names[0]}``",
-            )
+            hint = "leave it out: the network has no layer with weights"
+            if names:
+                hint = f"for example ``keep_float={names[0]}``"
+            raise UsageError(f"``keep_float={pattern}``: no layer has this name", hint)
         found.update(matched)
     return frozenset(found)
 
