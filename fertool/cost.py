@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-accumulates."""
+"""The cost of a network: parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from fertool.spec import InputSpec
 
 @dataclass(frozen=True)
 class Cost:
-    """`params`: learned values (weights, biases, BN scale and shift); `macs`: multiply-accumulates of one image.
+    """`params` are the learned values, `macs` the multiply-accumulates of one image.
 
-    Convolutions and linear layers are counted, as in the papers' "FLOPs"; activations, BN and pooling are not.
+    Parameters are weights, biases, and scale and shift of batch norm. MACs are those of
+    convolutions and linear layers, the papers' "FLOPs"; activations, batch norm and pooling are not
+    counted.
     """
 
     params: int
@@ -27,21 +29,26 @@ class Cost:
 
 
 def layer_macs(layer: nn.Module, output: Tensor) -> int:
-    """Return the multiply-accumulates of one convolution or linear layer for one image; 0 for any other layer.
+    """Return the multiply-accumulates of a layer for one image.
 
-    `output` is the layer's result, shape [N, C, H, W] or [N, C]; only its shape is read.
+    `output` is the layer's result [N, C, H, W] or [N, C], of which only the shape is read. Layers
+    other than convolutions and linear ones have 0.
     """
     if isinstance(layer, nn.Conv2d):
-        taps = layer.kernel_size[0] * layer.kernel_size[1] * (layer.in_channels // layer.groups)
-        return taps * output[0].numel()
+        kernel_area = layer.kernel_size[0] * layer.kernel_size[1]
+        macs_per_output = kernel_area * (layer.in_channels // layer.groups)
+        return macs_per_output * output[0].numel()
     if isinstance(layer, nn.Linear):
         return layer.in_features * output[0].numel()
     return 0
 
 
 @runtime_checkable
-class Branching(Protocol):
-    """A network that sends each image through `gate` and one of `networks`, the `shares` of the images through each."""
+class GatedNetwork(Protocol):
+    """A network that sends each image through `gate` and one of `networks`.
+
+    `shares` are the fractions of the images that go through each of them.
+    """
 
     gate: nn.Module
     networks: Sequence[nn.Module]
@@ -49,31 +56,42 @@ class Branching(Protocol):
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:
-    """Count a float or quantized network; one that is no graph by running its shapes, without arithmetic, on one image.
+    """Return the cost of a float or quantized network.
 
-    Where the work depends on the image `macs` is the mean over the images of which the shares tell.
+    Where the work depends on the image, `macs` is the mean over images in the network's `shares`.
     """
-    if isinstance(module, Branching):
-        gate, parts = (
-            count(module.gate, input),
-            [count(network, input) for network in module.networks],
-        )
-        mean = sum(share * part.macs for share, part in zip(module.shares, parts, strict=True))
-        return Cost(gate.params + sum(part.params for part in parts), gate.macs + round(mean))
+    if isinstance(module, GatedNetwork):
+        return _count_gated(module, input)
     if isinstance(module, Network):
-        return Cost(parameters(module), total_macs(module))
+        return Cost(count_parameters(module), total_macs(module))
+    return Cost(count_parameters(module), _traced_macs(module, input))
+
+
+def _count_gated(module: GatedNetwork, input: InputSpec) -> Cost:
+    gate = count(module.gate, input)
+    params = gate.params
+    mean_macs = 0.0
+    for network, share in zip(module.networks, module.shares, strict=True):
+        cost = count(network, input)
+        params += cost.params
+        mean_macs += share * cost.macs
+    return Cost(params, gate.macs + round(mean_macs))
+
+
+def _traced_macs(module: nn.Module, input: InputSpec) -> int:
+    """Return the multiply-accumulates of a module that is no graph, by running it on one image."""
     macs = 0
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:
         nonlocal macs
         macs += layer_macs(layer, output)
 
-    hooks = [
-        m.register_forward_hook(add)
-        for m in module.modules()
-        if isinstance(m, nn.Conv2d | nn.Linear)
-    ]
+    hooks = []
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            hooks.append(layer.register_forward_hook(add))
     try:
+        # On the meta device shapes are computed without any arithmetic.
         state = {name: tensor.to("meta") for name, tensor in module.state_dict().items()}
         image = torch.empty(1, input.channels, input.size, input.size, device="meta")
         with eval_mode(module):
@@ -81,10 +99,12 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
     finally:
         for hook in hooks:
             hook.remove()
-    return Cost(parameters(module), macs)
+    return macs
 
 
-def parameters(module: nn.Module) -> int:
-    """Return the number of learned values; a quantised layer's count as many as the float layer's."""
-    counts = getattr(module, "float_params", None)
-    return int(counts) if counts is not None else sum(p.numel() for p in module.parameters())
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of learned values; a quantized layer has those of the float layer."""
+    float_params = getattr(module, "float_params", None)
+    if float_params is not None:
+        return int(float_params)
+    return sum(p.numel() for p in module.parameters())

@@ -1,4 +1,4 @@
-"""ONNX Runtime as every part of fertool uses it: silent, without telemetry, with our errors and an end to each pass."""
+"""ONNX Runtime without telemetry, with fertool's errors and with limits of time and memory."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from typing import Any
 from fertool.errors import FertoolError
 
 NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
-"""The environment in which ONNX Runtime makes no identifier of the machine; only before its import does it help."""
+"""Keeps ONNX Runtime from making an identifier of the machine; must be set before its import."""
 SILENT = 4
-"""Log level: what matters arrives as an exception."""
-_BYTES_OF_A_THREAD = 80 << 20
+"""Log level fatal: errors arrive as exceptions."""
+_BYTES_PER_THREAD = 80 << 20
+"""Address space of a thread's stack and of its heap in glibc."""
 _GRACE_S = 2.0
-"""How long a pass that was told to end may go on."""
-_at_work: set[threading.Event] = set()
-"""What has not ended of all that `run_within` has begun."""
+"""How long a pass may continue after it was told to stop."""
+_running: set[threading.Event] = set()
+"""One event for each call of `run_with_time_limit` whose thread has not ended."""
 
 
 def import_onnxruntime() -> Any:
-    """Return the module `onnxruntime`, which from its import on would write files and send events otherwise.
+    """Return the module `onnxruntime` with telemetry disabled, which writes files and sends events.
 
-    Who sets ORT_DISABLE_TELEMETRY themselves is obeyed.
+    A value of ORT_DISABLE_TELEMETRY that the user has set is respected.
     """
     for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
@@ -37,31 +38,34 @@ def import_onnxruntime() -> Any:
 
 
 def session_options(threads: int | None) -> Any:
-    """Return how ONNX Runtime is to run a network; None leaves the number of threads to it."""
+    """Return the options of a session; None leaves the number of threads to ONNX Runtime."""
     options = import_onnxruntime().SessionOptions()
     options.log_severity_level = SILENT
     options.inter_op_num_threads = 1
     if threads is not None:
         options.intra_op_num_threads = threads
-    # Idle workers that spin after a pass would take the cores from the next model in an interleaved benchmark.
+    # Idle workers that spin after a pass would take cores from the next model of a benchmark.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
 
 
-def open_session_within(path: Path, options: Any, limit_s: float) -> Any:
-    """Open an ONNX file as `open_session` does, or raise FertoolError when that takes more than `limit_s` seconds.
+def open_session_with_time_limit(path: Path, options: Any, limit_s: float) -> Any:
+    """Open an ONNX file as `open_session` does; raises FertoolError after `limit_s` seconds.
 
     A small graph may grow without end while ONNX Runtime unfolds its functions and constants.
     """
 
-    def opened() -> Any:
+    def open_file() -> Any:
         return open_session(path, options, str(path))
 
-    return run_within(opened, lambda: None, limit_s, str(path), "not open")
+    def stop() -> None:
+        """Do nothing: there is no way to interrupt the constructor of a session."""
+
+    return run_with_time_limit(open_file, stop, limit_s, str(path), failure="not open")
 
 
 def open_session(source: Path | bytes, options: Any, where: str) -> Any:
-    """Open an ONNX file or its bytes on the CPU; raises FertoolError naming `where` when ONNX Runtime cannot."""
+    """Open an ONNX file or its bytes on the CPU; raises FertoolError about `where`."""
     model = source if isinstance(source, bytes) else str(source)
     onnxruntime = import_onnxruntime()
     try:
@@ -75,11 +79,12 @@ def open_session(source: Path | bytes, options: Any, where: str) -> Any:
 
 @contextlib.contextmanager
 def bounded_memory(extra_bytes: int) -> Iterator[None]:
-    """Let this process grow by so many bytes and no more, while a graph that may ask for any number runs.
+    """Limit this process's growth, within the block, to so many bytes: a graph may ask for any.
 
-    For the whole process, by the limit of its address space, and on Linux only. The stacks and heaps of as many threads
-    as there are cores come on top.
+    The limit is on the address space of the whole process, and on Linux only. The stacks and heaps
+    of as many threads as there are cores are added to it.
     """
+    # Neither the module nor /proc exists on every system.
     try:
         import resource
 
@@ -88,10 +93,12 @@ def bounded_memory(extra_bytes: int) -> Iterator[None]:
         yield
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    threads = _BYTES_OF_A_THREAD * (os.cpu_count() or 1)
-    limit = pages * resource.getpagesize() + extra_bytes + threads
-    present = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min([limit, *present]), hard))
+    thread_bytes = _BYTES_PER_THREAD * (os.cpu_count() or 1)
+    limit = pages * resource.getpagesize() + extra_bytes + thread_bytes
+    for bound in (soft, hard):
+        if bound != resource.RLIM_INFINITY:
+            limit = min(limit, bound)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield
     finally:
@@ -99,7 +106,7 @@ def bounded_memory(extra_bytes: int) -> Iterator[None]:
 
 
 def read_metadata(session: Any, key: str, where: str) -> str | None:
-    """Return an entry of a graph's metadata, None if there is none; raises FertoolError when they are unreadable."""
+    """Return an entry of a graph's metadata or None; raises FertoolError if they are unreadable."""
     try:
         value: str | None = session.get_modelmeta().custom_metadata_map.get(key)
     except Exception as error:
@@ -110,24 +117,28 @@ def read_metadata(session: Any, key: str, where: str) -> str | None:
 
 
 def failed_pass(error: Exception, where: str) -> FertoolError:
-    """Return the error for a pass in which ONNX Runtime raised `error`: its exceptions have no base class."""
+    """Return the error for a pass in which ONNX Runtime raised `error`.
+
+    Its exceptions have no common base class, so callers catch Exception.
+    """
     return FertoolError(
         f"{where}: ONNX Runtime cannot run it ({_reason(error, where)})",
         "the graph does not fit its input; export it again",
     )
 
 
-def run_within(
+def run_with_time_limit(
     forward: Callable[[], Any],
     stop: Callable[[], None],
     limit_s: float,
     where: str,
-    failure: str = "no answer",
+    failure: str = "no result",
 ) -> Any:
-    """Return what `forward` returns, or raise FertoolError, `where`: `failure`, when it takes more than `limit_s` s.
+    """Return the result of `forward`; raises FertoolError if it takes more than `limit_s` seconds.
 
-    A thread does the work and this one waits, because no signal interrupts a pass: after Ctrl-C, too, `stop` is called,
-    which has to make `forward` end. Of work that goes on nevertheless `is_at_work` tells.
+    A thread runs it and this one waits, because no signal interrupts a pass: `stop`, which must
+    make `forward` end, is called after the limit and after Ctrl-C. `has_running_pass` tells whether
+    it runs on nevertheless. The error says `failure` about `where`.
     """
     results: list[Any] = []
     errors: list[Exception] = []
@@ -139,13 +150,15 @@ def run_within(
         except Exception as error:
             errors.append(error)
         finally:
-            _at_work.discard(done)
+            _running.discard(done)
             done.set()
 
-    _at_work.add(done)
+    # Registered first: the thread may end before the next statement.
+    _running.add(done)
+    # A daemon, so that a pass that never ends does not keep the process.
     threading.Thread(target=work, daemon=True).start()
     try:
-        # Not join(): after a signal it takes a thread for ended that is not.
+        # Not join(): after a signal it takes a running thread for an ended one.
         in_time = done.wait(limit_s)
     finally:
         if not done.is_set():
@@ -154,21 +167,23 @@ def run_within(
     if not in_time:
         raise FertoolError(
             f"{where}: {failure} after {limit_s:g} s",
-            "the graph may hold an endless loop, or grow without end; --time-limit SECONDS gives it longer",
+            "the graph may hold an endless loop, or grow without end; "
+            "``time_limit=SECONDS`` gives it longer",
         )
     if errors:
         raise errors[0]
     return results[0]
 
 
-def is_at_work() -> bool:
-    """Whether a thread is still inside ONNX Runtime, which then crashes where Python ends a process in order."""
-    return bool(_at_work)
+def has_running_pass() -> bool:
+    """Whether a thread is inside ONNX Runtime, which crashes when Python then exits normally."""
+    return bool(_running)
 
 
 def _reason(error: Exception, where: str) -> str:
-    """Return one line of what an exception of ONNX Runtime says."""
+    """Return the message of an exception of ONNX Runtime in one line."""
     if isinstance(error, UnicodeDecodeError):
         return "text that is not UTF-8"
+    # Before the last " : " stand error code and source location.
     text = str(error).rpartition(" : ")[2].replace(where, "the file").strip()
     return text.partition("\n")[0] or type(error).__name__

@@ -1,7 +1,8 @@
-"""In which number format a network computes while it trains or teaches; weights and losses stay float32."""
+"""The number format of a network's computation; weights and losses stay float32."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,42 +10,51 @@ from torch import nn
 
 from fertool.config.training import PrecisionName
 
-_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-_BF16_CPUS = ("avx512_bf16", "amx_bf16")
-"""What processors call the instructions that multiply bf16 numbers."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BF16_CAPABILITIES = ("avx512_bf16", "amx_bf16")
+"""Processors' instruction sets that multiply bf16 numbers."""
 
 
 def resolve_precision(name: PrecisionName, device: torch.device, module: nn.Module) -> torch.dtype:
-    """Return the format of that name; 'auto' is bf16 where hardware has it and `module` gains from it, else fp32.
+    """Return the dtype of that name.
 
-    On a CPU with bf16 instructions ResNets train 1.4 to 2 times as fast, networks with depthwise convolutions half as
-    fast (`benchmarks/training.py`), and so it is on a GPU, a little (MobileNetV3-Large at 48 pixels on an H200: 24 ms
-    a step, 20 in fp32): what counts is the structure, so that a machine always decides alike.
+    'auto' is bf16 where the hardware has it and `module` gains from it, else fp32. On a CPU with
+    bf16 instructions ResNets train 1.4 to 2 times as fast, networks with depthwise convolutions
+    half as fast (`benchmarks/training.py`), and a GPU behaves the same, if less so
+    (MobileNetV3-Large at 48 pixels on an H200: 24 ms a step, 20 in fp32). The structure decides and
+    not a measurement, so that a machine always chooses the same.
     """
     if name != "auto":
-        return _TYPES[name]
+        return _DTYPES[name]
+    if _has_grouped_convolution(module) or not _supports_bf16(device):
+        return torch.float32
+    return torch.bfloat16
+
+
+def _supports_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Older versions of PyTorch do not tell.
-        known: dict[str, Any] = (
-            getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-        )
-        able = any(known.get(name) for name in _BF16_CPUS)
-    return torch.bfloat16 if able and not any(map(_is_grouped, module.modules())) else torch.float32
+        # Without emulation, which older GPUs offer, and which is slower than fp32.
+        supported: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return supported
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        # Older versions of PyTorch do not report the CPU's capabilities.
+        return False
+    capabilities: Mapping[str, Any] = torch.cpu.get_capabilities()
+    return any(capabilities.get(name) for name in _BF16_CAPABILITIES)
 
 
-def _is_grouped(part: nn.Module) -> bool:
-    return isinstance(part, nn.Conv2d) and part.groups > 1
+def _has_grouped_convolution(module: nn.Module) -> bool:
+    return any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in module.modules())
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    """Return the context in which operations that bear it compute in `dtype`; none do in float32's."""
+    """Return the autocast context of a dtype; that of float32 changes nothing."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
 
 
 def grad_scaler(dtype: torch.dtype, device: torch.device) -> torch.amp.GradScaler:
-    """Return what keeps float16's small gradients from vanishing; for other formats it does nothing."""
+    """Return the gradient scaler, which keeps float16's small gradients from vanishing.
+
+    It is disabled for other dtypes.
+    """
     return torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)

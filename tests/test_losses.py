@@ -136,7 +136,7 @@ def test_balanced_weights_are_the_largest_class_over_each():
 
 def test_a_class_without_images_has_no_weight():
     with pytest.raises(
-        FertoolError, match="--class-weights balanced: no training image shows disgust, sad"
+        FertoolError, match="``class_weights=balanced``: no training image shows disgust, sad"
     ):
         balanced_class_weights(torch.eye(4)[[0, 2]], ("angry", "disgust", "happy", "sad"))
 
@@ -169,9 +169,9 @@ def test_losses_are_computed_in_float32_whatever_the_network_computes_in(logits,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label_smoothing": 1.0}, "--label-smoothing 1.0: must be 0 or more and below 1"),
-        ({"focal_gamma": -1}, "--focal-gamma -1: must be 0 or more"),
-        ({"focal_gamma": math.nan}, "--focal-gamma nan: must be 0 or more"),
+        ({"label_smoothing": 1.0}, "``label_smoothing=1.0``: must be 0 or more and below 1"),
+        ({"focal_gamma": -1}, "``focal_gamma=-1``: must be 0 or more"),
+        ({"focal_gamma": math.nan}, "``focal_gamma=nan``: must be 0 or more"),
     ],
 )
 def test_a_bad_number_is_an_error_that_names_the_option(options, message):

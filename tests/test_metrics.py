@@ -137,5 +137,5 @@ def test_comparing_says_how_much_better_the_second_is():
 
 
 def test_comparing_answers_to_different_sets_is_an_error():
-    with pytest.raises(FertoolError, match="5 images with answers to 4"):
+    with pytest.raises(FertoolError, match="5 images with predictions on 4"):
         metrics.compare_paired(np.ones(5), np.ones(4))

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import open_session, run_within, session_options
+from fertool.onnx_runtime import open_session, run_with_time_limit, session_options
 
 
 def test_a_pass_that_goes_on_is_ended_and_one_that_ends_gives_its_result_or_error():
@@ -21,13 +21,13 @@ def test_a_pass_that_goes_on_is_ended_and_one_that_ends_gives_its_result_or_erro
         ended.wait(60)
         return 7
 
-    with pytest.raises(FertoolError, match=r"m.onnx: no answer after 0.05 s") as caught:
-        run_within(forward, ended.set, 0.05, "m.onnx")
-    assert "--time-limit" in caught.value.hint
+    with pytest.raises(FertoolError, match=r"m.onnx: no result after 0.05 s") as caught:
+        run_with_time_limit(forward, ended.set, 0.05, "m.onnx")
+    assert "``time_limit=SECONDS``" in caught.value.hint
     assert ended.is_set()
-    assert run_within(forward, ended.set, 60, "m.onnx") == 7
+    assert run_with_time_limit(forward, ended.set, 60, "m.onnx") == 7
     with pytest.raises(ZeroDivisionError):
-        run_within(lambda: 1 / 0, ended.set, 60, "m.onnx")
+        run_with_time_limit(lambda: 1 / 0, ended.set, 60, "m.onnx")
 
 
 def test_ctrl_c_ends_a_pass():
@@ -38,7 +38,7 @@ def test_ctrl_c_ends_a_pass():
     threading.Timer(0.2, lambda: signal.pthread_kill(main, signal.SIGINT)).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_within(lambda: ended.wait(60), ended.set, 60, "m.onnx")
+        run_with_time_limit(lambda: ended.wait(60), ended.set, 60, "m.onnx")
     assert ended.is_set()
     assert time.monotonic() - start < 30
 

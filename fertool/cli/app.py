@@ -29,7 +29,7 @@ from fertool.cli.flags import with_flags
 from fertool.cli.processes import Crew, Outcome, count
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import is_at_work
+from fertool.onnx_runtime import has_running_pass
 
 app = typer.Typer(
     name="fertool",
@@ -99,7 +99,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     streams.abandon_broken()
-    if is_at_work():
+    if has_running_pass():
         _leave_at_once(stop.exit_code or code)
     sys.exit(stop.exit_code or code)
 

@@ -80,6 +80,7 @@ def plan_cached_logits(
         draws="",
         provenance=(step,),
     )
+    # In a second step, since the draws are those of the views that the header describes.
     return replace(spec, draws=_draws_digest(spec))
 
 
@@ -137,6 +138,7 @@ def compute_cached_logits(
 
 def save_logits(path: Path, cached: CachedLogits) -> CachedLogits:
     """Write a logits file atomically; returns the cached logits with the digest filled in."""
+    # Through its JSON form, in which the header has no tuples.
     header, content = pack(json.loads(cached.spec.to_json()), {"logits": cached.logits})
     write_atomic(path, content)
     return replace(cached, spec=replace(cached.spec, digest=header["digest"]))
@@ -180,6 +182,7 @@ def require_same_images(spec: LogitsSpec, train: FaceDataset, name: str) -> None
     Images must have the same shape and order; classes may stand in another order, and images may
     have other labels.
     """
+    # Called for its error alone: other classes make a clearer message than other images.
     class_order(spec.classes, train.classes)
     count = spec.images.count
     if len(train) != count:

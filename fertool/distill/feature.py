@@ -150,6 +150,7 @@ def _match_stages(student: nn.Module, teachers: Sequence[nn.Module], depths: int
     student_stages = _require_stages("the student", student)
     for index, teacher in enumerate(teachers):
         teacher_stages = _require_stages(f"teacher {index + 1}", teacher)
+        # From the deepest on: they are closest to the logits, whatever the networks' depths.
         count = min(depths, len(student_stages), len(teacher_stages))
         pairs = zip(student_stages[-count:], teacher_stages[-count:], strict=True)
         for student_stage, teacher_stage in pairs:
@@ -172,6 +173,7 @@ def _require_stages(owner: str, module: nn.Module) -> tuple[Stage, ...]:
 def _adapter(match: _Match) -> nn.Module:
     # Without a bias: the loss compares standardized maps, from which it would vanish.
     adapter = nn.Conv2d(match.student.channels, match.teacher.channels, 1, bias=False)
+    # The identity is a better start than noise, and needs as many channels on both sides.
     if match.student.channels == match.teacher.channels:
         nn.init.dirac_(adapter.weight)
     return adapter

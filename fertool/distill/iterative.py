@@ -42,6 +42,7 @@ def distill_iteratively(
             best_round = number
             best_score = score
             best_weights = trained.state_dict()
+        # The student alone from now on: each round has one teacher, the round before.
         teachers = [Teacher(trained, input, classes, precision)]
     student.load_state_dict(best_weights)
     return best_round

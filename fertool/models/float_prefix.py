@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
-from fertool.cost import parameters
+from fertool.cost import count_parameters
 from fertool.errors import UsageError
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
@@ -77,7 +77,7 @@ def _prefix_length(network: Network, quantized: Collection[str]) -> int:
     """
     graph = network.graph
     positions = {node.name: position for position, node in enumerate(graph.nodes, start=1)}
-    max_weights = _MAX_WEIGHT_FRACTION * parameters(network)
+    max_weights = _MAX_WEIGHT_FRACTION * count_parameters(network)
     last_reader = max(positions[node.name] for node in graph.readers[graph.input])
     length = 0
     weights = 0
@@ -85,7 +85,7 @@ def _prefix_length(network: Network, quantized: Collection[str]) -> int:
     for position, node in enumerate(graph.nodes, start=1):
         layer = network.layer(node.name)
         if layer is not None:
-            weights += parameters(layer)
+            weights += count_parameters(layer)
         if _ends_prefix(node) or weights > max_weights:
             break
 

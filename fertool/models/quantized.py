@@ -237,7 +237,7 @@ def build_quantized(module: Network, spec: Spec) -> QuantizedNet:
             point_of_node.update(dict.fromkeys(point.nodes, point.name))
     graph, sigmoids = _split_silu(network.graph, point_of_node)
     qparams = ActivationQParams(spec.quant.activations, next(module.parameters()).device)
-    net = QuantizedNet(graph, network.image, qparams, cost.parameters(module))
+    net = QuantizedNet(graph, network.image, qparams, cost.count_parameters(module))
     values = network.state_dict()
     for name, tensor in qparams.state_dict().items():
         values[f"grids.{name}"] = tensor

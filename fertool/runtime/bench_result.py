@@ -133,6 +133,7 @@ def _comparison_warning(
     baseline: FileResult, result: FileResult, speedup_ci95: tuple[float, float]
 ) -> WarningKind | None:
     low, high = speedup_ci95
+    # First, since then a ratio of times compares the runtimes too.
     if result.runtime != baseline.runtime:
         return "other-runtime"
     if high < 1:

@@ -168,6 +168,7 @@ def resolve_assumptions(
     path: Path, foreign: ForeignModel, pixel_type: str, channels: int, outputs: Sequence[str]
 ) -> Assumptions:
     """Return how a foreign graph is used; raises UsageError for options that do not fit it."""
+    # Networks with auxiliary outputs have the main one first, as exporters write them.
     output = outputs[0] if foreign.output is None else foreign.output
     if output not in outputs:
         raise unknown_name(f"output of {path}", output, outputs)

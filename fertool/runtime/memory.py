@@ -48,6 +48,7 @@ def peak_memory(
 
 def _failure(child: subprocess.CompletedProcess[str]) -> str:
     """Return exit code and last line of a process, which has the message of a traceback."""
+    # Negative for a signal, for example -9 from the kernel when memory is exhausted.
     code = f"exit code {child.returncode}"
     last_line = child.stderr.strip().rpartition("\n")[2]
     if not last_line:

@@ -29,6 +29,7 @@ def peak_rss_bytes() -> int:
     small child.
     """
     high_water_bytes = _vm_high_water_bytes()
+    # None outside of Linux, and in containers that hide /proc.
     if high_water_bytes is not None:
         return high_water_bytes
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import bounded_memory, run_within
+from fertool.onnx_runtime import bounded_memory, run_with_time_limit
 from fertool.runtime.foreign import Assumptions
 from fertool.spec import InputSpec, Spec, affordable_batch
 
@@ -109,7 +109,9 @@ class Predictor:
             result = forward()
         else:
             with bounded_memory(PASS_BYTES * images):
-                result = run_within(forward, self.stop, self.time_limit_s * images, str(self.path))
+                result = run_with_time_limit(
+                    forward, self.stop, self.time_limit_s * images, str(self.path)
+                )
 
         logits = np.asarray(result)
         shape = (images, len(self.classes))

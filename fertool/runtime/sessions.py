@@ -21,7 +21,7 @@ from fertool.onnx_runtime import (
     bounded_memory,
     failed_pass,
     import_onnxruntime,
-    open_session_within,
+    open_session_with_time_limit,
     read_metadata,
     session_options,
 )
@@ -214,7 +214,7 @@ def _open_session(path: Path, threads: int | None, time_limit_s: float) -> Any:
     size_bytes = path.stat().st_size
     limit_s = max(time_limit_s, _OPENING_S + size_bytes / _OPENED_BYTES_PER_S)
     with bounded_memory(PASS_BYTES + _MEMORY_PER_FILE_BYTE * size_bytes):
-        return open_session_within(path, session_options(threads), limit_s)
+        return open_session_with_time_limit(path, session_options(threads), limit_s)
 
 
 def _read_spec(path: Path, session: Any, sealed: bool) -> Spec | None:

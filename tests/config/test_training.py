@@ -72,5 +72,5 @@ def test_devices_are_resolved_by_name():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_here_is_an_error(name):
-    with pytest.raises(UsageError, match=f"--device {name}"):
+    with pytest.raises(UsageError, match=f"``device={name}``"):
         resolve_device(name)

@@ -179,7 +179,7 @@ def endless(path: Path) -> Path:
 
 def test_a_graph_without_an_end_is_ended(tmp_path: Path) -> None:
     predictor = open_predictor(endless(tmp_path / "m.onnx"), foreign=KNOWN, time_limit_s=0.5)
-    with pytest.raises(FertoolError, match=r"no answer after 0\.5 s"):
+    with pytest.raises(FertoolError, match=r"no result after 0\.5 s"):
         predictor.logits(random_images(300))
 
 
