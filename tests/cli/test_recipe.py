@@ -126,7 +126,7 @@ def test_files_that_are_no_text_or_too_long_are_refused(refused, text):
 def test_values_are_those_of_the_flags_and_sections_may_be_merged(fertool, tmp_path):
     (tmp_path / "r.yaml").write_bytes(
         b"\xef\xbb\xbftrain-teacher: &common\n  arch: micro_expnet\n  arch-arg: width_mult=0.25\n  epochs: 1\n"
-        b"  lr: 2e-3\n  flip: false\n  nesterov: yes\n  batch-size: '32'\ndistill:\n  <<: *common\n  lr: 1\n"
+        b"  lr: 2e-3\n  flip: 0.25\n  nesterov: yes\n  batch-size: '32'\ndistill:\n  <<: *common\n  lr: 1\n"
     )
     out = tmp_path / "t.pt"
     code, printed, err = fertool(
@@ -134,5 +134,5 @@ def test_values_are_those_of_the_flags_and_sections_may_be_merged(fertool, tmp_p
     )
     assert code == 0, err
     options = json.loads(printed)["provenance"][0]["options"]
-    wanted = {"epochs": 1, "lr": 0.002, "flip": False, "nesterov": True, "batch_size": 32}
+    wanted = {"epochs": 1, "lr": 0.002, "flip": 0.25, "nesterov": True, "batch_size": 32}
     assert {key: options[key] for key in wanted} == wanted
