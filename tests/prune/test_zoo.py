@@ -80,7 +80,7 @@ def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
     plain, repaired = (
         plan_step(
             spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown
-        ).carry_out(module)
+        ).apply(module)
         for repair in (False, True)
     )
     wanted, without, with_repair = (
