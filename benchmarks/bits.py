@@ -19,9 +19,10 @@ from typing import Any
 from answers import Answers
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.sensitivity import TraceConfig
 from fertool.data.pixels import to_input
 from fertool.export import ExportOptions, export_model
-from fertool.hessian import TraceConfig, estimate_traces
+from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.quant import (
     PORTABLE_LIMIT,

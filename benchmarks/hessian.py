@@ -27,10 +27,11 @@ from torch import Tensor, nn
 
 from fertool import models
 from fertool.artifact.atomic import write_atomic
+from fertool.config.sensitivity import TraceConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
-from fertool.hessian import TraceConfig, estimate_traces, weighted_layers
+from fertool.hessian import estimate_traces, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 

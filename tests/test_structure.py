@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
-    {"errors"},
+    {"errors", "reporter"},
     {"config", "strict_json", "inference"},
     {"graph"},
     {"header_json", "results"},
@@ -23,6 +23,7 @@ LEVELS = [
     {"models"},
     {"train", "distill", "prune", "hessian", "quant", "export", "runtime", "importing"},
     {"report"},
+    {"workflows"},
     {"cli"},
     {"__main__"},
 ]

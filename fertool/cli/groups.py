@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 
+from fertool.cli.flags import with_flags
 from fertool.cli.processes import require_one
 from fertool.config.option import Option, about
+from fertool.errors import UsageError
 
 
 def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
@@ -55,12 +58,17 @@ def training_command(function: Callable[..., None]) -> Callable[..., None]:
     return command(function, shared=True)
 
 
+def flag_of(name: str, known: Option) -> str:
+    """Return the flag of an option, `--round-to`."""
+    return "--" + (known.flag or name.replace("_", "-"))
+
+
 def _is_config(kind: Any) -> bool:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
 def _parameters(default: Any) -> Iterator[inspect.Parameter]:
-    """Yield a keyword parameter for each option of a config; `default` is the config with its defaults."""
+    """Yield a keyword parameter for each option of a config; `default` has the defaults."""
     hints = get_type_hints(type(default), include_extras=True)
     for field in dataclasses.fields(default):
         kind, value, known = hints[field.name], getattr(default, field.name), about(field)
@@ -68,7 +76,9 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             yield from _parameters(value)
             continue
         if known is not None:
-            kind = Annotated[kind, _typer_option(field.name, kind, known)]
+            kind = Annotated[_type_as_given(kind, known), _typer_option(field.name, kind, known)]
+            # Of a list or a map Typer takes None for "not given".
+            value = None if value in ((), {}) else value
         elif not hasattr(kind, "__metadata__"):
             continue
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -76,16 +86,34 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
 
 
 def _typer_option(name: str, kind: Any, known: Option) -> Any:
-    flag = "--" + name.replace("_", "-")
-    names = [f"{flag}/--no-{flag.removeprefix('--')}"] if kind is bool else [flag]
+    flag = flag_of(name, known)
+    flags = [flag, *(f"--{alias}" for alias in known.flag_aliases)]
+    if kind is bool:
+        flags = [f"{flag}/--no-{flag.removeprefix('--')}"]
+    metavar = known.metavar
+    if metavar is None and _is_map(_without_none(kind)):
+        metavar = "KEY=VALUE"
     # Open bounds are checked by the config itself: Typer has none.
     return typer.Option(
-        *names,
-        help=known.help,
+        *flags,
+        help=with_flags(known.help),
         min=known.minimum,
         max=known.maximum,
+        metavar=metavar,
         rich_help_panel=known.panel or None,
     )
+
+
+def _type_as_given(kind: Any, known: Option) -> Any:
+    """Return the type that Typer reads an option as: lists, maps and budgets are given as text."""
+    plain = _without_none(kind)
+    if _is_list(plain) and known.separator:
+        return str | None
+    if _is_list(plain) or _is_map(plain):
+        return list[str] | None
+    if get_origin(plain) in (Union, UnionType):
+        return str | None
+    return kind
 
 
 def _filled(config: type[Any], values: dict[str, Any]) -> Any:
@@ -93,8 +121,62 @@ def _filled(config: type[Any], values: dict[str, Any]) -> Any:
     hints = get_type_hints(config)
     own: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        if _is_config(hints[field.name]):
-            own[field.name] = _filled(hints[field.name], values)
-        elif field.name in values:
+        kind, known = hints[field.name], about(field)
+        if _is_config(kind):
+            own[field.name] = _filled(kind, values)
+        elif field.name in values and known is None:
             own[field.name] = values[field.name]
+        elif known is not None:
+            value = _parsed(field.name, kind, known, values[field.name])
+            is_not_given = value is None and _without_none(kind) is kind
+            if not is_not_given:
+                own[field.name] = value
     return config(**own)
+
+
+def _parsed(name: str, kind: Any, known: Option, given: Any) -> Any:
+    """Return an option's value from what Typer read; raises UsageError for text of another form."""
+    plain = _without_none(kind)
+    if given is None:
+        return None
+    if _is_map(plain):
+        return _pairs(flag_of(name, known), given)
+    if not _is_list(plain):
+        return given
+    if not known.separator:
+        return tuple(given)
+    parts = [part.strip() for part in given.split(known.separator)]
+    try:
+        return tuple(get_args(plain)[0](part) for part in parts)
+    except ValueError:
+        raise UsageError(
+            f"{flag_of(name, known)} {given}: not numbers",
+            f"one value, or several with '{known.separator}' between",
+        ) from None
+
+
+def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
+    """Return `KEY=VALUE` texts as a dict; raises UsageError for others."""
+    parsed = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise UsageError(f"{flag} {text}: not KEY=VALUE", f"for example {flag} width_mult=0.5")
+        parsed[key] = value
+    return parsed
+
+
+def _without_none(kind: Any) -> Any:
+    """Return a type without the None that an option may be."""
+    if get_origin(kind) not in (Union, UnionType):
+        return kind
+    rest = [part for part in get_args(kind) if part is not NoneType]
+    return Union[tuple(rest)] if len(rest) < len(get_args(kind)) else kind  # noqa: UP007
+
+
+def _is_list(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _is_map(kind: Any) -> bool:
+    return get_origin(kind) is Mapping

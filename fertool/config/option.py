@@ -24,8 +24,13 @@ Config = TypeVar("Config")
 class Option:
     """What is known of an option beyond its name, its type and its default.
 
-    `minimum` and `maximum` are allowed values, `above` and `below` are not. `panel` is the heading of the help that it
-    stands under.
+    `minimum` and `maximum` are allowed values, `above` and `below` are not. `panel` is the heading
+    of the help that the option stands under; `advanced` options are in the full help only. `flag` is
+    the flag's name where that is not the field's; `aliases` are further names in Python,
+    `flag_aliases` further flags. `metavar` stands for the value in the help; `separator` stands
+    between the values of a list that is given as one text. `applies_to` is for an option of some
+    variants of a command only: the field that chooses the variant; `defaults` are the values there,
+    by variant, where the option is None.
     """
 
     help: str
@@ -34,11 +39,25 @@ class Option:
     maximum: float | None = None
     above: float | None = None
     below: float | None = None
+    flag: str = ""
+    aliases: tuple[str, ...] = ()
+    flag_aliases: tuple[str, ...] = ()
+    metavar: str | None = None
+    separator: str = ""
+    advanced: bool = False
+    applies_to: str = ""
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
-    """Return the dataclass field of an option; `about` are further fields of `Option`."""
-    return dataclasses.field(default=default, metadata={_KEY: Option(help, **about)})
+    """Return the dataclass field of an option; `about` are further fields of `Option`.
+
+    A `default` that may change, such as an empty dict, is given as `dataclasses.field(default_factory=...)`.
+    """
+    metadata = {_KEY: Option(help, **about)}
+    if isinstance(default, dataclasses.Field):
+        return dataclasses.field(default_factory=default.default_factory, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def about(field: dataclasses.Field[Any]) -> Option | None:
@@ -96,6 +115,63 @@ def check(config: Any) -> None:
                 f"``{field.name}={value}``: must be {_limits(known)}",
                 f"{field.name}: {known.help}",
             )
+
+
+def configured(config: Config, options: Mapping[str, Any], *others: Any) -> tuple[Any, ...]:
+    """Return the config, and the `others`, with these options by name or alias in their place.
+
+    Raises UsageError for a name that none of them has.
+    """
+    configs = (config, *others)
+    known: dict[str, str] = {}
+    for each in configs:
+        known.update(_names_by_alias(each))
+    values: dict[str, Any] = {}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name("option", name, known)
+        values[known[name]] = value
+    return tuple(with_values(each, values) for each in configs)
+
+
+def _names_by_alias(config: Any) -> dict[str, str]:
+    """Return the fields of all options of a config by their names and aliases."""
+    names: dict[str, str] = {}
+    for field in dataclasses.fields(config):
+        known, value = about(field), getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            names.update(_names_by_alias(value))
+        elif known is not None:
+            names.update(dict.fromkeys((field.name, *known.aliases), field.name))
+    return names
+
+
+def require_applicable(config: Any) -> None:
+    """Raise UsageError for an option that is given and that the chosen variant does not have."""
+    for field in dataclasses.fields(config):
+        known, value = about(field), getattr(config, field.name)
+        if known is None or not known.applies_to or value is None:
+            continue
+        chosen = getattr(config, known.applies_to)
+        if chosen not in known.defaults:
+            having = " or ".join(known.defaults)
+            raise UsageError(
+                f"``{field.name}={value}``: ``{known.applies_to}={chosen}`` has none",
+                f"leave it out, or add ``{known.applies_to}={having}``",
+            )
+
+
+def applicable(config: Any) -> dict[str, Any]:
+    """Return the options that only some variants have, of the chosen one; its defaults stand for None."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        known, value = about(field), getattr(config, field.name)
+        if known is None or not known.applies_to:
+            continue
+        chosen = getattr(config, known.applies_to)
+        if chosen in known.defaults:
+            values[field.name] = known.defaults[chosen] if value is None else value
+    return values
 
 
 def choices_of(kind: Any) -> tuple[Any, ...]:

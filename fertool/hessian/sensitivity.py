@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+from fertool.config.sensitivity import TraceMethod
 from fertool.errors import FertoolError
 from fertool.header_json import canonical_json
 from fertool.strict_json import (
@@ -20,9 +21,8 @@ from fertool.strict_json import (
     wrapping_content_errors,
 )
 
-Method = Literal["exact", "probe", "hutchinson", "hutchinson-masked"]
 Hessian = Literal["kl", "cross-entropy"]
-HESSIAN_OF: Mapping[Method, Hessian] = {
+HESSIAN_OF: Mapping[TraceMethod, Hessian] = {
     "exact": "kl",
     "probe": "kl",
     "hutchinson": "cross-entropy",
@@ -69,7 +69,7 @@ class Sensitivity:
     """
 
     model_digest: Name
-    method: Method
+    method: TraceMethod
     samples: Count
     probes: Count
     seed: int

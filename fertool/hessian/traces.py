@@ -19,63 +19,19 @@ import torch
 from torch import Tensor, nn
 
 from fertool.artifact.store import pack
-from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.config.sensitivity import TraceConfig
+from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json, digest_text
 from fertool.hessian.accumulator import TraceAccumulator
 from fertool.hessian.gauss_newton import exact_directions, gradient_passes, probe_directions
 from fertool.hessian.hutchinson import product_passes
 from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, weighted_layers
-from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Method, Sensitivity
+from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Sensitivity
 from fertool.inference import eval_mode
 from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0
 """Seconds between two writings of the state: what a killed run loses, besides one pass."""
-_MINIMUM = {"samples": 2, "probes": 2, "max_rounds": 1, "batch_size": 1}
-"""The smallest value of each count; a standard error needs two samples or probes."""
-
-
-@dataclass(frozen=True)
-class TraceConfig:
-    """How to estimate traces; raises UsageError for values that make no sense.
-
-    A round has `samples` images and, unless exact, `probes` probes of each. There is one round or,
-    with a `target_error`, as many as `Sensitivity.relative_error` needs to fall to it, at most
-    `max_rounds`.
-    """
-
-    method: Method = "exact"
-    samples: int = 64
-    probes: int = 10
-    target_error: float | None = None
-    max_rounds: int = 16
-    seed: int = 0
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        if self.method not in HESSIAN_OF:
-            raise unknown_name("``method``", self.method, HESSIAN_OF)
-        for name, minimum in _MINIMUM.items():
-            value = getattr(self, name)
-            if value < minimum:
-                raise UsageError(
-                    f"``{name}={value}``: at least {minimum} needed", f"for example ``{name}=32``"
-                )
-        # Not `<= 0`, which NaN would pass.
-        if self.target_error is not None and not self.target_error > 0:
-            raise UsageError(
-                f"``target_error={self.target_error}``: must be above 0", "for example 0.05"
-            )
-
-    @property
-    def rounds(self) -> int:
-        """The number of rounds that there may be."""
-        return 1 if self.target_error is None else self.max_rounds
-
-    @property
-    def max_images(self) -> int:
-        """The number of images that all rounds can use."""
-        return self.samples * self.rounds if self.method == "exact" else self.samples
 
 
 def estimate_traces(
@@ -99,7 +55,7 @@ def estimate_traces(
     """
     if len(images) < 2:
         raise UsageError(
-            f"``samples={len(images)}``: at least 2 needed", "for example ``samples=32``"
+            f"``trace_images={len(images)}``: at least 2 needed", "for example ``trace_images=32``"
         )
     layers = weighted_layers(module)
     if not layers:
@@ -137,7 +93,7 @@ class _Measurement:
     def __post_init__(self) -> None:
         self._exact = self.config.method == "exact"
         self.device = next(iter(self.layers.values())).weight.device
-        self.round_size = min(self.config.samples, len(self.images))
+        self.round_size = min(self.config.trace_images, len(self.images))
         probes = 0 if self._exact else self.config.probes
         self.sums = TraceAccumulator(count_channels(self.layers), probes)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact import store
+from fertool.artifact.atomic import write_atomic
 from fertool.errors import FertoolError
 from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
@@ -191,10 +192,19 @@ def _fill(
 
 def save_model(path: Path, spec: Spec, module: nn.Module) -> Spec:
     """Write a module with its spec; returns the spec with its digest, parameters and MACs."""
+    spec, content = pack_model(spec, module)
+    write_atomic(path, content)
+    return spec
+
+
+def pack_model(spec: Spec, module: nn.Module) -> tuple[Spec, bytes]:
+    """Return the bytes of a module's file, and the spec with its digest, parameters and MACs."""
     # Not those of the spec, which may be of the network before it was pruned.
     counted = cost.count(module, spec.input)
     spec = replace(spec, params=counted.params, macs=counted.macs)
-    return store.save(path, spec, tensors_of(spec, module))
+    # By way of the text, which is the form of the header that is read back.
+    header, content = store.pack(json.loads(spec.to_json()), tensors_of(spec, module))
+    return replace(spec, digest=header["digest"]), content
 
 
 def tensors_of(spec: Spec, module: nn.Module) -> dict[str, Tensor]:

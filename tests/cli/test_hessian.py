@@ -32,7 +32,7 @@ def measure(fertool, model):
             model,
             "--data",
             "synth:70",
-            "--samples",
+            "--trace-images",
             7,
             "--device",
             "cpu",

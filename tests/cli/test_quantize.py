@@ -53,7 +53,7 @@ def chain(tmp_path_factory):
                 "hessian-sensitivity",
                 str(folder / "m.pt"),
                 *DATA,
-                "--samples",
+                "--trace-images",
                 "4",
                 "-o",
                 str(folder / "s.json"),

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fertool.hessian import Sensitivity, TraceConfig, estimate_traces
+from fertool.config.sensitivity import TraceConfig
+from fertool.hessian import Sensitivity, estimate_traces
 
 
 def small_net(activation: type[nn.Module], seed: int = 0) -> nn.Sequential:

@@ -19,8 +19,9 @@ from brute_force import (
 from torch import nn
 
 from fertool.artifact.store import pack, unpack
+from fertool.config.sensitivity import TraceConfig, TraceMethod
 from fertool.errors import FertoolError, UsageError
-from fertool.hessian import Method, TraceConfig, estimate_traces, traces
+from fertool.hessian import estimate_traces, traces
 
 
 @pytest.mark.parametrize("method", ["probe", "hutchinson"])
@@ -39,7 +40,7 @@ def test_it_stops_after_the_round_that_reaches_the_target():
     errors = [measure(net, x[: 8 * rounds]).relative_error() for rounds in range(1, 6)]
     target = sorted(errors)[2] * (1 + 1e-9)
     first = next(index for index, error in enumerate(errors) if error <= target)
-    found = measure(net, x, samples=8, target_error=target)
+    found = measure(net, x, trace_images=8, target_error=target)
     assert found.samples == 8 * (first + 1)
     assert found.relative_error() == pytest.approx(errors[first], rel=1e-9)
     assert errors[first] <= target
@@ -48,16 +49,16 @@ def test_it_stops_after_the_round_that_reaches_the_target():
 
 def test_it_stops_when_images_or_rounds_are_used_up():
     net, x = small_net(nn.ReLU), images(20)
-    assert measure(net, x, samples=8, target_error=1e-9).samples == 20
-    assert measure(net, x, samples=8, target_error=1e-9, max_rounds=2).samples == 16
-    assert measure(net, x, samples=8).samples == 8
+    assert measure(net, x, trace_images=8, target_error=1e-9).samples == 20
+    assert measure(net, x, trace_images=8, target_error=1e-9, max_rounds=2).samples == 16
+    assert measure(net, x, trace_images=8).samples == 8
 
 
 @pytest.mark.parametrize("options", [
-    {"samples": 8, "target_error": 1e-9},
-    {"method": "probe", "samples": 5, "target_error": 1e-9, "max_rounds": 3},
+    {"trace_images": 8, "target_error": 1e-9},
+    {"method": "probe", "trace_images": 5, "target_error": 1e-9, "max_rounds": 3},
     {"method": "hutchinson", "probes": 3, "target_error": 1e-9, "max_rounds": 2},
-    {"method": "hutchinson-masked", "samples": 2, "probes": 2},
+    {"method": "hutchinson-masked", "trace_images": 2, "probes": 2},
 ], ids=lambda options: options.get("method", "exact"))  # fmt: skip
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(options, tmp_path, monkeypatch):
     class KilledError(Exception):
@@ -157,7 +158,7 @@ def test_leaves_the_network_as_it_was():
     net[5].weight.grad = torch.ones_like(net[5].weight)
     before, x = copy.deepcopy(net), images(3)
     with torch.no_grad():
-        for method in get_args(Method):
+        for method in get_args(TraceMethod):
             measure(net, x, method=method, probes=2)
     assert [m.training for m in net.modules()] == [m.training for m in before.modules()]
     assert not x.requires_grad
@@ -185,7 +186,6 @@ def test_reports_progress_up_to_the_whole():
     [
         ({"method": "lanczos"}, "``method``"),
         ({"method": "probe", "probes": 1}, "``probes=1``"),
-        ({"batch_size": 0}, "``batch_size=0``"),
         ({"max_rounds": 0}, "``max_rounds=0``"),
         ({"target_error": 0.0}, "``target_error=0.0``"),
         ({"target_error": math.nan}, "``target_error=nan``"),
@@ -197,7 +197,7 @@ def test_wrong_options_are_named(options, named):
 
 
 def test_one_image_is_not_enough_for_an_error():
-    with pytest.raises(UsageError, match="``samples=1``"):
+    with pytest.raises(UsageError, match="``trace_images=1``"):
         measure(small_net(nn.ReLU), images(1))
 
 

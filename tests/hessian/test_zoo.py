@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.hessian import TraceConfig, estimate_traces, weighted_layers
+from fertool.config.sensitivity import TraceConfig
+from fertool.hessian import estimate_traces, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 

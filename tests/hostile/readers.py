@@ -39,7 +39,7 @@ MODEL_COMMANDS = (
         "{output}",
         "--data",
         "{shared}/tiny.csv",
-        "--samples",
+        "--trace-images",
         "8",
     ),
     (

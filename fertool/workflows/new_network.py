@@ -1,0 +1,59 @@
+"""The network that a training starts from: of the zoo, or of a model file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from fertool.config.network import NetworkConfig
+from fertool.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.data.dataset import FaceDataset
+    from fertool.spec import InputSpec, Spec
+
+
+def new_network(
+    config: NetworkConfig, train: FaceDataset, seed: int, reporter: Reporter = SILENT
+) -> tuple[Spec, nn.Module]:
+    """Return the network that the options name, for the classes of `train`, with seeded weights.
+
+    Raises UsageError for an unknown architecture or argument, FertoolError for weights that do not
+    fit.
+    """
+    import torch
+
+    from fertool import models
+    from fertool.models.initial_weights import load_initial_weights
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if config.init_from is None:
+            spec, module = models.create(
+                config.arch, config.arch_args, input_of(config), train.classes
+            )
+        else:
+            given, loaded = models.load_model(config.init_from)
+            spec, module = models.adapt_to_classes(given, loaded, train.classes)
+            if len(given.classes) != len(spec.classes):
+                reporter.note(
+                    f"the classifier of {config.init_from} has {len(given.classes)} classes: it starts afresh"
+                )
+    if config.init:
+        for line in load_initial_weights(module, config.init):
+            reporter.note(line)
+    return spec, module
+
+
+def input_of(config: NetworkConfig) -> InputSpec:
+    """Return the input of the network that the options name."""
+    from fertool.artifact.header import read_spec
+    from fertool.spec import InputSpec
+
+    if config.init_from is not None:
+        return read_spec(config.init_from).input
+    gray = asdict(InputSpec())
+    channels = config.input_channels
+    return InputSpec(channels, config.input_size, gray["mean"] * channels, gray["std"] * channels)

@@ -1,0 +1,50 @@
+"""The files that a workflow writes beside its model, and the check that they can be written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+History = list[dict[str, Any]]
+"""The epochs of a training, as `results.Epoch` has them."""
+
+
+def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> None:
+    """Raise FertoolError when a file cannot be written or would replace an input.
+
+    The files are the model and, if it `trains`, its history and its resume states.
+    """
+    from fertool.artifact.atomic import require_writable
+
+    inputs = list(inputs)
+    require_writable(output, *inputs)
+    if trains:
+        require_writable(history_path(output), *inputs)
+        # The longest name that a state may have.
+        require_writable(state_path(output, ".round-999"), *inputs)
+
+
+def state_path(output: Path, part: str = "") -> Path:
+    """Return where the work that makes `output`, or a `part` of it, keeps its state: OUT.resume."""
+    from fertool.artifact.resume_file import resume_path
+
+    return resume_path(output.with_name(f"{output.name}{part}"))
+
+
+def history_path(output: Path) -> Path:
+    """Return where the epochs of the training that makes `output` are written."""
+    return output.with_name(f"{output.name}.history.json")
+
+
+def write_history(output: Path, history: History) -> None:
+    """Write OUT.history.json, atomically: `file`, and under `history` a record for each epoch."""
+    write_json(history_path(output), {"file": output.name, "history": history})
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object to a file, atomically."""
+    from fertool.artifact.atomic import write_atomic
+    from fertool.report.printable import json_text
+
+    write_atomic(path, f"{json_text(value)}\n".encode())

@@ -1,0 +1,43 @@
+"""Whether a quantised network keeps its accuracy on other processors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fertool.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+    from fertool.models.quantized import QuantizedNet
+    from fertool.spec import InputSpec
+
+
+def measure_portability(
+    net: QuantizedNet,
+    input: InputSpec,
+    val: FaceDataset,
+    accuracy: float,
+    reporter: Reporter = SILENT,
+) -> dict[str, Any]:
+    """Return and note the accuracy on x86 processors without VNNI, the same or emulated."""
+    from fertool.metrics import evaluate_logits
+    from fertool.quant.saturation import can_saturate, simulate_saturation
+    from fertool.train import predict_logits
+
+    if not can_saturate(net):
+        reporter.note(
+            "no pair of products can leave 16 bits: the same answers with and without VNNI"
+        )
+        return {"accuracy_without_vnni": accuracy}
+    with reporter.progress("without VNNI", brief=True) as on_progress:
+        logits = predict_logits(
+            simulate_saturation(net, input), val, input, on_progress=on_progress
+        )
+    found = evaluate_logits(logits, val.labels, val.classes).accuracy
+    lost = 100 * (accuracy - found)
+    reporter.note(
+        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there"
+    )
+    if lost > 0:
+        reporter.note("``weight_range=reduced`` loses none")
+    return {"accuracy_without_vnni": found}

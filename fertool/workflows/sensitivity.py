@@ -1,0 +1,102 @@
+"""Measure how much the precision of each channel matters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.config.option import configured
+from fertool.config.run import RunConfig
+from fertool.config.sensitivity import TraceConfig
+from fertool.errors import FertoolError
+from fertool.reporter import SILENT, Reporter, noting_resume
+from fertool.workflows.data import Data
+from fertool.workflows.model import Model
+from fertool.workflows.outputs import state_path
+
+if TYPE_CHECKING:
+    from fertool.hessian import Sensitivity
+
+
+def sensitivity(
+    model: Model,
+    data: Data,
+    config: TraceConfig = TraceConfig(),
+    *,
+    output: str | Path | None = None,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> Sensitivity:
+    """Estimate Hessian traces of each output channel of every convolution and linear layer.
+
+    They are those of the channel's weights and of its activation, the layer's output ahead of batch
+    norm. With an `output` the JSON is written there, and a killed run resumes from OUT.resume.
+    `options` are those of `TraceConfig` and `RunConfig`, by name.
+
+    Raises FertoolError for a quantized or dynamic model, UsageError for a wrong option.
+    """
+    config, run = configured(config, options, run)
+    config = replace(config, seed=run.seed)
+    output = Path(output) if output else None
+    inputs = [*([model.path] if model.path else []), *data.files]
+    state = state_path(output) if output else None
+    for path in (output, state):
+        if path is not None:
+            require_writable(path, *inputs)
+
+    from fertool.artifact.resume_file import discard_resume
+    from fertool.data.pixels import to_input
+    from fertool.device import resolve_device
+    from fertool.hessian import estimate_traces
+
+    if model.spec.quant is not None:
+        raise FertoolError(
+            f"{model.name}: a quantized model, whose rounding has no derivative",
+            "give the model that it was made from",
+        )
+    model.spec.require_static("measured channel by channel")
+    if state and not run.resume:
+        discard_resume(state)
+    source = data.fitted(model.input, model.classes)
+    faces = source.split("train").balanced_subset(config.max_images, run.seed)
+    module = model.module.to(resolve_device(run.device))
+
+    def states() -> list[Path]:
+        return [state] if state and state.exists() else []
+
+    with noting_resume(reporter, states), reporter.progress("traces") as on_progress:
+        found = estimate_traces(
+            module,
+            to_input(faces.images, model.input),
+            faces.labels,
+            config,
+            resume=state,
+            on_progress=on_progress,
+        )
+    found = replace(found, model_digest=model.spec.digest)
+    if output and state:
+        write_atomic(output, found.to_json().encode())
+        discard_resume(state)
+    _report_error(found, config, reporter)
+    return found
+
+
+def _report_error(found: Sensitivity, config: TraceConfig, reporter: Reporter) -> None:
+    """Report the standard error, and what to do where it should be smaller."""
+    from fertool.report.units import percent_text
+
+    error = found.relative_error()
+    effort = f"{found.samples:,} images"
+    if found.probes:
+        effort += f" and {found.probes:,} probes"
+    message = (
+        f"standard error of the median channel {percent_text(error)} of its trace, with {effort}"
+    )
+    if config.target_error is None or error <= config.target_error:
+        reporter.note(message)
+        return
+    wanted = percent_text(config.target_error)
+    reporter.warn(f"{message}: not {wanted}; raise ``max_rounds``, or take a larger data set")

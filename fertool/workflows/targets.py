@@ -1,0 +1,86 @@
+"""Budgets as people write them: a ratio of the input model, or an absolute value with a unit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from fertool.errors import UsageError
+
+COUNTS = {"k": 1e3, "m": 1e6, "g": 1e9}
+SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+def is_ratio(text: str) -> bool:
+    """Return whether a budget has no unit."""
+    return not text.strip()[-1:].isalpha()
+
+
+def parse_target(
+    flag: str, text: str, current: float, units: Mapping[str, float] = COUNTS
+) -> float:
+    """Return the asked ratio of `current`, strictly between 0 and 1.
+
+    `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`). Raises UsageError
+    naming `flag` for anything else.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
+    unit = match[2].lower() if match else ""
+    if not match or (unit and unit not in units):
+        example = "20M" if units is COUNTS else "0.4ms"
+        raise UsageError(
+            f"{flag} {text}: not a number",
+            f"give a ratio, {flag} 0.5, or a value with a unit, {flag} {example}",
+        )
+    value = float(match[1])
+    ratio = value * units[unit] / current if unit else value
+    if not 0 < ratio < 1:
+        have = f"the model has {current:.3g}; " if unit else ""
+        if not unit and value > 1:
+            have = f"a number needs a unit, one of {', '.join(units)}; "
+        raise UsageError(
+            f"{flag} {text}: must be more than 0 and less than the input model",
+            f"{have}try {flag} 0.5",
+        )
+    return ratio
+
+
+def parse_floors(
+    texts: Sequence[str], widths: Mapping[str, int], layers: Mapping[str, Sequence[str]]
+) -> dict[str, int]:
+    """Return the channels by group that --keep says must stay: LAYER for all, LAYER=N or LAYER=0.5 for a part of them.
+
+    `widths` are the channels of each group, `layers` those that make them. LAYER may have the wildcards * and ?, or be
+    the path of a block. Raises UsageError for one that no layer has, and for a bad number.
+    """
+    floors: dict[str, int] = {}
+    for text in texts:
+        pattern, _, amount = text.partition("=")
+        names = [
+            name
+            for name in widths
+            if any(_is_within(layer, pattern) for layer in (name, *layers[name]))
+        ]
+        if not names:
+            raise UsageError(
+                f"--keep {text}: no layer that can be pruned is called {pattern}",
+                f"for example --keep {next(iter(widths))}; see --dry-run",
+            )
+        number = re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount)
+        if amount and not number:
+            raise UsageError(
+                f"--keep {text}: {amount} is not a number of channels",
+                f"for example --keep {pattern}=0.5",
+            )
+        for name in names:
+            if not amount:
+                least = widths[name]
+            else:
+                least = round(float(amount) * widths[name]) if "." in amount else int(amount)
+            floors[name] = max(floors.get(name, 0), min(least, widths[name]))
+    return floors
+
+
+def _is_within(layer: str, pattern: str) -> bool:
+    return fnmatchcase(layer, pattern) or fnmatchcase(layer, f"{pattern}.*")

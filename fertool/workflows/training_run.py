@@ -1,0 +1,191 @@
+"""One training of a workflow: progress, metrics, history and the state of a killed run around the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from glob import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fertool.config.run import RunConfig
+from fertool.config.training import LossConfig, TrainConfig
+from fertool.reporter import SILENT, Reporter, noting_resume
+from fertool.workflows.model import Model
+from fertool.workflows.outputs import History, state_path, write_history
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fertool.config.training import Keep
+    from fertool.data.dataset import FaceDataset
+    from fertool.losses import ClassificationLoss
+    from fertool.spec import ProvenanceStep, Spec
+    from fertool.train import EpochRecord, FitResult, Objective
+
+
+@dataclass(frozen=True)
+class Round:
+    """A training that is the `number`th on the way to one model.
+
+    `before` are the epochs of those before it; progress calls it `label`. One that is not
+    `resumable` leaves no state: a killed run starts it again.
+    """
+
+    number: int
+    label: str
+    before: History
+    resumable: bool = True
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A training: on what, how, and for which output file; without one it leaves no files."""
+
+    train: FaceDataset
+    val: FaceDataset
+    config: TrainConfig
+    loss_config: LossConfig = LossConfig()
+    run: RunConfig = RunConfig()
+    output: Path | None = None
+    reporter: Reporter = SILENT
+    round: Round | None = None
+    keep: Keep = "best"
+
+    @property
+    def state(self) -> Path | None:
+        """The file that a killed run resumes from: OUT.resume, or OUT.round-N.resume."""
+        if self.output is None or (self.round and not self.round.resumable):
+            return None
+        return state_path(self.output, f".round-{self.round.number}" if self.round else "")
+
+    @property
+    def loss(self) -> ClassificationLoss:
+        """The loss against the labels; balanced weights are those of the training images."""
+        from fertool.losses import ClassificationLoss, balanced_class_weights
+
+        weights = None
+        if self.loss_config.class_weights == "balanced":
+            weights = balanced_class_weights(self.train.targets(), self.train.classes)
+        return ClassificationLoss(
+            self.loss_config.label_smoothing, self.loss_config.focal_gamma, weights
+        )
+
+    def fit(
+        self, spec: Spec, module: nn.Module, objective: Objective | None = None
+    ) -> tuple[Spec, History]:
+        """Train `module` in place to its best or last epoch, as `keep` asks.
+
+        Returns the spec with its metrics, and the history, which is written epoch by epoch beside
+        the output.
+        """
+        from fertool import distributed
+        from fertool.metrics import to_metrics
+        from fertool.train import Supervised, discard_resume, fit, read_history
+
+        state = self.state
+        records: list[EpochRecord] = []
+        if state is not None and self.run.resume:
+            records = list(read_history(state))
+        elif state is not None:
+            discard_resume(state)
+        label = self.round.label if self.round else ""
+
+        with (
+            noting_resume(self.reporter, self.states),
+            self.reporter.training(self.config.epochs, label) as progress,
+        ):
+
+            def on_epoch(record: EpochRecord) -> None:
+                records.append(record)
+                if self.output is not None and distributed.is_main_process():
+                    write_history(self.output, self._history(records))
+                progress.epoch(record)
+
+            result = fit(
+                module,
+                self.train,
+                self.val,
+                spec.input,
+                replace(self.config, seed=self.run.seed, keep=self.keep),
+                objective=objective or Supervised(self.loss),
+                device=self.run.device,
+                resume=state,
+                on_batch=progress.batch,
+                on_epoch=on_epoch,
+            )
+        self._note_accuracy(result)
+        metrics = to_metrics(result.evaluation, self.val.split)
+        return replace(spec, metrics=metrics), self._history(result.history)
+
+    def finish(
+        self, spec: Spec, module: nn.Module, step: ProvenanceStep, history: History
+    ) -> Model:
+        """Return the model with `step` in its lineage, written to the output if there is one.
+
+        The states that a killed run would resume from are removed once the file is safe. Of several
+        processes the first one writes.
+        """
+        from fertool import distributed
+
+        model = Model(spec.with_step(step), module)
+        if not distributed.is_main_process():
+            return model
+        model = self.save(model, history)
+        self.discard_states()
+        return model
+
+    def save(self, model: Model, history: History) -> Model:
+        """Return the model as its file has it, written to the output, with its history."""
+        if self.output is None:
+            return model.sealed()
+        if history:
+            write_history(self.output, history)
+        return model.save(self.output)
+
+    def discard_states(self) -> None:
+        """Remove the files that a killed run would resume from, of all rounds."""
+        from fertool.train import discard_resume
+
+        for path in self.states():
+            discard_resume(path)
+
+    def states(self) -> list[Path]:
+        """Return the files, of all rounds, that a killed run would resume from."""
+        if self.output is None:
+            return []
+        found: list[Path] = []
+        for part in ("", ".latency", ".round-*"):
+            pattern = state_path(Path(escape(self.output.name)), part).name
+            found += self.output.parent.glob(pattern)
+        return found
+
+    def _history(self, records: Iterable[EpochRecord]) -> History:
+        """Return the epochs of this training, behind those of the rounds before it."""
+        if self.round is None:
+            return [asdict(record) for record in records]
+        history = list(self.round.before)
+        for record in records:
+            mark = {"round": self.round.number, "phase": self.round.label}
+            history.append({**mark, **asdict(record)})
+        return history
+
+    def _note_accuracy(self, result: FitResult) -> None:
+        """Note the accuracy of the kept epoch, also without copies of training images."""
+        import torch
+
+        from fertool.data.duplicates import distinct_from
+        from fertool.metrics import evaluate_logits
+        from fertool.report.units import accuracy_text
+
+        split, figures = self.val.split, asdict(result.evaluation)
+        kept = f"{self.keep} epoch {result.kept_epoch} of {len(result.history)}"
+        accuracy = accuracy_text({**figures, "split": split})
+        self.reporter.note(f"{kept}: accuracy {accuracy}; ECE {figures['ece']:.3f}")
+
+        fresh = torch.from_numpy(distinct_from(self.val.images.numpy(), self.train.images.numpy()))
+        copies = len(fresh) - int(fresh.sum())
+        if 0 < copies < len(fresh):
+            alone = evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes)
+            accuracy = accuracy_text({**asdict(alone), "split": split})
+            self.reporter.note(f"without {copies} copies of training images: {accuracy}")
