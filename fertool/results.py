@@ -6,12 +6,14 @@ versions lack those that have a default here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from fertool.config.evaluation import Tta
+from fertool.config.foreign_files import PixelRange
 from fertool.strict_json import Count, Finite, Fraction, Name, NonNegative, Positive, Seed, Text
 
 Value = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite | Text
@@ -87,9 +89,11 @@ class Evaluation(Headline):
     per_class: Annotated[Mapping[Name, ClassFigures], Meta(min_length=1, max_length=65_536)]
     confusion: tuple[tuple[Count, ...], ...]
     file: Text = ""
-    tta: Literal["none", "flip", "ten-crop"] = "none"
+    tta: Tta = "none"
     single_crop: Headline | None = None
     deduplicated: Headline | None = None
+    digest: Text = ""
+    foreign: Assumptions | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -115,15 +119,21 @@ class AccuracyComparison:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """The JSON of `eval` on several files."""
+    """The JSON of `eval`; each file is compared with the first one."""
 
     results: Annotated[tuple[Evaluation, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[AccuracyComparison, ...] = ()
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON; of a single file its figures stand beside `results` too."""
+        report = asdict(self)
+        alone = report["results"][0] if len(self.results) == 1 else {}
+        return {**alone, **report}
+
 
 @dataclass(frozen=True)
-class LatencyFigures:
-    """Seconds of one pass."""
+class Latency:
+    """Seconds of one pass over one batch, from uint8 pixels to logits."""
 
     median: Seconds
     mean: Seconds
@@ -133,8 +143,8 @@ class LatencyFigures:
 
 
 @dataclass(frozen=True)
-class ProfileFigures:
-    """What the images of one profile of a dynamic network took."""
+class ProfileResult:
+    """One profile of a dynamic network: its fraction of the images, and median seconds of one."""
 
     profile: Count
     share: Fraction
@@ -142,26 +152,57 @@ class ProfileFigures:
 
 
 @dataclass(frozen=True)
-class FileFigures:
-    """One file in the JSON of `bench`."""
+class Assumptions:
+    """How a graph of another program is used: its preprocessing, and which output is read.
+
+    A graph with uint8 input gets raw pixels; then `pixel_range` is 0..255, `mean` 0 and `std` 1.
+    """
+
+    pixel_range: PixelRange
+    mean: tuple[Finite, ...]
+    std: tuple[Finite, ...]
+    output: Text
+    outputs: tuple[Text, ...]
+
+    @property
+    def description(self) -> str:
+        """A sentence for the reader of the figures."""
+        mean = ",".join(f"{value:g}" for value in self.mean)
+        std = ",".join(f"{value:g}" for value in self.std)
+        preprocessing = f"gets pixels of {self.pixel_range}, less {mean}, divided by {std}"
+        if len(self.outputs) == 1:
+            return preprocessing
+        outputs = ", ".join(self.outputs)
+        return f"{preprocessing}; of its outputs {outputs} counts '{self.output}' (``output_name``)"
+
+
+@dataclass(frozen=True)
+class FileResult:
+    """One file in the JSON of `bench`; `throughput_per_s` in images.
+
+    From `accuracy` to `n` the figures are those of `eval`, if it was run. `foreign` is how a file
+    of another program was used. `profiles` are a dynamic network's, for passes of one image.
+    """
 
     file: Text
     runtime: Name
     threads: Positive
     batch: Positive
-    latency_s: LatencyFigures
+    latency_s: Latency
     throughput_per_s: NonNegative
     peak_rss_bytes: Count | None
     size_bytes: Positive
     params: Count | None
     macs: Count | None
     samples_s: Annotated[tuple[Seconds, ...], Meta(min_length=1)]
-    accuracy: Fraction | None
     quantized: bool = False
-    profiles: Annotated[tuple[ProfileFigures, ...], Meta(max_length=100)] = ()
+    digest: Text = ""
+    profiles: Annotated[tuple[ProfileResult, ...], Meta(max_length=100)] = ()
+    accuracy: Fraction | None = None
     accuracy_ci95: Interval | None = None
     split: Name | None = None
     n: Positive | None = None
+    foreign: Assumptions | None = None
 
     def __post_init__(self) -> None:
         if self.accuracy is None:
@@ -173,7 +214,7 @@ class FileFigures:
 
 @dataclass(frozen=True)
 class SpeedComparison:
-    """How many times faster the candidate is."""
+    """The speedup of the candidate: the ratio of the medians and its 95 % bootstrap interval."""
 
     baseline: Text
     candidate: Text
@@ -181,40 +222,68 @@ class SpeedComparison:
     speedup_ci95: tuple[Ratio, Ratio]
 
 
+WarningKind = Literal["noisy", "few-runs", "other-runtime", "slower", "int8-slower", "undecided"]
+
+
 @dataclass(frozen=True)
 class BenchWarning:
     """Something that a reader of the figures should know about one file."""
 
-    kind: Literal["noisy", "few-runs", "other-runtime", "slower", "int8-slower", "undecided"]
+    kind: WarningKind
     file: Text
     value: NonNegative
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where a benchmark ran."""
+    """Where a benchmark ran; no host name."""
 
     processor: Text
+    cores: Count | None = None
+    system: Text = ""
+    python: Text = ""
+    versions: Annotated[Mapping[Name, Text], Meta(max_length=100)] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Benchmark:
-    """The JSON of `bench`."""
+class BenchResult:
+    """The JSON of `bench`; every other file is compared with the first one."""
 
-    results: Annotated[tuple[FileFigures, ...], Meta(min_length=1, max_length=200)]
+    results: Annotated[tuple[FileResult, ...], Meta(min_length=1, max_length=200)]
     comparisons: tuple[SpeedComparison, ...]
     warnings: tuple[BenchWarning, ...]
+    warmup: Count
     runs: Positive
     environment: Environment
 
     def __post_init__(self) -> None:
-        # Every other file is compared with the first one.
         if len(self.comparisons) != len(self.results) - 1:
             raise ValueError("`comparisons` has not one entry for each of `results` but the first")
         files = {entry.file for entry in self.results}
         for warning in self.warnings:
             if warning.file not in files:
                 raise ValueError("`warnings` names a file that `results` does not have")
+
+    def with_accuracies(self, evaluations: Iterable[Evaluation]) -> BenchResult:
+        """Return the result with the accuracies of these evaluations, by file name."""
+        by_file = {evaluation.file: evaluation for evaluation in evaluations}
+        filled = []
+        for result in self.results:
+            evaluation = by_file.get(result.file)
+            if evaluation is not None:
+                result = replace(
+                    result,
+                    split=evaluation.split,
+                    n=evaluation.n,
+                    accuracy=evaluation.accuracy,
+                    accuracy_ci95=evaluation.accuracy_ci95,
+                )
+            filled.append(result)
+        return replace(self, results=tuple(filled))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON, seconds and bytes throughout."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from fertool.cli.recipe import apply_recipe
 from fertool.config.training import TRAINING, FineTuneConfig, LossConfig, TrainConfig
-from fertool.errors import UsageError
-
-if TYPE_CHECKING:
-    from fertool.runtime.foreign import ForeignModel
-    from fertool.runtime.predictor import Predictor
 
 DATA, OUTPUT, MODEL = "Data", "Output", "Model"
-FOREIGN = "ONNX files of other programs"
 
 DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
-Split = Literal["train", "val", "test"]
 
 DataOption = Annotated[
     str,
@@ -103,111 +96,6 @@ class ReadOptions:
     def inputs(self, data: str | None) -> list[Path]:
         """Return the files and folders that opening `data` so reads: none of them may be the output."""
         return [Path(path) for path in (data, self.ferplus) if path]
-
-
-@dataclass(frozen=True)
-class ForeignOptions:
-    """What an ONNX file without fertool's header does not say of itself, and how long a graph may take."""
-
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="Classes of ONNX files of other programs, in output order: a,b,…",
-            rich_help_panel=FOREIGN,
-        ),
-    ] = None
-    input_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Side of the input of such files, pixels.", min=8, rich_help_panel=FOREIGN
-        ),
-    ] = None
-    pixel_range: Annotated[
-        Literal["0..1", "0..255", "-1..1"] | None,
-        typer.Option(
-            help="Range of the pixels that float32 inputs of such files take. Default: 0..1.",
-            rich_help_panel=FOREIGN,
-        ),
-    ] = None
-    mean: Annotated[
-        str | None,
-        typer.Option(
-            help="Subtracted from pixels in that range, one value or one per channel: a,b,c. Default: 0.",
-            rich_help_panel=FOREIGN,
-        ),
-    ] = None
-    std: Annotated[
-        str | None,
-        typer.Option(
-            help="What they are divided by afterwards, likewise. Default: 1.",
-            rich_help_panel=FOREIGN,
-        ),
-    ] = None
-    output_name: Annotated[
-        str | None,
-        typer.Option(
-            help="The output of such files that counts. Default: the first.",
-            rich_help_panel=FOREIGN,
-        ),
-    ] = None
-    time_limit: Annotated[
-        int,
-        typer.Option(
-            help="Seconds that one image may take in any ONNX file; ends graphs with endless loops.",
-            min=1,
-            max=86_400,
-            rich_help_panel=FOREIGN,
-        ),
-    ] = 8
-
-    @property
-    def model(self) -> ForeignModel:
-        """What is said about files of other programs; raises UsageError for what makes no sense."""
-        from fertool.runtime.foreign import ForeignModel
-
-        return ForeignModel(
-            classes=tuple(name.strip() for name in self.classes.split(","))
-            if self.classes is not None
-            else None,
-            input_size=self.input_size,
-            pixel_range=self.pixel_range,
-            mean=_numbers("--mean", self.mean),
-            std=_numbers("--std", self.std),
-            output=self.output_name,
-        )
-
-    def open(self, path: Path, threads: int | None = None) -> Predictor:
-        """Open a model file of any kind, and say what is assumed of one of another program."""
-        from fertool.runtime.sessions import open_predictor
-
-        predictor = open_predictor(
-            path, threads=threads, foreign=self.model, time_limit_s=self.time_limit
-        )
-        self.explain(predictor)
-        return predictor
-
-    def explain(self, predictor: Predictor) -> None:
-        """Say what is assumed of a file of another program, or that one of fertool takes no such options."""
-        from fertool.cli.flags import with_flags
-        from fertool.report.console import note
-
-        if predictor.assumptions:
-            note(f"{predictor.path}: {with_flags(predictor.assumptions.description)}")
-        elif self.model.is_given:
-            note(
-                f"{predictor.path}: says itself what it takes; options for files of other programs do not count"
-            )
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag} {text}: not numbers", f"one value, or one per channel: {flag} 0.5,0.5,0.5"
-        ) from None
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.input_files import require_file
 from fertool.artifact.logits_header import LogitsSpec
 from fertool.errors import UsageError
 from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from fertool.workflows.data import Data
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
@@ -35,6 +39,14 @@ def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -
             f"{flag} {path}: the result goes there", "name another file, for example picture.png"
         )
     require_matplotlib()
+
+
+def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
+    """Raise FertoolError, before any work, for a missing file or an output that replaces an input."""
+    if output:
+        require_writable(output, *files, *(data.files if data else []))
+    for file in files:
+        require_file(file)
 
 
 def print_json(value: Any) -> None:

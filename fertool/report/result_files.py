@@ -12,10 +12,10 @@ from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.errors import FertoolError
 from fertool.report.text_table import Data
 from fertool.results import (
-    Benchmark,
+    BenchResult,
     Evaluation,
     EvaluationReport,
-    FileFigures,
+    FileResult,
     History,
     Sweep,
     Traces,
@@ -24,7 +24,7 @@ from fertool.strict_json import as_type, missing_keys, parse_json, wrapping_cont
 
 _REMAKE_HINT = "make the file again with this version"
 _ENTRY_TYPES: Mapping[type[Any], type[Any]] = {
-    Benchmark: FileFigures,
+    BenchResult: FileResult,
     EvaluationReport: Evaluation,
 }
 """Of results that are lists, the type of an entry."""
@@ -69,7 +69,7 @@ def _add_json(found: ReportData, path: Path) -> None:
         result = as_type(data, result_type)
 
     # The data themselves are shown: they may have keys that the types lack.
-    if isinstance(result, Benchmark):
+    if isinstance(result, BenchResult):
         found.benchmarks.append(data)
     elif isinstance(result, EvaluationReport):
         _add_evaluations(found, path, data)
@@ -105,7 +105,7 @@ def _find_type(path: Path, data: Data) -> type[Any]:
     if "results" in data:
         first = _first_entry(path, data)
         if "latency_s" in first:
-            return Benchmark
+            return BenchResult
         if "confusion" in first:
             return EvaluationReport
     elif "confusion" in data:

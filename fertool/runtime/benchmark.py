@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool import __version__
+from fertool.config.benchmark import BenchConfig
 from fertool.errors import UsageError
-from fertool.runtime.bench_result import (
+from fertool.results import (
     BenchResult,
+    Environment,
     FileResult,
     Latency,
     ProfileResult,
     SpeedComparison,
-    find_warnings,
 )
-from fertool.runtime.foreign import ForeignModel
+from fertool.runtime.bench_warnings import find_warnings
 from fertool.runtime.interleaved import speedup_ci95, time_interleaved
 from fertool.runtime.memory import peak_memory
-from fertool.runtime.predictor import TIME_LIMIT_S, Forward, Predictor, largest_batch
+from fertool.runtime.predictor import Forward, Predictor, largest_batch
 from fertool.runtime.sessions import open_predictor
 
 DISTINCT_BATCHES = 16
@@ -36,28 +37,6 @@ DYNAMIC_BATCHES = 256
 
 ImageSource = Callable[[Predictor], NDArray[np.uint8]]
 """Returns images uint8 [N, C, S, S] in the shape that a predictor takes."""
-
-
-@dataclass(frozen=True)
-class BenchConfig:
-    """How to measure; `foreign` describes ONNX files without fertool's header."""
-
-    threads: int = 1
-    batch_size: int = 1
-    warmup: int = 100
-    runs: int = 1000
-    memory: bool = True
-    seed: int = 0
-    foreign: ForeignModel = field(default_factory=ForeignModel)
-    time_limit_s: float = TIME_LIMIT_S
-
-    def __post_init__(self) -> None:
-        for name, lowest in (("threads", 1), ("batch_size", 1), ("warmup", 0), ("runs", 1)):
-            value = getattr(self, name)
-            if value < lowest:
-                raise UsageError(
-                    f"``{name}={value}``: must be at least {lowest}", f"for example ``{name}=1``"
-                )
 
 
 @dataclass(frozen=True)
@@ -124,9 +103,7 @@ def bench(
 
 
 def _open(path: Path, config: BenchConfig) -> Predictor:
-    return open_predictor(
-        path, threads=config.threads, foreign=config.foreign, time_limit_s=config.time_limit_s
-    )
+    return open_predictor(path, threads=config.threads, foreign=config.foreign)
 
 
 def _require_batch_size(predictor: Predictor, batch_size: int) -> None:
@@ -204,7 +181,6 @@ def _file_result(
             threads=config.threads,
             batch_size=config.batch_size,
             foreign=config.foreign,
-            time_limit_s=config.time_limit_s,
         )
     return FileResult(
         file=str(predictor.path),
@@ -225,18 +201,18 @@ def _file_result(
     )
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> Environment:
     """Return what the figures depend on besides the files; no host name."""
     versions = {"fertool": __version__}
     for package in ("onnxruntime", "torch"):
         versions[package] = metadata.version(package)
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": versions,
-    }
+    return Environment(
+        processor=_processor(),
+        cores=os.cpu_count(),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        versions=versions,
+    )
 
 
 def _processor() -> str:

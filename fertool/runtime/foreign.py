@@ -3,109 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.results import Assumptions
 from fertool.spec import LARGEST_SIDE, InputSpec
 
-PixelRange = Literal["0..1", "0..255", "-1..1"]
 UINT8, FLOAT = "tensor(uint8)", "tensor(float)"
 
 
-@dataclass(frozen=True)
-class ForeignModel:
-    """The user's description of ONNX files without fertool's header; None stands for the default.
-
-    A graph with float32 input gets `(pixel in pixel_range - mean) / std`, by default pixels from 0
-    to 1 as they are. `mean` and `std` have one value, or one per channel. `output` names the output
-    with the logits, by default the first one.
-
-    Raises UsageError for class names that are empty or repeated, and for numbers out of bounds.
-    """
-
-    classes: tuple[str, ...] | None = None
-    input_size: int | None = None
-    pixel_range: PixelRange | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    output: str | None = None
-
-    def __post_init__(self) -> None:
-        _require_distinct_names(self.classes or ())
-        for value in self.mean or ():
-            if not isfinite(value):
-                raise UsageError(
-                    f"``mean={_format_list(self.mean)}``: not finite",
-                    "for example ``mean=0.485,0.456,0.406``",
-                )
-        for value in self.std or ():
-            if not isfinite(value) or value <= 0:
-                raise UsageError(
-                    f"``std={_format_list(self.std)}``: must be above 0",
-                    "for example ``std=0.229,0.224,0.225``",
-                )
-
-    @property
-    def is_given(self) -> bool:
-        """Whether the user has given anything at all."""
-        return self != ForeignModel()
-
-
-def _require_distinct_names(classes: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in classes:
-        if name in seen:
-            raise UsageError(
-                f"``classes``: '{name}' twice", "name each output once: ``classes=a,b,…``"
-            )
-        seen.add(name)
-    if "" in seen:
-        raise UsageError(
-            "``classes``: an empty name", "name one class per output: ``classes=a,b,…``"
-        )
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """How a foreign graph is used: its preprocessing, and which of its outputs is read.
-
-    A graph with uint8 input gets raw pixels; then `pixel_range` is 0..255, `mean` 0 and `std` 1.
-    """
-
-    pixel_range: PixelRange
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    output: str
-    outputs: tuple[str, ...]
-
-    @property
-    def description(self) -> str:
-        """A sentence for the reader of the figures."""
-        mean = _format_list(self.mean)
-        std = _format_list(self.std)
-        preprocessing = f"gets pixels of {self.pixel_range}, less {mean}, divided by {std}"
-        if len(self.outputs) == 1:
-            return preprocessing
-        outputs = ", ".join(self.outputs)
-        return f"{preprocessing}; of its outputs {outputs} counts '{self.output}' (``output_name``)"
-
-    def preprocess(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the float32 input of uint8 images [N, C, S, S]."""
-        pixels = images.astype(np.float32)
-        if self.pixel_range != "0..255":
-            pixels /= 255
-        if self.pixel_range == "-1..1":
-            pixels = 2 * pixels - 1
-        # Skipped where it changes nothing: it is timed as a part of each pass.
-        if set(self.mean) != {0} or set(self.std) != {1}:
-            pixels = (pixels - _per_channel(self.mean)) / _per_channel(self.std)
-        return pixels
+def preprocess(images: NDArray[np.uint8], assumptions: Assumptions) -> NDArray[np.float32]:
+    """Return the float32 input of uint8 images [N, C, S, S]."""
+    pixels = images.astype(np.float32)
+    if assumptions.pixel_range != "0..255":
+        pixels /= 255
+    if assumptions.pixel_range == "-1..1":
+        pixels = 2 * pixels - 1
+    # Skipped where it changes nothing: it is timed as a part of each pass.
+    if set(assumptions.mean) != {0} or set(assumptions.std) != {1}:
+        pixels = (pixels - _per_channel(assumptions.mean)) / _per_channel(assumptions.std)
+    return pixels
 
 
 def foreign_classes(path: Path, foreign: ForeignModel) -> tuple[str, ...]:
@@ -169,7 +91,7 @@ def resolve_assumptions(
 ) -> Assumptions:
     """Return how a foreign graph is used; raises UsageError for options that do not fit it."""
     # Networks with auxiliary outputs have the main one first, as exporters write them.
-    output = outputs[0] if foreign.output is None else foreign.output
+    output = outputs[0] if foreign.output_name is None else foreign.output_name
     if output not in outputs:
         raise unknown_name(f"output of {path}", output, outputs)
     if pixel_type == UINT8:

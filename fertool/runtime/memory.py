@@ -8,9 +8,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
-from fertool.runtime.foreign import ForeignModel
-from fertool.runtime.predictor import TIME_LIMIT_S
 
 _CHILD = "fertool.runtime.memory_child"
 
@@ -21,7 +20,6 @@ def peak_memory(
     threads: int = 1,
     batch_size: int = 1,
     foreign: ForeignModel = ForeignModel(),
-    time_limit_s: float = TIME_LIMIT_S,
 ) -> int:
     """Return the peak resident bytes of a new process that runs a model file.
 
@@ -33,7 +31,6 @@ def peak_memory(
         "threads": threads,
         "batch_size": batch_size,
         "foreign": asdict(foreign),
-        "time_limit_s": time_limit_s,
     }
     # A new interpreter and not a fork, which would start with this process's memory.
     command = [sys.executable, "-m", _CHILD, str(path), json.dumps(options)]

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fertool.runtime.foreign import ForeignModel
-from fertool.runtime.predictor import TIME_LIMIT_S
+from fertool.config.foreign_files import ForeignModel
 from fertool.runtime.sessions import open_predictor
 
 RUNS = 5
@@ -61,7 +60,6 @@ def main() -> None:
         Path(file),
         threads=options.get("threads", 1),
         foreign=_foreign_model(options.get("foreign", {})),
-        time_limit_s=options.get("time_limit_s", TIME_LIMIT_S),
     )
     size = predictor.input.size
     images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
 from fertool.onnx_runtime import bounded_memory, run_with_time_limit
-from fertool.runtime.foreign import Assumptions
+from fertool.results import Assumptions
 from fertool.spec import InputSpec, Spec, affordable_batch
 
-TIME_LIMIT_S = 8.0
-"""How long one image may take in an ONNX graph, which may hold an endless loop."""
 PASS_BYTES = 1 << 30
 """How much memory one image may take in such a graph."""
 LARGEST_BATCH_BYTES = 1 << 29
@@ -52,7 +51,7 @@ class Predictor:
     choose_profile: ChooseProfile | None = None
     assumptions: Assumptions | None = None
     stop: Callable[[], None] | None = None
-    time_limit_s: float = TIME_LIMIT_S
+    time_limit_s: float = ForeignModel().time_limit
 
     @property
     def params(self) -> int | None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fertool.artifact.header import ONNX_KEY, is_onnx
 from fertool.artifact.input_files import require_file
 from fertool.artifact.onnx_digest import verify_digest
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
 from fertool.onnx_runtime import (
     bounded_memory,
@@ -25,18 +26,17 @@ from fertool.onnx_runtime import (
     read_metadata,
     session_options,
 )
+from fertool.results import Assumptions
 from fertool.runtime.foreign import (
     FLOAT,
     UINT8,
-    Assumptions,
-    ForeignModel,
     foreign_classes,
     foreign_input,
+    preprocess,
     resolve_assumptions,
 )
 from fertool.runtime.predictor import (
     PASS_BYTES,
-    TIME_LIMIT_S,
     ChooseProfile,
     Forward,
     Predictor,
@@ -59,33 +59,38 @@ def open_predictor(
     *,
     threads: int | None = None,
     foreign: ForeignModel = ForeignModel(),
-    time_limit_s: float = TIME_LIMIT_S,
 ) -> Predictor:
     """Open a `.pt` file (torch, float or quantized) or an `.onnx` file (ONNX Runtime) for the CPU.
 
     `threads` compute one pass (for torch a setting of the whole process). `foreign` describes ONNX
     files of other programs, and is ignored for files with fertool's header. A foreign graph with
-    uint8 input gets raw pixels. `time_limit_s` ends graphs that compute longer for one image.
+    uint8 input gets raw pixels. Its time limit ends graphs that compute longer for one image.
 
     Raises FertoolError for files that cannot be read or are damaged, UsageError when classes or
     size are missing or do not fit.
     """
     require_file(path)
     if is_onnx(path):
-        return _open_onnx(path, threads, foreign, time_limit_s)
+        return _open_onnx(path, threads, foreign)
     return _open_torch(path, threads)
 
 
 def _open_torch(path: Path, threads: int | None) -> Predictor:
     # Imported here, so that an ONNX file is run without torch in memory.
+    from fertool.models import load_model
+
+    spec, module = load_model(path)
+    return torch_predictor(path, spec, module, threads)
+
+
+def torch_predictor(path: Path, spec: Spec, module: Any, threads: int | None = None) -> Predictor:
+    """Return a predictor for a module in PyTorch; messages call it `path`."""
     import torch
 
     from fertool.data.pixels import to_input
-    from fertool.models import load_model
 
     if threads is not None:
         torch.set_num_threads(threads)
-    spec, module = load_model(path)
     network: Any = module
 
     def prepare(images: NDArray[np.uint8]) -> Forward:
@@ -115,12 +120,10 @@ def _open_torch(path: Path, threads: int | None) -> Predictor:
     )
 
 
-def _open_onnx(
-    path: Path, threads: int | None, foreign: ForeignModel, time_limit_s: float
-) -> Predictor:
+def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
     # Before the runtime reads it: a damaged graph is not run at all.
     sealed = verify_digest(path)
-    session = _open_session(path, threads, time_limit_s)
+    session = _open_session(path, threads, foreign.time_limit)
     entry = _only_input(path, session)
     outputs = {output.name: output for output in session.get_outputs()}
     if not outputs:
@@ -157,7 +160,7 @@ def _open_onnx(
         choose_profile=choose_profile,
         assumptions=assumptions,
         stop=passes.stop,
-        time_limit_s=time_limit_s,
+        time_limit_s=foreign.time_limit,
     )
 
 
@@ -178,7 +181,7 @@ class _OnnxPasses:
         """Return a pass over images [N, C, S, S], preprocessed where the graph takes floats."""
         pixels: NDArray[Any] = images
         if self._assumptions and self._entry.type == FLOAT:
-            pixels = self._assumptions.preprocess(images)
+            pixels = preprocess(images, self._assumptions)
         # Bound outside of the pass, since it is timed.
         run = self._session.run
         feed = {self._entry.name: pixels}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.cli.evaluate import _log_mean_softmax
 from fertool.spec import InputSpec
+from fertool.workflows.evaluate import log_mean_softmax
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -73,11 +73,11 @@ def test_models_that_answer_about_different_images_are_not_compared(fertool, mod
 
 def test_views_vote_with_probabilities_even_when_they_round_to_zero():
     sure = np.array([[[0.0, 300.0]], [[0.0, 200.0]]], np.float32)
-    voted = _log_mean_softmax(sure)
+    voted = log_mean_softmax(sure)
     assert np.isfinite(voted).all()
     logits = torch.randn(3, 5, 7, dtype=torch.float64)
     np.testing.assert_allclose(
-        _log_mean_softmax(logits.numpy()), logits.softmax(2).mean(0).log().numpy()
+        log_mean_softmax(logits.numpy()), logits.softmax(2).mean(0).log().numpy()
     )
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from graphs import toy_graph
 
-from fertool.runtime.bench_result import (
+from fertool.results import (
     BenchResult,
     BenchWarning,
+    Environment,
     FileResult,
     Latency,
     SpeedComparison,
@@ -80,7 +81,7 @@ def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
     )
     warnings = (BenchWarning("noisy", files[0], 1.71),)
     return BenchResult(
-        results, comparisons, warnings, 100, 1000, {"processor": "Example CPU"}
+        results, comparisons, warnings, 100, 1000, Environment("Example CPU")
     ).as_dict()
 
 

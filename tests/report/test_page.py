@@ -133,7 +133,7 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
         ('{"a": 1}', "f.json: not a result of a fertool command"),
         ('{"results": [1]}', "f.json: not a result of a fertool command"),
         ('{"confusion": []}', "f.json: keys are missing: accuracy, accuracy_ci95"),
-        ('{"results": [{"latency_s": {}}]}', "f.json: keys are missing: accuracy, batch"),
+        ('{"results": [{"latency_s": {}}]}', "f.json: keys are missing: batch, file"),
         ('{"layers": [{"name": "a"}]}', "f.json: keys are missing: model_digest"),
     ],
 )

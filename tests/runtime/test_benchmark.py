@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from onnx_files import CLASSES, example_spec, random_images, write_onnx
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import UsageError
-from fertool.runtime.bench_result import FileResult, Latency, SpeedComparison, find_warnings
+from fertool.results import ClassFigures, Evaluation, FileResult, Latency, SpeedComparison
+from fertool.runtime.bench_warnings import find_warnings
 from fertool.runtime.benchmark import BenchConfig, bench
-from fertool.runtime.foreign import ForeignModel
 from fertool.runtime.interleaved import speedup_ci95, time_interleaved
 
 QUICK = BenchConfig(warmup=3, runs=40, memory=False)
@@ -46,7 +47,16 @@ def test_memory_and_accuracy_are_filled_in(tmp_path: Path) -> None:
     assert (result.results[0].peak_rss_bytes or 0) > 20_000_000
     assert result.comparisons == ()
     accuracy = {"split": "val", "n": 4, "accuracy": 0.5, "accuracy_ci95": (0.1, 0.9)}
-    filled = result.with_accuracies({str(path): accuracy}).as_dict()["results"][0]
+    evaluation = Evaluation(
+        **accuracy,
+        macro_f1=0.5,
+        balanced_accuracy=0.5,
+        ece=0.1,
+        per_class={"a": ClassFigures(0.5, 0.5, 0.5, 4)},
+        confusion=((4,),),
+        file=str(path),
+    )
+    filled = result.with_accuracies([evaluation]).as_dict()["results"][0]
     assert {key: filled[key] for key in accuracy} == accuracy
 
 
@@ -132,7 +142,18 @@ def _result(
 ) -> FileResult:
     latency = Latency(1, 1, p90, 2, 0.9)
     return FileResult(
-        file, runtime, quantized, "", 1, 1, latency, 1, None, 1, None, None, (1.0,) * 100
+        file=file,
+        runtime=runtime,
+        threads=1,
+        batch=1,
+        latency_s=latency,
+        throughput_per_s=1,
+        peak_rss_bytes=None,
+        size_bytes=1,
+        params=None,
+        macs=None,
+        samples_s=(1.0,) * 100,
+        quantized=quantized,
     )
 
 

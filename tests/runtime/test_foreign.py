@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from onnx import TensorProto, helper
 from onnx_files import CLASSES, example_spec, linear, random_images, write_graph, write_onnx
 
 from fertool.artifact.onnx_digest import append_digest
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
-from fertool.runtime.foreign import ForeignModel, foreign_input
+from fertool.runtime.foreign import foreign_input
 from fertool.runtime.sessions import open_predictor
 
 KNOWN = ForeignModel(CLASSES)
@@ -49,12 +51,12 @@ def test_one_of_several_outputs_counts_and_unknown_ones_are_told(tmp_path: Path)
     path = write_graph(tmp_path / "m.onnx", nodes, constants=constants, outputs=ends)
     images = random_images(2)
     first = open_predictor(path, foreign=KNOWN)
-    second = open_predictor(path, foreign=ForeignModel(CLASSES, output="second"))
+    second = open_predictor(path, foreign=ForeignModel(CLASSES, output_name="second"))
     np.testing.assert_array_equal(first.logits(images), -second.logits(images))
     assert first.assumptions is not None
     assert "first, second counts 'first'" in first.assumptions.description
     with pytest.raises(UsageError, match=r"unknown output of .* 'third'"):
-        open_predictor(path, foreign=ForeignModel(CLASSES, output="third"))
+        open_predictor(path, foreign=ForeignModel(CLASSES, output_name="third"))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +180,7 @@ def endless(path: Path) -> Path:
 
 
 def test_a_graph_without_an_end_is_ended(tmp_path: Path) -> None:
-    predictor = open_predictor(endless(tmp_path / "m.onnx"), foreign=KNOWN, time_limit_s=0.5)
+    predictor = open_predictor(endless(tmp_path / "m.onnx"), foreign=replace(KNOWN, time_limit=0.5))
     with pytest.raises(FertoolError, match=r"no result after 0\.5 s"):
         predictor.logits(random_images(300))
 

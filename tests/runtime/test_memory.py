@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from onnx_files import CLASSES, example_spec, write_onnx
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
-from fertool.runtime.foreign import ForeignModel
 from fertool.runtime.memory import peak_memory
 
 MB = 1_000_000

@@ -11,9 +11,9 @@ from onnx import TensorProto
 from onnx_files import CLASSES, example_spec, expected_logits, random_images, write_onnx
 from torch import nn
 
+from fertool.config.foreign_files import ForeignModel
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
-from fertool.runtime.foreign import ForeignModel
 from fertool.runtime.sessions import open_predictor
 from fertool.spec import InputSpec
 

@@ -1,0 +1,51 @@
+"""The warnings that the figures of a benchmark call for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fertool.results import BenchWarning, FileResult, SpeedComparison, WarningKind
+
+NOISY_RATIO = 1.5
+"""A file whose 90th percentile is this many times its median was disturbed."""
+FEW_RUNS = 100
+"""With fewer runs the 99th percentile is the maximum, and intervals are wide."""
+
+
+def find_warnings(
+    results: Sequence[FileResult], comparisons: Sequence[SpeedComparison]
+) -> tuple[BenchWarning, ...]:
+    """Return the warnings about files and their comparisons with the first file."""
+    baseline = results[0]
+    warnings: list[BenchWarning] = []
+    for result in results:
+        spread = result.latency_s.p90 / result.latency_s.median
+        # The passes of a dynamic network differ by their images.
+        if spread > NOISY_RATIO and not result.profiles:
+            warnings.append(BenchWarning("noisy", result.file, spread))
+
+    runs = len(baseline.samples_s)
+    if runs < FEW_RUNS:
+        warnings.append(BenchWarning("few-runs", baseline.file, runs))
+
+    for result, comparison in zip(results[1:], comparisons, strict=True):
+        kind = _comparison_warning(baseline, result, comparison.speedup_ci95)
+        if kind is not None:
+            warnings.append(BenchWarning(kind, result.file, comparison.speedup))
+    return tuple(warnings)
+
+
+def _comparison_warning(
+    baseline: FileResult, result: FileResult, speedup_ci95: tuple[float, float]
+) -> WarningKind | None:
+    low, high = speedup_ci95
+    # First, since then a ratio of times compares the runtimes too.
+    if result.runtime != baseline.runtime:
+        return "other-runtime"
+    if high < 1:
+        if result.quantized and not baseline.quantized:
+            return "int8-slower"
+        return "slower"
+    if low <= 1:
+        return "undecided"
+    return None

@@ -1,0 +1,174 @@
+"""Evaluate models on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.config.evaluation import EvaluationConfig, Split, Tta
+from fertool.config.option import configured
+from fertool.errors import FertoolError
+from fertool.reporter import SILENT, Reporter
+from fertool.results import AccuracyComparison, ClassFigures, Evaluation, EvaluationReport, Headline
+from fertool.workflows.data import Data
+from fertool.workflows.model import Model
+from fertool.workflows.predictors import open_any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fertool import metrics
+    from fertool.data.dataset import FaceDataset
+    from fertool.data.source import DataSource
+    from fertool.runtime import Predictor
+
+AnyModel = Model | str | Path
+
+
+def evaluate(
+    models: AnyModel | Iterable[AnyModel],
+    data: Data,
+    config: EvaluationConfig = EvaluationConfig(),
+    *,
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> EvaluationReport:
+    """Evaluate models or model files on one split, with 95 % intervals and paired tests.
+
+    Each is compared with the first. Images that are exact copies of training images are left out of
+    a second figure. `options` are those of `EvaluationConfig`, by name.
+
+    Raises FertoolError for a file that cannot be read, and for models whose classes make them
+    answer about different images.
+    """
+    (config,) = configured(config, options)
+    results: list[Evaluation] = []
+    correct: list[NDArray[np.bool_]] = []
+    first: FaceDataset | None = None
+    for model in as_list(models):
+        predictor = open_any(model, config.foreign, reporter)
+        source = data.fitted(predictor.input, predictor.classes)
+        images = source.split(config.split)
+        first = first or images
+        _require_same_images(predictor, images, results, first)
+        result, is_correct = evaluate_predictor(
+            predictor, source, config.split, config.tta, reporter
+        )
+        results.append(result)
+        correct.append(is_correct)
+    return EvaluationReport(tuple(results), tuple(compare(results, correct)))
+
+
+def as_list(models: AnyModel | Iterable[AnyModel]) -> list[AnyModel]:
+    """Return one model, or several, as a list."""
+    if isinstance(models, Model | str | Path):
+        return [models]
+    return list(models)
+
+
+def evaluate_predictor(
+    predictor: Predictor, source: DataSource, split: Split, tta: Tta, reporter: Reporter
+) -> tuple[Evaluation, NDArray[np.bool_]]:
+    """Return the figures of one model, and for each image [N] whether its answer is right.
+
+    With test-time augmentation they are those of all views; the figure of a single crop stands
+    beside them.
+    """
+    import numpy as np
+
+    from fertool.data.tta import tta_views
+    from fertool.metrics import evaluate_logits
+
+    images = source.split(split)
+    with reporter.progress(predictor.path.name) as on_progress:
+        answers = [
+            predictor.logits(view, on_progress=on_progress)
+            for view in tta_views(images.images, tta)
+        ]
+    # Views vote with probabilities; one view keeps its logits, which calibration needs.
+    logits = answers[0] if len(answers) == 1 else log_mean_softmax(np.stack(answers))
+    labels = images.labels.numpy()
+
+    single_crop = None
+    if tta != "none":
+        alone = answers[0] if tta == "flip" else predictor.logits(images.images)
+        single_crop = _headline(evaluate_logits(alone, labels, predictor.classes))
+    deduplicated = None
+    # Without training images at hand nothing is known about copies of them.
+    if split != "train" and "train" in source.splits:
+        fresh = source.distinct_from(split, "train").numpy()
+        if fresh.any():
+            found = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
+            deduplicated = _headline(found)
+
+    figures = evaluate_logits(logits, labels, predictor.classes)
+    per_class = {name: ClassFigures(**values) for name, values in figures.per_class.items()}
+    evaluation = Evaluation(
+        file=str(predictor.path),
+        split=split,
+        tta=tta,
+        n=figures.n,
+        accuracy=figures.accuracy,
+        accuracy_ci95=figures.accuracy_ci95,
+        macro_f1=figures.macro_f1,
+        balanced_accuracy=figures.balanced_accuracy,
+        ece=figures.ece,
+        per_class=per_class,
+        confusion=figures.confusion,
+        single_crop=single_crop,
+        digest=predictor.digest,
+        foreign=predictor.assumptions,
+        deduplicated=deduplicated,
+    )
+    return evaluation, logits.argmax(1) == labels
+
+
+def compare(
+    results: Sequence[Evaluation], correct: Sequence[NDArray[np.bool_]]
+) -> list[AccuracyComparison]:
+    """Return the paired comparison of each model with the first one."""
+    from fertool.metrics import compare_paired
+
+    comparisons = []
+    for result, is_correct in zip(results[1:], correct[1:], strict=True):
+        pair = compare_paired(correct[0], is_correct)
+        comparisons.append(AccuracyComparison(results[0].file, result.file, **asdict(pair)))
+    return comparisons
+
+
+def _headline(evaluation: metrics.Evaluation) -> Headline:
+    return Headline(evaluation.n, evaluation.accuracy, evaluation.accuracy_ci95)
+
+
+def _require_same_images(
+    predictor: Predictor, images: FaceDataset, before: Sequence[Evaluation], first: FaceDataset
+) -> None:
+    """Raise FertoolError unless two models answer about the same images.
+
+    Images of classes that a model lacks are left out. Both sets come from one list in one order, so
+    that the same names in the same order are the same images.
+    """
+    names = [images.classes[k] for k in images.labels.tolist()]
+    first_names = [first.classes[k] for k in first.labels.tolist()]
+    if names != first_names:
+        raise FertoolError(
+            f"{predictor.path}: knows {len(names)} of the images, {before[0].file} {len(first_names)}, "
+            "for their classes differ",
+            "compare models of the same classes, or evaluate each file alone",
+        )
+
+
+def log_mean_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return [N, K], the logarithm of the mean softmax of `logits` [views, N, K].
+
+    It is finite however sure the model is.
+    """
+    import numpy as np
+
+    wide = logits.astype(np.float64)
+    log_p = wide - np.logaddexp.reduce(wide, axis=2, keepdims=True)
+    mean: NDArray[np.float64] = np.logaddexp.reduce(log_p, axis=0) - np.log(len(log_p))
+    return mean

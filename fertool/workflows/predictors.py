@@ -1,0 +1,43 @@
+"""Model files of any kind, ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fertool.config.foreign_files import ForeignModel
+from fertool.reporter import Reporter
+from fertool.workflows.model import Model
+
+if TYPE_CHECKING:
+    from fertool.runtime import Predictor
+
+
+def open_any(
+    model: Model | str | Path,
+    foreign: ForeignModel,
+    reporter: Reporter,
+    threads: int | None = None,
+) -> Predictor:
+    """Return a predictor for a model, or for a model file of any kind.
+
+    What is assumed of a file of another program is noted. Raises FertoolError for a file that
+    cannot be read, UsageError where its classes or its size are missing.
+    """
+    from fertool.runtime.sessions import open_predictor, torch_predictor
+
+    if isinstance(model, Model):
+        return torch_predictor(Path(model.name), model.spec, model.module, threads)
+    predictor = open_predictor(Path(model), threads=threads, foreign=foreign)
+    note_assumptions(predictor, foreign, reporter)
+    return predictor
+
+
+def note_assumptions(predictor: Predictor, foreign: ForeignModel, reporter: Reporter) -> None:
+    """Note what is assumed of a file of another program, or that the options do not apply."""
+    if predictor.assumptions:
+        reporter.note(f"{predictor.path}: {predictor.assumptions.description}")
+    elif foreign.is_given:
+        reporter.note(
+            f"{predictor.path}: says itself what it takes; options for files of other programs do not count"
+        )
