@@ -119,7 +119,7 @@ def run(rule: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
             str(options.lr),
             "--lr-schedule",
             "onecycle",
-            "--ema",
+            "--ema-decay",
             "0.998",
             "--seed",
             str(seed),

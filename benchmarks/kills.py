@@ -145,7 +145,7 @@ def commands(options: argparse.Namespace, files: Path) -> dict[str, list[str]]:
     short = [*common, "--epochs", str(max(1, options.epochs // 2))]
     iterative = ["--schedule", "iterative", "--steps", "2", "--round-to", "1"]
     return {
-        "train-teacher": ["train-teacher", *small, *trains, "--ema", "0.99"],
+        "train-teacher": ["train-teacher", *small, *trains, "--ema-decay", "0.99"],
         "distill": ["distill", teacher, *small, *trains],
         "prune": ["prune", student, "--target-flops", "0.6", *iterative, *short, "--no-bench"],
         "quantize": ["quantize", student, "--method", "qat", *short, "--no-bench"],

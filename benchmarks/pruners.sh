@@ -17,8 +17,8 @@ rows() { # ARCH METHOD RATE
 
 compare() { # ARCH
     python -m fertool distill "$teacher" -o "$folder/$1.pt" --data "$data" --arch "$1" --temperature 4 --alpha 0.9 \
-        --epochs 40 --batch-size 256 --optimizer sgd --lr 0.1 --lr-schedule onecycle --weight-decay 2e-4 --ema 0.998 \
-        --mixup 0.2 --patience 0 >"$folder/$1.log" 2>&1
+        --epochs 40 --batch-size 256 --optimizer sgd --lr 0.1 --lr-schedule onecycle --weight-decay 2e-4 \
+        --ema-decay 0.998 --mixup 0.2 --patience 0 >"$folder/$1.log" 2>&1
     for rate in 5e-4 1e-3; do
         local jobs=()
         for method in fertool lamp taylor magnitude; do

@@ -38,12 +38,12 @@ THIRD = " on every third training image"
 VIEWS = "--rotation 12 --translate 0.08 --scale 0.15 --erasing 0.25 --seeds 0,1,2"
 """What the teacher's file was recorded under, eight times."""
 MICRO = (
-    "--data third.csv --arch micro_expnet --epochs 12 --batch-size 128 --lr 0.003 --weight-decay 0.01 --ema 0.99 "
+    "--data third.csv --arch micro_expnet --epochs 12 --batch-size 128 --lr 0.003 --weight-decay 0.01 --ema-decay 0.99 "
     f"--patience 0 {VIEWS}"
 )
 SHORT = (
     "--data third.csv --arch nano_resnet --temperature 4 --alpha 0.9 --epochs 10 --batch-size 128 --lr 0.1 "
-    f"--optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema 0.99 --patience 0 --precision bf16 {VIEWS}"
+    f"--optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema-decay 0.99 --patience 0 --precision bf16 {VIEWS}"
 )
 NANO = "c32s2-1basic-c64s2-2basic-c96s2-2basic"
 """The plan of the zoo's `nano_resnet`, in the words of benchmarks/native.py."""
@@ -139,10 +139,10 @@ def best(evaluation: dict[str, Any]) -> str:
             "8 epochs more by the teacher's own logits file, from its weights: `fertool distill teacher.logits --init "
             "teacher.pt --arch resnet18 --arch-arg width_mult=0.5 --arch-arg stem_pool=false --arch-arg dropout=0.2 "
             "--temperature 2 --alpha 0.5 --epochs 8 --batch-size 128 --lr 0.03 --optimizer sgd --weight-decay 5e-4 "
-            "--lr-schedule onecycle --ema 0.998`. `micro` is recipe 1's `micro_expnet`, taught from the same file: "
-            "`--arch micro_expnet --temperature 4 --alpha 0.9 --epochs 36 --batch-size 128 --lr 0.003 "
-            "--weight-decay 0.01 --ema 0.998 --start-size 32`. `micro_fine` has the same parameters on maps of twice "
-            "the side, from the weights of `micro`: `--arch-arg stem_stride=1 --arch-arg early_stride=1 "
+            "--lr-schedule onecycle --ema-decay 0.998`. `micro` is recipe 1's `micro_expnet`, taught from the same "
+            "file: `--arch micro_expnet --temperature 4 --alpha 0.9 --epochs 36 --batch-size 128 --lr 0.003 "
+            "--weight-decay 0.01 --ema-decay 0.998 --start-size 32`. `micro_fine` has the same parameters on maps of "
+            "twice the side, from the weights of `micro`: `--arch-arg stem_stride=1 --arch-arg early_stride=1 "
             "--init micro.pt --epochs 40 --lr 0.05 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle`, "
             "else the same.",
         )
@@ -418,7 +418,7 @@ SECTIONS: tuple[Section, ...] = (
         "nano_distilled.json",
         "fertool distill teacher.logits -o distilled.pt --data fer2013.csv --recipe recipes/best.yaml --epochs 8 "
         "--seeds 0,1,2; fertool train-teacher -o alone.pt --data fer2013.csv --arch nano_resnet --epochs 8 "
-        "--batch-size 128 --lr 0.1 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema 0.998 "
+        "--batch-size 128 --lr 0.1 --optimizer sgd --weight-decay 2e-4 --lr-schedule onecycle --ema-decay 0.998 "
         "--start-size 32 --patience 0 --rotation 12 --translate 0.08 --scale 0.15 --erasing 0.25 --seeds 0,1,2",
         seeds("distilled", "alone", "nano_alone.json"),
     ),

@@ -71,7 +71,7 @@ class SweepOptions:
         str | None,
         typer.Option(
             metavar="NAME=V,V;…",
-            help="Train with every combination of options, for example 'lr=1e-3,2e-3;ema=0,0.99': rows in "
+            help="Train with every combination of options, for example 'lr=1e-3,2e-3;ema-decay=0,0.99': rows in "
             "OUT.grid.json, the best by validation in -o.",
             rich_help_panel=TRAINING,
         ),
@@ -305,7 +305,7 @@ def _axes(
         if not (name and equals and all(words)):
             raise UsageError(
                 f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
-                "for example --grid 'lr=0.001,0.002;ema=0,0.999'",
+                "for example --grid 'lr=0.001,0.002;ema-decay=0,0.999'",
             )
         if name in {"seed", "seeds"}:
             raise UsageError(

@@ -126,7 +126,9 @@ class TrainConfig:
     batch_size: int = option(
         64, "Images per batch, of all processes together.", panel=TRAINING, minimum=2
     )
-    accumulate: int = option(1, "Batches whose gradients make one step.", panel=TRAINING, minimum=1)
+    grad_accumulation: int = option(
+        1, "Batches whose gradients make one step.", panel=TRAINING, minimum=1
+    )
     lr: float = option(1e-3, "Peak learning rate.", panel=TRAINING, above=0)
     optimizer: OptimizerName = option("adamw", "Optimizer.", panel=TRAINING)
     momentum: float = option(
@@ -136,7 +138,7 @@ class TrainConfig:
     weight_decay: float = option(
         1e-4, "Weight decay; not on BN and biases.", panel=TRAINING, minimum=0
     )
-    sam: float = option(
+    sam_rho: float = option(
         0.0,
         "Radius (rho) of sharpness-aware minimization, around any optimizer; 0 for none, 0.05 is usual.",
         panel=TRAINING,
@@ -155,7 +157,7 @@ class TrainConfig:
     )
     warmup_epochs: float = option(0.5, "Epochs of linear warm-up.", panel=TRAINING, minimum=0)
     final_lr_ratio: float = 0.01
-    ema: float = option(
+    ema_decay: float = option(
         0.0,
         "Decay of the running mean of weights, 0 for none.",
         panel=TRAINING,
@@ -168,7 +170,7 @@ class TrainConfig:
         panel=TRAINING,
         minimum=0,
     )
-    clip_norm: float = option(
+    max_grad_norm: float = option(
         0.0, "Largest gradient norm, 0 for no limit.", panel=TRAINING, minimum=0
     )
     patience: int = option(

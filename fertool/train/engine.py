@@ -104,7 +104,7 @@ class _Run:
     @property
     def images_per_step(self) -> int:
         """The images of all batches whose gradients one step accumulates."""
-        return self.config.batch_size * self.config.accumulate
+        return self.config.batch_size * self.config.grad_accumulation
 
     @property
     def steps(self) -> int:
@@ -180,8 +180,8 @@ def _set_up_training(
     """Return the state before the first epoch and the stepper; `module` is on the device."""
     dtype = resolve_precision(config.precision, device, module)
     average = None
-    if config.ema:
-        average = WeightAverage(module, config.ema)
+    if config.ema_decay:
+        average = WeightAverage(module, config.ema_decay)
 
     adapters = None
     learners = module
@@ -287,7 +287,7 @@ def _run_epoch(run: _Run, state: TrainingState) -> EpochRecord:
         raise FertoolError(
             f"epoch {epoch}: the loss is {train_loss:.4g} in training "
             f"and {val_loss:.4g} in validation",
-            f"use a lower ``lr`` than {run.config.lr:g}, or ``clip_norm=1``",
+            f"use a lower ``lr`` than {run.config.lr:g}, or ``max_grad_norm=1``",
         )
     return EpochRecord(
         epoch=epoch,

@@ -55,12 +55,12 @@ class Stepper:
         In a data-parallel run it is what this rank's images add to the loss.
         """
         self.optimizer.zero_grad()
-        backward = self._sharpness_aware_backward if self.config.sam else self._backward
+        backward = self._sharpness_aware_backward if self.config.sam_rho else self._backward
         loss = backward(batches)
-        if self.config.clip_norm:
+        if self.config.max_grad_norm:
             # Unscaled first: the limit is on the true gradient.
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.learners.parameters(), self.config.clip_norm)
+            nn.utils.clip_grad_norm_(self.learners.parameters(), self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss
@@ -71,7 +71,7 @@ class Stepper:
         # The same dropout in both passes, for the second gradient is of the same function.
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             loss = self._backward(batches)
-        with sam_perturbation(self.learners, self.config.sam):
+        with sam_perturbation(self.learners, self.config.sam_rho):
             self.optimizer.zero_grad()
             self._backward(batches)
         return loss

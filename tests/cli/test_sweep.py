@@ -243,21 +243,23 @@ class TestGrid:
     def test_the_mean_over_the_seeds_decides(self, tmp_path):
         # The single best training belongs to the combination with the lower mean.
         table = {(0.1, 0): 0.9, (0.1, 1): 0.1, (0.2, 0): 0.6, (0.2, 1): 0.7}
-        trainer = Trainer(lambda trial: table[trial.options["ema"], trial.seed])
-        sweep = over_grid(tmp_path, 0, 1, ema=(0.1, 0.2))
+        trainer = Trainer(lambda trial: table[trial.options["ema-decay"], trial.seed])
+        sweep = over_grid(tmp_path, 0, 1, **{"ema-decay": (0.1, 0.2)})
         trainer.carry_out(sweep)
-        assert rows(sweep)["best"] == {"options": {"ema": 0.2}, "seed": 1}
+        assert rows(sweep)["best"] == {"options": {"ema-decay": 0.2}, "seed": 1}
         assert [point["accuracy_mean"] for point in rows(sweep)["points"]] == pytest.approx(
             [0.65, 0.5]
         )
         assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
-            "s.ema-0.2.seed0.pt",
-            "s.ema-0.2.seed1.pt",
+            "s.ema-decay-0.2.seed0.pt",
+            "s.ema-decay-0.2.seed1.pt",
             "s.pt",
         ]
 
     @pytest.mark.parametrize(
-        "axes", [{}, {"lr": (0.001, 0.002)}, {"lr": (0.001, 0.002), "ema": (0.1, 0.2)}], ids=len
+        "axes",
+        [{}, {"lr": (0.001, 0.002)}, {"lr": (0.001, 0.002), "ema-decay": (0.1, 0.2)}],
+        ids=len,
     )
     def test_plots(self, tmp_path, axes):
         pytest.importorskip("matplotlib")
@@ -290,7 +292,7 @@ class TestUsage:
         [
             (["--grid", "learning-rate=1"], "unknown option in --grid 'learning-rate'"),
             (["--grid", "lr=0.1;weight-deca=0"], "unknown option in --grid 'weight-deca'"),
-            (["--grid", "ema=-1"], "'--ema'"),
+            (["--grid", "ema-decay=-1"], "'--ema-decay'"),
             (["--grid", "lr=fast"], "'--lr'"),
             (["--grid", "optimizer=sgd,adm"], "'--optimizer'"),
             (["--grid", "epochs=3,6;freeze-epochs=2,4"], "--freeze-epochs 4: must be"),
@@ -389,11 +391,11 @@ def test_a_seed_of_a_sweep_is_the_model_of_that_seed_alone(fertool, tmp_path):
     )
     common += ("--device", "cpu", "--epochs", 1)
     code, out, err = fertool(
-        *common, "-o", tmp_path / "s.pt", "--seeds", "3,4", "--grid", "ema=0,0.5", "--json"
+        *common, "-o", tmp_path / "s.pt", "--seeds", "3,4", "--grid", "ema-decay=0,0.5", "--json"
     )
     assert code == 0, err
     found = json.loads(out)["sweep"]["best"]
-    options = ("--seed", found["seed"], "--ema", found["options"]["ema"])
+    options = ("--seed", found["seed"], "--ema-decay", found["options"]["ema-decay"])
     assert fertool(*common, "-o", tmp_path / "one.pt", *options)[0] == 0
     assert (tmp_path / "one.pt").read_bytes() == (tmp_path / "s.pt").read_bytes()
 

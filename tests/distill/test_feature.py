@@ -170,7 +170,7 @@ def bars(n, split):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"sam": 0.05}, {"accumulate": 2, "clip_norm": 1.0}, {"freeze_epochs": 2}],
+    [{}, {"sam_rho": 0.05}, {"grad_accumulation": 2, "max_grad_norm": 1.0}, {"freeze_epochs": 2}],
     ids=str,
 )
 def test_matching_features_is_learnt_with_the_network_and_leaves_nothing_behind(options):

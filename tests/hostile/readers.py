@@ -402,7 +402,7 @@ def recipes(shared: Path, draw: Draw) -> Jobs:
         "device",
         "5",
         "~",
-        "sam",
+        "sam-rho",
     )
     values = (
         "yes",

@@ -28,7 +28,16 @@ def start():
 
 
 def test_kill_9_and_resume(tmp_path, start):
-    command = ("train-teacher", "--data", "synth:280", *NETWORK, "--epochs", "3", "--ema", "0.9")
+    command = (
+        "train-teacher",
+        "--data",
+        "synth:280",
+        *NETWORK,
+        "--epochs",
+        "3",
+        "--ema-decay",
+        "0.9",
+    )
 
     undisturbed, killed = tmp_path / "a.pt", tmp_path / "b.pt"
     assert start(command, undisturbed).wait(300) == 0

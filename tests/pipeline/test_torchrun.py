@@ -31,7 +31,7 @@ COMMAND = (
         "--arch-arg",
         "width_mult=0.25",
     ),
-    *("--epochs", "2", "--ema", "0.9", "--device", "cpu", "--json"),
+    *("--epochs", "2", "--ema-decay", "0.9", "--device", "cpu", "--json"),
 )
 PROCESSES = Path("/proc")
 

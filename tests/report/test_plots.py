@@ -49,7 +49,7 @@ DRAWN: dict[str, Callable[[], bytes]] = {
         sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})
     ),
     "heat map of means": lambda: sweep_accuracy.plot_sweep(
-        sweep({"method": ["kd", "feature"], "ema": [0, 0.9]}, (0, 1))
+        sweep({"method": ["kd", "feature"], "ema-decay": [0, 0.9]}, (0, 1))
     ),
     "lines": lambda: sweep_accuracy.plot_sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]})),
     "many lines": lambda: sweep_accuracy.plot_sweep(

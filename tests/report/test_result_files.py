@@ -20,7 +20,7 @@ DOCUMENTS = {
     "history": {"file": "x.pt", "history": report_data.history()},
     "sensitivity": report_data.sensitivity(),
     "seeds": report_data.sweep({}, (0, 1)),
-    "grid": report_data.sweep({"lr": [0.1, 0.2], "ema": [0, 1]}, (0, 1)),
+    "grid": report_data.sweep({"lr": [0.1, 0.2], "ema-decay": [0, 1]}, (0, 1)),
 }
 EVERY = 4
 """Of so many mutations one is tried here."""

@@ -22,17 +22,22 @@ from fertool.train import TrainConfig, fit
 SHAPE = InputSpec(size=12)
 MIXED = AugmentConfig(flip=0.5, rotation=10, brightness=0.2, erasing=0.5, mixup=0.3, cutmix=1.0)
 CASES = {
-    "many passes a step": {"accumulate": 2, "sam": 0.05, "clip_norm": 0.5, "batch_size": 8},
+    "many passes a step": {
+        "grad_accumulation": 2,
+        "sam_rho": 0.05,
+        "max_grad_norm": 0.5,
+        "batch_size": 8,
+    },
     "batch norm": {
-        "sam": 0.05,
-        "ema": 0.8,
+        "sam_rho": 0.05,
+        "ema_decay": 0.8,
         "freeze_epochs": 1,
         "start_size": 10,
         "lr_schedule": "plateau",
         "patience": 1,
     },
     "few images": {"batch_size": 3, "epochs": 1, "lr": 0.01},
-    "half": {"precision": "fp16", "clip_norm": 1.0, "epochs": 1},
+    "half": {"precision": "fp16", "max_grad_norm": 1.0, "epochs": 1},
 }
 PROCESSES, IMAGES = 3, 50
 """So that parts differ in length, and that a last batch of 2 has fewer images than there are processes."""

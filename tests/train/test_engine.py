@@ -17,12 +17,18 @@ def state(module):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("ema", [0.0, 0.9])
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(
-    faces, network, quick, shape, optimizer, ema
+    faces, network, quick, shape, optimizer, ema_decay
 ):
     module, val = network(), faces(45, "val", seed=1)
-    result = fit(module, faces(150), val, shape, quick(optimizer=optimizer, ema=ema, clip_norm=5))
+    result = fit(
+        module,
+        faces(150),
+        val,
+        shape,
+        quick(optimizer=optimizer, ema_decay=ema_decay, max_grad_norm=5),
+    )
     best = result.history[result.kept_epoch - 1]
     assert best.val_accuracy == max(record.val_accuracy for record in result.history)
     assert result.evaluation.accuracy == pytest.approx(best.val_accuracy)

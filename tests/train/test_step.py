@@ -53,7 +53,7 @@ def batch(faces, shape, n=8):
     return Batch(to_input(data.images, shape), data.targets(), 1.0)
 
 
-@pytest.mark.parametrize("options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"sam_rho": 0.1}, {"max_grad_norm": 0.01}], ids=str)
 def test_accumulated_batches_are_one_large_batch(faces, plain, shape, options):
     data, runs = faces(70), []
     # 70 images: two steps of 32 and one of 6 in both, though 6 is a single batch in one of them.
@@ -96,7 +96,7 @@ def test_a_last_step_of_batches_of_unlike_size_weighs_images_alike(faces, plain,
 
 def test_progress_counts_steps_not_batches(faces, plain, shape, quick):
     seen = []
-    config = quick(epochs=1, batch_size=4, accumulate=3)
+    config = quick(epochs=1, batch_size=4, grad_accumulation=3)
     fit(
         plain(),
         faces(26),
@@ -110,7 +110,7 @@ def test_progress_counts_steps_not_batches(faces, plain, shape, quick):
 
 def test_a_sharpness_aware_step_descends_from_where_it_started(faces, plain, shape, stepper):
     module, twin, data = plain(), plain(), batch(faces, shape)
-    loss = stepper(module, lr=0.5, sam=0.2).step([data])
+    loss = stepper(module, lr=0.5, sam_rho=0.2).step([data])
     objective = Supervised()
     first = objective(twin, data.inputs, data.targets)
     gradients = torch.autograd.grad(first, list(twin.parameters()))
@@ -133,7 +133,7 @@ def test_a_sharpness_aware_step_records_statistics_once_and_drops_the_same_units
     module, twin, data, masks = network().train(), network().train(), batch(faces, shape), []
     module[8].register_forward_hook(lambda layer, inputs, output: masks.append(output == 0))
     twin(data.inputs)
-    stepper(module, sam=0.1).step([data])
+    stepper(module, sam_rho=0.1).step([data])
     assert len(masks) == 2
     assert torch.equal(*masks)
     for name, statistic in twin.named_buffers():
@@ -163,7 +163,7 @@ def test_in_half_precision_the_network_computes_and_the_loss_and_the_weights_sta
         assert not torch.equal(p, before)
 
 
-@pytest.mark.parametrize("options", [{"clip_norm": 1.0}, {"sam": 0.05}, {}], ids=str)
+@pytest.mark.parametrize("options", [{"max_grad_norm": 1.0}, {"sam_rho": 0.05}, {}], ids=str)
 def test_a_step_of_float16_whose_gradients_overflow_is_left_out(
     faces, plain, shape, stepper, options
 ):
@@ -177,7 +177,7 @@ def test_a_step_of_float16_whose_gradients_overflow_is_left_out(
     assert all(map(torch.equal, module.parameters(), start))
 
 
-@pytest.mark.parametrize("options", [{"clip_norm": 0.05}, {"sam": 0.1}], ids=str)
+@pytest.mark.parametrize("options", [{"max_grad_norm": 0.05}, {"sam_rho": 0.1}], ids=str)
 def test_the_scale_of_float16_changes_neither_clipping_nor_the_ascent(
     faces, plain, shape, stepper, options
 ):
@@ -243,7 +243,7 @@ def test_weights_of_classes_reach_the_loss_of_a_run(faces, plain, shape, quick):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"sam": 0.1}, {"clip_norm": 0.01}, {"weight_decay": 0.1}], ids=str
+    "options", [{}, {"sam_rho": 0.1}, {"max_grad_norm": 0.01}, {"weight_decay": 0.1}], ids=str
 )
 def test_layers_of_the_objective_step_like_layers_of_the_network(
     faces, plain, adapted, shape, options

@@ -61,8 +61,8 @@ def run(faces, network, quick, shape, tmp_path):
     "options",
     [
         {"optimizer": "adam"},
-        {"optimizer": "adamw", "ema": 0.8, "weight_decay": 0.05, "lr_schedule": "onecycle"},
-        {"optimizer": "sgd", "ema": 0.8, "clip_norm": 1.0},
+        {"optimizer": "adamw", "ema_decay": 0.8, "weight_decay": 0.05, "lr_schedule": "onecycle"},
+        {"optimizer": "sgd", "ema_decay": 0.8, "max_grad_norm": 1.0},
     ],
     ids=lambda options: options["optimizer"],
 )
@@ -89,14 +89,14 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
     "options",
     [
         {
-            "sam": 0.05,
-            "accumulate": 2,
+            "sam_rho": 0.05,
+            "grad_accumulation": 2,
             "batch_size": 8,
             "augmentation": AugmentConfig(mixup=0.2, cutmix=1.0),
         },
         {"lr_schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
-        {"precision": "bf16", "freeze_epochs": 1, "ema": 0.8},
-        {"precision": "fp16", "clip_norm": 1.0},
+        {"precision": "bf16", "freeze_epochs": 1, "ema_decay": 0.8},
+        {"precision": "fp16", "max_grad_norm": 1.0},
     ],
     ids=lambda options: "+".join(options),
 )
@@ -110,7 +110,9 @@ def test_what_else_a_run_has_to_keep_is_kept(run, quick, options):
 
 
 @pytest.mark.parametrize(
-    "options", [{"optimizer": "sgd", "sam": 0.05}, {"ema": 0.8, "clip_norm": 1.0}], ids=str
+    "options",
+    [{"optimizer": "sgd", "sam_rho": 0.05}, {"ema_decay": 0.8, "max_grad_norm": 1.0}],
+    ids=str,
 )
 def test_the_layers_of_the_objective_are_kept_too(run, quick, adapted, options):
     def start(**more):
