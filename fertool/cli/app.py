@@ -27,10 +27,11 @@ from fertool.cli import (
 )
 from fertool.cli.allocator import keep_freed_memory
 from fertool.cli.flags import with_flags
+from fertool.cli.memory_limit import limit_growth
 from fertool.cli.processes import Crew, Outcome, count
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import has_running_pass
+from fertool.onnx_runtime import guard_memory, has_running_pass
 
 app = typer.Typer(
     name="fertool",
@@ -130,7 +131,7 @@ def run(arguments: list[str]) -> int:
 
 def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outcome:
     try:
-        with where:
+        with where, guard_memory(limit_growth):
             code = app(arguments, prog_name="fertool", standalone_mode=False)
             streams.flush_stdout()
     except FertoolError as error:
