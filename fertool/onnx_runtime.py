@@ -1,4 +1,4 @@
-"""ONNX Runtime without telemetry, with fertool's errors and with limits of time and memory."""
+"""ONNX Runtime without telemetry, with fertool's errors and within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,17 @@ NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 """Keeps ONNX Runtime from making an identifier of the machine; must be set before its import."""
 SILENT = 4
 """Log level fatal: errors arrive as exceptions."""
-_BYTES_PER_THREAD = 80 << 20
-"""Address space of a thread's stack and of its heap in glibc."""
 _GRACE_S = 2.0
 """How long a pass may continue after it was told to stop."""
+MemoryGuard = Callable[[int], contextlib.AbstractContextManager[None]]
+"""Returns a context in which the process may grow by so many bytes."""
+
+
+def _no_limit(extra_bytes: int) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+_memory_guard: ContextVar[MemoryGuard] = ContextVar("memory_guard", default=_no_limit)
 _running: set[threading.Event] = set()
 """One event for each call of `run_with_time_limit` whose thread has not ended."""
 
@@ -78,31 +86,22 @@ def open_session(source: Path | bytes, options: Any, where: str) -> Any:
 
 
 @contextlib.contextmanager
-def bounded_memory(extra_bytes: int) -> Iterator[None]:
-    """Limit this process's growth, within the block, to so many bytes: a graph may ask for any.
+def guard_memory(guard: MemoryGuard) -> Iterator[None]:
+    """Let every graph that is opened in the block be opened, and first run, within `guard`.
 
-    The limit is on the address space of the whole process, and on Linux only. The stacks and heaps
-    of as many threads as there are cores are added to it.
+    For a program that owns its process, as the command line does. Without a guard a graph may ask
+    for any memory, since the only limit that ONNX Runtime respects is one of the whole process.
     """
-    # Neither the module nor /proc exists on every system.
-    try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except (ImportError, OSError):
-        yield
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    thread_bytes = _BYTES_PER_THREAD * (os.cpu_count() or 1)
-    limit = pages * resource.getpagesize() + extra_bytes + thread_bytes
-    for bound in (soft, hard):
-        if bound != resource.RLIM_INFINITY:
-            limit = min(limit, bound)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    token = _memory_guard.set(guard)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        _memory_guard.reset(token)
+
+
+def guarded_memory(extra_bytes: int) -> contextlib.AbstractContextManager[None]:
+    """Return the context for work of a graph that may need so many bytes more than now."""
+    return _memory_guard.get()(extra_bytes)
 
 
 def read_metadata(session: Any, key: str, where: str) -> str | None:

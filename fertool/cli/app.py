@@ -25,11 +25,13 @@ from fertool.cli import (
     streams,
     train,
 )
+from fertool.cli.allocator import keep_freed_memory
 from fertool.cli.flags import with_flags
+from fertool.cli.memory_limit import limit_growth
 from fertool.cli.processes import Crew, Outcome, count
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import has_running_pass
+from fertool.onnx_runtime import guard_memory, has_running_pass
 
 app = typer.Typer(
     name="fertool",
@@ -57,6 +59,8 @@ for _panel, _commands in _PANELS.items():
         )
         app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
 app.add_typer(data.app, rich_help_panel="Measure and look")
+_TRAINING = {"train-teacher", "distill", "prune", "quantize"}
+"""The commands that may train."""
 
 # ClickException, wherever this version of Typer keeps it.
 _CLICK_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
@@ -70,6 +74,7 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -81,6 +86,9 @@ def root(
 
     Each command reads model files and writes one file, so that steps compose in shell, Make and CI.
     """
+    # Of the whole process, so that library code leaves it alone.
+    if context.invoked_subcommand in _TRAINING:
+        keep_freed_memory()
 
 
 def main() -> None:
@@ -123,7 +131,7 @@ def run(arguments: list[str]) -> int:
 
 def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outcome:
     try:
-        with where:
+        with where, guard_memory(limit_growth):
             code = app(arguments, prog_name="fertool", standalone_mode=False)
             streams.flush_stdout()
     except FertoolError as error:

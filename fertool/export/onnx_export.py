@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx
@@ -152,12 +149,14 @@ def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
     # More than one image, so that nothing in the trace can depend on a batch of one.
     images = torch.zeros(2, input.channels, input.size, input.size, dtype=torch.uint8)
     buffer = io.BytesIO()
+    network = network.cpu().eval()
+    hook = network.register_forward_pre_hook(_disable_exporter_log)
     try:
         # The exporter warns that it is the older of two; the newer cannot write integer weights.
-        with warnings.catch_warnings(), _silent_stdout():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                network.cpu().eval(),
+                network,
                 (images,),
                 # The annotation forgets the buffers that it takes.
                 buffer,  # type: ignore[arg-type]
@@ -174,21 +173,18 @@ def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
             f"the network cannot be written as ONNX opset {opset}: {reason}",
             "try another ``opset``",
         ) from None
+    finally:
+        hook.remove()
     return onnx.load_from_string(buffer.getvalue())
 
 
-@contextlib.contextmanager
-def _silent_stdout() -> Iterator[None]:
-    """Discard what is written to file descriptor 1."""
-    # When the exporter fails, torch's C++ part prints the whole graph on stdout, where Python
-    # cannot catch it.
-    sys.stdout.flush()
-    saved = os.dup(1)
-    discard = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(discard, 1)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
-        os.close(discard)
+def _disable_exporter_log(network: nn.Module, images: object) -> None:
+    """Disable the log of torch's exporter; a hook that it calls once it is at work.
+
+    The exporter enables the log when it starts, for whatever `verbose` is, and leaves it enabled:
+    after a failure it would print the whole graph on stdout, from C++, where Python cannot catch
+    it.
+    """
+    disable = getattr(torch._C, "_jit_set_onnx_log_enabled", None)
+    if disable is not None:
+        disable(False)

@@ -9,13 +9,15 @@ errors compensate for each other.
 
 from __future__ import annotations
 
-import copy
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fertool.graph.network import Network, clone_tensors
 from fertool.models.quantized import (
     QuantConv2d,
     QuantizedNet,
@@ -26,19 +28,66 @@ from fertool.models.quantized import (
     starts_at_knee,
 )
 from fertool.quant.weight_rounding import set_bias
-from fertool.spec import QuantSpec
+from fertool.spec import QuantSpec, WeightQuant
 
 # The smallest positive number of float16, which the scales of weights are stored in.
 _SMALLEST_SCALE = 2.0**-24
 
 
-class QATNet(QuantizedNet):
+class QATNet(Network):
     """An integer network whose weights, biases and scales are parameters.
 
     `learned` are its quantizers by name.
     """
 
-    learned: dict[str, _LearnedQuantizer]
+    def __init__(self, net: QuantizedNet, quant: QuantSpec) -> None:
+        super().__init__(net.graph, net.image)
+        self._copy_float_tensors(net, quant)
+        self.learned: dict[str, _LearnedQuantizer] = {}
+        for name, quantizer in net.quantizers.items():
+            self.learned[name] = _LearnedQuantizer(quantizer)
+
+        # The order of the parameters is part of the states of interrupted runs, and decides the
+        # last bits of norms over all gradients: those of points with several nodes come first.
+        uses = Counter(id(tap) for tap in net.inserted.values())
+        shared = {name: tap for name, tap in net.inserted.items() if uses[id(tap)] > 1}
+        others = {name: tap for name, tap in net.inserted.items() if name not in shared}
+        self._insert_learned(shared)
+        for name, rule in quant.weights.items():
+            self._replace_layer(name, net.layer(name), rule)
+        self._insert_learned(others)
+        self.train(net.training)
+
+    def _replace_layer(self, name: str, layer: nn.Module | None, rule: WeightQuant) -> None:
+        """Put a layer with learned scales in place of the float one at the node of an integer one."""
+        assert isinstance(layer, QuantConv2d | QuantLinear)
+        # A layer that reads the pixels has a constant input scale.
+        source = layer.source
+        learned = source if isinstance(source, float) else self.learned[source.point]
+        limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
+        if isinstance(layer, QuantConv2d):
+            self.replace(name, _LearnedConv2d(layer, limits, learned))
+        else:
+            self.replace(name, _LearnedLinear(layer, limits, learned))
+
+    def _insert_learned(self, taps: Mapping[str, nn.Module]) -> None:
+        """Insert a learned quantizer where an integer network has the given one."""
+        for name, tap in taps.items():
+            # Unit quantizers are quantizers, too: their scale is fixed.
+            if isinstance(tap, UnitQuantizer):
+                self.insert_after(name, _LearnedGate())
+            elif isinstance(tap, Quantizer):
+                self.insert_after(name, self.learned[tap.point])
+
+    def _copy_float_tensors(self, net: QuantizedNet, quant: QuantSpec) -> None:
+        """Take copies of the tensors of all layers but those that get learned ones."""
+        tensors = net.state_dict()
+        integers = set()
+        for layer in quant.weights:
+            integers.update({f"{layer}.weight", f"{layer}.bias"})
+        kept = {name: tensors[name] for name in self.state_dict() if name not in integers}
+        # Not strict: the layers without tensors are replaced.
+        self.load_state_dict(clone_tensors(kept), strict=False, assign=True)
 
 
 def prepare_qat(net: QuantizedNet, quant: QuantSpec) -> QATNet:
@@ -46,35 +95,7 @@ def prepare_qat(net: QuantizedNet, quant: QuantSpec) -> QATNet:
 
     Its outputs are the same.
     """
-    copied = copy.deepcopy(net)
-    copied.__class__ = QATNet
-    assert isinstance(copied, QATNet)
-    copied.learned = {}
-    for name, quantizer in copied.quantizers.items():
-        copied.learned[name] = _LearnedQuantizer(quantizer)
-
-    for name, rule in quant.weights.items():
-        layer = copied.layer(name)
-        assert isinstance(layer, QuantConv2d | QuantLinear)
-        # A layer that reads the pixels has a constant input scale.
-        source = layer.source
-        learned = source if isinstance(source, float) else copied.learned[source.point]
-        limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
-        if isinstance(layer, QuantConv2d):
-            copied.replace(name, _LearnedConv2d(layer, limits, learned))
-        else:
-            copied.replace(name, _LearnedLinear(layer, limits, learned))
-
-    for name, tap in copied.inserted.items():
-        # Unit quantizers are quantizers, too: their scale is fixed.
-        if isinstance(tap, UnitQuantizer):
-            copied.insert_after(name, _LearnedGate())
-        elif isinstance(tap, Quantizer):
-            copied.insert_after(name, copied.learned[tap.point])
-    # All activation scales have become parameters.
-    del copied.grids
-    copied.quantizers.clear()
-    return copied
+    return QATNet(net, quant)
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import bounded_memory, run_with_time_limit
+from fertool.onnx_runtime import guarded_memory, run_with_time_limit
 from fertool.results import Assumptions
 from fertool.spec import InputSpec, Spec, affordable_batch
 
@@ -107,7 +107,7 @@ class Predictor:
         if self.stop is None:
             result = forward()
         else:
-            with bounded_memory(PASS_BYTES * images):
+            with guarded_memory(PASS_BYTES * images):
                 result = run_with_time_limit(
                     forward, self.stop, self.time_limit_s * images, str(self.path)
                 )

@@ -19,8 +19,8 @@ from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
 from fertool.onnx_runtime import (
-    bounded_memory,
     failed_pass,
+    guarded_memory,
     import_onnxruntime,
     open_session_with_time_limit,
     read_metadata,
@@ -216,7 +216,7 @@ def _open_session(path: Path, threads: int | None, time_limit_s: float) -> Any:
     """Open an ONNX file within bounds of time and memory that grow with its size."""
     size_bytes = path.stat().st_size
     limit_s = max(time_limit_s, _OPENING_S + size_bytes / _OPENED_BYTES_PER_S)
-    with bounded_memory(PASS_BYTES + _MEMORY_PER_FILE_BYTE * size_bytes):
+    with guarded_memory(PASS_BYTES + _MEMORY_PER_FILE_BYTE * size_bytes):
         return open_session_with_time_limit(path, session_options(threads), limit_s)
 
 

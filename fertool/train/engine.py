@@ -24,7 +24,6 @@ from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec
-from fertool.train.allocator import keep_freed_memory
 from fertool.train.data_parallel import (
     broadcast_weights,
     predict_logits_sharded,
@@ -138,7 +137,6 @@ def fit(
     _require_images(train, val)
     require_image_per_rank(config.batch_size)
     device = resolve_device(device)
-    keep_freed_memory()
     objective = objective or Supervised()
     broadcast_weights(module)
 

@@ -12,8 +12,10 @@ from onnx import TensorProto, helper
 from onnx_files import CLASSES, example_spec, linear, random_images, write_graph, write_onnx
 
 from fertool.artifact.onnx_digest import append_digest
+from fertool.cli.memory_limit import limit_growth
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
+from fertool.onnx_runtime import guard_memory
 from fertool.runtime.foreign import foreign_input
 from fertool.runtime.sessions import open_predictor
 
@@ -152,8 +154,27 @@ def test_a_graph_that_asks_for_all_memory_gets_an_error(tmp_path: Path, known: b
     path = write_graph(
         tmp_path / "m.onnx", nodes, constants={**constants, "size": np.array([1 << 36])}
     )
-    with pytest.raises(FertoolError, match=r"m\.onnx: ONNX Runtime cannot"):
+    with (
+        guard_memory(limit_growth),
+        pytest.raises(FertoolError, match=r"m\.onnx: ONNX Runtime cannot"),
+    ):
         open_predictor(path, foreign=KNOWN).logits(random_images(4) // 2)
+
+
+def test_a_graph_is_run_without_a_limit_on_the_process_unless_the_program_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resource = pytest.importorskip("resource")
+    limits = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limit: limits.append(limit))
+    nodes, constants = linear("y")
+    path = write_graph(tmp_path / "m.onnx", nodes, constants=constants)
+    open_predictor(path, foreign=KNOWN).logits(random_images(2))
+    assert limits == []
+    with guard_memory(limit_growth):
+        open_predictor(path, foreign=KNOWN).logits(random_images(2))
+    # One for opening, two for passes, each taken back.
+    assert len(limits) == 6
 
 
 def endless(path: Path) -> Path:
