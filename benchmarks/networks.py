@@ -30,13 +30,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.importing import ImportConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.export import ExportOptions, check_parity, export_model
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
-from fertool.importing import ImportedModel, ImportOptions, import_model
+from fertool.importing import ImportedNetwork, import_network
 from fertool.prune import PruneOptions, Targets, plan_step
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.runtime import BenchConfig, bench
@@ -223,10 +224,10 @@ def step(row: dict[str, Any], name: str, work: Callable[[], Any]) -> Any:
     return None
 
 
-def imported(source: str, size: int) -> ImportedModel:
+def imported(source: str, size: int) -> ImportedNetwork:
     """Import a network with seeded random weights."""
     torch.manual_seed(0)
-    return import_model(source, ImportOptions(classes=CLASSES, input_size=size, input_channels=3))
+    return import_network(source, ImportConfig(classes=CLASSES, input_size=size, input_channels=3))
 
 
 def count(network: Network) -> int:

@@ -1,5 +1,5 @@
 """Import of networks from libraries, Python files, exported programs and ONNX files as models."""
 
-from fertool.importing.importer import ImportedModel, ImportOptions, import_model
+from fertool.importing.importer import ImportedNetwork, import_network
 
-__all__ = ["ImportOptions", "ImportedModel", "import_model"]
+__all__ = ["ImportedNetwork", "import_network"]

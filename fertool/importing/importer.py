@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fertool.config.importing import ImportConfig
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.capture import capture
@@ -35,8 +36,6 @@ TOLERANCE = 1e-5
 """The largest difference of a logit, relative to the largest logit where that is above 1."""
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The default classes of the zoo's networks: those of FER2013."""
-_MAX_STATISTIC = 16.0
-"""The largest mean and deviation of pixels from 0 to 1 that the header of a model file accepts."""
 _COMPARED_IMAGES = 3
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
 _SOURCE_KINDS = (
@@ -45,71 +44,8 @@ _SOURCE_KINDS = (
 
 
 @dataclass(frozen=True)
-class ImportOptions:
-    """What a source does not tell; None stands for what the source has, or the default.
-
-    `classes` are names. `input_size` is the side of the images in pixels. `mean` and `std`, for
-    pixels from 0 to 1, have one value or one for each channel. `arguments` are passed to
-    architectures of the zoo and to the user's factory.
-    """
-
-    weights: Path | None = None
-    classes: tuple[str, ...] | None = None
-    input_size: int | None = None
-    input_channels: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        _check_classes(self.classes or ())
-        if self.input_channels not in (None, 1, 3):
-            raise UsageError(
-                f"``input_channels={self.input_channels}``: images have 1 or 3 channels",
-                "use 1 (gray) or 3 (RGB)",
-            )
-        _check_statistic("mean", self.mean)
-        _check_statistic("std", self.std)
-        if not all(value > 0 for value in self.std or ()):
-            raise UsageError(
-                f"``std={_comma_separated(self.std or ())}``: must be above 0",
-                "for example ``std=0.229,0.224,0.225``",
-            )
-
-    @property
-    def class_count(self) -> int | None:
-        """The number of outputs, where classes are given."""
-        return len(self.classes) if self.classes else None
-
-
-def _check_classes(classes: tuple[str, ...]) -> None:
-    for name, count in Counter(classes).items():
-        if name and count == 1:
-            continue
-        what = f"'{name}' twice" if name else "an empty name"
-        raise UsageError(f"``classes``: {what}", "name each output once: ``classes=a,b,…``")
-
-
-def _check_statistic(option: str, values: tuple[float, ...] | None) -> None:
-    if values is None:
-        return
-    # Written so that NaN is refused as well.
-    if not all(-_MAX_STATISTIC <= value <= _MAX_STATISTIC for value in values):
-        raise UsageError(
-            f"``{option}``: of pixels from 0 to 1, {_comma_separated(values)} is not",
-            "divide by 255",
-        )
-    if len(values) not in (1, 3):
-        raise UsageError(f"``{option}``: {len(values)} values", "give one, or one for each channel")
-
-
-def _comma_separated(values: tuple[float, ...]) -> str:
-    return ",".join(str(value) for value in values)
-
-
-@dataclass(frozen=True)
-class ImportedModel:
-    """A model that was compared with its source; `difference` is the largest of a logit.
+class ImportedNetwork:
+    """A network that was compared with its source; `difference` is the largest of a logit.
 
     `notes` are for the user.
     """
@@ -120,22 +56,34 @@ class ImportedModel:
     notes: tuple[str, ...]
 
 
-def import_model(source: str, options: ImportOptions | None = None) -> ImportedModel:
-    """Return the model of a source.
+def import_network(
+    source: str | nn.Module, options: ImportConfig = ImportConfig()
+) -> ImportedNetwork:
+    """Return the network of a source, and its spec.
 
-    `source` is a name of the zoo, `torchvision:NAME`, `timm:NAME`, `file.py:factory`, or a .pt2 or
-    .onnx file. Raises UsageError for other sources, and FertoolError for a network with operators
-    that are not known, weights that do not fit, and logits that are not those of the source.
+    `source` is a name of the zoo, `torchvision:NAME`, `timm:NAME`, `file.py:factory`, a .pt2 or
+    .onnx file, or a module, which is copied. Raises UsageError for other sources, and FertoolError
+    for a network with operators that are not known, weights that do not fit, and logits that are
+    not those of the source.
     """
-    options = options or ImportOptions()
-    found = _open_source(source, options)
+    if isinstance(source, nn.Module):
+        name = type(source).__name__
+        found = _open_module(source, options)
+    else:
+        name = source
+        found = _open_source(source, options)
     network = found.captured.network(found.image)
-    spec, notes = _describe(source, options, found, network)
-    difference = _compare(network, spec.input, found.reference, source)
-    return ImportedModel(spec, network, difference, (*found.notes, *notes))
+    spec, notes = _describe(name, options, found, network)
+    difference = _compare(network, spec.input, found.reference, name)
+    return ImportedNetwork(spec, network, difference, (*found.notes, *notes))
 
 
-def _open_source(source: str, options: ImportOptions) -> SourceNetwork:
+def _open_module(module: nn.Module, options: ImportConfig) -> SourceNetwork:
+    # Copied, so that a training of the model does not change the caller's module.
+    return _capture_module(copy.deepcopy(module), options, options.input_channels or 3, None)
+
+
+def _open_source(source: str, options: ImportConfig) -> SourceNetwork:
     suffix = Path(source).suffix.lower()
     # Files first: on Windows their paths have a colon as well.
     if suffix in (".onnx", ".pt2"):
@@ -152,16 +100,16 @@ def _open_source(source: str, options: ImportOptions) -> SourceNetwork:
         arguments: dict[str, Any] = {}
         if options.class_count is not None:
             arguments["num_classes"] = options.class_count
-        arguments.update(options.arguments)
+        arguments.update(options.arch_args)
         return _capture_module(build_with_factory(source, arguments), options, channels, None)
     raise _unknown_source(source)
 
 
-def _open_zoo(name: str, options: ImportOptions) -> SourceNetwork:
+def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
     default = InputSpec()
     size = options.input_size or default.size
     channels = options.input_channels or default.channels
-    arguments = resolve_arch_args(name, options.arguments, size)
+    arguments = resolve_arch_args(name, options.arch_args, size)
     build = get_architecture(name)
     module = build(
         num_classes=options.class_count or len(EXPRESSIONS), in_channels=channels, **arguments
@@ -170,7 +118,7 @@ def _open_zoo(name: str, options: ImportOptions) -> SourceNetwork:
     return _capture_module(module, options, channels, preprocessing)
 
 
-def _open_file(path: Path, suffix: str, options: ImportOptions) -> SourceNetwork:
+def _open_file(path: Path, suffix: str, options: ImportConfig) -> SourceNetwork:
     if options.weights is not None:
         raise UsageError(f"``weights``: {path} has its own weights", "leave ``weights`` out")
     load = load_onnx_network if suffix == ".onnx" else load_program_network
@@ -185,7 +133,7 @@ def _open_file(path: Path, suffix: str, options: ImportOptions) -> SourceNetwork
 
 def _capture_module(
     module: nn.Module,
-    options: ImportOptions,
+    options: ImportConfig,
     channels: int,
     preprocessing: Preprocessing | None,
 ) -> SourceNetwork:
@@ -241,7 +189,7 @@ def _first_tensor(result: Any) -> Tensor:
 
 
 def _describe(
-    source: str, options: ImportOptions, found: SourceNetwork, network: Network
+    source: str, options: ImportConfig, found: SourceNetwork, network: Network
 ) -> tuple[Spec, tuple[str, ...]]:
     """Return the spec of an imported network, and notes for the user."""
     output_shape = network.shapes[network.graph.output]
@@ -268,7 +216,7 @@ def _describe(
     spec = Spec(
         # The name only: a path would tell about the machine.
         arch=source.rpartition("/")[2],
-        arch_args=dict(options.arguments),
+        arch_args=dict(options.arch_args),
         graph=network.graph,
         input=input,
         classes=classes,
@@ -276,7 +224,7 @@ def _describe(
     return spec, notes
 
 
-def _input_spec(source: str, options: ImportOptions, found: SourceNetwork) -> InputSpec:
+def _input_spec(source: str, options: ImportConfig, found: SourceNetwork) -> InputSpec:
     """Return size, channels and normalization of the images."""
     channels, size, _ = found.image
     mean, std = options.mean, options.std

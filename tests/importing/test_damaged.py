@@ -16,13 +16,14 @@ import pytest
 import torch
 from importing.hand_written import build
 
+from fertool.config.importing import ImportConfig
 from fertool.errors import FertoolError
-from fertool.importing import ImportOptions, import_model
+from fertool.importing import import_network
 
 SEED = int(os.environ.get("FERTOOL_DAMAGE_SEED", "17"))
 FILES = int(os.environ.get("FERTOOL_DAMAGED_FILES", "60"))
 SIZE = 32
-PLAIN = ImportOptions(mean=(0.0,), std=(1.0,))
+PLAIN = ImportConfig(mean=(0.0,), std=(1.0,))
 
 _STRANGE: tuple[Any, ...] = (
     None,
@@ -173,7 +174,7 @@ def test_a_damaged_file_is_refused_in_one_line(whole, tmp_path, damage):
     for _ in range(FILES):
         path = damage(whole, tmp_path, draw)
         try:
-            import_model(str(path), PLAIN)
+            import_network(str(path), PLAIN)
         except FertoolError as error:
             errors.append(error.message)
     assert len(errors) > FILES // 4

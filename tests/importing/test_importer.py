@@ -9,16 +9,17 @@ import torch
 from importing.hand_written import HandWritten, build
 from torch import nn
 
+from fertool.config.importing import ImportConfig
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
-from fertool.importing import ImportOptions, import_model
+from fertool.importing import import_network
 from fertool.importing.survey import survey
 from fertool.models import load_model, save_model
 from fertool.prune import PruneOptions, Targets, prune
 
 SIZE = 48
 IMAGE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-PLAIN = ImportOptions(input_size=SIZE, mean=(0.0,), std=(1.0,))
+PLAIN = ImportConfig(input_size=SIZE, mean=(0.0,), std=(1.0,))
 PYTHON = f"{Path(__file__).parent / 'hand_written.py'}:build"
 
 
@@ -43,7 +44,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["python", "program", "onnx"])
 def test_imported_networks_answer_as_their_source(files, kind):
-    found = import_model(files[kind], PLAIN)
+    found = import_network(files[kind], PLAIN)
     with torch.no_grad():
         torch.testing.assert_close(found.network(IMAGE), build()(IMAGE), rtol=1e-5, atol=1e-5)
     assert found.difference <= 1e-5
@@ -55,7 +56,7 @@ def test_imported_networks_answer_as_their_source(files, kind):
 def test_the_same_network_from_any_source_is_pruned_to_the_same_channels(files):
     kept = []
     for source in files.values():
-        found = import_model(source, PLAIN)
+        found = import_network(source, PLAIN)
         result = prune(found.spec, found.network, PruneOptions(Targets(macs=0.5), round_to=4))
         kept.append(dict(result.plan.kept))
         assert 0.4 <= result.plan.macs_ratio <= 0.5
@@ -64,9 +65,9 @@ def test_the_same_network_from_any_source_is_pruned_to_the_same_channels(files):
 
 
 def test_files_hold_what_was_imported(files, tmp_path):
-    found = import_model(
+    found = import_network(
         files["python"],
-        ImportOptions(input_size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4)),
+        ImportConfig(input_size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.2, 0.3, 0.4)),
     )
     save_model(tmp_path / "model.pt", found.spec, found.network)
     spec, network = load_model(tmp_path / "model.pt")
@@ -89,9 +90,9 @@ def test_weights_come_from_the_usual_wrappings(tmp_path):
         "model": {f"module.{name}": tensor for name, tensor in trained.state_dict().items()},
     }
     torch.save({"state_dict": wrapped["model"]}, tmp_path / "weights.pth")
-    found = import_model(
+    found = import_network(
         PYTHON,
-        ImportOptions(weights=tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
+        ImportConfig(weights=tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
     )
     with torch.no_grad():
         torch.testing.assert_close(
@@ -103,10 +104,10 @@ def test_weights_come_from_the_usual_wrappings(tmp_path):
 
 def test_weights_for_other_classes_leave_the_head_fresh_and_say_so(tmp_path):
     torch.save(HandWritten(1000).state_dict(), tmp_path / "weights.pth")
-    options = ImportOptions(
+    options = ImportConfig(
         tmp_path / "weights.pth", ("a", "b", "c", "d"), SIZE, mean=(0.0,), std=(1.0,)
     )
-    found = import_model(PYTHON, options)
+    found = import_network(PYTHON, options)
     assert found.spec.classes == ("a", "b", "c", "d")
     assert any(
         note.startswith("head: ") and "keeps its initial values" in note for note in found.notes
@@ -118,24 +119,24 @@ def test_weights_that_lack_a_tensor_are_refused_with_its_name(tmp_path):
     del state["fuse.0.weight"]
     torch.save(state, tmp_path / "weights.pth")
     with pytest.raises(FertoolError, match=r"fuse\.0\.weight is missing"):
-        import_model(
+        import_network(
             PYTHON,
-            ImportOptions(tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
+            ImportConfig(tmp_path / "weights.pth", input_size=SIZE, mean=(0.0,), std=(1.0,)),
         )
 
 
 def test_a_pickled_module_is_refused_and_never_run(tmp_path):
     torch.save(build(), tmp_path / "module.pth")
     with pytest.raises(FertoolError, match="would have to run code") as error:
-        import_model(
-            PYTHON, ImportOptions(tmp_path / "module.pth", input_size=SIZE, mean=(0.0,), std=(1.0,))
+        import_network(
+            PYTHON, ImportConfig(tmp_path / "module.pth", input_size=SIZE, mean=(0.0,), std=(1.0,))
         )
     assert "state_dict()" in str(error.value.hint)
 
 
 def test_gray_images_get_a_stem_that_sums_the_colours():
-    found = import_model(
-        PYTHON, ImportOptions(input_size=SIZE, input_channels=1, mean=(0.0,), std=(1.0,))
+    found = import_network(
+        PYTHON, ImportConfig(input_size=SIZE, input_channels=1, mean=(0.0,), std=(1.0,))
     )
     gray = IMAGE[:, :1]
     with torch.no_grad():
@@ -159,7 +160,7 @@ def test_gray_images_get_a_stem_that_sums_the_colours():
 )
 def test_what_is_no_source_is_refused_in_one_line(source, says):
     with pytest.raises(FertoolError, match=says) as error:
-        import_model(source, PLAIN)
+        import_network(source, PLAIN)
     assert "\n" not in error.value.message
     assert error.value.hint
 
@@ -167,15 +168,15 @@ def test_what_is_no_source_is_refused_in_one_line(source, says):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (ImportOptions(mean=(0.0,), std=(1.0,)), "``input_size``"),
-        (ImportOptions(input_size=SIZE), "``mean`` and ``std``"),
+        (ImportConfig(mean=(0.0,), std=(1.0,)), "``input_size``"),
+        (ImportConfig(input_size=SIZE), "``mean`` and ``std``"),
         (
-            ImportOptions(
+            ImportConfig(
                 input_size=SIZE,
                 classes=("a", "b", "c", "d", "e"),
                 mean=(0.0,),
                 std=(1.0,),
-                arguments={},
+                arch_args={},
             ),
             None,
         ),
@@ -184,10 +185,10 @@ def test_what_is_no_source_is_refused_in_one_line(source, says):
 def test_what_a_source_does_not_say_has_to_be_said(options, says):
     if says is None:
         # The factory takes num_classes, so that five names make five outputs.
-        assert import_model(PYTHON, options).spec.classes == options.classes
+        assert import_network(PYTHON, options).spec.classes == options.classes
         return
     with pytest.raises(UsageError, match=says):
-        import_model(PYTHON, options)
+        import_network(PYTHON, options)
 
 
 def test_programs_with_pickled_parts_are_not_read(tmp_path, files):
@@ -206,7 +207,7 @@ def test_programs_with_pickled_parts_are_not_read(tmp_path, files):
                 content = json.dumps(config).encode()
             evil.writestr(name, content)
     with pytest.raises(FertoolError, match="nothing that runs code is read"):
-        import_model(str(tmp_path / "evil.pt2"), PLAIN)
+        import_network(str(tmp_path / "evil.pt2"), PLAIN)
 
 
 def test_a_function_that_the_table_lacks_is_named_with_its_place(tmp_path):
@@ -228,7 +229,7 @@ def test_a_function_that_the_table_lacks_is_named_with_its_place(tmp_path):
     with pytest.raises(
         FertoolError, match=r"at 'body\.1': the function 'cumsum' is not in the operator table"
     ):
-        import_model(f"{tmp_path / 'odd.py'}:build", PLAIN)
+        import_network(f"{tmp_path / 'odd.py'}:build", PLAIN)
 
 
 def test_a_network_whose_forward_the_capture_does_not_see_is_not_written(tmp_path):
@@ -247,11 +248,11 @@ def test_a_network_whose_forward_the_capture_does_not_see_is_not_written(tmp_pat
         "    return Hidden()\n"
     )
     with pytest.raises(FertoolError):
-        import_model(f"{tmp_path / 'hidden.py'}:build", PLAIN)
+        import_network(f"{tmp_path / 'hidden.py'}:build", PLAIN)
 
 
 def test_the_survey_says_what_can_be_pruned_and_why_the_rest_stays():
-    found = import_model(PYTHON, PLAIN)
+    found = import_network(PYTHON, PLAIN)
     surveyed = survey(found.network, found.spec.input)
     layers = {layer["name"]: layer for layer in surveyed.layers}
     assert layers["head"]["stays_because"] == "outputs of the network"
@@ -269,12 +270,12 @@ def test_unsafe_pickles_beside_programs_are_not_touched(tmp_path):
     pickle.dump(Bomb(), buffer)
     (tmp_path / "bomb.pt2").write_bytes(buffer.getvalue())
     with pytest.raises(FertoolError):
-        import_model(str(tmp_path / "bomb.pt2"), PLAIN)
+        import_network(str(tmp_path / "bomb.pt2"), PLAIN)
     assert not (tmp_path / "touched").exists()
 
 
 def test_the_zoo_is_a_source_too():
-    found = import_model("nano_resnet")
+    found = import_network("nano_resnet")
     assert found.spec.input.channels == 1
     assert len(found.spec.classes) == 7
     assert isinstance(found.network, nn.Module)

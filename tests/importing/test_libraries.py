@@ -5,8 +5,9 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from fertool.config.importing import ImportConfig
 from fertool.errors import UsageError
-from fertool.importing import ImportOptions, import_model
+from fertool.importing import import_network
 from fertool.importing.libraries import convert_stem_to_gray_
 
 SMALL = {"torchvision": "squeezenet1_1", "timm": "lcnet_035"}
@@ -15,8 +16,8 @@ SMALL = {"torchvision": "squeezenet1_1", "timm": "lcnet_035"}
 @pytest.mark.parametrize("library", SMALL)
 def test_networks_of_libraries_are_imported_with_their_own_preprocessing(library):
     pytest.importorskip(library, exc_type=ImportError)
-    found = import_model(
-        f"{library}:{SMALL[library]}", ImportOptions(classes=("a", "b", "c"), input_size=64)
+    found = import_network(
+        f"{library}:{SMALL[library]}", ImportConfig(classes=("a", "b", "c"), input_size=64)
     )
     assert found.spec.input.mean == (0.485, 0.456, 0.406)
     assert found.spec.classes == ("a", "b", "c")
@@ -28,7 +29,7 @@ def test_a_library_that_is_not_installed_is_named_with_the_command_that_installs
     if find_spec(library):
         pytest.skip(f"{library} is installed")
     with pytest.raises(UsageError, match=f"{library} is not installed") as error:
-        import_model(f"{library}:{SMALL[library]}")
+        import_network(f"{library}:{SMALL[library]}")
     assert "pip install" in error.value.hint
 
 
