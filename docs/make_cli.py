@@ -26,10 +26,19 @@ def main() -> None:
         print(f"## {' '.join(['fertool', *page])}\n\n```text\n{help_of(page)}\n```\n")
 
 
+def _has_all(page: list[str]) -> bool:
+    """Return whether a command has options that its short help leaves out."""
+    names = {command.name: command for command in app.registered_commands}
+    if not page or page[0] not in names:
+        return False
+    callback = names[page[0]].callback
+    return callback is not None and "help_all" in callback.__annotations__
+
+
 def help_of(page: list[str]) -> str:
     """Return the help of one command, without trailing blanks."""
     with contextlib.redirect_stdout(io.StringIO()) as text:
-        run([*page, "--help"])
+        run([*page, "--help-all" if _has_all(page) else "--help"])
     return "\n".join(line.rstrip() for line in text.getvalue().strip("\n").splitlines())
 
 

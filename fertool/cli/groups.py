@@ -14,6 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
+from typer.core import TyperOption
 
 from fertool.cli.flags import with_flags
 from fertool.cli.processes import require_one
@@ -45,6 +46,8 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             require_one(function.__name__)
         function(**own)
 
+    if any(_is_hidden(parameter) for parameter in parameters):
+        parameters.append(_HELP_ALL)
     flat.__name__ = function.__name__
     flat.__doc__ = function.__doc__
     flat.__module__ = function.__module__
@@ -56,6 +59,35 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
 def training_command(function: Callable[..., None]) -> Callable[..., None]:
     """Return the same for a command whose work several processes can share."""
     return command(function, shared=True)
+
+
+def _show_all(context: typer.Context, asked: bool) -> None:
+    """Print the help with the options that `--help` leaves out."""
+    if not asked:
+        return
+    for parameter in context.command.params:
+        if isinstance(parameter, TyperOption):
+            parameter.hidden = False
+    typer.echo(context.get_help())
+    raise typer.Exit
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool,
+        typer.Option(
+            "--help-all", help="Show all options and exit.", callback=_show_all, is_eager=True
+        ),
+    ],
+)
+
+
+def _is_hidden(parameter: inspect.Parameter) -> bool:
+    about_option = getattr(parameter.annotation, "__metadata__", (None,))[0]
+    return bool(getattr(about_option, "hidden", False))
 
 
 def flag_of(name: str, known: Option) -> str:
@@ -90,9 +122,13 @@ def _typer_option(name: str, kind: Any, known: Option) -> Any:
     flags = [flag, *(f"--{alias}" for alias in known.flag_aliases)]
     if kind is bool:
         flags = [f"{flag}/--no-{flag.removeprefix('--')}"]
+    plain = _without_none(kind)
     metavar = known.metavar
-    if metavar is None and _is_map(_without_none(kind)):
+    if metavar is None and _is_map(plain):
         metavar = "KEY=VALUE"
+    elif metavar is None and plain in (int, float):
+        # Without bounds, which would leave the texts half a line; errors name them.
+        metavar = "N" if plain is int else "X"
     # Open bounds are checked by the config itself: Typer has none.
     return typer.Option(
         *flags,
@@ -100,6 +136,7 @@ def _typer_option(name: str, kind: Any, known: Option) -> Any:
         min=known.minimum,
         max=known.maximum,
         metavar=metavar,
+        hidden=known.advanced,
         rich_help_panel=known.panel or None,
     )
 

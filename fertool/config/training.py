@@ -32,6 +32,7 @@ class AugmentConfig:
         "CutMix's alpha, 0 for none; with mixup on too, each batch gets one of them.",
         panel=AUGMENTATION,
         minimum=0,
+        advanced=True,
     )
     flip: float = option(
         0.5, "Fraction of the images that are mirrored.", panel=AUGMENTATION, minimum=0, maximum=1
@@ -40,7 +41,12 @@ class AugmentConfig:
         15.0, "Largest rotation, degrees.", panel=AUGMENTATION, minimum=0, maximum=180
     )
     translate: float = option(
-        0.0, "Largest shift, fraction of the side.", panel=AUGMENTATION, minimum=0, maximum=1
+        0.0,
+        "Largest shift, fraction of the side.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+        advanced=True,
     )
     scale: float = option(
         0.0,
@@ -48,6 +54,7 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=0.9,
+        advanced=True,
     )
     aspect: float = option(
         0.0,
@@ -55,12 +62,18 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
+        advanced=True,
     )
     brightness: float = option(
-        0.2, "Largest change of brightness.", panel=AUGMENTATION, minimum=0, maximum=1
+        0.2,
+        "Largest change of brightness.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+        advanced=True,
     )
     contrast: float = option(
-        0.2, "Largest change of contrast.", panel=AUGMENTATION, minimum=0, maximum=1
+        0.2, "Largest change of contrast.", panel=AUGMENTATION, minimum=0, maximum=1, advanced=True
     )
     erasing: float = option(
         0.15,
@@ -103,10 +116,17 @@ class LossConfig:
         0.0, "Fraction of the target spread over all classes.", panel=TRAINING, minimum=0, below=1
     )
     focal_gamma: float = option(
-        0.0, "Gamma of the focal loss, 0 for cross-entropy.", panel=TRAINING, minimum=0
+        0.0,
+        "Gamma of the focal loss, 0 for cross-entropy.",
+        panel=TRAINING,
+        minimum=0,
+        advanced=True,
     )
     class_weights: Literal["none", "balanced"] = option(
-        "none", "balanced: a class weighs (largest class) / (its images).", panel=TRAINING
+        "none",
+        "balanced: a class weighs (largest class) / (its images).",
+        panel=TRAINING,
+        advanced=True,
     )
 
     def __post_init__(self) -> None:
@@ -127,14 +147,14 @@ class TrainConfig:
         64, "Images per batch, of all processes together.", panel=TRAINING, minimum=2
     )
     grad_accumulation: int = option(
-        1, "Batches whose gradients make one step.", panel=TRAINING, minimum=1
+        1, "Batches whose gradients make one step.", panel=TRAINING, minimum=1, advanced=True
     )
     lr: float = option(1e-3, "Peak learning rate.", panel=TRAINING, above=0)
     optimizer: OptimizerName = option("adamw", "Optimizer.", panel=TRAINING)
     momentum: float = option(
-        0.9, "Momentum of SGD; beta 1 of Adam.", panel=TRAINING, minimum=0, below=1
+        0.9, "Momentum of SGD; beta 1 of Adam.", panel=TRAINING, minimum=0, below=1, advanced=True
     )
-    nesterov: bool = option(True, "Nesterov's momentum in SGD.", panel=TRAINING)
+    nesterov: bool = option(True, "Nesterov's momentum in SGD.", panel=TRAINING, advanced=True)
     weight_decay: float = option(
         1e-4, "Weight decay; not on BN and biases.", panel=TRAINING, minimum=0
     )
@@ -143,6 +163,7 @@ class TrainConfig:
         "Radius (rho) of sharpness-aware minimization, around any optimizer; 0 for none, 0.05 is usual.",
         panel=TRAINING,
         minimum=0,
+        advanced=True,
     )
     lr_schedule: ScheduleName = option(
         "cosine",
@@ -150,12 +171,14 @@ class TrainConfig:
         panel=TRAINING,
     )
     plateau_factor: float = option(
-        0.1, "What plateau multiplies the rate by.", panel=TRAINING, above=0, below=1
+        0.1, "What plateau multiplies the rate by.", panel=TRAINING, above=0, below=1, advanced=True
     )
     plateau_patience: int = option(
-        3, "Epochs that plateau waits for a lower loss.", panel=TRAINING, minimum=0
+        3, "Epochs that plateau waits for a lower loss.", panel=TRAINING, minimum=0, advanced=True
     )
-    warmup_epochs: float = option(0.5, "Epochs of linear warm-up.", panel=TRAINING, minimum=0)
+    warmup_epochs: float = option(
+        0.5, "Epochs of linear warm-up.", panel=TRAINING, minimum=0, advanced=True
+    )
     final_lr_ratio: float = 0.01
     ema_decay: float = option(
         0.0,
@@ -169,9 +192,10 @@ class TrainConfig:
         "Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: always whole.",
         panel=TRAINING,
         minimum=0,
+        advanced=True,
     )
     max_grad_norm: float = option(
-        0.0, "Largest gradient norm, 0 for no limit.", panel=TRAINING, minimum=0
+        0.0, "Largest gradient norm, 0 for no limit.", panel=TRAINING, minimum=0, advanced=True
     )
     patience: int = option(
         15, "Stop after N epochs without a better one, 0 for never.", panel=TRAINING, minimum=0
@@ -181,12 +205,14 @@ class TrainConfig:
         "First epochs in which the classifier's head alone is trained.",
         panel=TRAINING,
         minimum=0,
+        advanced=True,
     )
     precision: PrecisionName = option(
         "auto",
         "Number format of the network while it trains, and of its teachers; auto: bf16 where GPU or CPU have it and "
         "the network gains from it, else fp32.",
         panel=TRAINING,
+        advanced=True,
     )
     keep: Keep = "best"
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
