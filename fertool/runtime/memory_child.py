@@ -15,6 +15,7 @@ import numpy as np
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.runtime.sessions import open_predictor
+from fertool.runtime.torch_threads import torch_threads
 
 RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
@@ -56,18 +57,20 @@ def main() -> None:
     file, *texts = sys.argv[1:]
     options = json.loads(texts[0]) if texts else {}
     batch_size = options.get("batch_size", 1)
+    threads = options.get("threads", 1)
     predictor = open_predictor(
         Path(file),
-        threads=options.get("threads", 1),
+        threads=threads,
         foreign=_foreign_model(options.get("foreign", {})),
     )
     size = predictor.input.size
     images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
     # The first pass is checked and may be stopped; a graph that passes it ends.
-    predictor.run_checked(forward, batch_size)
-    for _ in range(RUNS - 1):
-        forward()
+    with torch_threads([predictor], threads):
+        predictor.run_checked(forward, batch_size)
+        for _ in range(RUNS - 1):
+            forward()
     sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
 
 
