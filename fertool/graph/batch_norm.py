@@ -34,9 +34,8 @@ class _SharedBatchNorm(_BatchNorm):
         if self.all_reduce is None or not self.training:
             return super().forward(input)
 
-        weight = self.weight
-        if weight is None:
-            weight = torch.ones(input.shape[1], device=input.device)
+        has_weight = self.weight is not None
+        weight = self.weight if has_weight else torch.ones(input.shape[1], device=input.device)
         output: Tensor
         output, mean, variance, count = _Normalize.apply(  # type: ignore[no-untyped-call]
             input, weight, self.bias, self.eps, self.all_reduce

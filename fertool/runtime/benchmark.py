@@ -220,7 +220,7 @@ def _processor() -> str:
     # platform.processor() is empty or an architecture on Linux.
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model", "Hardware")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

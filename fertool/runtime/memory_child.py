@@ -21,8 +21,8 @@ RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
 
 
-def peak_rss_bytes() -> int:
-    """Return the most resident memory that this process ever had.
+def peak_rss_bytes() -> int | None:
+    """Return the most resident memory that this process ever had; None where nothing tells it.
 
     On Linux from VmHWM: ru_maxrss starts at the size of the process that started this one
     (getrusage(2) keeps it across fork and exec), so a large parent would be reported in place of a
@@ -33,8 +33,11 @@ def peak_rss_bytes() -> int:
     if high_water_bytes is not None:
         return high_water_bytes
 
-    import resource
-
+    try:
+        import resource
+    # On Windows.
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In bytes on macOS, in kibibytes elsewhere (getrusage(2)).
     if sys.platform == "darwin":
@@ -46,7 +49,7 @@ def _vm_high_water_bytes() -> int | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    for line in status.read_text().splitlines():
+    for line in status.read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
