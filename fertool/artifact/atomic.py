@@ -2,13 +2,13 @@
 
 A writer holds a lock (flock) on its temporary file. The system drops the lock when the writer ends,
 however it ends: a temporary file without a lock is a leftover of a killed writer, and the next
-writer in the same folder removes it.
+writer in the same folder removes it. Windows has no such lock; there a leftover is removed when it
+is a day old.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -19,16 +19,24 @@ import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from fertool.errors import FertoolError
+
+try:
+    import fcntl
+except ImportError:
+    HAS_LOCKS = False
+else:
+    HAS_LOCKS = True
 
 _LONGEST_NAME = 200
 """Bytes of a file's name that its temporary file repeats; most file systems allow 255 in all."""
 _FOREIGN_AGE_S = 86_400
-"""Seconds without a change after which another machine's temporary file counts as a leftover; its
-locks may not be visible here."""
+"""Seconds without a change after which a temporary file counts as a leftover whose lock is not
+visible here: that of another machine, or on a system without locks any."""
 _FILE = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}\.tmp", re.DOTALL)
+_Handle = TypeVar("_Handle", int, int | None)
 _FOLDER = re.compile(r"fertool-(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}")
 
 
@@ -67,11 +75,18 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     handle, name = _make_locked(make)
     try:
         with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), _mode(path))
+            # Before Python 3.13 Windows has no such function, and hardly any modes.
+            if hasattr(os, "fchmod"):
+                os.fchmod(file.fileno(), _mode(path))
             yield file
             file.flush()
             # Before the replacement: after a power cut the name must not lead to an empty file.
             os.fsync(file.fileno())
+            # Still locked: another writer would take an unlocked file for a leftover.
+            if HAS_LOCKS:
+                os.replace(name, path)
+        # Windows renames no open file.
+        if not HAS_LOCKS:
             os.replace(name, path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -89,16 +104,18 @@ def temporary_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     _remove_unlocked(parent, _FOLDER, shutil.rmtree)
 
-    def make() -> tuple[int, str]:
+    def make() -> tuple[int | None, str]:
         name = tempfile.mkdtemp(prefix=f"fertool-{_machine_id()}-")
-        return os.open(name, os.O_RDONLY), name
+        # Windows opens no folders.
+        return os.open(name, os.O_RDONLY) if HAS_LOCKS else None, name
 
     handle, name = _make_locked(make)
     try:
         yield Path(name)
     finally:
         shutil.rmtree(name, ignore_errors=True)
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -168,16 +185,18 @@ def _machine_id() -> str:
     """
     # Not the host name, of which each container has its own, though they may share a folder.
     try:
-        identity = Path("/proc/sys/kernel/random/boot_id").read_text()
+        identity = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:
         identity = platform.node()
     return hashlib.sha256(identity.encode()).hexdigest()[:8]
 
 
-def _make_locked(make: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+def _make_locked(make: Callable[[], tuple[_Handle, str]]) -> tuple[_Handle, str]:
     """Return handle and name of a new temporary file or folder that is locked and still exists."""
     while True:
         handle, name = make()
+        if not HAS_LOCKS or handle is None:
+            return handle, name
         # A file system without locks: there nothing counts as a leftover.
         with contextlib.suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX)
@@ -208,21 +227,29 @@ def _remove_unlocked(
         found = pattern.fullmatch(name)
         if not found:
             continue
-        is_foreign = found["machine"] != _machine_id()
+        # Where no lock can be seen, only its age tells a leftover.
+        shows_lock = HAS_LOCKS and found["machine"] == _machine_id()
         with contextlib.suppress(OSError):
-            _remove_if_unlocked(folder / name, remove, is_foreign=is_foreign)
+            if not shows_lock and _age_s(folder / name) < _FOREIGN_AGE_S:
+                continue
+            if HAS_LOCKS:
+                _remove_if_unlocked(folder / name, remove)
+            else:
+                remove(folder / name)
 
 
-def _remove_if_unlocked(path: Path, remove: Callable[[Path], None], *, is_foreign: bool) -> None:
+def _age_s(path: Path) -> float:
+    """Return the seconds since the last change of a file or folder, no link to one."""
+    return time.time() - path.lstat().st_mtime
+
+
+def _remove_if_unlocked(path: Path, remove: Callable[[Path], None]) -> None:
     """Remove a temporary file or folder that no writer holds.
 
     Raises OSError where a writer holds it, or it cannot be removed.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        age_s = time.time() - os.fstat(handle).st_mtime
-        if is_foreign and age_s < _FOREIGN_AGE_S:
-            return
         # Shared, for a network file system grants no other lock on a file open for reading.
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         # With the lock still held: a writer that has just made it waits, and then makes another.

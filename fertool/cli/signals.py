@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+# Windows has neither terminals that hang up nor, before Python 3.12, pipes that do not block.
+if hasattr(signal, "SIGHUP"):
+    _SIGNALS.append(signal.SIGHUP)
 _PATIENCE_S = 5.0
 """How long the exception may take to end the process. Native code, an endless ONNX graph for one, never sees it."""
 
@@ -46,7 +49,8 @@ class Stop:
         ignored: the work is done, or what has been said about its end is enough.
         """
         reader, writer = os.pipe()
-        os.set_blocking(writer, False)
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(writer, False)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         threading.Thread(target=_end_by_force, args=(reader,), daemon=True).start()
         for number in _SIGNALS:
@@ -55,9 +59,11 @@ class Stop:
         try:
             yield
         finally:
-            # First a handler: of a signal that comes while it becomes an ignored one Python prints a traceback.
-            signal.signal(signal.SIGINT, _pass_over)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # After a stop all signals, for Python hands them back to the system before it has ended.
+            for number in _SIGNALS if self._number else [signal.SIGINT]:
+                # First a handler: of a signal that comes while it becomes an ignored one Python prints a traceback.
+                signal.signal(number, _pass_over)
+                signal.signal(number, signal.SIG_IGN)
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
         self._number = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
@@ -47,11 +47,15 @@ def require_path_inside(name: str, where: str) -> None:
 
     `where` is the file and line of the list.
     """
-    path = PurePosixPath(name)
-    leads_out = path.is_absolute() or ".." in path.parts
-    is_malformed = not path.parts or "\0" in name or len(name) > _LONGEST_PATH
+    # As the list means it, and as this system reads it: on Windows ``C:x`` and ``..\\x`` lead out.
+    leads_out = _leads_out(PurePosixPath(name)) or _leads_out(PurePath(name))
+    is_malformed = not PurePosixPath(name).parts or "\0" in name or len(name) > _LONGEST_PATH
     if leads_out or is_malformed:
         raise FertoolError(
             f"{where}: '{name[:_SHOWN]}' is not the path of a file inside the data set",
             "copy the list again",
         )
+
+
+def _leads_out(path: PurePath) -> bool:
+    return bool(path.anchor) or ".." in path.parts

@@ -107,7 +107,10 @@ class GraphEditor:
             nodes += self._before.get(id(node), [])
             nodes.append(node)
             nodes += self._after.get(id(node), [])
-        return copy_with_nodes(self._model, nodes)
+        result = copy_with_nodes(self._model, nodes)
+        # Shapes that onnxsim or the exporter noted are those of before.
+        del result.graph.value_info[:]
+        return result
 
     def _insert(self, reader: NodeProto, position: int, node: NodeProto) -> None:
         self._before.setdefault(id(reader), []).append(node)

@@ -15,17 +15,17 @@ from torch import nn
 from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
 from fertool.errors import FertoolError, UsageError
-from fertool.export.compaction import compact_graph
-from fertool.export.gate_clipping import clip_gates
-from fertool.export.kernel_layout import arrange_for_kernels
 from fertool.export.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
-from fertool.export.pool_layout import transpose_pooled_maps
+from fertool.export.passes import (
+    FAST,
+    SMALL,
+    STANDARD_OPERATORS,
+    list_passes,
+    require_known_passes,
+    run_passes,
+)
 from fertool.export.profile_routing import route_profiles
-from fertool.export.redundant_relus import remove_redundant_relus
-from fertool.export.scale_packing import pack_scales
-from fertool.export.simplification import simplify_graph
 from fertool.export.weight_packing import MIN_OPSET as PACKING_OPSET
-from fertool.export.weight_packing import pack_weights
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import DynamicNetwork
@@ -45,15 +45,18 @@ class ExportOptions:
     `simplify_timeout_s` seconds. `packed` decides how integer weights are stored: True in as few
     bits as they need; False in one byte each, in a graph of standard operators and nothing else;
     None packed where that saves much of the file, else one byte each, but otherwise arranged for
-    the speed of ONNX Runtime. Raises UsageError for values that cannot be combined.
+    the speed of ONNX Runtime. `skipped_passes` are passes (`fertool.export.passes`) that are left
+    out, to see what they do. Raises UsageError for values that cannot be combined.
     """
 
     opset: int = DEFAULT_OPSET
     simplify: bool = True
     simplify_timeout_s: float = 300.0
     packed: bool | None = None
+    skipped_passes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        require_known_passes(self.skipped_passes)
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise UsageError(
                 f"``opset={self.opset}``: not within {MIN_OPSET} to {MAX_OPSET}",
@@ -120,22 +123,16 @@ def _export_graph(
 ) -> ModelProto:
     """Trace one network and run the passes over its graph, each of which keeps the logits."""
     model = _trace(PixelNetwork(network, input), input, options.opset)
-    # onnxsim knows neither the packed form nor the kernels' layout, and would fold both away.
-    if options.simplify:
-        model = simplify_graph(model, options.simplify_timeout_s, on_note)
-    model = clip_gates(model)
-    model = transpose_pooled_maps(model)
-    model = remove_redundant_relus(model)
+    passes = list_passes(options.simplify_timeout_s, on_note)
+    skipped = set(options.skipped_passes)
+    if not options.simplify:
+        skipped.add("simplify")
+
+    model = run_passes(model, passes, STANDARD_OPERATORS, skipped)
     if options.packed is False:
-        return compact_graph(model)
-    return _pack(model, options, on_note)
-
-
-def _pack(model: ModelProto, options: ExportOptions, on_note: Callable[[str], None]) -> ModelProto:
-    """Return the graph with packed weights, or arranged for speed alone where that saves little."""
-    model = pack_scales(model)
-    fast = compact_graph(arrange_for_kernels(model))
-    small = compact_graph(arrange_for_kernels(pack_weights(model, on_note)))
+        return run_passes(model, passes, ["compact"], skipped)
+    fast = run_passes(model, passes, FAST, skipped)
+    small = run_passes(model, passes, SMALL, skipped)
     # Packed weights take a runtime several times as long to load.
     saves_much = small.ByteSize() <= (1 - MIN_SAVING) * fast.ByteSize()
     return small if options.packed or saves_much else fast

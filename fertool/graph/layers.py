@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from fertool.graph.batch_norm import BatchNorm1d, BatchNorm2d
+from fertool.graph.depthwise_conv import DepthwiseConv2d
+
 Shape = torch.Size
 # An argument rather than `with torch.device`, which intercepts every call of PyTorch: that took a
 # third of the time to open a file.
@@ -16,7 +19,10 @@ _META = "meta"
 
 def conv2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     """Return a convolution over [N, C, H, W]."""
-    return nn.Conv2d(input_shape[1], **args, device=_META)
+    channels = input_shape[1]
+    if channels > 1 and args["groups"] == args["out_channels"] == channels:
+        return DepthwiseConv2d(channels, **args, device=_META)
+    return nn.Conv2d(channels, **args, device=_META)
 
 
 def conv1d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
@@ -39,8 +45,8 @@ def batch_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     if not 2 <= len(input_shape) <= 4:
         raise ValueError(f"batch norm of {len(input_shape)} axes")
     if len(input_shape) == 4:
-        return nn.BatchNorm2d(input_shape[1], **args, device=_META)
-    return nn.BatchNorm1d(input_shape[1], **args, device=_META)
+        return BatchNorm2d(input_shape[1], **args, device=_META)
+    return BatchNorm1d(input_shape[1], **args, device=_META)
 
 
 def layer_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:

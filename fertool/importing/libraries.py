@@ -51,7 +51,7 @@ def _load_compiled_operators(folder: Path) -> bool:
 
 def _define_stub_operators(folder: Path) -> None:
     # The names are read from torchvision's own registrations, as they differ between versions.
-    source = (folder / "_meta_registrations.py").read_text()
+    source = (folder / "_meta_registrations.py").read_text(encoding="utf-8")
     stubs = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for name in sorted(set(_OPERATOR_NAMES.findall(source))):
         stubs.define(f"{name}(Tensor unused) -> Tensor")  # type: ignore[no-untyped-call]

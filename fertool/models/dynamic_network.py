@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fertool.graph.batch_norm import BatchNorm1d
+
 FIELDS = 3
 """Rows and columns of fields into which the gate divides an image."""
 REDUCED_SIDE = 24
@@ -53,7 +55,7 @@ class ImageGate(nn.Module):
         kernels = torch.stack([identity, sobel, sobel.T, laplace])
         # The names of these attributes are those of tensors in model files.
         self.measures = FixedConv(kernels[:, None])
-        self.standardise = nn.BatchNorm1d(STATISTICS * FIELDS**2, affine=False)
+        self.standardise = BatchNorm1d(STATISTICS * FIELDS**2, affine=False)
         self.fc1 = nn.Linear(STATISTICS * FIELDS**2, hidden)
         self.relu = nn.ReLU()
         self.fc2 = nn.Linear(hidden, profiles)

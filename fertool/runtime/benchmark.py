@@ -29,6 +29,7 @@ from fertool.runtime.interleaved import speedup_ci95, time_interleaved
 from fertool.runtime.memory import peak_memory
 from fertool.runtime.predictor import Forward, Predictor, largest_batch
 from fertool.runtime.sessions import open_predictor
+from fertool.runtime.torch_threads import torch_threads
 
 DISTINCT_BATCHES = 16
 """Batches that the passes cycle through, the same for every file."""
@@ -77,11 +78,11 @@ def bench(
         passes = [predictor.prepare_pass(batch) for batch in batches]
         candidates.append(_Candidate(predictor, batches, passes))
     # One pass each under the limits of time and memory, which the timed ones do without.
-    for candidate in candidates:
-        candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
-
     all_passes = [candidate.passes for candidate in candidates]
-    samples = time_interleaved(all_passes, config.warmup, config.runs, on_progress)
+    with torch_threads(predictors, config.threads):
+        for candidate in candidates:
+            candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
+        samples = time_interleaved(all_passes, config.warmup, config.runs, on_progress)
     results: list[FileResult] = []
     for candidate, times in zip(candidates, samples, strict=True):
         results.append(_file_result(candidate, times.reshape(-1), config))
@@ -219,7 +220,7 @@ def _processor() -> str:
     # platform.processor() is empty or an architecture on Linux.
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text().splitlines():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(("model name", "Model", "Hardware")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -20,12 +20,12 @@ def peak_memory(
     threads: int = 1,
     batch_size: int = 1,
     foreign: ForeignModel = ForeignModel(),
-) -> int:
+) -> int | None:
     """Return the peak resident bytes of a new process that runs a model file.
 
     They include the Python interpreter, NumPy, the runtime library, weights, work space and one
-    batch of pixels; nothing is subtracted. Raises FertoolError when that process fails, for example
-    for lack of memory.
+    batch of pixels; nothing is subtracted. None on systems that do not tell it (Windows). Raises
+    FertoolError when that process fails, for example for lack of memory.
     """
     options = {
         "threads": threads,
@@ -40,7 +40,8 @@ def peak_memory(
             f"{path}: the process that measures its memory failed ({_failure(child)})",
             "free some memory, or lower ``batch_size``",
         )
-    return int(json.loads(child.stdout)["peak_rss_bytes"])
+    peak: int | None = json.loads(child.stdout)["peak_rss_bytes"]
+    return peak
 
 
 def _failure(child: subprocess.CompletedProcess[str]) -> str:

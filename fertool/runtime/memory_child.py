@@ -15,13 +15,14 @@ import numpy as np
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.runtime.sessions import open_predictor
+from fertool.runtime.torch_threads import torch_threads
 
 RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
 
 
-def peak_rss_bytes() -> int:
-    """Return the most resident memory that this process ever had.
+def peak_rss_bytes() -> int | None:
+    """Return the most resident memory that this process ever had; None where nothing tells it.
 
     On Linux from VmHWM: ru_maxrss starts at the size of the process that started this one
     (getrusage(2) keeps it across fork and exec), so a large parent would be reported in place of a
@@ -32,8 +33,11 @@ def peak_rss_bytes() -> int:
     if high_water_bytes is not None:
         return high_water_bytes
 
-    import resource
-
+    try:
+        import resource
+    # On Windows.
+    except ImportError:
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In bytes on macOS, in kibibytes elsewhere (getrusage(2)).
     if sys.platform == "darwin":
@@ -45,7 +49,7 @@ def _vm_high_water_bytes() -> int | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    for line in status.read_text().splitlines():
+    for line in status.read_text(encoding="utf-8").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return None
@@ -56,18 +60,20 @@ def main() -> None:
     file, *texts = sys.argv[1:]
     options = json.loads(texts[0]) if texts else {}
     batch_size = options.get("batch_size", 1)
+    threads = options.get("threads", 1)
     predictor = open_predictor(
         Path(file),
-        threads=options.get("threads", 1),
+        threads=threads,
         foreign=_foreign_model(options.get("foreign", {})),
     )
     size = predictor.input.size
     images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
     # The first pass is checked and may be stopped; a graph that passes it ends.
-    predictor.run_checked(forward, batch_size)
-    for _ in range(RUNS - 1):
-        forward()
+    with torch_threads([predictor], threads):
+        predictor.run_checked(forward, batch_size)
+        for _ in range(RUNS - 1):
+            forward()
     sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
 
 

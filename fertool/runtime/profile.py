@@ -63,7 +63,7 @@ def _profile_nodes(model: bytes, runs: int) -> list[dict[str, Any]]:
         options.profile_file_prefix = str(folder / "profile")
         session = open_session(model, options, _SUBJECT)
         _run(session, runs)
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
 
     kernels = []
     for event in events:

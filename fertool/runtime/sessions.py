@@ -62,9 +62,10 @@ def open_predictor(
 ) -> Predictor:
     """Open a `.pt` file (torch, float or quantized) or an `.onnx` file (ONNX Runtime) for the CPU.
 
-    `threads` compute one pass (for torch a setting of the whole process). `foreign` describes ONNX
-    files of other programs, and is ignored for files with fertool's header. A foreign graph with
-    uint8 input gets raw pixels. Its time limit ends graphs that compute longer for one image.
+    `threads` compute one pass of ONNX Runtime; those of torch are a setting of the whole process,
+    for `torch_threads`. `foreign` describes ONNX files of other programs, and is ignored for files
+    with fertool's header. A foreign graph with uint8 input gets raw pixels. Its time limit ends
+    graphs that compute longer for one image.
 
     Raises FertoolError for files that cannot be read or are damaged, UsageError when classes or
     size are missing or do not fit.
@@ -72,25 +73,23 @@ def open_predictor(
     require_file(path)
     if is_onnx(path):
         return _open_onnx(path, threads, foreign)
-    return _open_torch(path, threads)
+    return _open_torch(path)
 
 
-def _open_torch(path: Path, threads: int | None) -> Predictor:
+def _open_torch(path: Path) -> Predictor:
     # Imported here, so that an ONNX file is run without torch in memory.
     from fertool.models import load_model
 
     spec, module = load_model(path)
-    return torch_predictor(path, spec, module, threads)
+    return torch_predictor(path, spec, module)
 
 
-def torch_predictor(path: Path, spec: Spec, module: Any, threads: int | None = None) -> Predictor:
+def torch_predictor(path: Path, spec: Spec, module: Any) -> Predictor:
     """Return a predictor for a module in PyTorch; messages call it `path`."""
     import torch
 
     from fertool.data.pixels import to_input
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     network: Any = module
 
     def prepare(images: NDArray[np.uint8]) -> Forward:

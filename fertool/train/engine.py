@@ -19,6 +19,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.device import place, resolve_device
 from fertool.errors import FertoolError
+from fertool.graph.depthwise_conv import direct_weight_gradients
 from fertool.header_json import canonical_json, digest_text
 from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
@@ -31,7 +32,6 @@ from fertool.train.data_parallel import (
     require_same_run,
     shard_batch,
 )
-from fertool.train.depthwise import direct_depthwise
 from fertool.train.freeze_backbone import BackboneFreezer
 from fertool.train.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
 from fertool.train.optimizer import WeightAverage, lr_at, make_optimizer
@@ -221,7 +221,7 @@ def _train_epochs(
     """Train until the run is finished; saves the state after each epoch."""
     config = run.config
     while not _finished(state.history, config):
-        with direct_depthwise(state.module, run.device):
+        with direct_weight_gradients(state.module, run.device):
             record = _run_epoch(run, state)
         state.history.append(record)
 

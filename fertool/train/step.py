@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from fertool import distributed
 from fertool.config.training import TrainConfig
+from fertool.graph.batch_norm import sync_batch_norm
 from fertool.precision import autocast
 from fertool.train.objective import Objective
 from fertool.train.sharpness_aware import sam_perturbation
-from fertool.train.sync_batch_norm import sync_batch_norm
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Stepper:
         """Accumulate the gradients of the mean loss over the images of all batches; returns it."""
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            statistics = sync_batch_norm(self.learners) if batch.sharded else nullcontext()
+            statistics: AbstractContextManager[None] = nullcontext()
+            if batch.sharded:
+                statistics = sync_batch_norm(self.learners, distributed.all_reduce)
             with statistics, autocast(self.dtype, self.device):
                 loss = self.objective(self.module, batch.inputs, batch.targets) * batch.weight
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]

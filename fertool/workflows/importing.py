@@ -70,5 +70,8 @@ def import_model(
 
 
 def _file_of(source: str) -> Path | None:
-    place = Path(source.rpartition(":")[0] or source)
-    return place if place.is_file() else None
+    # The whole first: on Windows a path has a colon of its own.
+    for place in (Path(source), Path(source.rpartition(":")[0])):
+        if place.is_file():
+            return place
+    return None

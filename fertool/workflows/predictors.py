@@ -17,7 +17,6 @@ def open_any(
     model: Model | str | Path,
     foreign: ForeignModel,
     reporter: Reporter,
-    threads: int | None = None,
 ) -> Predictor:
     """Return a predictor for a model, or for a model file of any kind.
 
@@ -27,8 +26,8 @@ def open_any(
     from fertool.runtime.sessions import open_predictor, torch_predictor
 
     if isinstance(model, Model):
-        return torch_predictor(Path(model.name), model.spec, model.module, threads)
-    predictor = open_predictor(Path(model), threads=threads, foreign=foreign)
+        return torch_predictor(Path(model.name), model.spec, model.module)
+    predictor = open_predictor(Path(model), foreign=foreign)
     note_assumptions(predictor, foreign, reporter)
     return predictor
 

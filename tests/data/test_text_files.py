@@ -1,8 +1,10 @@
 import os
 import tracemalloc
+from pathlib import PureWindowsPath
 
 import pytest
 
+from fertool.data import text_files
 from fertool.data.text_files import LONGEST_LINE, read_lines, read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 
@@ -57,3 +59,13 @@ def test_a_path_that_leads_out_of_the_data_set_is_refused(name):
 @pytest.mark.parametrize("name", ["a.png", "1/a.png", "./a.png", "a..b/..c.png"])
 def test_a_path_inside_is_taken(name):
     require_path_inside(name, "list.csv:7")
+
+
+@pytest.mark.parametrize(
+    "name", ["C:a.png", "C:\\a.png", "\\a.png", "a\\..\\..\\b.png", "\\\\host\\share\\b.png"]
+)
+def test_on_windows_a_path_leads_out_in_more_ways(name, monkeypatch):
+    require_path_inside(name, "list.csv:7")
+    monkeypatch.setattr(text_files, "PurePath", PureWindowsPath)
+    with pytest.raises(FertoolError, match=r"^list\.csv:7: "):
+        require_path_inside(name, "list.csv:7")

@@ -10,7 +10,7 @@ from onnx.helper import get_node_attr_value
 from settled import CLASSES, patterns
 from torch import nn
 
-from fertool.export import ExportOptions, export_model, onnx_export
+from fertool.export import ExportOptions, export_model
 from fertool.models.blocks import SqueezeExcitation
 from fertool.quant import QuantizeConfig, quantize_model
 from fertool.spec import InputSpec, Spec
@@ -39,7 +39,7 @@ class Block(nn.Module):
         return self.head(mixed.mean([2, 3]))
 
 
-def files(module, size, monkeypatch):
+def files(module, size):
     """Return the ONNX file of the quantised network, arranged and as it was."""
     network = network_of(module, (1, size, size))
     spec = Spec("net", {}, network.graph, InputSpec(1, size), CLASSES)
@@ -48,8 +48,8 @@ def files(module, size, monkeypatch):
     )
     spec, options = replace(spec, quant=quant), ExportOptions(simplify=False)
     arranged = export_model(spec, integer, options)
-    monkeypatch.setattr(onnx_export, "arrange_for_kernels", lambda model: model)
-    return arranged, export_model(spec, integer, options)
+    plain = replace(options, skipped_passes=("arrange-for-kernels",))
+    return arranged, export_model(spec, integer, plain)
 
 
 def logits(content, size):
@@ -74,11 +74,9 @@ def seed():
 
 @pytest.mark.parametrize(("hidden", "kernel", "stride"), [(24, 5, 1), (5, 3, 2), (40, 3, 1)])
 @pytest.mark.parametrize("squeeze", [True, False])
-def test_depthwise_channels_fill_registers_and_change_no_bit(
-    hidden, kernel, stride, squeeze, monkeypatch
-):
+def test_depthwise_channels_fill_registers_and_change_no_bit(hidden, kernel, stride, squeeze):
     module = Block(nn.Conv2d(1, 6, 3, 3), hidden, kernel=kernel, stride=stride, squeeze=squeeze)
-    arranged, plain = files(module, 18, monkeypatch)
+    arranged, plain = files(module, 18)
     assert np.array_equal(logits(arranged, 18), logits(plain, 18))
     assert sum(attribute(plain, "group")) == hidden + len(attribute(plain, "group")) - 1
     assert max(attribute(arranged, "group")) == -(-hidden // 16) * 16
@@ -86,7 +84,7 @@ def test_depthwise_channels_fill_registers_and_change_no_bit(
     assert len(arranged) < len(plain) + 1500
 
 
-def test_a_gate_that_makes_and_reads_the_same_channels_changes_no_bit(monkeypatch):
+def test_a_gate_that_makes_and_reads_the_same_channels_changes_no_bit():
     class Gate(nn.Module):
         def __init__(self):
             super().__init__()
@@ -97,23 +95,23 @@ def test_a_gate_that_makes_and_reads_the_same_channels_changes_no_bit(monkeypatc
 
     module = Block(nn.Conv2d(1, 6, 3, 3), 24)
     module.squeeze = Gate()
-    arranged, plain = files(module, 18, monkeypatch)
+    arranged, plain = files(module, 18)
     assert np.array_equal(logits(arranged, 18), logits(plain, 18))
     assert max(attribute(arranged, "group")) == 32
 
 
-def test_channels_that_are_added_to_others_stay(monkeypatch):
-    arranged, plain = files(Block(nn.Conv2d(1, 6, 3, 3), 24, shortcut=True), 18, monkeypatch)
+def test_channels_that_are_added_to_others_stay():
+    arranged, plain = files(Block(nn.Conv2d(1, 6, 3, 3), 24, shortcut=True), 18)
     assert attribute(arranged, "group") == attribute(plain, "group")
-    full, _ = files(Block(nn.Conv2d(1, 6, 3, 3), 32), 18, monkeypatch)
+    full, _ = files(Block(nn.Conv2d(1, 6, 3, 3), 32), 18)
     assert max(attribute(full, "group")) == 32
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2, 4])
-def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride, monkeypatch):
+def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride):
     module = Block(nn.Conv2d(1, 6, kernel, stride, kernel // 2), 16)
-    arranged, plain = files(module, 16, monkeypatch)
+    arranged, plain = files(module, 16)
     assert np.array_equal(logits(arranged, 16), logits(plain, 16))
     assert attribute(plain, "strides")[0] == [stride, stride] or stride == 1
     rows, columns = attribute(arranged, "kernel_shape")[0]
@@ -133,15 +131,15 @@ def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride, monkeyp
     ],
     ids=["size", "padding", "dilation"],
 )
-def test_first_layers_that_do_not_divide_stay(stem, size, monkeypatch):
-    arranged, plain = files(Block(stem, 16), size, monkeypatch)
+def test_first_layers_that_do_not_divide_stay(stem, size):
+    arranged, plain = files(Block(stem, 16), size)
     assert attribute(arranged, "kernel_shape")[0] == attribute(plain, "kernel_shape")[0]
     assert np.array_equal(logits(arranged, size), logits(plain, size))
 
 
 @pytest.mark.parametrize(("size", "widened"), [(36, True), (34, False), (16, False)])
-def test_gates_of_large_maps_multiply_four_pixels_and_change_no_bit(size, widened, monkeypatch):
-    arranged, plain = files(Block(nn.Conv2d(1, 8, 3, 1, 1), 16), size, monkeypatch)
+def test_gates_of_large_maps_multiply_four_pixels_and_change_no_bit(size, widened):
+    arranged, plain = files(Block(nn.Conv2d(1, 8, 3, 1, 1), 16), size)
     assert np.array_equal(logits(arranged, size), logits(plain, size))
     graph = onnx.load_from_string(arranged).graph
     joined = [

@@ -133,14 +133,13 @@ def test_a_pt_file_gives_what_the_module_gives(tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec, module = create("toy_session", {}, InputSpec(1, 8), CLASSES)
     spec = save_model(tmp_path / "m.pt", spec, module)
-    predictor = open_predictor(tmp_path / "m.pt", threads=1)
+    predictor = open_predictor(tmp_path / "m.pt")
     images = random_images(5)
     with torch.inference_mode():
         wanted = module.eval()(to_input(torch.from_numpy(images), spec.input)).numpy()
     np.testing.assert_allclose(predictor.logits(images, batch_size=2), wanted, rtol=1e-5, atol=1e-6)
     assert (predictor.runtime, predictor.digest) == ("torch", spec.digest)
     assert predictor.params == spec.params
-    assert torch.get_num_threads() == 1
 
 
 def test_an_onnx_file_runs_without_torch(tmp_path: Path) -> None:

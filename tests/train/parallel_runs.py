@@ -16,6 +16,7 @@ from fertool import distributed
 from fertool.config.training import NO_AUGMENTATION, AugmentConfig
 from fertool.data.dataset import FaceDataset
 from fertool.errors import FertoolError
+from fertool.graph.batch_norm import BatchNorm1d, BatchNorm2d
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit
 
@@ -65,11 +66,11 @@ def network(normalised):
         return nn.Sequential(
             *(
                 nn.Conv2d(1, 8, 3, padding=1),
-                nn.BatchNorm2d(8) if normalised else nn.Identity(),
+                BatchNorm2d(8) if normalised else nn.Identity(),
                 nn.Hardswish(),
             ),
             *(nn.AdaptiveAvgPool2d((3, 1)), nn.Flatten(), nn.Linear(24, 8)),
-            *(nn.BatchNorm1d(8) if normalised else nn.Identity(), nn.Linear(8, 3)),
+            *(BatchNorm1d(8) if normalised else nn.Identity(), nn.Linear(8, 3)),
         )
 
 
