@@ -88,8 +88,9 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
 def _typer_option(name: str, kind: Any, known: Option) -> Any:
     flag = flag_of(name, known)
     flags = [flag, *(f"--{alias}" for alias in known.flag_aliases)]
-    if kind is bool:
-        flags = [f"{flag}/--no-{flag.removeprefix('--')}"]
+    if _without_none(kind) is bool:
+        off_flag = known.off_flag or f"no-{flag.removeprefix('--')}"
+        flags = [f"{flag}/--{off_flag}"]
     metavar = known.metavar
     if metavar is None and _is_map(_without_none(kind)):
         metavar = "KEY=VALUE"

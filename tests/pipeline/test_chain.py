@@ -59,7 +59,7 @@ def chain(tmp_path_factory):
         1,
     )
     step("hessian", "hessian-sensitivity", f["p.pt"], "-o", f["h.json"], *DATA, "--trace-images", 7)
-    step("quantize", "quantize", f["p.pt"], "-o", f["q.pt"], *DATA, "--samples", 70)
+    step("quantize", "quantize", f["p.pt"], "-o", f["q.pt"], *DATA, "--calibration-images", 70)
     step("export", "export", f["s.pt"], "-o", f["s.onnx"], *DATA)
     step("export int8", "export", f["q.pt"], "-o", f["q.onnx"], *DATA, "--json")
     step(
@@ -195,7 +195,7 @@ def test_the_same_command_gives_the_same_bytes_under_another_name(chain, fertool
             "--epochs",
             1,
         ),
-        "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--samples", 70),
+        "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--calibration-images", 70),
         "hessian": ("h.json", "hessian-sensitivity", folder / "p.pt", *DATA, "--trace-images", 7),
         "export": ("s.onnx", "export", folder / "s.pt", *DATA),
         "export int8": ("q.onnx", "export", folder / "q.pt", *DATA),
