@@ -19,8 +19,9 @@ def export(
 ) -> None:
     """Export a float or INT8 model to ONNX: raw pixels in, logits out.
 
-    Before the file gets its name its logits are compared with the model's, on validation images of --data or on
-    drawn faces: FP32 logits within 1e-4, INT8 with the same top class on at least 99 % of the images.
+    Before the file gets its name its logits are compared with the model's, on validation images of
+    --data or on drawn faces: FP32 logits within 1e-4, INT8 with the same top class on at least 99 %
+    of the images.
 
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
     """

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import typer
 
 from fertool.cli.flags import with_flags
-from fertool.cli.processes import require_one
 from fertool.config.option import Option, about
 from fertool.errors import UsageError
+from fertool.workflows.processes import require_one_process
 
 
 def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
@@ -42,7 +42,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             values[name] = _filled(group, values)
         own = {name: value for name, value in values.items() if name in hints}
         if not shared:
-            require_one(function.__name__)
+            require_one_process(function.__name__)
         function(**own)
 
     flat.__name__ = function.__name__

@@ -55,8 +55,8 @@ def quantize(
 ) -> None:
     """Quantize a float model to integers of 2 to 8 bits; the file stores the integers, packed.
 
-    Calibrates on training images, and reports the validation accuracy before and after. Arithmetic is INT8 whatever
-    the bits of the weights: fewer make the file smaller, not the network faster.
+    Calibrates on training images, and reports the validation accuracy before and after. Arithmetic
+    is INT8 whatever the bits of the weights: fewer make the file smaller, not the network faster.
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """

@@ -17,7 +17,7 @@ MIN_SAVING = 0.3
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How a file for other runtimes is written; raises UsageError for values that exclude each other.
+    """How a file for other runtimes is written; raises UsageError for options that clash.
 
     `packed` decides how integer weights are stored: True in as few bits as they need; False in one
     byte each, in a graph of standard operators and nothing else; None packed where that saves much
@@ -30,8 +30,9 @@ class ExportConfig:
     simplify: bool = option(True, "Run onnxsim on the graph.")
     packed: bool | None = option(
         None,
-        "Weights of an INT8 model in as few bits as they need, or one byte each and no operator but standard QDQ, for "
-        f"other runtimes. Default: packed where that saves {100 * MIN_SAVING:.0f} % of the file.",
+        "Weights of an INT8 model in as few bits as they need, or one byte each and no operator but "
+        "standard QDQ, for other runtimes. Default: packed where that saves "
+        f"{100 * MIN_SAVING:.0f} % of the file.",
         off_flag="plain",
     )
     simplify_timeout_s: float = 300.0

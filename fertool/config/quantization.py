@@ -22,7 +22,7 @@ _BUDGETS = ("bits", "average_bits", "target_size")
 
 @dataclass(frozen=True)
 class QuantizeConfig:
-    """How to quantize; raises UsageError for values out of bounds and for options that exclude each other.
+    """How to quantize; raises UsageError for values out of bounds and for options that clash.
 
     Weights have 8 bits, `bits`, or a budget (`average_bits`, `target_size`) that an `allocation`
     divides among the output channels. Activations have `activation_bits`, or as many as a mean of
@@ -53,26 +53,28 @@ class QuantizeConfig:
     )
     sensitivity: Path | None = option(
         None,
-        "JSON file that hessian-sensitivity wrote about this very model; the allocations optimal, hawq and "
-        "actor-critic need it.",
+        "JSON file that hessian-sensitivity wrote about this very model; the allocations optimal, "
+        "hawq and actor-critic need it.",
         panel=QUANTIZATION,
     )
     allocation: Literal["optimal", "hawq", "actor-critic", "uniform"] | None = option(
         None,
-        "Who gets the bits of a budget. optimal: least sum of trace x rounding error, channel by channel; hawq: the "
-        "same by whole layers; actor-critic: learned fractions of the channels sorted by trace, tried on validation "
-        f"images; uniform: the same for all, needs no ``sensitivity``. Default: {DEFAULT_ALLOCATION}.",
+        "How a budget is allocated. optimal: least sum of trace x rounding error, channel by "
+        "channel; hawq: the same by whole layers; actor-critic: learned fractions of the channels "
+        "sorted by trace, tried on validation images; uniform: the same for all, needs no "
+        f"``sensitivity``. Default: {DEFAULT_ALLOCATION}.",
         panel=QUANTIZATION,
     )
     method: Literal["ptq", "qat"] = option(
         "ptq",
-        "ptq: after training, with calibration images; qat: then ``epochs`` of training with fake quantization, "
-        "scales learned.",
+        "ptq: after training, with calibration images; qat: then ``epochs`` of training with fake "
+        "quantization, scales learned.",
         panel=QUANTIZATION,
     )
     rounding: Literal["gptq", "nearest"] = option(
         "gptq",
-        "gptq: the weights rounded later, and the bias, compensate for the error of each; nearest: each by itself.",
+        "gptq: the weights rounded later, and the bias, compensate for the error of each; nearest: "
+        "each by itself.",
         panel=QUANTIZATION,
     )
     observer: Literal["min-max", "percentile", "mse"] = option(
@@ -87,14 +89,16 @@ class QuantizeConfig:
     )
     average_activation_bits: float | None = option(
         None,
-        "Mean bits of an activation, allocated to the layers by what rounding each changes in the outputs.",
+        "Mean bits of an activation, allocated to the layers by what rounding each changes in the "
+        "outputs.",
         panel=QUANTIZATION,
         minimum=4,
         maximum=8,
     )
     keep_float: tuple[str, ...] = option(
         (),
-        "A layer that stays float, or all within a block; * and ? stand for any characters; repeatable.",
+        "A layer that stays float, or all within a block; * and ? stand for any characters; "
+        "repeatable.",
         panel=QUANTIZATION,
         metavar="LAYER",
     )
@@ -106,21 +110,21 @@ class QuantizeConfig:
     )
     weight_range: Literal["reduced", "full"] = option(
         "reduced",
-        f"Largest integer weight. reduced: {WEIGHT_LIMITS['reduced']}, the same outputs on processors without VNNI; "
-        f"full: {WEIGHT_LIMITS['full']}.",
+        f"Largest integer weight. reduced: {WEIGHT_LIMITS['reduced']}, the same outputs on "
+        f"processors without VNNI; full: {WEIGHT_LIMITS['full']}.",
         panel=QUANTIZATION,
     )
     distill: bool = option(True, "qat: train on the float model's logits too.", panel=QUANTIZATION)
     replace_activations: Literal["none", "relu"] = option(
         "none",
-        "qat: the activation that replaces HardSwish, SiLU, GELU and Mish, which cost integers most; the network is "
-        "trained for it, first in float.",
+        "qat: the activation that replaces HardSwish, SiLU, GELU and Mish, which cost integers most; "
+        "the network is trained for it, first in float.",
         panel=QUANTIZATION,
     )
     float_epochs: int | None = option(
         None,
-        "Epochs in float after ``replace_activations``, before those with fake quantization. Default: as many as "
-        "``epochs``.",
+        "Epochs in float after ``replace_activations``, before those with fake quantization. "
+        "Default: as many as ``epochs``.",
         panel=QUANTIZATION,
         minimum=0,
         applies_to="replace_activations",
@@ -164,7 +168,7 @@ class QuantizeConfig:
         return WEIGHT_LIMITS[self.weight_range]
 
     def require_sensitivity(self) -> None:
-        """Raise UsageError where the allocation needs Hessian traces and there is no file of them."""
+        """Raise UsageError where the allocation needs Hessian traces and no file is given."""
         if self.allocates_by_sensitivity and self.sensitivity is None:
             allocation = self.allocation or DEFAULT_ALLOCATION
             raise UsageError(

@@ -1,4 +1,4 @@
-"""Activations that integers compute fast in place of those that they do not, and the training for it."""
+"""Activations that integers compute fast in place of slow ones, and the training for it."""
 
 from __future__ import annotations
 

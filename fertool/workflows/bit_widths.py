@@ -1,4 +1,4 @@
-"""How many bits the weights of each channel get: the same for all, or a budget that is allocated."""
+"""How many bits the weights of each channel get: the same for all, or an allocated budget."""
 
 from __future__ import annotations
 

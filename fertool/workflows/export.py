@@ -74,7 +74,7 @@ def export(
 
 
 def require_exportable(path: Path, config: ExportConfig, *inputs: Path) -> None:
-    """Raise UsageError for a suffix of no format, FertoolError for a file that cannot be written."""
+    """Raise UsageError for a suffix of no format, FertoolError for what cannot be written."""
     from fertool.artifact.header import is_onnx
 
     if config.format == "auto" and not is_onnx(path):

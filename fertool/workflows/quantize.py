@@ -55,7 +55,7 @@ class QuantizedModel(Model):
     def layer_bits(self) -> dict[str, tuple[int, ...]]:
         """The bits of the weights of each convolution and linear layer: of all channels, or of each.
 
-        None of a layer that stays float.
+        Those of a layer that stays float are empty.
         """
         from fertool.hessian import weighted_layers
 
@@ -95,8 +95,8 @@ def quantize(
     `sensitivity` is what `fertool.sensitivity` returned or wrote about this model; an allocation
     that needs it and has none has it estimated with the default options. With an `output` the model
     is written there, with the history of a training beside it, and a killed training resumes from
-    OUT.resume. `bench` measures the latency of both networks in ONNX Runtime. `options` are those of
-    `QuantizeConfig` and `RunConfig`, by name.
+    OUT.resume. `bench` measures the latency of both networks in ONNX Runtime. `options` are those
+    of `QuantizeConfig` and `RunConfig`, by name.
 
     Raises FertoolError for a model that is quantized already or dynamic, and for a budget that
     cannot be met; UsageError for a wrong option.
@@ -261,22 +261,30 @@ class _Quantization:
         Raises FertoolError for traces that are not this network's.
         """
         from fertool.artifact.store import file_digest
-        from fertool.hessian import Sensitivity, weighted_layers
+        from fertool.hessian import weighted_layers
 
-        path, found = self.config.sensitivity, self.sensitivity
-        if path is not None:
-            found = Sensitivity.from_json(read_text(path, MAX_JSON_BYTES), str(path))
-            digest = file_digest(path)
-        elif found is not None or self.config.allocates_by_sensitivity:
-            found = found or self._estimated_traces(network)
-            digest = hashlib.sha256(found.to_json().encode()).hexdigest()
-        else:
+        found = self._given_traces()
+        if found is None and self.config.allocates_by_sensitivity:
+            found = self._estimated_traces(network)
+        if found is None:
             return None, None
         layers = weighted_layers(network.module)
         channels = {name: len(layer.weight) for name, layer in layers.items()}
-        where = str(path) if path else "``sensitivity``"
+        path = self.config.sensitivity
+        where = str(path or "``sensitivity``")
         found.require_fit(network.spec.digest, channels, where, accept=("kl", "cross-entropy"))
-        return found, digest
+        if path is not None:
+            return found, file_digest(path)
+        # The digest of the file that it would be, so that the model has the same bytes.
+        return found, hashlib.sha256(found.to_json().encode()).hexdigest()
+
+    def _given_traces(self) -> Sensitivity | None:
+        from fertool.hessian import Sensitivity
+
+        path = self.config.sensitivity
+        if path is None:
+            return self.sensitivity
+        return Sensitivity.from_json(read_text(path, MAX_JSON_BYTES), str(path))
 
     def _estimated_traces(self, network: Model) -> Sensitivity:
         self.reporter.note(

@@ -22,8 +22,8 @@ def parse_target(
 ) -> float:
     """Return the asked ratio of `current`, strictly between 0 and 1.
 
-    `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`). Raises UsageError
-    naming the option `name` for anything else.
+    `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`).
+    Raises UsageError naming the option `name` for anything else.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     unit = match[2].lower() if match else ""
