@@ -130,7 +130,7 @@ def test_sensitivity_is_that_of_a_float_model(chain, fertool, tmp_path):
     )
     assert (code, out) == (1, "")
     assert "error: " in err
-    assert "a quantised model" in err
+    assert "a quantized model" in err
 
 
 def test_torch_and_onnx_runtime_agree_on_every_image_or_nearly(chain):
