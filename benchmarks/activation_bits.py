@@ -16,7 +16,8 @@ from typing import Any
 from answers import Answers
 
 from fertool.artifact.atomic import write_atomic
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.config.quantization import QuantizeConfig
+from fertool.quant import quantize_model
 
 
 def main() -> None:

@@ -19,16 +19,16 @@ from typing import Any
 from answers import Answers
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import WEIGHT_LIMITS, QuantizeConfig
 from fertool.config.sensitivity import TraceConfig
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.quant import (
-    PORTABLE_LIMIT,
     AllocationProblem,
     DDPGConfig,
-    QuantizeConfig,
     RoundedAccuracy,
     allocate,
     lower_bound,
@@ -39,10 +39,10 @@ from fertool.quant import (
 
 TRACE_IMAGES, SEARCH_IMAGES = 64, 512
 ROWS = (
-    ("optimal", "compensated"),
-    ("hawq", "compensated"),
-    ("actor-critic", "compensated"),
-    ("uniform", "compensated"),
+    ("optimal", "gptq"),
+    ("hawq", "gptq"),
+    ("actor-critic", "gptq"),
+    ("uniform", "gptq"),
     ("optimal", "nearest"),
     ("uniform", "nearest"),
 )
@@ -91,7 +91,7 @@ def traced(answers: Answers, seed: int) -> AllocationProblem:
         spec,
         answers.module,
         {layer.name: layer.weight_trace for layer in found.layers},
-        PORTABLE_LIMIT,
+        WEIGHT_LIMITS["reduced"],
     )
 
 
@@ -103,7 +103,7 @@ def run(
     seed, start = row["seed"], time.perf_counter()
     if row["allocation"] == "actor-critic":
         images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
-        tried = RoundedAccuracy(spec, module, problem, images, PORTABLE_LIMIT)
+        tried = RoundedAccuracy(spec, module, problem, images, WEIGHT_LIMITS["reduced"])
         widths = search_bits_ddpg(problem, average_bits, tried, DDPGConfig(seed=seed))
     else:
         widths = allocate(row["allocation"], problem, average_bits)
@@ -121,7 +121,7 @@ def run(
         "search_s": seconds,
         **answers.compared(integer),
         "size_bytes": stored_size_bytes(quantised),
-        "onnx_bytes": len(export_model(quantised, integer, ExportOptions())),
+        "onnx_bytes": len(export_model(quantised, integer, ExportConfig())),
         "ideal_bytes": (int((problem.weight_counts * widths).sum()) + scales) / 8,
     }
 

@@ -20,8 +20,9 @@ import torch
 
 from fertool import cost
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, open_data
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.metrics import compare_paired, evaluate_logits
 from fertool.models import load_model
 from fertool.models.dynamic_network import DynamicNetwork
@@ -81,8 +82,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("before.onnx", "dynamic.onnx")]
-        files[0].write_bytes(export_model(before, whole, ExportOptions()))
-        files[1].write_bytes(export_model(spec, module, ExportOptions()))
+        files[0].write_bytes(export_model(before, whole, ExportConfig()))
+        files[1].write_bytes(export_model(spec, module, ExportConfig()))
         timed = bench(
             files,
             BenchConfig(runs=options.runs, warmup=100, memory=False),

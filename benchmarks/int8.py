@@ -25,12 +25,14 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from torch import Tensor, nn
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.export.onnx_export import INPUT_NAME
 from fertool.models import create, replace_activations
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench
 from fertool.spec import InputSpec, Spec
 
@@ -87,7 +89,7 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
         networks["friendly"] = settled(arch, faces, activation="relu")
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: Path(folder) / f"{name}.onnx" for name in ("fp32", *networks)}
-        paths["fp32"].write_bytes(export_model(spec, module, ExportOptions()))
+        paths["fp32"].write_bytes(export_model(spec, module, ExportConfig()))
         for name, network in networks.items():
             paths[name].write_bytes(integer_file(*network, faces))
         paths |= dict(rivals(paths["fp32"], faces))
@@ -102,8 +104,8 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
 
 def integer_file(spec: Spec, module: nn.Module, faces: FaceDataset) -> bytes:
     """Return the INT8 ONNX file of a float network."""
-    quant, integer = quantize_model(spec, module, faces, QuantizeConfig(samples=IMAGES))
-    return export_model(replace(spec, quant=quant), integer, ExportOptions())
+    quant, integer = quantize_model(spec, module, faces, QuantizeConfig(calibration_images=IMAGES))
+    return export_model(replace(spec, quant=quant), integer, ExportConfig())
 
 
 def speedups(timed: BenchResult) -> Iterator[dict[str, Any]]:

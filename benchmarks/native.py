@@ -24,13 +24,15 @@ from turns import machine
 
 from fertool import cost
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.dataset import FaceDataset
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.metrics import evaluate_logits
 from fertool.models import architecture_names, create, register
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit, predict_logits
@@ -175,8 +177,8 @@ def train_one(
     quant, integer = quantize_model(
         spec, module, train, QuantizeConfig(seed=seed), lambda done, total: None
     )
-    files.joinpath(f"{plan}.onnx").write_bytes(export_model(spec, module, ExportOptions()))
-    content = export_model(replace(spec, quant=quant), integer, ExportOptions())
+    files.joinpath(f"{plan}.onnx").write_bytes(export_model(spec, module, ExportConfig()))
+    content = export_model(replace(spec, quant=quant), integer, ExportConfig())
     files.joinpath(f"{plan}.int8.onnx").write_bytes(content)
     counted = cost.count(module, spec.input)
     int8 = evaluate_logits(predict_logits(integer, val, spec.input), val.labels, val.classes)

@@ -30,16 +30,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
 from fertool.config.importing import ImportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export import ExportOptions, check_parity, export_model
+from fertool.export import check_parity, export_model
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import ImportedNetwork, import_network
 from fertool.prune import PruneOptions, Targets, plan_step
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec
 
@@ -318,7 +320,7 @@ def quantize(
 ) -> Any:
     """Quantize to INT8 and compare the top classes with those of floats."""
     quant, integer = quantize_model(
-        spec, network, train, QuantizeConfig(samples=IMAGES, rounding="nearest")
+        spec, network, train, QuantizeConfig(calibration_images=IMAGES, rounding="nearest")
     )
     same = (answers(network, spec, val) == answers(integer, spec, val)).float().mean()
     macs = {node.name for node in network.graph.nodes if node.operator.channel_effect == "mixes"}
@@ -345,7 +347,7 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         files = {}
         for name, (own, module) in kinds.items():
-            content = export_model(own, module, ExportOptions())
+            content = export_model(own, module, ExportConfig())
             parity = check_parity(content, module, own, val.images[:IMAGES])
             found[name] = {
                 "max_abs_diff": parity.max_abs_diff,

@@ -22,7 +22,8 @@ import onnx
 import onnxruntime
 
 from fertool.artifact.atomic import write_atomic
-from fertool.export import ExportOptions, export_model
+from fertool.config.exporting import ExportConfig
+from fertool.export import export_model
 from fertool.models import load_model
 from fertool.onnx_runtime import session_options
 from fertool.runtime import BenchConfig, bench
@@ -63,9 +64,9 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}.onnx" for name in ("plain", "packed")}
-        files["plain"].write_bytes(export_model(spec, module, ExportOptions(opset=PLAIN)))
+        files["plain"].write_bytes(export_model(spec, module, ExportConfig(opset=PLAIN)))
         files["packed"].write_bytes(
-            export_model(spec, module, ExportOptions(opset=PACKED, packed=True))
+            export_model(spec, module, ExportConfig(opset=PACKED, packed=True))
         )
         answers, convolutions = [], []
         for name, file in files.items():

@@ -25,9 +25,10 @@ from torch import nn
 
 from fertool.artifact.atomic import write_atomic
 from fertool.cli.latency_budget import fit_latency_budget, learn_model
+from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.models import architecture_names, create, load_model
 from fertool.prune import DATA_FREE, PruneOptions, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
@@ -122,13 +123,13 @@ def measure(
     """Prune one network by each rule, and time the results in turns with it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "unpruned.onnx"]
-        paths[0].write_bytes(export_model(spec, module, ExportOptions()))
+        paths[0].write_bytes(export_model(spec, module, ExportConfig()))
         pruned = []
         for rule, result in pruned_networks(spec, module, data, options):
             pruned.append((rule, result.plan))
             paths.append(Path(folder) / f"{len(paths)}.onnx")
             smaller = replace(spec, graph=result.module.graph)
-            paths[-1].write_bytes(export_model(smaller, result.module, ExportOptions()))
+            paths[-1].write_bytes(export_model(smaller, result.module, ExportConfig()))
         timed = bench(paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False))
     rows = [
         {

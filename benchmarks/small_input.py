@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.dataset import FaceDataset
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.models import create
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
@@ -96,7 +97,7 @@ def latencies(arch: str, width: float) -> list[float]:
         for index, variant in enumerate(VARIANTS[arch]):
             paths.append(Path(folder) / f"{index}.onnx")
             spec, module = network(arch, variant, width)
-            paths[-1].write_bytes(export_model(spec, module.eval(), ExportOptions(simplify=False)))
+            paths[-1].write_bytes(export_model(spec, module.eval(), ExportConfig(simplify=False)))
         timed = bench(paths, BenchConfig(warmup=20, runs=300, memory=False))
     return [entry.latency_s.median for entry in timed.results]
 

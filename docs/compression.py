@@ -49,12 +49,12 @@ def int8_speed(report: dict[str, Any]) -> str:
         "INT8",
         "`quantize_static`",
         "INT8 against it",
-        "`--int8-friendly`",
+        "`--replace-activations relu`",
     )
     return (
         f"{table(heads, rows)}\n\nTimes as fast as FP32; geometric mean {statistics.geometric_mean(ratios):.2f}. "
         "Random weights, ranges of drawn faces, one thread; of `quantize_static` the fastest of its four settings; "
-        "`--int8-friendly` with ReLU against the same FP32 network, which has HardSwish or SiLU. "
+        "`--replace-activations relu` with ReLU against the same FP32 network, which has HardSwish or SiLU. "
         f"Processor: {processors}."
     )
 
@@ -307,8 +307,8 @@ def pruned_mixed(evaluation: dict[str, Any]) -> str:
             table(("network", "accuracy"), rows),
             pairs(evaluation["comparisons"]),
             "MobileNetV2 at half width: as it is at 2.23 bits a weight (`--target-size 290k`: 290,017 bytes), and "
-            "pruned to half its MACs, as above, at 8 bits (`--full-range`: 230,263 bytes). In the source's table 4-3, "
-            "at 1.36 MB both: 63.13 and 63.35 %.",
+            "pruned to half its MACs, as above, at 8 bits (`--weight-range full`: 230,263 bytes). In the source's "
+            "table 4-3, at 1.36 MB both: 63.13 and 63.35 %.",
         )
     )
 

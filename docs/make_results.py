@@ -157,8 +157,8 @@ def friendly(evaluation: dict[str, Any]) -> str:
             stages(evaluation, benchmark),
             "`float` is MobileNetV3-Large at half width, `ptq` is `fertool quantize float.pt --data fer2013.csv`, "
             "`qat` the same with `--method qat --epochs 3 --batch-size 128`, `friendly` that with "
-            "`--int8-friendly`, which adds 3 epochs as floats. Seed 0; the logs are beside the JSON. Processor: "
-            f"{benchmark['environment']['processor']}.",
+            "`--replace-activations relu`, which adds 3 epochs as floats. Seed 0; the logs are beside the JSON. "
+            f"Processor: {benchmark['environment']['processor']}.",
             friendly_choice(load("friendly_choice.json")),
         )
     )

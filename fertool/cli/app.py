@@ -28,10 +28,11 @@ from fertool.cli import (
 from fertool.cli.allocator import keep_freed_memory
 from fertool.cli.flags import with_flags
 from fertool.cli.memory_limit import limit_growth
-from fertool.cli.processes import Crew, Outcome, count
+from fertool.cli.processes import Crew, Outcome
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
 from fertool.onnx_runtime import guard_memory, has_running_pass
+from fertool.workflows.processes import process_count
 
 app = typer.Typer(
     name="fertool",
@@ -102,7 +103,7 @@ def main() -> None:
     stop = Stop()
     try:
         # torchrun has its own way of ending the processes of a run; see processes.py.
-        with stop.awaited() if count() == 1 else nullcontext():
+        with stop.awaited() if process_count() == 1 else nullcontext():
             code = run(sys.argv[1:])
     except KeyboardInterrupt:
         code = 130
@@ -121,7 +122,7 @@ def _leave_at_once(code: int) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code; errors become one `error:` and one `hint:` line on stderr."""
-    if count() == 1:
+    if process_count() == 1:
         outcome = _outcome(arguments, nullcontext())
         _tell(outcome)
         return outcome.code

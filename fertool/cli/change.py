@@ -167,20 +167,3 @@ def write_widths(path: Path, plan: PrunePlan | None) -> None:
             (name, before, plan.widths.get(name, 0)) for name, before in plan.widths_before.items()
         ]
         write_atomic(path, plot_channels(groups))
-
-
-def write_bits(path: Path, spec: Spec, module: nn.Module) -> None:
-    """Write the picture of a quantised model: how many channels of each layer have how many bits.
-
-    `module` is the network before, whose layers are shown in their order, those that stay in float too.
-    """
-    from torch.nn import Conv2d, Linear
-
-    from fertool.artifact.atomic import write_atomic
-    from fertool.report.plots.layer_bars import FLOAT_BITS, plot_bits
-
-    if spec.quant is None:
-        return
-    layers = [name for name, layer in module.named_modules() if isinstance(layer, Conv2d | Linear)]
-    quantized = {name: rule.bits for name, rule in spec.quant.weights.items()}
-    write_atomic(path, plot_bits([(name, quantized.get(name, (FLOAT_BITS,))) for name in layers]))

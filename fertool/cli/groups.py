@@ -17,9 +17,9 @@ import typer
 from typer.core import TyperOption
 
 from fertool.cli.flags import with_flags
-from fertool.cli.processes import require_one
 from fertool.config.option import Option, about
 from fertool.errors import UsageError
+from fertool.workflows.processes import require_one_process
 
 
 def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
@@ -43,7 +43,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             values[name] = _filled(group, values)
         own = {name: value for name, value in values.items() if name in hints}
         if not shared:
-            require_one(function.__name__)
+            require_one_process(function.__name__)
         function(**own)
 
     if any(_is_hidden(parameter) for parameter in parameters):
@@ -120,9 +120,10 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
 def _typer_option(name: str, kind: Any, known: Option) -> Any:
     flag = flag_of(name, known)
     flags = [flag, *(f"--{alias}" for alias in known.flag_aliases)]
-    if kind is bool:
-        flags = [f"{flag}/--no-{flag.removeprefix('--')}"]
     plain = _without_none(kind)
+    if plain is bool:
+        off_flag = known.off_flag or f"no-{flag.removeprefix('--')}"
+        flags = [f"{flag}/--{off_flag}"]
     metavar = known.metavar
     if metavar is None and _is_map(plain):
         metavar = "KEY=VALUE"

@@ -37,7 +37,8 @@ BINDING_FRACTION = 0.98
 
 def learn_model(spec: Spec, module: Network) -> LatencyModel:
     """Measure networks of other widths, with random weights, layer by layer in ONNX Runtime on one thread."""
-    from fertool.export import ExportOptions, export_model
+    from fertool.config.exporting import ExportConfig
+    from fertool.export import export_model
     from fertool.graph.channels import trace_channels
     from fertool.graph.groups import find_groups
     from fertool.graph.surgery import resize
@@ -52,7 +53,7 @@ def learn_model(spec: Spec, module: Network) -> LatencyModel:
     def profile(sizes: Mapping[str, int]) -> Any:
         narrow = with_random_weights(resize(module, graph, groups, sizes))
         model = export_model(
-            replace(spec, graph=narrow.graph), narrow, ExportOptions(simplify=False)
+            replace(spec, graph=narrow.graph), narrow, ExportConfig(simplify=False)
         )
         return profile_layers(model), trace_channels(narrow)
 
@@ -226,14 +227,15 @@ def bench_networks(
 ) -> BenchResult:
     """Time networks in ONNX Runtime, one image on one thread, in turns; `images` instead of noise, if given."""
     from fertool.artifact.atomic import temporary_folder
-    from fertool.export import ExportOptions, export_model
+    from fertool.config.exporting import ExportConfig
+    from fertool.export import export_model
     from fertool.report.console import progress
     from fertool.runtime import BenchConfig, bench
 
     with temporary_folder() as folder:
         files = [folder / f"{number}.onnx" for number in range(len(networks))]
         for file, (spec, module) in zip(files, networks, strict=True):
-            file.write_bytes(export_model(spec, module, ExportOptions()))
+            file.write_bytes(export_model(spec, module, ExportConfig()))
         shown = None if images is None else (lambda _: images.images[:SHOWN].numpy())
         with progress("latency", brief=True) as on_progress:
             return bench(files, BenchConfig(runs=runs, threads=1, memory=False), shown, on_progress)

@@ -62,8 +62,10 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT),
 ]
-
-
+Curves = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Write the training curves as a PNG.", rich_help_panel=OUTPUT),
+]
 Bench = Annotated[
     bool,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from fertool.spec import Spec
 
 if TYPE_CHECKING:
     from fertool.workflows.data import Data
+    from fertool.workflows.model import Model
+    from fertool.workflows.outputs import History
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
@@ -79,3 +81,31 @@ def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -
         print_json({**spec_as_json(spec, file), **extra})
     else:
         path_result(file)
+
+
+def write_curves(path: Path | None, name: str, history: History) -> None:
+    """Write the curves of a model's trainings as a PNG, if a path is given."""
+    from fertool.report.plots.training_curves import plot_training_curves, split_rounds
+
+    if path is not None:
+        write_atomic(path, plot_training_curves(split_rounds(name, history)))
+
+
+def print_change(before: Model, after: Model, change: Mapping[str, Any], warning: str) -> None:
+    """Print the table of two models, and a warning where the new one is not measurably faster."""
+    from fertool.report.console import note, story
+    from fertool.report.tables import change_table
+
+    sides: list[dict[str, Any]] = []
+    for model, suffix in ((before, "_before"), (after, "")):
+        side: dict[str, Any] = {
+            "size_bytes": model.size_bytes,
+            "params": model.spec.params,
+            "macs": model.spec.macs,
+        }
+        for key in ("latency_s", "accuracy", "commonest_share"):
+            side[key] = change.get(f"{key}{suffix}")
+        sides.append(side)
+    story(change_table(sides[0], {**change, **sides[1]}))
+    if change.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
+        note(warning)

@@ -15,13 +15,9 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.errors import UsageError
-
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-_FOUND_BY = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-"""What a launcher sets for each process."""
 _UNTIL_TOLD_S = 5.0
 """How long a process waits for another to say what went wrong."""
 
@@ -33,20 +29,6 @@ class Outcome:
     code: int
     message: str = ""
     hint: str = ""
-
-
-def count() -> int:
-    """Return how many processes a launcher has started for this command; 1 without one."""
-    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in _FOUND_BY) else 1
-
-
-def require_one(what: str) -> None:
-    """Raise UsageError when there are several processes."""
-    if count() > 1:
-        raise UsageError(
-            f"{what} runs in one process, not in {count()}",
-            "run it without torchrun; what trains can be shared: train-teacher, distill, prune --epochs",
-        )
 
 
 class Crew:

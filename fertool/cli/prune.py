@@ -35,7 +35,6 @@ from fertool.cli.options import (
     Recipe,
     Seed,
 )
-from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.recovery import recovery
 from fertool.cli.schedules import ScheduleChoice, Trainings, measured
@@ -43,6 +42,7 @@ from fertool.cli.splits import validation_of
 from fertool.cli.targets import parse_floors, parse_target
 from fertool.cli.training import TrainingRun, options_of, require_outputs, state_path
 from fertool.errors import UsageError
+from fertool.workflows.processes import require_one_process
 
 if TYPE_CHECKING:
     from torch import nn
@@ -283,13 +283,13 @@ def _require_one_process(
     pruning: PruningOptions, schedule: ScheduleChoice, *, trains: bool
 ) -> None:
     if not trains:
-        require_one("prune without --epochs")
+        require_one_process("prune without --epochs")
     if pruning.target_latency:
         # Each process would go by a clock of its own.
-        require_one("prune --target-latency")
+        require_one_process("prune --target-latency")
     if schedule.schedule == "dynamic":
         # A gate's mean cost is that of whole batches.
-        require_one("prune --schedule dynamic")
+        require_one_process("prune --schedule dynamic")
 
 
 def _require_data(data: str | None, schedule: ScheduleChoice, training: FineTuneOptions) -> None:

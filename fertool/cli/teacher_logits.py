@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from fertool.cli.options import ReadOptions, TrainingOptions
-from fertool.cli.processes import require_one
 from fertool.cli.provenance import make_step
 from fertool.cli.training import options_of
 from fertool.config.option import values_of, with_values
 from fertool.errors import FertoolError, UsageError
+from fertool.workflows.processes import require_one_process
 
 if TYPE_CHECKING:
     from torch import nn
@@ -87,7 +87,7 @@ class LogitOptions:
                     "add --save-logits FILE, or leave it out",
                 )
             return
-        require_one("--save-logits")
+        require_one_process("--save-logits")
         require_writable(self.save_logits, *inputs)
         if self.save_logits.resolve() == model.resolve():
             raise UsageError(

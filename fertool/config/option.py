@@ -26,8 +26,9 @@ class Option:
 
     `minimum` and `maximum` are allowed values, `above` and `below` are not. `panel` is the heading
     of the help that the option stands under; `advanced` options are in the full help only. `flag` is
-    the flag's name where that is not the field's; `aliases` are further names in Python,
-    `flag_aliases` further flags. `metavar` stands for the value in the help; `separator` stands
+    the flag's name where that is not the field's, `off_flag` that of the flag that switches a bool
+    off where it is not `no-` and the same; `aliases` are further names in Python, `flag_aliases`
+    further flags. `metavar` stands for the value in the help; `separator` stands
     between the values of a list that is given as one text. `applies_to` is for an option of some
     variants of a command only: the field that chooses the variant; `defaults` are the values there,
     by variant, where the option is None.
@@ -40,6 +41,7 @@ class Option:
     above: float | None = None
     below: float | None = None
     flag: str = ""
+    off_flag: str = ""
     aliases: tuple[str, ...] = ()
     flag_aliases: tuple[str, ...] = ()
     metavar: str | None = None

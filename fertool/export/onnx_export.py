@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import onnx
 import torch
@@ -14,7 +13,8 @@ from torch import nn
 
 from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
-from fertool.errors import FertoolError, UsageError
+from fertool.config.exporting import MIN_SAVING, ExportConfig
+from fertool.errors import FertoolError
 from fertool.export.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
 from fertool.export.passes import (
     FAST,
@@ -25,55 +25,18 @@ from fertool.export.passes import (
     run_passes,
 )
 from fertool.export.profile_routing import route_profiles
-from fertool.export.weight_packing import MIN_OPSET as PACKING_OPSET
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import DynamicNetwork
 from fertool.spec import InputSpec, Spec
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
-MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 18, 20
-MIN_SAVING = 0.3
-"""The fraction of a graph's bytes that packing has to save to be the default."""
-
-
-@dataclass(frozen=True)
-class ExportOptions:
-    """How an ONNX file is written.
-
-    `opset` is the version of the operator set; `simplify` runs onnxsim, for at most
-    `simplify_timeout_s` seconds. `packed` decides how integer weights are stored: True in as few
-    bits as they need; False in one byte each, in a graph of standard operators and nothing else;
-    None packed where that saves much of the file, else one byte each, but otherwise arranged for
-    the speed of ONNX Runtime. `skipped_passes` are passes (`fertool.export.passes`) that are left
-    out, to see what they do. Raises UsageError for values that cannot be combined.
-    """
-
-    opset: int = DEFAULT_OPSET
-    simplify: bool = True
-    simplify_timeout_s: float = 300.0
-    packed: bool | None = None
-    skipped_passes: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require_known_passes(self.skipped_passes)
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            raise UsageError(
-                f"``opset={self.opset}``: not within {MIN_OPSET} to {MAX_OPSET}",
-                f"use ``opset={DEFAULT_OPSET}``",
-            )
-        if self.packed and self.opset < PACKING_OPSET:
-            raise UsageError(
-                f"``packed=True`` with ``opset={self.opset}``: packed weights need operators of "
-                f"{PACKING_OPSET} or later",
-                f"use ``opset={DEFAULT_OPSET}``, or leave ``packed`` out",
-            )
 
 
 def export_model(
     spec: Spec,
     module: nn.Module,
-    options: ExportOptions | None = None,
+    config: ExportConfig = ExportConfig(),
     on_note: Callable[[str], None] = lambda note: None,
 ) -> bytes:
     """Return an ONNX file of a network that reads raw pixels.
@@ -87,15 +50,14 @@ def export_model(
     onnxsim failed and the file is exported without it. The same spec and module give the same
     bytes. Raises FertoolError when the network has an operator that ONNX lacks.
     """
-    options = options or ExportOptions()
     if isinstance(module, DynamicNetwork):
-        model = _export_dynamic(spec, module, options, on_note)
+        model = _export_dynamic(spec, module, config, on_note)
     elif spec.quant is None:
         model = _export_graph(
-            fold_for_inference(require_static(module)), spec.input, options, on_note
+            fold_for_inference(require_static(module)), spec.input, config, on_note
         )
     else:
-        model = _export_graph(make_onnx_network(module), spec.input, options, on_note)
+        model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
 
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
@@ -108,34 +70,35 @@ def export_model(
 
 
 def _export_dynamic(
-    spec: Spec, module: DynamicNetwork, options: ExportOptions, on_note: Callable[[str], None]
+    spec: Spec, module: DynamicNetwork, config: ExportConfig, on_note: Callable[[str], None]
 ) -> ModelProto:
     networks = []
     for network in module.networks:
         folded_network = fold_for_inference(require_static(network))
-        networks.append(_export_graph(folded_network, spec.input, options, on_note))
-    gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, options, on_note)
+        networks.append(_export_graph(folded_network, spec.input, config, on_note))
+    gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, config, on_note)
     return route_profiles(gate, networks, module.shares, len(spec.classes))
 
 
 def _export_graph(
-    network: nn.Module, input: InputSpec, options: ExportOptions, on_note: Callable[[str], None]
+    network: nn.Module, input: InputSpec, config: ExportConfig, on_note: Callable[[str], None]
 ) -> ModelProto:
     """Trace one network and run the passes over its graph, each of which keeps the logits."""
-    model = _trace(PixelNetwork(network, input), input, options.opset)
-    passes = list_passes(options.simplify_timeout_s, on_note)
-    skipped = set(options.skipped_passes)
-    if not options.simplify:
+    model = _trace(PixelNetwork(network, input), input, config.opset)
+    passes = list_passes(config.simplify_timeout_s, on_note)
+    require_known_passes(config.skipped_passes)
+    skipped = set(config.skipped_passes)
+    if not config.simplify:
         skipped.add("simplify")
 
     model = run_passes(model, passes, STANDARD_OPERATORS, skipped)
-    if options.packed is False:
+    if config.packed is False:
         return run_passes(model, passes, ["compact"], skipped)
     fast = run_passes(model, passes, FAST, skipped)
     small = run_passes(model, passes, SMALL, skipped)
     # Packed weights take a runtime several times as long to load.
     saves_much = small.ByteSize() <= (1 - MIN_SAVING) * fast.ByteSize()
-    return small if options.packed or saves_much else fast
+    return small if config.packed or saves_much else fast
 
 
 def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:

@@ -95,6 +95,7 @@ def require_parity(parity: Parity) -> None:
         f"{parity.max_abs_diff:.2g} on logits up to {parity.logit_scale:.2g}, same class on "
         f"{parity.top1_agreement:.1%} of {parity.n} images",
         "nothing was written; compare on images that the model knows, with ``data``; a model "
-        "quantized with ``full_range`` needs a processor with VNNI (quantize with ``portable``); "
+        "quantized with ``weight_range=full`` needs a processor with VNNI (or quantize it with "
+        "``weight_range=reduced``); "
         "else try another ``opset``, or ``simplify=False``",
     )

@@ -20,10 +20,8 @@ from onnx.helper import make_node, make_tensor
 from onnx.numpy_helper import from_array
 
 from fertool.artifact import bit_packing
+from fertool.config.exporting import PACKING_OPSET
 from fertool.export.graph_parts import Array, constant_arrays, copy_with_nodes, without_constants
-
-MIN_OPSET = 18
-"""The first operator set with BitwiseAnd."""
 
 # About what the operators take in the file that put the channels of one stack in order.
 _ORDERING_BYTES = 150
@@ -43,8 +41,8 @@ def pack_weights(
     if not stacks:
         return model
     opset = min(entry.version for entry in model.opset_import if entry.domain == "")
-    if opset < MIN_OPSET:
-        on_note(f"weights stay at 8 bits: packing them needs opset {MIN_OPSET} or later")
+    if opset < PACKING_OPSET:
+        on_note(f"weights stay at 8 bits: packing them needs opset {PACKING_OPSET} or later")
         return model
 
     unpacker = _Unpacker(stacks)

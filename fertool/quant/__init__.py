@@ -11,9 +11,6 @@ from fertool.quant.allocation import (
 )
 from fertool.quant.ddpg import DDPGConfig, RoundedAccuracy, search_bits_ddpg
 from fertool.quant.post_training import (
-    FULL_LIMIT,
-    PORTABLE_LIMIT,
-    QuantizeConfig,
     describe_integer_fraction,
     plan_quantization,
     quantize_model,
@@ -22,11 +19,8 @@ from fertool.quant.qat import convert, prepare_qat
 
 __all__ = [
     "ALLOCATIONS",
-    "FULL_LIMIT",
-    "PORTABLE_LIMIT",
     "AllocationProblem",
     "DDPGConfig",
-    "QuantizeConfig",
     "RoundedAccuracy",
     "allocate",
     "convert",

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.errors import FertoolError
 from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
 from fertool.graph.network import Network
@@ -40,72 +41,6 @@ from fertool.quant.observers import (
 from fertool.quant.weight_rounding import fill_layer, fit_layers
 from fertool.spec import InputSpec, QuantSpec, Spec, WeightQuant, affordable_batch
 
-# Largest integer weight of 7 bits; its products with two unsigned bytes fit 16 bits together:
-# 2 x 255 x 63 < 32,768. Processors without VNNI add such pairs in 16 bits and saturate, so that
-# weights up to 127 give other outputs there.
-PORTABLE_LIMIT = 63
-FULL_LIMIT = 127
-ROUNDINGS = ("compensated", "nearest")
-
-
-@dataclass(frozen=True)
-class QuantizeConfig:
-    """How to quantize: methods for the ranges, calibration images, the largest integer weight.
-
-    `samples` images are drawn evenly over the classes by `seed`; `limit` is the largest integer of
-    an 8-bit weight. Activations have `activation_bits`, or as many as a mean of
-    `average_activation_bits` over all values gives their quantizer (`allocate_activation_bits`).
-    Layers whose names match `keep_float` stay float.
-    """
-
-    activations: str = "mse"
-    weights: str = "mse"
-    rounding: str = "compensated"
-    percentile: float = 99.99
-    samples: int = 512
-    batch_size: int = 64
-    limit: int = PORTABLE_LIMIT
-    activation_bits: int = 8
-    average_activation_bits: float | None = None
-    keep_float: tuple[str, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 50 < self.percentile <= 100:
-            raise UsageError(
-                f"``percentile={self.percentile}``: not above 50 and up to 100",
-                "for example 99.99",
-            )
-        if self.rounding not in ROUNDINGS:
-            raise unknown_name("``rounding``", self.rounding, ROUNDINGS)
-        if self.samples < 1:
-            raise UsageError(
-                f"{self.samples} calibration samples: at least 1 is needed", "for example 512"
-            )
-        if not 1 <= self.limit <= FULL_LIMIT:
-            raise UsageError(
-                f"weight limit {self.limit}: not within 1 to 127",
-                "63 is portable, 127 the full range",
-            )
-        self._require_activation_bits()
-
-    def _require_activation_bits(self) -> None:
-        """Raise UsageError for bits outside the range, and for two budgets of them."""
-        low, high = ACTIVATION_BITS[0], ACTIVATION_BITS[-1]
-        for bits in (self.activation_bits, self.average_activation_bits):
-            if bits is not None and not low <= bits <= high:
-                raise UsageError(
-                    f"activations of {bits:g} bits: not within {low} to {high}",
-                    f"{high} costs nothing more",
-                )
-        if self.average_activation_bits is not None and self.activation_bits != high:
-            raise UsageError(
-                f"``activation_bits={self.activation_bits}`` and "
-                f"``average_activation_bits={self.average_activation_bits:g}``: "
-                "more than one budget",
-                "give one of them",
-            )
-
 
 def plan_quantization(
     spec: Spec,
@@ -130,7 +65,7 @@ def plan_quantization(
     for name in plan.layer_inputs:
         # A single number stands for all channels of a layer.
         channel_bits = tuple(bits[name]) if bits else (8,)
-        weights[name] = WeightQuant(channel_bits, config.limit)
+        weights[name] = WeightQuant(channel_bits, config.weight_limit)
     activations = {point.name: config.activation_bits for point in plan.points}
     return QuantSpec(weights=weights, activations=activations)
 
@@ -139,7 +74,7 @@ def quantize_model(
     spec: Spec,
     module: nn.Module,
     calibration: FaceDataset,
-    config: QuantizeConfig | None = None,
+    config: QuantizeConfig = QuantizeConfig(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     bits: Mapping[str, Sequence[int]] | None = None,
@@ -154,17 +89,16 @@ def quantize_model(
     Raises FertoolError without images, for a network that is quantized already, or for one of
     infinite activations.
     """
-    config = config or QuantizeConfig()
     quant = plan_quantization(spec, module, config, bits)
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with ``data``")
-    images = calibration.balanced_subset(config.samples, config.seed).images
+    images = calibration.balanced_subset(config.calibration_images, config.seed).images
     graph_module = fold_for_inference(require_static(module))
     plan = plan_quantizers(graph_module, spec.input, config.keep_float)
-    fits = config.rounding == "compensated"
+    fits = config.rounding == "gptq"
     # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3
-    batch_size = affordable_batch(config.batch_size, spec.input.size)
+    batch_size = affordable_batch(config.calibration_batch_size, spec.input.size)
     total = passes * math.ceil(len(images) / batch_size) + fits * len(quant.weights)
     done = itertools.count(1)
 
@@ -182,9 +116,11 @@ def quantize_model(
     for name, rule in quant.weights.items():
         layer = net.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
-        fill_layer(layer, graph_module.get_submodule(name), rule, config.weights)
+        fill_layer(layer, graph_module.get_submodule(name), rule, config.weight_observer)
     if fits:
-        fit_layers(net, graph_module, quant.weights, images, spec.input, config.weights, tick)
+        fit_layers(
+            net, graph_module, quant.weights, images, spec.input, config.weight_observer, tick
+        )
     return quant, net
 
 
@@ -284,7 +220,5 @@ def _qparams(
     point: QuantizerPoint, observer: HistogramObserver, config: QuantizeConfig, bits: int
 ) -> QParams:
     if point.gate_range:
-        return gated_qparams(
-            observer, point.gate_range, config.activations, bits, config.percentile
-        )
-    return activation_qparams(observer, config.activations, bits, config.percentile)
+        return gated_qparams(observer, point.gate_range, config.observer, bits, config.percentile)
+    return activation_qparams(observer, config.observer, bits, config.percentile)

@@ -30,13 +30,14 @@ def bench_networks(
     The passes see `images`, if given, instead of noise.
     """
     from fertool.artifact.atomic import temporary_folder
-    from fertool.export import ExportOptions, export_model
+    from fertool.config.exporting import ExportConfig
+    from fertool.export import export_model
     from fertool.runtime import BenchConfig, bench
 
     with temporary_folder() as folder:
         files = [folder / f"{number}.onnx" for number in range(len(networks))]
         for file, (spec, module) in zip(files, networks, strict=True):
-            file.write_bytes(export_model(spec, module, ExportOptions()))
+            file.write_bytes(export_model(spec, module, ExportConfig()))
         shown = None
         if images is not None:
             pixels = images.images[:TIMED_IMAGES].numpy()

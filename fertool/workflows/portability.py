@@ -1,4 +1,4 @@
-"""Whether a quantised network keeps its accuracy on other processors."""
+"""Whether a quantized network keeps its accuracy on other processors."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,8 @@ def sensitivity(
         discard_resume(state)
     source = data.fitted(model.input, model.classes)
     faces = source.split("train").balanced_subset(config.max_images, run.seed)
-    module = model.module.to(resolve_device(run.device))
+    # A copy, since a module is moved in place.
+    module = copy.deepcopy(model.module).to(resolve_device(run.device))
 
     def states() -> list[Path]:
         return [state] if state and state.exists() else []

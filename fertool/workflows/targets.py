@@ -18,20 +18,20 @@ def is_ratio(text: str) -> bool:
 
 
 def parse_target(
-    flag: str, text: str, current: float, units: Mapping[str, float] = COUNTS
+    name: str, text: str, current: float, units: Mapping[str, float] = COUNTS
 ) -> float:
     """Return the asked ratio of `current`, strictly between 0 and 1.
 
-    `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`). Raises UsageError
-    naming `flag` for anything else.
+    `text` is a ratio (`0.5`) or an absolute value with a unit (`20M`, `1.5G`, `800k`; or `0.4ms`).
+    Raises UsageError naming the option `name` for anything else.
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+(?:e-?[0-9]+)?)\s*([a-zA-Z]*)\s*", text)
     unit = match[2].lower() if match else ""
     if not match or (unit and unit not in units):
         example = "20M" if units is COUNTS else "0.4ms"
         raise UsageError(
-            f"{flag} {text}: not a number",
-            f"give a ratio, {flag} 0.5, or a value with a unit, {flag} {example}",
+            f"``{name}={text}``: not a number",
+            f"give a ratio, ``{name}=0.5``, or a value with a unit, ``{name}={example}``",
         )
     value = float(match[1])
     ratio = value * units[unit] / current if unit else value
@@ -40,8 +40,8 @@ def parse_target(
         if not unit and value > 1:
             have = f"a number needs a unit, one of {', '.join(units)}; "
         raise UsageError(
-            f"{flag} {text}: must be more than 0 and less than the input model",
-            f"{have}try {flag} 0.5",
+            f"``{name}={text}``: must be more than 0 and less than the input model",
+            f"{have}try ``{name}=0.5``",
         )
     return ratio
 

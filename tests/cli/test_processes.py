@@ -7,6 +7,7 @@ from torch.distributed import HashStore
 
 from fertool.cli import app, processes
 from fertool.cli.processes import Crew, Outcome
+from fertool.workflows.processes import process_count, require_one_process
 
 
 @pytest.fixture
@@ -101,8 +102,8 @@ def test_what_does_not_train_is_for_one_process(several, monkeypatch, tmp_path, 
 
 
 def test_one_process_may_do_anything():
-    processes.require_one("show")
-    assert processes.count() == 1
+    require_one_process("show")
+    assert process_count() == 1
 
 
 def test_each_process_gets_its_share_of_the_cores_unless_the_user_has_said_how_many(

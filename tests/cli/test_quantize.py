@@ -11,6 +11,7 @@ from fertool.spec import InputSpec
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 DATA = ("--data", "synth:140")
 QAT = ("--method", "qat", "--epochs", "1", "--batch-size", "16")
+REPLACED = (*QAT, "--replace-activations", "relu")
 
 
 def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp_path):
@@ -20,7 +21,7 @@ def test_a_dry_run_prints_the_bits_and_the_size_that_a_real_one_has(fertool, tmp
     )
     model = tmp_path / "m.pt"
     models.save_model(model, spec, module)
-    arguments = ("quantize", model, "--data", "synth:70", "--samples", "4")
+    arguments = ("quantize", model, "--data", "synth:70", "--calibration-images", "4")
     code, out, err = fertool(*arguments, "--dry-run", "--json")
     assert code == 0, err
     assert os.listdir(tmp_path) == ["m.pt"]
@@ -66,7 +67,15 @@ def chain(tmp_path_factory):
 
 def quantised(fertool, chain, output, *options):
     return fertool(
-        "quantize", chain / "m.pt", "-o", output, *DATA, "--samples", "16", "--no-bench", *options
+        "quantize",
+        chain / "m.pt",
+        "-o",
+        output,
+        *DATA,
+        "--calibration-images",
+        "16",
+        "--no-bench",
+        *options,
     )
 
 
@@ -183,13 +192,13 @@ def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(
         (("--epochs", "2"), "--epochs 2: --method ptq does not train"),
         (("--plot-bits", "{chain}/q.pt"), "--plot-bits"),
         (
-            ("--int8-friendly",),
-            "--int8-friendly: a network with other activations has to be trained",
+            ("--replace-activations", "relu"),
+            "--replace-activations relu: a network with other activations has to be trained",
         ),
-        (("--float-epochs", "1"), "--float-epochs 1: only for --int8-friendly"),
+        (("--float-epochs", "1"), "--float-epochs 1: --replace-activations none has none"),
         (
-            ("--int8-friendly", *QAT, "--average-bits", "3", "--sensitivity", "{chain}/s.json"),
-            "--int8-friendly: --sensitivity is about the network as it was",
+            (*REPLACED, "--average-bits", "3", "--sensitivity", "{chain}/s.json"),
+            "--replace-activations relu: --sensitivity is about the network as it was",
         ),
     ],
 )
@@ -240,13 +249,13 @@ def test_what_processors_without_vnni_answer_is_told(fertool, tmp_path):
         tmp_path / "m.pt",
         "--data",
         "synth:70",
-        "--samples",
+        "--calibration-images",
         "8",
         "--dry-run",
         "--json",
     )
-    for flag, told in (("--portable", "with and without VNNI"), ("--full-range", "(emulated)")):
-        code, out, err = fertool(*arguments, flag)
+    for weight_range, told in (("reduced", "with and without VNNI"), ("full", "(emulated)")):
+        code, out, err = fertool(*arguments, "--weight-range", weight_range)
         assert code == 0, err
         assert told in err
         assert 0 <= json.loads(out)["change"]["accuracy_without_vnni"] <= 1
@@ -264,18 +273,15 @@ def swishing(tmp_path_factory):
     return path
 
 
-def test_int8_friendly_replaces_hard_swish_and_trains_twice(
-    fertool, swishing, tmp_path, monkeypatch
-):
+def test_replaced_activations_are_trained_twice(fertool, swishing, tmp_path, monkeypatch):
     arguments = (
         "quantize",
         swishing,
         *DATA,
-        "--samples",
+        "--calibration-images",
         "16",
         "--no-bench",
-        "--int8-friendly",
-        *QAT,
+        *REPLACED,
     )
     code, out, err = fertool(*arguments, "-o", tmp_path / "q.pt", "--json")
     assert code == 0, err
@@ -284,7 +290,7 @@ def test_int8_friendly_replaces_hard_swish_and_trains_twice(
         (1, "as floats"),
         (2, "with rounding"),
     ]
-    assert told["provenance"][-1]["options"]["int8_friendly"] is True
+    assert told["provenance"][-1]["options"]["replace_activations"] == "relu"
     spec, module = models.load_model(tmp_path / "q.pt")
     assert "hardswish" in {node.op for node in models.load_model(swishing)[0].graph.nodes}
     assert "hardswish" not in {node.op for node in (*spec.graph.nodes, *module.graph.nodes)}
@@ -307,10 +313,10 @@ def test_int8_friendly_replaces_hard_swish_and_trains_twice(
     assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "q.pt").read_bytes()
 
 
-def test_int8_friendly_takes_its_float_epochs_and_says_where_nothing_is_to_replace(
+def test_replaced_activations_take_float_epochs_and_a_note_where_nothing_is_to_replace(
     fertool, swishing, chain, tmp_path
 ):
-    common = (*DATA, "--samples", "16", "--no-bench", "--int8-friendly", *QAT)
+    common = (*DATA, "--calibration-images", "16", "--no-bench", *REPLACED)
     code, out, err = fertool(
         "quantize", swishing, "-o", tmp_path / "q.pt", *common, "--float-epochs", "0", "--json"
     )

@@ -10,9 +10,11 @@ from onnx.helper import get_node_attr_value
 from settled import CLASSES, patterns
 from torch import nn
 
-from fertool.export import ExportOptions, export_model
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
+from fertool.export import export_model
 from fertool.models.blocks import SqueezeExcitation
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.spec import InputSpec, Spec
 
 
@@ -44,9 +46,9 @@ def files(module, size):
     network = network_of(module, (1, size, size))
     spec = Spec("net", {}, network.graph, InputSpec(1, size), CLASSES)
     quant, integer = quantize_model(
-        spec, network, patterns(14, size=size), QuantizeConfig(samples=14)
+        spec, network, patterns(14, size=size), QuantizeConfig(calibration_images=14)
     )
-    spec, options = replace(spec, quant=quant), ExportOptions(simplify=False)
+    spec, options = replace(spec, quant=quant), ExportConfig(simplify=False)
     arranged = export_model(spec, integer, options)
     plain = replace(options, skipped_passes=("arrange-for-kernels",))
     return arranged, export_model(spec, integer, plain)

@@ -10,13 +10,15 @@ from onnx import TensorProto
 from settled import patterns, settled
 
 from fertool.artifact.header import read_spec
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.errors import FertoolError, UsageError
-from fertool.export import ExportOptions, Parity, check_parity, export_model, require_parity
+from fertool.export import Parity, check_parity, export_model, require_parity
 from fertool.export.parity import compare_logits
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.spec import InputSpec
 
-PLAIN = ExportOptions(simplify=False)
+PLAIN = ExportConfig(simplify=False)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def floats():
 @pytest.fixture(scope="module")
 def integers():
     spec, module, data = settled("shufflenet_v2_x0_5", width_mult=0.25)
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=32))
+    quant, integer = quantize_model(spec, module, data, QuantizeConfig(calibration_images=32))
     return replace(spec, quant=quant), integer
 
 
@@ -85,7 +87,7 @@ def test_weights_are_stored_as_integers(integers):
 def test_an_int8_file_is_at_most_three_tenths_of_the_float_file():
     spec, module, data = settled("mobilenet_v3_small", steps=1)
     quant, integer = quantize_model(
-        spec, module, data, QuantizeConfig(samples=7, weights="min-max")
+        spec, module, data, QuantizeConfig(calibration_images=7, weight_observer="min-max")
     )
     floats = export_model(spec, module, PLAIN)
     assert len(export_model(replace(spec, quant=quant), integer, PLAIN)) <= 0.265 * len(floats)
@@ -103,7 +105,7 @@ def test_other_operator_sets(floats, integers, opset):
 
 def test_an_operator_set_out_of_reach_is_a_usage_error():
     with pytest.raises(UsageError, match="``opset=12``"):
-        ExportOptions(opset=12)
+        ExportConfig(opset=12)
 
 
 def test_nothing_is_said_on_the_way(floats, capfd, recwarn):
@@ -118,7 +120,7 @@ def test_channels_with_statistics_of_their_own(quantised):
     mean, std = (120 / 255, 110 / 255, 100 / 255), (0.2, 0.25, 0.3)
     spec = replace(spec, input=InputSpec(3, 32, mean, std))
     if quantised:
-        quant, module = quantize_model(spec, module, data, QuantizeConfig(samples=32))
+        quant, module = quantize_model(spec, module, data, QuantizeConfig(calibration_images=32))
         assert "input" in quant.activations
         spec = replace(spec, quant=quant)
     content = export_model(spec, module, PLAIN)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from settled import dynamic_network, patterns, settled
 
-from fertool.export import ExportOptions, export_model
-from fertool.quant import QuantizeConfig, make_problem, quantize_model
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
+from fertool.export import export_model
+from fertool.quant import make_problem, quantize_model
 from fertool.spec import InputSpec
 
 KINDS = {
@@ -78,22 +80,22 @@ def test_every_kind_of_file_says_the_same_in_other_runtimes(arch, kind, logits_o
             low, 9, (len(problem.weight_counts),), generator=torch.Generator().manual_seed(0)
         )
         quant, module = quantize_model(
-            spec, module, data, QuantizeConfig(samples=32), bits=problem.by_layer(drawn)
+            spec, module, data, QuantizeConfig(calibration_images=32), bits=problem.by_layer(drawn)
         )
         spec = replace(spec, quant=quant)
-    content = export_model(spec, module, ExportOptions(simplify=False, packed=packed))
+    content = export_model(spec, module, ExportConfig(simplify=False, packed=packed))
     require_agreement(content, logits_of, tmp_path / "model.onnx")
 
 
 @RUNTIMES
 def test_a_dynamic_file_says_the_same_in_other_runtimes(logits_of, tmp_path):
-    content = export_model(*dynamic_network(InputSpec(size=32)), ExportOptions(simplify=False))
+    content = export_model(*dynamic_network(InputSpec(size=32)), ExportConfig(simplify=False))
     require_agreement(content, logits_of, tmp_path / "model.onnx")
 
 
 @RUNTIMES
 def test_layers_of_one_channel_can_be_read(logits_of, tmp_path):
     spec, module, data = settled("ean", width_mult=0.25)
-    quant, module = quantize_model(spec, module, data, QuantizeConfig(samples=32))
-    content = export_model(replace(spec, quant=quant), module, ExportOptions(simplify=False))
+    quant, module = quantize_model(spec, module, data, QuantizeConfig(calibration_images=32))
+    content = export_model(replace(spec, quant=quant), module, ExportConfig(simplify=False))
     require_agreement(content, logits_of, tmp_path / "model.onnx")

@@ -8,21 +8,23 @@ import onnxruntime
 import pytest
 from settled import patterns, settled
 
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.errors import UsageError
-from fertool.export import ExportOptions, check_parity, export_model
+from fertool.export import check_parity, export_model
 from fertool.export.passes import FAST, SMALL, STANDARD_OPERATORS, list_passes, run_passes
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 
 PASSES = list_passes()
 NAMES = tuple(PASSES)
-RAW = ExportOptions(skipped_passes=NAMES)
+RAW = ExportConfig(skipped_passes=NAMES)
 
 
 @pytest.fixture(scope="module")
 def networks():
     """A float network and an integer one, with gates, pools and depthwise convolutions."""
     spec, module, data = settled("mobilenet_v3_small", width_mult=0.25)
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=32))
+    quant, integer = quantize_model(spec, module, data, QuantizeConfig(calibration_images=32))
     return {"floats": (spec, module), "integers": (replace(spec, quant=quant), integer)}
 
 
@@ -70,7 +72,7 @@ def test_all_but_one_keep_the_logits(graphs, name):
 
 def test_an_export_leaves_out_the_passes_that_are_named(networks):
     spec, module = networks["integers"]
-    packed = ExportOptions(packed=True, simplify=False)
+    packed = ExportConfig(packed=True, simplify=False)
     whole = export_model(spec, module, packed)
     skipped = replace(packed, skipped_passes=("pack-weights",))
     larger = export_model(spec, module, skipped)
@@ -85,7 +87,7 @@ def test_files_get_their_passes_in_the_order_of_the_list():
     assert {*STANDARD_OPERATORS, *SMALL} == set(NAMES)
 
 
-def test_an_unknown_pass_is_a_usage_error():
+def test_an_unknown_pass_is_a_usage_error(networks):
     with pytest.raises(UsageError, match="unknown pass 'fold'") as caught:
-        ExportOptions(skipped_passes=("fold",))
+        export_model(*networks["floats"], ExportConfig(skipped_passes=("fold",)))
     assert "clip-gates" in caught.value.hint

@@ -6,16 +6,18 @@ import onnxruntime
 import pytest
 from settled import patterns, settled
 
-from fertool.export import ExportOptions, export_model
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
+from fertool.export import export_model
+from fertool.quant import quantize_model
 
-PLAIN = ExportOptions(simplify=False)
+PLAIN = ExportConfig(simplify=False)
 
 
 @pytest.mark.parametrize("arch", ["mobilenet_v2", "mobilenet_v3_small"])
 def test_pools_run_on_the_layout_of_the_convolutions_and_change_no_bit(arch, tmp_path):
     spec, module, data = settled(arch, width_mult=0.25, steps=3, count=35)
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16))
+    quant, integer = quantize_model(spec, module, data, QuantizeConfig(calibration_images=16))
     content = export_model(replace(spec, quant=quant), integer, PLAIN)
     options = replace(PLAIN, skipped_passes=("transpose-pooled-maps",))
     plain = export_model(replace(spec, quant=quant), integer, options)

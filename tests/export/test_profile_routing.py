@@ -8,8 +8,9 @@ import torch
 from settled import dynamic_network
 from torch import nn
 
+from fertool.config.exporting import ExportConfig
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=48)
@@ -35,7 +36,7 @@ def session_of(content, **config):
 
 def test_batches_of_any_mix_get_torchs_answers_in_their_order(dynamic, images):
     spec, module = dynamic
-    session = session_of(export_model(spec, module, ExportOptions()))
+    session = session_of(export_model(spec, module, ExportConfig()))
     with torch.inference_mode():
         inputs = to_input(torch.from_numpy(images), INPUT)
         wanted, profiles = module(inputs).numpy(), module.choose(inputs).numpy()
@@ -50,7 +51,7 @@ def test_batches_of_any_mix_get_torchs_answers_in_their_order(dynamic, images):
 
 def test_only_the_chosen_network_runs(dynamic, images, tmp_path):
     spec, module = dynamic
-    content = export_model(spec, module, ExportOptions())
+    content = export_model(spec, module, ExportConfig())
     session = session_of(
         content, enable_profiling=True, profile_file_prefix=str(tmp_path / "trace")
     )
@@ -71,7 +72,7 @@ def test_only_the_chosen_network_runs(dynamic, images, tmp_path):
 
 def test_the_file_is_what_it_says(dynamic):
     spec, module = dynamic
-    content = export_model(spec, module, ExportOptions())
+    content = export_model(spec, module, ExportConfig())
     model = onnx.load_from_string(content)
     assert [output.name for output in model.graph.output] == ["logits", "profile"]
-    assert export_model(spec, module, ExportOptions()) == content
+    assert export_model(spec, module, ExportConfig()) == content

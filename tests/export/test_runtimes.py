@@ -13,8 +13,10 @@ import pytest
 import torch
 from settled import patterns, settled
 
-from fertool.export import ExportOptions, export_model
-from fertool.quant import QuantizeConfig, make_problem, quantize_model
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
+from fertool.export import export_model
+from fertool.quant import make_problem, quantize_model
 
 OLDEST = os.environ.get("FERTOOL_OLDEST_RUNTIME")
 """A Python that has it: `make oldest-runtime` makes one, and `make test` names it."""
@@ -49,9 +51,11 @@ def test_old_and_new_make_the_same_integer_network(arch, mixed, tmp_path):
         bits = problem.by_layer(
             torch.randint(2, 9, (len(problem.weight_counts),), generator=generator)
         )
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=16), bits=bits)
+    quant, integer = quantize_model(
+        spec, module, data, QuantizeConfig(calibration_images=16), bits=bits
+    )
     file, images = tmp_path / "model.onnx", tmp_path / "images.npy"
-    file.write_bytes(export_model(replace(spec, quant=quant), integer, ExportOptions()))
+    file.write_bytes(export_model(replace(spec, quant=quant), integer, ExportConfig()))
     np.save(images, patterns(20, seed=2).images.numpy())
     old = _run(OLDEST, file, images, tmp_path / "old.onnx")
     new = _run(None, file, images, tmp_path / "new.onnx")

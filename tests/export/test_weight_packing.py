@@ -8,13 +8,15 @@ import torch
 from settled import patterns, settled
 
 from fertool.artifact.header import read_spec
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.models import load_model, save_model
-from fertool.quant import QuantizeConfig, make_problem, quantize_model
+from fertool.quant import make_problem, quantize_model
 
-PACKED = ExportOptions(simplify=False, packed=True)
+PACKED = ExportConfig(simplify=False, packed=True)
 
 
 @pytest.fixture(scope="module", params=["nano_resnet", "mobilenet_v2", "shufflenet_v2_x0_5"])
@@ -24,7 +26,7 @@ def mixed(request):
     problem = make_problem(spec, module, None)
     generator = torch.Generator().manual_seed(0)
     widths = torch.randint(2, 9, (len(problem.weight_counts),), generator=generator)
-    config = QuantizeConfig(samples=16, limit=127)
+    config = QuantizeConfig(calibration_images=16, weight_range="full")
     quant, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
     return replace(spec, quant=quant), integer, float((problem.weight_counts * widths).sum()) / 8
 
@@ -64,7 +66,7 @@ def quantized(arch, draw):
     problem = make_problem(spec, module, None)
     widths = draw(problem)
     quant, integer = quantize_model(
-        spec, module, data, QuantizeConfig(samples=16), bits=problem.by_layer(widths)
+        spec, module, data, QuantizeConfig(calibration_images=16), bits=problem.by_layer(widths)
     )
     return replace(spec, quant=quant), integer, float((problem.weight_counts * widths).sum()) / 8
 
@@ -105,7 +107,7 @@ def test_layers_of_one_width_each_are_the_same_network(widths, tmp_path):
 def test_onnxsim_leaves_weights_to_be_packed(mixed):
     spec, module, _ = mixed
     notes = []
-    content = export_model(spec, module, ExportOptions(packed=True), on_note=notes.append)
+    content = export_model(spec, module, ExportConfig(packed=True), on_note=notes.append)
     assert notes == []
     assert len(content) <= 1.001 * len(export_model(spec, module, PACKED))
 
@@ -114,12 +116,12 @@ def test_older_operator_sets_keep_eight_bits_and_say_so(mixed):
     spec, module, _ = mixed
     notes = []
     content = export_model(
-        spec, module, ExportOptions(simplify=False, opset=17), on_note=notes.append
+        spec, module, ExportConfig(simplify=False, opset=17), on_note=notes.append
     )
     assert "opset 18" in notes[0]
     assert len(content) > len(export_model(spec, module, PACKED))
     with pytest.raises(UsageError, match="``packed=True`` with ``opset=17``"):
-        ExportOptions(opset=17, packed=True)
+        ExportConfig(opset=17, packed=True)
 
 
 def test_weights_are_packed_where_that_saves_three_tenths_of_the_file_or_when_asked():
@@ -165,7 +167,7 @@ def test_activations_of_fewer_bits_stay_integers_in_the_runtime(arch, tmp_path):
     counts, found = [], []
     for bits in (8, 5):
         quant, integer = quantize_model(
-            spec, module, data, QuantizeConfig(samples=16, activation_bits=bits)
+            spec, module, data, QuantizeConfig(calibration_images=16, activation_bits=bits)
         )
         assert set(quant.activations.values()) == {bits}
         content = export_model(replace(spec, quant=quant), integer, PACKED)

@@ -9,12 +9,14 @@ import pytest
 import torch
 from settled import patterns, settled
 
+from fertool.config.exporting import ExportConfig
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, check_parity, export_model
+from fertool.export import check_parity, export_model
 from fertool.models import architecture_names
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 
-PLAIN = ExportOptions(simplify=False)
+PLAIN = ExportConfig(simplify=False)
 
 
 def run(content, images, tmp_path):
@@ -39,7 +41,7 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
     assert parity.ok, parity
     assert parity.top1_agreement == 1.0
 
-    quant, integer = quantize_model(spec, module, data, QuantizeConfig(samples=32))
+    quant, integer = quantize_model(spec, module, data, QuantizeConfig(calibration_images=32))
     spec = replace(spec, quant=quant)
     logits, operators = run(export_model(spec, integer, PLAIN), images, tmp_path)
     with torch.no_grad():

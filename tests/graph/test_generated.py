@@ -9,9 +9,10 @@ import torch
 from masking import masked, randomise_norms
 from random_networks import random_network
 
+from fertool.config.exporting import ExportConfig
 from fertool.cost import count
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
 from fertool.graph.from_onnx import graph_of_onnx
@@ -91,7 +92,7 @@ def test_onnx_runtime_agrees_with_an_exported_network(module):
     pixels = torch.randint(256, (3, *IMAGE), generator=torch.Generator().manual_seed(3)).to(
         torch.uint8
     )
-    content = export_model(described(network), network, ExportOptions(simplify=False))
+    content = export_model(described(network), network, ExportConfig(simplify=False))
     (found,) = open_session(content, session_options(1), "test").run(
         ["logits"], {"images": pixels.numpy()}
     )

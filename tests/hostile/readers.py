@@ -49,7 +49,7 @@ MODEL_COMMANDS = (
         "{output}",
         "--data",
         "{shared}/tiny.csv",
-        "--samples",
+        "--calibration-images",
         "4",
         "--no-bench",
     ),
@@ -350,7 +350,7 @@ def sensitivities(shared: Path, draw: Draw) -> Jobs:
         "--average-bits",
         "4",
     )
-    command += ("--samples", "4", "--no-bench", "--sensitivity", "s.json")
+    command += ("--calibration-images", "4", "--no-bench", "--sensitivity", "s.json")
     while True:
         what, text = next(stream)
         yield Job(

@@ -59,7 +59,7 @@ def chain(tmp_path_factory):
         1,
     )
     step("hessian", "hessian-sensitivity", f["p.pt"], "-o", f["h.json"], *DATA, "--trace-images", 7)
-    step("quantize", "quantize", f["p.pt"], "-o", f["q.pt"], *DATA, "--samples", 70)
+    step("quantize", "quantize", f["p.pt"], "-o", f["q.pt"], *DATA, "--calibration-images", 70)
     step("export", "export", f["s.pt"], "-o", f["s.onnx"], *DATA)
     step("export int8", "export", f["q.pt"], "-o", f["q.onnx"], *DATA, "--json")
     step(
@@ -130,7 +130,7 @@ def test_sensitivity_is_that_of_a_float_model(chain, fertool, tmp_path):
     )
     assert (code, out) == (1, "")
     assert "error: " in err
-    assert "a quantised model" in err
+    assert "a quantized model" in err
 
 
 def test_torch_and_onnx_runtime_agree_on_every_image_or_nearly(chain):
@@ -195,7 +195,7 @@ def test_the_same_command_gives_the_same_bytes_under_another_name(chain, fertool
             "--epochs",
             1,
         ),
-        "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--samples", 70),
+        "quantize": ("q.pt", "quantize", folder / "p.pt", *DATA, "--calibration-images", 70),
         "hessian": ("h.json", "hessian-sensitivity", folder / "p.pt", *DATA, "--trace-images", 7),
         "export": ("s.onnx", "export", folder / "s.pt", *DATA),
         "export int8": ("q.onnx", "export", folder / "q.pt", *DATA),

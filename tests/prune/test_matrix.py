@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from fertool import cost
+from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
-from fertool.export import ExportOptions, export_model
+from fertool.export import export_model
 from fertool.models import architecture_names, create
 from fertool.prune import PruneOptions, Targets, plan_step, score_channels
 from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA
@@ -53,7 +54,7 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
                 found = copy.deepcopy(smaller).double()(inputs.double())
             torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-7)
             if criterion == "kl":
-                content = export_model(spec, smaller, ExportOptions(simplify=False))
+                content = export_model(spec, smaller, ExportConfig(simplify=False))
                 session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
                 logits = session.run(["logits"], {"images": pixels.numpy()})[0]
                 scale = max(1.0, float(wanted.abs().max()))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import UsageError
@@ -11,7 +12,7 @@ from fertool.graph.folding import fold_for_inference
 from fertool.models import create
 from fertool.models.quantized import insert_at_quantizer_points
 from fertool.models.quantizer_points import find_quantizer_points
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.quant.activation_bits import ACTIVATION_BITS, allocate_activation_bits, rounding_losses
 from fertool.quant.knapsack import KnapsackItems
 from fertool.quant.observers import HistogramObserver, RangeObserver, activation_qparams
@@ -103,7 +104,9 @@ def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_floa
         before = module(pixels).log_softmax(1)
 
         def divergence(**bits):
-            quant, net = quantize_model(spec, module, shown, QuantizeConfig(samples=128, **bits))
+            quant, net = quantize_model(
+                spec, module, shown, QuantizeConfig(calibration_images=128, **bits)
+            )
             assert net.grids.bits == quant.activations
             return quant, float(
                 F.kl_div(net(pixels).log_softmax(1), before, log_target=True, reduction="batchmean")
@@ -118,7 +121,7 @@ def test_a_network_with_fewer_bits_where_they_matter_least_is_nearer_to_the_floa
 
 @pytest.mark.parametrize("mean", [3.9, 8.1, 0.0])
 def test_means_that_no_activation_can_have(mean):
-    with pytest.raises(UsageError, match="not within 4 to 8"):
+    with pytest.raises(UsageError, match="must be 4 or more and at most 8"):
         QuantizeConfig(average_activation_bits=mean)
 
 

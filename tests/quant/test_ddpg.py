@@ -1,11 +1,11 @@
 import torch
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.quant import (
     AllocationProblem,
     DDPGConfig,
-    QuantizeConfig,
     RoundedAccuracy,
     make_problem,
     quantize_model,
@@ -57,7 +57,7 @@ def test_the_reward_is_the_accuracy_of_rounded_weights():
     exact = (predict_logits(module, data, spec.input).argmax(1) == data.labels).float().mean()
     assert measured(torch.full_like(problem.weight_counts, 8)) == exact
     for bits in (2, 3):
-        config = QuantizeConfig(rounding="nearest", weights="mse", limit=127)
+        config = QuantizeConfig(rounding="nearest", weight_observer="mse", weight_range="full")
         widths = torch.full_like(problem.weight_counts, bits)
         _, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
         answers = (

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.models import create, load_model, save_model
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -57,7 +58,7 @@ def test_a_saved_network_comes_back_with_the_same_logits_and_real_integers(arch,
 def test_the_artifact_is_at_most_three_tenths_of_the_float_one(tmp_path):
     spec, module = create("micro_expnet", {}, InputSpec(1, 32), CLASSES)
     quant, integer = quantize_model(
-        spec, module.eval(), faces(7), QuantizeConfig(weights="min-max")
+        spec, module.eval(), faces(7), QuantizeConfig(weight_observer="min-max")
     )
     save_model(tmp_path / "float.pt", spec, module)
     save_model(tmp_path / "int8.pt", replace(spec, quant=quant), integer)
@@ -70,7 +71,7 @@ def test_errors_are_of_the_size_of_the_grids():
     for seed in range(3):
         spec, module = network("resnet18", seed)
         before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-        _, integer = quantize_model(spec, module, faces(64), QuantizeConfig(limit=127))
+        _, integer = quantize_model(spec, module, faces(64), QuantizeConfig(weight_range="full"))
         images = to_input(faces(32, 1).images, spec.input)
         with torch.no_grad():
             expected, actual = module(images), integer(images)
@@ -109,7 +110,7 @@ def test_a_channel_of_zeros_and_one_with_a_huge_bias_survive():
 def test_calibration_is_repeatable_and_reports_passes_and_layers():
     spec, module = network()
     calls = []
-    config = QuantizeConfig(samples=20, batch_size=8)
+    config = QuantizeConfig(calibration_images=20, calibration_batch_size=8)
     first = quantize_model(
         spec, module, faces(50), config, lambda done, total: calls.append((done, total))
     )
@@ -133,6 +134,6 @@ def test_what_cannot_be_quantised_is_refused():
     with pytest.raises(FertoolError, match="not finite"):
         quantize_model(spec, module, faces(8))
     with pytest.raises(UsageError):
-        QuantizeConfig(samples=0)
+        QuantizeConfig(calibration_images=0)
     with pytest.raises(UsageError):
-        QuantizeConfig(limit=128)
+        QuantizeConfig(weight_range="wide")

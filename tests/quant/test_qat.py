@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.models import create
-from fertool.quant import QuantizeConfig, convert, make_problem, prepare_qat, quantize_model
+from fertool.quant import convert, make_problem, prepare_qat, quantize_model
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit, predict_logits
 
@@ -95,7 +96,9 @@ def test_gradients_pass_through_a_rounded_sigmoid():
             part.momentum = None
     with torch.no_grad():
         module.train()(to_input(images, spec.input))
-    quant, integer = quantize_model(spec, module.eval(), data, QuantizeConfig(samples=12))
+    quant, integer = quantize_model(
+        spec, module.eval(), data, QuantizeConfig(calibration_images=12)
+    )
     trained = prepare_qat(integer, quant)
     with torch.no_grad():
         assert torch.equal(
@@ -118,7 +121,9 @@ def test_a_float_entrance_learns_too_and_arrives_in_the_network():
             part.momentum = None
     with torch.no_grad():
         module.train()(to_input(bars(60).images, spec.input))
-    quant, integer = quantize_model(spec, module.eval(), bars(60), QuantizeConfig(samples=30))
+    quant, integer = quantize_model(
+        spec, module.eval(), bars(60), QuantizeConfig(calibration_images=30)
+    )
     assert "features.0.0" not in quant.weights
     before = integer.get_parameter("features.0.0.weight").clone()
     trained, val = prepare_qat(integer, quant), bars(30, "val", 4)

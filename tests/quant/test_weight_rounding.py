@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.models.sampling import input_patches
-from fertool.quant import QuantizeConfig, quantize_model
+from fertool.quant import quantize_model
 from fertool.quant.weight_rounding import _gptq, _moments, _regress, _Target
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
@@ -105,14 +106,14 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
         module.train()(images.float() / 128 - 1)
     said = predict_logits(module.eval(), data, spec.input)
     error = {}
-    for rounding in ("nearest", "compensated"):
+    for rounding in ("nearest", "gptq"):
         layers = {n: p for n, p in module.named_modules() if isinstance(p, nn.Conv2d | nn.Linear)}
         bits = {name: (3,) * len(layer.weight) for name, layer in layers.items()}
         _, integer = quantize_model(
             spec, module, data, QuantizeConfig(rounding=rounding), bits=bits
         )
         error[rounding] = float((predict_logits(integer, data, spec.input) - said).square().mean())
-    assert error["compensated"] < 0.5 * error["nearest"]
+    assert error["gptq"] < 0.5 * error["nearest"]
 
 
 @pytest.mark.parametrize("level", [1.0, 30.0, 1e4])

@@ -3,7 +3,8 @@ import torch
 from graphs import network_of
 from torch import nn
 
-from fertool.export import ExportOptions, export_model
+from fertool.config.exporting import ExportConfig
+from fertool.export import export_model
 from fertool.models import create
 from fertool.runtime.profile import profile_layers
 from fertool.spec import InputSpec
@@ -13,7 +14,7 @@ from fertool.spec import InputSpec
 def test_every_layer_with_weights_gets_its_time(arch):
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(), ("a", "b", "c"))
-    content = export_model(spec, module.eval(), ExportOptions(simplify=False))
+    content = export_model(spec, module.eval(), ExportConfig(simplify=False))
     seconds = profile_layers(content, runs=20, warmup=2)
     weighted = {
         name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
@@ -37,5 +38,5 @@ def test_a_layer_with_more_to_do_takes_longer():
 
     spec, _ = create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("a", "b", "c"))
     network = network_of(Uneven(), (1, 48, 48))
-    seconds = profile_layers(export_model(spec, network, ExportOptions(simplify=False)), runs=100)
+    seconds = profile_layers(export_model(spec, network, ExportConfig(simplify=False)), runs=100)
     assert seconds["large"] > 5 * seconds["small"]

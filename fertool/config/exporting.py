@@ -1,0 +1,48 @@
+"""Options of exporting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fertool.config.option import check, option
+from fertool.errors import UsageError
+
+DEFAULT_OPSET = 18
+PACKING_OPSET = 18
+"""The first operator set with BitwiseAnd, by which packed weights are unpacked."""
+MIN_SAVING = 0.3
+"""The fraction of a graph's bytes that packing has to save to be the default."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """How a file for other runtimes is written; raises UsageError for options that clash.
+
+    `packed` decides how integer weights are stored: True in as few bits as they need; False in one
+    byte each, in a graph of standard operators and nothing else; None packed where that saves much
+    of the file, else one byte each, but otherwise arranged for the speed of ONNX Runtime. onnxsim
+    has at most `simplify_timeout_s` seconds.
+    """
+
+    format: Literal["auto", "onnx"] = option("auto", "auto: by the suffix of the file.")
+    opset: int = option(DEFAULT_OPSET, "ONNX operator set.", minimum=13, maximum=20)
+    simplify: bool = option(True, "Run onnxsim on the graph.")
+    packed: bool | None = option(
+        None,
+        "Weights of an INT8 model in as few bits as they need, or one byte each and no operator but "
+        "standard QDQ, for other runtimes. Default: packed where that saves "
+        f"{100 * MIN_SAVING:.0f} % of the file.",
+        off_flag="plain",
+    )
+    skipped_passes: tuple[str, ...] = ()
+    simplify_timeout_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.packed and self.opset < PACKING_OPSET:
+            raise UsageError(
+                f"``packed=True`` with ``opset={self.opset}``: packed weights need operators of "
+                f"{PACKING_OPSET} or later",
+                f"use ``opset={DEFAULT_OPSET}``, or leave ``packed`` out",
+            )

@@ -1,0 +1,143 @@
+"""How many bits the weights of each channel get: the same for all, or an allocated budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fertool.config.quantization import DEFAULT_ALLOCATION, QuantizeConfig
+from fertool.errors import FertoolError
+from fertool.reporter import SILENT, Reporter
+from fertool.spec import WEIGHT_BITS, Metrics
+from fertool.workflows.targets import parse_target
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fertool.data.dataset import FaceDataset
+    from fertool.hessian import Sensitivity
+    from fertool.quant import AllocationProblem
+    from fertool.spec import Spec
+    from fertool.workflows.model import Model
+
+ChannelBits = dict[str, tuple[int, ...]]
+"""The bits of each output channel, or one number for all, by layer."""
+
+SEARCH_IMAGES = 512
+"""Validation images that the actor-critic tries bits on."""
+_ANY_METRICS = Metrics("val", 3589, 1 / 3, (1 / 3, 2 / 3), 1 / 3)
+"""Of the length that metrics have in a file, for networks that have none yet."""
+
+
+def choose_bits(
+    network: Model,
+    planned: Spec,
+    config: QuantizeConfig,
+    sensitivity: Sensitivity | None,
+    val: FaceDataset,
+    *,
+    size_bytes: int,
+    reporter: Reporter = SILENT,
+) -> ChannelBits | None:
+    """Return the bits of the weights of each layer, None where all have 8.
+
+    `planned` is the spec of the quantized network with all weights of 8 bits, and the step that
+    makes it. A `target_size` without unit is a ratio of `size_bytes`. Raises FertoolError for a
+    budget that cannot be met.
+    """
+    if not config.is_mixed:
+        if config.bits is None or planned.quant is None:
+            return None
+        return dict.fromkeys(planned.quant.weights, (config.bits,))
+
+    problem = _allocation_problem(network, config, sensitivity)
+    if config.average_bits is not None:
+        budget, mean = "average_bits", config.average_bits
+    else:
+        budget, mean = "target_size", _average_bits_of_size(problem, planned, config, size_bytes)
+    if mean > problem.max_bits:
+        reporter.note(
+            f"``{budget}``: {problem.max_bits} bits hold every weight; "
+            f"``weight_range=full`` has {WEIGHT_BITS[-1]}"
+        )
+    mean = min(mean, WEIGHT_BITS[-1])
+    return problem.by_layer(_allocate(problem, mean, network, config, val, reporter))
+
+
+def _allocation_problem(
+    network: Model, config: QuantizeConfig, sensitivity: Sensitivity | None
+) -> AllocationProblem:
+    from fertool.quant import make_problem
+
+    traces = None
+    if sensitivity is not None:
+        traces = {layer.name: layer.weight_trace for layer in sensitivity.layers}
+    return make_problem(
+        network.spec, network.module, traces, config.weight_limit, config.keep_float
+    )
+
+
+def _allocate(
+    problem: AllocationProblem,
+    average_bits: float,
+    network: Model,
+    config: QuantizeConfig,
+    val: FaceDataset,
+    reporter: Reporter,
+) -> Tensor:
+    """Return the bits of each channel, int64 [C]."""
+    from fertool.quant import DDPGConfig, RoundedAccuracy, allocate, search_bits_ddpg
+
+    if config.allocation != "actor-critic":
+        return allocate(config.allocation or DEFAULT_ALLOCATION, problem, average_bits)
+    images = val.balanced_subset(SEARCH_IMAGES, config.seed)
+    accuracy = RoundedAccuracy(network.spec, network.module, problem, images, config.weight_limit)
+    with reporter.progress("episodes") as on_progress:
+        return search_bits_ddpg(
+            problem, average_bits, accuracy, DDPGConfig(seed=config.seed), on_progress
+        )
+
+
+def _average_bits_of_size(
+    problem: AllocationProblem, planned: Spec, config: QuantizeConfig, size_bytes: int
+) -> float:
+    """Return the mean bits of a weight at which the file has the asked bytes.
+
+    Raises FertoolError where that is below 2.
+    """
+    text = str(config.target_size)
+    budget = parse_target("target_size", text, size_bytes) * size_bytes
+    mean = _affordable_bits(problem, planned, budget)
+    if mean < WEIGHT_BITS[0]:
+        missing = (WEIGHT_BITS[0] - mean) * int(problem.weight_counts.sum()) / 8
+        raise FertoolError(
+            f"``target_size={text}``: at {WEIGHT_BITS[0]} bits a weight the file has about "
+            f"{budget + missing:,.0f} bytes, not {budget:,.0f}",
+            "ask for more, or prune the model first",
+        )
+    return mean
+
+
+def _affordable_bits(problem: AllocationProblem, planned: Spec, budget: float) -> float:
+    """Return the mean bits of a weight at which the file has `budget` bytes.
+
+    Whatever the bits, all else in the file has the same size.
+    """
+    import torch
+
+    from fertool.models import stored_size_bytes
+
+    assert planned.quant is not None
+    weight_counts = problem.weight_counts
+    # Some channels of every number of bits, so that the file holds what any allocation may need.
+    repeats = len(weight_counts) // len(WEIGHT_BITS) + 1
+    every = torch.tensor(WEIGHT_BITS).repeat(repeats)[: len(weight_counts)]
+    rules = {}
+    stored: list[int] = []
+    for name, bits in problem.by_layer(every).items():
+        rules[name] = replace(planned.quant.weights[name], bits=bits)
+        stored += rules[name].stored_bits(1)
+    quant = replace(planned.quant, weights=rules)
+    size = stored_size_bytes(replace(planned, quant=quant, metrics=planned.metrics or _ANY_METRICS))
+    stored_bits = int((torch.tensor(stored) * weight_counts).sum())
+    return (8 * (budget - size) + stored_bits) / int(weight_counts.sum())

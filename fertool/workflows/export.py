@@ -1,0 +1,108 @@
+"""Export a model: a file for other runtimes that has been compared with the model it came from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.config.exporting import ExportConfig
+from fertool.config.option import configured
+from fertool.errors import UsageError
+from fertool.reporter import SILENT, Reporter
+from fertool.workflows.data import Data, drawn_faces
+from fertool.workflows.model import Model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fertool.export import Parity
+    from fertool.spec import Spec
+
+PARITY_IMAGES = 512
+_DRAWN_FACES = 10 * PARITY_IMAGES // 2
+"""A tenth of these is the validation split, and a tenth is for the test."""
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file for other runtimes, the spec that it holds, and how close its logits are."""
+
+    path: Path
+    spec: Spec
+    parity: Parity
+    size_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the command prints as JSON beside the header of the file."""
+        return {"parity": asdict(self.parity)}
+
+
+def export(
+    model: Model,
+    path: str | Path,
+    config: ExportConfig = ExportConfig(),
+    *,
+    data: Data | None = None,
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> ExportedFile:
+    """Write a float or quantized model as an ONNX file that reads raw pixels and gives logits.
+
+    Before the file gets its name its logits are compared with the model's, on validation images of
+    `data` or on drawn faces. `options` are those of `ExportConfig`, by name.
+
+    Raises FertoolError where the logits differ too much, and for a network that cannot be exported;
+    UsageError for a wrong option, and a path whose suffix is of no format.
+    """
+    (config,) = configured(config, options)
+    path = Path(path)
+    require_exportable(path, config, *_inputs(model, data))
+
+    from fertool.export import check_parity, export_model, require_parity
+    from fertool.inference import eval_mode
+
+    images = _parity_images(model, data)
+    content = export_model(model.spec, model.module, config, on_note=reporter.note)
+    with eval_mode(model.module), reporter.progress("parity") as on_progress:
+        parity = check_parity(content, model.module, model.spec, images, on_progress=on_progress)
+    require_parity(parity)
+    write_atomic(path, content)
+    _report_parity(model, parity, reporter)
+    return ExportedFile(path, model.spec, parity, len(content))
+
+
+def require_exportable(path: Path, config: ExportConfig, *inputs: Path) -> None:
+    """Raise UsageError for a suffix of no format, FertoolError for what cannot be written."""
+    from fertool.artifact.header import is_onnx
+
+    if config.format == "auto" and not is_onnx(path):
+        raise UsageError(
+            f"{path}: no format has the suffix '{path.suffix}'",
+            "use .onnx, or ``format=onnx``",
+        )
+    require_writable(path, *inputs)
+
+
+def _inputs(model: Model, data: Data | None) -> list[Path]:
+    inputs = [model.path] if model.path else []
+    return inputs + data.files if data else inputs
+
+
+def _parity_images(model: Model, data: Data | None) -> Tensor:
+    """Return the images uint8 [N, C, S, S] that the file is compared on."""
+    if data is not None:
+        source = data.fitted(model.input, model.classes)
+    else:
+        # Of the seven expressions, which need not be the model's: only the images are used.
+        source = drawn_faces(_DRAWN_FACES).fitted(model.input)
+    return source.split("val").images[:PARITY_IMAGES]
+
+
+def _report_parity(model: Model, parity: Parity, reporter: Reporter) -> None:
+    if model.spec.quant:
+        agreement = f"{parity.top1_agreement:.2%} of {parity.n} images"
+        reporter.note(f"same top class as torch on {agreement}")
+    else:
+        reporter.note(f"logits within {parity.max_abs_diff:.1e} of torch's on {parity.n} images")

@@ -1,0 +1,343 @@
+"""Quantize a model: integers in place of floats, in the file and in the arithmetic."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
+from fertool.config.option import configured, values_of
+from fertool.config.quantization import QuantizeConfig
+from fertool.config.run import RunConfig
+from fertool.reporter import SILENT, Reporter
+from fertool.workflows.activation_replacement import replace_and_train
+from fertool.workflows.bit_widths import ChannelBits, choose_bits
+from fertool.workflows.comparison import measure_changes, measured_metrics
+from fertool.workflows.data import Data, validation_of
+from fertool.workflows.model import Model
+from fertool.workflows.outputs import History, require_outputs
+from fertool.workflows.portability import measure_portability
+from fertool.workflows.processes import require_one_process
+from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.recovery import recovery_objective
+from fertool.workflows.sensitivity import sensitivity as estimate_sensitivity
+from fertool.workflows.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from fertool.hessian import Sensitivity
+    from fertool.models.quantized import QuantizedNet
+    from fertool.spec import ProvenanceStep, QuantSpec, Spec
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class QuantizedModel(Model):
+    """A quantized model, and what quantization did to the model `before`.
+
+    `change` has the accuracies before and after on the validation images with their paired
+    comparison, `average_bits` of a weight, `accuracy_without_vnni` and, where it was measured, the
+    latency. `history` has the epochs of training, if any.
+    """
+
+    before: Model
+    change: Mapping[str, Any]
+    history: History
+
+    @property
+    def quant(self) -> QuantSpec:
+        """Which tensors are integers of how many bits."""
+        assert self.spec.quant is not None
+        return self.spec.quant
+
+    @property
+    def layer_bits(self) -> dict[str, tuple[int, ...]]:
+        """The bits of the weights of each convolution and linear layer: of all channels, or of each.
+
+        Those of a layer that stays float are empty.
+        """
+        from fertool.hessian import weighted_layers
+
+        rules = self.quant.weights
+        layers = weighted_layers(self.before.module)
+        return {name: rules[name].bits if name in rules else () for name in layers}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the command prints as JSON beside the header of the file."""
+        return {"history": self.history, "change": self.change}
+
+    def plan_as_dict(self) -> dict[str, Any]:
+        """Return what the command prints as JSON for a model that it does not write."""
+        return {
+            "quant": asdict(self.spec)["quant"],
+            "size_bytes_before": self.before.size_bytes,
+            "size_bytes": self.size_bytes,
+            "change": self.change,
+        }
+
+
+def quantize(
+    model: Model,
+    data: Data,
+    config: QuantizeConfig = QuantizeConfig(),
+    *,
+    sensitivity: Sensitivity | str | Path | None = None,
+    output: str | Path | None = None,
+    bench: bool = True,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> QuantizedModel:
+    """Quantize a float model to integers of 2 to 8 bits.
+
+    The training images calibrate, the validation images measure the accuracy before and after.
+    `sensitivity` is what `fertool.sensitivity` returned or wrote about this model; an allocation
+    that needs it and has none has it estimated with the default options. With an `output` the model
+    is written there, with the history of a training beside it, and a killed training resumes from
+    OUT.resume. `bench` measures the latency of both networks in ONNX Runtime. `options` are those
+    of `QuantizeConfig` and `RunConfig`, by name.
+
+    Raises FertoolError for a model that is quantized already or dynamic, and for a budget that
+    cannot be met; UsageError for a wrong option.
+    """
+    work = _start(model, data, config, sensitivity, output, run, reporter, options)
+    return work.quantize(bench=bench)
+
+
+def preview_quantization(
+    model: Model,
+    data: Data,
+    config: QuantizeConfig = QuantizeConfig(),
+    *,
+    sensitivity: Sensitivity | str | Path | None = None,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> QuantizedModel:
+    """Return what `quantize` would make of a model without any training.
+
+    The bits and the size of the file are those that it will have, the accuracy is the one from
+    which a training would start. The arguments and errors are those of `quantize`.
+    """
+    work = _start(model, data, config, sensitivity, None, run, reporter, options)
+    return work.preview()
+
+
+def require_processes(config: QuantizeConfig) -> None:
+    """Raise UsageError in several processes, of which only training has a use."""
+    if config.method == "ptq":
+        require_one_process("quantize ``method=ptq``")
+
+
+def _start(
+    model: Model,
+    data: Data,
+    config: QuantizeConfig,
+    sensitivity: Sensitivity | str | Path | None,
+    output: str | Path | None,
+    run: RunConfig,
+    reporter: Reporter,
+    options: Mapping[str, Any],
+) -> _Quantization:
+    """Check the options and the files, and open the data."""
+    if isinstance(sensitivity, str | Path):
+        options = {**options, "sensitivity": Path(sensitivity)}
+        sensitivity = None
+    config, run = configured(config, options, run)
+    config = replace(config, seed=run.seed)
+    if sensitivity is not None:
+        config = replace(config, sensitivity=None)
+        config.require_use_of_sensitivity()
+    require_processes(config)
+    if config.sensitivity is not None:
+        require_file(config.sensitivity)
+    output = Path(output) if output else None
+    if output is not None:
+        files = [*data.files, *(path for path in (model.path, config.sensitivity) if path)]
+        require_outputs(output, files, trains=bool(config.training.epochs))
+
+    source = data.fitted(model.input, model.classes)
+    training = TrainingRun(
+        train=source.split("train"),
+        val=validation_of(source),
+        config=config.training,
+        loss_config=config.loss,
+        run=run,
+        output=output,
+        reporter=reporter,
+    )
+    return _Quantization(model, data, config, training, sensitivity)
+
+
+@dataclass(frozen=True)
+class _Quantization:
+    """One quantization, its options checked; `sensitivity` only where it is not that of a file."""
+
+    model: Model
+    data: Data
+    config: QuantizeConfig
+    training: TrainingRun
+    sensitivity: Sensitivity | None
+
+    @property
+    def reporter(self) -> Reporter:
+        return self.training.reporter
+
+    def quantize(self, *, bench: bool) -> QuantizedModel:
+        """Quantize, and train where that is asked for."""
+        epochs = self.config.float_epochs
+        if epochs is None:
+            epochs = self.config.training.epochs
+        network, training, history = self._replaced(epochs)
+        step, spec, integer = self._quantized(network)
+        if self.config.training.epochs:
+            history = self._train(spec, integer, training)
+        spec, change = self._measure(spec, integer, bench=bench)
+        written = training.finish(spec, integer, step, history)
+        return self._result(written, change, history)
+
+    def preview(self) -> QuantizedModel:
+        """Quantize without any training."""
+        network, _, _ = self._replaced(0)
+        step, spec, integer = self._quantized(network)
+        spec, change = self._measure(spec, integer, bench=False)
+        return self._result(Model(spec.with_step(step), integer).sealed(), change, [])
+
+    def _replaced(self, epochs: int) -> tuple[Model, TrainingRun, History]:
+        """Return the float network, the run of its training, and the history of this one."""
+        if self.config.replace_activations == "none":
+            return self.model, self.training, []
+        return replace_and_train(self.model, self.training, epochs, distill=self.config.distill)
+
+    def _quantized(self, network: Model) -> tuple[ProvenanceStep, Spec, QuantizedNet]:
+        """Choose the bits and quantize with them; returns the step, the spec and the network."""
+        from fertool.models import require_static
+        from fertool.quant import describe_integer_fraction, quantize_model
+
+        step, bits = self._planned(network)
+        with self.reporter.progress("calibration") as on_progress:
+            quant, integer = quantize_model(
+                network.spec,
+                network.module,
+                self.training.train,
+                self.config,
+                on_progress,
+                bits=bits,
+            )
+        self.reporter.note(describe_integer_fraction(require_static(network.module), quant))
+        spec = replace(network.spec, quant=replace(quant, method=self.config.method))
+        return step, spec, integer
+
+    def _planned(self, network: Model) -> tuple[ProvenanceStep, ChannelBits | None]:
+        """Return the step that quantizes, and the bits of the weights, None for 8."""
+        from fertool.quant import plan_quantization
+
+        # First, because it refuses networks that cannot be quantized.
+        quant = plan_quantization(network.spec, network.module, self.config)
+        sensitivity, digest = self._traces_of(network)
+        step = make_step(
+            "quantize",
+            self._recorded(),
+            self.config.seed,
+            model=self.model.spec.digest,
+            data=self.training.train,
+            sensitivity=digest,
+        )
+        bits = choose_bits(
+            network,
+            network.spec.with_step(step, quant=quant),
+            self.config,
+            sensitivity,
+            self.training.val,
+            size_bytes=self.model.size_bytes,
+            reporter=self.reporter,
+        )
+        return step, bits
+
+    def _traces_of(self, network: Model) -> tuple[Sensitivity | None, str | None]:
+        """Return the sensitivity that the allocation needs, and the digest of its file.
+
+        Raises FertoolError for traces that are not this network's.
+        """
+        from fertool.artifact.store import file_digest
+        from fertool.hessian import weighted_layers
+
+        found = self._given_traces()
+        if found is None and self.config.allocates_by_sensitivity:
+            found = self._estimated_traces(network)
+        if found is None:
+            return None, None
+        layers = weighted_layers(network.module)
+        channels = {name: len(layer.weight) for name, layer in layers.items()}
+        path = self.config.sensitivity
+        where = str(path or "``sensitivity``")
+        found.require_fit(network.spec.digest, channels, where, accept=("kl", "cross-entropy"))
+        if path is not None:
+            return found, file_digest(path)
+        # The digest of the file that it would be, so that the model has the same bytes.
+        return found, hashlib.sha256(found.to_json().encode()).hexdigest()
+
+    def _given_traces(self) -> Sensitivity | None:
+        from fertool.hessian import Sensitivity
+
+        path = self.config.sensitivity
+        if path is None:
+            return self.sensitivity
+        return Sensitivity.from_json(read_text(path, MAX_JSON_BYTES), str(path))
+
+    def _estimated_traces(self, network: Model) -> Sensitivity:
+        self.reporter.note(
+            "no ``sensitivity`` given: Hessian traces are estimated with the default options"
+        )
+        return estimate_sensitivity(
+            network, self.data, run=self.training.run, reporter=self.reporter
+        )
+
+    def _recorded(self) -> dict[str, Any]:
+        """Return the options for the provenance, those of training only where there is one."""
+        recorded = values_of(self.config)
+        if not self.config.training.epochs:
+            for name in (*values_of(self.config.training), *values_of(self.config.loss)):
+                del recorded[name]
+        if self.config.target_size is not None:
+            recorded["target_size"] = str(self.config.target_size)
+        return recorded_options(recorded, self.data.read)
+
+    def _train(self, spec: Spec, integer: QuantizedNet, training: TrainingRun) -> History:
+        """Train with fake quantization, and fill the integers in again; returns the history."""
+        from fertool.quant import convert, prepare_qat
+
+        assert spec.quant is not None
+        trained = prepare_qat(integer, spec.quant)
+        objective = recovery_objective(self.model, training, distill=self.config.distill)
+        _, history = training.fit(spec, trained, objective)
+        convert(trained.cpu(), integer, spec.quant)
+        return history
+
+    def _measure(
+        self, spec: Spec, integer: QuantizedNet, *, bench: bool
+    ) -> tuple[Spec, dict[str, Any]]:
+        """Return the spec with its metrics, and what has changed."""
+        from fertool.models.weight_packing import average_bits
+
+        quant, val = spec.quant, self.training.val
+        assert quant is not None
+        spec = replace(spec, metrics=measured_metrics(integer, val, spec.input, self.reporter))
+        after = Model(spec, integer)
+        change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)
+        change["average_bits"] = average_bits(quant, integer)
+        change |= measure_portability(integer, spec.input, val, change["accuracy"], self.reporter)
+        return spec, change
+
+    def _result(
+        self, written: Model, change: Mapping[str, Any], history: History
+    ) -> QuantizedModel:
+        return QuantizedModel(
+            written.spec,
+            written.module,
+            written.path,
+            before=self.model,
+            change=change,
+            history=history,
+        )
