@@ -4,7 +4,8 @@
     python benchmarks/networks.py -o networks.json timm:dla34 torchvision:resnet18
 
 Networks begin with random weights (no download) and are trained on drawn faces until 97 % of others are right, or for
-half a minute. Each row says, or gives the one reason why not:
+SECONDS of processor time; then the last linear layer is solved for, by least squares, so that a large network that
+these seconds are too few for gives answers worth comparing. Each row says, or gives the one reason why not:
 
     import     largest difference of a logit from the library's own module
     prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
@@ -49,9 +50,11 @@ CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 IMAGES = 128
 """For calibration, and as many others for agreement."""
 TARGET, ROUND_TO = 0.5, 8
-BATCH, STEPS, RATE, ENOUGH = 32, 20, 1e-3, 0.97
-SECONDS = 30.0
+BATCH, STEPS, RATE, ENOUGH = 16, 20, 1e-3, 0.97
+SECONDS = 45.0
 """The most that the training of a network takes, of processor time."""
+RIDGE = 0.1
+"""Weight of the squared coefficients of the last layer, as a part of the mean square of its inputs."""
 
 NETWORKS = {
     "torchvision": (
@@ -163,7 +166,13 @@ def main() -> None:
     """Measure every network that is asked for and not in the output yet."""
     options = parse_args()
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"images": IMAGES, "target": TARGET, "round_to": ROUND_TO, "rows": []}
+    report: dict[str, Any] = {
+        "images": IMAGES,
+        "target": TARGET,
+        "round_to": ROUND_TO,
+        "seconds": SECONDS,
+        "rows": [],
+    }
     if options.output.exists():
         report = json.loads(options.output.read_text())
     known = {row["source"] for row in report["rows"]}
@@ -258,11 +267,53 @@ def fit(
         network.eval()
         steps += STEPS
         accuracy = top1(network, spec, val)
+    if accuracy < ENOUGH:
+        calibrate_norms_(network, spec, train)
+        solve_last_layer_(network, spec, train)
+        accuracy = top1(network, spec, val)
     row["training"] = {
         "steps": steps,
         "top1": accuracy,
         "seconds": round(time.process_time() - begun, 1),
     }
+
+
+@torch.no_grad()
+def calibrate_norms_(network: nn.Module, spec: Spec, train: FaceDataset) -> None:
+    """Set the statistics of batch norm to those of the training images: of few steps they are still far off."""
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    network.train()
+    for batch in torch.split(train.images, 64):
+        network(to_input(batch, spec.input))
+    network.eval()
+
+
+@torch.no_grad()
+def solve_last_layer_(network: nn.Module, spec: Spec, train: FaceDataset) -> None:
+    """Set the last linear layer to the ridge regression of the centered classes on its inputs, if there is one."""
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+    if not linear or linear[-1].out_features != len(CLASSES):
+        return
+    last = linear[-1]
+    seen: list[Tensor] = []
+    hook = last.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    for batch in torch.split(train.images, 64):
+        network(to_input(batch, spec.input))
+    hook.remove()
+    features = torch.cat(seen).flatten(1).double()
+    mean = features.mean(0)
+    centered = features - mean
+    targets = train.targets().double() - 1 / len(CLASSES)
+    gram = centered.T @ centered
+    penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    # Logits of ten rather than one: what a network trained to the end has.
+    weight = 10 * torch.linalg.solve(gram + penalty, centered.T @ targets).T
+    last.weight.copy_(weight)
+    if last.bias is not None:
+        last.bias.copy_(10 * targets.mean(0) - weight @ mean)
 
 
 @torch.no_grad()
