@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors", "reporter"},
+    {"registry"},
     {"config", "strict_json", "inference"},
     {"graph"},
     {"header_json", "results"},
