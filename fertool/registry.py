@@ -18,7 +18,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import EntryPoints, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +30,10 @@ Definition = TypeVar("Definition")
 
 
 @cache
-def installed_members() -> EntryPoints:
-    """Return the entry points of installed packages, of all groups."""
-    # Kept, since looking for them reads a file of every installed package.
+def installed_members() -> Any:
+    """Return the entry points of installed packages, of all groups, to `select` from."""
+    # Kept, since looking for them reads a file of every installed package. Any, since Python 3.11
+    # returns another class than later ones.
     return entry_points()
 
 
