@@ -33,7 +33,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export import ExportOptions, check_parity, export_model
+from fertool.export import ExportOptions, check_parity, export_model, open_onnx
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import ImportedModel, ImportOptions, import_model
@@ -345,7 +345,7 @@ def export(
         files = {}
         for name, (own, module) in kinds.items():
             content = export_model(own, module, ExportOptions())
-            parity = check_parity(content, module, own, val.images[:IMAGES])
+            parity = check_parity(open_onnx(content), module, own, val.images[:IMAGES])
             found[name] = {
                 "max_abs_diff": parity.max_abs_diff,
                 "top1_agreement": parity.top1_agreement,

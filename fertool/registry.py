@@ -18,7 +18,6 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,6 +31,9 @@ Definition = TypeVar("Definition")
 @cache
 def installed_members() -> Any:
     """Return the entry points of installed packages, of all groups, to `select` from."""
+    # Imported here, since it takes a tenth of the time of a help text.
+    from importlib.metadata import entry_points
+
     # Kept, since looking for them reads a file of every installed package. Any, since Python 3.11
     # returns another class than later ones.
     return entry_points()
@@ -166,3 +168,4 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
 
 
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
+FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")

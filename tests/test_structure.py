@@ -23,6 +23,7 @@ LEVELS = [
     {"cost"},
     {"models"},
     {"train", "distill", "prune", "hessian", "quant", "export", "runtime", "importing"},
+    {"formats"},
     {"report"},
     {"workflows"},
     {"cli"},

@@ -48,12 +48,12 @@ def export(
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
     """
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.artifact.header import is_onnx
+    from fertool.artifact.header import format_of
     from fertool.cli.output import announce, default_output
     from fertool.report.console import note, progress
 
     output = output or default_output(model, "", ".onnx")
-    if format == "auto" and not is_onnx(output):
+    if format == "auto" and format_of(output) is None:
         raise UsageError(
             f"-o {output}: no format has the suffix '{output.suffix}'",
             "use .onnx, or --format onnx",
@@ -61,7 +61,7 @@ def export(
     require_writable(output, model, *ReadOptions().inputs(data))
     require_inputs(model, data=data)
     from fertool import models
-    from fertool.export import ExportOptions, check_parity, export_model, require_parity
+    from fertool.export import ExportOptions, check_parity, export_model, open_onnx, require_parity
 
     options = ExportOptions(opset=opset, simplify=simplify, packed=packed)
     spec, module = models.load_model(model)
@@ -74,7 +74,7 @@ def export(
     images = source.split("val").images[:PARITY_IMAGES]
     content = export_model(spec, module, options, on_note=note)
     with progress("parity") as on_progress:
-        parity = check_parity(content, module, spec, images, on_progress=on_progress)
+        parity = check_parity(open_onnx(content), module, spec, images, on_progress=on_progress)
     require_parity(parity)
     write_atomic(output, content)
     if spec.quant:
