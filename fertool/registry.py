@@ -14,6 +14,7 @@ itself. Names and summaries are read from the source, so that help texts import 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,11 +42,12 @@ def installed_members() -> Any:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the source of a member tells: its module, its docstring and its class attributes."""
+    """What the source of a member tells: its module, docstring, class attributes and options."""
 
     module: str
     docstring: str
     attributes: Mapping[str, ast.expr]
+    options: Mapping[str, ast.expr]
 
 
 class Registry:
@@ -116,6 +118,21 @@ class Registry:
         value = source.attributes.get(key)
         return default if value is None else ast.literal_eval(value)
 
+    def options(self, name: str) -> dict[str, Any]:
+        """Return the options that a member has as fields of its dataclass, and their defaults.
+
+        Members of fertool are not imported for it: their defaults are literals.
+        """
+        source = self._sources.get(name)
+        if source is not None:
+            return {key: ast.literal_eval(value) for key, value in source.options.items()}
+        member = self.load(name)
+        options = {}
+        for field in dataclasses.fields(member) if dataclasses.is_dataclass(member) else ():
+            if field.default is not dataclasses.MISSING:
+                options[field.name] = field.default
+        return options
+
     @cached_property
     def _sources(self) -> dict[str, _Source]:
         """The members in the folder, by name."""
@@ -157,15 +174,19 @@ def _registered_names(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
 
 
 def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
-    attributes = {}
+    attributes: dict[str, ast.expr] = {}
+    options: dict[str, ast.expr] = {}
     for statement in node.body:
         match statement:
             case ast.Assign(targets=[ast.Name(id=key)], value=value):
                 attributes[key] = value
             case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
-                attributes[key] = value
-    return _Source(module, ast.get_docstring(node) or "", attributes)
+                # As a dataclass has it: a class variable is no field.
+                is_field = not ast.unparse(statement.annotation).startswith("ClassVar")
+                (options if is_field else attributes)[key] = value
+    return _Source(module, ast.get_docstring(node) or "", attributes, options)
 
 
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
+SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")
