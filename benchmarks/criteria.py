@@ -21,7 +21,7 @@ from fertool.data import DataOptions, open_data
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
 from fertool.prune import PruneOptions, Targets, plan_step, score_channels
-from fertool.prune.criteria import WEIGHT_CRITERIA
+from fertool.prune.criterion import load_criterion
 from fertool.train import predict_logits
 
 WAYS = [
@@ -83,7 +83,7 @@ def judge(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     for criterion, normalise in WAYS:
         way = PruneOptions(None, criterion, normalise, local_retrain=True)
         scored = score_channels(
-            spec, module, way, None if criterion in WEIGHT_CRITERIA else scoring
+            spec, module, way, scoring if load_criterion(criterion).needs_images else None
         )
         for target in map(float, options.targets.split(",")):
             row: dict[str, Any] = {"criterion": criterion, "normalise": normalise, "target": target}

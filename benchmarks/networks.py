@@ -37,7 +37,7 @@ from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export import check_parity, export_model
+from fertool.export import check_parity, export_model, open_onnx
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import ImportedNetwork, import_network
@@ -399,7 +399,7 @@ def export(
         files = {}
         for name, (own, module) in kinds.items():
             content = export_model(own, module, ExportConfig())
-            parity = check_parity(content, module, own, val.images[:IMAGES])
+            parity = check_parity(open_onnx(content), module, own, val.images[:IMAGES])
             found[name] = {
                 "max_abs_diff": parity.max_abs_diff,
                 "top1_agreement": parity.top1_agreement,

@@ -1,9 +1,11 @@
+import importlib
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from fertool import registry
 from fertool.data.dataset import FaceDataset
 
 sys.path.append(
@@ -52,3 +54,35 @@ def faces():
         )
 
     return make
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a package of one module whose class `Member` is the entry point of a name in a group."""
+    loaded = []
+
+    def install(group, name, source):
+        package = f"others_{len(loaded)}_{group.rpartition('.')[2]}"
+        (tmp_path / f"{package}.py").write_text(source)
+        metadata = tmp_path / f"{package}-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+        )
+        (metadata / "entry_points.txt").write_text(f"[{group}]\n{name} = {package}:Member\n")
+        loaded.append(package)
+        importlib.invalidate_caches()
+        registry.installed_members.cache_clear()
+
+    monkeypatch.syspath_prepend(tmp_path)
+    kept = {}
+    for members in vars(registry).values():
+        if isinstance(members, registry.Registry):
+            kept[members] = dict(members._loaded)
+    yield install
+    for members, before in kept.items():
+        members._loaded.clear()
+        members._loaded.update(before)
+    for package in loaded:
+        sys.modules.pop(package, None)
+    registry.installed_members.cache_clear()

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fertool"
 LEVELS = [
     {"errors", "reporter"},
+    {"registry"},
     {"config", "strict_json", "inference"},
     {"graph"},
     {"header_json", "results"},
@@ -22,6 +23,7 @@ LEVELS = [
     {"cost"},
     {"models"},
     {"train", "distill", "prune", "hessian", "quant", "export", "runtime", "importing"},
+    {"formats"},
     {"report"},
     {"workflows"},
     {"cli"},

@@ -5,12 +5,15 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from fertool.artifact.archive import MAX_HEADER_BYTES, read_member
+from fertool.artifact.archive import read_member
 from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
+from fertool.registry import FORMATS
 from fertool.spec import Spec
 from fertool.strict_json import WrongContentError
 
+MODEL_SUFFIX = ".pt"
+"""Of fertool's own files."""
 MEMBER = "archive/fertool.json"
 """Of the zip that torch.save writes."""
 ONNX_KEY = "fertool"
@@ -18,7 +21,7 @@ ONNX_KEY = "fertool"
 
 
 def read_spec(path: Path) -> Spec:
-    """Return the spec in the header of a `.pt` or `.onnx` file, without reading the tensors.
+    """Return the spec in the header of a model file, without reading the tensors.
 
     Raises FertoolError for a missing file, another kind of file, or one without fertool's header.
     """
@@ -28,14 +31,22 @@ def read_spec(path: Path) -> Spec:
 def read_header(path: Path) -> str:
     """Return the JSON text in the header of a file of any kind; raises FertoolError for none."""
     require_file(path)
-    if is_onnx(path):
-        return _onnx_header(path)
-    return _zip_header(path)
+    format = format_of(path)
+    if format is None:
+        return _zip_header(path)
+    header: str = FORMATS.load(format)().read_header(path)
+    return header
 
 
-def is_onnx(path: Path) -> bool:
-    """Return whether a file is ONNX by its suffix, in any case."""
-    return path.suffix.lower() == ".onnx"
+def format_of(path: Path) -> str | None:
+    """Return the export format that a file has by its suffix, in any case; None for another one."""
+    suffix = path.suffix.lower()
+    if suffix == MODEL_SUFFIX:
+        return None
+    for name in FORMATS.names():
+        if FORMATS.attribute(name, "suffix", "") == suffix:
+            return name
+    return None
 
 
 def not_an_artifact(path: Path) -> FertoolError:
@@ -63,29 +74,3 @@ def _zip_header(path: Path) -> str:
         OverflowError,
     ):
         raise not_an_artifact(path) from None
-
-
-def _onnx_header(path: Path) -> str:
-    # Here, so that the header of a zip is read without onnx.
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    header = None
-    try:
-        model = onnx.load(path, load_external_data=False)
-        for entry in model.metadata_props:
-            # The first of several: a file may carry another one behind it.
-            if entry.key == ONNX_KEY and header is None:
-                header = str(entry.value)
-    except (DecodeError, ValueError, OSError, RecursionError):
-        raise FertoolError(
-            f"{path}: not an ONNX file, or a truncated one", "export it again"
-        ) from None
-    if header is None:
-        raise FertoolError(
-            f"{path}: an ONNX file without fertool's header",
-            "fertool eval and bench take it, with ``classes=a,b,…`` and ``input_size=N``",
-        )
-    if len(header) > MAX_HEADER_BYTES:
-        raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
-    return header

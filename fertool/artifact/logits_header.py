@@ -9,7 +9,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from fertool.artifact.header import is_onnx, read_header
+from fertool.artifact.header import format_of, read_header
 from fertool.errors import FertoolError
 from fertool.header_json import DAMAGED, canonical_json, read_header_text, require_keys
 from fertool.spec import Channels, Classes, Digest, ProvenanceStep, Side
@@ -79,8 +79,8 @@ class LogitsSpec:
 
 def is_logits(path: Path) -> bool:
     """Return whether a file has logits, not a model; raises FertoolError if it has no header."""
-    # There is no ONNX file of logits.
-    if is_onnx(path):
+    # No format that networks are exported to has files of logits.
+    if format_of(path):
         return False
     _, kind, _ = read_header_text(read_header(path), str(path))
     return kind == KIND

@@ -229,8 +229,7 @@ def prune(
             "no --data: channels are ranked by the size of their weights; images would rank them by the loss"
         )
     scoring = source.split("train").balanced_subset(pruning.samples, seed) if source else None
-    if schedule.schedule == "dynamic":
-        technique.mean_macs_budget(None if pruning.target_latency else options.targets)
+    schedule.require_budget(None if pruning.target_latency else options.targets)
     if pruning.target_latency:
         state = state_path(output, ".latency") if trains and not dry_run else None
         options = with_latency(

@@ -15,7 +15,7 @@ from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
-    from fertool.prune import Phase, PrunePlan, PruningSession
+    from fertool.prune import Phase, PrunePlan, PruningSession, Schedule, Targets
     from fertool.spec import Spec
     from fertool.train.objective import LogitsObjective, Objective
 
@@ -155,50 +155,31 @@ class ScheduleChoice:
 
     def preview(self, net: PruningSession) -> list[PrunePlan]:
         """Return the plan that is carried out, in dynamic pruning one for each width; nothing where a judge decides."""
-        from fertool.prune import preview_profiles
-
-        if self.schedule == "dynamic":
-            return preview_profiles(net, _ratios(self.own["profiles"]))
-        plan = net.preview(self.own.get("steps", 1))
-        return [plan] if plan else []
+        return self._made(epochs=0).preview(net)
 
     def carry_out(self, net: PruningSession, trainings: Trainings | None, epochs: int) -> None:
         """Shrink the network by the schedule; without trainings only in one shot."""
-        from fertool.prune import SCHEDULES, ScheduleOptions, dynamic, prj, prune_to_accuracy
+        from fertool.prune import NoTrainer
         from fertool.report.console import note
 
+        schedule = self._made(epochs)
+        schedule.run(net, trainings or NoTrainer())
+        rest = net.remaining_budget()
+        if rest and self.own.get("max_drop") is not None:
+            ratios = " and ".join(f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None)
+            note(f"--max-drop ended it before the budget, which asks for {ratios} of what is left")
+
+    def require_budget(self, targets: Targets | None) -> None:
+        """Raise UsageError for targets that the schedule cannot work towards."""
+        self._made(epochs=0).require_budget(targets)
+
+    def _made(self, epochs: int) -> Schedule:
+        from fertool.prune import load_schedule
+
         own = {name: value for name, value in self.own.items() if value is not None}
-        if "max_drop" in own:
-            own["max_drop"] /= 100
         if "profiles" in own:
             own["profiles"] = _ratios(own["profiles"])
-        options = ScheduleOptions(epochs, **own)
-        train = trainings or _no_training
-        if self.schedule == "prj" or "max_drop" in own:
-            if trainings is None:
-                raise UsageError(
-                    "--max-drop needs --data to judge by", "for example --data fer2013.csv"
-                )
-            (prj if self.schedule == "prj" else prune_to_accuracy)(
-                net, options, train, trainings.judge
-            )
-            if rest := net.remaining_budget():
-                ratios = " and ".join(f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None)
-                note(
-                    f"--max-drop ended it before the budget, which asks for {ratios} of what is left"
-                )
-        elif self.schedule == "dynamic":
-            if trainings is None:
-                raise UsageError(
-                    "--schedule dynamic needs --data", "for example --data fer2013.csv"
-                )
-            if not epochs:
-                raise UsageError(
-                    "--schedule dynamic: its gate has to be trained", "for example --epochs 10"
-                )
-            dynamic(net, options, train, trainings.scoring_subset)
-        else:
-            SCHEDULES[self.schedule](net, options, train)
+        return load_schedule(self.schedule, epochs, **own)
 
 
 def _ratios(text: str) -> tuple[float, ...]:
@@ -219,10 +200,6 @@ def _ratios(text: str) -> tuple[float, ...]:
     return ratios
 
 
-def _no_training(phase: Phase, net: PruningSession) -> float:
-    raise UsageError(f"{phase.name}: training needs --data", "for example --data fer2013.csv")
-
-
 class Trainings:
     """Runs what a schedule asks for, and keeps the history; the last training's measures stand in the network's spec.
 
@@ -236,7 +213,7 @@ class Trainings:
         self.scoring_subset = scoring_subset
         self._run, self._objective, self._number = run, objective, 0
 
-    def __call__(self, phase: Phase, net: PruningSession) -> float:
+    def train(self, phase: Phase, net: PruningSession) -> float:
         """Train the network in place to its best epoch, or the last; returns its accuracy on the validation images."""
         from fertool.prune import RECOVERY, PenalizedObjective, RoutedObjective
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +21,7 @@ _SOURCE = "the exported graph"
 
 @dataclass(frozen=True)
 class Parity:
-    """ONNX Runtime against torch on `n` images.
+    """An exported file in its runtime against the module in torch, on `n` images.
 
     `max_abs_diff` is the largest difference of a logit, `logit_scale` the largest logit,
     `top1_agreement` the fraction of images of the same class.
@@ -36,7 +35,7 @@ class Parity:
 
 
 def check_parity(
-    content: bytes,
+    run: Callable[[Tensor], Tensor],
     module: nn.Module,
     spec: Spec,
     images: Tensor,
@@ -44,34 +43,38 @@ def check_parity(
     batch_size: int = 64,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Parity:
-    """Compare an ONNX file's bytes with its module on images uint8 [N, C, S, S], logit by logit.
+    """Compare an exported file with its module on images uint8 [N, C, S, S], logit by logit.
 
-    A float file passes when no logit differs by more than 1e-4, or 1e-4 of the largest logit where
-    that is above 1. An INT8 file passes when at least 99 % of the images get the same class:
-    integer and float arithmetic round a few values near a tie to either side. `on_progress` counts
-    images.
+    `run` returns the file's logits [N, K] of such images. A float file passes when no logit differs
+    by more than 1e-4, or 1e-4 of the largest logit where that is above 1. An INT8 file passes when
+    at least 99 % of the images get the same class: integer and float arithmetic round a few values
+    near a tie to either side. `on_progress` counts images.
     """
-    options = import_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = SILENT
-    session = open_session(content, options, _SOURCE)
-
     expected, actual = [], []
     done = 0
     with torch.inference_mode():
         for batch in torch.split(images, batch_size):
             expected.append(module(to_input(batch, spec.input)))
-            actual.append(torch.from_numpy(_run_session(session, batch)))
+            actual.append(run(batch))
             done += len(batch)
             on_progress(done, len(images))
     return compare_logits(torch.cat(expected), torch.cat(actual), quantized=spec.quant is not None)
 
 
-def _run_session(session: Any, batch: Tensor) -> Any:
-    try:
-        return session.run(None, {INPUT_NAME: batch.numpy()})[0]
-    except Exception as error:
-        raise failed_pass(error, _SOURCE) from None
+def open_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
+    """Return a function from images to the logits of an ONNX file's bytes, by ONNX Runtime."""
+    options = import_onnxruntime().SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = SILENT
+    session = open_session(content, options, _SOURCE)
+
+    def run(batch: Tensor) -> Tensor:
+        try:
+            return torch.from_numpy(session.run(None, {INPUT_NAME: batch.numpy()})[0])
+        except Exception as error:
+            raise failed_pass(error, _SOURCE) from None
+
+    return run
 
 
 def compare_logits(expected: Tensor, actual: Tensor, *, quantized: bool) -> Parity:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.header_json import canonical_json
-from fertool.prune.criteria import gated_layers
 from fertool.prune.planning import PrunePlan
+from fertool.prune.scored_layers import gated_layers
 
 
 class Loss(Protocol):

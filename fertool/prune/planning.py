@@ -16,8 +16,9 @@ from fertool.graph.groups import Groups, find_groups
 from fertool.graph.network import Network
 from fertool.graph.surgery import find_positions, resize
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import Scores, dense_layers
+from fertool.prune.criterion import Scores
 from fertool.prune.latency_model import NO_LATENCY, LatencyModel
+from fertool.prune.scored_layers import dense_layers
 from fertool.prune.width_candidates import find_width_candidates
 from fertool.prune.width_search import choose_widths
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 from torch import Tensor
@@ -14,13 +14,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.network import Network
 from fertool.graph.surgery import remove_channels, surviving_rows
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import (
-    GATE_CRITERIA,
-    WEIGHT_CRITERIA,
-    Scores,
-    gate_scores,
-    weight_scores,
-)
+from fertool.prune.criterion import Scores, load_criterion
 from fertool.prune.latency_model import NO_LATENCY, LatencyModel
 from fertool.prune.planning import PrunePlan, make_plan
 from fertool.prune.reconstruction import reconstruct
@@ -29,7 +23,6 @@ from fertool.spec import InputSpec, Spec
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
-CRITERIA = (*WEIGHT_CRITERIA, *GATE_CRITERIA)
 DATA_FREE = "l1"
 ROUND_TO = 16
 Normalization = Literal["auto", "layer", "none"]
@@ -183,13 +176,15 @@ def score_channels(
     """Return the channels of a network and their importance; raises as `plan_step` does."""
     require_scorable(spec, options, has_data=data is not None)
     graph = trace_channels(module)
-    criterion = options.criterion
-    if data is None or criterion in WEIGHT_CRITERIA:
-        relative = options.normalise != "none"
-        return graph, weight_scores(module, graph, criterion, relative=relative)
-
-    scores = gate_scores(module, graph, criterion, data, spec.input, on_progress=on_progress)
-    return graph, replace(scores, additive=options.normalise != "layer")
+    scores = load_criterion(options.criterion).score(
+        module,
+        graph,
+        data,
+        spec.input,
+        normalization=options.normalise,
+        on_progress=on_progress,
+    )
+    return graph, scores
 
 
 def require_float(spec: Spec) -> None:
@@ -203,8 +198,7 @@ def require_float(spec: Spec) -> None:
 
 def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> None:
     """Raise at once what scoring would: UsageError for options, FertoolError for networks."""
-    if options.criterion not in CRITERIA:
-        raise unknown_name("``criterion``", options.criterion, CRITERIA)
+    criterion = load_criterion(options.criterion)
     if options.round_to < 1:
         raise UsageError(
             f"``round_to={options.round_to}``: not a number of channels",
@@ -213,7 +207,7 @@ def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> No
     require_float(spec)
     if options.normalise not in get_args(Normalization):
         raise unknown_name("``normalise``", options.normalise, get_args(Normalization))
-    if options.criterion in GATE_CRITERIA and not has_data:
+    if criterion.needs_images and not has_data:
         raise UsageError(
             f"``criterion={options.criterion}`` needs images", "give ``data``, or ``criterion=l1``"
         )

@@ -29,7 +29,7 @@ from fertool.models.sampling import (
     sample_positions,
     to_channels_first,
 )
-from fertool.prune.criteria import norms_behind
+from fertool.prune.scored_layers import norms_behind
 from fertool.spec import InputSpec, affordable_batch
 
 # Weight of staying at the surviving weights, relative to the mean variance of a layer's inputs:

@@ -15,7 +15,7 @@ from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.prune.block_removal import remove_block
 from fertool.prune.budget import Targets
-from fertool.prune.criteria import Scores
+from fertool.prune.criterion import Scores
 from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.pruning_step import (
     DATA_FREE,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fertool.graph.channel_graph import ChannelGraph, ChannelUses, Segments
 from fertool.graph.groups import Groups
-from fertool.prune.criteria import Scores
+from fertool.prune.criterion import Scores
 
 # No group gets narrower than this fraction of its original width.
 MIN_WIDTH_FRACTION = 0.1

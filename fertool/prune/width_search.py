@@ -11,13 +11,13 @@ from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
 from fertool.prune.budget import CostModel, Targets, UnreachableError
-from fertool.prune.criteria import dense_layers
 from fertool.prune.latency_model import (
     CHANNEL_ALIGNMENT,
     NO_LATENCY,
     LatencyModel,
     typical_latency,
 )
+from fertool.prune.scored_layers import dense_layers
 from fertool.prune.width_candidates import WidthCandidates
 
 # Rows of `CostModel.costs`.

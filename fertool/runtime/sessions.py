@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import ONNX_KEY, is_onnx
+from fertool.artifact.header import ONNX_KEY, format_of
 from fertool.artifact.input_files import require_file
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
@@ -71,7 +71,7 @@ def open_predictor(
     size are missing or do not fit.
     """
     require_file(path)
-    if is_onnx(path):
+    if format_of(path):
         return _open_onnx(path, threads, foreign)
     return _open_torch(path)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.artifact.atomic import require_writable, temporary_folder, write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.config.option import configured
 from fertool.errors import UsageError
@@ -48,7 +48,7 @@ def export(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> ExportedFile:
-    """Write a float or quantized model as an ONNX file that reads raw pixels and gives logits.
+    """Write a float or quantized model in a format that reads raw pixels and gives logits.
 
     Before the file gets its name its logits are compared with the model's, on validation images of
     `data` or on drawn faces. `options` are those of `ExportConfig`, by name.
@@ -60,14 +60,21 @@ def export(
     path = Path(path)
     require_exportable(path, config, *_inputs(model, data))
 
-    from fertool.export import check_parity, export_model, require_parity
+    from fertool.export import check_parity, require_parity
+    from fertool.formats.format import load_format
     from fertool.inference import eval_mode
 
+    format = load_format(_format_name(path, config))
     images = _parity_images(model, data)
-    content = export_model(model.spec, model.module, config, on_note=reporter.note)
-    with eval_mode(model.module), reporter.progress("parity") as on_progress:
-        parity = check_parity(content, model.module, model.spec, images, on_progress=on_progress)
-    require_parity(parity)
+    with temporary_folder() as folder:
+        file = folder / f"model{format.suffix}"
+        format.write(file, model.spec, model.module, config, reporter.note)
+        with eval_mode(model.module), reporter.progress("parity") as on_progress:
+            parity = check_parity(
+                format.open(file), model.module, model.spec, images, on_progress=on_progress
+            )
+        require_parity(parity)
+        content = file.read_bytes()
     write_atomic(path, content)
     _report_parity(model, parity, reporter)
     return ExportedFile(path, model.spec, parity, len(content))
@@ -75,14 +82,21 @@ def export(
 
 def require_exportable(path: Path, config: ExportConfig, *inputs: Path) -> None:
     """Raise UsageError for a suffix of no format, FertoolError for what cannot be written."""
-    from fertool.artifact.header import is_onnx
+    _format_name(path, config)
+    require_writable(path, *inputs)
 
-    if config.format == "auto" and not is_onnx(path):
+
+def _format_name(path: Path, config: ExportConfig) -> str:
+    """Return the format that is asked for, or that has the suffix of the path."""
+    from fertool.artifact.header import format_of
+
+    name = format_of(path) if config.format == "auto" else config.format
+    if name is None:
         raise UsageError(
             f"{path}: no format has the suffix '{path.suffix}'",
             "use .onnx, or ``format=onnx``",
         )
-    require_writable(path, *inputs)
+    return name
 
 
 def _inputs(model: Model, data: Data | None) -> list[Path]:

@@ -402,10 +402,10 @@ def test_a_loop_that_the_judge_ends_before_the_budget_says_so(
 ):
     accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
     monkeypatch.setattr(Trainings, "judge", lambda self, net: next(accuracies))
-    train = Trainings.__call__
+    train = Trainings.train
     monkeypatch.setattr(
         Trainings,
-        "__call__",
+        "train",
         lambda self, phase, net: (
             next(accuracies) if "reward" in phase.name else train(self, phase, net)
         ),

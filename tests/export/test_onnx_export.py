@@ -13,7 +13,7 @@ from fertool.artifact.header import read_spec
 from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.errors import FertoolError, UsageError
-from fertool.export import Parity, check_parity, export_model, require_parity
+from fertool.export import Parity, check_parity, export_model, open_onnx, require_parity
 from fertool.export.parity import compare_logits
 from fertool.quant import quantize_model
 from fertool.spec import InputSpec
@@ -70,7 +70,7 @@ def test_simplified_files_are_repeatable_no_larger_and_right(kind, request):
     assert notes == []
     assert content == export_model(spec, module)
     assert len(content) <= 1.001 * len(plain)
-    assert check_parity(content, module, spec, patterns(70, seed=1).images).ok
+    assert check_parity(open_onnx(content), module, spec, patterns(70, seed=1).images).ok
     if kind == "integers":
         assert not {"Shape", "Gather"} & {
             node.op_type for node in onnx.load_from_string(content).graph.node
@@ -100,7 +100,7 @@ def test_other_operator_sets(floats, integers, opset):
         assert [
             (entry.domain, entry.version) for entry in onnx.load_from_string(content).opset_import
         ] == [("", opset)]
-        assert check_parity(content, module, spec, patterns(28, seed=1).images).ok
+        assert check_parity(open_onnx(content), module, spec, patterns(28, seed=1).images).ok
 
 
 def test_an_operator_set_out_of_reach_is_a_usage_error():
@@ -124,7 +124,7 @@ def test_channels_with_statistics_of_their_own(quantised):
         assert "input" in quant.activations
         spec = replace(spec, quant=quant)
     content = export_model(spec, module, PLAIN)
-    assert check_parity(content, module, spec, patterns(70, 3, seed=1).images).ok
+    assert check_parity(open_onnx(content), module, spec, patterns(70, 3, seed=1).images).ok
 
 
 def test_a_network_that_onnx_cannot_express_is_refused_by_operator(capfd):
@@ -142,7 +142,7 @@ def test_parity_finds_a_wrong_file(floats):
     spec, module = floats
     other = replace(spec, input=InputSpec(1, 32, (130 / 255,), (64 / 255,)))
     parity = check_parity(
-        export_model(other, module, PLAIN), module, spec, patterns(20, seed=1).images
+        open_onnx(export_model(other, module, PLAIN)), module, spec, patterns(20, seed=1).images
     )
     assert not parity.ok
     with pytest.raises(FertoolError, match=r"largest difference \d.* of 20 images"):

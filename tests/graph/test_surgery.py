@@ -10,7 +10,7 @@ from fertool.errors import FertoolError
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.surgery import find_positions, remove_channels, resize, surviving_rows
-from fertool.prune.criteria import Scores
+from fertool.prune.criterion import Scores
 from fertool.prune.planning import choose_survivors
 from fertool.spec import InputSpec
 

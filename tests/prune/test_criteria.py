@@ -8,10 +8,19 @@ from fertool.data.pixels import to_input
 from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
 from fertool.losses import output_factor
-from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA, gate_scores, weight_scores
-from fertool.spec import InputSpec
+from fertool.prune import PruneOptions, Targets, prune
+from fertool.prune.criterion import load_criterion
+from fertool.prune.gate_criterion import GateCriterion
+from fertool.prune.weight_criterion import WeightCriterion
+from fertool.registry import CRITERIA
+from fertool.spec import InputSpec, Spec
 
 INPUT = InputSpec(size=8)
+
+
+def members(kind):
+    """Names of the criteria that are of this kind."""
+    return [name for name in CRITERIA.names() if issubclass(CRITERIA.load(name), kind)]
 
 
 class Small(nn.Module):
@@ -61,10 +70,10 @@ def by_hand(criterion, layer, norm):
     return torch.tensor([float(value) for value in norms], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("criterion", WEIGHT_CRITERIA)
+@pytest.mark.parametrize("criterion", members(WeightCriterion))
 def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(net, criterion):
     graph = trace_channels(net)
-    scores = weight_scores(net, graph, criterion)
+    scores = load_criterion(criterion).score(net, graph, None, INPUT)
     assert not scores.additive
     pairs = ((net.stem, net.bn1), (net.dw, net.bn2), (net.out, net.bn3))
     # The scale behind the depthwise convolution closes the path of the one before it once more.
@@ -84,7 +93,7 @@ def test_weights_score_the_mean_over_the_class_of_sizes_relative_to_their_layer(
 
 def test_scales_compare_as_they_are_across_layers_where_they_are_asked_to(net):
     graph = trace_channels(net)
-    scores = weight_scores(net, graph, "bn-gamma", relative=False)
+    scores = load_criterion("bn-gamma").score(net, graph, None, INPUT, normalization="none")
     assert scores.additive
     stream = (net.bn1.weight.abs() + net.bn3.weight.abs()).detach().double() / 2
     torch.testing.assert_close(scores.values[outputs(graph, "stem")], stream)
@@ -92,7 +101,7 @@ def test_scales_compare_as_they_are_across_layers_where_they_are_asked_to(net):
 
 def test_taylor_equals_the_gradient_of_the_scale_image_by_image(net, faces):
     graph = trace_channels(net)
-    scores = gate_scores(net, graph, "taylor", faces, INPUT, batch_size=4).values
+    scores = load_criterion("taylor").score(net, graph, faces, INPUT, batch_size=4).values
     stream, hidden = torch.zeros(6), torch.zeros(5)
     for image, label in zip(faces.images, faces.labels, strict=True):
         net.zero_grad()
@@ -116,7 +125,7 @@ def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net,
     graph = trace_channels(net)
     found = (
         sum(
-            gate_scores(net, graph, "kl", faces, INPUT, batch_size=4, seed=seed).values
+            load_criterion("kl").score(net, graph, faces, INPUT, batch_size=4, seed=seed).values
             for seed in range(400)
         )
         / 400
@@ -138,12 +147,12 @@ def test_kl_is_half_the_mean_squared_change_when_all_gates_of_a_class_close(net,
     torch.testing.assert_close(found[outputs(graph, "hidden")].float(), hidden, rtol=0.1, atol=1e-6)
 
 
-@pytest.mark.parametrize("criterion", GATE_CRITERIA)
+@pytest.mark.parametrize("criterion", members(GateCriterion))
 def test_looking_at_images_leaves_the_network_as_it_was(net, faces, criterion):
     net.train().requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     graph = trace_channels(net)
-    gate_scores(net, graph, criterion, faces, INPUT)
+    load_criterion(criterion).score(net, graph, faces, INPUT)
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -153,13 +162,35 @@ def test_looking_at_images_leaves_the_network_as_it_was(net, faces, criterion):
 def test_progress_counts_images(net, faces):
     seen = []
     graph = trace_channels(net)
-    gate_scores(
+    load_criterion("taylor").score(
         net,
         graph,
-        "taylor",
         faces,
         INPUT,
         batch_size=4,
         on_progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(4, 10), (8, 10), (10, 10)]
+
+
+ANOTHER = """
+import torch
+
+from fertool.prune.weight_criterion import WeightCriterion
+
+
+class Member(WeightCriterion):
+    \"\"\"The later a channel, the more important.\"\"\"
+
+    def score_filters(self, weights, scales):
+        return torch.arange(1.0, len(weights) + 1, dtype=torch.float64)
+"""
+
+
+def test_a_criterion_of_another_package_decides_which_channels_go(net, install):
+    install("fertool.criteria", "by-position", ANOTHER)
+    spec = Spec("small", {}, net.graph, INPUT, ("a", "b", "c"))
+    options = PruneOptions(Targets(params=0.7), "by-position", round_to=1)
+    plan = prune(spec, net, options).plan
+    assert plan.widths["stem"] < 6
+    assert plan.kept["stem"] == tuple(range(6 - plan.widths["stem"], 6))

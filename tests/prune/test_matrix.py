@@ -14,7 +14,7 @@ from fertool.data.pixels import to_input
 from fertool.export import export_model
 from fertool.models import architecture_names, create
 from fertool.prune import PruneOptions, Targets, plan_step, score_channels
-from fertool.prune.criteria import GATE_CRITERIA, WEIGHT_CRITERIA
+from fertool.registry import CRITERIA
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=32)
@@ -34,7 +34,7 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
     whole = cost.count(module, INPUT).macs
     pixels = faces.images[:2]
     inputs = to_input(pixels, INPUT)
-    for criterion in (*WEIGHT_CRITERIA, *GATE_CRITERIA):
+    for criterion in CRITERIA.names():
         # Channel by channel takes long, and is the same search: for one criterion.
         round_to = 1 if criterion == "kl" else 4
         options = PruneOptions(None, criterion, round_to=round_to)

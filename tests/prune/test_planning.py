@@ -12,7 +12,7 @@ from fertool.graph.surgery import remove_channels, resize
 from fertool.models import create
 from fertool.prune import PruneOptions, Targets, plan, prune
 from fertool.prune.budget import CostModel
-from fertool.prune.criteria import Scores, weight_scores
+from fertool.prune.criterion import Scores, load_criterion
 from fertool.prune.latency_model import NO_LATENCY
 from fertool.prune.planning import make_plan
 from fertool.spec import InputSpec
@@ -71,7 +71,9 @@ def mixed(randomise_norms):
 
 def pruned(network, targets, round_to=4, scores=None):
     graph = trace_channels(network)
-    scores = weight_scores(network, graph, "l1") if scores is None else scores
+    scores = (
+        load_criterion("l1").score(network, graph, None, InputSpec()) if scores is None else scores
+    )
     made, skeleton, smaller = make_plan(network, graph, scores, targets, round_to)
     return made, remove_channels(network, graph, skeleton, smaller, made.kept)
 

@@ -15,17 +15,15 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.models import create
 from fertool.prune import (
-    SCHEDULES,
     PruneOptions,
     PruningSession,
-    ScheduleOptions,
     Targets,
     UnreachableError,
     channel_counts,
-    prj,
-    prune_to_accuracy,
+    load_schedule,
 )
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
+from fertool.registry import SCHEDULES
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=32)
@@ -55,21 +53,31 @@ def widths_of(module):
     return channel_counts(find_groups(trace_channels(module)))
 
 
+class Trainer:
+    """A trainer of two functions."""
+
+    scoring_subset = None
+
+    def __init__(self, train, judge=lambda net: 0.6):
+        self.train, self.judge = train, judge
+
+
 class Notes(list):
     """A trainer that notes what it is asked for and how small the network is by then."""
 
-    def __init__(self, accuracies=()):
+    def __init__(self, accuracies=(), judge=lambda net: 0.6):
         super().__init__()
         self.accuracies = list(accuracies)
+        self.judge = judge
 
-    def __call__(self, phase, net):
+    def train(self, phase, net):
         self.append((phase.name, phase.epochs, net.plan.macs_ratio))
         return self.accuracies.pop(0) if self.accuracies else 1.0
 
 
 def test_in_steps_each_takes_the_same_share_of_what_is_left(net):
     shrinking, notes = net(), Notes()
-    SCHEDULES["iterative"](shrinking, ScheduleOptions(epochs=7, steps=4, step_epochs=2), notes)
+    load_schedule("iterative", 7, steps=4, step_epochs=2).run(shrinking, notes)
     assert [(name, epochs) for name, epochs, _ in notes] == [
         *(("step 1/4", 2), ("step 2/4", 2), ("step 3/4", 2), ("recovery", 7)),
     ]
@@ -89,7 +97,7 @@ def test_in_steps_each_takes_the_same_share_of_what_is_left(net):
 def test_steps_keep_the_weights_that_the_plan_names(net):
     shrinking = net()
     first = copy.deepcopy(shrinking.module)
-    SCHEDULES["iterative"](shrinking, ScheduleOptions(epochs=0, steps=3), Notes())
+    load_schedule("iterative", 0, steps=3).run(shrinking, Notes())
     for name, rows in shrinking.plan.kept.items():
         bias = first.get_submodule(name).bias
         if bias is not None:
@@ -102,7 +110,7 @@ def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_th
 ):
     shrinking, by_hand = (net(data=shown, local_retrain=True) for _ in range(2))
     preview = shrinking.preview(steps)
-    SCHEDULES["one-shot"](shrinking, ScheduleOptions(epochs=0, steps=steps), Notes())
+    load_schedule("one-shot", 0, steps=steps).run(shrinking, Notes())
     assert shrinking.plan == preview
     for step in range(steps):
         by_hand.apply(by_hand.plan_step(by_hand.remaining_budget((step + 1) / steps)))
@@ -123,7 +131,7 @@ def test_slimming_trains_under_sparsity_and_removes_the_smallest_scales_anywhere
         return 1.0
 
     before = copy.deepcopy(shrinking.module)
-    SCHEDULES["slimming"](shrinking, ScheduleOptions(epochs=1), train)
+    load_schedule("slimming", 1).run(shrinking, Trainer(train))
     assert isinstance(seen[0], ScaleSparsity)
     kept = {name: set(rows) for name, rows in shrinking.plan.kept.items()}
     gone = [
@@ -152,7 +160,7 @@ def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
             train.whole = copy.deepcopy(net.module)
         return 1.0
 
-    SCHEDULES["greg"](shrinking, ScheduleOptions(epochs=1), train)
+    load_schedule("greg", 1, sparsity=1e-4).run(shrinking, Trainer(train))
     images = torch.randint(
         0, 256, (4, 1, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
     )
@@ -164,9 +172,8 @@ def test_what_a_growing_penalty_brings_to_nothing_goes_without_a_trace(net):
     assert shrinking.plan.macs_ratio <= 0.5
 
 
-OPTIONS = ScheduleOptions(
-    epochs=3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=0.02
-)
+def prj():
+    return load_schedule("prj", 3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=2)
 
 
 def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_stop_at_the_budget(
@@ -178,7 +185,7 @@ def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_s
         phases.append((phase, sum(widths_of(net.module).values())))
         return 0.6
 
-    prj(shrinking, OPTIONS, train, lambda net: 0.6)
+    prj().run(shrinking, Trainer(train))
     punishments = [(phase, channels) for phase, channels in phases if phase.on_scoring_subset]
     counts = [channels for _, channels in punishments]
     assert all(0.985 <= after / before <= 0.99 for before, after in pairwise(counts))
@@ -208,7 +215,7 @@ def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
             states.append((net.spec.graph, net.plan))
         return accuracy
 
-    prj(shrinking, OPTIONS, train, lambda net: 0.6)
+    prj().run(shrinking, Trainer(train))
     assert accuracies == []
     assert (shrinking.spec.graph, shrinking.plan) == states[1]
     assert shrinking.module.graph == states[1][0] != states[2][0]
@@ -216,7 +223,7 @@ def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
 
 def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net):
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
-        prj(net(), OPTIONS, Notes([0.6] * 4 + [0.5]), lambda net: 0.6)
+        prj().run(net(), Notes([0.6] * 4 + [0.5]))
     assert "``max_drop``" in caught.value.hint
 
 
@@ -234,7 +241,7 @@ def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
         return 0.6 * count(one.module, INPUT).macs / whole
 
     with pytest.raises(FertoolError, match="lost more than 2 points"):
-        prj(shrinking, OPTIONS, lambda phase, one: accuracy(one), accuracy)
+        prj().run(shrinking, Trainer(lambda phase, one: accuracy(one), accuracy))
 
 
 def test_penalties_lead_to_the_last_epoch(net):
@@ -245,7 +252,7 @@ def test_penalties_lead_to_the_last_epoch(net):
             phases.append(phase)
             return 1.0
 
-        SCHEDULES[schedule](net(), ScheduleOptions(epochs=1), train)
+        load_schedule(schedule, 1).run(net(), Trainer(train))
         assert [phase.keep_last_epoch for phase in phases] == [True, False]
 
 
@@ -260,11 +267,11 @@ def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):
 
 def test_punishments_that_can_remove_nothing_say_so_themselves(net):
     with pytest.raises(UnreachableError, match=r"channels at 1\.000"):
-        prj(net(None, round_to=512), OPTIONS, Notes(), lambda net: 0.6)
+        prj().run(net(None, round_to=512), Notes())
 
 
 def test_the_judge_finds_the_smallest_network_that_passes(net):
-    shrinking, notes = net(targets=None), Notes()
+    shrinking = net(targets=None)
     whole = count(shrinking.module, INPUT).macs
 
     def judge(one):
@@ -272,7 +279,8 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
             1.0, 0.5 + count(one.module, INPUT).macs / whole
         )  # loses points below half the MACs
 
-    prune_to_accuracy(shrinking, ScheduleOptions(epochs=3, max_drop=0.05), notes, judge)
+    notes = Notes(judge=judge)
+    load_schedule("one-shot", 3, max_drop=5).run(shrinking, notes)
     assert 0.45 <= count(shrinking.module, INPUT).macs / whole <= 0.48
     assert [(name, epochs) for name, epochs, _ in notes] == [("recovery", 3)]
 
@@ -280,6 +288,42 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
 def test_a_judge_that_passes_nothing_ends_with_an_error(net):
     verdicts = iter([1.0])
     with pytest.raises(FertoolError, match="loses less than 1 points"):
-        prune_to_accuracy(
-            net(targets=None), ScheduleOptions(epochs=1), Notes(), lambda one: next(verdicts, 0.0)
+        load_schedule("one-shot", 1, max_drop=1).run(
+            net(targets=None), Notes(judge=lambda one: next(verdicts, 0.0))
         )
+
+
+ANOTHER = """
+from dataclasses import dataclass
+
+from fertool.prune import Phase, Schedule
+
+
+@dataclass(frozen=True)
+class Member(Schedule):
+    \"\"\"Train twice as long as usual, then prune.\"\"\"
+
+    warmth: int = 2
+
+    def run(self, session, trainer):
+        trainer.train(Phase("warm", self.warmth * self.epochs), session)
+        session.prune_in_steps()
+"""
+
+
+def test_a_schedule_of_another_package_prunes_and_asks_for_its_trainings(net, install):
+    install("fertool.schedules", "warm", ANOTHER)
+    assert SCHEDULES.options("warm") == {"warmth": 2}
+    shrinking, notes = net(), Notes()
+    load_schedule("warm", 3).run(shrinking, notes)
+    assert [(name, epochs) for name, epochs, _ in notes] == [("warm", 6)]
+    assert shrinking.plan.macs_ratio <= 0.5
+
+
+def test_the_options_of_schedules_are_known_with_their_defaults_before_they_are_imported():
+    assert SCHEDULES.options("one-shot") == {"steps": 1, "max_drop": None}
+    assert SCHEDULES.options("greg") == {"sparse_epochs": 5, "sparsity": 1.0}
+    for name in SCHEDULES.names():
+        member = load_schedule(name, 7)
+        for option, default in SCHEDULES.options(name).items():
+            assert getattr(member, option) == default

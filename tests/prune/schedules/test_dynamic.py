@@ -13,13 +13,13 @@ from fertool.prune import (
     PruneOptions,
     PruningSession,
     RoutedObjective,
-    ScheduleOptions,
     Targets,
-    dynamic,
+    load_schedule,
     measure_profile_usage,
 )
-from fertool.prune.dynamic_schedule import default_profiles, profile_costs, set_threshold
+from fertool.prune.profile_gate import set_threshold
 from fertool.prune.routing_objective import Routing
+from fertool.prune.schedules.dynamic import default_profiles, profile_costs
 from fertool.spec import InputSpec
 from fertool.train.objective import Supervised
 
@@ -43,6 +43,17 @@ def net():
     return make
 
 
+class Trainer:
+    """A trainer that notes what it is asked for."""
+
+    def __init__(self, faces):
+        self.scoring_subset, self.phases = faces, []
+
+    def train(self, phase, session):
+        self.phases.append(phase)
+        return 0.0
+
+
 class Gate(nn.Module):
     def __init__(self, profiles):
         super().__init__()
@@ -62,11 +73,11 @@ class Constant(nn.Module):
 
 
 def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces):
-    shrinking, phases = net(), []
+    shrinking = net()
     whole = cost.count(shrinking.module, INPUT).macs
-    dynamic(
-        shrinking, ScheduleOptions(4, sparsity=10.0), lambda phase, _: phases.append(phase), faces
-    )
+    trainer = Trainer(faces)
+    load_schedule("dynamic", 4).run(shrinking, trainer)
+    phases = trainer.phases
     assert [(phase.name, phase.epochs) for phase in phases] == [("opening", 2), ("recovery", 2)]
     first, last = (phase.routing for phase in phases)
     assert first.start > first.end == last.start == last.end == 0.5
@@ -121,6 +132,6 @@ def test_the_loss_is_each_profiles_and_the_chosen_ones_and_the_budgets():
 def test_a_budget_of_something_else_is_refused(net, faces):
     for targets in (None, Targets(params=0.5), Targets(macs=0.5, params=0.5)):
         with pytest.raises(UsageError, match="mean of the multiply"):
-            dynamic(net(targets), ScheduleOptions(1), lambda *_: 0.0, faces)
+            load_schedule("dynamic", 1).run(net(targets), Trainer(faces))
     with pytest.raises(UsageError, match="not between the profiles"):
-        dynamic(net(), ScheduleOptions(1, profiles=(0.4, 0.2)), lambda *_: 0.0, faces)
+        load_schedule("dynamic", 1, profiles=(0.4, 0.2)).run(net(), Trainer(faces))

@@ -1,0 +1,65 @@
+"""The interface of a format: write a file, run it, read its header; no torch at the top."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fertool.registry import FORMATS
+from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fertool.config.exporting import ExportConfig
+
+Note = Callable[[str], None]
+
+
+class Format(ABC):
+    """A kind of file that a network is exported to; a member has no arguments.
+
+    `suffix` is that of its files, with a dot and in lower case; `runtime` is the one that runs them
+    unless another is asked for.
+    """
+
+    suffix: ClassVar[str]
+    runtime: ClassVar[str]
+
+    @abstractmethod
+    def write(
+        self,
+        path: Path,
+        spec: Spec,
+        module: nn.Module,
+        config: ExportConfig,
+        on_note: Note = lambda note: None,
+    ) -> None:
+        """Write a network, that takes raw pixels and carries the spec, to a file.
+
+        `path` lies in a folder of its own: what belongs to the file can be written beside it, and
+        gets its final name with it. `on_note` receives remarks about the file. Raises FertoolError
+        for a network that the format cannot hold, with what to use instead.
+        """
+
+    @abstractmethod
+    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
+        """Return a function from images uint8 [N, C, S, S] to the logits [N, K] of a file.
+
+        It runs in the format's own runtime, as far as this machine can.
+        """
+
+    @abstractmethod
+    def read_header(self, path: Path) -> str:
+        """Return the JSON text of the spec in a file, without torch.
+
+        Raises FertoolError for a file of another kind or without a header.
+        """
+
+
+def load_format(name: str) -> Format:
+    """Return the format of this name; raises UsageError with the choices for another name."""
+    member: type[Format] = FORMATS.load(name)
+    return member()

@@ -1,0 +1,71 @@
+"""ONNX files, written by `fertool.export` and run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fertool.artifact.archive import MAX_HEADER_BYTES
+from fertool.artifact.header import ONNX_KEY
+from fertool.errors import FertoolError
+from fertool.formats.format import Format, Note
+from fertool.registry import FORMATS
+from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fertool.config.exporting import ExportConfig
+
+
+@FORMATS.register("onnx")
+class Onnx(Format):
+    """Standard operators for ONNX Runtime, OpenVINO, OpenCV and others."""
+
+    suffix = ".onnx"
+    runtime = "onnxruntime"
+
+    def write(
+        self,
+        path: Path,
+        spec: Spec,
+        module: nn.Module,
+        config: ExportConfig,
+        on_note: Note = lambda note: None,
+    ) -> None:
+        """Write the graph with the spec in its metadata."""
+        from fertool.export import export_model
+
+        path.write_bytes(export_model(spec, module, config, on_note))
+
+    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
+        """Return the logits by ONNX Runtime, on as many threads as torch uses."""
+        from fertool.export.parity import open_onnx
+
+        return open_onnx(path.read_bytes())
+
+    def read_header(self, path: Path) -> str:
+        """Return the entry of the metadata."""
+        import onnx
+        from google.protobuf.message import DecodeError
+
+        header = None
+        try:
+            model = onnx.load(path, load_external_data=False)
+            for entry in model.metadata_props:
+                # The first of several: a file may carry another one behind it.
+                if entry.key == ONNX_KEY and header is None:
+                    header = str(entry.value)
+        except (DecodeError, ValueError, OSError, RecursionError):
+            raise FertoolError(
+                f"{path}: not an ONNX file, or a truncated one", "export it again"
+            ) from None
+        if header is None:
+            raise FertoolError(
+                f"{path}: an ONNX file without fertool's header",
+                "fertool eval and bench take it, with ``classes=a,b,…`` and ``input_size=N``",
+            )
+        if len(header) > MAX_HEADER_BYTES:
+            raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
+        return header

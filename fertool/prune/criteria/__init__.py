@@ -1,0 +1,1 @@
+"""The importance criteria, one file each; `fertool.registry.CRITERIA` finds them."""

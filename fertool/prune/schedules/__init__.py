@@ -1,0 +1,1 @@
+"""The schedules of pruning, one file each; `fertool.registry.SCHEDULES` finds them."""

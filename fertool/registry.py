@@ -1,0 +1,192 @@
+"""Registries: the members of one kind by name, each in a file of a folder, to which anyone can add.
+
+A member is a class or a function under the decorator of its registry:
+
+    @CRITERIA.register("l1")
+    class L1(WeightCriterion):
+        \"\"\"Sum of the absolute weights of a filter.\"\"\"
+
+A file with such a definition in the registry's folder is all that a new member of fertool needs. An
+installed package adds one by an entry point of the registry's group, a script by the decorator
+itself. Names and summaries are read from the source, so that help texts import no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fertool.errors import UsageError, unknown_name
+
+_ROOT = Path(__file__).parent.parent
+_DECORATOR = "register"
+Definition = TypeVar("Definition")
+
+
+@cache
+def installed_members() -> Any:
+    """Return the entry points of installed packages, of all groups, to `select` from."""
+    # Imported here, since it takes a tenth of the time of a help text.
+    from importlib.metadata import entry_points
+
+    # Kept, since looking for them reads a file of every installed package. Any, since Python 3.11
+    # returns another class than later ones.
+    return entry_points()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What the source of a member tells: its module, docstring, class attributes and options."""
+
+    module: str
+    docstring: str
+    attributes: Mapping[str, ast.expr]
+    options: Mapping[str, ast.expr]
+
+
+class Registry:
+    """The members of one kind.
+
+    `kind` is what messages call one, an option in double backticks. `package` has the files of
+    fertool's own members, `entry_point_group` is where installed packages name theirs.
+    """
+
+    def __init__(self, kind: str, package: str, entry_point_group: str) -> None:
+        self.kind = kind
+        self.entry_point_group = entry_point_group
+        self._package = package
+        self._loaded: dict[str, Any] = {}
+
+    def register(self, name: str) -> Callable[[Definition], Definition]:
+        """Return the decorator that makes a class or a function the member of this name.
+
+        Raises UsageError for another definition under a name that fertool itself uses.
+        """
+
+        def add(definition: Definition) -> Definition:
+            own = self._sources.get(name)
+            if own is not None and own.module != getattr(definition, "__module__", None):
+                raise UsageError(
+                    f"{self.kind} '{name}': fertool has one of this name", "choose another name"
+                )
+            self._loaded[name] = definition
+            return definition
+
+        return add
+
+    def names(self) -> list[str]:
+        """Return the names of all members, sorted; imports none of them."""
+        installed = installed_members().select(group=self.entry_point_group)
+        return sorted({*self._sources, *self._loaded, *installed.names})
+
+    def require(self, name: str) -> None:
+        """Raise UsageError with the choices for a name that no member has."""
+        known = self.names()
+        if name not in known:
+            raise unknown_name(self.kind, name, known)
+
+    def load(self, name: str) -> Any:
+        """Return a member, imported when it is first asked for.
+
+        Raises UsageError for an unknown name and for a package that does not load.
+        """
+        if name not in self._loaded:
+            self.require(name)
+            self._loaded[name] = self._import(name)
+        return self._loaded[name]
+
+    def summary(self, name: str) -> str:
+        """Return the first line of a member's docstring without its period."""
+        source = self._sources.get(name)
+        docstring = source.docstring if source else self.load(name).__doc__ or ""
+        return docstring.strip().partition("\n")[0].removesuffix(".")
+
+    def attribute(self, name: str, key: str, default: Any) -> Any:
+        """Return a class attribute of a member; `default` where its class has none of its own.
+
+        Members of fertool are not imported for it: their attributes are literals.
+        """
+        source = self._sources.get(name)
+        if source is None:
+            return getattr(self.load(name), key, default)
+        value = source.attributes.get(key)
+        return default if value is None else ast.literal_eval(value)
+
+    def options(self, name: str) -> dict[str, Any]:
+        """Return the options that a member has as fields of its dataclass, and their defaults.
+
+        Members of fertool are not imported for it: their defaults are literals.
+        """
+        source = self._sources.get(name)
+        if source is not None:
+            return {key: ast.literal_eval(value) for key, value in source.options.items()}
+        member = self.load(name)
+        options = {}
+        for field in dataclasses.fields(member) if dataclasses.is_dataclass(member) else ():
+            if field.default is not dataclasses.MISSING:
+                options[field.name] = field.default
+        return options
+
+    @cached_property
+    def _sources(self) -> dict[str, _Source]:
+        """The members in the folder, by name."""
+        folder = _ROOT.joinpath(*self._package.split("."))
+        sources = {}
+        for path in sorted(folder.glob("*.py")):
+            module = f"{self._package}.{path.stem}"
+            for node in ast.parse(path.read_text("utf-8")).body:
+                if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                    for name in _registered_names(node):
+                        sources[name] = _read_source(module, node)
+        return sources
+
+    def _import(self, name: str) -> Any:
+        source = self._sources.get(name)
+        if source is not None:
+            # Its decorator adds the member.
+            importlib.import_module(source.module)
+            return self._loaded[name]
+        (point, *_) = installed_members().select(group=self.entry_point_group, name=name)
+        try:
+            return point.load()
+        except (ImportError, AttributeError) as error:
+            raise UsageError(
+                f"{self.kind} '{name}': its package does not load ({error})",
+                f"reinstall what provides {point.value}",
+            ) from None
+
+
+def _registered_names(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
+    """Return the names in the decorators `@….register("name")` of a definition."""
+    names = []
+    for decorator in node.decorator_list:
+        match decorator:
+            case ast.Call(func=ast.Attribute(attr=attribute), args=[ast.Constant(value=name)]):
+                if attribute == _DECORATOR:
+                    names.append(str(name))
+    return names
+
+
+def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
+    attributes: dict[str, ast.expr] = {}
+    options: dict[str, ast.expr] = {}
+    for statement in node.body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=key)], value=value):
+                attributes[key] = value
+            case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
+                # As a dataclass has it: a class variable is no field.
+                is_field = not ast.unparse(statement.annotation).startswith("ClassVar")
+                (options if is_field else attributes)[key] = value
+    return _Source(module, ast.get_docstring(node) or "", attributes, options)
+
+
+CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
+SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")
