@@ -7,7 +7,8 @@
 # make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image
 # make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
-# make check           what CI runs: linters, types, generated docs, tests
+# make site            the documentation as a site, into site/
+# make check           what CI runs: linters, types, documentation, tests
 # make bench           speed and memory of fertool itself (benchmarks/)
 
 PYTHON ?= python3
@@ -29,7 +30,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -131,7 +132,11 @@ docs: install
 	$(BIN)/python docs/make_cli.py > docs/cli.md
 	$(BIN)/python docs/make_operators.py > docs/operators.md
 
-check: lint types test
+# Strict: a broken link or a page outside of the navigation is an error.
+site: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+check: lint types site test
 
 bench: install
 	$(BIN)/python benchmarks/int8.py -o $(RUNS)/int8_speed.json
@@ -145,4 +150,4 @@ bench: install
 	$(BIN)/python benchmarks/logits.py -o $(RUNS)/logits.json
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(RUNS) build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(RUNS) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache
