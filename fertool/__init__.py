@@ -1,3 +1,57 @@
-"""fertool: from a trained facial-expression model to a small device, one file-to-file command at a time."""
+"""fertool: from a trained facial-expression model, or any small CNN, to a small device.
+
+The functions here do what the commands do: `load`, `open_data`, `import_model`, `sensitivity`,
+`quantize`, `evaluate` and `benchmark`. They are imported when they are first used, so that
+`import fertool` takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fertool.workflows.benchmark import benchmark
+    from fertool.workflows.data import Data, open_data
+    from fertool.workflows.evaluate import evaluate
+    from fertool.workflows.importing import import_model
+    from fertool.workflows.model import Model, load
+    from fertool.workflows.quantize import quantize
+    from fertool.workflows.sensitivity import sensitivity
 
 __version__ = "0.1.0"
+__all__ = [
+    "Data",
+    "Model",
+    "benchmark",
+    "evaluate",
+    "import_model",
+    "load",
+    "open_data",
+    "quantize",
+    "sensitivity",
+]
+
+_MODULES = {
+    "Data": "data",
+    "Model": "model",
+    "benchmark": "benchmark",
+    "evaluate": "evaluate",
+    "import_model": "importing",
+    "load": "model",
+    "open_data": "data",
+    "quantize": "quantize",
+    "sensitivity": "sensitivity",
+}
+"""The module of `fertool.workflows` that has each name."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fertool' has no attribute '{name}'")
+    module = importlib.import_module(f"fertool.workflows.{_MODULES[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -79,13 +79,15 @@ def steps_of(arch: str) -> list[Step]:
         steps.append(Step("pruned_steps.pt", f"{scored} --steps 3"))
     quantise = f"quantize model.pt --data {DATA} --no-bench"
     steps += [
-        Step("sensitivity.json", f"hessian-sensitivity model.pt --data {DATA} --samples 16"),
+        Step("sensitivity.json", f"hessian-sensitivity model.pt --data {DATA} --trace-images 16"),
         Step("int8.pt", quantise),
         Step("mixed.pt", f"{quantise} --average-bits 4 --sensitivity sensitivity.json"),
     ]
     if arch in FRIENDLY:
         training = "--epochs 1 --float-epochs 0 --batch-size 16 --precision fp32"
-        steps.append(Step("friendly.pt", f"{quantise} --method qat --int8-friendly {training}"))
+        steps.append(
+            Step("friendly.pt", f"{quantise} --method qat --replace-activations relu {training}")
+        )
     return steps + [
         Step(f"{name}.onnx", f"export {name}.pt --data {DATA}")
         for name in ("model", "int8", "mixed")
@@ -106,7 +108,8 @@ def _beginning(teacher: str, student: str) -> list[Step]:
 
 def _sensitivity(samples: int) -> Step:
     return Step(
-        "sensitivity.json", f"hessian-sensitivity pruned.pt --data synth:80 --samples {samples}"
+        "sensitivity.json",
+        f"hessian-sensitivity pruned.pt --data synth:80 --trace-images {samples}",
     )
 
 
@@ -130,7 +133,7 @@ CHAINS = {
     ],
     "slimming": [
         *_beginning(
-            "mobilenet_v3_small --arch-arg width_mult=0.5 --ema 0.9 --cutmix 0.5",
+            "mobilenet_v3_small --arch-arg width_mult=0.5 --ema-decay 0.9 --cutmix 0.5",
             "shufflenet_v2_x0_5 --method feature --input-channels 1",
         ),
         Step(
@@ -162,7 +165,7 @@ CHAINS = {
     ],
     "greg": [
         *_beginning(
-            "efficientnet_b0 --arch-arg width_mult=0.25 --sam 0.05",
+            "efficientnet_b0 --arch-arg width_mult=0.25 --sam-rho 0.05",
             "mobilenet_v2 --arch-arg width_mult=0.25 --input-size 40",
         ),
         Step(
@@ -172,7 +175,7 @@ CHAINS = {
         _sensitivity(16),
         Step(
             "quantised.pt",
-            f"quantize pruned.pt --full-range --rounding nearest --average-activation-bits 6 {_QUANTISE}",
+            f"quantize pruned.pt --weight-range full --rounding nearest --average-activation-bits 6 {_QUANTISE}",
         ),
         Step("quantised.onnx", "export quantised.pt --no-simplify"),
     ],
@@ -188,7 +191,7 @@ CHAINS = {
         _sensitivity(16),
         Step(
             "quantised.pt",
-            f"quantize pruned.pt --method qat --int8-friendly {_TRAIN} --float-epochs 1 {_QUANTISE}",
+            f"quantize pruned.pt --method qat --replace-activations relu {_TRAIN} --float-epochs 1 {_QUANTISE}",
         ),
         Step("dynamic.pt", f"prune student.pt --target-flops 0.5 --schedule dynamic {_PRUNE}"),
         Step("quantised.onnx", "export quantised.pt"),
@@ -234,7 +237,7 @@ CHAINS = {
         ),
         Step(
             "sensitivity.json",
-            "hessian-sensitivity student.pt --data synth:80 --samples 16 --method hutchinson",
+            "hessian-sensitivity student.pt --data synth:80 --trace-images 16 --method hutchinson",
         ),
         Step(
             "mixed.pt",

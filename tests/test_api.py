@@ -1,0 +1,129 @@
+"""`import fertool`: what a notebook uses."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import fertool as ft
+from fertool import models
+from fertool.errors import FertoolError, UsageError
+from fertool.spec import InputSpec
+
+CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+@pytest.fixture
+def file(tmp_path):
+    torch.manual_seed(0)
+    spec, module = models.create("nano_resnet", {"width_mult": 0.5}, InputSpec(1, 32), CLASSES)
+    path = tmp_path / "m.pt"
+    models.save_model(path, spec, module)
+    return path
+
+
+def test_importing_takes_no_time():
+    code = "import sys, fertool; fertool.load; dir(fertool); print('torch' in sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ft.__all__)
+def test_every_name_is_there_and_documented(name):
+    assert getattr(ft, name).__doc__
+
+
+def test_other_names_are_missing():
+    with pytest.raises(AttributeError, match="module 'fertool' has no attribute 'prnue'"):
+        importlib.import_module("fertool").prnue  # noqa: B018
+
+
+def test_a_model_tells_what_it_is(file):
+    model = ft.load(file)
+    assert (model.classes, model.input.size, model.metrics) == (CLASSES, 32, None)
+    assert model.graph.nodes
+    assert model.size_bytes == file.stat().st_size
+    assert model.save(file.with_name("again.pt")).path.read_bytes() == file.read_bytes()
+
+
+def test_predictions_are_probabilities_of_images_of_any_size_and_color(file):
+    model = ft.load(file)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    probabilities = model.predict(images)
+    assert probabilities.shape == (5, 7)
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    with torch.no_grad():
+        scale, shift = model.input.scale[0], model.input.zero_point[0]
+        pixels = (torch.from_numpy(images).float()[:, None] - shift) * scale
+        expected = model.module.eval()(pixels).softmax(1)
+    np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-6)
+    gray_as_rgb = np.repeat(images[..., None], 3, axis=3)
+    np.testing.assert_allclose(model.predict(gray_as_rgb), probabilities, atol=0.02)
+    assert model.predict(np.zeros((2, 50, 40, 3), np.uint8)).shape == (2, 7)
+    assert model.predict(images[:0]).shape == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 32, 32)), "must be uint8"),
+        (np.zeros((32, 32), np.uint8), "expected"),
+        (np.zeros((1, 3, 32, 32), np.uint8), "expected"),
+    ],
+)
+def test_other_arrays_are_refused(file, images, message):
+    with pytest.raises(FertoolError, match=message):
+        ft.load(file).predict(images)
+
+
+def test_evaluations_are_those_of_the_command_and_nothing_is_printed(fertool, file, capsys):
+    _, out, _ = fertool("eval", file, file, "--data", "synth:140", "--json")
+    data = ft.open_data("synth:140")
+    report = ft.evaluate([file, file], data)
+    assert capsys.readouterr() == ("", "")
+    assert json.loads(json.dumps(report.as_dict())) == json.loads(out)
+    (alone,) = ft.evaluate(ft.load(file), data, split="test").results
+    assert (alone.split, alone.file) == ("test", str(file))
+
+
+def test_a_module_at_hand_becomes_a_model_that_is_its_own(tmp_path):
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 3)
+    )
+    model = ft.import_model(
+        module,
+        classes=("a", "b", "c"),
+        input_size=16,
+        mean=(0.5,),
+        std=(0.25,),
+        output=tmp_path / "own.pt",
+    )
+    assert model.max_abs_diff <= 1e-5
+    images = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        expected = module.eval()(images)
+        torch.testing.assert_close(model.module.eval()(images), expected)
+        for parameter in model.module.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(module(images), expected)
+    assert ft.load(tmp_path / "own.pt").classes == ("a", "b", "c")
+
+
+def test_wrong_options_are_named_with_the_nearest(file):
+    with pytest.raises(UsageError, match="unknown option 'slpit'") as caught:
+        ft.evaluate(file, ft.open_data("synth:140"), slpit="val")
+    assert "did you mean 'split'" in caught.value.hint
+
+
+def test_files_take_turns_in_a_benchmark(file):
+    result = ft.benchmark([file, file], runs=4, warmup=1)
+    assert len(result.results) == 2
+    assert len(result.comparisons) == 1
