@@ -28,18 +28,25 @@ _ROUNDING = 1e-9
 """By which an accuracy may lie outside of its own interval."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Epoch:
     """One epoch of a training; `round` and `phase` where a model is trained several times."""
 
+    round: Count = 0
+    phase: Text = ""
     epoch: Annotated[int, Meta(ge=1, le=10_000_000)]
+    lr: NonNegative = 0.0
     train_loss: Finite
     val_loss: Finite
     val_accuracy: Fraction
-    lr: NonNegative = 0.0
     seconds: NonNegative = 0.0
-    round: Count = 0
-    phase: Text = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form, which has a round only where there are several."""
+        shown = asdict(self)
+        if not self.round:
+            del shown["round"], shown["phase"]
+        return shown
 
 
 Epochs = Annotated[tuple[Epoch, ...], Meta(min_length=1, max_length=1_000_000)]
@@ -307,9 +314,14 @@ class Traces:
     hessian: Literal["kl", "cross-entropy"] = "kl"
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One finished training of a sweep: its options, the figures of its best epoch, its epochs."""
+@dataclass(frozen=True, kw_only=True)
+class TrialResult:
+    """One finished training of a sweep: its options by their names in recipes, and its best epoch.
+
+    `accuracy` and `loss`, in nats, are those of the best epoch on the `n` validation images;
+    `best_epoch` counts from 1, through all rounds if there are any. `digest` is that of the model
+    file, `fingerprint` that of the step which the file records.
+    """
 
     options: Options
     seed: Seed
@@ -321,20 +333,32 @@ class Trial:
     best_epoch: Positive
     epochs: Positive
     seconds: NonNegative
-    history: Epochs
     digest: Text = ""
     fingerprint: Text = ""
+    history: Epochs
 
     def __post_init__(self) -> None:
         _require_few_rounds(self.history)
+        _require_inside(self.accuracy, self.accuracy_ci95)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        shown = asdict(self)
+        shown["history"] = [epoch.as_dict() for epoch in self.history]
+        return shown
 
 
-@dataclass(frozen=True)
-class Mean:
-    """The mean over the seeds of one choice of options; the deviation of one seed is null."""
+@dataclass(frozen=True, kw_only=True)
+class ConfigSummary:
+    """The mean over the seeds of one choice of options.
+
+    The accuracy has the standard deviation of the seeds or, when there is one only, its interval on
+    the `n` images.
+    """
 
     options: Options
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)]
+    n: Count = 0
     accuracy_mean: Fraction
     accuracy_sd: Annotated[float, Meta(ge=0, le=1)] | None
     accuracy_ci95: Interval | None
@@ -348,16 +372,16 @@ class Mean:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestTrial:
     """Which trial a model file is of."""
 
     options: Options
     seed: Seed
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """OUT.grid.json or OUT.seeds.json."""
+@dataclass(frozen=True, kw_only=True)
+class SweepResults:
+    """OUT.grid.json or OUT.seeds.json: finished trainings and their summaries, each best first."""
 
     file: Text
     axes: Annotated[
@@ -365,9 +389,10 @@ class Sweep:
         Meta(max_length=20),
     ]
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1, max_length=10_000)]
-    best: Best | None
-    points: Annotated[tuple[Mean, ...], Meta(max_length=1000)]
-    rows: Annotated[tuple[Trial, ...], Meta(max_length=1000)]
+    finished: bool = False
+    best: BestTrial | None
+    points: Annotated[tuple[ConfigSummary, ...], Meta(max_length=1000)]
+    rows: Annotated[tuple[TrialResult, ...], Meta(max_length=1000)]
 
     def __post_init__(self) -> None:
         if self.points and (self.best is None or not self.rows):
@@ -375,6 +400,22 @@ class Sweep:
         entries: Sequence[Any] = [*self.points, *self.rows]
         for entry in entries:
             self._require_on_axes(entry.options)
+
+    def as_dict(self, *, histories: bool = True) -> dict[str, Any]:
+        """Return the JSON form, with or without the epochs of each training."""
+        rows = [row.as_dict() for row in self.rows]
+        if not histories:
+            for row in rows:
+                del row["history"]
+        return {
+            "file": self.file,
+            "axes": {name: list(values) for name, values in self.axes.items()},
+            "seeds": list(self.seeds),
+            "finished": self.finished,
+            "best": asdict(self.best) if self.best else None,
+            "points": [asdict(point) for point in self.points],
+            "rows": rows,
+        }
 
     def _require_on_axes(self, options: Mapping[str, Value]) -> None:
         if options.keys() != self.axes.keys():

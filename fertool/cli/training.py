@@ -8,10 +8,9 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.cli.options import ArchOptions, TrainingOptions
+from fertool.cli.options import TrainingOptions
 from fertool.cli.signals import says_how_to_go_on
 from fertool.config.option import values_of
-from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from fertool.config.training import Keep
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
-    from fertool.spec import InputSpec, ProvenanceStep, Spec
+    from fertool.spec import ProvenanceStep, Spec
     from fertool.train import EpochRecord, FitResult, Objective
 
 History = list[dict[str, Any]]
@@ -227,66 +226,12 @@ def write_history(output: Path, history: History) -> None:
     write_json(history_path(output), {"file": output.name, "history": history})
 
 
-def new_model(arch: ArchOptions, train: FaceDataset, seed: int) -> tuple[Spec, nn.Module]:
-    """Return the network that the options name, for the classes of `train`, seeded, with `--init` applied."""
-    import torch
-
-    from fertool import models
-    from fertool.models.initial_weights import load_initial_weights
-    from fertool.report.console import note
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if arch.init_from is None:
-            arguments = parse_arch_args(arch.arch_arg)
-            spec, module = models.create(arch.arch, arguments, input_of(arch), train.classes)
-        else:
-            given, loaded = models.load_model(arch.init_from)
-            spec, module = models.adapt_to_classes(given, loaded, train.classes)
-            if len(given.classes) != len(spec.classes):
-                note(
-                    f"the classifier of {arch.init_from} has {len(given.classes)} classes: it starts afresh"
-                )
-    if arch.init:
-        for line in load_initial_weights(module, arch.init):
-            note(line)
-    return spec, module
-
-
-def input_of(arch: ArchOptions) -> InputSpec:
-    """Return the input of the network that the options name."""
-    from fertool.artifact.header import read_spec
-    from fertool.spec import InputSpec
-
-    if arch.init_from is not None:
-        return read_spec(arch.init_from).input
-    gray, channels = InputSpec(), arch.input_channels
-    if channels == 2:
-        raise UsageError(
-            "--input-channels 2: images have 1 or 3 channels", "use 1 (grayscale) or 3 (colour)"
-        )
-    return InputSpec(channels, arch.input_size, gray.mean * channels, gray.std * channels)
-
-
 def write_curves(path: Path, histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Write training curves as a PNG."""
     from fertool.artifact.atomic import write_atomic
     from fertool.report.plots.training_curves import plot_training_curves
 
     write_atomic(path, plot_training_curves(histories))
-
-
-def parse_arch_args(pairs: list[str] | None) -> dict[str, str]:
-    """Return `KEY=VALUE` pairs as a dict; raises UsageError for anything else."""
-    parsed = {}
-    for pair in pairs or ():
-        key, equals, value = pair.partition("=")
-        if not (key and equals and value):
-            raise UsageError(
-                f"--arch-arg {pair}: not KEY=VALUE", "for example --arch-arg width_mult=0.5"
-            )
-        parsed[key] = value
-    return parsed
 
 
 def options_of(*groups: Any) -> dict[str, Any]:

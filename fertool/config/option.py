@@ -12,6 +12,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fertool.errors import UsageError, unknown_name
@@ -126,13 +127,16 @@ def configured(config: Config, options: Mapping[str, Any], *others: Any) -> tupl
     """
     configs = (config, *others)
     known: dict[str, str] = {}
+    kinds: dict[str, Any] = {}
     for each in configs:
         known.update(_names_by_alias(each))
+        kinds.update(types_of(each))
     values: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
             raise unknown_name("option", name, known)
-        values[known[name]] = value
+        field_name = known[name]
+        values[field_name] = typed(kinds[field_name], value)
     return tuple(with_values(each, values) for each in configs)
 
 
@@ -178,12 +182,9 @@ def applicable(config: Any) -> dict[str, Any]:
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
     """Return the values of a Literal type, also of one that may be None; none for other types."""
-    if get_origin(kind) is Literal:
-        return get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        for part in get_args(kind):
-            if get_origin(part) is Literal:
-                return get_args(part)
+    for part in _parts(kind):
+        if get_origin(part) is Literal:
+            return get_args(part)
     return ()
 
 
@@ -198,6 +199,48 @@ def types_of(config: Any) -> dict[str, Any]:
         elif about(field) is not None:
             types_by_name[field.name] = hints[field.name]
     return types_by_name
+
+
+def is_scalar(kind: Any) -> bool:
+    """Return whether values of a type are numbers, switches or choices, even if they may be None."""
+    return bool(choices_of(kind)) or any(part in (bool, int, float) for part in _parts(kind))
+
+
+def typed(kind: Any, value: Any) -> Any:
+    """Return a value as the type has it: text as a path, a whole number as a float.
+
+    So an option that is given in Python is recorded like the same one of the command line.
+    """
+    parts = _parts(kind)
+    if isinstance(value, str) and Path in parts:
+        return Path(value)
+    if type(value) is int and float in parts and int not in parts:
+        return float(value)
+    return value
+
+
+def parse_value(kind: Any, text: str) -> bool | int | float | str:
+    """Return the value of a scalar type that a text stands for; raises ValueError for other text."""
+    if choices_of(kind):
+        return text
+    parts = _parts(kind)
+    if bool in parts:
+        known = dict.fromkeys(("true", "yes", "on", "1"), True)
+        known.update(dict.fromkeys(("false", "no", "off", "0"), False))
+        if text.lower() not in known:
+            raise ValueError("not true or false")
+        return known[text.lower()]
+    is_whole = int in parts
+    try:
+        return int(text) if is_whole else float(text)
+    except ValueError:
+        raise ValueError("not a whole number" if is_whole else "not a number") from None
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    if get_origin(kind) in (Union, types.UnionType):
+        return get_args(kind)
+    return (kind,)
 
 
 def _is_within(value: float, known: Option) -> bool:

@@ -17,7 +17,7 @@ from fertool.results import (
     EvaluationReport,
     FileResult,
     History,
-    Sweep,
+    SweepResults,
     Traces,
 )
 from fertool.strict_json import as_type, missing_keys, parse_json, wrapping_content_errors
@@ -28,7 +28,11 @@ _ENTRY_TYPES: Mapping[type[Any], type[Any]] = {
     EvaluationReport: Evaluation,
 }
 """Of results that are lists, the type of an entry."""
-_TYPES_BY_KEY: Mapping[str, type[Any]] = {"layers": Traces, "points": Sweep, "history": History}
+_TYPES_BY_KEY: Mapping[str, type[Any]] = {
+    "layers": Traces,
+    "points": SweepResults,
+    "history": History,
+}
 
 
 @dataclass
@@ -80,7 +84,7 @@ def _add_json(found: ReportData, path: Path) -> None:
     elif isinstance(result, History):
         found.histories[Path(result.file or path).stem] = data["history"]
     # A sweep that has only begun has nothing to compare yet.
-    elif isinstance(result, Sweep) and result.points:
+    elif isinstance(result, SweepResults) and result.points:
         found.sweeps.append(data)
 
 

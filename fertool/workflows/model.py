@@ -67,6 +67,11 @@ class Model:
             return self.path.stat().st_size
         return len(self._packed()[1])
 
+    def described(self) -> dict[str, Any]:
+        """Return the keys of `show --json`."""
+        file = str(self.path) if self.path else None
+        return {"file": file, "size_bytes": self.size_bytes, **self.spec.shown()}
+
     def save(self, path: str | Path) -> Model:
         """Write the model file, atomically; returns the model of that file.
 

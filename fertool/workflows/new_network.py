@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fertool.config.network import NetworkConfig
+from fertool.config.option import values_of
 from fertool.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -50,10 +50,30 @@ def new_network(
 def input_of(config: NetworkConfig) -> InputSpec:
     """Return the input of the network that the options name."""
     from fertool.artifact.header import read_spec
-    from fertool.spec import InputSpec
 
     if config.init_from is not None:
         return read_spec(config.init_from).input
-    gray = asdict(InputSpec())
-    channels = config.input_channels
-    return InputSpec(channels, config.input_size, gray["mean"] * channels, gray["std"] * channels)
+    return default_input(config.input_size, config.input_channels)
+
+
+def default_input(size: int, channels: int) -> InputSpec:
+    """Return the input of a new network, whose channels are all normalized as gray is."""
+    from fertool.spec import InputSpec
+
+    gray = InputSpec()
+    return InputSpec(channels, size, gray.mean * channels, gray.std * channels)
+
+
+def recorded_network(config: NetworkConfig) -> dict[str, Any]:
+    """Return the options of the network for the provenance.
+
+    The arguments of the architecture have the types of its defaults, also where they were given as
+    text.
+    """
+    from fertool.models.registry import resolve_arch_args
+
+    values = values_of(config)
+    if config.arch_args and config.init_from is None:
+        resolved = resolve_arch_args(config.arch, config.arch_args, config.input_size)
+        values["arch_args"] = {name: resolved[name] for name in config.arch_args}
+    return values

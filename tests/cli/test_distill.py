@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.cli.distill import DistillOptions
-from fertool.cli.rounds import round_seed
+from fertool.config.distillation import DistillationConfig
+from fertool.config.option import applicable
 from fertool.errors import UsageError
 from fertool.report.console import TrainingProgress
 from fertool.spec import InputSpec
+from fertool.workflows.rounds import round_seed
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 STUDENT = (
@@ -221,15 +222,15 @@ def test_an_option_of_another_method_is_refused_at_once(
 
 
 def test_options_of_the_method_have_their_defaults():
-    assert DistillOptions().own == {}
-    assert DistillOptions(method="feature", gamma=0.5).own == {
+    assert applicable(DistillationConfig()) == {}
+    assert applicable(DistillationConfig(method="feature", gamma=0.5)) == {
         "beta": 1.0,
         "gamma": 0.5,
         "match_depths": 4,
     }
-    assert DistillOptions(method="iterative").own == {"rounds": 3}
+    assert applicable(DistillationConfig(method="iterative")) == {"rounds": 3}
     with pytest.raises(UsageError):
-        DistillOptions(rounds=1)
+        DistillationConfig(rounds=1)
 
 
 def test_rounds_have_seeds_of_their_own():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fertool import models
-from fertool.cli.teacher_logits import VIEWS
+from fertool.config.distillation import LogitsConfig
 from fertool.distill.cached_logits import load_logits
 from fertool.spec import InputSpec
 
@@ -105,7 +105,7 @@ def test_training_a_teacher_records_it_under_its_own_augmentation(fertool, tmp_p
     assert out == f"{output}\n"
     recording = load_logits(record)
     assert recording.spec.teachers == (models.load_model(output)[0].digest,)
-    assert recording.spec.views == VIEWS == len(recording.logits[0])
+    assert recording.spec.views == LogitsConfig().views == len(recording.logits[0])
     assert recording.views.config.scale == 0.1
 
 

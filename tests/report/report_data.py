@@ -158,7 +158,7 @@ def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> dict[str
             "split": "val",
             "n": 3589,
             "accuracy": 0.64 - 0.01 * k - 0.002 * seed,
-            "accuracy_ci95": [0.62 - 0.01 * k, 0.66 - 0.01 * k],
+            "accuracy_ci95": [0.62 - 0.01 * k - 0.002 * seed, 0.66 - 0.01 * k - 0.002 * seed],
             "loss": 1.1 + k / 10,
             "best_epoch": 2,
             "epochs": 3,

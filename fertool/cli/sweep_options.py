@@ -1,0 +1,119 @@
+"""`--seeds` and `--grid`: the texts of a sweep's options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from fertool.cli.splits import refused_split
+from fertool.config.option import parse_value
+from fertool.config.sweep import Axes, SweepConfig, Value, axis_types, require_axis
+from fertool.config.training import TRAINING
+from fertool.errors import UsageError
+
+_GIVEN = {"COMMANDLINE": 2, "DEFAULT_MAP": 1}
+"""Where a value comes from: a flag wins over a recipe, a recipe over the default."""
+
+
+@dataclass(frozen=True)
+class SweepTexts:
+    """What is to be trained more than once."""
+
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="S,S,…",
+            help="Train once with each, for example 0,1,2: mean and standard deviation; rows in OUT.seeds.json, models "
+            "beside -o, the best by validation in -o.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
+    grid: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=V,V;…",
+            help="Train with every combination of options, for example 'lr=1e-3,2e-3;ema-decay=0,0.99': rows in "
+            "OUT.grid.json, the best by validation in -o.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
+
+
+def requested_sweep(
+    context: typer.Context, texts: SweepTexts, config: Any, seed: int
+) -> SweepConfig | None:
+    """Return the sweep that --seeds and --grid ask for, None for a single training.
+
+    Raises UsageError for a name, a value or a combination that no single training with `config`
+    would accept either, and for options that exclude each other.
+    """
+    seeds = _seeds(context, texts.seeds, seed)
+    axes = _axes(context, texts.grid, config) if texts.grid is not None else {}
+    if seeds is None and not axes:
+        return None
+    asked = SweepConfig(seeds or (seed,), axes)
+    asked.require_valid(config)
+    return asked
+
+
+def _seeds(context: typer.Context, text: str | None, seed: int) -> tuple[int, ...] | None:
+    """Return the seeds of --seeds, None where --seed counts."""
+    if text is None or _rank(context, "seed") > _rank(context, "seeds"):
+        return None
+    if _rank(context, "seed") == _rank(context, "seeds"):
+        raise UsageError(
+            f"--seed {seed} and --seeds {text} exclude each other",
+            "give all the seeds with --seeds",
+        )
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and len(word) < 10 for word in words):
+        raise UsageError(
+            f"--seeds {text}: not whole numbers with commas between", "for example --seeds 0,1,2"
+        )
+    return tuple(int(word) for word in words)
+
+
+def _axes(context: typer.Context, grid: str, config: Any) -> Axes:
+    """Read `NAME=V,V;NAME=V,V`; every value is converted by the option that it is for."""
+    kinds = axis_types(config)
+    axes: dict[str, tuple[Value, ...]] = {}
+    for part in filter(None, (part.strip() for part in grid.split(";"))):
+        name, equals, listed = (text.strip() for text in part.partition("="))
+        words = [word.strip() for word in listed.split(",")]
+        if not (name and equals and all(words)):
+            raise UsageError(
+                f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
+                "for example --grid 'lr=0.001,0.002;ema-decay=0,0.999'",
+            )
+        refusal = refused_split(context.command.name, name)
+        if refusal:
+            raise refusal
+        axis = require_axis(name, kinds)
+        if _rank(context, axis.replace("-", "_")) == _GIVEN["COMMANDLINE"]:
+            raise UsageError(
+                f"--{axis}: --grid gives its values",
+                f"leave --{axis} out, or take it out of --grid",
+            )
+        values = tuple(_value(axis, kinds[axis], word) for word in words)
+        if axis in axes or len(set(values)) < len(values):
+            raise UsageError(
+                f"--grid {grid}: '{part}' repeats a name or a value", "name every value once"
+            )
+        axes[axis] = values
+    if not axes:
+        raise UsageError(f"--grid '{grid}': names no option", "for example --grid 'lr=0.001,0.002'")
+    return axes
+
+
+def _value(name: str, kind: Any, word: str) -> Value:
+    try:
+        return parse_value(kind, word)
+    except ValueError as error:
+        raise UsageError(f"--{name} {word}: {error}", f"see the values of --{name}") from None
+
+
+def _rank(context: typer.Context, name: str) -> int:
+    source = context.get_parameter_source(name)
+    return _GIVEN.get(source.name, 0) if source else 0

@@ -1,0 +1,107 @@
+"""Options of a sweep: the seeds and the grid of options that a training is repeated with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from fertool.config.distillation import LogitsConfig
+from fertool.config.network import NetworkConfig
+from fertool.config.option import is_scalar, typed, types_of, with_values
+from fertool.errors import UsageError, unknown_name
+
+Value = bool | int | float | str
+Axes = Mapping[str, tuple[Value, ...]]
+"""The values of each option that a grid varies, by the option's name in recipes."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What a training is repeated with; raises UsageError for a seed or a value that is repeated.
+
+    Without `seeds` the run's own seed is used, without `axes` the options are the run's own.
+    """
+
+    seeds: tuple[int, ...] = ()
+    axes: Axes = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given = ",".join(map(str, self.seeds))
+        if any(seed < 0 for seed in self.seeds):
+            raise UsageError(f"``seeds={given}``: a seed is below 0", "for example 0, 1 and 2")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise UsageError(
+                f"``seeds={given}``: a seed stands there twice",
+                "the same seed gives the same model",
+            )
+        for name, values in self.axes.items():
+            if not values or len(set(values)) < len(values):
+                listed = ",".join(map(str, values))
+                raise UsageError(
+                    f"``grid={name}={listed}``: no value, or one that repeats",
+                    "name every value once",
+                )
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """Yield the options of each combination of the grid's values, by their names in recipes."""
+        for values in product(*self.axes.values()):
+            yield dict(zip(self.axes, values, strict=True))
+
+    def require_valid(self, config: Any) -> None:
+        """Raise UsageError for a combination that no single training with `config` would accept."""
+        for options in self.combinations():
+            with_options(config, options)
+
+
+def sweep_config(
+    config: Any, seeds: Sequence[int] | None, grid: Mapping[str, Sequence[Any]] | None
+) -> SweepConfig:
+    """Return the sweep of a workflow with this `config`, all its combinations checked.
+
+    A grid's names are those of fields or of recipes. Raises UsageError for a name that is no option
+    of the training, and as `SweepConfig` does.
+    """
+    if seeds is None and not grid:
+        raise UsageError("neither ``seeds`` nor ``grid``: nothing to repeat", "give one of them")
+    kinds = axis_types(config)
+    axes: dict[str, tuple[Value, ...]] = {}
+    for name, values in (grid or {}).items():
+        axis = require_axis(name, kinds)
+        axes[axis] = tuple(typed(kinds[axis], value) for value in values)
+    asked = SweepConfig(tuple(seeds or ()), axes)
+    asked.require_valid(config)
+    return asked
+
+
+def require_axis(name: str, kinds: Mapping[str, Any]) -> str:
+    """Return the name in recipes of an option of a grid; raises UsageError for another name."""
+    axis = name.replace("_", "-")
+    if axis in ("seed", "seeds"):
+        raise UsageError(
+            f"``grid={name}``: a seed is no axis",
+            "``seeds=0,1,2`` trains every combination so often",
+        )
+    if axis not in kinds:
+        raise unknown_name("option in ``grid``", axis, kinds)
+    return axis
+
+
+def axis_types(config: Any) -> dict[str, Any]:
+    """Return the types of the options that a grid may vary, by their names in recipes.
+
+    They are the numbers, switches and choices of the training and its method, not of the network.
+    """
+    excluded = {*types_of(NetworkConfig()), *types_of(LogitsConfig())}
+    kinds: dict[str, Any] = {}
+    for name, kind in types_of(config).items():
+        if name not in excluded and is_scalar(kind):
+            kinds[name.replace("_", "-")] = kind
+    return kinds
+
+
+def with_options(config: Any, options: Mapping[str, Value]) -> Any:
+    """Return a config with options, by their names in recipes, in the place of its own."""
+    values = {name.replace("-", "_"): value for name, value in options.items()}
+    return with_values(config, values)

@@ -1,0 +1,337 @@
+"""Teachers as models or as files of their logits on the training images, and recording them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.artifact.atomic import require_writable
+from fertool.artifact.input_files import require_file
+from fertool.config.distillation import LogitsConfig, RecordLogitsConfig
+from fertool.config.option import configured, values_of, with_values
+from fertool.config.reading import ReadConfig
+from fertool.config.run import RunConfig
+from fertool.config.training import AugmentConfig
+from fertool.errors import FertoolError, UsageError
+from fertool.reporter import SILENT, Reporter
+from fertool.workflows.data import Data
+from fertool.workflows.model import Model, load
+from fertool.workflows.new_network import default_input, input_of
+from fertool.workflows.processes import require_one_process
+from fertool.workflows.provenance import make_step, recorded_options
+
+if TYPE_CHECKING:
+    from fertool.artifact.logits_header import LogitsSpec
+    from fertool.config.training import PrecisionName
+    from fertool.data.dataset import FaceDataset
+    from fertool.distill import CachedTeacher, Teacher
+    from fertool.distill.cached_logits import CachedLogits
+    from fertool.distill.cached_teachers import Views
+    from fertool.spec import InputSpec
+
+FIXED_BY_VIEWS = (
+    "flip",
+    "rotation",
+    "translate",
+    "scale",
+    "aspect",
+    "brightness",
+    "contrast",
+    "erasing",
+)
+"""The options of augmentation that a recording with views fixes."""
+_RECORD_ANEW = "leave it out, or record the teachers anew with ``save_logits``"
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedLogits:
+    """The logits of teachers on training images, in the file `path`; stands for them in `distill`."""
+
+    cached: CachedLogits
+    path: Path
+
+    @property
+    def spec(self) -> LogitsSpec:
+        """The header of the file."""
+        return self.cached.spec
+
+
+AnyTeacher = Model | RecordedLogits | str | Path
+"""A model, or what was recorded of teachers; or a file of one of the two."""
+
+
+def record_logits(
+    teachers: AnyTeacher | Sequence[AnyTeacher],
+    data: Data,
+    config: RecordLogitsConfig = RecordLogitsConfig(),
+    *,
+    output: str | Path,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> RecordedLogits:
+    """Write the logits of teachers on the training images to a file that stands for them in `distill`.
+
+    Each image is recorded under ``views`` fixed augmentations. `options` are those of
+    `RecordLogitsConfig` and `RunConfig`, by name.
+
+    Raises UsageError for a wrong option, FertoolError for teachers of other classes and for files
+    that cannot be used.
+    """
+    config, run = configured(config, options, run)
+    given = as_list(teachers)
+    inputs = [*teacher_files(given), *data.files, *config.student.files]
+    logits = LogitsConfig(Path(output), config.logit_views)
+    require_logits_output(logits, None, inputs)
+    for path in config.student.files:
+        require_file(path)
+    opened = open_teachers(given)
+    require_no_recording(logits, opened)
+    input = input_of(config.student)
+    train = data.fitted(input).split("train")
+    recorded = write_logits(
+        Path(output),
+        opened,
+        train,
+        input,
+        config,
+        command="distill",
+        read=data.read,
+        run=run,
+        reporter=reporter,
+    )
+    return recorded.recordings[0]
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Teachers that are models, and recordings of others."""
+
+    models: tuple[Model, ...]
+    recordings: tuple[RecordedLogits, ...] = ()
+
+    @classmethod
+    def of(cls, models: Iterable[Model]) -> Teachers:
+        """Return models as teachers, by copies: a teacher is frozen and moved to the device."""
+        copies = []
+        for model in models:
+            known = model if model.spec.digest else model.sealed()
+            copies.append(Model(known.spec, copy.deepcopy(known.module), known.path))
+        return cls(tuple(copies))
+
+    @property
+    def views(self) -> int | None:
+        """The views of the recordings, None without any."""
+        counts = [recording.spec.views for recording in self.recordings]
+        return max(counts, default=None)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digests of all teachers and of the recordings, by their roles in the provenance."""
+        teachers = [model.spec.digest for model in self.models]
+        for recording in self.recordings:
+            teachers += recording.spec.teachers
+        roles = {f"teacher.{index}": digest for index, digest in enumerate(teachers)}
+        for index, recording in enumerate(self.recordings):
+            roles[f"logits.{index}"] = recording.spec.digest
+        return roles
+
+    def ready(self, device: str, precision: PrecisionName) -> list[Teacher | CachedTeacher]:
+        """Return all of them, models first, as distillation takes them."""
+        teachers: list[Teacher | CachedTeacher] = [*self.live(device, precision)]
+        for recording in self.recordings:
+            teachers += recording.cached.teachers
+        return teachers
+
+    def live(self, device: str, precision: PrecisionName) -> list[Teacher]:
+        """Return those that are models, on the device."""
+        from fertool.device import resolve_device
+        from fertool.distill import Teacher
+
+        where = resolve_device(device)
+        return [
+            Teacher(model.module.to(where), model.input, model.classes, precision)
+            for model in self.models
+        ]
+
+    def settle(
+        self, given: AugmentConfig, logit_views: int | None, reporter: Reporter
+    ) -> AugmentConfig:
+        """Return the augmentation that the recordings fix, the given one where they fix none.
+
+        Raises UsageError for options that contradict them.
+        """
+        settled = given
+        for recording in self.recordings:
+            views = recording.spec.views
+            if logit_views not in (None, views):
+                raise UsageError(
+                    f"``logit_views={logit_views}``: {recording.path} was recorded with {views}",
+                    _RECORD_ANEW,
+                )
+            if recording.cached.views:
+                settled = _with_views(recording.cached.views, given, settled, recording, reporter)
+        return settled
+
+    def require_images(self, train: FaceDataset, data: Data) -> None:
+        """Raise FertoolError unless every recording is of these training images.
+
+        Those of another shape are compared in the shape that was recorded.
+        """
+        from fertool.distill.cached_logits import require_same_images
+
+        for recording in self.recordings:
+            recorded = recording.spec.images
+            images = train
+            is_same_shape = tuple(train.images.shape[1:3]) == (recorded.channels, recorded.size)
+            if not is_same_shape and len(train) == recorded.count:
+                input = default_input(recorded.size, recorded.channels)
+                images = data.fitted(input).split(train.split)
+            require_same_images(recording.spec, images, str(recording.path))
+
+
+def as_list(teachers: AnyTeacher | Sequence[AnyTeacher]) -> list[AnyTeacher]:
+    """Return one or several teachers as a list."""
+    if isinstance(teachers, Model | RecordedLogits | str | Path):
+        return [teachers]
+    return list(teachers)
+
+
+def teacher_files(teachers: Iterable[AnyTeacher]) -> list[Path]:
+    """Return the files among teachers, also those that models and recordings were read from."""
+    files: list[Path] = []
+    for teacher in teachers:
+        if isinstance(teacher, str | Path):
+            files.append(Path(teacher))
+        elif teacher.path is not None:
+            files.append(teacher.path)
+    return files
+
+
+def open_teachers(teachers: Iterable[AnyTeacher]) -> Teachers:
+    """Open the files among teachers; models and logits are told apart by the files' content."""
+    from fertool.artifact.logits_header import is_logits
+    from fertool.distill.cached_logits import load_logits
+
+    models: list[Model] = []
+    recordings: list[RecordedLogits] = []
+    for teacher in teachers:
+        if isinstance(teacher, RecordedLogits):
+            recordings.append(teacher)
+        elif isinstance(teacher, Model):
+            models += Teachers.of([teacher]).models
+        elif is_logits(Path(teacher)):
+            recordings.append(RecordedLogits(load_logits(Path(teacher)), Path(teacher)))
+        else:
+            models.append(load(teacher))
+    return Teachers(tuple(models), tuple(recordings))
+
+
+def require_logits_output(config: LogitsConfig, model: Path | None, inputs: Sequence[Path]) -> None:
+    """Raise FertoolError when the file of logits cannot be written or would replace another."""
+    path = config.save_logits
+    if path is None:
+        return
+    require_one_process("``save_logits``")
+    require_writable(path, *inputs)
+    if model is not None and path.resolve() == model.resolve():
+        raise UsageError(
+            f"``save_logits={path}``: the model goes there",
+            "name another file, for example t.logits",
+        )
+
+
+def require_no_recording(config: LogitsConfig, teachers: Teachers) -> None:
+    """Raise UsageError when a recording would be recorded."""
+    if teachers.recordings:
+        raise UsageError(
+            f"``save_logits={config.save_logits}``: {teachers.recordings[0].path} is a recording already",
+            "give the teachers' model files",
+        )
+
+
+def write_logits(
+    path: Path,
+    teachers: Teachers,
+    train: FaceDataset,
+    input: InputSpec,
+    config: RecordLogitsConfig,
+    *,
+    command: str,
+    read: ReadConfig,
+    run: RunConfig,
+    reporter: Reporter,
+) -> Teachers:
+    """Write the models' logits on the training images, as a student with this `input` sees them.
+
+    Returns the recording in their place. What a killed run has recorded already is written again as
+    it is.
+    """
+    from fertool.device import resolve_device
+    from fertool.distill.cached_logits import compute_cached_logits, plan_cached_logits, save_logits
+    from fertool.report.units import size_text
+
+    options = recorded_options(read, {"logit_views": config.views})
+    step = make_step(command, options, run.seed, data=train, **teachers.digests)
+    digests = [model.spec.digest for model in teachers.models]
+    plan = plan_cached_logits(train, config.views, config.augmentation, run.seed, digests, step)
+    cached = _recorded_before(path, plan) if run.resume else None
+    if cached is None:
+        with reporter.progress("logits") as on_progress:
+            cached = compute_cached_logits(
+                plan,
+                teachers.live(run.device, config.precision),
+                train,
+                input,
+                device=resolve_device(run.device),
+                on_progress=on_progress,
+            )
+    cached = save_logits(path, cached)
+    views = f"{config.views} views" if config.views else "one look"
+    size = size_text(path.stat().st_size)
+    reporter.note(f"{path}: {views} of {len(train)} images, {size}")
+    return Teachers((), (RecordedLogits(cached, path),))
+
+
+def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:
+    from fertool.distill.cached_logits import load_logits
+
+    try:
+        cached = load_logits(path)
+    except FertoolError:
+        return None
+    is_same = replace(cached.spec, digest="").to_json() == plan.to_json()
+    return cached if is_same else None
+
+
+def _with_views(
+    views: Views,
+    given: AugmentConfig,
+    settled: AugmentConfig,
+    recording: RecordedLogits,
+    reporter: Reporter,
+) -> AugmentConfig:
+    """Return the augmentation of a recording's views; raises UsageError for another that is given."""
+    given_values = values_of(given)
+    defaults = values_of(AugmentConfig())
+    fixed: dict[str, Any] = {}
+    changes: list[str] = []
+    for name in FIXED_BY_VIEWS:
+        value = getattr(views.config, name)
+        if given_values[name] not in (value, defaults[name]):
+            raise UsageError(
+                f"``{name}={given_values[name]:g}``: {recording.path} was recorded with "
+                f"``{name}={value:g}``",
+                _RECORD_ANEW,
+            )
+        fixed[name] = value
+        if value != given_values[name]:
+            changes.append(f"``{name}={value:g}``")
+    if changes:
+        reporter.note(
+            f"{recording.path}: images are changed as they were recorded, with {' '.join(changes)}"
+        )
+    return with_values(settled, fixed)
