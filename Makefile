@@ -129,7 +129,7 @@ results: install
 	$(BIN)/python docs/make_networks.py > docs/networks.md
 
 docs: install
-	$(BIN)/python docs/make_cli.py > docs/cli.md
+	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_operators.py > docs/operators.md
 
 # Strict: a broken link or a page outside of the navigation is an error.
