@@ -2,7 +2,7 @@
 
 The profiles are the network pruned further and further, so that each one's channels are among those
 of the wider ones. Each has weights of its own: sharing them would save bytes, but reconstructed
-weights fit one width only (docs/methods.md has what that is worth).
+weights fit one width only (docs/explanation/dynamic.md has what that is worth).
 """
 
 from __future__ import annotations
