@@ -99,7 +99,8 @@ def _parameters(command: Any) -> Iterator[Parameter]:
     """Yield arguments and options; their types are those of the function's signature."""
     signature = inspect.signature(command.callback).parameters
     for known in command.params:
-        if known.name not in signature or known.name == "help_all":
+        # Options that the short help leaves out are hidden there, not here.
+        if known.name not in signature:
             continue
         is_argument = known.param_type_name == "argument"
         flags = [f"`{flag}`" for flag in [*known.opts, *known.secondary_opts]]
@@ -129,9 +130,9 @@ def _values(kind: Any, known: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if origin in (list, tuple):
         return f"{_values(get_args(kind)[0], known)}, repeatable"
-    # N and X only keep the help on a terminal narrow.
-    named = known.metavar not in (None, "N", "X")
-    words = [f"`{known.metavar}`" if named else _TYPES.get(kind, kind.__name__)]
+    words = [_TYPES.get(kind, kind.__name__)]
+    if known.metavar and kind not in (int, float):
+        words = [f"`{known.metavar}`"]
     if known.min is not None:
         words.append(f"≥ {known.min:g}")
     if known.max is not None:
