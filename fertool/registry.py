@@ -140,7 +140,7 @@ class Registry:
         sources = {}
         for path in sorted(folder.glob("*.py")):
             module = f"{self._package}.{path.stem}"
-            for node in ast.parse(path.read_text("utf-8")).body:
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
                 if isinstance(node, ast.ClassDef | ast.FunctionDef):
                     for name in _registered_names(node):
                         sources[name] = _read_source(module, node)
