@@ -1,8 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
-The functions here do what the commands do: `load`, `open_data`, `import_model`, `sensitivity`,
-`quantize`, `evaluate` and `benchmark`. They are imported when they are first used, so that
-`import fertool` takes no time.
+The functions here do what the commands do: `load`, `open_data`, `import_model`, `record_logits`,
+`sweep`, `sensitivity`, `quantize`, `evaluate` and `benchmark`. They are imported when they are
+first used, so that `import fertool` takes no time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fertool.workflows.model import Model, load
     from fertool.workflows.quantize import quantize
     from fertool.workflows.sensitivity import sensitivity
+    from fertool.workflows.sweep import sweep
+    from fertool.workflows.teacher_logits import record_logits
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +31,9 @@ __all__ = [
     "load",
     "open_data",
     "quantize",
+    "record_logits",
     "sensitivity",
+    "sweep",
 ]
 
 _MODULES = {
@@ -41,7 +45,9 @@ _MODULES = {
     "load": "model",
     "open_data": "data",
     "quantize": "quantize",
+    "record_logits": "teacher_logits",
     "sensitivity": "sensitivity",
+    "sweep": "sweep",
 }
 """The module of `fertool.workflows` that has each name."""
 
