@@ -75,8 +75,8 @@ def record_logits(
 ) -> RecordedLogits:
     """Write the logits of teachers to a file that stands for them in `distill`.
 
-    They are those on the training images. Each image is recorded under ``views`` fixed augmentations. `options` are those of
-    `RecordLogitsConfig` and `RunConfig`, by name.
+    They are those on the training images, each under ``views`` fixed augmentations. `options` are
+    those of `RecordLogitsConfig` and `RunConfig`, by name.
 
     Raises UsageError for a wrong option, FertoolError for teachers of other classes and for files
     that cannot be used.
