@@ -18,8 +18,8 @@ from typing import Any
 
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.header import read_spec
-from fertool.data import DataOptions, open_data
 from fertool.workflows.comparison import measure_changes
+from fertool.workflows.data import open_data
 from fertool.workflows.model import load
 
 RULES: dict[str, tuple[str, ...]] = {
@@ -83,11 +83,10 @@ def kept(rule: str, seed: int, options: argparse.Namespace) -> Path:
 
 def timed(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Return the latencies of a row: the model's and the pruned network's, in turns."""
-    before, after = load(options.model), load(kept(row["rule"], row["seed"], options))
-    reading = DataOptions(size=before.input.size, channels=1, classes=before.classes)
-    changes = measure_changes(
-        before, after, open_data(options.data, reading).split("val"), bench=True
-    )
+    before = load(options.model)
+    after = load(kept(row["rule"], row["seed"], options))
+    source = open_data(options.data).fitted(before.input, before.classes)
+    changes = measure_changes(before, after, source.split("val"), bench=True)
     print(row["rule"], row["seed"], changes["speedup"], changes["speedup_ci95"], flush=True)
     return {key: value for key, value in changes.items() if "latency" in key or "speedup" in key}
 

@@ -1,8 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
-The functions here do what the commands do: `load`, `open_data`, `import_model`, `sensitivity`,
-`prune`, `quantize`, `evaluate` and `benchmark`. They are imported when they are first used, so that
-`import fertool` takes no time.
+The functions here do what the commands do: `load`, `open_data`, `import_model`, `train`, `distill`,
+`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate` and `benchmark`.
+They are imported when they are first used, so that `import fertool` takes no time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fertool.workflows.prune import plan_pruning, prune
     from fertool.workflows.quantize import quantize
     from fertool.workflows.sensitivity import sensitivity
+    from fertool.workflows.sweep import sweep
+    from fertool.workflows.teacher_logits import record_logits
 
 __version__ = "0.1.0"
 __all__ = [
@@ -32,7 +34,9 @@ __all__ = [
     "plan_pruning",
     "prune",
     "quantize",
+    "record_logits",
     "sensitivity",
+    "sweep",
 ]
 
 _MODULES = {
@@ -46,7 +50,9 @@ _MODULES = {
     "plan_pruning": "prune",
     "prune": "prune",
     "quantize": "quantize",
+    "record_logits": "teacher_logits",
     "sensitivity": "sensitivity",
+    "sweep": "sweep",
 }
 """The module of `fertool.workflows` that has each name."""
 

@@ -43,17 +43,18 @@ def distill(
 ) -> None:
     """Train a student with one or several teachers, averaged in probability space.
 
-    Epochs are chosen on the validation split, and so are the best seed and the best row of a grid. A killed run goes
-    on from OUT.resume (OUT.round-N.resume in rounds); what a sweep has finished is not trained again.
+    Epochs are chosen on the validation split, and so are the best seed and the best row of a grid. A
+    killed run resumes from OUT.resume (OUT.round-N.resume in rounds); what a sweep has finished is
+    not trained again.
 
-    With --save-logits the teachers are asked once, before the training; the file that keeps their
-    answers stands for them in later runs, which are faster and need no teacher.
+    With --save-logits the teachers run once, before the training; the file of their logits stands
+    for them in later runs, which are faster and need no teacher.
 
     Example: fertool distill teacher.pt -o student.pt --data fer2013.csv --arch micro_expnet
 
     Example: fertool distill teacher.logits -o student.pt --data fer2013.csv
 
-    Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,6,8;alpha=0.2,0.4,0.6"
+    Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,8"
     """
     from fertool.cli.training_output import print_trained, require_curves
     from fertool.workflows.data import open_data

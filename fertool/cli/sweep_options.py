@@ -25,8 +25,8 @@ class SweepTexts:
         str | None,
         typer.Option(
             metavar="S,S,…",
-            help="Train once with each, for example 0,1,2: mean and standard deviation; rows in OUT.seeds.json, models "
-            "beside -o, the best by validation in -o.",
+            help="Train once with each, for example 0,1,2: mean and standard deviation; rows in "
+            "OUT.seeds.json, models beside -o, the best by validation in -o.",
             rich_help_panel=TRAINING,
         ),
     ] = None
@@ -34,8 +34,8 @@ class SweepTexts:
         str | None,
         typer.Option(
             metavar="NAME=V,V;…",
-            help="Train with every combination of options, for example 'lr=1e-3,2e-3;ema-decay=0,0.99': rows in "
-            "OUT.grid.json, the best by validation in -o.",
+            help="Train with every combination of options, for example "
+            "'lr=1e-3,2e-3;ema-decay=0,0.99': rows in OUT.grid.json, the best by validation in -o.",
             rich_help_panel=TRAINING,
         ),
     ] = None

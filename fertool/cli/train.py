@@ -31,8 +31,8 @@ def train_teacher(
 ) -> None:
     """Train a network on a data set and keep its best epoch.
 
-    Epochs are chosen on the validation split (PublicTest of fer2013.csv), never on test images. A run that was killed
-    goes on from OUT.resume and ends with the same file.
+    Epochs are chosen on the validation split (PublicTest of fer2013.csv), never on test images. A
+    killed run resumes from OUT.resume and ends with the same file.
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --arch resnet18 --epochs 40
 

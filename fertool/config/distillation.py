@@ -34,9 +34,9 @@ class DistillationConfig:
     )
     method: Literal["kd", "feature", "iterative"] = option(
         "kd",
-        "kd: alpha T^2 KL(teacher, student) + (1 - alpha) CE; feature: inner feature maps are matched too, "
-        "alpha T^2 KL + beta L_feature + gamma CE; iterative: kd in rounds, each student teaching the next, which "
-        "goes on from its weights.",
+        "kd: alpha T^2 KL(teacher, student) + (1 - alpha) CE; feature: inner feature maps are "
+        "matched too, alpha T^2 KL + beta L_feature + gamma CE; iterative: kd in rounds, each "
+        "student teaching the next, which goes on from its weights.",
         panel=DISTILLATION,
     )
     beta: float | None = option(
@@ -83,8 +83,8 @@ class LogitsConfig:
 
     save_logits: Path | None = option(
         None,
-        "Write the teacher's logits on the training images to this file, which then stands for the teacher in "
-        "distill.",
+        "Write the teacher's logits on the training images to this file, which then stands for the "
+        "teacher in distill.",
         panel=LOGITS,
     )
     logit_views: int | None = option(

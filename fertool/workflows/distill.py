@@ -105,7 +105,7 @@ class StudentTask(TrainingTask):
         super().require_inputs()
 
     def open(self, output: Path | None) -> None:
-        """Open teachers and data, check that they fit each other, and record the teachers if asked for."""
+        """Open teachers and data that fit each other, and record the teachers if asked for."""
         logits = self.config.logits
         self._teachers = open_teachers(self._given)
         require_logits_output(logits, output, self.input_files)
@@ -186,7 +186,7 @@ class StudentTask(TrainingTask):
     def _fit(
         self, config: DistillConfig, training: TrainingRun, spec: Spec, student: nn.Module
     ) -> tuple[Spec, History]:
-        """Train the student by the method, from the weights of a teacher if it is taught in rounds."""
+        """Train the student by the method; in rounds it starts from the weights of a teacher."""
         method = config.distillation
         teachers = self._teachers.ready(self.run.device, self.config.training.precision)
         if method.method != "iterative":

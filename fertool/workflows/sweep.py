@@ -1,7 +1,8 @@
 """The same training with several seeds and options, of which the best model is kept.
 
-A sweep is a list of trials. Each is an ordinary training with a file of its own beside the output, so that its model
-has the bytes that the same options would give alone; a result in OUT.seeds.json or OUT.grid.json tells that it is done.
+A sweep is a list of trials. Each is an ordinary training with a file of its own beside the output,
+so that its model has the bytes that the same options would give alone; a result in OUT.seeds.json or
+OUT.grid.json tells that it is done.
 """
 
 from __future__ import annotations

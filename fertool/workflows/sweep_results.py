@@ -52,7 +52,7 @@ def trial_result(
 
 @dataclass
 class SweepFile:
-    """The results so far of the sweep that makes `output`, kept in `path` and rewritten with each."""
+    """The results so far of the sweep that makes `output`, rewritten to `path` with each."""
 
     path: Path
     output: Path

@@ -48,7 +48,7 @@ _RECORD_ANEW = "leave it out, or record the teachers anew with ``save_logits``"
 
 @dataclass(frozen=True, eq=False)
 class RecordedLogits:
-    """The logits of teachers on training images, in the file `path`; stands for them in `distill`."""
+    """The logits of teachers on the training images; stands for them in `distill`."""
 
     cached: CachedLogits
     path: Path
@@ -73,10 +73,10 @@ def record_logits(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> RecordedLogits:
-    """Write the logits of teachers on the training images to a file that stands for them in `distill`.
+    """Write the logits of teachers to a file that stands for them in `distill`.
 
-    Each image is recorded under ``views`` fixed augmentations. `options` are those of
-    `RecordLogitsConfig` and `RunConfig`, by name.
+    They are those on the training images, each under ``views`` fixed augmentations. `options` are
+    those of `RecordLogitsConfig` and `RunConfig`, by name.
 
     Raises UsageError for a wrong option, FertoolError for teachers of other classes and for files
     that cannot be used.
@@ -248,7 +248,8 @@ def require_no_recording(config: LogitsConfig, teachers: Teachers) -> None:
     """Raise UsageError when a recording would be recorded."""
     if teachers.recordings:
         raise UsageError(
-            f"``save_logits={config.save_logits}``: {teachers.recordings[0].path} is a recording already",
+            f"``save_logits={config.save_logits}``: "
+            f"{teachers.recordings[0].path} is a recording already",
             "give the teachers' model files",
         )
 
@@ -314,7 +315,7 @@ def _with_views(
     recording: RecordedLogits,
     reporter: Reporter,
 ) -> AugmentConfig:
-    """Return the augmentation of a recording's views; raises UsageError for another that is given."""
+    """Return the augmentation of a recording's views; raises UsageError for another given one."""
     given_values = values_of(given)
     defaults = values_of(AugmentConfig())
     fixed: dict[str, Any] = {}
