@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -133,6 +133,10 @@ class Registry:
                 options[field.name] = field.default
         return options
 
+    def defaults(self, option: str) -> Mapping[str, Any]:
+        """Return the default of one option by the members that have it; read when first needed."""
+        return _OptionDefaults(self, option)
+
     @cached_property
     def _sources(self) -> dict[str, _Source]:
         """The members in the folder, by name."""
@@ -160,6 +164,25 @@ class Registry:
                 f"{self.kind} '{name}': its package does not load ({error})",
                 f"reinstall what provides {point.value}",
             ) from None
+
+
+class _OptionDefaults(Mapping[str, Any]):
+    """The default of one option by the members of a registry that have it."""
+
+    def __init__(self, registry: Registry, option: str) -> None:
+        self._registry = registry
+        self._option = option
+
+    def __getitem__(self, name: str) -> Any:
+        return self._registry.options(name)[self._option]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._registry.names():
+            if self._option in self._registry.options(name):
+                yield name
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def _registered_names(node: ast.ClassDef | ast.FunctionDef) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fertool.errors import UsageError, unknown_name
+from fertool.registry import Registry
 
 _KEY = "option"
 Config = TypeVar("Config")
@@ -30,7 +31,8 @@ class Option:
     the flag's name where that is not the field's, `off_flag` that of the flag that switches a bool
     off where it is not `no-` and the same; `aliases` are further names in Python, `flag_aliases`
     further flags. `metavar` stands for the value in the help; `separator` stands
-    between the values of a list that is given as one text. `applies_to` is for an option of some
+    between the values of a list that is given as one text. The value of an option with a `registry`
+    is the name of one of its members, or the default. `applies_to` is for an option of some
     variants of a command only: the field that chooses the variant; `defaults` are the values there,
     by variant, where the option is None.
     """
@@ -47,6 +49,7 @@ class Option:
     flag_aliases: tuple[str, ...] = ()
     metavar: str | None = None
     separator: str = ""
+    registry: Registry | None = None
     advanced: bool = False
     applies_to: str = ""
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -113,6 +116,8 @@ def check(config: Any) -> None:
         choices = choices_of(hints[field.name])
         if choices and value not in choices:
             raise unknown_name(f"``{field.name}``", str(value), choices)
+        if known.registry is not None and value != field.default:
+            known.registry.require(value)
         if isinstance(value, int | float) and not _is_within(value, known):
             raise UsageError(
                 f"``{field.name}={value}``: must be {_limits(known)}",

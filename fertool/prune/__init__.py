@@ -6,9 +6,7 @@ from fertool.prune.penalties import PenalizedObjective
 from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.profile_gate import measure_profile_usage
 from fertool.prune.pruning_step import (
-    DATA_FREE,
-    ROUND_TO,
-    PruneOptions,
+    Constraints,
     PruneResult,
     PruningStep,
     plan,
@@ -23,14 +21,12 @@ from fertool.prune.schedule import RECOVERY, NoTrainer, Phase, Schedule, Trainer
 from fertool.prune.session import PruningSession
 
 __all__ = [
-    "DATA_FREE",
     "RECOVERY",
-    "ROUND_TO",
+    "Constraints",
     "LatencyModel",
     "NoTrainer",
     "PenalizedObjective",
     "Phase",
-    "PruneOptions",
     "PrunePlan",
     "PruneResult",
     "PruningSession",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from fertool.errors import FertoolError, UsageError, unknown_name
+from fertool.config.pruning import SelectionConfig
+from fertool.errors import FertoolError, UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.channels import trace_channels
 from fertool.graph.network import Network
@@ -23,38 +24,19 @@ from fertool.spec import InputSpec, Spec
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
-DATA_FREE = "l1"
-ROUND_TO = 16
-Normalization = Literal["auto", "layer", "none"]
-
 
 @dataclass(frozen=True)
-class PruneOptions:
-    """How to prune: what may remain, by which criterion, in steps of how many channels.
+class Constraints:
+    """What the pruned network must meet.
 
-    `latency` predicts the time of a network of other widths, for a target in seconds. Without
-    targets only a schedule that measures accuracy can work.
-
-    `normalise` tells how scores compare across layers: relative to the mean of their layer
-    ("layer"), as they are ("none"), or as suits the criterion ("auto"): changes of the loss as they
-    are, norms of weights relative to their layer.
-
-    `local_retrain`: reconstruct the layers after each step, on the images that score the channels.
-    `floors` are channel counts that some groups, named by their first layer, must keep.
+    Without `targets` only a schedule that measures accuracy can work. `floors` are channel counts
+    that some groups, named by their first layer, must keep. `latency` predicts the time of a
+    network of other widths, for a target in seconds.
     """
 
-    targets: Targets | None
-    criterion: str = DATA_FREE
-    normalise: Normalization = "auto"
-    round_to: int = ROUND_TO
-    latency: LatencyModel = NO_LATENCY
-    local_retrain: bool = False
+    targets: Targets | None = None
     floors: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def planning_latency(self) -> LatencyModel:
-        """The latency model by which widths are chosen."""
-        return self.latency.for_rounding(self.round_to)
+    latency: LatencyModel = NO_LATENCY
 
 
 @dataclass(frozen=True)
@@ -106,7 +88,8 @@ class PruningStep:
 def plan_step(
     spec: Spec,
     module: Network,
-    options: PruneOptions,
+    constraints: Constraints,
+    selection: SelectionConfig = SelectionConfig(),
     data: FaceDataset | None = None,
     *,
     scored: tuple[ChannelGraph, Scores] | None = None,
@@ -118,22 +101,24 @@ def plan_step(
     need it, has the images to score on. Raises UsageError for options that make no sense and
     FertoolError for networks or targets that cannot be pruned.
     """
-    if options.targets is None:
+    if constraints.targets is None:
         raise UsageError("no budget", "give one, for example ``target_flops=0.5``")
-    graph, scores = scored or score_channels(spec, module, options, data, on_progress)
+    selection = selection.resolved(has_images=data is not None)
+    graph, scores = scored or score_channels(spec, module, selection, data, on_progress)
+    round_to = selection.channel_multiple
     plan, skeleton, pruned = make_plan(
         module,
         graph,
         scores,
-        options.targets,
-        options.round_to,
-        latency=options.planning_latency,
-        floors=options.floors,
+        constraints.targets,
+        round_to,
+        latency=constraints.latency.for_rounding(round_to),
+        floors=constraints.floors,
     )
     images = None
-    if options.local_retrain:
+    if selection.reconstruct:
         if data is None:
-            raise UsageError("``local_retrain`` needs images", "give ``data``")
+            raise UsageError("``reconstruct`` needs images", "give ``data``")
         images = data.images
     return PruningStep(graph, plan, skeleton, pruned, spec.input, images)
 
@@ -141,19 +126,21 @@ def plan_step(
 def plan(
     spec: Spec,
     module: Network,
-    options: PruneOptions,
+    constraints: Constraints,
+    selection: SelectionConfig = SelectionConfig(),
     data: FaceDataset | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PrunePlan:
     """Return the plan that `prune` would apply; raises as `plan_step` does."""
-    return plan_step(spec, module, options, data, on_progress=on_progress).plan
+    return plan_step(spec, module, constraints, selection, data, on_progress=on_progress).plan
 
 
 def prune(
     spec: Spec,
     module: Network,
-    options: PruneOptions,
+    constraints: Constraints,
+    selection: SelectionConfig = SelectionConfig(),
     data: FaceDataset | None = None,
     *,
     on_progress: Callable[[int, int], None] | None = None,
@@ -162,26 +149,27 @@ def prune(
 
     Raises as `plan_step` does; the module is not changed.
     """
-    step = plan_step(spec, module, options, data, on_progress=on_progress)
+    step = plan_step(spec, module, constraints, selection, data, on_progress=on_progress)
     return PruneResult(step.apply(module), step.plan)
 
 
 def score_channels(
     spec: Spec,
     module: Network,
-    options: PruneOptions,
+    selection: SelectionConfig,
     data: FaceDataset | None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[ChannelGraph, Scores]:
     """Return the channels of a network and their importance; raises as `plan_step` does."""
-    require_scorable(spec, options, has_data=data is not None)
+    selection = selection.resolved(has_images=data is not None)
+    require_scorable(spec, selection, has_data=data is not None)
     graph = trace_channels(module)
-    scores = load_criterion(options.criterion).score(
+    scores = load_criterion(selection.criterion).score(
         module,
         graph,
         data,
         spec.input,
-        normalization=options.normalise,
+        normalization=selection.score_normalization,
         on_progress=on_progress,
     )
     return graph, scores
@@ -196,18 +184,11 @@ def require_float(spec: Spec) -> None:
     spec.require_static("pruned again")
 
 
-def require_scorable(spec: Spec, options: PruneOptions, *, has_data: bool) -> None:
+def require_scorable(spec: Spec, selection: SelectionConfig, *, has_data: bool) -> None:
     """Raise at once what scoring would: UsageError for options, FertoolError for networks."""
-    criterion = load_criterion(options.criterion)
-    if options.round_to < 1:
-        raise UsageError(
-            f"``round_to={options.round_to}``: not a number of channels",
-            "1 allows any width",
-        )
     require_float(spec)
-    if options.normalise not in get_args(Normalization):
-        raise unknown_name("``normalise``", options.normalise, get_args(Normalization))
-    if criterion.needs_images and not has_data:
+    criterion = selection.resolved(has_images=has_data).criterion
+    if load_criterion(criterion).needs_images and not has_data:
         raise UsageError(
-            f"``criterion={options.criterion}`` needs images", "give ``data``, or ``criterion=l1``"
+            f"``criterion={criterion}`` needs images", "give ``data``, or ``criterion=l1``"
         )

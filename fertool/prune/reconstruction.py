@@ -75,7 +75,7 @@ def reconstruct(
     images = images[: _affordable_images(graph)]
     if len(images) < MIN_IMAGES:
         raise UsageError(
-            f"``local_retrain`` needs {MIN_IMAGES} images or more, not {len(images)}",
+            f"``reconstruct`` needs {MIN_IMAGES} images or more, not {len(images)}",
             "raise ``samples``",
         )
     device = next(pruned.parameters()).device

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from fertool.config.pruning import IMAGE_CRITERION
 from fertool.errors import UsageError
 from fertool.prune.budget import Targets
 from fertool.prune.penalties import Penalty
@@ -92,15 +93,20 @@ class Schedule(ABC):
     """
 
     trains_first: ClassVar[bool] = True
-    criterion: ClassVar[str] = "kl"
+    criterion: ClassVar[str] = IMAGE_CRITERION
     reconstructs: ClassVar[bool] = False
     chooses_channels: ClassVar[bool] = False
     shares_processes: ClassVar[bool] = True
 
     epochs: int
 
-    def require_budget(self, targets: Targets | None) -> None:  # noqa: B027
-        """Raise UsageError for targets that the schedule cannot work towards."""
+    def require_budget(  # noqa: B027
+        self, targets: Targets | None, *, has_latency: bool = False
+    ) -> None:
+        """Raise UsageError for a budget that the schedule cannot work towards.
+
+        `has_latency`: there is a budget of latency too, whose ratio is still to be measured.
+        """
 
     def preview(self, session: PruningSession) -> list[PrunePlan]:
         """Return the plans that `run` carries out, as far as they are known before the trainings.
@@ -124,6 +130,9 @@ class Schedule(ABC):
 
 
 def load_schedule(name: str, epochs: int, **options: Any) -> Schedule:
-    """Return the schedule of this name; raises UsageError with the choices for another name."""
+    """Return the schedule of this name, with its own defaults for what is not given.
+
+    Raises UsageError with the choices for another name.
+    """
     member: type[Schedule] = SCHEDULES.load(name)
     return member(epochs, **options)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fertool.config.pruning import DATA_FREE_CRITERION, SelectionConfig
 from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.channels import trace_channels
@@ -16,10 +17,10 @@ from fertool.graph.network import Network
 from fertool.prune.block_removal import remove_block
 from fertool.prune.budget import Targets
 from fertool.prune.criterion import Scores
+from fertool.prune.latency_model import LatencyModel
 from fertool.prune.planning import PrunePlan, channel_counts
 from fertool.prune.pruning_step import (
-    DATA_FREE,
-    PruneOptions,
+    Constraints,
     PruningStep,
     plan,
     plan_step,
@@ -51,7 +52,8 @@ class PruningSession:
         self,
         spec: Spec,
         module: Network,
-        options: PruneOptions,
+        constraints: Constraints,
+        selection: SelectionConfig = SelectionConfig(),
         data: FaceDataset | None = None,
         open_progress: OpenProgress = _no_progress,
     ) -> None:
@@ -59,18 +61,24 @@ class PruningSession:
         graph = trace_channels(module)
         floors, kept = {}, []
         for name, width in channel_counts(find_groups(graph)).items():
-            asked = options.floors.get(name, 0)
+            asked = constraints.floors.get(name, 0)
             floors[name] = max(least_width(width), asked)
             if asked:
                 kept.append(name)
         self.spec = spec
-        self.options = replace(options, floors=floors)
+        self.constraints = replace(constraints, floors=floors)
+        self.selection = selection.resolved(has_images=data is not None)
         self.module: Any = module
-        self.plan = PrunePlan.unchanged(graph, options.planning_latency)
+        self.plan = PrunePlan.unchanged(graph, self._planning_latency)
         self._data = data
         self._open_progress = open_progress
         self._kept = tuple(kept)
         self.start = copy.copy(self)
+
+    @property
+    def _planning_latency(self) -> LatencyModel:
+        """The latency model by which widths are chosen."""
+        return self.constraints.latency.for_rounding(self.selection.channel_multiple)
 
     def remaining_budget(self, fraction: float = 1.0) -> Targets | None:
         """Return the targets of the present network after a fraction of the whole way.
@@ -78,7 +86,7 @@ class PruningSession:
         The way leads from the network as given to its targets in steps of equal ratio. None where
         the present network is that far already, and without targets.
         """
-        asked = self.options.targets
+        asked = self.constraints.targets
         if asked is None:
             return None
         done = self.plan
@@ -114,26 +122,34 @@ class PruningSession:
         targets = self.remaining_budget()
         if targets is None:
             return
-        options = replace(self.options, targets=targets, criterion=DATA_FREE, local_retrain=False)
-        plan(self.spec, self.module, options)
+        constraints = replace(self.constraints, targets=targets)
+        selection = replace(self.selection, criterion=DATA_FREE_CRITERION, reconstruct=False)
+        plan(self.spec, self.module, constraints, selection)
 
     def plan_step(
         self, targets: Targets, scored: tuple[ChannelGraph, Scores] | None = None, **changes: Any
     ) -> PruningStep:
         """Choose what to remove from the present network.
 
-        `changes` are options that differ from the session's.
+        `changes` are options of the selection that differ from the session's.
         """
-        options = replace(self.options, targets=targets, **changes)
+        constraints = replace(self.constraints, targets=targets)
+        selection = replace(self.selection, **changes)
         with nullcontext() if scored else self._open_progress("scores") as on_progress:
             return plan_step(
-                self.spec, self.module, options, self._data, scored=scored, on_progress=on_progress
+                self.spec,
+                self.module,
+                constraints,
+                selection,
+                self._data,
+                scored=scored,
+                on_progress=on_progress,
             )
 
     def score(self) -> tuple[ChannelGraph, Scores]:
         """Return the channels of the present network and their importance."""
         with self._open_progress("scores") as on_progress:
-            return score_channels(self.spec, self.module, self.options, self._data, on_progress)
+            return score_channels(self.spec, self.module, self.selection, self._data, on_progress)
 
     def prune_in_steps(self, steps: int = 1) -> None:
         """Prune to the targets without training, in steps of equal ratio, each scored anew."""
@@ -164,8 +180,8 @@ class PruningSession:
                     self.spec,
                     self.module,
                     self._data,
-                    reconstruct_layers=self.options.local_retrain,
-                    latency=self.options.planning_latency,
+                    reconstruct_layers=bool(self.selection.reconstruct),
+                    latency=self._planning_latency,
                     kept=self._kept,
                     on_progress=on_progress,
                 )

@@ -48,9 +48,19 @@ class Dynamic(Schedule):
     profiles: tuple[float, ...] = ()
     sparsity: float = 10.0
 
-    def require_budget(self, targets: Targets | None) -> None:
+    def __post_init__(self) -> None:
+        ratios = self.profiles
+        are_ratios = all(0 < ratio <= 1 for ratio in ratios)
+        if not are_ratios or len(set(ratios)) < len(ratios) or len(ratios) == 1:
+            listed = ",".join(f"{ratio:g}" for ratio in ratios)
+            raise UsageError(
+                f"``profiles={listed}``: not two or more different ratios up to 1",
+                "for example ``profiles=0.7,0.4,0.2``",
+            )
+
+    def require_budget(self, targets: Targets | None, *, has_latency: bool = False) -> None:
         """Raise UsageError where there is another budget than MACs, or none."""
-        mean_macs_budget(targets)
+        mean_macs_budget(None if has_latency else targets)
 
     def preview(self, session: PruningSession) -> list[PrunePlan]:
         """Return the plans of the profiles, the widest first."""
@@ -66,7 +76,7 @@ class Dynamic(Schedule):
             raise UsageError(
                 "``schedule=dynamic``: its gate has to be trained", "for example ``epochs=10``"
             )
-        target = mean_macs_budget(session.options.targets)
+        target = mean_macs_budget(session.constraints.targets)
         networks, plans = [], []
         for plan in prune_to_profiles(session, self.profiles):
             networks.append(copy.deepcopy(session.module))
@@ -126,7 +136,7 @@ def prune_to_profiles(session: PruningSession, ratios: Sequence[float]) -> Itera
     Without `ratios` they are those that suit the budget. Raises UsageError where the budget is not
     between them.
     """
-    target = mean_macs_budget(session.options.targets)
+    target = mean_macs_budget(session.constraints.targets)
     ratios = ratios or default_profiles(target)
     if not min(ratios) <= target <= max(ratios):
         listed = ", ".join(f"{ratio:g}" for ratio in ratios)

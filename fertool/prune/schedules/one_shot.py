@@ -33,9 +33,16 @@ class OneShot(Schedule):
     steps: int = 1
     max_drop: float | None = None
 
-    def require_budget(self, targets: Targets | None) -> None:
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and self.steps > 1:
+            raise UsageError(
+                f"``steps={self.steps}``: what ``max_drop`` allows is removed in one step",
+                "leave it out, or give ``target_flops``",
+            )
+
+    def require_budget(self, targets: Targets | None, *, has_latency: bool = False) -> None:
         """Raise UsageError for two budgets."""
-        if self.max_drop is not None and targets:
+        if self.max_drop is not None and (targets or has_latency):
             raise UsageError(
                 f"``max_drop={self.max_drop:g}``: one-shot has a budget already",
                 "give one of them, or ``schedule=prj``",

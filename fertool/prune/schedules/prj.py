@@ -57,7 +57,7 @@ class PunishRewardJudge(Schedule):
                 session.spec, session.module, session.plan = before
                 break
 
-        has_targets = session.options.targets is not None
+        has_targets = session.constraints.targets is not None
         if session.plan is first_plan and (not has_targets or session.remaining_budget()):
             raise FertoolError(
                 f"the first cycle of pruning lost more than {self.max_drop:g} points",
@@ -87,7 +87,7 @@ class PunishRewardJudge(Schedule):
 
     def _punish(self, session: PruningSession, *, must_remove: bool) -> bool:
         """Remove a fraction of the channels; returns whether there was anything to remove."""
-        has_targets = session.options.targets is not None
+        has_targets = session.constraints.targets is not None
         if has_targets and session.remaining_budget() is None:
             return False
         try:

@@ -31,5 +31,6 @@ class Slimming(Schedule):
         phase = Phase("sparsity", self.sparse_epochs, penalty, keep_last_epoch=True)
         trainer.train(phase, session)
         if targets := session.remaining_budget():
-            session.apply(session.plan_step(targets, criterion="bn-gamma", normalise="none"))
+            step = session.plan_step(targets, criterion="bn-gamma", score_normalization="none")
+            session.apply(step)
         self.recover(session, trainer)

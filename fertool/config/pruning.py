@@ -1,0 +1,306 @@
+"""Options of pruning: how small, which channels go, and in what order pruning and training alternate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from fertool.config.option import applicable, check, option, require_applicable
+from fertool.config.training import TRAINING, FineTuneConfig, LossConfig
+from fertool.errors import UsageError
+from fertool.registry import CRITERIA, SCHEDULES
+
+BUDGET, SELECTION, SCHEDULE = "How small", "What to remove", "In what order"
+
+DATA_FREE_CRITERION = "l1"
+# It measured best (docs/results.md).
+IMAGE_CRITERION = "kl"
+# At multiples of 16 channels the kernels of runtimes are fast.
+_ROUND_TO = 16
+
+
+def _default(schedule: str, name: str) -> str:
+    """Return the default of a schedule's option as the help has it."""
+    return f"{SCHEDULES.options(schedule)[name]:g}"
+
+
+@dataclass(frozen=True)
+class BudgetConfig:
+    """What may remain of the model: fractions of its cost, or absolute values as text."""
+
+    target_flops: float | str | None = option(
+        None,
+        "MACs to keep: a ratio (0.5) or a number (20M).",
+        panel=BUDGET,
+        metavar="R",
+        aliases=("flops",),
+    )
+    target_params: float | str | None = option(
+        None,
+        "Parameters to keep: a ratio or a number.",
+        panel=BUDGET,
+        metavar="R",
+        aliases=("params",),
+    )
+    target_size: float | str | None = option(
+        None,
+        "Bytes of the model file to keep: a ratio or a number (800k).",
+        panel=BUDGET,
+        metavar="R",
+        aliases=("size",),
+    )
+    target_latency: float | str | None = option(
+        None,
+        "Latency to keep, in ONNX Runtime on one thread of this machine, which is measured: a ratio or a time (0.4ms).",
+        panel=BUDGET,
+        metavar="R",
+        aliases=("latency",),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The budgets that are given, as they are written on the command line."""
+        values = {
+            "target_flops": self.target_flops,
+            "target_params": self.target_params,
+            "target_size": self.target_size,
+            "target_latency": self.target_latency,
+        }
+        return {name: str(value) for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Which channels are removed; raises UsageError for a value out of bounds."""
+
+    round_to: int | None = option(
+        None,
+        f"Multiple that channel counts are rounded to. Default: {_ROUND_TO}, at which runtimes are fast; with "
+        "``target_latency`` the multiple that measured fast.",
+        panel=SELECTION,
+        minimum=1,
+    )
+    min_channels: tuple[str, ...] = option(
+        (),
+        "Channels that must stay: KEY, a layer or a block with * and ?, keeps all of them, KEY=N a number or a "
+        "fraction (0.5); repeatable.",
+        panel=SELECTION,
+        metavar="KEY[=N]",
+    )
+    prune_blocks: int = option(
+        0,
+        "First remove this many whole residual blocks, those whose absence changes the outputs least; needs ``data``.",
+        panel=SELECTION,
+        minimum=0,
+    )
+    criterion: str = option(
+        "auto",
+        "Importance of a channel. By weights: l1 and l2, norms of the filters; bn-gamma, the BN scale behind them; "
+        "l2-gamma, both. By images: taylor, change of the loss to first order; kl, change of the output to second "
+        f"order, needs no labels. auto: {IMAGE_CRITERION} with ``data`` (taylor in ``schedule=prj``), else "
+        f"{DATA_FREE_CRITERION}.",
+        panel=SELECTION,
+        metavar="NAME",
+        registry=CRITERIA,
+    )
+    score_normalization: Literal["auto", "layer", "none"] = option(
+        "auto",
+        "How scores compare across layers: relative to the mean of their layer, or as they are; auto: as they are for "
+        "taylor and kl, else by layer.",
+        panel=SELECTION,
+        advanced=True,
+    )
+    scoring_images: int = option(
+        2048,
+        "Training images that score the channels, balanced over the classes.",
+        panel=SELECTION,
+        minimum=1,
+        advanced=True,
+    )
+    reconstruct: bool | None = option(
+        None,
+        "Reconstruct each pruned layer by least squares on its original output, on the scoring images. Default: with "
+        "``data``, in the schedules one-shot, iterative and dynamic.",
+        panel=SELECTION,
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def channel_multiple(self) -> int:
+        """The multiple that channel counts are rounded to."""
+        return _ROUND_TO if self.round_to is None else self.round_to
+
+    def resolved(
+        self,
+        *,
+        has_images: bool,
+        image_criterion: str = IMAGE_CRITERION,
+        reconstructs: bool = True,
+    ) -> SelectionConfig:
+        """Return the config with what the defaults stand for.
+
+        `image_criterion` scores where there are images, `reconstructs` tells whether layers are
+        reconstructed on them: both depend on the schedule.
+        """
+        criterion, reconstruct = self.criterion, self.reconstruct
+        if criterion == "auto":
+            criterion = image_criterion if has_images else DATA_FREE_CRITERION
+        if reconstruct is None:
+            reconstruct = has_images and reconstructs
+        return replace(self, criterion=criterion, reconstruct=reconstruct)
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """In which order a network is pruned and trained.
+
+    Raises UsageError for a value out of bounds and for an option that the schedule does not have.
+    """
+
+    schedule: str = option(
+        "one-shot",
+        "one-shot: score and remove, then fine-tune; iterative: training between steps; slimming: L1 on BN scales "
+        "first, then the smallest are removed; greg: a growing penalty shrinks the channels that will be removed; prj: "
+        "punish, reward, judge; dynamic: several widths, one of which a small gate chooses for each image, with "
+        "``target_flops`` in the mean.",
+        panel=SCHEDULE,
+        metavar="NAME",
+        registry=SCHEDULES,
+    )
+    steps: int | None = option(
+        None,
+        f"one-shot, iterative: pruning steps, each with new scores. Default: {_default('one-shot', 'steps')} and "
+        f"{_default('iterative', 'steps')}.",
+        panel=SCHEDULE,
+        minimum=1,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("steps"),
+    )
+    max_drop: float | None = option(
+        None,
+        "one-shot, prj: points of validation accuracy that may be lost before recovery: the budget if there is no "
+        f"other. prj undoes the cycle that loses more; default there: {_default('prj', 'max_drop')}.",
+        panel=BUDGET,
+        minimum=0,
+        maximum=100,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("max_drop"),
+    )
+    step_epochs: int | None = option(
+        None,
+        f"iterative: epochs after each step. Default: {_default('iterative', 'step_epochs')}.",
+        panel=SCHEDULE,
+        minimum=0,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("step_epochs"),
+    )
+    sparse_epochs: int | None = option(
+        None,
+        f"slimming, greg: epochs under the penalty. Default: {_default('greg', 'sparse_epochs')}.",
+        panel=SCHEDULE,
+        minimum=1,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("sparse_epochs"),
+    )
+    sparsity: float | None = option(
+        None,
+        "Strength of the penalty. slimming, prj: of the L1 norm of BN scales, default "
+        f"{_default('slimming', 'sparsity')}; greg: of the squared weights in the end, default "
+        f"{_default('greg', 'sparsity')}; dynamic: of the squared distance to the budget, default "
+        f"{_default('dynamic', 'sparsity')}.",
+        panel=SCHEDULE,
+        minimum=0,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("sparsity"),
+    )
+    punish_epochs: int | None = option(
+        None,
+        "prj: prunings in a cycle, each with an epoch on the scoring images. Default: "
+        f"{_default('prj', 'punish_epochs')}.",
+        panel=SCHEDULE,
+        minimum=1,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("punish_epochs"),
+    )
+    punish_share: float | None = option(
+        None,
+        f"prj: fraction of the channels that each of them removes. Default: {_default('prj', 'punish_share')}.",
+        panel=SCHEDULE,
+        minimum=1e-6,
+        maximum=0.5,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("punish_share"),
+    )
+    reward_epochs: int | None = option(
+        None,
+        f"prj: epochs on all images in a cycle. Default: {_default('prj', 'reward_epochs')}.",
+        panel=SCHEDULE,
+        minimum=1,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("reward_epochs"),
+    )
+    profiles: tuple[float, ...] | None = option(
+        None,
+        "dynamic: MACs of the widths to choose from, as ratios. Default: 1.6 (0.9 at most), 1 and 0.5 times "
+        "``target_flops``.",
+        panel=SCHEDULE,
+        metavar="R,R,…",
+        separator=",",
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("profiles"),
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        require_applicable(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the chosen schedule, its defaults for those that are not given."""
+        return applicable(self)
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How to prune a model and to fine-tune what remains.
+
+    Raises UsageError for values out of bounds and for options that exclude each other.
+    """
+
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    scheduling: ScheduleConfig = field(default_factory=ScheduleConfig)
+    distill: bool = option(
+        True, "Fine-tune on the logits of the unpruned model too.", panel=TRAINING
+    )
+    training: FineTuneConfig = field(default_factory=FineTuneConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        blocks = self.selection.prune_blocks
+        if blocks and self.budget.target_latency is not None:
+            raise UsageError(
+                f"``prune_blocks={blocks}``: not together with ``target_latency``",
+                "prune twice, blocks first",
+            )
+
+    def require_budget(self) -> None:
+        """Raise UsageError where nothing says how much to remove."""
+        has_budget = bool(self.budget.texts) or self.selection.prune_blocks > 0
+        if not has_budget and self.scheduling.max_drop is None:
+            raise UsageError(
+                "no budget", "say how much may remain, for example ``target_flops=0.5``"
+            )
