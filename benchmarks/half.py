@@ -16,9 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fertool.cli.change import measure_changes
+
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.header import read_spec
-from fertool.cli.change import measure_changes
 from fertool.data import DataOptions, open_data
 from fertool.models import load_model
 

@@ -33,6 +33,7 @@ from torch.nn import functional
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.config.importing import ImportConfig
+from fertool.config.pruning import SelectionConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
@@ -41,7 +42,7 @@ from fertool.export import check_parity, export_model, open_onnx
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import ImportedNetwork, import_network
-from fertool.prune import PruneOptions, Targets, plan_step
+from fertool.prune import Constraints, Targets, plan_step
 from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec
@@ -332,7 +333,9 @@ def answers(network: nn.Module, spec: Spec, val: FaceDataset) -> Tensor:
 
 def prune(row: dict[str, Any], spec: Spec, network: Network, val: FaceDataset) -> Network:
     """Prune to half the MACs by the sizes of weights, and compare the result with the masked network."""
-    cut = plan_step(spec, network, PruneOptions(Targets(macs=TARGET), round_to=ROUND_TO))
+    cut = plan_step(
+        spec, network, Constraints(Targets(macs=TARGET)), SelectionConfig(round_to=ROUND_TO)
+    )
     smaller = cut.apply(network)
     images = to_input(val.images[:8], spec.input)
     with torch.no_grad():

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fertool.cli.latency_budget import fit_latency_budget, learn_model
 from torch import nn
 
 from fertool.artifact.atomic import write_atomic
-from fertool.cli.latency_budget import fit_latency_budget, learn_model
 from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError

@@ -1,7 +1,7 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
 The functions here do what the commands do: `load`, `open_data`, `import_model`, `sensitivity`,
-`quantize`, `evaluate` and `benchmark`. They are imported when they are first used, so that
+`prune`, `quantize`, `evaluate` and `benchmark`. They are imported when they are first used, so that
 `import fertool` takes no time.
 """
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fertool.workflows.evaluate import evaluate
     from fertool.workflows.importing import import_model
     from fertool.workflows.model import Model, load
+    from fertool.workflows.prune import plan_pruning, prune
     from fertool.workflows.quantize import quantize
     from fertool.workflows.sensitivity import sensitivity
 
@@ -28,6 +29,8 @@ __all__ = [
     "import_model",
     "load",
     "open_data",
+    "plan_pruning",
+    "prune",
     "quantize",
     "sensitivity",
 ]
@@ -40,6 +43,8 @@ _MODULES = {
     "import_model": "importing",
     "load": "model",
     "open_data": "data",
+    "plan_pruning": "prune",
+    "prune": "prune",
     "quantize": "quantize",
     "sensitivity": "sensitivity",
 }

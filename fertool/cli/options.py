@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from fertool.cli.recipe import apply_recipe
-from fertool.config.training import TRAINING, FineTuneConfig, LossConfig, TrainConfig
 
-DATA, OUTPUT, MODEL = "Data", "Output", "Model"
+DATA, OUTPUT = "Data", "Output"
 
 DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
 
@@ -47,9 +46,6 @@ Json = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random; same seed, same bytes.", min=0)]
-Device = Annotated[
-    str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
-]
 Recipe = Annotated[
     Path | None,
     typer.Option(
@@ -98,35 +94,3 @@ class ReadOptions:
     def inputs(self, data: str | None) -> list[Path]:
         """Return the files and folders that opening `data` so reads: none of them may be the output."""
         return [Path(path) for path in (data, self.ferplus) if path]
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """A training, its loss, and what the command line does around it."""
-
-    config: TrainConfig = field(default_factory=TrainConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume/--no-resume",
-            help="Continue from OUT.resume if it is there.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = True
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Write the training curves as a PNG.", rich_help_panel=OUTPUT),
-    ] = None
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the training set, 0 for no training."""
-        return self.config.epochs
-
-
-@dataclass(frozen=True)
-class FineTuneOptions(TrainingOptions):
-    """The same after surgery: none by default, at half the learning rate when asked for."""
-
-    config: FineTuneConfig = field(default_factory=FineTuneConfig)

@@ -272,6 +272,11 @@ class ScheduleConfig:
         """The options of the chosen schedule, its defaults for those that are not given."""
         return applicable(self)
 
+    @property
+    def trains_first(self) -> bool:
+        """Whether the network trains before the last channels are removed, as most schedules do."""
+        return bool(SCHEDULES.attribute(self.schedule, "trains_first", True))
+
 
 @dataclass(frozen=True)
 class PruneConfig:

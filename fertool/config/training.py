@@ -252,5 +252,5 @@ class OptionalTrainConfig(TrainConfig):
 class FineTuneConfig(OptionalTrainConfig):
     """The same loop after surgery: none by default, at half the learning rate when asked for."""
 
-    epochs: int = changed(_OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs data.")
+    epochs: int = changed(_OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs ``data``.")
     lr: float = changed(_OF_LOOP["lr"], 5e-4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,6 +94,21 @@ class PrunePlan:
             seconds_before=self.seconds_before,
             targets=self.targets,
         )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what commands print as JSON, without the surviving channels."""
+        return {
+            "widths_before": dict(self.widths_before),
+            "widths": dict(self.widths),
+            "macs_before": self.macs_before,
+            "macs": self.macs,
+            "macs_ratio": self.macs_ratio,
+            "params_before": self.params_before,
+            "params": self.params,
+            "params_ratio": self.params_ratio,
+            "latency_ratio": self.seconds_ratio if self.seconds_before else None,
+            "round_to": self.round_to,
+        }
 
     @property
     def macs_ratio(self) -> float:

@@ -49,37 +49,47 @@ def parse_target(
 def parse_floors(
     texts: Sequence[str], widths: Mapping[str, int], layers: Mapping[str, Sequence[str]]
 ) -> dict[str, int]:
-    """Return the channels by group that --keep says must stay: LAYER for all, LAYER=N or LAYER=0.5 for a part of them.
+    """Return the channels by group that ``min_channels`` asks to keep.
 
-    `widths` are the channels of each group, `layers` those that make them. LAYER may have the wildcards * and ?, or be
-    the path of a block. Raises UsageError for one that no layer has, and for a bad number.
+    LAYER stands for all channels, LAYER=N or LAYER=0.5 for some of them. `widths` are the channels
+    of each group, `layers` those that make them. LAYER may have the wildcards * and ?, or be the
+    path of a block. Raises UsageError for one that no layer has, and for a bad number.
     """
     floors: dict[str, int] = {}
     for text in texts:
         pattern, _, amount = text.partition("=")
-        names = [
-            name
-            for name in widths
-            if any(_is_within(layer, pattern) for layer in (name, *layers[name]))
-        ]
+        names = _matching_groups(pattern, layers)
         if not names:
             raise UsageError(
-                f"--keep {text}: no layer that can be pruned is called {pattern}",
-                f"for example --keep {next(iter(widths))}; see --dry-run",
+                f"``min_channels={text}``: no layer that can be pruned is called {pattern}",
+                f"for example ``min_channels={next(iter(widths))}``; see ``dry_run``",
             )
-        number = re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount)
-        if amount and not number:
+        if amount and not re.fullmatch(r"[0-9]+|0?\.[0-9]+|1\.0*", amount):
             raise UsageError(
-                f"--keep {text}: {amount} is not a number of channels",
-                f"for example --keep {pattern}=0.5",
+                f"``min_channels={text}``: {amount} is not a number of channels",
+                f"for example ``min_channels={pattern}=0.5``",
             )
         for name in names:
-            if not amount:
-                least = widths[name]
-            else:
-                least = round(float(amount) * widths[name]) if "." in amount else int(amount)
-            floors[name] = max(floors.get(name, 0), min(least, widths[name]))
+            floor = _floor_of(amount, widths[name])
+            floors[name] = max(floors.get(name, 0), floor)
     return floors
+
+
+def _matching_groups(pattern: str, layers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the groups that are called so, or have a layer that is."""
+    found = []
+    for name, members in layers.items():
+        if any(_is_within(layer, pattern) for layer in (name, *members)):
+            found.append(name)
+    return found
+
+
+def _floor_of(amount: str, width: int) -> int:
+    """Return how many of the channels an amount stands for; all of them where it is empty."""
+    if not amount:
+        return width
+    channels = round(float(amount) * width) if "." in amount else int(amount)
+    return min(channels, width)
 
 
 def _is_within(layer: str, pattern: str) -> bool:

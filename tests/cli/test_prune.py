@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from fertool.artifact.header import read_spec
-from fertool.cli import latency_budget, prune
 from fertool.cli.app import run
-from fertool.cli.schedules import Trainings
 from fertool.graph.channels import trace_channels
 from fertool.models import create, load_model, save_model
 from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
 from fertool.train import engine
+from fertool.workflows import latency_budget, prune
+from fertool.workflows.pruning_schedules import ScheduleTrainer
 
 TRAIN = (
     "--data",
@@ -39,7 +39,7 @@ BUDGET = (
     0.6,
     "--round-to",
     1,
-    "--samples",
+    "--scoring-images",
     28,
     "--device",
     "cpu",
@@ -86,7 +86,7 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     ("options", "reason"),
     [
         (("--epochs", 1, "--profiles", "0.5"), "two or more"),
-        (("--epochs", 1, "--profiles", "0.5,x"), "two or more"),
+        (("--epochs", 1, "--profiles", "0.5,x"), "not numbers"),
         ((), "has to be trained"),
     ],
 )
@@ -183,7 +183,10 @@ def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, mode
             ("--schedule", "greg", "--steps", 3, "--target-flops", 0.5),
             "--steps 3: --schedule greg has none",
         ),
-        (("--max-drop", 2, "--steps", 3), "--steps 3: what --max-drop allows goes in one cut"),
+        (
+            ("--max-drop", 2, "--steps", 3),
+            "--steps 3: what --max-drop allows is removed in one step",
+        ),
         (
             ("--schedule", "greg", "--max-drop", 1, "--data", "synth:210"),
             "--max-drop 1.0: --schedule greg has none",
@@ -215,7 +218,7 @@ def test_a_budget_beyond_reach_fails_before_any_training(fertool, tmp_path, mode
                 "--criterion",
                 "l1",
             ),
-            "--schedule slimming: the BN scales themselves",
+            "--schedule slimming: it has scores of its own",
         ),
     ],
 )
@@ -308,8 +311,7 @@ def test_a_budget_of_bytes_is_that_of_the_file(fertool, tmp_path, model):
     assert "error: --target-size 2k: the file's header alone" in err
 
 
-def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path, monkeypatch):
-    monkeypatch.setattr(latency_budget, "RUNS", 200)
+def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path):
     torch.manual_seed(0)
     spec, module = create("mobilenet_v2", {}, InputSpec(), ("angry", "happy", "sad"))
     model, output = tmp_path / "m.pt", tmp_path / "p.pt"
@@ -361,13 +363,15 @@ def test_a_killed_training_goes_on_with_the_latencies_that_it_had(
         patch.setattr(engine, "_run_epoch", killed)
         graph = trace_channels(load_model(model)[1])
         timed = SimpleNamespace(comparisons=(SimpleNamespace(speedup=1.25),))
-        patch.setattr(latency_budget, "learn_model", lambda *_: typical_latency(graph.layers))
-        patch.setattr(latency_budget, "bench_networks", lambda *networks: timed)
+        patch.setattr(
+            latency_budget, "learn_latency_model", lambda *_: typical_latency(graph.layers)
+        )
+        patch.setattr(latency_budget, "bench_networks", lambda *networks, reporter: timed)
         with pytest.raises(Killed):
             fertool(*command)
     assert state.exists()
     with monkeypatch.context() as patch:
-        patch.setattr(latency_budget, "learn_model", None)
+        patch.setattr(latency_budget, "learn_latency_model", None)
         patch.setattr(latency_budget, "bench_networks", None)
         code, _, err = fertool(*command, "--no-bench")
     assert code == 0, err
@@ -401,10 +405,10 @@ def test_a_loop_that_the_judge_ends_before_the_budget_says_so(
     fertool, tmp_path, model, monkeypatch
 ):
     accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
-    monkeypatch.setattr(Trainings, "judge", lambda self, net: next(accuracies))
-    train = Trainings.train
+    monkeypatch.setattr(ScheduleTrainer, "judge", lambda self, net: next(accuracies))
+    train = ScheduleTrainer.train
     monkeypatch.setattr(
-        Trainings,
+        ScheduleTrainer,
         "train",
         lambda self, phase, net: (
             next(accuracies) if "reward" in phase.name else train(self, phase, net)
@@ -438,9 +442,18 @@ def test_a_quantised_model_is_refused_whatever_is_asked(fertool, tmp_path, model
 
 def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
     output = tmp_path / "p.pt"
-    data = ("--data", "synth:210", "--samples", 28, "--round-to", 1, "--no-bench")
+    data = ("--data", "synth:210", "--scoring-images", 28, "--round-to", 1, "--no-bench")
     code, out, err = fertool(
-        "prune", model, "-o", output, *data, "--max-drop", 100, "--keep", "classifier.*", "--json"
+        "prune",
+        model,
+        "-o",
+        output,
+        *data,
+        "--max-drop",
+        100,
+        "--min-channels",
+        "classifier.*",
+        "--json",
     )
     assert code == 0, err
     channels = json.loads(out)["channels"]
@@ -454,7 +467,7 @@ def test_points_of_accuracy_are_a_budget(fertool, tmp_path, model):
 
 def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
     output = tmp_path / "p.pt"
-    data = ("--data", "synth:210", "--samples", 28, "--no-bench")
+    data = ("--data", "synth:210", "--scoring-images", 28, "--no-bench")
     code, out, err = fertool("prune", model, "-o", output, *data, "--prune-blocks", 2, "--json")
     assert code == 0, err
     gone = set(read_spec(model).graph.channels) - set(json.loads(out)["channels"])

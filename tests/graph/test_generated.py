@@ -10,6 +10,7 @@ from masking import masked, randomise_norms
 from random_networks import random_network
 
 from fertool.config.exporting import ExportConfig
+from fertool.config.pruning import SelectionConfig
 from fertool.cost import count
 from fertool.data.pixels import to_input
 from fertool.export import export_model
@@ -18,7 +19,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import load_model, save_model
 from fertool.onnx_runtime import open_session, session_options
-from fertool.prune import PruneOptions, Targets, UnreachableError, plan_step
+from fertool.prune import Constraints, Targets, UnreachableError, plan_step
 from fertool.spec import InputSpec, Spec
 
 SIZE = 24
@@ -44,7 +45,10 @@ def cut_to(network, target):
     """Return the cut to this part of the MACs; None where channels that stay, or go together, do not allow it."""
     try:
         return plan_step(
-            described(network), network, PruneOptions(Targets(macs=target), round_to=1)
+            described(network),
+            network,
+            Constraints(Targets(macs=target)),
+            SelectionConfig(round_to=1),
         )
     except UnreachableError:
         return None

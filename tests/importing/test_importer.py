@@ -10,12 +10,13 @@ from importing.hand_written import HandWritten, build
 from torch import nn
 
 from fertool.config.importing import ImportConfig
+from fertool.config.pruning import SelectionConfig
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.importing import import_network
 from fertool.importing.survey import survey
 from fertool.models import load_model, save_model
-from fertool.prune import PruneOptions, Targets, prune
+from fertool.prune import Constraints, Targets, prune
 
 SIZE = 48
 IMAGE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -57,7 +58,9 @@ def test_the_same_network_from_any_source_is_pruned_to_the_same_channels(files):
     kept = []
     for source in files.values():
         found = import_network(source, PLAIN)
-        result = prune(found.spec, found.network, PruneOptions(Targets(macs=0.5), round_to=4))
+        result = prune(
+            found.spec, found.network, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=4)
+        )
         kept.append(dict(result.plan.kept))
         assert 0.4 <= result.plan.macs_ratio <= 0.5
     assert kept[0] == kept[1] == kept[2]

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from fertool import cost
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
@@ -12,7 +13,7 @@ from fertool.graph.blocks import find_blocks, without_block
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, PruningSession, Targets
+from fertool.prune import Constraints, PruningSession, Targets
 from fertool.prune.block_removal import remove_block
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
@@ -91,7 +92,13 @@ def test_repaired_networks_stay_nearer(faces, randomise_norms):
 def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms):
     spec, module = a_net("mobilenet_v2", randomise_norms)
     whole = cost.count(module, INPUT).macs
-    net = PruningSession(spec, module, PruneOptions(Targets(macs=0.5), "l1", round_to=1), faces)
+    net = PruningSession(
+        spec,
+        module,
+        Constraints(Targets(macs=0.5)),
+        SelectionConfig(criterion="l1", round_to=1, reconstruct=False),
+        faces,
+    )
     net.remove_blocks(2)
     layers, blocks = set(net.spec.graph.channels), len(find_blocks(module))
     assert len(find_blocks(net.module)) == blocks - 2
@@ -105,7 +112,13 @@ def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
     first, *others = find_blocks(module)
     inner = next(name for name in find_groups(trace_channels(module)).names if name in first.nodes)
-    net = PruningSession(spec, module, PruneOptions(None, "l1", floors={inner: 1}), faces)
+    net = PruningSession(
+        spec,
+        module,
+        Constraints(floors={inner: 1}),
+        SelectionConfig(criterion="l1", reconstruct=False),
+        faces,
+    )
     net.remove_blocks(len(others))
     assert [block.name for block in find_blocks(net.module)] == [first.name]
     with pytest.raises(FertoolError, match="no residual block left"):
@@ -114,6 +127,8 @@ def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
 
 def test_when_all_are_gone_that_is_said(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
-    net = PruningSession(spec, module, PruneOptions(None, "l1"), faces)
+    net = PruningSession(
+        spec, module, Constraints(), SelectionConfig(criterion="l1", reconstruct=False), faces
+    )
     with pytest.raises(FertoolError, match="no residual block left"):
         net.remove_blocks(6)

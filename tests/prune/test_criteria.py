@@ -3,12 +3,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fertool.config.pruning import SelectionConfig
 from fertool.data import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
 from fertool.losses import output_factor
-from fertool.prune import PruneOptions, Targets, prune
+from fertool.prune import Constraints, Targets, prune
 from fertool.prune.criterion import load_criterion
 from fertool.prune.gate_criterion import GateCriterion
 from fertool.prune.weight_criterion import WeightCriterion
@@ -190,7 +191,7 @@ class Member(WeightCriterion):
 def test_a_criterion_of_another_package_decides_which_channels_go(net, install):
     install("fertool.criteria", "by-position", ANOTHER)
     spec = Spec("small", {}, net.graph, INPUT, ("a", "b", "c"))
-    options = PruneOptions(Targets(params=0.7), "by-position", round_to=1)
-    plan = prune(spec, net, options).plan
+    selection = SelectionConfig(criterion="by-position", round_to=1)
+    plan = prune(spec, net, Constraints(Targets(params=0.7)), selection).plan
     assert plan.widths["stem"] < 6
     assert plan.kept["stem"] == tuple(range(6 - plan.widths["stem"], 6))

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
+from fertool.config.pruning import SelectionConfig
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.surgery import resize
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, learn_latency, plan
+from fertool.prune import Constraints, Targets, learn_latency, plan
 from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
 
@@ -81,7 +82,12 @@ def test_it_foretells_what_widths_that_no_register_holds_take_more(net, sizes):
 def test_fewer_macs_leave_no_depthwise_layer_with_channels_that_no_register_holds(target):
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=48), ("angry", "happy", "sad"))
-    made = plan(spec, module, PruneOptions(Targets(macs=target), "l1", round_to=16))
+    made = plan(
+        spec,
+        module,
+        Constraints(Targets(macs=target)),
+        SelectionConfig(criterion="l1", round_to=16),
+    )
     inner = [name for name in made.widths if "branch2" in name]
     assert any(made.widths_before[name] % 4 for name in inner)
     assert 0.95 * target < made.macs_ratio <= target
@@ -94,7 +100,10 @@ def test_the_search_and_the_plan_go_by_the_same_seconds(round_to):
     spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=32), ("angry", "happy", "sad"))
     table = typical_latency(trace_channels(module).layers)
     made = plan(
-        spec, module, PruneOptions(Targets(latency=0.6), "l1", round_to=round_to, latency=table)
+        spec,
+        module,
+        Constraints(Targets(latency=0.6), latency=table),
+        SelectionConfig(criterion="l1", round_to=round_to),
     )
     assert 0.57 < made.seconds_ratio <= 0.6
 
@@ -120,7 +129,9 @@ def test_a_budget_of_seconds_is_met_and_no_step_is_taken_that_saves_none(net, si
     spec, module = net
     profile = machine(module, 16)
     model = learn_latency(sizes, profile)
-    made = plan(spec, module, PruneOptions(Targets(latency=0.6), round_to=1, latency=model))
+    made = plan(
+        spec, module, Constraints(Targets(latency=0.6), latency=model), SelectionConfig(round_to=1)
+    )
     before, after = (
         sum(profile(widths)[0].values()) for widths in (made.widths_before, made.widths)
     )

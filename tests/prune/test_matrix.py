@@ -1,6 +1,7 @@
 """Every architecture of the zoo by every criterion."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -9,11 +10,12 @@ import torch
 
 from fertool import cost
 from fertool.config.exporting import ExportConfig
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
 from fertool.export import export_model
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, Targets, plan_step, score_channels
+from fertool.prune import Constraints, Targets, plan_step, score_channels
 from fertool.registry import CRITERIA
 from fertool.spec import InputSpec
 
@@ -37,12 +39,18 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
     for criterion in CRITERIA.names():
         # Channel by channel takes long, and is the same search: for one criterion.
         round_to = 1 if criterion == "kl" else 4
-        options = PruneOptions(None, criterion, round_to=round_to)
-        scored = score_channels(spec, module, options, faces)
+        selection = SelectionConfig(criterion=criterion, round_to=round_to, reconstruct=False)
+        scored = score_channels(spec, module, selection, faces)
         # The ends of the way for one criterion of each kind: a budget depends on the scores, its limits do not.
         for target in (0.7, 0.5, 0.3) if criterion in ("l1", "kl") else (0.5,):
-            asked = PruneOptions(Targets(macs=target), criterion, round_to=1)
-            cut = plan_step(spec, module, asked, faces, scored=scored)
+            cut = plan_step(
+                spec,
+                module,
+                Constraints(Targets(macs=target)),
+                replace(selection, round_to=1),
+                faces,
+                scored=scored,
+            )
             smaller = cut.apply(module)
             assert 0.95 * target <= cost.count(smaller, INPUT).macs / whole <= target, (
                 criterion,

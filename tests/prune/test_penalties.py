@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.pruning import SelectionConfig
 from fertool.models import create
-from fertool.prune import PenalizedObjective, PruneOptions, Targets
+from fertool.prune import Constraints, PenalizedObjective, Targets
 from fertool.prune.penalties import GrowingPenalty, ScaleSparsity
 from fertool.prune.pruning_step import plan_step
 from fertool.spec import InputSpec
@@ -29,7 +30,9 @@ def net(randomise_norms):
 
 def test_sparsity_is_the_l1_norm_of_the_scales_that_close_a_channel(net):
     spec, module = net
-    graph = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1)).graph
+    graph = plan_step(
+        spec, module, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=1)
+    ).graph
     penalty = ScaleSparsity.from_graph(graph, 0.01)
     depthwise = {layer.name for layer in graph.layers if layer.kind == "grouped"}
     names = [layer.name for layer in graph.layers]
@@ -46,7 +49,7 @@ def test_sparsity_is_the_l1_norm_of_the_scales_that_close_a_channel(net):
 
 def test_the_growing_penalty_is_that_of_all_weights_that_will_go(net, zero_removed):
     spec, module = net
-    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    cut = plan_step(spec, module, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=1))
     penalty = GrowingPenalty.from_plan(module, cut.graph, cut.plan, 0.3)
     without = zero_removed(module, cut.plan)
     lost = sum(
@@ -63,7 +66,7 @@ def test_the_growing_penalty_is_that_of_all_weights_that_will_go(net, zero_remov
 
 def test_a_penalised_objective_grows_with_the_epochs_and_names_all_that_it_depends_on(net):
     spec, module = net
-    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    cut = plan_step(spec, module, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=1))
     penalty = GrowingPenalty.from_plan(module, cut.graph, cut.plan, 0.3)
     objective = PenalizedObjective(Constant(), penalty, 4)
     values = []
@@ -90,7 +93,7 @@ def test_it_plans_as_the_objective_does(net):
             return targets + epoch, "changes"
 
     spec, module = net
-    cut = plan_step(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    cut = plan_step(spec, module, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=1))
     planned = PenalizedObjective(Planner(), ScaleSparsity.from_graph(cut.graph, 0.3), 4).plan_epoch(
         3, torch.zeros(2)
     )

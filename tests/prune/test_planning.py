@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.pruning import SelectionConfig
 from fertool.cost import count
 from fertool.data import FaceDataset
 from fertool.errors import FertoolError, UsageError
@@ -10,7 +11,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.surgery import remove_channels, resize
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, plan, prune
+from fertool.prune import Constraints, Targets, plan, prune
 from fertool.prune.budget import CostModel
 from fertool.prune.criterion import Scores, load_criterion
 from fertool.prune.latency_model import NO_LATENCY
@@ -190,7 +191,7 @@ def test_where_nothing_can_go_the_error_says_what_stands_in_the_way():
 def test_widths_whose_positions_no_channel_fits_are_left_out():
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x0_5", {}, InputSpec(), CLASSES)
-    result = prune(spec, module, PruneOptions(Targets(macs=0.6), round_to=8))
+    result = prune(spec, module, Constraints(Targets(macs=0.6)), SelectionConfig(round_to=8))
     # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
     assert result.plan.widths["stage3.0.branch1.2"] in (48, 40, 16, 8)
     assert 0.54 <= result.plan.macs_ratio <= 0.6
@@ -224,25 +225,26 @@ def test_plan_by_taylor_scores_tells_what_prune_does():
     spec, module = create("micro_expnet", {"width_mult": 0.5}, INPUT, CLASSES)
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
     faces = FaceDataset(images, torch.arange(8) % 3, CLASSES, "train", "")
-    options = PruneOptions(Targets(params=0.7), "taylor", round_to=8)
-    result = prune(spec, module, options, faces)
-    assert plan(spec, module, options, faces) == result.plan
+    constraints = Constraints(Targets(params=0.7))
+    selection = SelectionConfig(criterion="taylor", round_to=8, reconstruct=False)
+    result = prune(spec, module, constraints, selection, faces)
+    assert plan(spec, module, constraints, selection, faces) == result.plan
     assert 0.63 <= result.plan.params_ratio <= 0.7
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("targets", "options", "named"),
     [
-        (PruneOptions(Targets(macs=0.5), criterion="l3"), "``criterion`` 'l3'"),
-        (PruneOptions(Targets(macs=0.5), criterion="taylor"), "``criterion=taylor``"),
-        (PruneOptions(Targets(macs=0.5), round_to=0), "``round_to=0``"),
-        (PruneOptions(Targets(latency=0.5)), "``target_latency=0.5``"),
+        (Targets(macs=0.5), {"criterion": "l3"}, "``criterion`` 'l3'"),
+        (Targets(macs=0.5), {"criterion": "taylor"}, "``criterion=taylor``"),
+        (Targets(macs=0.5), {"round_to": 0}, "``round_to=0``"),
+        (Targets(latency=0.5), {}, "``target_latency=0.5``"),
     ],
 )
-def test_options_without_sense_name_the_option(options, named):
+def test_options_without_sense_name_the_option(targets, options, named):
     spec, module = create("micro_expnet", {"width_mult": 0.5}, InputSpec(), CLASSES)
     with pytest.raises(UsageError) as caught:
-        plan(spec, module, options)
+        plan(spec, module, Constraints(targets), SelectionConfig(**options))
     assert named in caught.value.message
 
 
@@ -262,10 +264,15 @@ def test_targets_without_sense_name_the_option(targets, named):
 
 def test_widths_stay_above_their_floors(net):
     spec, module = net
-    free = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1))
+    free = plan(spec, module, Constraints(Targets(macs=0.5)), SelectionConfig(round_to=1))
     lowered = max(free.widths, key=lambda name: free.widths_before[name] - free.widths[name])
     least = free.widths_before[lowered] - 3
-    held = plan(spec, module, PruneOptions(Targets(macs=0.5), round_to=1, floors={lowered: least}))
+    held = plan(
+        spec,
+        module,
+        Constraints(Targets(macs=0.5), floors={lowered: least}),
+        SelectionConfig(round_to=1),
+    )
     assert held.widths[lowered] >= least > free.widths[lowered]
     assert held.macs_ratio <= 0.5
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from fertool.config.pruning import SelectionConfig
 from fertool.cost import count
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
@@ -15,7 +16,7 @@ from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.models import create
 from fertool.prune import (
-    PruneOptions,
+    Constraints,
     PruningSession,
     Targets,
     UnreachableError,
@@ -43,8 +44,9 @@ def net(randomise_norms):
         spec, module = create(
             "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
         )
-        options = PruneOptions(targets, "l1", round_to=round_to, **options)
-        return PruningSession(spec, randomise_norms(module).eval(), options, data)
+        selection = SelectionConfig(criterion="l1", round_to=round_to, **options)
+        module = randomise_norms(module).eval()
+        return PruningSession(spec, module, Constraints(targets), selection, data)
 
     return make
 
@@ -108,7 +110,7 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
 def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(
     net, shown, steps
 ):
-    shrinking, by_hand = (net(data=shown, local_retrain=True) for _ in range(2))
+    shrinking, by_hand = (net(data=shown, reconstruct=True) for _ in range(2))
     preview = shrinking.preview(steps)
     load_schedule("one-shot", 0, steps=steps).run(shrinking, Notes())
     assert shrinking.plan == preview
@@ -232,7 +234,11 @@ def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
     spec, module = create("nano_resnet", {"width_mult": 0.5}, INPUT, ("angry", "happy", "sad"))
     images = open_data("synth:70", DataOptions(size=32)).split("train")
     shrinking = PruningSession(
-        spec, module.eval(), PruneOptions(Targets(macs=0.3), "l1", round_to=1), images
+        spec,
+        module.eval(),
+        Constraints(Targets(macs=0.3)),
+        SelectionConfig(criterion="l1", round_to=1, reconstruct=False),
+        images,
     )
     whole = count(module, INPUT).macs
     shrinking.remove_blocks(2)

@@ -8,13 +8,14 @@ import torch
 from masking import randomise_norms
 
 from fertool import cost
+from fertool.config.pruning import SelectionConfig
 from fertool.data.dataset import FaceDataset
 from fertool.data.synth import draw_faces
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.models import architecture_names, create
-from fertool.prune import PruneOptions, PruneResult, Targets, channel_counts, plan_step, prune
+from fertool.prune import Constraints, PruneResult, Targets, channel_counts, plan_step, prune
 from fertool.spec import InputSpec, Spec
 from fertool.train import predict_logits
 
@@ -27,7 +28,7 @@ def pruned_to_half(arch: str) -> tuple[Spec, Network, PruneResult]:
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(), CLASSES)
     randomise_norms(module)
-    return spec, module.eval(), prune(spec, module, PruneOptions(Targets(macs=0.5)))
+    return spec, module.eval(), prune(spec, module, Constraints(Targets(macs=0.5)))
 
 
 @pytest.mark.parametrize("arch", ZOO)
@@ -79,7 +80,11 @@ def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
     shown, fresh = faces.subset(torch.arange(128)), faces.subset(torch.arange(128, 192))
     plain, repaired = (
         plan_step(
-            spec, module, PruneOptions(Targets(macs=0.5), round_to=4, local_retrain=repair), shown
+            spec,
+            module,
+            Constraints(Targets(macs=0.5)),
+            SelectionConfig(criterion="l1", round_to=4, reconstruct=repair),
+            shown,
         ).apply(module)
         for repair in (False, True)
     )

@@ -5,12 +5,13 @@ import torch
 from torch import nn
 
 from fertool import cost
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
 from fertool.models.dynamic_network import DynamicNetwork
 from fertool.prune import (
-    PruneOptions,
+    Constraints,
     PruningSession,
     RoutedObjective,
     Targets,
@@ -38,7 +39,9 @@ def net():
         spec, module = create(
             "micro_expnet", {"width_mult": 0.25}, INPUT, ("angry", "happy", "sad")
         )
-        return PruningSession(spec, module.eval(), PruneOptions(targets, "l1", round_to=1))
+        return PruningSession(
+            spec, module.eval(), Constraints(targets), SelectionConfig(criterion="l1", round_to=1)
+        )
 
     return make
 

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fertool.cli import latency_budget
+from fertool.config.pruning import SelectionConfig
 from fertool.graph.channels import trace_channels
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets
+from fertool.prune import Constraints, Targets
 from fertool.prune.latency_model import typical_latency
 from fertool.spec import InputSpec
+from fertool.workflows import latency_budget
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def clock(monkeypatch):
     """A clock that always says that the cut network takes 0.3 of the time; returns the number of its readings."""
     readings = []
 
-    def bench(*networks):
+    def bench(*networks, reporter):
         readings.append(networks)
         return SimpleNamespace(comparisons=(SimpleNamespace(speedup=1 / 0.3),))
 
@@ -34,7 +35,9 @@ def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(cloc
         "micro_expnet", {"width_mult": 0.5}, InputSpec(size=32), ("angry", "happy", "sad")
     )
     table = typical_latency(trace_channels(module).layers)
-    options = PruneOptions(Targets(macs=macs) if macs else None, "l1", latency=table)
-    found = latency_budget.fit_latency_budget(0.5, spec, module, options, None)
+    targets = Targets(macs=macs) if macs else None
+    found = latency_budget.fit_latency_budget(
+        0.5, spec, module, Constraints(targets, latency=table), SelectionConfig(), None
+    )
     assert found.targets.macs == macs
     assert len(clock) == readings

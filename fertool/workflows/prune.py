@@ -1,0 +1,339 @@
+"""Prune a model: remove channels until a budget is met, and fine-tune what remains."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fertool.config.option import configured, values_of
+from fertool.config.pruning import PruneConfig
+from fertool.config.run import RunConfig
+from fertool.errors import UsageError
+from fertool.reporter import SILENT, Reporter
+from fertool.workflows.comparison import measure_changes, measure_unlabeled, warn_of_unlabeled
+from fertool.workflows.data import Data, validation_of
+from fertool.workflows.latency_budget import LatencySearch
+from fertool.workflows.model import Model
+from fertool.workflows.outputs import History, require_outputs, state_path
+from fertool.workflows.processes import require_one_process
+from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.pruning_constraints import pruning_constraints
+from fertool.workflows.pruning_schedules import ScheduleTrainer, with_metrics
+from fertool.workflows.recovery import recovery_objective
+from fertool.workflows.training_run import TrainingRun
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+    from fertool.data.source import DataSource
+    from fertool.prune import PrunePlan, PruningSession, Schedule
+    from fertool.spec import ProvenanceStep
+
+# Time that falls so much less than the MACs is worth a remark.
+_NOTABLE_GAP = 1.2
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrunedModel(Model):
+    """A pruned model, and what pruning did to the model `before`.
+
+    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has, as
+    far as they were measured, the accuracies on the validation images with their paired comparison
+    and the latencies. Without data `unlabeled` has what can be measured on drawn faces instead, and
+    there is no `history` of trainings.
+    """
+
+    before: Model
+    plan: PrunePlan
+    change: Mapping[str, Any]
+    unlabeled: Mapping[str, Any] | None
+    history: History
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what the command prints as JSON beside the header of the file."""
+        printed: dict[str, Any] = {}
+        if self.unlabeled is None:
+            printed["history"] = self.history
+        printed["plan"] = self.plan.as_dict()
+        printed["change"] = self.change
+        printed["unlabeled"] = self.unlabeled
+        return printed
+
+
+def prune(
+    model: Model,
+    data: Data | None = None,
+    config: PruneConfig = PruneConfig(),
+    *,
+    output: str | Path | None = None,
+    bench: bool = True,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> PrunedModel:
+    """Remove the least important channels until a budget is met, then fine-tune for `epochs`.
+
+    The training images score the channels, the validation images measure the accuracy before and
+    after; without `data` the weights alone decide. With an `output` the model is written there, with
+    the history of the trainings beside it, and a killed training resumes. `bench` measures the
+    latency of both networks in ONNX Runtime. `options` are those of `PruneConfig` and `RunConfig`,
+    by name: `prune(model, data, flops=0.5, epochs=6)`.
+
+    Raises FertoolError for a model that is quantized or dynamic already, and for a budget that
+    cannot be met; UsageError for a wrong option.
+    """
+    config, run = configured(config, options, run)
+    work = _Pruning(model, data, config, run, reporter, Path(output) if output else None)
+    return work.prune(bench=bench)
+
+
+def plan_pruning(
+    model: Model,
+    data: Data | None = None,
+    config: PruneConfig = PruneConfig(),
+    *,
+    run: RunConfig = RunConfig(),
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> list[PrunePlan]:
+    """Return the plan that `prune` carries out, of dynamic pruning one for each width.
+
+    Nothing is trained. The arguments and errors are those of `prune`; raises UsageError too where
+    only the accuracy limits what is removed.
+    """
+    config, run = configured(config, options, run)
+    return _Pruning(model, data, config, run, reporter).plan()
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """One pruning of a model."""
+
+    model: Model
+    data: Data | None
+    config: PruneConfig
+    run: RunConfig
+    reporter: Reporter
+    output: Path | None = None
+
+    def plan(self) -> list[PrunePlan]:
+        self._require_one_process(trains=False)
+        self._require_data()
+        plans = self.schedule.preview(self._open_session(state=None))
+        if not plans:
+            raise UsageError(
+                "no budget to plan for",
+                "``max_drop`` finds one only by pruning; give ``target_flops``",
+            )
+        return plans
+
+    def prune(self, *, bench: bool) -> PrunedModel:
+        from fertool import distributed
+
+        self._require_one_process(trains=self.trains)
+        if self.output is not None:
+            model_files = [self.model.path] if self.model.path else []
+            data_files = self.data.files if self.data else []
+            require_outputs(self.output, [*model_files, *data_files], trains=self.trains)
+        self._require_data()
+        state = state_path(self.output, ".latency") if self.output and self.trains else None
+        session = self._open_session(state)
+        if self.schedule.trains_first:
+            # Better an error now than after the trainings.
+            session.require_reachable()
+        step = make_step(
+            "prune",
+            self._recorded(),
+            self.run.seed,
+            model=self.model.spec.digest,
+            data=self.scoring,
+        )
+        pruned, history = self._run_schedule(session, step)
+        change: dict[str, Any] = {}
+        unlabeled = None
+        if distributed.is_main_process():
+            change, unlabeled = self._measure(Model(pruned.spec, session.module), bench=bench)
+        return PrunedModel(
+            pruned.spec,
+            pruned.module,
+            pruned.path,
+            before=self.before,
+            plan=session.plan,
+            change=change,
+            unlabeled=unlabeled,
+            history=history,
+        )
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        from fertool.prune import load_schedule
+
+        scheduling = self.config.scheduling
+        return load_schedule(scheduling.schedule, self.config.training.epochs, **scheduling.options)
+
+    @property
+    def trains(self) -> bool:
+        return self.schedule.epochs > 0 or self.schedule.trains_first
+
+    @cached_property
+    def before(self) -> Model:
+        """The model with its costs as they are: those in a header, nothing has checked."""
+        from fertool import cost
+
+        counted = cost.count(self.model.module, self.model.input)
+        spec = replace(self.model.spec, params=counted.params, macs=counted.macs)
+        return replace(self.model, spec=spec)
+
+    @cached_property
+    def source(self) -> DataSource | None:
+        if self.data is None:
+            return None
+        return self.data.fitted(self.model.input, self.model.classes)
+
+    @cached_property
+    def val(self) -> FaceDataset | None:
+        return validation_of(self.source) if self.source else None
+
+    @cached_property
+    def scoring(self) -> FaceDataset | None:
+        """The images that score the channels."""
+        if self.source is None:
+            return None
+        count = self.config.selection.scoring_images
+        return self.source.split("train").balanced_subset(count, self.run.seed)
+
+    def _require_one_process(self, *, trains: bool) -> None:
+        if not trains:
+            require_one_process("prune without ``epochs``")
+        if self.config.budget.target_latency is not None:
+            # Each process would measure other times.
+            require_one_process("prune ``target_latency``")
+        if not self.schedule.shares_processes:
+            require_one_process(f"prune ``schedule={self.config.scheduling.schedule}``")
+
+    def _require_data(self) -> None:
+        """Raise UsageError for a training without images, and for options without a use."""
+        name, selection = self.config.scheduling.schedule, self.config.selection
+        if self.data is None and self.schedule.trains_first:
+            raise UsageError(f"``schedule={name}`` needs ``data``", "for example fer2013.csv")
+        if self.data is None and self.schedule.epochs:
+            raise UsageError(
+                f"``epochs={self.schedule.epochs}``: fine-tuning needs ``data``",
+                "for example fer2013.csv",
+            )
+        asks_for_scores = (selection.criterion, selection.score_normalization) != ("auto", "auto")
+        if self.schedule.chooses_channels and asks_for_scores:
+            raise UsageError(
+                f"``schedule={name}``: it has scores of its own",
+                "leave out ``criterion`` and ``score_normalization``",
+            )
+        self.config.require_budget()
+
+    def _open_session(self, state: Path | None) -> PruningSession:
+        """Return the network and its budget, after the removal of whole blocks.
+
+        `state` keeps the measured latencies for a run that resumes.
+        """
+        from fertool.models import require_static
+        from fertool.prune import PruningSession, require_float
+
+        require_float(self.model.spec)
+        # The trainings change it in place.
+        module = copy.deepcopy(require_static(self.model.module)).cpu()
+        constraints = pruning_constraints(self.before, module, self.config)
+        latency = self.config.budget.texts.get("target_latency")
+        self.schedule.require_budget(constraints.targets, has_latency=latency is not None)
+        if self.val is None:
+            self.reporter.note(
+                "no ``data``: channels are ranked by the size of their weights; images would rank "
+                "them by the loss"
+            )
+        spec, scoring = self.before.spec, self.scoring
+        selection = self.config.selection.resolved(
+            has_images=scoring is not None,
+            image_criterion=self.schedule.criterion,
+            reconstructs=self.schedule.reconstructs,
+        )
+        if latency is not None:
+            search = LatencySearch(spec, module, constraints, selection, scoring, self.reporter)
+            constraints, selection = search.run(latency, state=state, resume=self.run.resume)
+        session = PruningSession(
+            spec, module, constraints, selection, scoring, self.reporter.progress
+        )
+        session.remove_blocks(selection.prune_blocks)
+        return session
+
+    def _run_schedule(self, session: PruningSession, step: ProvenanceStep) -> tuple[Model, History]:
+        """Prune and train; returns the model as its file has it, and the history."""
+        from fertool.prune import NoTrainer
+
+        if self.source is None or self.val is None or self.scoring is None:
+            self.schedule.run(session, NoTrainer())
+            pruned = Model(session.spec.with_step(step), session.module)
+            return (pruned.save(self.output) if self.output else pruned.sealed()), []
+        training = TrainingRun(
+            train=self.source.split("train"),
+            val=self.val,
+            config=self.config.training,
+            loss_config=self.config.loss,
+            run=self.run,
+            output=self.output,
+            reporter=self.reporter,
+        )
+        objective = recovery_objective(self.before, training, distill=self.config.distill)
+        trainer = ScheduleTrainer(training, self.scoring, objective)
+        self.schedule.run(session, trainer)
+        self._note_remaining_budget(session)
+        if session.spec.metrics is None:
+            session.spec = with_metrics(session, self.val, self.reporter)
+        pruned = training.finish(session.spec, session.module, step, trainer.history)
+        return pruned, trainer.history
+
+    def _note_remaining_budget(self, session: PruningSession) -> None:
+        """Note where the limit of the accuracy was reached before the budget."""
+        rest = session.remaining_budget()
+        if rest is None or self.config.scheduling.options.get("max_drop") is None:
+            return
+        ratios = [f"{ratio:.2f}" for ratio in rest.ratios if ratio is not None]
+        self.reporter.note(
+            f"``max_drop`` ended it before the budget, which asks for {' and '.join(ratios)} of "
+            "what is left"
+        )
+
+    def _recorded(self) -> dict[str, Any]:
+        """Return the options for the provenance, those of training only where there is one."""
+        recorded = {**values_of(self.config), **self.config.budget.texts}
+        if self.trains:
+            recorded.update(self.config.scheduling.options)
+        else:
+            for name in (*values_of(self.config.training), *values_of(self.config.loss)):
+                del recorded[name]
+        return recorded_options(recorded, self.data.read if self.data else {})
+
+    def _measure(
+        self, after: Model, *, bench: bool
+    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return what has changed, and without data what can be measured without labels."""
+        change = measure_changes(self.before, after, self.val, bench=bench, reporter=self.reporter)
+        unlabeled = None
+        if self.val is None:
+            unlabeled = measure_unlabeled(self.before, after, self.reporter)
+            warn_of_unlabeled(after, unlabeled, self.reporter)
+        budget = self.config.budget
+        is_only_flops = budget.target_latency is None and not self.config.selection.prune_blocks
+        if budget.target_flops is not None and is_only_flops and not after.spec.gates:
+            self._note_time(after.spec.macs / self.before.spec.macs, change)
+        return change, unlabeled
+
+    def _note_time(self, macs_ratio: float, change: Mapping[str, Any]) -> None:
+        """Note where the time falls clearly less than the MACs, which the budget was in."""
+        time_ratio = 1 / change.get("speedup", math.inf)
+        if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
+            self.reporter.note(
+                f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "
+                f"give ``target_latency={1.1 * macs_ratio:.2f}`` beside ``target_flops``"
+            )

@@ -1,0 +1,99 @@
+"""The trainings that the schedules of pruning ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fertool.workflows.comparison import measured_metrics
+from fertool.workflows.outputs import History
+from fertool.workflows.rounds import for_epochs, for_round
+from fertool.workflows.training_run import Round, TrainingRun
+
+if TYPE_CHECKING:
+    from fertool.data.dataset import FaceDataset
+    from fertool.prune import Phase, PruningSession
+    from fertool.reporter import Reporter
+    from fertool.spec import Spec
+    from fertool.train.objective import LogitsObjective, Objective
+
+
+class ScheduleTrainer:
+    """Trains as a schedule asks, and keeps the history.
+
+    The metrics of the last training stand in the session's spec. `scoring_subset` are the images
+    that score the channels. `objective` is that of every training, before any penalty.
+    """
+
+    def __init__(
+        self, run: TrainingRun, scoring_subset: FaceDataset, objective: LogitsObjective
+    ) -> None:
+        self.history: History = []
+        self.scoring_subset = scoring_subset
+        self._run = run
+        self._objective = objective
+        self._number = 0
+
+    def train(self, phase: Phase, session: PruningSession) -> float:
+        """Train the session's network in place to its best epoch, or the last.
+
+        Returns its accuracy on the validation images.
+        """
+        self._number += 1
+        run = self._run_of(phase)
+        frozen = [session.module.get_parameter(name) for name in phase.frozen]
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        objective = self._objective_of(phase)
+        session.spec, self.history = run.fit(session.spec, session.module, objective)
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+        assert session.spec.metrics is not None
+        return session.spec.metrics.accuracy
+
+    def judge(self, session: PruningSession) -> float:
+        """Return the accuracy of the session's network as it is on the validation images."""
+        metrics = measured_metrics(
+            session.module, self._run.val, session.spec.input, self._run.reporter
+        )
+        return metrics.accuracy
+
+    def _run_of(self, phase: Phase) -> TrainingRun:
+        from fertool.prune import RECOVERY
+
+        run = replace(
+            self._run,
+            train=self.scoring_subset if phase.on_scoring_subset else self._run.train,
+            config=for_epochs(self._run.config, phase.epochs),
+            keep="last" if phase.keep_last_epoch else "best",
+        )
+        if self._number == 1 and phase.name == RECOVERY:
+            # A single training has the state, the history and the bytes of one without rounds.
+            return run
+        round = Round(self._number, phase.name, self.history, resumable=not phase.on_scoring_subset)
+        return replace(run, run=for_round(run.run, self._number), round=round)
+
+    def _objective_of(self, phase: Phase) -> Objective:
+        from fertool.prune import PenalizedObjective, RoutedObjective
+
+        if phase.routing:
+            return RoutedObjective(self._objective, phase.routing, phase.epochs)
+        if phase.penalty:
+            return PenalizedObjective(self._objective, phase.penalty, phase.epochs)
+        return self._objective
+
+
+def with_metrics(session: PruningSession, val: FaceDataset, reporter: Reporter) -> Spec:
+    """Return the session's spec with the metrics of its network on the validation images.
+
+    Of a dynamic network also with the fraction of them that each profile gets.
+    """
+    from fertool.models.dynamic_network import DynamicNetwork
+    from fertool.prune import measure_profile_usage
+
+    metrics = measured_metrics(session.module, val, session.spec.input, reporter)
+    spec = replace(session.spec, metrics=metrics)
+    if spec.gates and isinstance(session.module, DynamicNetwork):
+        session.module.shares = measure_profile_usage(session.module, val, spec.input)
+        spec = replace(spec, gates=replace(spec.gates, shares=session.module.shares))
+    return spec
