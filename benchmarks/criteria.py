@@ -11,26 +11,28 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
-from fertool.prune import PruneOptions, Targets, plan_step, score_channels
+from fertool.prune import Constraints, Targets, plan_step, score_channels
 from fertool.prune.criterion import load_criterion
 from fertool.train import predict_logits
 
 WAYS = [
-    (criterion, normalise)
-    for criterion, normalise in itertools.product(
+    (criterion, normalization)
+    for criterion, normalization in itertools.product(
         ("kl", "taylor", "l1", "l2", "l2-gamma", "bn-gamma"), ("none", "layer")
     )
     # Norms of filters of different fan-in do not compare, and no method compares them.
-    if criterion not in ("l1", "l2") or normalise == "layer"
+    if criterion not in ("l1", "l2") or normalization == "layer"
 ]
 
 
@@ -80,18 +82,21 @@ def judge(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         "accuracy": accuracy(module),
     }
     found["rows"] = []
-    for criterion, normalise in WAYS:
-        way = PruneOptions(None, criterion, normalise, local_retrain=True)
+    for criterion, normalization in WAYS:
+        way = SelectionConfig(criterion=criterion, score_normalization=normalization)
         scored = score_channels(
             spec, module, way, scoring if load_criterion(criterion).needs_images else None
         )
         for target in map(float, options.targets.split(",")):
-            row: dict[str, Any] = {"criterion": criterion, "normalise": normalise, "target": target}
-            for key, repair in (("plain_accuracy", False), ("accuracy", True)):
-                asked = PruneOptions(
-                    Targets(macs=target), criterion, normalise, local_retrain=repair
-                )
-                cut = plan_step(spec, module, asked, scoring, scored=scored)
+            row: dict[str, Any] = {
+                "criterion": criterion,
+                "normalise": normalization,
+                "target": target,
+            }
+            constraints = Constraints(Targets(macs=target))
+            for key, reconstruct in (("plain_accuracy", False), ("accuracy", True)):
+                selection = replace(way, reconstruct=reconstruct)
+                cut = plan_step(spec, module, constraints, selection, scoring, scored=scored)
                 row[key] = accuracy(cut.apply(module))
                 row |= {"macs_ratio": cut.plan.macs_ratio, "params_ratio": cut.plan.params_ratio}
             found["rows"].append(row)

@@ -16,12 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fertool.cli.change import measure_changes
-
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.header import read_spec
 from fertool.data import DataOptions, open_data
-from fertool.models import load_model
+from fertool.workflows.comparison import measure_changes
+from fertool.workflows.model import load
 
 RULES: dict[str, tuple[str, ...]] = {
     "half the MACs": ("--target-flops", "0.5"),
@@ -84,8 +83,8 @@ def kept(rule: str, seed: int, options: argparse.Namespace) -> Path:
 
 def timed(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """Return the latencies of a row: the model's and the pruned network's, in turns."""
-    before, after = load_model(options.model), load_model(kept(row["rule"], row["seed"], options))
-    reading = DataOptions(size=before[0].input.size, channels=1, classes=before[0].classes)
+    before, after = load(options.model), load(kept(row["rule"], row["seed"], options))
+    reading = DataOptions(size=before.input.size, channels=1, classes=before.classes)
     changes = measure_changes(
         before, after, open_data(options.data, reading).split("val"), bench=True
     )

@@ -21,18 +21,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fertool.cli.latency_budget import fit_latency_budget, learn_model
 from torch import nn
 
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
 from fertool.export import export_model
+from fertool.graph.network import Network
 from fertool.models import architecture_names, create, load_model
-from fertool.prune import DATA_FREE, PruneOptions, PruneResult, Targets, prune
+from fertool.prune import Constraints, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec, Spec
+from fertool.workflows.latency_budget import LatencySearch
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -146,25 +148,28 @@ def measure(
 
 
 def pruned_networks(
-    spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace
+    spec: Spec, module: Network, data: FaceDataset | None, options: argparse.Namespace
 ) -> Iterator[tuple[str, PruneResult]]:
-    """Prune by each rule that can meet the budget; weights, which take no time, are not repaired."""
-    plain = PruneOptions(Targets(macs=options.target), DATA_FREE if data is None else "kl")
+    """Prune by each rule that can meet the budget; weights, which take no time, are not reconstructed."""
+    constraints = Constraints(Targets(macs=options.target))
+    plain = SelectionConfig(reconstruct=False)
 
-    def by_the_clock() -> PruneOptions:
-        model = learn_model(spec)
-        timed = replace(plain, latency=model, round_to=max(8, model.granularity))
-        return fit_latency_budget(options.latency, spec, module, timed, data)
+    def by_the_clock() -> tuple[Constraints, SelectionConfig]:
+        search = LatencySearch(spec, module, constraints, plain, data)
+        return search.run(str(options.latency), state=None, resume=False)
 
-    rules: dict[str, Callable[[], PruneOptions]] = {
-        f"--round-to {number}": partial(replace, plain, round_to=int(number))
-        for number in options.round_to.split(",")
-    }
+    def rounded(number: int) -> tuple[Constraints, SelectionConfig]:
+        return constraints, replace(plain, round_to=number)
+
+    rules: dict[str, Callable[[], tuple[Constraints, SelectionConfig]]] = {}
+    for number in options.round_to.split(","):
+        rules[f"--round-to {number}"] = partial(rounded, int(number))
     if options.latency:
         rules[f"--target-latency {options.latency:g}"] = by_the_clock
-    for rule, chosen in rules.items():
+    for rule, choose in rules.items():
         try:
-            yield rule, prune(spec, module, chosen(), data)
+            asked, selection = choose()
+            yield rule, prune(spec, module, asked, selection, data)
         except FertoolError as error:
             print(f"{spec.arch} {rule}: {error}")
 

@@ -17,14 +17,16 @@ import torch
 from turns import faces, machine, take_turns
 
 from fertool.artifact.atomic import write_atomic
+from fertool.config.pruning import SelectionConfig
 from fertool.data.pixels import to_input
 from fertool.graph.channels import trace_channels
 from fertool.losses import cross_entropy
 from fertool.models import create
-from fertool.prune import PruneOptions, Targets, plan_step, score_channels
+from fertool.prune import Constraints, Targets, plan_step, score_channels
 from fertool.spec import InputSpec
 
 BATCH = 64
+HALF = Constraints(Targets(macs=0.5))
 
 
 def main() -> None:
@@ -33,7 +35,7 @@ def main() -> None:
     data, _ = faces(options.images)
     spec, module = create(options.arch, {}, InputSpec(), data.classes)
     module.eval()
-    wanted = PruneOptions(Targets(macs=0.5), options.criterion)
+    wanted = SelectionConfig(criterion=options.criterion, reconstruct=False)
 
     def passes() -> float:
         start, targets = time.perf_counter(), data.targets()
@@ -56,7 +58,7 @@ def main() -> None:
     def cut() -> float:
         start = time.perf_counter()
         trace_channels(module)
-        plan_step(spec, module, wanted, data, scored=scored).apply(module)
+        plan_step(spec, module, HALF, wanted, data, scored=scored).apply(module)
         return time.perf_counter() - start
 
     report = {

@@ -29,13 +29,14 @@ from torch import Tensor, nn
 
 from fertool import cost
 from fertool.artifact.atomic import write_atomic
+from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.distill import KnowledgeDistillation, Teacher
 from fertool.losses import cross_entropy
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
-from fertool.prune import PruneOptions, Targets, prune
+from fertool.prune import Constraints, Targets, prune
 from fertool.spec import InputSpec, Spec
 from fertool.train import TrainConfig, fit, predict_logits
 
@@ -144,13 +145,11 @@ def pruned_by(
     """Return the network at the budget by a method's name."""
     start = time.perf_counter()
     if method in OURS.values():
-        wanted = PruneOptions(
-            Targets(macs=options.target),
-            CRITERION,
-            round_to=ROUND_TO,
-            local_retrain=method == OURS["fertool"],
+        selection = SelectionConfig(
+            criterion=CRITERION, round_to=ROUND_TO, reconstruct=method == OURS["fertool"]
         )
-        smaller = prune(spec, module, wanted, scoring).module
+        constraints = Constraints(Targets(macs=options.target))
+        smaller = prune(spec, module, constraints, selection, scoring).module
     else:
         smaller = prune_by_rival(*method.split(", "), module, spec.input, scoring, options.target)
     return Pruned(smaller, time.perf_counter() - start)

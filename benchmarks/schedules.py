@@ -46,7 +46,7 @@ SCHEDULES: dict[str, tuple[str, ...]] = {
             "--max-drop",
             "{drop}",
         ),
-        "--local-retrain",
+        "--reconstruct",
     ),
 }
 

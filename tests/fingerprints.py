@@ -226,7 +226,7 @@ CHAINS = {
         ),
         Step(
             "kept.pt",
-            f"prune student.pt --target-flops 0.6 --keep features.3.*=0.9 --no-distill {_PRUNE}",
+            f"prune student.pt --target-flops 0.6 --min-channels features.3.*=0.9 --no-distill {_PRUNE}",
         ),
         Step("pruned.onnx", "export pruned.pt"),
     ],

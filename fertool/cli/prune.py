@@ -53,25 +53,29 @@ def prune(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Remove the least important channels of a model until a budget is met, then fine-tune if asked.
+    """Remove the least important channels of a model until a budget is met, then fine-tune it.
 
-    The channels are physically gone, in any architecture: residual sums, depthwise convolutions, SE blocks and
-    channel shuffles included. Without --data the weights alone decide.
+    The channels are physically gone, in any architecture: residual sums, depthwise convolutions,
+    SE blocks and channel shuffles included. Without --data the weights alone decide.
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
     from fertool.cli.output import announce, default_output, print_change, write_curves
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
-    from fertool.workflows.prune import plan_pruning, prune
+    from fertool.workflows.outputs import require_outputs
+    from fertool.workflows.prune import plan_pruning, prune, require_data, require_processes
 
     output = output or default_output(model, "pruned")
+    require_processes(config, is_preview=dry_run)
+    require_data(config, has_data=data is not None)
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     if dry_run:
         plans = plan_pruning(load(model), faces, config, run=run, reporter=CONSOLE)
         _print_plans(plans, json)
         return
     inputs = [model, *(faces.files if faces else [])]
+    require_outputs(output, inputs, trains=config.trains)
     _require_pictures(plot, plot_widths, output, inputs, config)
     pruned = prune(
         load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE

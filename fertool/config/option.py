@@ -80,6 +80,11 @@ def changed(field: dataclasses.Field[Any], default: Any, **known: Any) -> Any:
     )
 
 
+def advanced(field: dataclasses.Field[Any]) -> Any:
+    """Return the field of an option that a derived config has in its full help only."""
+    return changed(field, field.default, advanced=True)
+
+
 def values_of(config: Any) -> dict[str, Any]:
     """Return the values of all options of a config, those of the configs that it holds included."""
     values: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Options of pruning: how small, which channels go, and in what order pruning and training alternate."""
+"""Options of pruning: how small, which channels, and in which order with the trainings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fertool.config.training import TRAINING, FineTuneConfig, LossConfig
 from fertool.errors import UsageError
 from fertool.registry import CRITERIA, SCHEDULES
 
-BUDGET, SELECTION, SCHEDULE = "How small", "What to remove", "In what order"
+BUDGET, SELECTION, SCHEDULE = "Budget", "Selection", "Schedule"
 
 DATA_FREE_CRITERION = "l1"
 # It measured best (docs/results.md).
@@ -51,7 +51,8 @@ class BudgetConfig:
     )
     target_latency: float | str | None = option(
         None,
-        "Latency to keep, in ONNX Runtime on one thread of this machine, which is measured: a ratio or a time (0.4ms).",
+        "Latency to keep, measured in ONNX Runtime on one thread of this machine: a ratio or a "
+        "time (0.4ms).",
         panel=BUDGET,
         metavar="R",
         aliases=("latency",),
@@ -78,38 +79,39 @@ class SelectionConfig:
 
     round_to: int | None = option(
         None,
-        f"Multiple that channel counts are rounded to. Default: {_ROUND_TO}, at which runtimes are fast; with "
-        "``target_latency`` the multiple that measured fast.",
+        f"Multiple that channel counts are rounded to. Default: {_ROUND_TO}, at which runtimes are "
+        "fast; with ``target_latency`` the multiple that measured fast.",
         panel=SELECTION,
         minimum=1,
     )
     min_channels: tuple[str, ...] = option(
         (),
-        "Channels that must stay: KEY, a layer or a block with * and ?, keeps all of them, KEY=N a number or a "
-        "fraction (0.5); repeatable.",
+        "Channels to keep: all of KEY, a layer or a block with * and ?, or KEY=N, a number or a "
+        "fraction (0.5) of them; repeatable.",
         panel=SELECTION,
         metavar="KEY[=N]",
     )
     prune_blocks: int = option(
         0,
-        "First remove this many whole residual blocks, those whose absence changes the outputs least; needs ``data``.",
+        "First remove so many residual blocks, those whose absence changes the outputs least; "
+        "needs ``data``.",
         panel=SELECTION,
         minimum=0,
     )
     criterion: str = option(
         "auto",
-        "Importance of a channel. By weights: l1 and l2, norms of the filters; bn-gamma, the BN scale behind them; "
-        "l2-gamma, both. By images: taylor, change of the loss to first order; kl, change of the output to second "
-        f"order, needs no labels. auto: {IMAGE_CRITERION} with ``data`` (taylor in ``schedule=prj``), else "
-        f"{DATA_FREE_CRITERION}.",
+        "Importance of a channel. By weights: l1 and l2, norms of the filters; bn-gamma, the BN "
+        "scale behind them; l2-gamma, both. By images: taylor, change of the loss to first order; "
+        "kl, change of the output to second order, needs no labels. auto: "
+        f"{IMAGE_CRITERION} with ``data`` (taylor in ``schedule=prj``), else {DATA_FREE_CRITERION}.",
         panel=SELECTION,
         metavar="NAME",
         registry=CRITERIA,
     )
     score_normalization: Literal["auto", "layer", "none"] = option(
         "auto",
-        "How scores compare across layers: relative to the mean of their layer, or as they are; auto: as they are for "
-        "taylor and kl, else by layer.",
+        "How scores compare across layers: relative to the mean of their layer, or as they are; "
+        "auto: as they are for taylor and kl, else by layer.",
         panel=SELECTION,
         advanced=True,
     )
@@ -122,8 +124,8 @@ class SelectionConfig:
     )
     reconstruct: bool | None = option(
         None,
-        "Reconstruct each pruned layer by least squares on its original output, on the scoring images. Default: with "
-        "``data``, in the schedules one-shot, iterative and dynamic.",
+        "Reconstruct each pruned layer by least squares on its original output, on the scoring "
+        "images. Default: with ``data``, in the schedules one-shot, iterative and dynamic.",
         panel=SELECTION,
         advanced=True,
     )
@@ -165,18 +167,18 @@ class ScheduleConfig:
 
     schedule: str = option(
         "one-shot",
-        "one-shot: score and remove, then fine-tune; iterative: training between steps; slimming: L1 on BN scales "
-        "first, then the smallest are removed; greg: a growing penalty shrinks the channels that will be removed; prj: "
-        "punish, reward, judge; dynamic: several widths, one of which a small gate chooses for each image, with "
-        "``target_flops`` in the mean.",
+        "one-shot: score and remove, then fine-tune; iterative: training between steps; slimming: "
+        "L1 on BN scales first, then the smallest are removed; greg: a growing penalty shrinks the "
+        "channels that will be removed; prj: punish, reward, judge; dynamic: several widths, one "
+        "of which a small gate chooses for each image, with ``target_flops`` in the mean.",
         panel=SCHEDULE,
         metavar="NAME",
         registry=SCHEDULES,
     )
     steps: int | None = option(
         None,
-        f"one-shot, iterative: pruning steps, each with new scores. Default: {_default('one-shot', 'steps')} and "
-        f"{_default('iterative', 'steps')}.",
+        "one-shot, iterative: pruning steps, each with new scores. Default: "
+        f"{_default('one-shot', 'steps')} and {_default('iterative', 'steps')}.",
         panel=SCHEDULE,
         minimum=1,
         applies_to="schedule",
@@ -184,8 +186,9 @@ class ScheduleConfig:
     )
     max_drop: float | None = option(
         None,
-        "one-shot, prj: points of validation accuracy that may be lost before recovery: the budget if there is no "
-        f"other. prj undoes the cycle that loses more; default there: {_default('prj', 'max_drop')}.",
+        "one-shot, prj: points of validation accuracy that may be lost before fine-tuning, the "
+        "budget if there is no other. prj undoes the cycle that loses more; default there: "
+        f"{_default('prj', 'max_drop')}.",
         panel=BUDGET,
         minimum=0,
         maximum=100,
@@ -234,7 +237,8 @@ class ScheduleConfig:
     )
     punish_share: float | None = option(
         None,
-        f"prj: fraction of the channels that each of them removes. Default: {_default('prj', 'punish_share')}.",
+        "prj: fraction of the channels that each of them removes. Default: "
+        f"{_default('prj', 'punish_share')}.",
         panel=SCHEDULE,
         minimum=1e-6,
         maximum=0.5,
@@ -253,8 +257,8 @@ class ScheduleConfig:
     )
     profiles: tuple[float, ...] | None = option(
         None,
-        "dynamic: MACs of the widths to choose from, as ratios. Default: 1.6 (0.9 at most), 1 and 0.5 times "
-        "``target_flops``.",
+        "dynamic: MACs of the widths to choose from, as ratios. Default: 1.6 (0.9 at most), 1 and "
+        "0.5 times ``target_flops``.",
         panel=SCHEDULE,
         metavar="R,R,…",
         separator=",",
@@ -272,10 +276,23 @@ class ScheduleConfig:
         """The options of the chosen schedule, its defaults for those that are not given."""
         return applicable(self)
 
+    # Read from the registry, for which no schedule is imported. The defaults are those of
+    # `fertool.prune.schedule.Schedule`.
+
     @property
     def trains_first(self) -> bool:
-        """Whether the network trains before the last channels are removed, as most schedules do."""
+        """Whether the network trains before the last channels are removed."""
         return bool(SCHEDULES.attribute(self.schedule, "trains_first", True))
+
+    @property
+    def chooses_channels(self) -> bool:
+        """Whether the schedule has scores of its own."""
+        return bool(SCHEDULES.attribute(self.schedule, "chooses_channels", False))
+
+    @property
+    def shares_processes(self) -> bool:
+        """Whether several processes can train together."""
+        return bool(SCHEDULES.attribute(self.schedule, "shares_processes", True))
 
 
 @dataclass(frozen=True)
@@ -289,7 +306,10 @@ class PruneConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     scheduling: ScheduleConfig = field(default_factory=ScheduleConfig)
     distill: bool = option(
-        True, "Fine-tune on the logits of the unpruned model too.", panel=TRAINING
+        True,
+        "Fine-tune on the logits of the unpruned model too.",
+        panel=TRAINING,
+        advanced=True,
     )
     training: FineTuneConfig = field(default_factory=FineTuneConfig)
     loss: LossConfig = field(default_factory=LossConfig)
@@ -301,6 +321,17 @@ class PruneConfig:
                 f"``prune_blocks={blocks}``: not together with ``target_latency``",
                 "prune twice, blocks first",
             )
+        scores = (self.selection.criterion, self.selection.score_normalization)
+        if self.scheduling.chooses_channels and scores != ("auto", "auto"):
+            raise UsageError(
+                f"``schedule={self.scheduling.schedule}``: it has scores of its own",
+                "leave out ``criterion`` and ``score_normalization``",
+            )
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is any training."""
+        return self.training.epochs > 0 or self.scheduling.trains_first
 
     def require_budget(self) -> None:
         """Raise UsageError where nothing says how much to remove."""

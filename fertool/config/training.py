@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
-from fertool.config.option import changed, check, option
+from fertool.config.option import advanced, changed, check, option
 from fertool.errors import UsageError
 
 OptimizerName = Literal["sgd", "adam", "adamw"]
@@ -252,5 +252,12 @@ class OptionalTrainConfig(TrainConfig):
 class FineTuneConfig(OptionalTrainConfig):
     """The same loop after surgery: none by default, at half the learning rate when asked for."""
 
-    epochs: int = changed(_OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs ``data``.")
+    epochs: int = changed(
+        _OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs ``data``."
+    )
     lr: float = changed(_OF_LOOP["lr"], 5e-4)
+    optimizer: OptimizerName = advanced(_OF_LOOP["optimizer"])
+    weight_decay: float = advanced(_OF_LOOP["weight_decay"])
+    lr_schedule: ScheduleName = advanced(_OF_LOOP["lr_schedule"])
+    ema_decay: float = advanced(_OF_LOOP["ema_decay"])
+    patience: int = advanced(_OF_LOOP["patience"])

@@ -1,4 +1,4 @@
-"""Budgets of latency: a model measured on this machine, and the budget by it that the clock confirms."""
+"""Budgets of latency: a model of this machine, and the budget by it that the clock confirms."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class LatencySearch:
     def run(
         self, text: str, *, state: Path | None, resume: bool
     ) -> tuple[Constraints, SelectionConfig]:
-        """Return the constraints with the latency model and its budget, and the multiple to round to.
+        """Return the constraints with the latency model and its budget, and the rounding.
 
         `text` is ``target_latency``. What was measured stays in the file `state`, if one is named,
         so that a killed training can `resume` with the same network; the caller removes it.
@@ -159,7 +159,7 @@ class _Targets:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What OUT.latency.resume keeps: a latency model, its multiple of channels, the budgets by it."""
+    """What OUT.latency.resume keeps: a latency model, its rounding, and the budgets by it."""
 
     granularity: Channels
     terms: Mapping[Name, tuple[Finite, Finite, Finite, Finite]]
@@ -261,7 +261,7 @@ def _require_fast_enough(found: list[tuple[float, Constraints]], asked: float) -
 def _best_attempt(
     found: list[tuple[float, Constraints]], asked: float, reporter: Reporter
 ) -> Constraints:
-    """Return the attempt nearest to the middle of the tolerance, a fast enough one if there is any."""
+    """Return the attempt nearest to the middle of the tolerance, if possible a fast enough one."""
 
     def distance(attempt: tuple[float, Constraints]) -> tuple[bool, float]:
         measured, _ = attempt

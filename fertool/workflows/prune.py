@@ -78,8 +78,8 @@ def prune(
     """Remove the least important channels until a budget is met, then fine-tune for `epochs`.
 
     The training images score the channels, the validation images measure the accuracy before and
-    after; without `data` the weights alone decide. With an `output` the model is written there, with
-    the history of the trainings beside it, and a killed training resumes. `bench` measures the
+    after; without `data` the weights alone decide. With an `output` the model is written there,
+    with the history of the trainings beside it, and a killed training resumes. `bench` measures the
     latency of both networks in ONNX Runtime. `options` are those of `PruneConfig` and `RunConfig`,
     by name: `prune(model, data, flops=0.5, epochs=6)`.
 
@@ -109,6 +109,33 @@ def plan_pruning(
     return _Pruning(model, data, config, run, reporter).plan()
 
 
+def require_processes(config: PruneConfig, *, is_preview: bool = False) -> None:
+    """Raise UsageError for several processes where they cannot share the work."""
+    if is_preview or not config.trains:
+        require_one_process("prune without ``epochs``")
+    if config.budget.target_latency is not None:
+        # Each process would measure other times.
+        require_one_process("prune ``target_latency``")
+    if not config.scheduling.shares_processes:
+        require_one_process(f"prune ``schedule={config.scheduling.schedule}``")
+
+
+def require_data(config: PruneConfig, *, has_data: bool) -> None:
+    """Raise UsageError for a training without images."""
+    if has_data:
+        return
+    if config.scheduling.trains_first:
+        raise UsageError(
+            f"``schedule={config.scheduling.schedule}`` needs ``data``",
+            "for example ``data=fer2013.csv``",
+        )
+    if config.training.epochs:
+        raise UsageError(
+            f"``epochs={config.training.epochs}``: fine-tuning needs ``data``",
+            "for example ``data=fer2013.csv``",
+        )
+
+
 @dataclass(frozen=True)
 class _Pruning:
     """One pruning of a model."""
@@ -121,8 +148,8 @@ class _Pruning:
     output: Path | None = None
 
     def plan(self) -> list[PrunePlan]:
-        self._require_one_process(trains=False)
-        self._require_data()
+        require_processes(self.config, is_preview=True)
+        self._require_possible()
         plans = self.schedule.preview(self._open_session(state=None))
         if not plans:
             raise UsageError(
@@ -134,13 +161,15 @@ class _Pruning:
     def prune(self, *, bench: bool) -> PrunedModel:
         from fertool import distributed
 
-        self._require_one_process(trains=self.trains)
+        require_processes(self.config)
         if self.output is not None:
             model_files = [self.model.path] if self.model.path else []
             data_files = self.data.files if self.data else []
-            require_outputs(self.output, [*model_files, *data_files], trains=self.trains)
-        self._require_data()
-        state = state_path(self.output, ".latency") if self.output and self.trains else None
+            require_outputs(self.output, [*model_files, *data_files], trains=self.config.trains)
+        self._require_possible()
+        state = None
+        if self.output is not None and self.config.trains:
+            state = state_path(self.output, ".latency")
         session = self._open_session(state)
         if self.schedule.trains_first:
             # Better an error now than after the trainings.
@@ -175,10 +204,6 @@ class _Pruning:
         scheduling = self.config.scheduling
         return load_schedule(scheduling.schedule, self.config.training.epochs, **scheduling.options)
 
-    @property
-    def trains(self) -> bool:
-        return self.schedule.epochs > 0 or self.schedule.trains_first
-
     @cached_property
     def before(self) -> Model:
         """The model with its costs as they are: those in a header, nothing has checked."""
@@ -206,31 +231,9 @@ class _Pruning:
         count = self.config.selection.scoring_images
         return self.source.split("train").balanced_subset(count, self.run.seed)
 
-    def _require_one_process(self, *, trains: bool) -> None:
-        if not trains:
-            require_one_process("prune without ``epochs``")
-        if self.config.budget.target_latency is not None:
-            # Each process would measure other times.
-            require_one_process("prune ``target_latency``")
-        if not self.schedule.shares_processes:
-            require_one_process(f"prune ``schedule={self.config.scheduling.schedule}``")
-
-    def _require_data(self) -> None:
-        """Raise UsageError for a training without images, and for options without a use."""
-        name, selection = self.config.scheduling.schedule, self.config.selection
-        if self.data is None and self.schedule.trains_first:
-            raise UsageError(f"``schedule={name}`` needs ``data``", "for example fer2013.csv")
-        if self.data is None and self.schedule.epochs:
-            raise UsageError(
-                f"``epochs={self.schedule.epochs}``: fine-tuning needs ``data``",
-                "for example fer2013.csv",
-            )
-        asks_for_scores = (selection.criterion, selection.score_normalization) != ("auto", "auto")
-        if self.schedule.chooses_channels and asks_for_scores:
-            raise UsageError(
-                f"``schedule={name}``: it has scores of its own",
-                "leave out ``criterion`` and ``score_normalization``",
-            )
+    def _require_possible(self) -> None:
+        """Raise UsageError, before anything is read, for what cannot work."""
+        require_data(self.config, has_data=self.data is not None)
         self.config.require_budget()
 
     def _open_session(self, state: Path | None) -> PruningSession:
@@ -307,7 +310,7 @@ class _Pruning:
     def _recorded(self) -> dict[str, Any]:
         """Return the options for the provenance, those of training only where there is one."""
         recorded = {**values_of(self.config), **self.config.budget.texts}
-        if self.trains:
+        if self.config.trains:
             recorded.update(self.config.scheduling.options)
         else:
             for name in (*values_of(self.config.training), *values_of(self.config.loss)):

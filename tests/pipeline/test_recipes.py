@@ -77,7 +77,7 @@ def test_every_recipe_has_a_target_of_its_name():
 @pytest.mark.parametrize(
     ("name", "faster", "given"),
     [
-        ("ean", (), {"criterion": "l2-gamma", "local_retrain": True}),
+        ("ean", (), {"criterion": "l2-gamma", "reconstruct": True}),
         ("dynamic_mbv3", ("--epochs", 2), {"schedule": "dynamic"}),
         (
             "prj_hawqc",
@@ -92,7 +92,7 @@ def test_a_recipe_prunes(fertool, tmp_path, name, faster, given):
     made = ("--arch", arch, "--arch-arg", "width_mult=0.5", "--input-size", 32, "--epochs", 1)
     assert fertool("train-teacher", *small, *made, "-o", tmp_path / "t.pt")[0] == 0
     recipe = ("--recipe", ROOT / "recipes" / f"{name}.yaml")
-    own = ("--samples", 56, "--no-bench", "--json", "--epochs", 1, *faster)
+    own = ("--scoring-images", 56, "--no-bench", "--json", "--epochs", 1, *faster)
     code, out, err = fertool(
         "prune", tmp_path / "t.pt", "-o", tmp_path / "p.pt", *recipe, *small, *own
     )
