@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,20 @@ def test_every_option_has_help_and_the_page_an_example(name):
     command = click_command(name)
     assert [p.name for p in command.params if p.name != "help" and not p.help] == []
     assert "Example: fertool " in command.help
+
+
+def test_the_help_of_pruning_fits_two_screens():
+    environment = {**os.environ, "COLUMNS": "100", "TERMINAL_WIDTH": "100"}
+    command = [sys.executable, "-m", "fertool", "prune"]
+    few, everything = (
+        subprocess.run(
+            [*command, flag], capture_output=True, text=True, check=True, env=environment
+        ).stdout
+        for flag in ("--help", "--help-all")
+    )
+    assert few.count("\n") <= 100
+    assert "--sparsity" not in few
+    assert "--sparsity" in everything
 
 
 def test_same_option_same_meaning():
