@@ -42,9 +42,13 @@ def installed_members() -> Any:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the source of a member tells: its module, docstring, class attributes and options."""
+    """What the source of a member tells.
+
+    `definition` is the name of its class or function in the `module`.
+    """
 
     module: str
+    definition: str
     docstring: str
     attributes: Mapping[str, ast.expr]
     options: Mapping[str, ast.expr]
@@ -153,9 +157,7 @@ class Registry:
     def _import(self, name: str) -> Any:
         source = self._sources.get(name)
         if source is not None:
-            # Its decorator adds the member.
-            importlib.import_module(source.module)
-            return self._loaded[name]
+            return getattr(importlib.import_module(source.module), source.definition)
         (point, *_) = installed_members().select(group=self.entry_point_group, name=name)
         try:
             return point.load()
@@ -207,9 +209,10 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
                 # As a dataclass has it: a class variable is no field.
                 is_field = not ast.unparse(statement.annotation).startswith("ClassVar")
                 (options if is_field else attributes)[key] = value
-    return _Source(module, ast.get_docstring(node) or "", attributes, options)
+    return _Source(module, node.name, ast.get_docstring(node) or "", attributes, options)
 
 
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 from fertool.config.foreign_files import ForeignModel
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
-from fertool.runtime.sessions import open_predictor
+from fertool.runtime.opening import open_predictor
 from fertool.spec import InputSpec
 
 
@@ -145,8 +146,39 @@ def test_a_pt_file_gives_what_the_module_gives(tmp_path: Path) -> None:
 def test_an_onnx_file_runs_without_torch(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
     code = (
-        "import sys, pathlib, numpy; from fertool.runtime.sessions import open_predictor;"
+        "import sys, pathlib, numpy; from fertool.runtime.opening import open_predictor;"
         f"open_predictor(pathlib.Path({str(path)!r})).logits(numpy.zeros((1, 1, 8, 8), 'uint8'));"
         "assert 'torch' not in sys.modules and 'onnx' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ANOTHER = """
+import numpy as np
+
+from fertool.artifact.header import read_spec
+from fertool.runtime.predictor import Predictor
+from fertool.runtime.runtime import Runtime
+
+
+class Member(Runtime):
+    \"\"\"Says the first class of every image.\"\"\"
+
+    package = "numpy"
+
+    def open(self, path, threads, foreign):
+        spec = read_spec(path)
+
+        def prepare(images):
+            return lambda: np.eye(len(spec.classes), dtype=np.float32)[np.zeros(len(images), int)]
+
+        return Predictor(path, "first", spec, spec.classes, spec.input, None, prepare)
+"""
+
+
+def test_a_runtime_of_another_package_opens_a_file(tmp_path: Path, install: Any) -> None:
+    install("fertool.runtimes", "first", ANOTHER)
+    path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
+    predictor = open_predictor(path, runtime="first")
+    assert predictor.runtime == "first"
+    assert (predictor.logits(random_images(3)).argmax(1) == 0).all()

@@ -9,7 +9,7 @@ from onnx_files import CLASSES, write_onnx
 
 from fertool.models import create, save_model
 from fertool.runtime import BenchConfig, bench, open_predictor
-from fertool.runtime.torch_threads import torch_threads
+from fertool.runtime.threads import limited_threads
 from fertool.spec import InputSpec
 
 
@@ -23,7 +23,7 @@ def torch_file(tmp_path: Path) -> Path:
 def test_threads_are_those_of_before_after_a_benchmark(torch_file: Path) -> None:
     before = torch.get_num_threads()
     predictor = open_predictor(torch_file)
-    with torch_threads([predictor], before + 2):
+    with limited_threads([predictor], before + 2):
         assert torch.get_num_threads() == before + 2
     bench([torch_file], BenchConfig(warmup=0, runs=1, threads=before + 1, memory=False))
     assert torch.get_num_threads() == before
@@ -34,10 +34,10 @@ def test_onnx_files_are_measured_without_torch_in_memory(tmp_path: Path) -> None
     code = (
         "import json, sys; from pathlib import Path;"
         "from fertool.runtime.foreign import ForeignModel;"
-        "from fertool.runtime.sessions import open_predictor;"
-        "from fertool.runtime.torch_threads import torch_threads;"
+        "from fertool.runtime.opening import open_predictor;"
+        "from fertool.runtime.threads import limited_threads;"
         f"p = open_predictor(Path({str(path)!r}), foreign=ForeignModel({CLASSES!r}));\n"
-        "with torch_threads([p], 1): print(json.dumps('torch' in sys.modules))"
+        "with limited_threads([p], 1): print(json.dumps('torch' in sys.modules))"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert json.loads(child.stdout) is False

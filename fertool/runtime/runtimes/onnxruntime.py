@@ -1,8 +1,4 @@
-"""Open a model file in the runtime that it is for.
-
-Nothing here imports torch for an ONNX file: the peak memory of ONNX Runtime would otherwise contain
-torch's.
-"""
+"""ONNX Runtime, which runs ONNX files of fertool and of other programs."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import ONNX_KEY, format_of
-from fertool.artifact.input_files import require_file
+from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
@@ -26,6 +21,7 @@ from fertool.onnx_runtime import (
     read_metadata,
     session_options,
 )
+from fertool.registry import RUNTIMES
 from fertool.results import Assumptions
 from fertool.runtime.foreign import (
     FLOAT,
@@ -42,9 +38,9 @@ from fertool.runtime.predictor import (
     Predictor,
     largest_batch,
 )
+from fertool.runtime.runtime import Runtime
 from fertool.spec import InputSpec, Spec
 
-TORCH, ONNXRUNTIME = "torch", "onnxruntime"
 PROFILE_OUTPUT = "profile"
 _OPENING_S = 8.0
 _OPENED_BYTES_PER_S = 1e6
@@ -54,113 +50,57 @@ _MEMORY_PER_FILE_BYTE = 8
 _LOGIT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
-def open_predictor(
-    path: Path,
-    *,
-    threads: int | None = None,
-    foreign: ForeignModel = ForeignModel(),
-) -> Predictor:
-    """Open a `.pt` file (torch, float or quantized) or an `.onnx` file (ONNX Runtime) for the CPU.
+@RUNTIMES.register("onnxruntime")
+class OnnxRuntime(Runtime):
+    """ONNX Runtime: ONNX files of fertool and of other programs."""
 
-    `threads` compute one pass of ONNX Runtime; those of torch are a setting of the whole process,
-    for `torch_threads`. `foreign` describes ONNX files of other programs, and is ignored for files
-    with fertool's header. A foreign graph with uint8 input gets raw pixels. Its time limit ends
-    graphs that compute longer for one image.
+    package = "onnxruntime"
 
-    Raises FertoolError for files that cannot be read or are damaged, UsageError when classes or
-    size are missing or do not fit.
-    """
-    require_file(path)
-    if format_of(path):
-        return _open_onnx(path, threads, foreign)
-    return _open_torch(path)
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open an `.onnx` file within bounds of time and memory."""
+        # Before the runtime reads it: a damaged graph is not run at all.
+        sealed = verify_digest(path)
+        session = _open_session(path, threads, foreign.time_limit)
+        entry = _only_input(path, session)
+        outputs = {output.name: output for output in session.get_outputs()}
+        if not outputs:
+            raise FertoolError(f"{path}: the graph has no output", "export it again")
 
-
-def _open_torch(path: Path) -> Predictor:
-    # Imported here, so that an ONNX file is run without torch in memory.
-    from fertool.models import load_model
-
-    spec, module = load_model(path)
-    return torch_predictor(path, spec, module)
-
-
-def torch_predictor(path: Path, spec: Spec, module: Any) -> Predictor:
-    """Return a predictor for a module in PyTorch; messages call it `path`."""
-    import torch
-
-    from fertool.data.pixels import to_input
-
-    network: Any = module
-
-    def prepare(images: NDArray[np.uint8]) -> Forward:
-        pixels = torch.from_numpy(images)
-
-        def forward() -> Any:
-            with torch.inference_mode():
-                return module(to_input(pixels, spec.input))
-
-        return forward
-
-    def choose_profile(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-        with torch.inference_mode():
-            inputs = to_input(torch.from_numpy(images), spec.input)
-            profiles: NDArray[np.int64] = network.choose(inputs).numpy()
-        return profiles
-
-    return Predictor(
-        path=path,
-        runtime=TORCH,
-        spec=spec,
-        classes=spec.classes,
-        input=spec.input,
-        batch=None,
-        prepare=prepare,
-        choose_profile=choose_profile if spec.gates else None,
-    )
-
-
-def _open_onnx(path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
-    # Before the runtime reads it: a damaged graph is not run at all.
-    sealed = verify_digest(path)
-    session = _open_session(path, threads, foreign.time_limit)
-    entry = _only_input(path, session)
-    outputs = {output.name: output for output in session.get_outputs()}
-    if not outputs:
-        raise FertoolError(f"{path}: the graph has no output", "export it again")
-
-    spec = _read_spec(path, session, sealed)
-    assumptions: Assumptions | None = None
-    if spec is not None:
-        classes = spec.classes
-        input = spec.input
-        output = next(iter(outputs.values()))
-        _require_header_input(path, entry.shape, input)
-        _require_logits(path, output, len(classes), FertoolError)
-    else:
-        classes = foreign_classes(path, foreign)
-        input = foreign_input(path, entry.shape, foreign)
-        assumptions = resolve_assumptions(path, foreign, entry.type, input.channels, tuple(outputs))
-        output = outputs[assumptions.output]
-        # The user named the classes, so their number is a usage error.
-        _require_logits(path, output, len(classes), UsageError)
-    batch = _fixed_batch(path, entry.shape, input)
-    passes = _OnnxPasses(path, session, entry, output.name, assumptions)
-    choose_profile: ChooseProfile | None = None
-    if spec is not None and spec.gates:
-        choose_profile = passes.choose_profile
-    return Predictor(
-        path=path,
-        runtime=ONNXRUNTIME,
-        spec=spec,
-        classes=classes,
-        input=input,
-        batch=batch,
-        prepare=passes.prepare,
-        choose_profile=choose_profile,
-        assumptions=assumptions,
-        stop=passes.stop,
-        time_limit_s=foreign.time_limit,
-    )
+        spec = _read_spec(path, session, sealed)
+        assumptions: Assumptions | None = None
+        if spec is not None:
+            classes = spec.classes
+            input = spec.input
+            output = next(iter(outputs.values()))
+            _require_header_input(path, entry.shape, input)
+            _require_logits(path, output, len(classes), FertoolError)
+        else:
+            classes = foreign_classes(path, foreign)
+            input = foreign_input(path, entry.shape, foreign)
+            assumptions = resolve_assumptions(
+                path, foreign, entry.type, input.channels, tuple(outputs)
+            )
+            output = outputs[assumptions.output]
+            # The user named the classes, so their number is a usage error.
+            _require_logits(path, output, len(classes), UsageError)
+        batch = _fixed_batch(path, entry.shape, input)
+        passes = _OnnxPasses(path, session, entry, output.name, assumptions)
+        choose_profile: ChooseProfile | None = None
+        if spec is not None and spec.gates:
+            choose_profile = passes.choose_profile
+        return Predictor(
+            path=path,
+            runtime="onnxruntime",
+            spec=spec,
+            classes=classes,
+            input=input,
+            batch=batch,
+            prepare=passes.prepare,
+            choose_profile=choose_profile,
+            assumptions=assumptions,
+            stop=passes.stop,
+            time_limit_s=foreign.time_limit,
+        )
 
 
 class _OnnxPasses:
