@@ -214,5 +214,6 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
 
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+ALLOCATIONS = Registry("``allocation``", "fertool.quant.allocations", "fertool.allocations")
 RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")

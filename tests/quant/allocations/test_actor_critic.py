@@ -5,12 +5,12 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.quant import (
     AllocationProblem,
-    DDPGConfig,
     RoundedAccuracy,
+    Trials,
     make_problem,
     quantize_model,
-    search_bits_ddpg,
 )
+from fertool.quant.allocations.actor_critic import ActorCritic, DDPGConfig
 from fertool.spec import InputSpec
 from fertool.train import predict_logits
 
@@ -33,9 +33,8 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
         calls.append(problem.average_bits(widths))
         return 1 - problem.loss(widths) / problem.loss(torch.full_like(widths, 2))
 
-    widths = search_bits_ddpg(
-        problem, 4.0, accuracy, SMALL, lambda done, total: seen.append((done, total))
-    )
+    trials = Trials(accuracy, on_progress=lambda done, total: seen.append((done, total)))
+    widths = ActorCritic(SMALL).allocate(problem, 4.0, trials)
     assert seen[-1] == (80, 80)
     assert 0.99 * 4 <= problem.average_bits(widths) <= 4
     assert accuracy(widths) > 0.9
@@ -43,7 +42,7 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
     assert (
         torch.sort(widths[problem.traces.argsort()]).values == widths[problem.traces.argsort()]
     ).float().mean() > 0.8
-    again = search_bits_ddpg(problem, 4.0, accuracy, SMALL)
+    again = ActorCritic(SMALL).allocate(problem, 4.0, trials)
     assert torch.equal(widths, again)
 
 

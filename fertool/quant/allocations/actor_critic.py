@@ -18,29 +18,23 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fertool.data.dataset import FaceDataset
-from fertool.data.pixels import to_input
-from fertool.graph.folding import fold_for_inference
-from fertool.graph.network import Network
-from fertool.models.build import require_static
-from fertool.models.quantized import dequantize, per_channel
-from fertool.quant.allocation import AllocationProblem
+from fertool.quant.allocation import Allocation, Trials
+from fertool.quant.allocation_problem import AllocationProblem
 from fertool.quant.knapsack import spend_remaining_bits
-from fertool.quant.observers import integer_weight, weight_scales
-from fertool.spec import WEIGHT_BITS, Spec, WeightQuant
+from fertool.registry import ALLOCATIONS
+from fertool.spec import WEIGHT_BITS
 
 _HIDDEN = 300
 # The fraction by which the target networks follow at each step (the paper's letter).
 TAU = 0.01
 # What the reward loses at twice the budget: as much as all accuracy is worth.
 _PENALTY = 1.0
-# Images in a batch of the measurement.
-_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -58,96 +52,54 @@ class DDPGConfig:
     episodes: int = 600
     noise: float = 0.5
     decay: float = 0.99
-    seed: int = 0
 
 
-def search_bits_ddpg(
-    problem: AllocationProblem,
-    average_bits: float,
-    accuracy: Callable[[Tensor], float],
-    config: DDPGConfig = DDPGConfig(),
-    on_progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Tensor:
-    """Return the bits of each channel, int64 [C], with the highest reward, the budget used up.
+@ALLOCATIONS.register("actor-critic")
+class ActorCritic(Allocation):
+    """Learned fractions of the channels sorted by trace, tried on validation images."""
 
-    `accuracy` measures a network with some bits [C], from 0 to 1. `on_progress` counts episodes.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    sampler = random.Random(config.seed)
-    # The initial weights depend on the seed alone, and nothing outside on them.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        agent = _Agent(config)
-    order = problem.traces.argsort(stable=True)
-    best_reward = -torch.inf
-    best = torch.full_like(problem.weight_counts, WEIGHT_BITS[0])
-    total = config.explore + config.episodes
-    for episode in range(total):
-        noise = config.noise * config.decay ** max(0, episode - config.explore)
-        act = partial(agent.act, noise=noise, generator=generator)
-        bits, steps = _episode(problem, order, act)
-        over = max(0.0, problem.average_bits(bits) / average_bits - 1)
-        reward = accuracy(bits) - _PENALTY * over
-        agent.remember(steps, reward)
-        if episode >= config.explore:
-            for _ in steps:
-                agent.learn(sampler)
-        if reward > best_reward:
-            best_reward, best = reward, bits
-        on_progress(episode + 1, total)
-    items = problem.items
-    return spend_remaining_bits(items, best, items.budget(average_bits))
+    needs_trials: ClassVar[bool] = True
 
+    def __init__(self, config: DDPGConfig = DDPGConfig()) -> None:
+        self._config = config
 
-class RoundedAccuracy:
-    """The accuracy on some images of a float network whose weights are rounded to given bits."""
+    def allocate(
+        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+    ) -> Tensor:
+        """Return the bits with the highest reward, the budget used up; trials are episodes."""
+        if trials is None:
+            raise AssertionError("the reward is an accuracy")
+        bits = self._search(problem, average_bits, trials)
+        items = problem.items
+        return spend_remaining_bits(items, bits, items.budget(average_bits))
 
-    def __init__(
-        self,
-        spec: Spec,
-        module: nn.Module,
-        problem: AllocationProblem,
-        images: FaceDataset,
-        limit: int,
-    ) -> None:
-        self._problem = problem
-        self._labels = images.labels
-        self._batches = torch.split(images.images, _BATCH)
-        self._input = spec.input
-        self._network = _frozen_copy(fold_for_inference(require_static(module)))
-        # All that any bits could need is computed once: [bits, out, ...] and [bits, out] a layer.
-        self._integers: dict[str, Tensor] = {}
-        self._scales: dict[str, Tensor] = {}
-        for name in problem.names:
-            weight = self._network.get_parameter(f"{name}.weight").detach()
-            integers, scales = [], []
-            for bits in WEIGHT_BITS:
-                bound = torch.tensor(WeightQuant((bits,), limit).limits(len(weight)))
-                scale = weight_scales(weight, bound, "mse")
-                scales.append(scale)
-                integers.append(integer_weight(weight, scale, bound).to(torch.int8))
-            self._integers[name] = torch.stack(integers)
-            self._scales[name] = torch.stack(scales)
-
-    @torch.no_grad()
-    def __call__(self, bits: Tensor) -> float:
-        """Return the accuracy with these bits [C]."""
-        for index, name in enumerate(self._problem.names):
-            chosen = bits[self._problem.layers == index] - WEIGHT_BITS[0]
-            channels = torch.arange(len(chosen))
-            integers = self._integers[name][chosen, channels]
-            scale = self._scales[name][chosen, channels]
-            rounded = dequantize(integers, per_channel(scale, integers))
-            self._network.get_parameter(f"{name}.weight").copy_(rounded)
-
-        predictions = []
-        for batch in self._batches:
-            predictions.append(self._network(to_input(batch, self._input)).argmax(1))
-        return float((torch.cat(predictions) == self._labels).float().mean())
-
-
-def _frozen_copy(network: Network) -> Network:
-    return copy.deepcopy(network).requires_grad_(False).cpu()
+    def _search(self, problem: AllocationProblem, average_bits: float, trials: Trials) -> Tensor:
+        """Return the bits of the best episode, which may be over the budget."""
+        config = self._config
+        generator = torch.Generator().manual_seed(trials.seed)
+        sampler = random.Random(trials.seed)
+        # The initial weights depend on the seed alone, and nothing outside on them.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(trials.seed)
+            agent = _Agent(config)
+        order = problem.traces.argsort(stable=True)
+        best_reward = -torch.inf
+        best = torch.full_like(problem.weight_counts, WEIGHT_BITS[0])
+        total = config.explore + config.episodes
+        for episode in range(total):
+            noise = config.noise * config.decay ** max(0, episode - config.explore)
+            act = partial(agent.act, noise=noise, generator=generator)
+            bits, steps = _episode(problem, order, act)
+            over = max(0.0, problem.average_bits(bits) / average_bits - 1)
+            reward = trials.accuracy(bits) - _PENALTY * over
+            agent.remember(steps, reward)
+            if episode >= config.explore:
+                for _ in steps:
+                    agent.learn(sampler)
+            if reward > best_reward:
+                best_reward, best = reward, bits
+            trials.on_progress(episode + 1, total)
+        return best
 
 
 @dataclass(frozen=True)
