@@ -214,6 +214,9 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
 
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+DISTILLATION_METHODS = Registry(
+    "``method``", "fertool.distill.methods", "fertool.distillation_methods"
+)
 ALLOCATIONS = Registry("``allocation``", "fertool.quant.allocations", "fertool.allocations")
 RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,14 @@ from torch.nn import functional as F
 
 from fertool.artifact.store import pack
 from fertool.data.augment import AugmentParams
-from fertool.distill.knowledge import KnowledgeDistillation, Teacher
+from fertool.distill.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
+from fertool.distill.method import DistillationMethod, Student, StudentTrainer
 from fertool.distill.stages import Stage, capture_feature_maps, find_stages
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import attention_transfer, guided_feature_loss
+from fertool.registry import DISTILLATION_METHODS
 from fertool.spec import InputSpec
-
-DEPTHS = 4
-"""The default number of depths at which features are matched."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,37 @@ class _Match:
     index: int
     student: Stage
     teacher: Stage
+
+
+@DISTILLATION_METHODS.register("feature")
+@dataclass(frozen=True)
+class OnFeatures(DistillationMethod):
+    """Inner feature maps are matched too: alpha T^2 KL + beta L_feature + gamma CE."""
+
+    needs_live_teachers: ClassVar[bool] = True
+
+    beta: float = 1.0
+    gamma: float | None = None
+    match_depths: int = 4
+
+    def train(
+        self, student: Student, teachers: Sequence[AnyTeacher], trainer: StudentTrainer
+    ) -> int:
+        """Train once, with the feature maps of the teachers that are models."""
+        live = [teacher for teacher in teachers if isinstance(teacher, Teacher)]
+        objective = FeatureDistillation(
+            trainer.knowledge(teachers, self.gamma),
+            student.module,
+            student.input,
+            live,
+            beta=self.beta,
+            depths=self.match_depths,
+            seed=trainer.seed,
+        )
+        for layer, index, teacher_layer in objective.matched_stages:
+            trainer.note(f"{layer} is matched with {teacher_layer} of teacher {index + 1}")
+        trainer.train(objective)
+        return 1
 
 
 class FeatureDistillation:
@@ -48,8 +79,8 @@ class FeatureDistillation:
         input: InputSpec,
         teachers: Sequence[Teacher],
         *,
-        beta: float = 1.0,
-        depths: int = DEPTHS,
+        beta: float,
+        depths: int,
         seed: int = 0,
     ) -> None:
         """Add matched features to `knowledge`, the objective on the logits of these `teachers`.
@@ -64,7 +95,7 @@ class FeatureDistillation:
             raise UsageError(f"``beta={beta}``: must be 0 or more", "1 is the default")
         if depths < 1:
             raise UsageError(
-                f"``match_depths={depths}``: must be 1 or more", f"{DEPTHS} is the default"
+                f"``match_depths={depths}``: must be 1 or more", "1 matches the deepest maps alone"
             )
         if not teachers:
             raise FertoolError(

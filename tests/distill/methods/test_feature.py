@@ -6,7 +6,8 @@ from torch.nn import functional as F
 from fertool import models
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
-from fertool.distill import FeatureDistillation, KnowledgeDistillation, Teacher
+from fertool.distill import KnowledgeDistillation, Teacher
+from fertool.distill.methods.feature import FeatureDistillation
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.capture import capture
 from fertool.losses import attention_transfer, cross_entropy, distillation_kl, guided_feature_loss
@@ -56,6 +57,7 @@ def feature(student, teachers, input=GRAY, temperature=4, alpha=0.7, gamma=None,
     answers = KnowledgeDistillation(
         teachers, input=input, classes=CLASSES, temperature=temperature, alpha=alpha, gamma=gamma
     )
+    options = {"beta": 1.0, "depths": 4, **options}
     return FeatureDistillation(answers, student, input, teachers, **options)
 
 
@@ -237,4 +239,4 @@ def test_networks_without_inner_maps_are_one_clear_error():
         [Teacher(network(), GRAY, CLASSES)], input=GRAY, classes=CLASSES
     )
     with pytest.raises(FertoolError, match="cached logits have no feature maps"):
-        FeatureDistillation(answers, network(), GRAY, [])
+        FeatureDistillation(answers, network(), GRAY, [], beta=1.0, depths=4)
