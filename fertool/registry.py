@@ -122,6 +122,18 @@ class Registry:
         value = source.attributes.get(key)
         return default if value is None else ast.literal_eval(value)
 
+    def having(self, key: str, value: Any) -> str | None:
+        """Return the first member with this value of a class attribute, None if there is none."""
+        for name in self.names():
+            try:
+                found = self.attribute(name, key, None)
+            except UsageError:
+                # A package that does not load must not break the others.
+                continue
+            if found == value:
+                return name
+        return None
+
     def options(self, name: str) -> dict[str, Any]:
         """Return the options that a member has as fields of its dataclass, and their defaults.
 
@@ -212,6 +224,7 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
     return _Source(module, node.name, ast.get_docstring(node) or "", attributes, options)
 
 
+READERS = Registry("``format``", "fertool.data.readers", "fertool.readers")
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
 DISTILLATION_METHODS = Registry(

@@ -153,5 +153,5 @@ def test_a_method_of_another_package_trains_the_student(data, teacher, install):
     install("fertool.distillation_methods", "last", ANOTHER)
     student = distill([teacher, teacher], data, method="last", **SMALL)
     assert [record["round"] for record in student.history] == [1, 2]
-    with pytest.raises(UsageError, match="``beta=1.0``: ``method=last`` has none"):
+    with pytest.raises(UsageError, match=r"``beta=1\.0``: ``method=last`` has none"):
         distill(teacher, data, method="last", beta=1, **SMALL)

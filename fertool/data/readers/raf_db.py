@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fertool.data.folders import Listing, SkippedFiles, find_file, list_numbered_folders
+from fertool.data.data_format import ImageFolders
+from fertool.data.folders import (
+    Listing,
+    SkippedFiles,
+    find_file,
+    has_numbered_folders,
+    list_numbered_folders,
+)
 from fertool.data.image_tree import ImageEntry
-from fertool.data.labels import RAFDB_ORDER
+from fertool.data.labels import RAFDB_ORDER, in_canonical_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
+from fertool.registry import READERS
 
 # The release misspells "partition".
 _LISTS = ("list_patition_label.txt", "list_partition_label.txt")
@@ -16,6 +24,25 @@ _LABELS = {str(number): expression for number, expression in enumerate(RAFDB_ORD
 _HINT = "a line is: train_00001.jpg 5, with a label from 1 (surprise) to 7 (neutral)"
 _SHOWN = 60
 """Characters of a wrong line that an error shows."""
+
+
+@READERS.register("raf-db")
+class RafDb(ImageFolders):
+    """RAF-DB with its list of labels, or folders 1 to 7."""
+
+    detection_order = 1
+
+    def has_layout(self, path: Path) -> bool:
+        """Return whether there is a list of labels."""
+        return find_label_list(path) is not None
+
+    def may_have_layout(self, folder: Path, *, named: bool) -> bool:
+        """Return whether a folder has numbered ones, which do not tell one data set from another."""
+        return named and has_numbered_folders(folder)
+
+    def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
+        """List the aligned images; the classes are the seven expressions."""
+        return in_canonical_order(frozenset(RAFDB_ORDER)), list_rafdb(folder, skipped)
 
 
 def find_label_list(root: Path) -> Path | None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fertool.data import DataOptions, open_data
-from fertool.data.affectnet import list_affectnet
+from fertool.data.readers.affectnet import list_affectnet
 from fertool.errors import FertoolError
 
 ORDER = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")

@@ -4,7 +4,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from fertool.data import fer2013, fer2013_csv
+from fertool.data import fer2013_csv
+from fertool.data.readers import fer2013
 from fertool.errors import FertoolError
 
 HEADER = (

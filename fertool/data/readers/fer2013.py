@@ -13,6 +13,7 @@ import numpy as np
 from fertool.artifact.input_files import require_file
 from fertool.artifact.store import file_digest
 from fertool.data.cache import Arrays, has_array, load_or_make
+from fertool.data.data_format import DataFormat, Note
 from fertool.data.fer2013_csv import (
     LONGEST_HEADER,
     SPLIT_OF_USAGE,
@@ -20,11 +21,15 @@ from fertool.data.fer2013_csv import (
     column_names,
     read_rows,
 )
+from fertool.data.folders import find_file
 from fertool.data.labels import FER2013_ORDER
+from fertool.data.options import DataOptions
 from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
 from fertool.data.text_files import read_text_lines
 from fertool.errors import FertoolError
+from fertool.registry import READERS
 
+_FILE_NAMES = ("fer2013.csv", "icml_face_data.csv")
 _CACHE_VERSION = 1
 _VOTE_COLUMNS = 10
 _SHOWN = 60
@@ -58,6 +63,36 @@ class Fer2013:
         """Return the rows of one split, in the order of the file."""
         everything = RawSplit(self.images, self.labels, self.classes, self.votes)
         return everything.subset(self.split_index == SPLITS.index(split))
+
+
+@READERS.register("fer2013")
+class Fer2013Csv(DataFormat):
+    """A file of one face a row, fer2013.csv or icml_face_data.csv, with FER+ votes if given."""
+
+    detection_order = 4
+    has_votes = True
+
+    def has_layout(self, path: Path) -> bool:
+        """Return whether a file begins with the header, or a folder has such a file."""
+        if path.is_file():
+            return is_fer2013(path)
+        return _find_csv(path) is not None
+
+    def open(self, source: str, options: DataOptions, on_note: Note) -> Fer2013:
+        """Open the file, or the one in a folder."""
+        path = Path(source)
+        if path.is_dir():
+            path = _find_csv(path) or path / _FILE_NAMES[0]
+        return open_fer2013(path, options.ferplus, on_note)
+
+
+def _find_csv(folder: Path) -> Path | None:
+    """Return the file of a usual name in a folder, if there is one."""
+    for name in _FILE_NAMES:
+        path = find_file(folder, name)
+        if path is not None:
+            return path
+    return None
 
 
 def open_fer2013(path: Path, ferplus: Path | None, on_note: Callable[[str], None]) -> Fer2013:

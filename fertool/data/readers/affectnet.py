@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from fertool.artifact.input_files import require_file
+from fertool.data.data_format import ImageFolders
 from fertool.data.decoding import LARGEST_PIXELS
 from fertool.data.folders import (
     Listing,
     SkippedFiles,
     find_file,
+    has_numbered_folders,
     list_numbered_folders,
     skip_other_folders,
     split_folders,
@@ -25,6 +27,7 @@ from fertool.data.image_tree import Box, ImageEntry, image_files
 from fertool.data.labels import AFFECTNET_ORDER, in_canonical_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
+from fertool.registry import READERS
 
 _LISTS = {"train": "training.csv", "val": "validation.csv"}
 _LIST_FOLDERS = (".", "Manually_Annotated_file_lists")
@@ -40,6 +43,25 @@ _LARGEST_ANNOTATION = 4096
 _LARGEST_ITEM = 256
 """Bytes of one number or text."""
 _COPY_AGAIN = "copy the list again"
+
+
+@READERS.register("affectnet")
+class AffectNet(ImageFolders):
+    """AffectNet with its lists, its annotations, or folders 0 to 7."""
+
+    detection_order = 2
+
+    def has_layout(self, path: Path) -> bool:
+        """Return whether there are lists or annotations."""
+        return bool(find_lists(path)) or has_annotations(path)
+
+    def may_have_layout(self, folder: Path, *, named: bool) -> bool:
+        """Return whether a folder has numbered ones, which do not tell one data set from another."""
+        return named and has_numbered_folders(folder)
+
+    def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
+        """List the images with the seven or eight expressions."""
+        return list_affectnet(folder, skipped)
 
 
 def find_lists(root: Path) -> dict[str, Path]:
