@@ -224,6 +224,7 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
     return _Source(module, node.name, ast.get_docstring(node) or "", attributes, options)
 
 
+ARCHITECTURES = Registry("architecture", "fertool.models.architectures", "fertool.architectures")
 READERS = Registry("``format``", "fertool.data.readers", "fertool.readers")
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")

@@ -15,6 +15,7 @@ from torch import nn
 from fertool.config.foreign_files import ForeignModel
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
+from fertool.registry import ARCHITECTURES
 from fertool.runtime.opening import open_predictor
 from fertool.spec import InputSpec
 
@@ -120,9 +121,9 @@ def test_images_of_another_shape(tmp_path: Path) -> None:
 
 
 def test_a_pt_file_gives_what_the_module_gives(tmp_path: Path) -> None:
-    from fertool.models import create, register, save_model
+    from fertool.models import create, save_model
 
-    @register()
+    @ARCHITECTURES.register("toy_session")
     def toy_session(*, num_classes: int, in_channels: int) -> nn.Module:
         return nn.Sequential(
             nn.Conv2d(in_channels, 4, 3),

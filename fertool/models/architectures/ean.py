@@ -23,6 +23,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args
 from fertool.models.blocks import (
     ConvNormAct,
@@ -31,7 +32,7 @@ from fertool.models.blocks import (
     initialize_convolutions_,
     make_divisible,
 )
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class SeparableBlock(nn.Module):
@@ -101,7 +102,8 @@ def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-@register(stem_stride=1)
+@ARCHITECTURES.register("ean")
+@small_input(stem_stride=1)
 def ean(
     *,
     num_classes: int = 7,

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args, find_activation
 from fertool.models.blocks import (
     ConvNormAct,
@@ -15,7 +16,7 @@ from fertool.models.blocks import (
     initialize_convolutions_,
     make_divisible,
 )
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class EfficientNet(nn.Module):
@@ -96,7 +97,8 @@ class EfficientNet(nn.Module):
         return logits
 
 
-@register(early_stride=1)
+@ARCHITECTURES.register("efficientnet_b0")
+@small_input(early_stride=1)
 def efficientnet_b0(
     *,
     num_classes: int = 7,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, initialize_, make_divisible
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class InvertedResidual(nn.Module):
@@ -85,7 +86,8 @@ class MobileNetV2(nn.Module):
         return logits
 
 
-@register(stem_stride=1)
+@ARCHITECTURES.register("mobilenet_v2")
+@small_input(stem_stride=1)
 def mobilenet_v2(
     *,
     num_classes: int = 7,

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
 from torch import nn
 
 from fertool.errors import UsageError, unknown_name
+from fertool.registry import ARCHITECTURES
 from fertool.strict_json import shown
 
-ENTRY_POINT_GROUP = "fertool.architectures"
 SMALL_INPUT = 64
 """Inputs up to this many pixels get an architecture's `small_input` arguments by default."""
 
 Architecture = Callable[..., nn.Module]
 """`(*, num_classes, in_channels, **arch_args) -> module`, from [N, in_channels, S, S] to logits."""
 
-_ARCHITECTURES: dict[str, Architecture] = {}
-_SMALL_INPUT_ARGS: dict[str, Mapping[str, Any]] = {}
 # The data decide these, not the user.
 _NOT_ARGS = {"num_classes", "in_channels"}
+_SMALL_INPUT_ARGS = "small_input_args"
 
 
-def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
-    """Register an architecture under the name of its function.
+def small_input(**arguments: Any) -> Callable[[Architecture], Architecture]:
+    """Return the decorator that gives an architecture other defaults for small images.
 
-    `small_input` are the arguments for images of at most 64 pixels, where a stride of 32 leaves a
-    2 x 2 map.
+    They count for images of at most 64 pixels, where a stride of 32 leaves a 2 x 2 map.
     """
 
     def add(function: Architecture) -> Architecture:
-        _ARCHITECTURES[function.__name__] = function
-        _SMALL_INPUT_ARGS[function.__name__] = small_input
+        setattr(function, _SMALL_INPUT_ARGS, arguments)
         return function
 
     return add
@@ -42,26 +38,13 @@ def register(**small_input: Any) -> Callable[[Architecture], Architecture]:
 
 def architecture_names() -> list[str]:
     """Return the names of all architectures, those of installed packages included."""
-    names = set(_ARCHITECTURES)
-    names.update(point.name for point in entry_points(group=ENTRY_POINT_GROUP))
-    return sorted(names)
+    return ARCHITECTURES.names()
 
 
 def get_architecture(name: str) -> Architecture:
-    """Return an architecture by its registered name; raises UsageError with the choices."""
-    if name in _ARCHITECTURES:
-        return _ARCHITECTURES[name]
-    # Loaded when asked for: a package that does not load must not break the others.
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        try:
-            loaded: Architecture = point.load()
-        except (ImportError, AttributeError) as error:
-            raise UsageError(
-                f"architecture '{name}': its package does not load ({error})",
-                f"reinstall what provides {point.value}",
-            ) from None
-        return loaded
-    raise unknown_name("architecture", name, architecture_names())
+    """Return an architecture by its name; raises UsageError with the choices."""
+    architecture: Architecture = ARCHITECTURES.load(name)
+    return architecture
 
 
 def resolve_arch_args(name: str, given: Mapping[str, Any], input_size: int) -> dict[str, Any]:
@@ -75,7 +58,7 @@ def resolve_arch_args(name: str, given: Mapping[str, Any], input_size: int) -> d
         if key not in _NOT_ARGS:
             resolved[key] = parameter.default
     if input_size <= SMALL_INPUT:
-        resolved.update(_SMALL_INPUT_ARGS.get(name, {}))
+        resolved.update(getattr(get_architecture(name), _SMALL_INPUT_ARGS, {}))
     # Last, so that they take precedence.
     for key, value in given.items():
         if key not in resolved:

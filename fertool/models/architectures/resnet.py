@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class BasicBlock(nn.Module):
@@ -134,7 +135,8 @@ class ResNet(nn.Module):
         return logits
 
 
-@register(stem_kernel=3, stem_stride=1)
+@ARCHITECTURES.register("resnet18")
+@small_input(stem_kernel=3, stem_stride=1)
 def resnet18(
     *,
     num_classes: int = 7,
@@ -162,7 +164,8 @@ def resnet18(
     )
 
 
-@register(stem_kernel=3, stem_stride=1)
+@ARCHITECTURES.register("resnet50")
+@small_input(stem_kernel=3, stem_stride=1)
 def resnet50(
     *,
     num_classes: int = 7,

@@ -16,10 +16,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
+from fertool.models.architectures.mobilenet_v3 import SMALL, Trunk
 from fertool.models.arguments import check_args, find_activation
 from fertool.models.blocks import SqueezeExcitation, initialize_, make_divisible
-from fertool.models.mobilenet_v3 import SMALL, Trunk
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class MicroExpNet(nn.Module):
@@ -63,7 +64,8 @@ class MicroExpNet(nn.Module):
         return logits
 
 
-@register(early_stride=1)
+@ARCHITECTURES.register("micro_expnet")
+@small_input(early_stride=1)
 def micro_expnet(
     *,
     num_classes: int = 7,

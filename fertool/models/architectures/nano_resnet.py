@@ -15,10 +15,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architectures.resnet import BasicBlock
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
-from fertool.models.registry import register
-from fertool.models.resnet import BasicBlock
+from fertool.registry import ARCHITECTURES
 
 
 class NanoResNet(nn.Module):
@@ -60,7 +60,7 @@ def _stage(inputs: int, outputs: int, stride: int, blocks: int) -> nn.Sequential
     return nn.Sequential(*layers)
 
 
-@register()
+@ARCHITECTURES.register("nano_resnet")
 def nano_resnet(
     *,
     num_classes: int = 7,

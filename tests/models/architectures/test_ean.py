@@ -1,7 +1,7 @@
 import torch
 
+from fertool.models.architecture import get_architecture
 from fertool.models.blocks import EfficientChannelAttention
-from fertool.models.registry import get_architecture
 
 
 def kernels(module):

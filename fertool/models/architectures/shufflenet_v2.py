@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from fertool.graph.kernels import channel_shuffle
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, make_divisible
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class InvertedResidual(nn.Module):
@@ -93,7 +94,8 @@ def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*blocks)
 
 
-@register(stem_stride=1)
+@ARCHITECTURES.register("shufflenet_v2_x0_5")
+@small_input(stem_stride=1)
 def shufflenet_v2_x0_5(
     *,
     num_classes: int = 7,
@@ -119,7 +121,8 @@ def shufflenet_v2_x0_5(
     )
 
 
-@register(stem_stride=1)
+@ARCHITECTURES.register("shufflenet_v2_x1_0")
+@small_input(stem_stride=1)
 def shufflenet_v2_x1_0(
     *,
     num_classes: int = 7,

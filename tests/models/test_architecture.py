@@ -1,9 +1,7 @@
 import pytest
-from torch import nn
 
 from fertool.errors import UsageError
-from fertool.models import registry
-from fertool.models.registry import (
+from fertool.models.architecture import (
     architecture_names,
     check_arch_args,
     get_architecture,
@@ -64,31 +62,28 @@ def test_an_unknown_name_lists_the_zoo():
     assert all(name in caught.value.hint for name in architecture_names())
 
 
-def test_an_installed_package_adds_its_architectures(monkeypatch):
-    def tiny(*, num_classes=7, in_channels=1, depth=2):
-        return nn.Linear(in_channels, num_classes)
+ANOTHER = """
+from torch import nn
 
-    class Point:
-        name = "tiny"
+from fertool.models import small_input
 
-        def load(self):
-            return tiny
 
-    monkeypatch.setattr(
-        registry, "entry_points", lambda group, name="tiny": [Point()] if name == "tiny" else []
-    )
+@small_input(depth=1)
+def Member(*, num_classes=7, in_channels=1, depth=2):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(depth), nn.Linear(depth, num_classes))
+"""
+
+
+def test_an_installed_package_adds_its_architectures(install):
+    install("fertool.architectures", "tiny", ANOTHER)
     assert "tiny" in architecture_names()
-    assert get_architecture("tiny") is tiny
     assert resolve_arch_args("tiny", {"depth": "3"}, 48) == {"depth": 3}
+    assert resolve_arch_args("tiny", {}, 48) == {"depth": 1}
+    assert resolve_arch_args("tiny", {}, 224) == {"depth": 2}
+    assert len(get_architecture("tiny")(num_classes=4)) == 3
 
 
-def test_a_broken_package_is_one_error(monkeypatch):
-    class Point:
-        name, value = "tiny", "somewhere:tiny"
-
-        def load(self):
-            raise ImportError("no module named somewhere")
-
-    monkeypatch.setattr(registry, "entry_points", lambda group, name: [Point()])
+def test_a_broken_package_is_one_error(install):
+    install("fertool.architectures", "tiny", "import a_package_that_is_not_there")
     with pytest.raises(UsageError, match="its package does not load"):
         get_architecture("tiny")

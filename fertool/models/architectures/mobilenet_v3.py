@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args, find_activation
 from fertool.models.blocks import (
     ConvNormAct,
@@ -17,7 +18,7 @@ from fertool.models.blocks import (
     initialize_,
     make_divisible,
 )
-from fertool.models.registry import register
+from fertool.registry import ARCHITECTURES
 
 
 class Row(NamedTuple):
@@ -154,7 +155,8 @@ class MobileNetV3(nn.Module):
         return logits
 
 
-@register(early_stride=1)
+@ARCHITECTURES.register("mobilenet_v3_large")
+@small_input(early_stride=1)
 def mobilenet_v3_large(
     *,
     num_classes: int = 7,
@@ -182,7 +184,8 @@ def mobilenet_v3_large(
     )
 
 
-@register(early_stride=1)
+@ARCHITECTURES.register("mobilenet_v3_small")
+@small_input(early_stride=1)
 def mobilenet_v3_small(
     *,
     num_classes: int = 7,

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from fertool.models.eff_resnet import FineGrainedExtraction
+from fertool.models.architecture import get_architecture
+from fertool.models.architectures.eff_resnet import FineGrainedExtraction
 from fertool.models.initial_weights import load_initial_weights
-from fertool.models.registry import get_architecture
 
 
 @pytest.mark.parametrize("subsets", [1, 3, 4])

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from fertool.models.architecture import small_input
+from fertool.models.architectures.resnet import BasicBlock, make_stage
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
-from fertool.models.registry import register
-from fertool.models.resnet import BasicBlock, make_stage
+from fertool.registry import ARCHITECTURES
 
 
 class FineGrainedExtraction(nn.Module):
@@ -117,7 +118,8 @@ class EffResNet(nn.Module):
         return logits
 
 
-@register(stem_kernel=3, stem_stride=1)
+@ARCHITECTURES.register("eff_resnet18")
+@small_input(stem_kernel=3, stem_stride=1)
 def eff_resnet18(
     *,
     num_classes: int = 7,
