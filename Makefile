@@ -134,7 +134,7 @@ docs: install
 
 # Strict: a broken link or a page outside of the navigation is an error.
 site: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 check: lint types site test
 

@@ -28,13 +28,13 @@ from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.quant import (
     AllocationProblem,
-    DDPGConfig,
     RoundedAccuracy,
+    Trials,
     allocate,
+    load_allocation,
     lower_bound,
     make_problem,
     quantize_model,
-    search_bits_ddpg,
 )
 
 TRACE_IMAGES, SEARCH_IMAGES = 64, 512
@@ -101,12 +101,12 @@ def run(
     """Share out the bits, quantise, and say what came of it."""
     spec, module = answers.spec, answers.module
     seed, start = row["seed"], time.perf_counter()
-    if row["allocation"] == "actor-critic":
+    trials = None
+    if load_allocation(row["allocation"]).needs_trials:
         images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
         tried = RoundedAccuracy(spec, module, problem, images, WEIGHT_LIMITS["reduced"])
-        widths = search_bits_ddpg(problem, average_bits, tried, DDPGConfig(seed=seed))
-    else:
-        widths = allocate(row["allocation"], problem, average_bits)
+        trials = Trials(tried, seed)
+    widths = allocate(row["allocation"], problem, average_bits, trials)
     seconds = time.perf_counter() - start
     config = QuantizeConfig(rounding=row["rounding"], seed=seed)
     quant, integer = quantize_model(

@@ -30,9 +30,10 @@ from fertool.data import DataOptions, open_data
 from fertool.data.dataset import FaceDataset
 from fertool.export import export_model
 from fertool.metrics import evaluate_logits
-from fertool.models import architecture_names, create, register
+from fertool.models import architecture_names, create
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_
 from fertool.quant import quantize_model
+from fertool.registry import ARCHITECTURES
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
 from fertool.train import TrainConfig, fit, predict_logits
@@ -88,7 +89,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-@register()
+@ARCHITECTURES.register("planned")
 def planned(*, num_classes: int = 7, in_channels: int = 1, plan: str = "c32s2") -> nn.Module:
     """The network of a plan."""
     return Planned(plan, num_classes, in_channels)

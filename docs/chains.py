@@ -18,7 +18,7 @@ from tables import (
     without_duplicates,
 )
 
-from fertool.models.registry import resolve_arch_args
+from fertool.models.architecture import resolve_arch_args
 
 NANO = "c32s2-1basic-c64s2-2basic-c96s2-2basic"
 """The plan of the zoo's `nano_resnet`, as benchmarks/native.py writes it."""

@@ -42,9 +42,13 @@ def installed_members() -> Any:
 
 @dataclass(frozen=True)
 class _Source:
-    """What the source of a member tells: its module, docstring, class attributes and options."""
+    """What the source of a member tells.
+
+    `definition` is the name of its class or function in the `module`.
+    """
 
     module: str
+    definition: str
     docstring: str
     attributes: Mapping[str, ast.expr]
     options: Mapping[str, ast.expr]
@@ -118,6 +122,18 @@ class Registry:
         value = source.attributes.get(key)
         return default if value is None else ast.literal_eval(value)
 
+    def having(self, key: str, value: Any) -> str | None:
+        """Return the first member with this value of a class attribute, None if there is none."""
+        for name in self.names():
+            try:
+                found = self.attribute(name, key, None)
+            except UsageError:
+                # A package that does not load must not break the others.
+                continue
+            if found == value:
+                return name
+        return None
+
     def options(self, name: str) -> dict[str, Any]:
         """Return the options that a member has as fields of its dataclass, and their defaults.
 
@@ -153,9 +169,7 @@ class Registry:
     def _import(self, name: str) -> Any:
         source = self._sources.get(name)
         if source is not None:
-            # Its decorator adds the member.
-            importlib.import_module(source.module)
-            return self._loaded[name]
+            return getattr(importlib.import_module(source.module), source.definition)
         (point, *_) = installed_members().select(group=self.entry_point_group, name=name)
         try:
             return point.load()
@@ -207,9 +221,16 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
                 # As a dataclass has it: a class variable is no field.
                 is_field = not ast.unparse(statement.annotation).startswith("ClassVar")
                 (options if is_field else attributes)[key] = value
-    return _Source(module, ast.get_docstring(node) or "", attributes, options)
+    return _Source(module, node.name, ast.get_docstring(node) or "", attributes, options)
 
 
+ARCHITECTURES = Registry("architecture", "fertool.models.architectures", "fertool.architectures")
+READERS = Registry("``format``", "fertool.data.readers", "fertool.readers")
 CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
 SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+DISTILLATION_METHODS = Registry(
+    "``method``", "fertool.distill.methods", "fertool.distillation_methods"
+)
+ALLOCATIONS = Registry("``allocation``", "fertool.quant.allocations", "fertool.allocations")
+RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")

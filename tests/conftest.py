@@ -75,14 +75,10 @@ def install(tmp_path, monkeypatch):
         registry.installed_members.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
-    kept = {}
     for members in vars(registry).values():
         if isinstance(members, registry.Registry):
-            kept[members] = dict(members._loaded)
+            monkeypatch.setattr(members, "_loaded", dict(members._loaded))
     yield install
-    for members, before in kept.items():
-        members._loaded.clear()
-        members._loaded.update(before)
     for package in loaded:
         sys.modules.pop(package, None)
     registry.installed_members.cache_clear()

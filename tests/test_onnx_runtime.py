@@ -63,7 +63,8 @@ def test_a_graph_that_unfolds_without_end_is_one_error_in_the_end(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     # In a process of its own: it has to end while a thread is still at work.
     code = (
-        "import sys; from fertool.runtime import sessions; sessions._OPENING_S = 1; from fertool.cli.app import main;"
+        "import sys; from fertool.runtime.runtimes import onnxruntime; onnxruntime._OPENING_S = 1;"
+        "from fertool.cli.app import main;"
         "sys.argv = ['fertool', 'bench', 'm.onnx', '--classes', 'a,b', '--time-limit', '1']; main()"
     )
     ended = subprocess.run(

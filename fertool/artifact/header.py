@@ -41,12 +41,7 @@ def read_header(path: Path) -> str:
 def format_of(path: Path) -> str | None:
     """Return the export format that a file has by its suffix, in any case; None for another one."""
     suffix = path.suffix.lower()
-    if suffix == MODEL_SUFFIX:
-        return None
-    for name in FORMATS.names():
-        if FORMATS.attribute(name, "suffix", "") == suffix:
-            return name
-    return None
+    return None if suffix in ("", MODEL_SUFFIX) else FORMATS.having("suffix", suffix)
 
 
 def not_an_artifact(path: Path) -> FertoolError:

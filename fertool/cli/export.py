@@ -1,4 +1,4 @@
-"""`fertool export`: an ONNX file that has been compared with the model it came from."""
+"""`fertool export`: a file for other runtimes that has been compared with the model it came from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def export(
     from fertool.workflows.export import export, require_exportable
     from fertool.workflows.model import load
 
-    output = output or default_output(model, "", ".onnx")
+    output = output or default_output(model, "", config.suffix)
     faces = open_data(data, reporter=CONSOLE) if data else None
     require_exportable(output, config, model, *(faces.files if faces else []))
     exported = export(load(model), output, config, data=faces, reporter=CONSOLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fertool.cli.options import ReadOptions
+from fertool.config.reading import named_format
 from fertool.errors import FertoolError
 
 
@@ -16,13 +17,9 @@ def require_inputs(
 
     for path in files:
         require_file(path)
-    if data and not _is_drawn(data) and not Path(data).exists():
+    if data and named_format(data) is None and not Path(data).exists():
         raise FertoolError(
             f"{data}: no such file or folder", "check --data; 'synth' draws faces instead"
         )
     if read.ferplus:
         require_file(read.ferplus)
-
-
-def _is_drawn(data: str) -> bool:
-    return data.partition(":")[0] == "synth"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from fertool.config.network import StudentConfig
 from fertool.config.option import changed, check, option, require_applicable
@@ -16,6 +15,7 @@ from fertool.config.training import (
     TrainConfig,
 )
 from fertool.errors import UsageError
+from fertool.registry import DISTILLATION_METHODS
 
 DISTILLATION, LOGITS = "Distillation", "Teacher logits"
 _VIEWS = 8
@@ -32,12 +32,8 @@ class DistillationConfig:
     alpha: float = option(
         0.7, "Weight of the teacher's part of the loss.", panel=DISTILLATION, minimum=0, maximum=1
     )
-    method: Literal["kd", "feature", "iterative"] = option(
-        "kd",
-        "kd: alpha T^2 KL(teacher, student) + (1 - alpha) CE; feature: inner feature maps are "
-        "matched too, alpha T^2 KL + beta L_feature + gamma CE; iterative: kd in rounds, each "
-        "student teaching the next, which goes on from its weights.",
-        panel=DISTILLATION,
+    method: str = option(
+        "kd", "How the student learns.", panel=DISTILLATION, registry=DISTILLATION_METHODS
     )
     beta: float | None = option(
         None,
@@ -45,7 +41,7 @@ class DistillationConfig:
         panel=DISTILLATION,
         minimum=0,
         applies_to="method",
-        defaults={"feature": 1.0},
+        defaults=DISTILLATION_METHODS.defaults("beta"),
     )
     gamma: float | None = option(
         None,
@@ -53,7 +49,7 @@ class DistillationConfig:
         panel=DISTILLATION,
         minimum=0,
         applies_to="method",
-        defaults={"feature": None},
+        defaults=DISTILLATION_METHODS.defaults("gamma"),
     )
     match_depths: int | None = option(
         None,
@@ -61,7 +57,7 @@ class DistillationConfig:
         panel=DISTILLATION,
         minimum=1,
         applies_to="method",
-        defaults={"feature": 4},
+        defaults=DISTILLATION_METHODS.defaults("match_depths"),
     )
     rounds: int | None = option(
         None,
@@ -69,7 +65,7 @@ class DistillationConfig:
         panel=DISTILLATION,
         minimum=1,
         applies_to="method",
-        defaults={"iterative": 3},
+        defaults=DISTILLATION_METHODS.defaults("rounds"),
     )
 
     def __post_init__(self) -> None:
@@ -156,9 +152,11 @@ class DistillConfig:
             raise UsageError(
                 "``epochs=0``: nothing to do", "add ``save_logits=FILE`` to record the teachers"
             )
-        if self.training.epochs and path and self.distillation.method == "feature":
+        method = self.distillation.method
+        needs_teachers = DISTILLATION_METHODS.attribute(method, "needs_live_teachers", False)
+        if self.training.epochs and path and needs_teachers:
             raise UsageError(
-                f"``save_logits={path}``: ``method=feature`` needs the teachers themselves",
+                f"``save_logits={path}``: ``method={method}`` needs the teachers themselves",
                 "record them with ``epochs=0``, and name the models here",
             )
 

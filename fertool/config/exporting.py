@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fertool.config.option import check, option
 from fertool.errors import UsageError
+from fertool.registry import FORMATS
 
+DEFAULT_FORMAT = "onnx"
 DEFAULT_OPSET = 18
 PACKING_OPSET = 18
 """The first operator set with BitwiseAnd, by which packed weights are unpacked."""
@@ -25,7 +26,7 @@ class ExportConfig:
     has at most `simplify_timeout_s` seconds.
     """
 
-    format: Literal["auto", "onnx"] = option("auto", "auto: by the suffix of the file.")
+    format: str = option("auto", "auto: by the suffix of the file.", registry=FORMATS)
     opset: int = option(DEFAULT_OPSET, "ONNX operator set.", minimum=13, maximum=20)
     simplify: bool = option(True, "Run onnxsim on the graph.")
     packed: bool | None = option(
@@ -37,6 +38,13 @@ class ExportConfig:
     )
     skipped_passes: tuple[str, ...] = ()
     simplify_timeout_s: float = 300.0
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of a file whose path is not given."""
+        format = DEFAULT_FORMAT if self.format == "auto" else self.format
+        suffix: str = FORMATS.attribute(format, "suffix", "")
+        return suffix
 
     def __post_init__(self) -> None:
         check(self)

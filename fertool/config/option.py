@@ -198,6 +198,33 @@ def choices_of(kind: Any) -> tuple[Any, ...]:
     return ()
 
 
+def names_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """Return the values of an option with a registry: its members, before them another default."""
+    registry: Registry | None = field.metadata[_KEY].registry
+    if registry is None:
+        return ()
+    names = registry.names()
+    default: Any = field.default
+    return tuple(names) if default is None or default in names else (default, *names)
+
+
+def help_of(known: Option) -> str:
+    """Return the help of an option, with the summaries of the members of its registry."""
+    if known.registry is None:
+        return known.help
+    summaries = []
+    for name in known.registry.names():
+        summaries.append(f"{name}: {_as_clause(known.registry.summary(name))}")
+    return f"{known.help} {'; '.join(summaries)}."
+
+
+def _as_clause(sentence: str) -> str:
+    """Return a sentence with a small first letter, unless its first word has further capitals."""
+    first_word = sentence.partition(" ")[0]
+    is_name = not first_word[1:].islower()
+    return sentence if is_name else sentence[0].lower() + sentence[1:]
+
+
 def types_of(config: Any) -> dict[str, Any]:
     """Return the types of all options of a config, those of the configs that it holds included."""
     hints = get_type_hints(type(config))

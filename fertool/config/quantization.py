@@ -9,6 +9,7 @@ from typing import Literal
 from fertool.config.option import check, option, require_applicable
 from fertool.config.training import FineTuneConfig, LossConfig
 from fertool.errors import UsageError
+from fertool.registry import ALLOCATIONS
 
 QUANTIZATION = "Quantization"
 
@@ -18,6 +19,17 @@ QUANTIZATION = "Quantization"
 WEIGHT_LIMITS = {"reduced": 63, "full": 127}
 DEFAULT_ALLOCATION = "optimal"
 _BUDGETS = ("bits", "average_bits", "target_size")
+
+
+def _needs_traces(allocation: str) -> bool:
+    needs: bool = ALLOCATIONS.attribute(allocation, "needs_traces", True)
+    return needs
+
+
+def _without_traces() -> str:
+    """Return the allocations that need no Hessian traces, as options."""
+    names = [name for name in ALLOCATIONS.names() if not _needs_traces(name)]
+    return " or ".join(f"``allocation={name}``" for name in names)
 
 
 @dataclass(frozen=True)
@@ -53,17 +65,14 @@ class QuantizeConfig:
     )
     sensitivity: Path | None = option(
         None,
-        "JSON file that hessian-sensitivity wrote about this very model; the allocations optimal, "
-        "hawq and actor-critic need it.",
+        "JSON file that hessian-sensitivity wrote about this very model; most allocations need it.",
         panel=QUANTIZATION,
     )
-    allocation: Literal["optimal", "hawq", "actor-critic", "uniform"] | None = option(
+    allocation: str | None = option(
         None,
-        "How a budget is allocated. optimal: least sum of trace x rounding error, channel by "
-        "channel; hawq: the same by whole layers; actor-critic: learned fractions of the channels "
-        "sorted by trace, tried on validation images; uniform: the same for all, needs no "
-        f"``sensitivity``. Default: {DEFAULT_ALLOCATION}.",
+        f"How a budget is allocated. Default: {DEFAULT_ALLOCATION}.",
         panel=QUANTIZATION,
+        registry=ALLOCATIONS,
     )
     method: Literal["ptq", "qat"] = option(
         "ptq",
@@ -160,7 +169,8 @@ class QuantizeConfig:
     @property
     def allocates_by_sensitivity(self) -> bool:
         """Whether the allocation needs Hessian traces."""
-        return self.is_mixed and self.allocation != "uniform"
+        allocation = self.allocation or DEFAULT_ALLOCATION
+        return self.is_mixed and _needs_traces(allocation)
 
     @property
     def weight_limit(self) -> int:
@@ -173,7 +183,7 @@ class QuantizeConfig:
             allocation = self.allocation or DEFAULT_ALLOCATION
             raise UsageError(
                 f"``{self._budgets[0]}``: ``allocation={allocation}`` needs ``sensitivity``",
-                "run fertool hessian-sensitivity on this model, or take ``allocation=uniform``",
+                f"run fertool hessian-sensitivity on this model, or take {_without_traces()}",
             )
 
     def require_use_of_sensitivity(self) -> None:
@@ -183,7 +193,7 @@ class QuantizeConfig:
             raise UsageError(
                 f"``replace_activations={self.replace_activations}``: ``sensitivity`` is about the "
                 "network as it was",
-                "give ``bits``, or ``allocation=uniform``",
+                f"give ``bits``, or {_without_traces()}",
             )
 
     @property

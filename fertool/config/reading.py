@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from fertool.config.option import check, option
+from fertool.registry import READERS
 
 DATA = "Data"
 
@@ -15,8 +16,8 @@ DATA = "Data"
 class ReadConfig:
     """How a data set is read; raises UsageError for a value that is none of the choices."""
 
-    format: Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"] = option(
-        "auto", "Layout of ``data``; auto detects it.", panel=DATA
+    format: str = option(
+        "auto", "Layout of ``data``; auto detects it.", panel=DATA, registry=READERS
     )
     ferplus: Path | None = option(
         None,
@@ -29,3 +30,9 @@ class ReadConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def named_format(source: str) -> str | None:
+    """Return the format that a source names itself, as `synth` and `synth:COUNT` do; None for a path."""
+    prefix = source.partition(":")[0]
+    return READERS.having("prefix", prefix) if prefix else None

@@ -9,15 +9,14 @@ from pathlib import Path
 from fertool.data.ferplus import RULES
 from fertool.data.labels import find_expression
 from fertool.errors import UsageError, unknown_name
-
-FORMATS = ("fer2013", "folders", "raf-db", "affectnet", "synth")
+from fertool.registry import READERS
 
 
 @dataclass(frozen=True)
 class DataOptions:
     """How to read a source.
 
-    `format`: one of `FORMATS`, None to detect it. `ferplus`: fer2013new.csv, whose votes replace
+    `format`: the name of a reader, None to detect it. `ferplus`: fer2013new.csv, whose votes replace
     the labels by `ferplus_rule`. `size`, `channels`: what the images become; size None keeps
     theirs. `classes`: a model's classes, in its order; images of others are dropped; None takes the
     source's own. `seed`: of drawn faces only. Raises UsageError for a value out of its range.
@@ -32,8 +31,8 @@ class DataOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.format is not None and self.format not in FORMATS:
-            raise unknown_name("``format``", self.format, FORMATS)
+        if self.format is not None:
+            READERS.require(self.format)
         if self.ferplus_rule not in RULES:
             raise unknown_name("``ferplus_rule``", self.ferplus_rule, RULES)
         if self.size is not None and self.size < 1:

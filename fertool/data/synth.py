@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fertool.data.cache import has_array, load_or_make
 from fertool.data.face_drawing import FloatArray, Params, draw
 from fertool.data.fer2013_csv import write_csv
 from fertool.data.labels import BASIC
-from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
-from fertool.data.storage import Chunks
-from fertool.errors import UsageError
-
-DEFAULT_COUNT = 4000
-MAX_COUNT = 1_000_000
-MIN_COUNT = 10 * len(BASIC)
-"""Fewer leave a class without an image in validation or test."""
+from fertool.data.reader import Indices, Pixels
 
 _CHUNK = 16
 """Faces drawn at once: few enough for the temporary arrays to stay in the processor's cache."""
-_CACHE_VERSION = 2
 
 # How an expression changes a face, relative to neutral; lengths are in half-heights of the image.
 _NEUTRAL = {
@@ -140,50 +129,6 @@ _GLASSES_FRACTION = 0.12
 _OPEN_SMILE_FRACTION = 0.7
 
 
-@dataclass(frozen=True)
-class Synth:
-    """Synthetic faces as a source: 80 % training, then 10 % validation and 10 % test images."""
-
-    name: str
-    digest: str
-    images: Pixels
-    labels: Indices
-    classes: tuple[str, ...] = BASIC
-    splits: tuple[str, ...] = SPLITS
-    findings: Findings = NO_FINDINGS
-
-    def read(self, split: str) -> RawSplit:
-        """Return one split."""
-        in_split = np.array(split_names(len(self.labels))) == split
-        return RawSplit(self.images, self.labels, self.classes).subset(in_split)
-
-
-def is_synth(source: str) -> bool:
-    """Return whether a source is `synth` or `synth:COUNT`."""
-    return source == "synth" or source.startswith("synth:")
-
-
-def open_synth(source: str, seed: int, size: int | None, on_note: Callable[[str], None]) -> Synth:
-    """Draw the faces of `synth` or `synth:COUNT`, or take them from the cache.
-
-    The same seed gives the same faces. Raises UsageError for a bad count.
-    """
-    count = _parse_count(source)
-    side = size or 48
-    shape = (count, 1, side, side)
-    stored = load_or_make(
-        f"synth-v{_CACHE_VERSION}-{count}-{seed}-{side}",
-        make=lambda: {"images": Chunks(shape, lambda: _draw(count, seed, side))},
-        on_note=on_note,
-        valid=lambda arrays: has_array(arrays, "images", np.uint8, shape),
-    )
-    images = stored["images"]
-    labels = _labels(count)
-    digest = hashlib.sha256(images.reshape(-1).data)
-    digest.update(labels.data)
-    return Synth(source, digest.hexdigest(), images, labels)
-
-
 def split_names(count: int) -> list[str]:
     """Return the split of each of `count` faces; classes alternate, so each split is balanced."""
     part = round(0.1 * count)
@@ -192,7 +137,7 @@ def split_names(count: int) -> list[str]:
 
 def draw_faces(count: int, seed: int, size: int = 48) -> tuple[Pixels, Indices]:
     """Draw faces uint8 [N, 1, S, S] and labels int64 [N] in fer2013's order; classes alternate."""
-    return np.concatenate(list(_draw(count, seed, size))), _labels(count)
+    return np.concatenate(list(draw_in_chunks(count, seed, size))), class_indices(count)
 
 
 def write_faces(path: Path, count: int, seed: int) -> None:
@@ -201,14 +146,15 @@ def write_faces(path: Path, count: int, seed: int) -> None:
     write_csv(path, images, labels, split_names(count))
 
 
-def _labels(count: int) -> Indices:
+def class_indices(count: int) -> Indices:
+    """Return the labels int64 [N] of drawn faces: classes alternate."""
     return np.arange(count) % len(BASIC)
 
 
-def _draw(count: int, seed: int, size: int) -> Iterator[Pixels]:
+def draw_in_chunks(count: int, seed: int, size: int) -> Iterator[Pixels]:
     """Yield the faces, uint8 [<= _CHUNK, 1, S, S] each."""
     rng = np.random.default_rng(seed)
-    params = _sample_params(_labels(count), rng)
+    params = _sample_params(class_indices(count), rng)
     for start in range(0, count, _CHUNK):
         chunk = {name: value[start : start + _CHUNK] for name, value in params.items()}
         yield _photograph(draw(chunk, size), rng)[:, None]
@@ -255,16 +201,3 @@ def _photograph(drawn: FloatArray, rng: np.random.Generator) -> Pixels:
 
 def _uniform(rng: np.random.Generator, n: int, low: float, high: float) -> FloatArray:
     return low + (high - low) * rng.random((n, 1, 1), np.float32)
-
-
-def _parse_count(source: str) -> int:
-    """Return the count of `synth:COUNT`; raises UsageError for one out of bounds."""
-    text = source.partition(":")[2] or str(DEFAULT_COUNT)
-    # Few digits: Python refuses to convert thousands of them.
-    is_number = text.isdecimal() and len(text) <= 9
-    if not is_number or not MIN_COUNT <= int(text) <= MAX_COUNT:
-        raise UsageError(
-            f"``data={source[:40]}``: COUNT must be a number from {MIN_COUNT} to {MAX_COUNT}",
-            "for example synth:4000",
-        )
-    return int(text)

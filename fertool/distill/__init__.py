@@ -1,15 +1,21 @@
 """Knowledge distillation: small networks trained on the logits and features of larger ones."""
 
 from fertool.distill.cached_teachers import CachedTeacher
-from fertool.distill.feature import FeatureDistillation
-from fertool.distill.iterative import distill_iteratively
 from fertool.distill.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
+from fertool.distill.method import (
+    DistillationMethod,
+    Student,
+    StudentTrainer,
+    load_method,
+)
 
 __all__ = [
     "AnyTeacher",
     "CachedTeacher",
-    "FeatureDistillation",
+    "DistillationMethod",
     "KnowledgeDistillation",
+    "Student",
+    "StudentTrainer",
     "Teacher",
-    "distill_iteratively",
+    "load_method",
 ]

@@ -26,10 +26,10 @@ from fertool.importing.libraries import (
 from fertool.importing.onnx_files import load_onnx_network
 from fertool.importing.sources import Preprocessing, SourceNetwork
 from fertool.inference import eval_mode
+from fertool.models.architecture import architecture_names, get_architecture, resolve_arch_args
 from fertool.models.build import image_shape
 from fertool.models.checkpoints import is_model_file
 from fertool.models.initial_weights import matching_weights
-from fertool.models.registry import architecture_names, get_architecture, resolve_arch_args
 from fertool.spec import InputSpec, Spec
 
 TOLERANCE = 1e-5

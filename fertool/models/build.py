@@ -19,9 +19,9 @@ from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
 from fertool.header_json import canonical_json
+from fertool.models.architecture import get_architecture, resolve_arch_args
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
 from fertool.models.quantized import build_quantized
-from fertool.models.registry import get_architecture, resolve_arch_args
 from fertool.models.weight_packing import pack_tensors, unpack_tensors
 from fertool.spec import InputSpec, Spec
 from fertool.strict_json import listed

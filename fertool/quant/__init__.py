@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from fertool.quant.allocation import (
-    ALLOCATIONS,
-    AllocationProblem,
-    allocate,
-    lower_bound,
-    make_problem,
-)
-from fertool.quant.ddpg import DDPGConfig, RoundedAccuracy, search_bits_ddpg
+from fertool.quant.allocation import Allocation, Trials, allocate, load_allocation
+from fertool.quant.allocation_problem import AllocationProblem, lower_bound, make_problem
 from fertool.quant.post_training import (
     describe_integer_fraction,
     plan_quantization,
     quantize_model,
 )
 from fertool.quant.qat import convert, prepare_qat
+from fertool.quant.rounded_accuracy import RoundedAccuracy
 
 __all__ = [
-    "ALLOCATIONS",
+    "Allocation",
     "AllocationProblem",
-    "DDPGConfig",
     "RoundedAccuracy",
+    "Trials",
     "allocate",
     "convert",
     "describe_integer_fraction",
+    "load_allocation",
     "lower_bound",
     "make_problem",
     "plan_quantization",
     "prepare_qat",
     "quantize_model",
-    "search_bits_ddpg",
 ]

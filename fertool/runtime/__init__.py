@@ -3,7 +3,7 @@
 from fertool.config.benchmark import BenchConfig
 from fertool.results import BenchResult
 from fertool.runtime.benchmark import bench
+from fertool.runtime.opening import open_predictor
 from fertool.runtime.predictor import Predictor
-from fertool.runtime.sessions import open_predictor
 
 __all__ = ["BenchConfig", "BenchResult", "Predictor", "bench", "open_predictor"]

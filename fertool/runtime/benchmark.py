@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from fertool import __version__
 from fertool.config.benchmark import BenchConfig
 from fertool.errors import UsageError
+from fertool.registry import RUNTIMES
 from fertool.results import (
     BenchResult,
     Environment,
@@ -27,9 +29,9 @@ from fertool.results import (
 from fertool.runtime.bench_warnings import find_warnings
 from fertool.runtime.interleaved import speedup_ci95, time_interleaved
 from fertool.runtime.memory import peak_memory
+from fertool.runtime.opening import open_predictor
 from fertool.runtime.predictor import Forward, Predictor, largest_batch
-from fertool.runtime.sessions import open_predictor
-from fertool.runtime.torch_threads import torch_threads
+from fertool.runtime.threads import limited_threads
 
 DISTINCT_BATCHES = 16
 """Batches that the passes cycle through, the same for every file."""
@@ -79,7 +81,7 @@ def bench(
         candidates.append(_Candidate(predictor, batches, passes))
     # One pass each under the limits of time and memory, which the timed ones do without.
     all_passes = [candidate.passes for candidate in candidates]
-    with torch_threads(predictors, config.threads):
+    with limited_threads(predictors, config.threads):
         for candidate in candidates:
             candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
         samples = time_interleaved(all_passes, config.warmup, config.runs, on_progress)
@@ -205,8 +207,11 @@ def _file_result(
 def _environment() -> Environment:
     """Return what the figures depend on besides the files; no host name."""
     versions = {"fertool": __version__}
-    for package in ("onnxruntime", "torch"):
-        versions[package] = metadata.version(package)
+    for runtime in RUNTIMES.names():
+        package = RUNTIMES.attribute(runtime, "package", runtime)
+        # Some runtimes need not be installed.
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
     return Environment(
         processor=_processor(),
         cores=os.cpu_count(),

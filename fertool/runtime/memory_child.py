@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fertool.config.foreign_files import ForeignModel
-from fertool.runtime.sessions import open_predictor
-from fertool.runtime.torch_threads import torch_threads
+from fertool.runtime.opening import open_predictor
+from fertool.runtime.threads import limited_threads
 
 RUNS = 5
 """Passes before reading the peak: the runtimes' arenas stop growing after the first."""
@@ -70,7 +70,7 @@ def main() -> None:
     images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
     # The first pass is checked and may be stopped; a graph that passes it ends.
-    with torch_threads([predictor], threads):
+    with limited_threads([predictor], threads):
         predictor.run_checked(forward, batch_size)
         for _ in range(RUNS - 1):
             forward()

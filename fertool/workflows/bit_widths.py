@@ -24,7 +24,7 @@ ChannelBits = dict[str, tuple[int, ...]]
 """The bits of each output channel, or one number for all, by layer."""
 
 SEARCH_IMAGES = 512
-"""Validation images that the actor-critic tries bits on."""
+"""Validation images that an allocation tries bits on."""
 _ANY_METRICS = Metrics("val", 3589, 1 / 3, (1 / 3, 2 / 3), 1 / 3)
 """Of the length that metrics have in a file, for networks that have none yet."""
 
@@ -86,16 +86,16 @@ def _allocate(
     reporter: Reporter,
 ) -> Tensor:
     """Return the bits of each channel, int64 [C]."""
-    from fertool.quant import DDPGConfig, RoundedAccuracy, allocate, search_bits_ddpg
+    from fertool.quant import RoundedAccuracy, Trials, allocate, load_allocation
 
-    if config.allocation != "actor-critic":
-        return allocate(config.allocation or DEFAULT_ALLOCATION, problem, average_bits)
+    name = config.allocation or DEFAULT_ALLOCATION
+    if not load_allocation(name).needs_trials:
+        return allocate(name, problem, average_bits)
     images = val.balanced_subset(SEARCH_IMAGES, config.seed)
     accuracy = RoundedAccuracy(network.spec, network.module, problem, images, config.weight_limit)
     with reporter.progress("episodes") as on_progress:
-        return search_bits_ddpg(
-            problem, average_bits, accuracy, DDPGConfig(seed=config.seed), on_progress
-        )
+        trials = Trials(accuracy, config.seed, on_progress)
+        return allocate(name, problem, average_bits, trials)
 
 
 def _average_bits_of_size(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
 from fertool.config.option import configured
-from fertool.config.reading import ReadConfig
+from fertool.config.reading import ReadConfig, named_format
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
 
@@ -32,7 +32,7 @@ class Data:
     @property
     def files(self) -> list[Path]:
         """The files and folders that are read: none of them may become an output."""
-        named = [] if _is_drawn(self.source) else [Path(self.source)]
+        named = [] if named_format(self.source) else [Path(self.source)]
         return [*named, *([self.read.ferplus] if self.read.ferplus else [])]
 
     @property
@@ -86,7 +86,7 @@ def open_data(
     """
     (read,) = configured(read, options)
     source = str(source)
-    if not _is_drawn(source) and not Path(source).exists():
+    if named_format(source) is None and not Path(source).exists():
         raise FertoolError(
             f"{source}: no such file or folder", "check ``data``; 'synth' draws faces instead"
         )
@@ -115,7 +115,3 @@ def validation_of(source: DataSource) -> FaceDataset:
                 "for validation, or none: then a tenth of the training images is held out",
             )
     return source.split("val")
-
-
-def _is_drawn(source: str) -> bool:
-    return source.partition(":")[0] == "synth"

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.config.distillation import DistillationConfig, DistillConfig
+from fertool.config.distillation import DistillConfig
 from fertool.config.option import applicable, configured, values_of, with_values
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
 from fertool.workflows.data import Data, validation_of
-from fertool.workflows.distill_rounds import fit_rounds, start_from_teacher
 from fertool.workflows.new_network import input_of, new_network, recorded_network
 from fertool.workflows.outputs import History
 from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.student_trainer import StudentTrainer
 from fertool.workflows.teacher_logits import (
     FIXED_BY_VIEWS,
     AnyTeacher,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from fertool import distill as methods
     from fertool.data.dataset import FaceDataset
     from fertool.spec import Spec
-    from fertool.train import Objective
 
 
 def distill(
@@ -186,64 +185,13 @@ class StudentTask(TrainingTask):
     def _fit(
         self, config: DistillConfig, training: TrainingRun, spec: Spec, student: nn.Module
     ) -> tuple[Spec, History]:
-        """Train the student by the method; in rounds it starts from the weights of a teacher."""
-        method = config.distillation
+        """Train the student by the method; returns its spec and the history of all trainings."""
+        from fertool.distill import Student, load_method
+
+        options = config.distillation
+        method = load_method(options.method, **applicable(options))
+        live = [] if config.network.files else self._live_teachers
+        trainer = StudentTrainer(training, options, spec, student, live[0] if live else None)
         teachers = self._teachers.ready(self.run.device, self.config.training.precision)
-        if method.method != "iterative":
-            objective = _objective(method, training, spec, student, teachers)
-            return training.fit(spec, student, objective)
-        if not config.network.files:
-            start_from_teacher(student, self._live_teachers, spec.classes, self.reporter)
-
-        def objective_of(teachers: Sequence[methods.AnyTeacher]) -> Objective:
-            return _knowledge(method, training, spec, teachers)
-
-        rounds = applicable(method)["rounds"]
-        return fit_rounds(training, rounds, spec, student, teachers, objective_of)
-
-
-def _objective(
-    config: DistillationConfig,
-    training: TrainingRun,
-    spec: Spec,
-    student: nn.Module,
-    teachers: Sequence[methods.AnyTeacher],
-) -> Objective:
-    """Return the objective of one training: on logits, or on matched features too."""
-    from fertool.distill import FeatureDistillation, Teacher
-
-    knowledge = _knowledge(config, training, spec, teachers)
-    if config.method == "kd":
-        return knowledge
-    of_method = applicable(config)
-    objective = FeatureDistillation(
-        knowledge,
-        student,
-        spec.input,
-        [teacher for teacher in teachers if isinstance(teacher, Teacher)],
-        beta=of_method["beta"],
-        depths=of_method["match_depths"],
-        seed=training.run.seed,
-    )
-    for layer, index, teacher_layer in objective.matched_stages:
-        training.reporter.note(f"{layer} is matched with {teacher_layer} of teacher {index + 1}")
-    return objective
-
-
-def _knowledge(
-    config: DistillationConfig,
-    training: TrainingRun,
-    spec: Spec,
-    teachers: Sequence[methods.AnyTeacher],
-) -> methods.KnowledgeDistillation:
-    from fertool.distill import KnowledgeDistillation
-
-    return KnowledgeDistillation(
-        teachers,
-        input=spec.input,
-        classes=spec.classes,
-        temperature=config.temperature,
-        alpha=config.alpha,
-        gamma=config.gamma,
-        loss=training.loss,
-    )
+        number = method.train(Student(student, spec.input, spec.classes), teachers, trainer)
+        return trainer.specs[number - 1], trainer.history

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.atomic import require_writable, temporary_folder, write_atomic
-from fertool.config.exporting import ExportConfig
+from fertool.config.exporting import DEFAULT_FORMAT, ExportConfig
 from fertool.config.option import configured
 from fertool.errors import UsageError
+from fertool.registry import FORMATS
 from fertool.reporter import SILENT, Reporter
 from fertool.workflows.data import Data, drawn_faces
 from fertool.workflows.model import Model
@@ -75,6 +76,9 @@ def export(
             )
         require_parity(parity)
         content = file.read_bytes()
+        # Some formats have a second file, whose name follows the first one's.
+        for other in sorted(set(folder.iterdir()) - {file}):
+            write_atomic(path.with_suffix(other.suffix), other.read_bytes())
     write_atomic(path, content)
     _report_parity(model, parity, reporter)
     return ExportedFile(path, model.spec, parity, len(content))
@@ -92,9 +96,10 @@ def _format_name(path: Path, config: ExportConfig) -> str:
 
     name = format_of(path) if config.format == "auto" else config.format
     if name is None:
+        suffixes = [FORMATS.attribute(each, "suffix", "") for each in FORMATS.names()]
         raise UsageError(
             f"{path}: no format has the suffix '{path.suffix}'",
-            "use .onnx, or ``format=onnx``",
+            f"use {' or '.join(suffixes)}, or ``format={DEFAULT_FORMAT}``",
         )
     return name
 

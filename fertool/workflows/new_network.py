@@ -70,7 +70,7 @@ def recorded_network(config: NetworkConfig) -> dict[str, Any]:
     The arguments of the architecture have the types of its defaults, also where they were given as
     text.
     """
-    from fertool.models.registry import resolve_arch_args
+    from fertool.models.architecture import resolve_arch_args
 
     values = values_of(config)
     if config.arch_args and config.init_from is None:

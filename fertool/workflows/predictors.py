@@ -23,7 +23,8 @@ def open_any(
     What is assumed of a file of another program is noted. Raises FertoolError for a file that
     cannot be read, UsageError where its classes or its size are missing.
     """
-    from fertool.runtime.sessions import open_predictor, torch_predictor
+    from fertool.runtime.opening import open_predictor
+    from fertool.runtime.runtimes.torch import torch_predictor
 
     if isinstance(model, Model):
         return torch_predictor(Path(model.name), model.spec, model.module)

@@ -414,3 +414,51 @@ def test_two_folders_of_one_state_are_two_data_sets(tmp_path, monkeypatch):
 def test_two_names_of_one_class_are_refused(second):
     with pytest.raises(UsageError, match="two of the model's classes mean 'happy'"):
         DataOptions(classes=("happy", "sad", second))
+
+
+ANOTHER = """
+import hashlib
+
+import numpy as np
+
+from fertool.data.data_format import DataFormat
+from fertool.data.reader import NO_FINDINGS, RawSplit
+
+
+class Member(DataFormat):
+    \"\"\"A file of pixels behind the word FACES, three classes in turn.\"\"\"
+
+    def has_layout(self, path):
+        return path.is_file() and path.read_bytes().startswith(b"FACES")
+
+    def open(self, source, options, on_note):
+        return Pixels(source)
+
+
+class Pixels:
+    name, splits, classes, findings = "pixels", ("train",), ("angry", "happy", "sad"), NO_FINDINGS
+
+    def __init__(self, path):
+        self.content = open(path, "rb").read()
+        self.digest = hashlib.sha256(self.content).hexdigest()
+
+    def read(self, split):
+        images = np.frombuffer(self.content[5:], np.uint8).reshape(-1, 1, 2, 2)
+        return RawSplit(images, np.arange(len(images)) % 3, self.classes)
+"""
+
+
+def test_a_format_of_another_package_is_detected_and_read(install, tmp_path):
+    install("fertool.readers", "pixels", ANOTHER)
+    path = tmp_path / "faces.bin"
+    path.write_bytes(b"FACES" + bytes(range(240)))
+    for options in (DataOptions(), DataOptions(format="pixels")):
+        source = open_data(str(path), options)
+        images = source.split("train").images
+        assert len(images) + len(source.split("val").images) == 60
+        assert images[0].flatten().tolist() in [list(range(4 * k, 4 * k + 4)) for k in range(60)]
+
+
+def test_a_package_that_does_not_load_is_no_hindrance_to_other_formats(kaggle, install):
+    install("fertool.readers", "pixels", "import a_package_that_is_not_there")
+    assert open_data(str(kaggle), DataOptions()).splits == ("train", "val", "test")

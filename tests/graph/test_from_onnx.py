@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from fertool.graph.capture import capture
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import architecture_names
-from fertool.models.registry import get_architecture, resolve_arch_args
+from fertool.models.architecture import get_architecture, resolve_arch_args
 from fertool.onnx_runtime import open_session, session_options
 from fertool.spec import InputSpec
 

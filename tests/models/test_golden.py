@@ -10,7 +10,7 @@ import pytest
 import torch
 from graphs import network_of
 
-from fertool.models.registry import get_architecture
+from fertool.models.architecture import get_architecture
 
 GOLDEN = Path(__file__).with_name("golden.json")
 # Architecture, arguments of torchvision's function, and the scale of batch norm at which a pass stays between vanishing

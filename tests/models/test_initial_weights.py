@@ -10,8 +10,8 @@ from mutations import mutations
 
 from fertool.errors import FertoolError
 from fertool.models import create, save_model
+from fertool.models.architecture import get_architecture
 from fertool.models.initial_weights import load_initial_weights, transfer_weights
-from fertool.models.registry import get_architecture
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

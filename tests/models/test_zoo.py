@@ -4,7 +4,7 @@ from graphs import network_of
 
 from fertool.errors import UsageError
 from fertool.models import create
-from fertool.models.registry import get_architecture
+from fertool.models.architecture import get_architecture
 from fertool.spec import InputSpec
 
 PARAMETERS = {

@@ -8,11 +8,14 @@ from torch import nn
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.folding import fold_for_inference
 from fertool.models import create
-from fertool.quant import ALLOCATIONS, AllocationProblem, allocate, lower_bound, make_problem
+from fertool.quant import AllocationProblem, allocate, load_allocation, lower_bound, make_problem
 from fertool.quant.knapsack import hull_steps, spend_remaining_bits
+from fertool.registry import ALLOCATIONS
 from fertool.spec import WEIGHT_BITS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
+
+CHECKED = [name for name in ALLOCATIONS.names() if not load_allocation(name).needs_trials]
 
 
 def problem_of(weights, traces, layers=None, seed=0):
@@ -59,7 +62,7 @@ def test_optimal_is_between_the_best_there_is_and_its_bound(seed, bits):
     )
 
 
-@pytest.mark.parametrize("name", ALLOCATIONS)
+@pytest.mark.parametrize("name", CHECKED)
 def test_channels_that_do_not_matter_get_the_rest_of_the_budget(name):
     problem = problem_of([16] * 40, [0.0] * 30 + [1.0] * 10, [0] * 20 + [1] * 20)
     for bits in (3.0, 6.0, 7.9):
@@ -68,7 +71,7 @@ def test_channels_that_do_not_matter_get_the_rest_of_the_budget(name):
 
 def test_nothing_gets_more_bits_than_its_largest_integer_needs():
     problem = replace(problem_of([16] * 40, [1.0] * 40), max_bits=7)
-    for name in ALLOCATIONS:
+    for name in CHECKED:
         assert int(allocate(name, problem, 8.0).max()) == 7
 
 
@@ -80,7 +83,7 @@ def test_of_equal_channels_optimal_is_exactly_the_best():
         )
 
 
-@pytest.mark.parametrize("name", ALLOCATIONS)
+@pytest.mark.parametrize("name", CHECKED)
 @pytest.mark.parametrize("bits", [2.0, 2.5, 3.22, 5.7, 8.0])
 def test_budgets_are_met_within_one_percent(name, bits):
     generator = torch.Generator().manual_seed(1)
@@ -156,3 +159,25 @@ def test_folding_batch_norm_changes_neither_traces_nor_losses():
         assert torch.allclose(problem.traces[own], mean / factor.square(), rtol=1e-5)
         assert (problem.weight_counts[own] == before[0].numel()).all()
     assert (problem.errors.diff(dim=1) <= 0).all()
+
+
+ANOTHER = """
+import torch
+
+from fertool.quant import Allocation
+
+
+class Member(Allocation):
+    \"\"\"Two bits for all, whatever the budget.\"\"\"
+
+    needs_traces = False
+
+    def allocate(self, problem, average_bits, trials):
+        return torch.full_like(problem.weight_counts, 2)
+"""
+
+
+def test_an_allocation_of_another_package_gives_the_bits(install):
+    install("fertool.allocations", "least", ANOTHER)
+    assert not ALLOCATIONS.attribute("least", "needs_traces", True)
+    assert allocate("least", problem_of([16] * 4, [1.0] * 4), 5.0).tolist() == [2] * 4

@@ -17,7 +17,7 @@ from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
 from fertool.onnx_runtime import guard_memory
 from fertool.runtime.foreign import foreign_input
-from fertool.runtime.sessions import open_predictor
+from fertool.runtime.opening import open_predictor
 
 KNOWN = ForeignModel(CLASSES)
 node = helper.make_node

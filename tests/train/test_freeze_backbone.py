@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from fertool.errors import UsageError
-from fertool.models.registry import architecture_names, get_architecture
+from fertool.models.architecture import architecture_names, get_architecture
 from fertool.train import fit
 from fertool.train.freeze_backbone import BackboneFreezer
 

@@ -63,3 +63,38 @@ def test_a_wrong_option_is_named_and_leaves_nothing(small, tmp_path, name, optio
 def test_the_model_is_not_replaced(small):
     with pytest.raises(FertoolError):
         export(load(small), small, format="onnx")
+
+
+ANOTHER = """
+from fertool.export import export_model, open_onnx
+from fertool.formats.format import Format
+
+
+class Member(Format):
+    \"\"\"An ONNX file in a wrapper, and a text beside it.\"\"\"
+
+    suffix = ".wrapped"
+    runtime = "onnxruntime"
+
+    def write(self, path, spec, module, options, on_note=lambda note: None):
+        path.write_bytes(b"wrapped" + export_model(spec, module, options))
+        path.with_suffix(".txt").write_text(spec.arch)
+
+    def open(self, path):
+        return open_onnx(path.read_bytes().removeprefix(b"wrapped"))
+
+    def read_header(self, path):
+        raise NotImplementedError
+"""
+
+
+def test_a_format_of_another_package_is_written_and_compared(small, install, tmp_path):
+    install("fertool.formats", "wrapped", ANOTHER)
+    model = load(small)
+    made = export(model, tmp_path / "a.wrapped", simplify=False)
+    assert made.parity.ok
+    assert made.path.read_bytes().startswith(b"wrapped")
+    assert (tmp_path / "a.txt").read_text() == model.spec.arch
+    with pytest.raises(UsageError) as raised:
+        export(model, tmp_path / "a.other")
+    assert "use .onnx or .wrapped" in raised.value.hint

@@ -128,3 +128,30 @@ def test_an_output_that_is_a_teacher_is_refused(data, teacher, tmp_path):
 def test_views_without_a_file_are_refused():
     with pytest.raises(UsageError, match="nothing is recorded"):
         train(open_data(DATA), TrainTeacherConfig(), logit_views=3)
+
+
+ANOTHER = """
+from dataclasses import dataclass
+
+from fertool.distill import DistillationMethod
+
+
+@dataclass(frozen=True)
+class Member(DistillationMethod):
+    \"\"\"Learn from the last teacher alone, twice.\"\"\"
+
+    rounds: int = 2
+
+    def train(self, student, teachers, trainer):
+        for number in range(1, self.rounds + 1):
+            trainer.train(trainer.knowledge(teachers[-1:]), number=number, count=self.rounds)
+        return self.rounds
+"""
+
+
+def test_a_method_of_another_package_trains_the_student(data, teacher, install):
+    install("fertool.distillation_methods", "last", ANOTHER)
+    student = distill([teacher, teacher], data, method="last", **SMALL)
+    assert [record["round"] for record in student.history] == [1, 2]
+    with pytest.raises(UsageError, match=r"``beta=1\.0``: ``method=last`` has none"):
+        distill(teacher, data, method="last", beta=1, **SMALL)

@@ -1,0 +1,1 @@
+"""The allocations of bits, one file each; `fertool.registry.ALLOCATIONS` finds them."""

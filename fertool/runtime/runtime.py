@@ -1,0 +1,33 @@
+"""The interface of a runtime: it opens model files; no torch at the top."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import ClassVar
+
+from fertool.config.foreign_files import ForeignModel
+from fertool.runtime.predictor import Predictor
+
+
+class Runtime(ABC):
+    """A library that computes what a model file says; a member has no arguments.
+
+    `package` is what it is installed as, whose version stands beside every measurement.
+    """
+
+    package: ClassVar[str]
+
+    @abstractmethod
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open a model file for the CPU; its library is imported here, not before.
+
+        `threads` compute one pass, None leaves their number to the library. `foreign` describes
+        files of other programs. Raises FertoolError for files that cannot be read, are damaged, or
+        that the runtime does not open.
+        """
+
+    def limited_threads(self, count: int) -> AbstractContextManager[None]:
+        """Compute with `count` threads in the block, where that is a setting of the process."""
+        return nullcontext()

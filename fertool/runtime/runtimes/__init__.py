@@ -1,0 +1,1 @@
+"""The runtimes, one file each; `fertool.registry.RUNTIMES` finds them."""

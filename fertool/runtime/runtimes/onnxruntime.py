@@ -1,0 +1,241 @@
+"""ONNX Runtime, which runs ONNX files of fertool and of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.onnx_digest import verify_digest
+from fertool.config.foreign_files import ForeignModel
+from fertool.errors import FertoolError, UsageError
+from fertool.onnx_runtime import (
+    failed_pass,
+    guarded_memory,
+    import_onnxruntime,
+    open_session_with_time_limit,
+    read_metadata,
+    session_options,
+)
+from fertool.registry import RUNTIMES
+from fertool.results import Assumptions
+from fertool.runtime.foreign import (
+    FLOAT,
+    UINT8,
+    foreign_classes,
+    foreign_input,
+    preprocess,
+    resolve_assumptions,
+)
+from fertool.runtime.predictor import (
+    PASS_BYTES,
+    ChooseProfile,
+    Forward,
+    Predictor,
+    largest_batch,
+)
+from fertool.runtime.runtime import Runtime
+from fertool.spec import InputSpec, Spec
+
+PROFILE_OUTPUT = "profile"
+_OPENING_S = 8.0
+_OPENED_BYTES_PER_S = 1e6
+"""How long an ONNX file may take to open; the largest networks take a second for 20 MB."""
+_MEMORY_PER_FILE_BYTE = 8
+"""What a byte of a file may take in memory: unpacked weights, and copies in other layouts."""
+_LOGIT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
+
+
+@RUNTIMES.register("onnxruntime")
+class OnnxRuntime(Runtime):
+    """ONNX Runtime: ONNX files of fertool and of other programs."""
+
+    package = "onnxruntime"
+
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open an `.onnx` file within bounds of time and memory."""
+        # Before the runtime reads it: a damaged graph is not run at all.
+        sealed = verify_digest(path)
+        session = _open_session(path, threads, foreign.time_limit)
+        entry = _only_input(path, session)
+        outputs = {output.name: output for output in session.get_outputs()}
+        if not outputs:
+            raise FertoolError(f"{path}: the graph has no output", "export it again")
+
+        spec = _read_spec(path, session, sealed)
+        assumptions: Assumptions | None = None
+        if spec is not None:
+            classes = spec.classes
+            input = spec.input
+            output = next(iter(outputs.values()))
+            _require_header_input(path, entry.shape, input)
+            _require_logits(path, output, len(classes), FertoolError)
+        else:
+            classes = foreign_classes(path, foreign)
+            input = foreign_input(path, entry.shape, foreign)
+            assumptions = resolve_assumptions(
+                path, foreign, entry.type, input.channels, tuple(outputs)
+            )
+            output = outputs[assumptions.output]
+            # The user named the classes, so their number is a usage error.
+            _require_logits(path, output, len(classes), UsageError)
+        batch = _fixed_batch(path, entry.shape, input)
+        passes = _OnnxPasses(path, session, entry, output.name, assumptions)
+        choose_profile: ChooseProfile | None = None
+        if spec is not None and spec.gates:
+            choose_profile = passes.choose_profile
+        return Predictor(
+            path=path,
+            runtime="onnxruntime",
+            spec=spec,
+            classes=classes,
+            input=input,
+            batch=batch,
+            prepare=passes.prepare,
+            choose_profile=choose_profile,
+            assumptions=assumptions,
+            stop=passes.stop,
+            time_limit_s=foreign.time_limit,
+        )
+
+
+class _OnnxPasses:
+    """The passes of an open session over one input and one output."""
+
+    def __init__(
+        self, path: Path, session: Any, entry: Any, output: str, assumptions: Assumptions | None
+    ) -> None:
+        self._path = path
+        self._session = session
+        self._entry = entry
+        self._output = output
+        self._assumptions = assumptions
+        self._options = import_onnxruntime().RunOptions()
+
+    def prepare(self, images: NDArray[np.uint8]) -> Forward:
+        """Return a pass over images [N, C, S, S], preprocessed where the graph takes floats."""
+        pixels: NDArray[Any] = images
+        if self._assumptions and self._entry.type == FLOAT:
+            pixels = preprocess(images, self._assumptions)
+        # Bound outside of the pass, since it is timed.
+        run = self._session.run
+        feed = {self._entry.name: pixels}
+        wanted = [self._output]
+        options = self._options
+        where = str(self._path)
+
+        def forward() -> Any:
+            try:
+                return run(wanted, feed, options)[0]
+            except Exception as error:
+                raise failed_pass(error, where) from None
+
+        return forward
+
+    def choose_profile(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Return the profile of each image, int64 [N]."""
+        try:
+            profiles: NDArray[np.int64] = self._session.run(
+                [PROFILE_OUTPUT], {self._entry.name: images}
+            )[0]
+        except Exception as error:
+            raise failed_pass(error, str(self._path)) from None
+        return profiles
+
+    def stop(self) -> None:
+        """End the pass that is running."""
+        self._options.terminate = True
+
+
+def _open_session(path: Path, threads: int | None, time_limit_s: float) -> Any:
+    """Open an ONNX file within bounds of time and memory that grow with its size."""
+    size_bytes = path.stat().st_size
+    limit_s = max(time_limit_s, _OPENING_S + size_bytes / _OPENED_BYTES_PER_S)
+    with guarded_memory(PASS_BYTES + _MEMORY_PER_FILE_BYTE * size_bytes):
+        return open_session_with_time_limit(path, session_options(threads), limit_s)
+
+
+def _read_spec(path: Path, session: Any, sealed: bool) -> Spec | None:
+    """Return fertool's header of a graph, None for a foreign one; FertoolError if damaged."""
+    header = read_metadata(session, ONNX_KEY, str(path))
+    if not header:
+        return None
+    if not sealed:
+        raise FertoolError(
+            f"{path}: has fertool's header but no digest of its content",
+            "written by an older fertool: export it again",
+        )
+    return Spec.from_json(header, str(path))
+
+
+def _only_input(path: Path, session: Any) -> Any:
+    entries = session.get_inputs()
+    # What further inputs should get could only be guessed.
+    if len(entries) != 1:
+        names = ", ".join(entry.name for entry in entries) or "none"
+        raise FertoolError(
+            f"{path}: the graph has {len(entries)} inputs ({names})",
+            "only image classifiers with one input run",
+        )
+    entry = entries[0]
+    if entry.type not in (UINT8, FLOAT):
+        raise FertoolError(
+            f"{path}: the graph's input is {entry.type}",
+            "export it with uint8 or float32 input",
+        )
+    return entry
+
+
+def _require_header_input(path: Path, shape: Sequence[Any], input: InputSpec) -> None:
+    """Raise FertoolError unless the input of a graph is that of its header."""
+    header_shape = [input.channels, input.size, input.size]
+    if list(shape[1:]) != header_shape:
+        raise FertoolError(
+            f"{path}: the header says images of {header_shape}, the graph takes {list(shape[1:])}",
+            "export it again",
+        )
+
+
+def _require_logits(path: Path, output: Any, classes: int, error: type[FertoolError]) -> None:
+    """Raise FertoolError unless an output can be floats [images, classes].
+
+    `error` is raised for another number of classes.
+    """
+    hint = (
+        "the output must be floats [images, classes], before any ArgMax; "
+        "another one: ``output_name=NAME``"
+    )
+    if output.type not in _LOGIT_TYPES:
+        raise FertoolError(f"{path}: the output '{output.name}' is {output.type}", hint)
+    # Without a declared shape only the first pass can tell.
+    shape = output.shape
+    if not shape:
+        return
+    if len(shape) != 2:
+        raise FertoolError(f"{path}: the output '{output.name}' has shape {shape}", hint)
+    if isinstance(shape[1], int) and shape[1] != classes:
+        raise error(
+            f"{path}: {shape[1]} outputs for {classes} classes",
+            "name one class per output: ``classes=a,b,…``",
+        )
+
+
+def _fixed_batch(path: Path, shape: Sequence[Any], input: InputSpec) -> int | None:
+    """Return the only batch size that a graph takes, or None for any.
+
+    Raises FertoolError for one that does not fit the memory.
+    """
+    batch = shape[0]
+    if not isinstance(batch, int):
+        return None
+    most = largest_batch(input)
+    if not 1 <= batch <= most:
+        raise FertoolError(
+            f"{path}: the graph takes batches of {batch} images, of which {most} fit the memory",
+            "export it with a free batch size",
+        )
+    return batch

@@ -1,0 +1,78 @@
+"""PyTorch, which runs fertool's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fertool.config.foreign_files import ForeignModel
+from fertool.registry import RUNTIMES
+from fertool.runtime.predictor import Forward, Predictor
+from fertool.runtime.runtime import Runtime
+from fertool.spec import Spec
+
+
+@RUNTIMES.register("torch")
+class Torch(Runtime):
+    """PyTorch: fertool's own files, float or quantized."""
+
+    package = "torch"
+
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open a `.pt` file; the threads of torch are a setting of the whole process."""
+        from fertool.models import load_model
+
+        spec, module = load_model(path)
+        return torch_predictor(path, spec, module)
+
+    @contextmanager
+    def limited_threads(self, count: int) -> Iterator[None]:
+        """Compute with `count` threads in the block, then with as many as before."""
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def torch_predictor(path: Path, spec: Spec, module: Any) -> Predictor:
+    """Return a predictor for a module in PyTorch; messages call it `path`."""
+    import torch
+
+    from fertool.data.pixels import to_input
+
+    network: Any = module
+
+    def prepare(images: NDArray[np.uint8]) -> Forward:
+        pixels = torch.from_numpy(images)
+
+        def forward() -> Any:
+            with torch.inference_mode():
+                return module(to_input(pixels, spec.input))
+
+        return forward
+
+    def choose_profile(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+        with torch.inference_mode():
+            inputs = to_input(torch.from_numpy(images), spec.input)
+            profiles: NDArray[np.int64] = network.choose(inputs).numpy()
+        return profiles
+
+    return Predictor(
+        path=path,
+        runtime="torch",
+        spec=spec,
+        classes=spec.classes,
+        input=spec.input,
+        batch=None,
+        prepare=prepare,
+        choose_profile=choose_profile if spec.gates else None,
+    )
