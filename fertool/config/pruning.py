@@ -100,10 +100,8 @@ class SelectionConfig:
     )
     criterion: str = option(
         "auto",
-        "Importance of a channel. By weights: l1 and l2, norms of the filters; bn-gamma, the BN "
-        "scale behind them; l2-gamma, both. By images: taylor, change of the loss to first order; "
-        "kl, change of the output to second order, needs no labels. auto: "
-        f"{IMAGE_CRITERION} with ``data`` (taylor in ``schedule=prj``), else {DATA_FREE_CRITERION}.",
+        f"Importance of a channel. auto: {IMAGE_CRITERION} with ``data`` (taylor in "
+        f"``schedule=prj``), else {DATA_FREE_CRITERION}.",
         panel=SELECTION,
         metavar="NAME",
         registry=CRITERIA,
@@ -167,10 +165,7 @@ class ScheduleConfig:
 
     schedule: str = option(
         "one-shot",
-        "one-shot: score and remove, then fine-tune; iterative: training between steps; slimming: "
-        "L1 on BN scales first, then the smallest are removed; greg: a growing penalty shrinks the "
-        "channels that will be removed; prj: punish, reward, judge; dynamic: several widths, one "
-        "of which a small gate chooses for each image, with ``target_flops`` in the mean.",
+        "In which order the network is pruned and trained.",
         panel=SCHEDULE,
         metavar="NAME",
         registry=SCHEDULES,

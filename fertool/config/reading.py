@@ -17,7 +17,7 @@ class ReadConfig:
     """How a data set is read; raises UsageError for a value that is none of the choices."""
 
     format: str = option(
-        "auto", "Layout of ``data``; auto detects it.", panel=DATA, registry=READERS
+        "auto", "Layout of ``data``; auto detects it.", panel=DATA, registry=READERS, advanced=True
     )
     ferplus: Path | None = option(
         None,
@@ -25,7 +25,7 @@ class ReadConfig:
         panel=DATA,
     )
     ferplus_rule: Literal["majority", "soft", "cross-entropy"] = option(
-        "majority", "How FER+ votes become labels.", panel=DATA
+        "majority", "How FER+ votes become labels.", panel=DATA, advanced=True
     )
 
     def __post_init__(self) -> None:

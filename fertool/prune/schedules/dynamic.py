@@ -34,7 +34,7 @@ OPENING = 0.5
 @SCHEDULES.register("dynamic")
 @dataclass(frozen=True)
 class Dynamic(Schedule):
-    """Prune to several widths, one of which a small gate chooses for each image.
+    """Prune to several widths, of which a gate chooses one an image; budgets are means.
 
     The budget is the mean of the MACs. `profiles` are those of each width relative to the
     network's, by default around the budget; `sparsity` is the strength of the regularizer that
