@@ -14,7 +14,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.metrics import compare_paired
 from fertool.models import load_model
 from fertool.spec import Spec
-from fertool.train import predict_logits
+from fertool.training import predict_logits
 
 
 @dataclass(frozen=True, eq=False)

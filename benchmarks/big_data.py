@@ -39,7 +39,7 @@ from fertool.data.storage import Chunks
 from fertool.data.synth import draw_faces
 from fertool.models import create
 from fertool.spec import InputSpec
-from fertool.train import TrainConfig, fit
+from fertool.training import TrainConfig, fit
 
 SIDE = 48
 DRAWN = 700

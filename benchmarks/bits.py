@@ -23,7 +23,7 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import WEIGHT_LIMITS, QuantizeConfig
 from fertool.config.sensitivity import TraceConfig
 from fertool.data.pixels import to_input
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.quant import (

@@ -22,9 +22,9 @@ from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
-from fertool.prune import Constraints, Targets, plan_step, score_channels
-from fertool.prune.criterion import load_criterion
-from fertool.train import predict_logits
+from fertool.pruning import Constraints, Targets, plan_step, score_channels
+from fertool.pruning.criterion import load_criterion
+from fertool.training import predict_logits
 
 WAYS = [
     (criterion, normalization)

@@ -22,12 +22,12 @@ from fertool import cost
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, open_data
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.metrics import compare_paired, evaluate_logits
 from fertool.models import load_model
 from fertool.models.dynamic_network import DynamicNetwork
 from fertool.runtime import BenchConfig, bench
-from fertool.train import predict_logits
+from fertool.training import predict_logits
 
 DRAWS = 200
 

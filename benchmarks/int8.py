@@ -29,8 +29,8 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
-from fertool.export import export_model
-from fertool.export.onnx_export import INPUT_NAME
+from fertool.exporting import export_model
+from fertool.exporting.onnx_export import INPUT_NAME
 from fertool.models import create, replace_activations
 from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench

@@ -26,8 +26,8 @@ from turns import faces, machine, take_turns
 from fertool.artifact.atomic import write_atomic
 from fertool.data import FaceDataset
 from fertool.device import resolve_device
-from fertool.distill import KnowledgeDistillation, Teacher
-from fertool.distill.cached_logits import (
+from fertool.distillation import KnowledgeDistillation, Teacher
+from fertool.distillation.cached_logits import (
     CachedLogits,
     compute_cached_logits,
     load_logits,
@@ -37,7 +37,7 @@ from fertool.distill.cached_logits import (
 from fertool.models import create
 from fertool.runtime.interleaved import speedup_ci95
 from fertool.spec import InputSpec, ProvenanceStep, Spec
-from fertool.train import TrainConfig, fit
+from fertool.training import TrainConfig, fit
 
 
 def main() -> None:

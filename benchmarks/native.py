@@ -28,7 +28,7 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.dataset import FaceDataset
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.metrics import evaluate_logits
 from fertool.models import architecture_names, create
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_
@@ -36,7 +36,7 @@ from fertool.quant import quantize_model
 from fertool.registry import ARCHITECTURES
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
-from fertool.train import TrainConfig, fit, predict_logits
+from fertool.training import TrainConfig, fit, predict_logits
 
 CANDIDATES = (
     "c32s2-c48s2-1basic-c64-c96s2-2basic",

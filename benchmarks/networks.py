@@ -38,11 +38,11 @@ from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.export import check_parity, export_model, open_onnx
+from fertool.exporting import check_parity, export_model, open_onnx
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.importing import ImportedNetwork, import_network
-from fertool.prune import Constraints, Targets, plan_step
+from fertool.pruning import Constraints, Targets, plan_step
 from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec

@@ -23,7 +23,7 @@ import onnxruntime
 
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.models import load_model
 from fertool.onnx_runtime import session_options
 from fertool.runtime import BenchConfig, bench

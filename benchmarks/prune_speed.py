@@ -28,10 +28,10 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.errors import FertoolError
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.graph.network import Network
 from fertool.models import architecture_names, create, load_model
-from fertool.prune import Constraints, PruneResult, Targets, prune
+from fertool.pruning import Constraints, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec, Spec
 from fertool.workflows.latency_budget import LatencySearch

@@ -22,7 +22,7 @@ from fertool.data.pixels import to_input
 from fertool.graph.channels import trace_channels
 from fertool.losses import cross_entropy
 from fertool.models import create
-from fertool.prune import Constraints, Targets, plan_step, score_channels
+from fertool.pruning import Constraints, Targets, plan_step, score_channels
 from fertool.spec import InputSpec
 
 BATCH = 64

@@ -32,13 +32,13 @@ from fertool.artifact.atomic import write_atomic
 from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
-from fertool.distill import KnowledgeDistillation, Teacher
+from fertool.distillation import KnowledgeDistillation, Teacher
 from fertool.losses import cross_entropy
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
-from fertool.prune import Constraints, Targets, prune
+from fertool.pruning import Constraints, Targets, prune
 from fertool.spec import InputSpec, Spec
-from fertool.train import TrainConfig, fit, predict_logits
+from fertool.training import TrainConfig, fit, predict_logits
 
 OURS = {"fertool": "fertool", "unrepaired": "fertool, not repaired"}
 CRITERION = "kl"

@@ -20,11 +20,11 @@ from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.data import DataOptions, open_data
 from fertool.data.dataset import FaceDataset
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.models import create
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec
-from fertool.train import TrainConfig, fit
+from fertool.training import TrainConfig, fit
 
 STRIDES = (
     {"stem_stride": 2, "early_stride": 2},

@@ -40,7 +40,7 @@ from fertool.models import create
 from fertool.precision import resolve_precision
 from fertool.runtime.interleaved import speedup_ci95
 from fertool.spec import InputSpec, Spec
-from fertool.train import TrainConfig, fit
+from fertool.training import TrainConfig, fit
 
 LARGEST_ASPECT = 3.3
 FORMATS = {"channels-last": torch.channels_last, "contiguous": torch.contiguous_format}

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fertool.workflows.benchmark import benchmark
     from fertool.workflows.data import Data, open_data
+    from fertool.workflows.distill import distill
     from fertool.workflows.evaluate import evaluate
+    from fertool.workflows.export import export
     from fertool.workflows.importing import import_model
     from fertool.workflows.model import Model, load
     from fertool.workflows.prune import plan_pruning, prune
@@ -21,13 +23,16 @@ if TYPE_CHECKING:
     from fertool.workflows.sensitivity import sensitivity
     from fertool.workflows.sweep import sweep
     from fertool.workflows.teacher_logits import record_logits
+    from fertool.workflows.train import train
 
 __version__ = "0.1.0"
 __all__ = [
     "Data",
     "Model",
     "benchmark",
+    "distill",
     "evaluate",
+    "export",
     "import_model",
     "load",
     "open_data",
@@ -37,13 +42,16 @@ __all__ = [
     "record_logits",
     "sensitivity",
     "sweep",
+    "train",
 ]
 
 _MODULES = {
     "Data": "data",
     "Model": "model",
     "benchmark": "benchmark",
+    "distill": "distill",
     "evaluate": "evaluate",
+    "export": "export",
     "import_model": "importing",
     "load": "model",
     "open_data": "data",
@@ -53,6 +61,7 @@ _MODULES = {
     "record_logits": "teacher_logits",
     "sensitivity": "sensitivity",
     "sweep": "sweep",
+    "train": "train",
 }
 """The module of `fertool.workflows` that has each name."""
 

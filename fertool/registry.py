@@ -226,10 +226,10 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
 
 ARCHITECTURES = Registry("architecture", "fertool.models.architectures", "fertool.architectures")
 READERS = Registry("``format``", "fertool.data.readers", "fertool.readers")
-CRITERIA = Registry("``criterion``", "fertool.prune.criteria", "fertool.criteria")
-SCHEDULES = Registry("``schedule``", "fertool.prune.schedules", "fertool.schedules")
+CRITERIA = Registry("``criterion``", "fertool.pruning.criteria", "fertool.criteria")
+SCHEDULES = Registry("``schedule``", "fertool.pruning.schedules", "fertool.schedules")
 DISTILLATION_METHODS = Registry(
-    "``method``", "fertool.distill.methods", "fertool.distillation_methods"
+    "``method``", "fertool.distillation.methods", "fertool.distillation_methods"
 )
 ALLOCATIONS = Registry("``allocation``", "fertool.quant.allocations", "fertool.allocations")
 RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")

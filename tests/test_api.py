@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,3 +128,44 @@ def test_files_take_turns_in_a_benchmark(file):
     result = ft.benchmark([file, file], runs=4, warmup=1)
     assert len(result.results) == 2
     assert len(result.comparisons) == 1
+
+
+def test_no_package_takes_the_name_of_a_function():
+    # Importing a package of that name would put it in the function's place.
+    package = Path(ft.__file__).parent
+    names = {path.stem for path in package.iterdir()}
+    assert not names & set(ft.__all__)
+
+
+def test_a_chain_in_memory_ends_with_the_bytes_of_the_commands(fertool, tmp_path):
+    short = ("--epochs", 1, "--batch-size", 32, "--precision", "fp32", "--data", "synth:160")
+    data = ("--data", "synth:160")
+    network = ("--arch", "micro_expnet", "--arch-arg", "width_mult=0.5", "--input-size", 32)
+    names = ("teacher", "student", "pruned", "mixed")
+    teacher, student, pruned, mixed = (tmp_path / f"{name}.pt" for name in names)
+    for command in (
+        ("train-teacher", "-o", teacher, *network, *short),
+        ("distill", teacher, "-o", student, *network, *short),
+        ("prune", student, "-o", pruned, "--target-flops", 0.5, "--no-bench", *short),
+        ("hessian-sensitivity", pruned, "-o", tmp_path / "s.json", "--trace-images", 8, *data),
+        (
+            *("quantize", pruned, "-o", mixed, "--average-bits", 3, "--no-bench", *data),
+            *("--calibration-images", 32, "--sensitivity", tmp_path / "s.json"),
+        ),
+        ("export", mixed, "-o", tmp_path / "mixed.onnx", *data),
+    ):
+        code, _, err = fertool(*command)
+        assert code == 0, err
+
+    faces = ft.open_data("synth:160")
+    training = {"epochs": 1, "batch_size": 32, "precision": "fp32"}
+    shape = {"arch": "micro_expnet", "arch_args": {"width_mult": 0.5}, "input_size": 32}
+    model = ft.distill(ft.train(faces, **shape, **training), faces, **shape, **training)
+    small = ft.prune(model, faces, flops=0.5, bench=False, **training)
+    traces = ft.sensitivity(small, faces, trace_images=8)
+    integers = ft.quantize(
+        small, faces, average_bits=3, sensitivity=traces, calibration_images=32, bench=False
+    )
+    assert integers.save(tmp_path / "again.pt").path.read_bytes() == mixed.read_bytes()
+    ft.export(integers, tmp_path / "again.onnx", data=faces)
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "mixed.onnx").read_bytes()

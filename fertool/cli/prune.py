@@ -26,7 +26,7 @@ from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
-    from fertool.prune import PrunePlan
+    from fertool.pruning import PrunePlan
 
 _NOT_FASTER = (
     "the smaller network is not measurably faster here: try --round-to 16, or a smaller budget"

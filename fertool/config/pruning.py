@@ -272,7 +272,7 @@ class ScheduleConfig:
         return applicable(self)
 
     # Read from the registry, for which no schedule is imported. The defaults are those of
-    # `fertool.prune.schedule.Schedule`.
+    # `fertool.pruning.schedule.Schedule`.
 
     @property
     def trains_first(self) -> bool:

@@ -1,4 +1,4 @@
-"""ONNX files, written by `fertool.export` and run by ONNX Runtime."""
+"""ONNX files, written by `fertool.exporting` and run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Onnx(Format):
         on_note: Note = lambda note: None,
     ) -> None:
         """Write the graph with the spec in its metadata."""
-        from fertool.export import export_model
+        from fertool.exporting import export_model
 
         path.write_bytes(export_model(spec, module, config, on_note))
 
     def open(self, path: Path) -> Callable[[Tensor], Tensor]:
         """Return the logits by ONNX Runtime, on as many threads as torch uses."""
-        from fertool.export.parity import open_onnx
+        from fertool.exporting.parity import open_onnx
 
         return open_onnx(path.read_bytes())
 

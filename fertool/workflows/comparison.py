@@ -137,7 +137,7 @@ def logits_of(
     module: nn.Module, images: FaceDataset, input: InputSpec, reporter: Reporter
 ) -> Tensor:
     """Return the logits [N, K] of all images, with progress where that takes long."""
-    from fertool.train import predict_logits
+    from fertool.training import predict_logits
 
     with reporter.progress(f"{images.split} images", brief=True) as on_progress:
         return predict_logits(module, images, input, on_progress=on_progress)

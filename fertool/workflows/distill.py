@@ -39,7 +39,7 @@ from fertool.workflows.training_task import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool import distill as methods
+    from fertool import distillation as methods
     from fertool.data.dataset import FaceDataset
     from fertool.spec import Spec
 
@@ -186,7 +186,7 @@ class StudentTask(TrainingTask):
         self, config: DistillConfig, training: TrainingRun, spec: Spec, student: nn.Module
     ) -> tuple[Spec, History]:
         """Train the student by the method; returns its spec and the history of all trainings."""
-        from fertool.distill import Student, load_method
+        from fertool.distillation import Student, load_method
 
         options = config.distillation
         method = load_method(options.method, **applicable(options))

@@ -18,7 +18,7 @@ from fertool.workflows.model import Model
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fertool.export import Parity
+    from fertool.exporting import Parity
     from fertool.spec import Spec
 
 PARITY_IMAGES = 512
@@ -61,7 +61,7 @@ def export(
     path = Path(path)
     require_exportable(path, config, *_inputs(model, data))
 
-    from fertool.export import check_parity, require_parity
+    from fertool.exporting import check_parity, require_parity
     from fertool.formats.format import load_format
     from fertool.inference import eval_mode
 

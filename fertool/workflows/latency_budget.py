@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fertool.config.pruning import SelectionConfig
     from fertool.data.dataset import FaceDataset
     from fertool.graph.network import Network
-    from fertool.prune import Constraints, LatencyModel, PruningStep
+    from fertool.pruning import Constraints, LatencyModel, PruningStep
     from fertool.spec import Spec
 
 Channels = Annotated[int, Meta(ge=1, le=65_536)]
@@ -40,12 +40,12 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
     It is fitted to the times by layer of networks of other widths with random weights.
     """
     from fertool.config.exporting import ExportConfig
-    from fertool.export import export_model
+    from fertool.exporting import export_model
     from fertool.graph.channels import trace_channels
     from fertool.graph.groups import find_groups
     from fertool.graph.surgery import resize
     from fertool.models import with_random_weights
-    from fertool.prune import learn_latency
+    from fertool.pruning import learn_latency
     from fertool.runtime.profile import profile_layers
 
     graph = trace_channels(module)
@@ -92,7 +92,7 @@ class LatencySearch:
             save_state,
             wrapping_state_errors,
         )
-        from fertool.prune import require_scorable
+        from fertool.pruning import require_scorable
 
         require_scorable(self.spec, self.selection, has_data=self.scoring is not None)
         fingerprint = self._fingerprint(text)
@@ -169,7 +169,7 @@ class _Measured:
 
     def applied(self, search: LatencySearch) -> tuple[Constraints, SelectionConfig]:
         """Return the constraints and the selection of a search with what was measured."""
-        from fertool.prune import LatencyModel, Targets
+        from fertool.pruning import LatencyModel, Targets
 
         model = LatencyModel(self.granularity, self.terms, self.rest)
         targets = Targets(**asdict(self.targets))
@@ -200,7 +200,7 @@ def fit_latency_budget(
     pruned, timed in turns with the unpruned one, and the budget is corrected, until the time is
     right; the best attempt counts. Raises UnreachableError when the narrowest network takes longer.
     """
-    from fertool.prune import Targets, UnreachableError, plan_step, score_channels
+    from fertool.pruning import Targets, UnreachableError, plan_step, score_channels
 
     with reporter.progress("scores") as on_progress:
         scored = score_channels(spec, module, selection, data, on_progress)
@@ -247,7 +247,7 @@ def _measured_ratio(spec: Spec, module: Network, step: PruningStep, reporter: Re
 
 def _require_fast_enough(found: list[tuple[float, Constraints]], asked: float) -> None:
     """Raise UnreachableError where all attempts took longer than asked."""
-    from fertool.prune import UnreachableError
+    from fertool.pruning import UnreachableError
 
     fastest = min(measured for measured, _ in found)
     if fastest > TOLERANCE[1] * asked:

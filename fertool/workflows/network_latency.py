@@ -31,7 +31,7 @@ def bench_networks(
     """
     from fertool.artifact.atomic import temporary_folder
     from fertool.config.exporting import ExportConfig
-    from fertool.export import export_model
+    from fertool.exporting import export_model
     from fertool.runtime import BenchConfig, bench
 
     with temporary_folder() as folder:

@@ -22,7 +22,7 @@ def measure_portability(
     """Return and note the accuracy on x86 processors without VNNI, the same or emulated."""
     from fertool.metrics import evaluate_logits
     from fertool.quant.saturation import can_saturate, simulate_saturation
-    from fertool.train import predict_logits
+    from fertool.training import predict_logits
 
     if not can_saturate(net):
         reporter.note(

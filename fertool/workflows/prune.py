@@ -30,7 +30,7 @@ from fertool.workflows.training_run import TrainingRun
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
-    from fertool.prune import PrunePlan, PruningSession, Schedule
+    from fertool.pruning import PrunePlan, PruningSession, Schedule
     from fertool.spec import ProvenanceStep
 
 # Time that falls so much less than the MACs is worth a remark.
@@ -199,7 +199,7 @@ class _Pruning:
 
     @cached_property
     def schedule(self) -> Schedule:
-        from fertool.prune import load_schedule
+        from fertool.pruning import load_schedule
 
         scheduling = self.config.scheduling
         return load_schedule(scheduling.schedule, self.config.training.epochs, **scheduling.options)
@@ -242,7 +242,7 @@ class _Pruning:
         `state` keeps the measured latencies for a run that resumes.
         """
         from fertool.models import require_static
-        from fertool.prune import PruningSession, require_float
+        from fertool.pruning import PruningSession, require_float
 
         require_float(self.model.spec)
         # The trainings change it in place.
@@ -272,7 +272,7 @@ class _Pruning:
 
     def _run_schedule(self, session: PruningSession, step: ProvenanceStep) -> tuple[Model, History]:
         """Prune and train; returns the model as its file has it, and the history."""
-        from fertool.prune import NoTrainer
+        from fertool.pruning import NoTrainer
 
         if self.source is None or self.val is None or self.scoring is None:
             self.schedule.run(session, NoTrainer())

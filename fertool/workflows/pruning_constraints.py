@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.graph.network import Network
-    from fertool.prune import Constraints, Targets
+    from fertool.pruning import Constraints, Targets
 
 _STEP_BYTES = 2048
 """Bytes that the step itself adds to a file's header, at most."""
@@ -27,7 +27,7 @@ def pruning_constraints(model: Model, module: Network, config: PruneConfig) -> C
     """
     from fertool.graph.channels import trace_channels
     from fertool.graph.groups import find_groups
-    from fertool.prune import Constraints, channel_counts
+    from fertool.pruning import Constraints, channel_counts
 
     groups = find_groups(trace_channels(module))
     layers = dict(zip(groups.names, groups.layers, strict=True))
@@ -36,7 +36,7 @@ def pruning_constraints(model: Model, module: Network, config: PruneConfig) -> C
 
 
 def _targets(model: Model, config: PruneConfig) -> Targets | None:
-    from fertool.prune import Targets
+    from fertool.pruning import Targets
 
     texts = config.budget.texts
     ratios: dict[str, float] = {}

@@ -12,10 +12,10 @@ from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
-    from fertool.prune import Phase, PruningSession
+    from fertool.pruning import Phase, PruningSession
     from fertool.reporter import Reporter
     from fertool.spec import Spec
-    from fertool.train.objective import LogitsObjective, Objective
+    from fertool.training.objective import LogitsObjective, Objective
 
 
 class ScheduleTrainer:
@@ -59,7 +59,7 @@ class ScheduleTrainer:
         return metrics.accuracy
 
     def _run_of(self, phase: Phase) -> TrainingRun:
-        from fertool.prune import RECOVERY
+        from fertool.pruning import RECOVERY
 
         run = replace(
             self._run,
@@ -74,7 +74,7 @@ class ScheduleTrainer:
         return replace(run, run=for_round(run.run, self._number), round=round)
 
     def _objective_of(self, phase: Phase) -> Objective:
-        from fertool.prune import PenalizedObjective, RoutedObjective
+        from fertool.pruning import PenalizedObjective, RoutedObjective
 
         if phase.routing:
             return RoutedObjective(self._objective, phase.routing, phase.epochs)
@@ -89,7 +89,7 @@ def with_metrics(session: PruningSession, val: FaceDataset, reporter: Reporter) 
     Of a dynamic network also with the fraction of them that each profile gets.
     """
     from fertool.models.dynamic_network import DynamicNetwork
-    from fertool.prune import measure_profile_usage
+    from fertool.pruning import measure_profile_usage
 
     metrics = measured_metrics(session.module, val, session.spec.input, reporter)
     spec = replace(session.spec, metrics=metrics)

@@ -9,7 +9,7 @@ from fertool.workflows.model import Model
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from fertool.train.objective import LogitsObjective
+    from fertool.training.objective import LogitsObjective
 
 
 def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> LogitsObjective:
@@ -19,8 +19,8 @@ def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> Log
     labels alone count.
     """
     from fertool.device import resolve_device
-    from fertool.distill import KnowledgeDistillation, Teacher
-    from fertool.train import Supervised
+    from fertool.distillation import KnowledgeDistillation, Teacher
+    from fertool.training import Supervised
 
     if not distill:
         return Supervised(run.loss)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool.config.training import PrecisionName
-    from fertool.distill import AnyTeacher, KnowledgeDistillation, Teacher
-    from fertool.distill.method import Objective
+    from fertool.distillation import AnyTeacher, KnowledgeDistillation, Teacher
+    from fertool.distillation.method import Objective
     from fertool.spec import Spec
 
 
@@ -58,7 +58,7 @@ class StudentTrainer:
         self, teachers: Sequence[AnyTeacher], gamma: float | None = None
     ) -> KnowledgeDistillation:
         """Return the objective on the logits of these teachers, with the options of the run."""
-        from fertool.distill import KnowledgeDistillation
+        from fertool.distillation import KnowledgeDistillation
 
         return KnowledgeDistillation(
             teachers,

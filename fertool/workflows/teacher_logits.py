@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from fertool.artifact.logits_header import LogitsSpec
     from fertool.config.training import PrecisionName
     from fertool.data.dataset import FaceDataset
-    from fertool.distill import CachedTeacher, Teacher
-    from fertool.distill.cached_logits import CachedLogits
-    from fertool.distill.cached_teachers import Views
+    from fertool.distillation import CachedTeacher, Teacher
+    from fertool.distillation.cached_logits import CachedLogits
+    from fertool.distillation.cached_teachers import Views
     from fertool.spec import InputSpec
 
 FIXED_BY_VIEWS = (
@@ -149,7 +149,7 @@ class Teachers:
     def live(self, device: str, precision: PrecisionName) -> list[Teacher]:
         """Return those that are models, on the device."""
         from fertool.device import resolve_device
-        from fertool.distill import Teacher
+        from fertool.distillation import Teacher
 
         where = resolve_device(device)
         return [
@@ -181,7 +181,7 @@ class Teachers:
 
         Those of another shape are compared in the shape that was recorded.
         """
-        from fertool.distill.cached_logits import require_same_images
+        from fertool.distillation.cached_logits import require_same_images
 
         for recording in self.recordings:
             recorded = recording.spec.images
@@ -214,7 +214,7 @@ def teacher_files(teachers: Iterable[AnyTeacher]) -> list[Path]:
 def open_teachers(teachers: Iterable[AnyTeacher]) -> Teachers:
     """Open the files among teachers; models and logits are told apart by the files' content."""
     from fertool.artifact.logits_header import is_logits
-    from fertool.distill.cached_logits import load_logits
+    from fertool.distillation.cached_logits import load_logits
 
     models: list[Model] = []
     recordings: list[RecordedLogits] = []
@@ -272,7 +272,11 @@ def write_logits(
     it is.
     """
     from fertool.device import resolve_device
-    from fertool.distill.cached_logits import compute_cached_logits, plan_cached_logits, save_logits
+    from fertool.distillation.cached_logits import (
+        compute_cached_logits,
+        plan_cached_logits,
+        save_logits,
+    )
     from fertool.report.units import size_text
 
     options = recorded_options(read, {"logit_views": config.views})
@@ -298,7 +302,7 @@ def write_logits(
 
 
 def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:
-    from fertool.distill.cached_logits import load_logits
+    from fertool.distillation.cached_logits import load_logits
 
     try:
         cached = load_logits(path)

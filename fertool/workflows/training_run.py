@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.spec import ProvenanceStep, Spec
-    from fertool.train import EpochRecord, FitResult, Objective
+    from fertool.training import EpochRecord, FitResult, Objective
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class TrainingRun:
         """
         from fertool import distributed
         from fertool.metrics import to_metrics
-        from fertool.train import Supervised, discard_resume, fit, read_history
+        from fertool.training import Supervised, discard_resume, fit, read_history
 
         state = self.state
         records: list[EpochRecord] = []
@@ -145,7 +145,7 @@ class TrainingRun:
 
     def discard_states(self) -> None:
         """Remove the files that a killed run would resume from, of all rounds."""
-        from fertool.train import discard_resume
+        from fertool.training import discard_resume
 
         for path in self.states():
             discard_resume(path)

@@ -9,9 +9,9 @@ from fertool.artifact.header import read_spec
 from fertool.cli.app import run
 from fertool.graph.channels import trace_channels
 from fertool.models import create, load_model, save_model
-from fertool.prune.latency_model import typical_latency
+from fertool.pruning.latency_model import typical_latency
 from fertool.spec import InputSpec
-from fertool.train import engine
+from fertool.training import engine
 from fertool.workflows import latency_budget, prune
 from fertool.workflows.pruning_schedules import ScheduleTrainer
 

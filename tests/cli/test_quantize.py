@@ -143,7 +143,7 @@ def test_a_network_trained_with_rounding_resumes_to_the_same_bytes(
     told = json.loads(out)
     assert told["quant"]["method"] == "qat"
     assert len(told["history"]) == 2
-    from fertool.train import engine
+    from fertool.training import engine
 
     epoch = engine._train_epoch
 
@@ -296,7 +296,7 @@ def test_replaced_activations_are_trained_twice(fertool, swishing, tmp_path, mon
     assert "hardswish" not in {node.op for node in (*spec.graph.nodes, *module.graph.nodes)}
     assert sorted(os.listdir(tmp_path)) == ["q.pt", "q.pt.history.json"]
     # Killed in the second training, it goes on to the same file.
-    from fertool.train import engine
+    from fertool.training import engine
 
     epoch, calls = engine._train_epoch, []
 

@@ -9,7 +9,7 @@ import torch
 
 from fertool import models
 from fertool.config.distillation import LogitsConfig
-from fertool.distill.cached_logits import load_logits
+from fertool.distillation.cached_logits import load_logits
 from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -77,7 +77,7 @@ def test_a_file_of_a_killed_run_is_not_recorded_again(fertool, teacher, tmp_path
     def asked(*arguments, **options):
         raise AssertionError("the teacher was asked again")
 
-    monkeypatch.setattr("fertool.distill.cached_logits.compute_cached_logits", asked)
+    monkeypatch.setattr("fertool.distillation.cached_logits.compute_cached_logits", asked)
     assert fertool("distill", teacher, *own)[0] == 0
     assert record.read_bytes() == before
     for changed in (["--no-resume"], ["--seed", 1], ["--rotation", 3]):

@@ -5,7 +5,7 @@ import pytest
 from fertool.config.option import values_of, with_values
 from fertool.config.training import FineTuneConfig, TrainConfig
 from fertool.errors import UsageError
-from fertool.train import resolve_device
+from fertool.training import resolve_device
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.pruning import SelectionConfig
 from fertool.cost import count
 from fertool.data.pixels import to_input
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
 from fertool.graph.from_onnx import graph_of_onnx
 from fertool.models import load_model, save_model
 from fertool.onnx_runtime import open_session, session_options
-from fertool.prune import Constraints, Targets, UnreachableError, plan_step
+from fertool.pruning import Constraints, Targets, UnreachableError, plan_step
 from fertool.spec import InputSpec, Spec
 
 SIZE = 24

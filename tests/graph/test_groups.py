@@ -7,7 +7,7 @@ from torch import nn
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import count_resized, find_groups
 from fertool.graph.surgery import resize
-from fertool.prune import channel_counts
+from fertool.pruning import channel_counts
 
 
 def groups_of(network):

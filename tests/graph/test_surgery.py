@@ -10,8 +10,8 @@ from fertool.errors import FertoolError
 from fertool.graph.channels import trace_channels
 from fertool.graph.groups import find_groups
 from fertool.graph.surgery import find_positions, remove_channels, resize, surviving_rows
-from fertool.prune.criterion import Scores
-from fertool.prune.planning import choose_survivors
+from fertool.pruning.criterion import Scores
+from fertool.pruning.planning import choose_survivors
 from fertool.spec import InputSpec
 
 INPUT = InputSpec(channels=3, size=8, mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -16,7 +16,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.importing import import_network
 from fertool.importing.survey import survey
 from fertool.models import load_model, save_model
-from fertool.prune import Constraints, Targets, prune
+from fertool.pruning import Constraints, Targets, prune
 
 SIZE = 48
 IMAGE = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))

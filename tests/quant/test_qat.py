@@ -10,7 +10,7 @@ from fertool.data.pixels import to_input
 from fertool.models import create
 from fertool.quant import convert, make_problem, prepare_qat, quantize_model
 from fertool.spec import InputSpec
-from fertool.train import TrainConfig, fit, predict_logits
+from fertool.training import TrainConfig, fit, predict_logits
 
 CLASSES = ("a", "b", "c")
 

@@ -11,7 +11,7 @@ from fertool.models.sampling import input_patches
 from fertool.quant import quantize_model
 from fertool.quant.weight_rounding import _gptq, _moments, _regress, _Target
 from fertool.spec import InputSpec
-from fertool.train import predict_logits
+from fertool.training import predict_logits
 
 CLASSES = ("a", "b", "c", "d")
 

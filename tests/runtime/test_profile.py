@@ -4,7 +4,7 @@ from graphs import network_of
 from torch import nn
 
 from fertool.config.exporting import ExportConfig
-from fertool.export import export_model
+from fertool.exporting import export_model
 from fertool.models import create
 from fertool.runtime.profile import profile_layers
 from fertool.spec import InputSpec

@@ -66,7 +66,7 @@ def test_the_model_is_not_replaced(small):
 
 
 ANOTHER = """
-from fertool.export import export_model, open_onnx
+from fertool.exporting import export_model, open_onnx
 from fertool.formats.format import Format
 
 

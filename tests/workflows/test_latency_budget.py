@@ -8,8 +8,8 @@ import torch
 from fertool.config.pruning import SelectionConfig
 from fertool.graph.channels import trace_channels
 from fertool.models import create
-from fertool.prune import Constraints, Targets
-from fertool.prune.latency_model import typical_latency
+from fertool.pruning import Constraints, Targets
+from fertool.pruning.latency_model import typical_latency
 from fertool.spec import InputSpec
 from fertool.workflows import latency_budget
 

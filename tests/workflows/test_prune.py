@@ -11,7 +11,7 @@ import torch
 
 from fertool.config.pruning import PruneConfig, ScheduleConfig
 from fertool.errors import FertoolError, UsageError
-from fertool.prune import load_schedule
+from fertool.pruning import load_schedule
 from fertool.registry import SCHEDULES
 from fertool.reporter import SilentReporter
 from fertool.workflows.data import open_data
@@ -195,7 +195,7 @@ def test_each_schedule_has_its_own_strength_and_its_attributes():
 ANOTHER = """
 import torch
 
-from fertool.prune.weight_criterion import WeightCriterion
+from fertool.pruning.weight_criterion import WeightCriterion
 
 
 class Member(WeightCriterion):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fertool.config.train_teacher import TrainTeacherConfig
-from fertool.distill.cached_logits import load_logits
+from fertool.distillation.cached_logits import load_logits
 from fertool.errors import FertoolError, UsageError
 from fertool.workflows.data import open_data
 from fertool.workflows.distill import distill
@@ -133,7 +133,7 @@ def test_views_without_a_file_are_refused():
 ANOTHER = """
 from dataclasses import dataclass
 
-from fertool.distill import DistillationMethod
+from fertool.distillation import DistillationMethod
 
 
 @dataclass(frozen=True)

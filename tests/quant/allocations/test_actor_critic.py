@@ -12,7 +12,7 @@ from fertool.quant import (
 )
 from fertool.quant.allocations.actor_critic import ActorCritic, DDPGConfig
 from fertool.spec import InputSpec
-from fertool.train import predict_logits
+from fertool.training import predict_logits
 
 SMALL = DDPGConfig(explore=20, episodes=60, batch=32, actor_lr=1e-3)
 

@@ -1,0 +1,234 @@
+"""Logits files: teachers' logits on the training images, for distillation without the teachers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fertool.artifact.atomic import write_atomic
+from fertool.artifact.logits_header import ImageSet, LogitsSpec
+from fertool.artifact.store import pack, unpack
+from fertool.config.training import AugmentConfig
+from fertool.data.augment import apply_augmentation
+from fertool.data.dataset import FaceDataset
+from fertool.data.pixels import to_input
+from fertool.device import place
+from fertool.distillation.cached_teachers import CachedTeacher, Views
+from fertool.distillation.knowledge import Teacher, class_order
+from fertool.errors import FertoolError
+from fertool.header_json import DAMAGED, canonical_json
+from fertool.spec import InputSpec, ProvenanceStep
+from fertool.strict_json import WrongContentError, as_type
+
+_BATCH = 256
+_DRAWN_EACH_EPOCH = ("mixup", "cutmix")
+"""Augmentations that are drawn again in every epoch, and so are not part of a view."""
+
+
+@dataclass(frozen=True)
+class CachedLogits:
+    """A header and its logits float16 [M, V, N, K].
+
+    M teachers, V views (one, if the header has 0), N images, K classes.
+    """
+
+    spec: LogitsSpec
+    logits: Tensor
+
+    @property
+    def views(self) -> Views | None:
+        """The views of the images; None where they are unchanged."""
+        return _views(self.spec)
+
+    @property
+    def teachers(self) -> tuple[CachedTeacher, ...]:
+        """The teachers, as a distillation takes them."""
+        teachers = []
+        for index, logits in enumerate(self.logits):
+            digest = f"{self.spec.digest}/{index}"
+            teachers.append(CachedTeacher(logits, self.spec.classes, self.views, digest))
+        return tuple(teachers)
+
+
+def plan_cached_logits(
+    train: FaceDataset,
+    views: int,
+    augmentation: AugmentConfig,
+    seed: int,
+    teachers: Sequence[str],
+    step: ProvenanceStep,
+) -> LogitsSpec:
+    """Return the header of a logits file, all but its digest, before the teachers run.
+
+    0 `views` are one pass over the unchanged images; `teachers` are the digests of their files,
+    `step` is the command.
+    """
+    channels, size = train.images.shape[1:3]
+    spec = LogitsSpec(
+        classes=train.classes,
+        images=ImageSet(len(train), channels, size, train.images_digest()),
+        teachers=tuple(teachers),
+        views=views,
+        augmentation=_augmentation_entries(augmentation) if views else {},
+        seed=seed,
+        draws="",
+        provenance=(step,),
+    )
+    # In a second step, since the draws are those of the views that the header describes.
+    return replace(spec, draws=_draws_digest(spec))
+
+
+@torch.no_grad()
+def compute_cached_logits(
+    spec: LogitsSpec,
+    teachers: Sequence[Teacher],
+    train: FaceDataset,
+    input: InputSpec,
+    *,
+    device: torch.device,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> CachedLogits:
+    """Run the teachers, in eval mode, on every image in every view of the plan.
+
+    They get what a student with this `input` gets, adapted to their own channels and size as in a
+    distillation. `on_progress` counts images.
+
+    Raises FertoolError for teachers of other classes and for logits beyond the range of float16.
+    """
+    views = _views(spec)
+    view_count = views.count if views else 1
+    images = len(train)
+    orders: list[Tensor] = []
+    for teacher in teachers:
+        orders.append(class_order(teacher.classes, train.classes).to(device))
+        place(teacher.module, device).eval()
+
+    # float16 as in the file, so that a student gets the same numbers in this run and from the file.
+    shape = (len(teachers), view_count, images, len(train.classes))
+    logits = torch.empty(shape, dtype=torch.float16, device=device)
+    for view in range(view_count):
+        changes = None
+        if views:
+            changes = views.changes(images, view).to(device)
+        for start in range(0, images, _BATCH):
+            batch = slice(start, start + _BATCH)
+            pixels: Tensor = train.images[batch].to(device)
+            if changes is not None:
+                pixels = apply_augmentation(pixels, changes[batch])
+            inputs = to_input(pixels, input)
+            for teacher, order, rows in zip(teachers, orders, logits, strict=True):
+                rows[view, batch] = teacher.logits(inputs, input)[:, order].to(torch.float16)
+            if on_progress:
+                done = view * images + min(images, start + _BATCH)
+                on_progress(done, view_count * images)
+
+    if not logits.isfinite().all():
+        raise FertoolError(
+            "a teacher's logits are not finite, or beyond the range of float16",
+            "use a teacher that was trained well",
+        )
+    return CachedLogits(spec, logits.cpu())
+
+
+def save_logits(path: Path, cached: CachedLogits) -> CachedLogits:
+    """Write a logits file atomically; returns the cached logits with the digest filled in."""
+    # Through its JSON form, in which the header has no tuples.
+    header, content = pack(json.loads(cached.spec.to_json()), {"logits": cached.logits})
+    write_atomic(path, content)
+    return replace(cached, spec=replace(cached.spec, digest=header["digest"]))
+
+
+def load_logits(path: Path) -> CachedLogits:
+    """Read a logits file and check it; nothing in it is executed.
+
+    Raises FertoolError for another kind of file, for a damaged one, and where its views cannot be
+    reproduced.
+    """
+    header, tensors = unpack(path)
+    spec = LogitsSpec.from_json(canonical_json(header), str(path))
+    shape = (len(spec.teachers), max(1, spec.views), spec.images.count, len(spec.classes))
+    logits = tensors.get("logits")
+    if logits is None or logits.dtype != torch.float16 or logits.shape != shape:
+        raise FertoolError(
+            f"{path}: the logits do not fit the header, which says {list(shape)}",
+            "make or copy the file again",
+        )
+
+    # A student must get the very pixels that the teachers saw.
+    try:
+        draws = _draws_digest(spec)
+    except (WrongContentError, FertoolError) as error:
+        raise FertoolError(
+            f"{path}: {DAMAGED}: `augmentation`: {error}", "make the file again"
+        ) from None
+    if draws != spec.draws:
+        raise FertoolError(
+            f"{path}: recorded under changes of the images "
+            "that this fertool or PyTorch does not repeat",
+            "record the teachers again with ``save_logits``",
+        )
+    return CachedLogits(spec, logits)
+
+
+def require_same_images(spec: LogitsSpec, train: FaceDataset, name: str) -> None:
+    """Raise FertoolError unless classes and images are those of the logits file.
+
+    Images must have the same shape and order; classes may stand in another order, and images may
+    have other labels.
+    """
+    # Called for its error alone: other classes make a clearer message than other images.
+    class_order(spec.classes, train.classes)
+    count = spec.images.count
+    if len(train) != count:
+        problem = f"logits of {count} training images, the data has {len(train)}"
+    elif train.images_digest() != spec.images.digest:
+        problem = (
+            f"logits of {count} training images "
+            "that are not those of the data, or not in their order"
+        )
+    else:
+        return
+    raise FertoolError(
+        f"{name}: {problem}",
+        "give the data that they were recorded on, or record anew with ``save_logits``",
+    )
+
+
+def _views(spec: LogitsSpec) -> Views | None:
+    if not spec.views:
+        return None
+    return Views(spec.views, _parse_augmentation(spec.augmentation), spec.seed)
+
+
+def _draws_digest(spec: LogitsSpec) -> str:
+    """Return the digest of the first view's random numbers, which tells whether they are the same.
+
+    They depend on the version of PyTorch too.
+    """
+    views = _views(spec)
+    if views is None:
+        return ""
+    return views.changes(spec.images.count, 0).digest
+
+
+def _augmentation_entries(config: AugmentConfig) -> dict[str, Any]:
+    """Return the numbers of the augmentation that a header holds."""
+    entries = asdict(config)
+    for name in _DRAWN_EACH_EPOCH:
+        del entries[name]
+    return entries
+
+
+def _parse_augmentation(entries: Mapping[str, Any]) -> AugmentConfig:
+    """Return the augmentation of a header.
+
+    Raises WrongContentError for numbers that this version does not know.
+    """
+    complete = {**entries, **dict.fromkeys(_DRAWN_EACH_EPOCH, 0.0)}
+    return as_type(complete, AugmentConfig, known_only=True)

@@ -1,0 +1,150 @@
+"""From a module to the bytes of an ONNX file that takes raw pixels and carries the spec."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import nn
+
+from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.onnx_digest import append_digest
+from fertool.config.exporting import MIN_SAVING, ExportConfig
+from fertool.errors import FertoolError
+from fertool.exporting.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
+from fertool.exporting.passes import (
+    FAST,
+    SMALL,
+    STANDARD_OPERATORS,
+    list_passes,
+    require_known_passes,
+    run_passes,
+)
+from fertool.exporting.profile_routing import route_profiles
+from fertool.graph.folding import fold_for_inference
+from fertool.models.build import require_static
+from fertool.models.dynamic_network import DynamicNetwork
+from fertool.spec import InputSpec, Spec
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+
+
+def export_model(
+    spec: Spec,
+    module: nn.Module,
+    config: ExportConfig = ExportConfig(),
+    on_note: Callable[[str], None] = lambda note: None,
+) -> bytes:
+    """Return an ONNX file of a network that reads raw pixels.
+
+    The input is "images" uint8 [N, C, S, S] with N free, the output "logits" float32 [N, K].
+    Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as
+    `fertool.data.pixels.to_input`. A quantized module becomes QuantizeLinear / DequantizeLinear
+    pairs around float operators, with weights and biases as integers, which runtimes turn into
+    integer operators. A dynamic network has a second output, "profile" int64 [N]: which of its
+    networks computed the logits. The last bytes are a digest of all others. `on_note` is told when
+    onnxsim failed and the file is exported without it. The same spec and module give the same
+    bytes. Raises FertoolError when the network has an operator that ONNX lacks.
+    """
+    if isinstance(module, DynamicNetwork):
+        model = _export_dynamic(spec, module, config, on_note)
+    elif spec.quant is None:
+        model = _export_graph(
+            fold_for_inference(require_static(module)), spec.input, config, on_note
+        )
+    else:
+        model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
+
+    model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise FertoolError(
+            f"the ONNX graph is not valid: {error}", "try another ``opset``, or ``simplify=False``"
+        ) from None
+    return append_digest(model.SerializeToString(deterministic=True))
+
+
+def _export_dynamic(
+    spec: Spec, module: DynamicNetwork, config: ExportConfig, on_note: Callable[[str], None]
+) -> ModelProto:
+    networks = []
+    for network in module.networks:
+        folded_network = fold_for_inference(require_static(network))
+        networks.append(_export_graph(folded_network, spec.input, config, on_note))
+    gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, config, on_note)
+    return route_profiles(gate, networks, module.shares, len(spec.classes))
+
+
+def _export_graph(
+    network: nn.Module, input: InputSpec, config: ExportConfig, on_note: Callable[[str], None]
+) -> ModelProto:
+    """Trace one network and run the passes over its graph, each of which keeps the logits."""
+    model = _trace(PixelNetwork(network, input), input, config.opset)
+    passes = list_passes(config.simplify_timeout_s, on_note)
+    require_known_passes(config.skipped_passes)
+    skipped = set(config.skipped_passes)
+    if not config.simplify:
+        skipped.add("simplify")
+
+    model = run_passes(model, passes, STANDARD_OPERATORS, skipped)
+    if config.packed is False:
+        return run_passes(model, passes, ["compact"], skipped)
+    fast = run_passes(model, passes, FAST, skipped)
+    small = run_passes(model, passes, SMALL, skipped)
+    # Packed weights take a runtime several times as long to load.
+    saves_much = small.ByteSize() <= (1 - MIN_SAVING) * fast.ByteSize()
+    return small if config.packed or saves_much else fast
+
+
+def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
+    """Return the graph that torch's exporter makes of a network.
+
+    Raises FertoolError for a network with an operator that the operator set lacks.
+    """
+    # More than one image, so that nothing in the trace can depend on a batch of one.
+    images = torch.zeros(2, input.channels, input.size, input.size, dtype=torch.uint8)
+    buffer = io.BytesIO()
+    network = network.cpu().eval()
+    hook = network.register_forward_pre_hook(_disable_exporter_log)
+    try:
+        # The exporter warns that it is the older of two; the newer cannot write integer weights.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                network,
+                (images,),
+                # The annotation forgets the buffers that it takes.
+                buffer,  # type: ignore[arg-type]
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                opset_version=opset,
+                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                dynamo=False,
+                autograd_inlining=False,
+            )
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise FertoolError(
+            f"the network cannot be written as ONNX opset {opset}: {reason}",
+            "try another ``opset``",
+        ) from None
+    finally:
+        hook.remove()
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _disable_exporter_log(network: nn.Module, images: object) -> None:
+    """Disable the log of torch's exporter; a hook that it calls once it is at work.
+
+    The exporter enables the log when it starts, for whatever `verbose` is, and leaves it enabled:
+    after a failure it would print the whole graph on stdout, from C++, where Python cannot catch
+    it.
+    """
+    disable = getattr(torch._C, "_jit_set_onnx_log_enabled", None)
+    if disable is not None:
+        disable(False)

@@ -1,0 +1,49 @@
+"""Structured pruning: which channels matter, which are coupled, and the network without them."""
+
+from fertool.pruning.budget import Targets, UnreachableError
+from fertool.pruning.latency_model import LatencyModel, learn_latency
+from fertool.pruning.penalties import PenalizedObjective
+from fertool.pruning.planning import PrunePlan, channel_counts
+from fertool.pruning.profile_gate import measure_profile_usage
+from fertool.pruning.pruning_step import (
+    Constraints,
+    PruneResult,
+    PruningStep,
+    plan,
+    plan_step,
+    prune,
+    require_float,
+    require_scorable,
+    score_channels,
+)
+from fertool.pruning.routing_objective import RoutedObjective
+from fertool.pruning.schedule import RECOVERY, NoTrainer, Phase, Schedule, Trainer, load_schedule
+from fertool.pruning.session import PruningSession
+
+__all__ = [
+    "RECOVERY",
+    "Constraints",
+    "LatencyModel",
+    "NoTrainer",
+    "PenalizedObjective",
+    "Phase",
+    "PrunePlan",
+    "PruneResult",
+    "PruningSession",
+    "PruningStep",
+    "RoutedObjective",
+    "Schedule",
+    "Targets",
+    "Trainer",
+    "UnreachableError",
+    "channel_counts",
+    "learn_latency",
+    "load_schedule",
+    "measure_profile_usage",
+    "plan",
+    "plan_step",
+    "prune",
+    "require_float",
+    "require_scorable",
+    "score_channels",
+]

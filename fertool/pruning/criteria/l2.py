@@ -1,0 +1,17 @@
+"""The L2 norm of filters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fertool.pruning.weight_criterion import WeightCriterion, filter_norms
+from fertool.registry import CRITERIA
+
+
+@CRITERIA.register("l2")
+class L2Norm(WeightCriterion):
+    """Root of the summed squares of the weights of a filter."""
+
+    def score_filters(self, weights: Tensor, scales: Tensor | None) -> Tensor:
+        """Return the norms [out]."""
+        return filter_norms(weights)
