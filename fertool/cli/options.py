@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from fertool.cli.recipe import apply_recipe
+from fertool.config.reading import DATA
 
-DATA, OUTPUT = "Data", "Output"
-
-DataFormat = Literal["auto", "fer2013", "folders", "raf-db", "affectnet", "synth"]
+OUTPUT = "Output"
 
 DataOption = Annotated[
     str,
@@ -45,7 +43,6 @@ Json = Annotated[
         "--json", help="Print one JSON object on stdout instead of text.", rich_help_panel=OUTPUT
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random; same seed, same bytes.", min=0)]
 Recipe = Annotated[
     Path | None,
     typer.Option(
@@ -70,27 +67,3 @@ Bench = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How a data set is read."""
-
-    format: Annotated[
-        DataFormat, typer.Option(help="Layout of --data; auto looks at it.", rich_help_panel=DATA)
-    ] = "auto"
-    ferplus: Annotated[
-        Path | None,
-        typer.Option(
-            help="FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.",
-            rich_help_panel=DATA,
-        ),
-    ] = None
-    ferplus_rule: Annotated[
-        Literal["majority", "soft", "cross-entropy"],
-        typer.Option(help="How FER+ votes become labels.", rich_help_panel=DATA),
-    ] = "majority"
-
-    def inputs(self, data: str | None) -> list[Path]:
-        """Return the files and folders that opening `data` so reads: none of them may be the output."""
-        return [Path(path) for path in (data, self.ferplus) if path]

@@ -10,9 +10,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 _SIGNALS = [signal.SIGINT, signal.SIGTERM]
@@ -75,19 +74,6 @@ class Stop:
 
 def _pass_over(number: int, frame: FrameType | None) -> None:
     """Do nothing about a signal."""
-
-
-@contextmanager
-def says_how_to_go_on(states: Callable[[], Iterable[Path]]) -> Iterator[None]:
-    """When the block is stopped, say that the same command goes on from one of the files `states`, if there is one."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        from fertool.report.console import note
-
-        if state := next(iter(states()), None):
-            note(f"stopped; the same command goes on from {state}")
-        raise
 
 
 def _end_by_force(reader: int) -> None:

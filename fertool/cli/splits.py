@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from fertool.errors import UsageError
-
-if TYPE_CHECKING:
-    from fertool.data.dataset import FaceDataset
-    from fertool.data.source import DataSource
 
 _CHOOSES = {
     "train-teacher": "chooses epochs, seeds and grids on the validation split",
@@ -30,16 +25,3 @@ def refused_split(command: str | None, option: str | None) -> UsageError | None:
         f"--{flag}: {command} {_CHOOSES[command]}, never on test images",
         "what is chosen on the test images is no longer tested by them; the final figure: eval MODEL --split test",
     )
-
-
-def validation_of(source: DataSource) -> FaceDataset:
-    """Return the images to choose on; raises UsageError when most of them are the test images under another name."""
-    if copies := source.count_val_duplicates_of_test():
-        count = len(source.raw("val"))
-        if 2 * copies > count:
-            raise UsageError(
-                f"{source.name}: {copies} of the {count} validation images are test images too",
-                "what is chosen on the test images is no longer tested by them; give other images for validation, "
-                "or none: then a tenth of the training images is held out",
-            )
-    return source.split("val")

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from fertool.cli import signals
-from fertool.cli.signals import says_how_to_go_on
+from fertool.cli.reporting import CONSOLE
+from fertool.reporter import noting_resume
 
 COMMAND = (
     "import subprocess, sys, time\n"
@@ -106,7 +107,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored(tmp_path):
 def test_only_where_there_is_a_state_it_is_said_how_to_go_on(tmp_path, capsys):
     state = tmp_path / "a.pt.resume"
     for states in ([], [state]):
-        with pytest.raises(KeyboardInterrupt), says_how_to_go_on(lambda found=states: found):
+        with pytest.raises(KeyboardInterrupt), noting_resume(CONSOLE, lambda found=states: found):
             raise KeyboardInterrupt
         said = capsys.readouterr().err
         assert said == (f"note: stopped; the same command goes on from {state}\n" if states else "")
