@@ -25,7 +25,7 @@ one core (fewer where 97 % of other faces were right before), then the last line
   are integer.
 - **export**: the same top class in ONNX Runtime as in PyTorch, floats and INT8.
 - **speed** in ONNX Runtime, of the pruned network and of the INT8 one, over that of the unpruned floats. Another
-  process ran on the second core meanwhile; the files were timed in turns.
+  process ran on the second core meanwhile; the files were timed interleaved.
 
 {totals}
 """

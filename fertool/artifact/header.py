@@ -48,7 +48,7 @@ def not_an_artifact(path: Path) -> FertoolError:
     """Return the error for a file that no fertool command wrote."""
     return FertoolError(
         f"{path}: not a fertool model file, or a truncated one",
-        "weights of another library can start a teacher: train one with ``init``",
+        "copy or make the file again; fertool import makes one of another library's network",
     )
 
 

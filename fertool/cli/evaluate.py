@@ -21,7 +21,7 @@ def evaluate(
 ) -> None:
     """Evaluate model files on the same images, with 95 % intervals and paired tests; changes no model file.
 
-    Images that are exact copies of training images are left out of a second, de-duplicated figure. With --tta the
+    Images that are exact copies of training images are excluded from a second, deduplicated figure. With --tta the
     figure of a single crop stands apart.
 
     Example: fertool eval student.onnx int8.onnx --data fer2013.csv --json

@@ -63,7 +63,7 @@ Bench = Annotated[
     bool,
     typer.Option(
         "--bench/--no-bench",
-        help="In the end, measure the latency of both networks in ONNX Runtime: one thread, in turns.",
+        help="Measure the latency of both networks in ONNX Runtime: one thread, interleaved.",
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -56,7 +56,13 @@ def recorded_options(*configs: Any) -> dict[str, Any]:
         merged.update(values_of(config) if dataclasses.is_dataclass(config) else config)
     recorded: dict[str, Any] = {}
     for name, value in merged.items():
-        is_given = value is not None and value not in ((), {})
-        if is_given and name not in _NOT_RECORDED and not isinstance(value, Path):
+        if _is_recorded(name, value):
             recorded[name] = list(value) if isinstance(value, tuple) else value
     return recorded
+
+
+def _is_recorded(name: str, value: Any) -> bool:
+    if value is None or value in ((), {}):
+        # Not given.
+        return False
+    return name not in _NOT_RECORDED and not isinstance(value, Path)
