@@ -11,13 +11,13 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperOption
 
 from fertool.cli.flags import with_flags
-from fertool.config.option import Option, about, help_of, names_of
+from fertool.config.option import Option, about, help_of, type_of
 from fertool.errors import UsageError
 from fertool.workflows.processes import require_one_process
 
@@ -108,7 +108,7 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             yield from _parameters(value)
             continue
         if known is not None:
-            given = _type_as_given(_choices(field) or kind, known)
+            given = _type_as_given(type_of(field, kind), known)
             kind = Annotated[given, _typer_option(field.name, kind, known)]
             # Of a list or a map Typer takes None for "not given".
             value = None if value in ((), {}) else value
@@ -116,15 +116,6 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             continue
         keyword = inspect.Parameter.KEYWORD_ONLY
         yield inspect.Parameter(field.name, keyword, default=value, annotation=kind)
-
-
-def _choices(field: dataclasses.Field[Any]) -> Any:
-    """Return the type of an option whose values are names of a registry, None for another one."""
-    names = names_of(field)
-    if not names:
-        return None
-    given: Any = Literal[names]
-    return given | None if field.default is None else given
 
 
 def _typer_option(name: str, kind: Any, known: Option) -> Any:

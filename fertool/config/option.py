@@ -208,6 +208,15 @@ def names_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
     return tuple(names) if default is None or default in names else (default, *names)
 
 
+def type_of(field: dataclasses.Field[Any], hint: Any) -> Any:
+    """Return the type of an option whose annotation is `hint`: with a registry, a Literal of names."""
+    names = names_of(field)
+    if not names:
+        return hint
+    choices: Any = Literal[names]
+    return choices | None if field.default is None else choices
+
+
 def help_of(known: Option) -> str:
     """Return the help of an option, with the summaries of the members of its registry."""
     if known.registry is None:
@@ -234,7 +243,7 @@ def types_of(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             types_by_name.update(types_of(value))
         elif about(field) is not None:
-            types_by_name[field.name] = hints[field.name]
+            types_by_name[field.name] = type_of(field, hints[field.name])
     return types_by_name
 
 

@@ -182,7 +182,7 @@ def test_features_are_matched_and_a_killed_run_keeps_what_matches_them(
 
 
 def test_a_network_without_maps_is_one_error(fertool, teachers, tmp_path, monkeypatch):
-    monkeypatch.setattr("fertool.distillation.feature.find_stages", lambda module: ())
+    monkeypatch.setattr("fertool.distillation.methods.feature.find_stages", lambda module: ())
     code, _, err = fertool(
         *(
             "distill",
