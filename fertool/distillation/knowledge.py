@@ -12,13 +12,13 @@ from torch.nn import functional as F
 
 from fertool.artifact.store import pack
 from fertool.config.training import PrecisionName
-from fertool.data.augment import AugmentParams
 from fertool.data.pixels import convert_channels, to_input
 from fertool.device import place
 from fertool.distillation.cached_teachers import CachedTeacher, CachedTeacherLogits
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss, distillation_kl_probs
+from fertool.objective import EpochPlan
 from fertool.precision import autocast, resolve_precision
 from fertool.spec import InputSpec
 
@@ -122,8 +122,8 @@ class KnowledgeDistillation:
             described["recorded"] = self._cached.digests
         return canonical_json(described)
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
-        """Return the targets of an epoch, counted from 1, and the changes of the images.
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
+        """Return the targets of an epoch, counted from 1, and the augmentation of the images.
 
         With cached teachers these are the labels [N, K] and the sum of the teachers' distributions
         beside them, [N, 2 K]; without, the labels alone. Raises FertoolError when the caches are of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +11,9 @@ from torch import Tensor, nn
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.header_json import canonical_json
+from fertool.objective import EpochPlan, Objective, plan_epoch
 from fertool.pruning.planning import PrunePlan
 from fertool.pruning.scored_layers import gated_layers
-
-
-class Loss(Protocol):
-    """The loss of a module, given normalized inputs [N, C, S, S] and targets [N, K]."""
-
-    @property
-    def fingerprint(self) -> str:
-        """All that the loss depends on."""
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch."""
 
 
 @dataclass(frozen=True)
@@ -109,8 +98,11 @@ class PenalizedObjective:
     It plans epochs as the objective does; the training loop calls `plan_epoch`.
     """
 
-    def __init__(self, objective: Loss, penalty: Penalty, epochs: int) -> None:
-        self.objective, self.penalty, self.epochs = objective, penalty, epochs
+    def __init__(self, objective: Objective, penalty: Penalty, epochs: int) -> None:
+        self.objective = objective
+        self.penalty = penalty
+        self.epochs = epochs
+        # From 0 to 1 in the course of the epochs.
         self._progress = 0.0
 
     @property
@@ -118,11 +110,10 @@ class PenalizedObjective:
         """That of the objective, the penalty and the epochs over which it grows."""
         return f"{self.objective.fingerprint} {canonical_json(asdict(self.penalty))} {self.epochs}"
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
         """Start an epoch, counted from 1, with what the objective plans for it."""
         self._progress = epoch / self.epochs
-        plan = getattr(self.objective, "plan_epoch", None)
-        return plan(epoch, targets) if plan else (targets, None)
+        return plan_epoch(self.objective, epoch, targets)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch with the penalty."""

@@ -12,10 +12,10 @@ from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
     from fertool.reporter import Reporter
     from fertool.spec import Spec
-    from fertool.training.objective import LogitsObjective, Objective
 
 
 class ScheduleTrainer:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
-from fertool.data.augment import AugmentParams
 from fertool.distillation.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
 from fertool.distillation.method import DistillationMethod, Student, StudentTrainer
 from fertool.distillation.stages import Stage, capture_feature_maps, find_stages
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import attention_transfer, guided_feature_loss
+from fertool.objective import EpochPlan
 from fertool.registry import DISTILLATION_METHODS
 from fertool.spec import InputSpec
 
@@ -130,7 +130,7 @@ class FeatureDistillation:
             }
         )
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
         """Return what the objective on the logits plans."""
         return self._knowledge.plan_epoch(epoch, targets)
 

@@ -10,6 +10,7 @@ from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
 from fertool.models.dynamic_network import DynamicNetwork
+from fertool.objective import Supervised
 from fertool.pruning import (
     Constraints,
     PruningSession,
@@ -22,7 +23,6 @@ from fertool.pruning.profile_gate import set_threshold
 from fertool.pruning.routing_objective import Routing
 from fertool.pruning.schedules.dynamic import default_profiles, profile_costs
 from fertool.spec import InputSpec
-from fertool.training.objective import Supervised
 
 INPUT = InputSpec(size=32)
 
