@@ -70,7 +70,7 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
     assert recording.logits.shape == (1, 3, 20, 3)
     assert recording.logits.dtype == torch.float16
     for view in range(3):
-        pixels = apply_augmentation(data.images, recording.views.changes(20, view))
+        pixels = apply_augmentation(data.images, recording.views.augment_params(20, view))
         expected = teacher.eval()(to_input(pixels, shape)).detach()
         torch.testing.assert_close(
             recording.logits[0, view].float(), expected, rtol=1e-3, atol=1e-3
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_refused(record, tmp_path, damage):
         ({"images": {"count": 20}}, "the fertool header is damaged"),
         ({"augmentation": {"vortex": 1.0}}, "the fertool header is damaged"),
         ({"views": 3}, r"do not fit the header, which says \[1, 3, 20, 3\]"),
-        ({"draws": "0" * 64}, "changes of the images that this fertool or PyTorch does not repeat"),
+        ({"draws": "0" * 64}, "augmentation that this fertool or PyTorch does not reproduce"),
     ],
 )
 def test_a_header_that_this_version_does_not_understand_is_refused(

@@ -23,14 +23,14 @@ class OnViews(KnowledgeDistillation):
         self.views = views
 
     def plan_epoch(self, epoch, targets):
-        return targets, self.views.changes(len(targets), (epoch - 1) % self.views.count)
+        return targets, self.views.augment_params(len(targets), (epoch - 1) % self.views.count)
 
 
 def listen(module, data, views, shape, half=True):
     """What a network says about every view, found one view after the other."""
     said = []
     for view in range(views.count):
-        pixels = apply_augmentation(data.images, views.changes(len(data), view))
+        pixels = apply_augmentation(data.images, views.augment_params(len(data), view))
         with torch.no_grad():
             said.append(module.eval()(to_input(pixels, shape)))
     return CachedTeacher(
@@ -85,7 +85,7 @@ def test_epochs_take_the_views_in_turn(faces, network, shape, views):
         assert torch.equal(targets[:, :3], data.targets())
         torch.testing.assert_close(targets[:, 3:], (record.logits[view].float() / 2).softmax(1))
         for name in ("mirror", "move", "color", "erase"):
-            assert torch.equal(getattr(changes, name), getattr(views.changes(6, view), name))
+            assert torch.equal(getattr(changes, name), getattr(views.augment_params(6, view), name))
 
 
 def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, shape, views):
@@ -164,7 +164,7 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
         Views(2, AugmentConfig(rotation=10), 0),
         Views(3, AugmentConfig(), 0),
     ):
-        with pytest.raises(FertoolError, match="different changes"):
+        with pytest.raises(FertoolError, match="different augmentations"):
             objective(record(), record(views=other))
     with pytest.raises(FertoolError, match="logits of 5 training images, where there are 6"):
         objective(record(), record(logits=logits[:, :5]))

@@ -25,7 +25,7 @@ from fertool.spec import InputSpec
 
 @dataclass(frozen=True)
 class _Match:
-    """A map of the student and one of the teacher with this index."""
+    """A feature map of the student, and the one of the teacher with this index to match it with."""
 
     index: int
     student: Stage
@@ -34,8 +34,11 @@ class _Match:
 
 @DISTILLATION_METHODS.register("feature")
 @dataclass(frozen=True)
-class OnFeatures(DistillationMethod):
-    """Inner feature maps are matched too: alpha T^2 KL + beta L_feature + gamma CE."""
+class FeatureMatching(DistillationMethod):
+    """Inner feature maps are matched too: alpha T^2 KL + beta L_feature + gamma CE.
+
+    Li, equation 2.
+    """
 
     needs_live_teachers: ClassVar[bool] = True
 
@@ -160,6 +163,7 @@ class FeatureDistillation:
     def _feature_loss(
         self, student_maps: Mapping[str, Tensor], teacher_maps: Sequence[Mapping[str, Tensor]]
     ) -> Tensor:
+        # A list and a mean, so that `beta` means the same for any number of matches.
         losses = []
         for match, adapter in zip(self._matches, self.adapters, strict=True):
             student_map = student_maps[match.student.name]
