@@ -13,14 +13,14 @@ from fertool.graph.network import Network
 from fertool.header_json import canonical_json
 from fertool.objective import EpochPlan, Objective, plan_epoch
 from fertool.pruning.planning import PrunePlan
-from fertool.pruning.scored_layers import gated_layers
+from fertool.pruning.scored_layers import dense_layers, gated_layers
 
 
 @dataclass(frozen=True)
 class ScaleSparsity:
     """`λ Σ |γ|` over the BN scales of removable channels.
 
-    Network Slimming (Liu et al. 2017); PRJ thesis, equation 3-7.
+    Network Slimming (Liu et al. 2017, arXiv 1708.06519, equation 1); Sun, thesis, equation 3-7.
     """
 
     strength: float
@@ -58,14 +58,9 @@ class GrowingPenalty:
         cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float
     ) -> GrowingPenalty:
         """Return the penalty on the channels that a plan removes."""
-        surviving = set(graph.inputs.tolist())
-        for layer in graph.layers:
-            if layer.kind == "dense":
-                kept = list(plan.kept[layer.name])
-                surviving.update(layer.outputs[kept].tolist())
-
+        surviving = _surviving_ids(graph, plan)
         parameters = dict(module.named_parameters())
-        pruned = {}
+        pruned_channels = {}
         for layer in graph.layers:
             # A transposed convolution has its filters along the second axis: the BN behind it
             # has to do.
@@ -74,11 +69,11 @@ class GrowingPenalty:
             name = f"{layer.name}.weight"
             if layer.kind not in ("dense", "grouped", "norm") or name not in parameters:
                 continue
-            outputs = enumerate(layer.outputs.tolist())
-            rows = tuple(row for row, index in outputs if index not in surviving)
+            ids = enumerate(layer.outputs.tolist())
+            rows = tuple(row for row, id in ids if id not in surviving)
             if rows:
-                pruned[name] = rows
-        return cls(ceiling, pruned)
+                pruned_channels[name] = rows
+        return cls(ceiling, pruned_channels)
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar, when `progress` of the run, from 0 to 1, is done."""
@@ -87,6 +82,15 @@ class GrowingPenalty:
             weights = module.get_parameter(name)[list(rows)]
             sums.append(weights.square().sum())
         return self.ceiling * progress / 2 * torch.stack(sums).sum()
+
+
+def _surviving_ids(graph: ChannelGraph, plan: PrunePlan) -> set[int]:
+    """Return the ids of the channels that a plan keeps, those of the image included."""
+    surviving = set(graph.inputs.tolist())
+    for layer in dense_layers(graph):
+        kept = list(plan.kept[layer.name])
+        surviving.update(layer.outputs[kept].tolist())
+    return surviving
 
 
 Penalty = ScaleSparsity | GrowingPenalty

@@ -33,7 +33,8 @@ class RoutedObjective:
 
     L is an objective of the logits. z_k are the logits of profile k, so that each profile learns
     from every image. z are those of the profile that the gate chose; its gradient goes to the gate
-    as though the gate's softmax had mixed them (straight-through).
+    as though the gate's softmax had mixed them (straight-through, Bengio et al. 2013, arXiv
+    1308.3432).
     """
 
     def __init__(self, objective: LogitsObjective, routing: Routing, epochs: int) -> None:

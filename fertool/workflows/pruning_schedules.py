@@ -51,7 +51,7 @@ class ScheduleTrainer:
         assert session.spec.metrics is not None
         return session.spec.metrics.accuracy
 
-    def judge(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
         metrics = measured_metrics(
             session.module, self._run.val, session.spec.input, self._run.reporter

@@ -59,7 +59,7 @@ def without(net, kept):
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
 def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeypatch):
-    monkeypatch.setattr("fertool.pruning.reconstruction.RIDGE", 0.0)
+    monkeypatch.setattr("fertool.models.sampling.RIDGE", 0.0)
     monkeypatch.setattr("fertool.pruning.reconstruction.POSITIONS", 64)
     net = a_net(stride=stride, padding=padding)
     smaller, rows = without(net, [0, 2, 3, 5])
@@ -79,7 +79,7 @@ def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeyp
 
 @torch.no_grad()
 def test_what_was_redundant_is_not_missed(monkeypatch):
-    monkeypatch.setattr("fertool.pruning.reconstruction.RIDGE", 1e-6)
+    monkeypatch.setattr("fertool.models.sampling.RIDGE", 1e-6)
     net = a_net()
     with torch.no_grad():
         for tensor in (

@@ -61,7 +61,7 @@ class Trainer:
     scoring_subset = None
 
     def __init__(self, train, judge=lambda net: 0.6):
-        self.train, self.judge = train, judge
+        self.train, self.measure_accuracy = train, judge
 
 
 class Notes(list):
@@ -70,7 +70,7 @@ class Notes(list):
     def __init__(self, accuracies=(), judge=lambda net: 0.6):
         super().__init__()
         self.accuracies = list(accuracies)
-        self.judge = judge
+        self.measure_accuracy = judge
 
     def train(self, phase, net):
         self.append((phase.name, phase.epochs, net.plan.macs_ratio))
