@@ -117,7 +117,8 @@ class _Recorder:
     """Forward hook that keeps the output of a float layer at some positions."""
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self._generator, self._device = generator, device
+        self._generator = generator
+        self._device = device
         self._positions: Tensor | None = None
         self._values: list[Tensor] = []
 
@@ -179,7 +180,8 @@ def _fit(
 def _moments(layer: IntegerLayer, x: Tensor, target: _Target) -> _Moments:
     """Return the moments of a layer's inputs and wanted outputs."""
     zero = torch.zeros((), dtype=torch.float64, device=x.device)
-    count, x_sum, y_sum, xx_sum, yx_sum = 0, zero, zero, zero, zero
+    count = 0
+    x_sum = y_sum = xx_sum = yx_sum = zero
     first_inputs, first_outputs = next(_samples(layer, x, target))
     x_near = first_inputs.mean(1, keepdim=True)
     y_near = first_outputs.mean(1, keepdim=True)

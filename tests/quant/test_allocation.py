@@ -15,7 +15,7 @@ from fertool.spec import WEIGHT_BITS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
 
-CHECKED = [name for name in ALLOCATIONS.names() if not load_allocation(name).needs_trials]
+CHECKED = [name for name in ALLOCATIONS.names() if not load_allocation(name).needs_images]
 
 
 def problem_of(weights, traces, layers=None, seed=0):
@@ -172,7 +172,7 @@ class Member(Allocation):
 
     needs_traces = False
 
-    def allocate(self, problem, average_bits, trials):
+    def allocate(self, problem, average_bits, evaluator):
         return torch.full_like(problem.weight_counts, 2)
 """
 

@@ -5,8 +5,8 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.quant import (
     AllocationProblem,
+    BitEvaluator,
     RoundedAccuracy,
-    Trials,
     make_problem,
     quantize_model,
 )
@@ -33,8 +33,8 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
         calls.append(problem.average_bits(widths))
         return 1 - problem.loss(widths) / problem.loss(torch.full_like(widths, 2))
 
-    trials = Trials(accuracy, on_progress=lambda done, total: seen.append((done, total)))
-    widths = ActorCritic(SMALL).allocate(problem, 4.0, trials)
+    evaluator = BitEvaluator(accuracy, on_progress=lambda done, total: seen.append((done, total)))
+    widths = ActorCritic(SMALL).allocate(problem, 4.0, evaluator)
     assert seen[-1] == (80, 80)
     assert 0.99 * 4 <= problem.average_bits(widths) <= 4
     assert accuracy(widths) > 0.9
@@ -42,7 +42,7 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
     assert (
         torch.sort(widths[problem.traces.argsort()]).values == widths[problem.traces.argsort()]
     ).float().mean() > 0.8
-    again = ActorCritic(SMALL).allocate(problem, 4.0, trials)
+    again = ActorCritic(SMALL).allocate(problem, 4.0, evaluator)
     assert torch.equal(widths, again)
 
 
