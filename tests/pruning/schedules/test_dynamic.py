@@ -99,7 +99,7 @@ def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces
 
 
 @pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
-def test_the_threshold_spends_what_was_asked(net, faces, target):
+def test_the_threshold_meets_the_mean_budget(net, faces, target):
     torch.manual_seed(0)
     module = DynamicNetwork(Gate(3), [Constant([0.0, 0, 0]) for _ in range(3)], (1.0, 0, 0)).eval()
     costs = (0.8, 0.5, 0.25)

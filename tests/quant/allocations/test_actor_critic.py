@@ -59,7 +59,7 @@ def test_the_reward_is_the_accuracy_of_rounded_weights():
         config = QuantizeConfig(rounding="nearest", weight_observer="mse", weight_range="full")
         widths = torch.full_like(problem.weight_counts, bits)
         _, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
-        answers = (
+        accuracy_of_network = (
             (predict_logits(integer, data, spec.input).argmax(1) == data.labels).float().mean()
         )
-        assert abs(measured(widths) - answers) <= 0.1
+        assert abs(measured(widths) - accuracy_of_network) <= 0.1
