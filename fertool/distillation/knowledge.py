@@ -47,13 +47,13 @@ AnyTeacher = Teacher | CachedTeacher
 
 
 class KnowledgeDistillation:
-    """`alpha T^2 KL(q || p) + gamma CE(y, p)` (Hinton et al. 2015, section 2; recipe 1).
+    """`alpha T^2 KL(q || p) + gamma CE(y, p)` (Hinton et al. 2015, section 2).
 
     q is the mean of the teachers' softmax at `temperature` T, p the student's, CE is at temperature
-    1. Without a `gamma` it is 1 - alpha. The teachers get the student's inputs, augmented and mixed
-    ("function matching", Beyer et al. 2022). The distributions of cached teachers are further
-    columns of the targets, beside the labels, so that mixup and CutMix mix them with the same
-    weights.
+    1. With gamma = 1 - alpha, its default, this is the loss of recipe 1 (Rejina 2026, equation 1).
+    The teachers get the student's inputs, augmented and mixed ("function matching", Beyer et al.
+    2022). The distributions of cached teachers are further columns of the targets, beside the
+    labels, so that mixup and CutMix mix them with the same weights.
     """
 
     def __init__(

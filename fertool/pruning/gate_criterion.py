@@ -1,7 +1,7 @@
 """The importance of channels by outputs on images.
 
 The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that computes
-it (Sun, thesis, section 3.2). Since the derivative by γ sums gradient times normalized activation
+it (Sun, thesis, section 3.2.2). Since the derivative by γ sums gradient times normalized activation
 over the map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the BN output y: one backward pass gives all gates
 of all images. As in the source the shift β is no part of the gate: what a closed channel still adds
 through β is constant, and the next layer's bias can absorb it. Where no BN stands behind the layers

@@ -23,7 +23,7 @@ from fertool.registry import SCHEDULES
 class PunishRewardJudge(Schedule):
     """Remove few channels at a time, train under sparsity, undo what loses too much.
 
-    Sun, thesis, section 3.3. Punishing removes the fraction `punish_share` of the channels
+    Sun, thesis, section 3.2.3. Punishing removes the fraction `punish_share` of the channels
     `punish_epochs` times, while all but the convolutions learns on a few images; the reward is a
     training of everything under `λ Σ|γ|` with λ = `sparsity`. A cycle after which the network is
     worse by more than `max_drop` points of validation accuracy is undone, and ends the loop; so
