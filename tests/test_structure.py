@@ -20,7 +20,7 @@ LEVELS = [
     {"distributed"},
     {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision"},
     {"data"},
-    {"cost"},
+    {"cost", "objective"},
     {"models"},
     {
         "training",

@@ -211,17 +211,17 @@ def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Scores) 
     """
     available = graph.segments()
     survivors = torch.empty(len(pruned.fixed), dtype=torch.int64)
-    for uses, places in pruned.segments().items():
-        members = torch.tensor(available.get(uses, []), dtype=torch.int64)
-        if len(members) < len(places):
+    for uses, new_ids in pruned.segments().items():
+        old_ids = torch.tensor(available.get(uses, []), dtype=torch.int64)
+        if len(old_ids) < len(new_ids):
             source = uses[0][0] if uses else "the input"
             raise FertoolError(
-                f"these widths need {len(places)} channels from {source} for the same readers, "
-                f"where the original has {len(members)}",
+                f"these widths need {len(new_ids)} channels from {source} for the same readers, "
+                f"where the original has {len(old_ids)}",
                 "try another ``round_to``",
             )
-        order = scores.values[members].argsort(descending=True, stable=True)
+        order = scores.values[old_ids].argsort(descending=True, stable=True)
         # Survivors keep their order, which weights of the next layers depend on.
-        best = order[: len(places)].sort().values
-        survivors[places] = members[best]
+        best = order[: len(new_ids)].sort().values
+        survivors[new_ids] = old_ids[best]
     return survivors

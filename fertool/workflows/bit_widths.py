@@ -86,16 +86,16 @@ def _allocate(
     reporter: Reporter,
 ) -> Tensor:
     """Return the bits of each channel, int64 [C]."""
-    from fertool.quant import RoundedAccuracy, Trials, allocate, load_allocation
+    from fertool.quant import BitEvaluator, RoundedAccuracy, allocate, load_allocation
 
     name = config.allocation or DEFAULT_ALLOCATION
-    if not load_allocation(name).needs_trials:
+    if not load_allocation(name).needs_images:
         return allocate(name, problem, average_bits)
     images = val.balanced_subset(SEARCH_IMAGES, config.seed)
     accuracy = RoundedAccuracy(network.spec, network.module, problem, images, config.weight_limit)
     with reporter.progress("episodes") as on_progress:
-        trials = Trials(accuracy, config.seed, on_progress)
-        return allocate(name, problem, average_bits, trials)
+        evaluator = BitEvaluator(accuracy, config.seed, on_progress)
+        return allocate(name, problem, average_bits, evaluator)
 
 
 def _average_bits_of_size(

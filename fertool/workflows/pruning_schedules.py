@@ -12,10 +12,10 @@ from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
     from fertool.reporter import Reporter
     from fertool.spec import Spec
-    from fertool.training.objective import LogitsObjective, Objective
 
 
 class ScheduleTrainer:
@@ -51,7 +51,7 @@ class ScheduleTrainer:
         assert session.spec.metrics is not None
         return session.spec.metrics.accuracy
 
-    def judge(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
         metrics = measured_metrics(
             session.module, self._run.val, session.spec.input, self._run.reporter

@@ -9,7 +9,7 @@ from fertool.workflows.model import Model
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from fertool.training.objective import LogitsObjective
+    from fertool.objective import LogitsObjective
 
 
 def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> LogitsObjective:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from fertool.config.training import PrecisionName
     from fertool.distillation import AnyTeacher, KnowledgeDistillation, Teacher
-    from fertool.distillation.method import Objective
+    from fertool.objective import Objective
     from fertool.spec import Spec
 
 

@@ -1,4 +1,4 @@
-"""The JSON file: what it holds, and what is said when it does not fit."""
+"""The JSON file: what it holds, and the errors where it does not fit."""
 
 import json
 from dataclasses import replace
@@ -60,7 +60,7 @@ def changed(**changes):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("{", "not a sensitivity file"),
         ("[1]", "not a sensitivity file"),
@@ -89,8 +89,8 @@ def changed(**changes):
         (changed(hessian="cross-entropy"), "'exact' of 'cross-entropy'"),
     ],
 )
-def test_a_file_that_is_no_sensitivity_file_is_named(text, said):
-    with pytest.raises(FertoolError, match=said) as caught:
+def test_a_file_that_is_no_sensitivity_file_is_named(text, message):
+    with pytest.raises(FertoolError, match=message) as caught:
         Sensitivity.from_json(text, "sens.json")
     assert caught.value.message.startswith("sens.json: ")
     assert caught.value.hint
@@ -130,9 +130,9 @@ def test_traces_of_another_model_are_refused():
 def test_all_layers_that_do_not_fit_are_listed():
     with pytest.raises(FertoolError) as caught:
         SENSITIVITY.require_fit("ab" * 32, {"stem.0": 3, "stem.1": 4}, "sens.json")
-    for said in (
+    for message in (
         "stem.1 is missing",
         "head is unknown",
         "stem.0 has traces of 2 channels, the model has 3",
     ):
-        assert said in caught.value.message
+        assert message in caught.value.message

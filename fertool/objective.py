@@ -1,4 +1,7 @@
-"""The protocol of what the training loop minimizes, and the objective of supervised training."""
+"""What the training loop minimizes: the protocols of objectives, and the supervised one.
+
+Techniques add objectives of their own: distillation, penalties for pruning, gates.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from torch import Tensor, nn
 from fertool.data.augment import AugmentParams
 from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss
+
+EpochPlan = tuple[Tensor, AugmentParams | None]
+"""Targets [N, K'] and the augmentation of all N images, None where the loop draws it."""
 
 
 class Objective(Protocol):
@@ -42,13 +48,19 @@ class LogitsObjective(Objective, Protocol):
 class EpochPlanner(Protocol):
     """An objective that chooses targets and augmentation before each epoch."""
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
-        """Return targets [N, K'] and the changes of all N images, None where the loop draws them.
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
+        """Return the plan of an epoch, which counts from 1; `targets` [N, K] are the labels.
 
-        `epoch` counts from 1 and `targets` [N, K] are the labels, on the training device. Further
-        columns are mixed like the labels, by mixup and CutMix, and come back in the calls for the
-        batches.
+        They are on the training device. Further columns of the plan's targets are mixed like the
+        labels, by mixup and CutMix, and come back in the calls for the batches.
         """
+
+
+def plan_epoch(objective: object, epoch: int, targets: Tensor) -> EpochPlan:
+    """Return the plan of an objective for an epoch; without one, the labels as they are."""
+    if isinstance(objective, EpochPlanner):
+        return objective.plan_epoch(epoch, targets)
+    return targets, None
 
 
 @runtime_checkable
