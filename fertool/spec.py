@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph
 from fertool.header_json import (
@@ -36,12 +37,10 @@ FORMAT = 2
 
 # The bounds of a header's numbers: generous for networks that classify images, and nothing that
 # fills a memory. docs/artifact.md has them.
-LARGEST_SIDE = 1024
-"""Pixels of the side of an input."""
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
 Channels = Annotated[int, Meta(ge=1, le=4)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
-Mean = Annotated[float, Meta(ge=-16, le=16)]
+Mean = Annotated[float, Meta(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Bits = Annotated[int, Meta(ge=2, le=8)]
 ActivationBits = Annotated[int, Meta(ge=4, le=8)]
