@@ -320,13 +320,20 @@ def _hint_for_format(data: Mapping[str, Any]) -> str:
     """Return the hint for a file of another format: the command that made it, by its provenance."""
     if data.get("format") != 1:
         return "install a newer fertool"
-    # Unchecked fields: of another format nothing else is known.
-    steps = data.get("provenance")
-    last = steps[-1] if isinstance(steps, list) and steps else None
-    command = last.get("command") if isinstance(last, dict) else None
+    command = _last_command(data)
+    # Checked, since the file may hold any text there.
     if command in ("train-teacher", "distill", "prune", "quantize", "export"):
         return f"make it again with this version's fertool {command}"
     return "make it again with this version"
+
+
+def _last_command(data: Mapping[str, Any]) -> Any:
+    """Return the command of the last step of a header of any format; None where there is none."""
+    # Nothing is certain about the fields of another format.
+    steps = data.get("provenance")
+    if not isinstance(steps, list) or not steps or not isinstance(steps[-1], dict):
+        return None
+    return steps[-1].get("command")
 
 
 def _require_consistent(spec: Spec) -> None:
