@@ -29,13 +29,19 @@ def read_onnx_metadata(path: Path, key: str) -> str | None:
     Raises FertoolError for a file of another kind.
     """
     model = load_onnx_model(path)
-    # Text that is not UTF-8 is noticed only when it is read.
-    with _wrapping_errors(path):
-        for entry in model.metadata_props:
-            # The first of several: a file may carry another one behind it.
-            if entry.key == key:
-                return str(entry.value)
+    for entry in model.metadata_props:
+        # The first of several: a file may carry another one behind it.
+        if entry.key == key:
+            return _as_text(entry.value, path)
     return None
+
+
+def _as_text(value: str | bytes, path: Path) -> str:
+    # What is not UTF-8 arrives as bytes.
+    if isinstance(value, bytes):
+        with _wrapping_errors(path):
+            return value.decode()
+    return value
 
 
 @contextmanager

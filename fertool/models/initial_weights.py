@@ -91,7 +91,7 @@ def head_name(module: nn.Module) -> str | None:
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
     if not linear:
         return None
-    return linear[-1].split(".")[0]
+    return _top_part(linear[-1])
 
 
 def _has_same_form(name: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
