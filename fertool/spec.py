@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph
 from fertool.header_json import (
@@ -36,12 +37,10 @@ FORMAT = 2
 
 # The bounds of a header's numbers: generous for networks that classify images, and nothing that
 # fills a memory. docs/artifact.md has them.
-LARGEST_SIDE = 1024
-"""Pixels of the side of an input."""
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
 Channels = Annotated[int, Meta(ge=1, le=4)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
-Mean = Annotated[float, Meta(ge=-16, le=16)]
+Mean = Annotated[float, Meta(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Bits = Annotated[int, Meta(ge=2, le=8)]
 ActivationBits = Annotated[int, Meta(ge=4, le=8)]
@@ -321,13 +320,20 @@ def _hint_for_format(data: Mapping[str, Any]) -> str:
     """Return the hint for a file of another format: the command that made it, by its provenance."""
     if data.get("format") != 1:
         return "install a newer fertool"
-    # Unchecked fields: of another format nothing else is known.
-    steps = data.get("provenance")
-    last = steps[-1] if isinstance(steps, list) and steps else None
-    command = last.get("command") if isinstance(last, dict) else None
+    command = _last_command(data)
+    # Checked, since the file may hold any text there.
     if command in ("train-teacher", "distill", "prune", "quantize", "export"):
         return f"make it again with this version's fertool {command}"
     return "make it again with this version"
+
+
+def _last_command(data: Mapping[str, Any]) -> Any:
+    """Return the command of the last step of a header of any format; None where there is none."""
+    # Nothing is certain about the fields of another format.
+    steps = data.get("provenance")
+    if not isinstance(steps, list) or not steps or not isinstance(steps[-1], dict):
+        return None
+    return steps[-1].get("command")
 
 
 def _require_consistent(spec: Spec) -> None:

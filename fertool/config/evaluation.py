@@ -17,7 +17,7 @@ class EvaluationConfig:
     """On which images, and how; raises UsageError for a value that is none of the choices."""
 
     split: Split = option("val", "val is PublicTest of fer2013.csv, test is PrivateTest.")
-    tta: Tta = option("none", "Average the answers to several views of each image.")
+    tta: Tta = option("none", "Average the predictions for several views of each image.")
     foreign: ForeignModel = field(default_factory=ForeignModel)
 
     def __post_init__(self) -> None:

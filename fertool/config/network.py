@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fertool.config.image_options import LARGEST_SIDE, require_gray_or_color
 from fertool.config.option import changed, check, option
-from fertool.errors import UsageError
 
 MODEL = "Model"
 
@@ -24,21 +24,23 @@ class NetworkConfig:
         panel=MODEL,
         flag="arch-arg",
     )
+    # The side of the images of FER2013.
     input_size: int = option(
-        48, "Side of the input, pixels.", panel=MODEL, minimum=16, maximum=1024
+        48, "Side of the input, pixels.", panel=MODEL, minimum=16, maximum=LARGEST_SIDE
     )
     input_channels: int = option(
         1, "1 for grayscale, 3 for color.", panel=MODEL, minimum=1, maximum=3
     )
     init: Path | None = option(
         None,
-        "Start from these weights: a state dict (.pth) of the reference implementation, or a .pt file.",
+        "Start from these weights: a state dict (.pth) of the reference implementation, or a .pt "
+        "file.",
         panel=MODEL,
     )
     init_from: Path | None = option(
         None,
-        "Train the network of this float model file, imported or pruned, from its weights, in place of ``arch``; a "
-        "classifier for other classes starts afresh.",
+        "Train the network of this float model file, imported or pruned, from its weights, in "
+        "place of ``arch``; a classifier for other classes starts afresh.",
         panel=MODEL,
         aliases=("student",),
         flag_aliases=("student",),
@@ -46,11 +48,7 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.input_channels == 2:
-            raise UsageError(
-                "``input_channels=2``: images have 1 or 3 channels",
-                "use 1 (grayscale) or 3 (color)",
-            )
+        require_gray_or_color(self.input_channels)
 
     @property
     def files(self) -> list[Path]:
@@ -63,11 +61,8 @@ class NetworkConfig:
         return self.init_from.stem if self.init_from else self.arch
 
 
-_OF_NETWORK = {each.name: each for each in fields(NetworkConfig)}
-
-
 @dataclass(frozen=True)
 class StudentConfig(NetworkConfig):
     """The same for a student: by default recipe 1's."""
 
-    arch: str = changed(_OF_NETWORK["arch"], "micro_expnet")
+    arch: str = changed(NetworkConfig, "arch", "micro_expnet")

@@ -19,6 +19,7 @@ class ReadConfig:
     format: str = option(
         "auto", "Layout of ``data``; auto detects it.", panel=DATA, registry=READERS, advanced=True
     )
+    # Barsoum et al. 2016, arXiv 1608.01041: ten votes for each image of FER2013.
     ferplus: Path | None = option(
         None,
         "FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.",
@@ -33,6 +34,6 @@ class ReadConfig:
 
 
 def named_format(source: str) -> str | None:
-    """Return the format that a source names itself, as `synth` and `synth:COUNT` do; None for a path."""
+    """Return the format that a source names itself, as `synth:COUNT` does; None for a path."""
     prefix = source.partition(":")[0]
     return READERS.having("prefix", prefix) if prefix else None

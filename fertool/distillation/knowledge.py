@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
+from fertool.config.distillation import DistillationConfig
 from fertool.config.training import PrecisionName
 from fertool.data.pixels import convert_channels, to_input
 from fertool.device import place
@@ -62,8 +63,8 @@ class KnowledgeDistillation:
         *,
         input: InputSpec,
         classes: tuple[str, ...],
-        temperature: float = 4.0,
-        alpha: float = 0.7,
+        temperature: float = DistillationConfig.temperature,
+        alpha: float = DistillationConfig.alpha,
         gamma: float | None = None,
         loss: ClassificationLoss = ClassificationLoss(),
     ) -> None:

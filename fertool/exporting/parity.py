@@ -15,7 +15,9 @@ from fertool.onnx_runtime import SILENT, failed_pass, import_onnxruntime, open_s
 from fertool.spec import Spec
 
 FLOAT_TOLERANCE = 1e-4
+"""Difference of a logit, relative to the largest logit where that is above 1."""
 INT8_AGREEMENT = 0.99
+"""Fraction of the images that get the same class."""
 _SOURCE = "the exported graph"
 
 
@@ -99,6 +101,5 @@ def require_parity(parity: Parity) -> None:
         f"{parity.top1_agreement:.1%} of {parity.n} images",
         "nothing was written; compare on images that the model knows, with ``data``; a model "
         "quantized with ``weight_range=full`` needs a processor with VNNI (or quantize it with "
-        "``weight_range=reduced``); "
-        "else try another ``opset``, or ``simplify=False``",
+        "``weight_range=reduced``); else try another ``opset``, or ``simplify=False``",
     )

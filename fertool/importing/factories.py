@@ -15,6 +15,9 @@ from torch import nn
 
 from fertool.errors import FertoolError, UsageError
 
+_LISTED = 8
+"""Functions that an error lists."""
+
 
 def build_with_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
     """Return what the factory of `path/file.py:factory` or `package.module:factory` builds.
@@ -49,7 +52,9 @@ def _import_code(location: str, source: str) -> ModuleType:
     if is_file and not path.is_file():
         raise UsageError(f"{source}: there is no file {location}", "give path/file.py:factory")
     try:
-        return _import_file(path) if is_file else importlib.import_module(location)
+        if is_file:
+            return _import_file(path)
+        return importlib.import_module(location)
     except Exception as error:  # Importing runs the user's own code, as above.
         raise UsageError(
             f"{source}: {location} does not load: {type(error).__name__}: {error}",
@@ -81,10 +86,13 @@ def _find_factory(module: ModuleType, name: str, source: str) -> Callable[..., A
     if callable(factory):
         return factory  # type: ignore[no-any-return]
 
-    known: list[str] = []
-    for key, value in vars(module).items():
-        if callable(value) and not key.startswith("_"):
-            known.append(key)
-    raise UsageError(
-        f"{source}: it has no function '{name}'", f"it has {', '.join(known[:8]) or 'none'}"
-    )
+    listed = ", ".join(_public_callables(module)[:_LISTED]) or "none"
+    raise UsageError(f"{source}: it has no function '{name}'", f"it has {listed}")
+
+
+def _public_callables(module: ModuleType) -> list[str]:
+    names: list[str] = []
+    for name, value in vars(module).items():
+        if callable(value) and not name.startswith("_"):
+            names.append(name)
+    return names

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.config.importing import ImportConfig
+from fertool.data.labels import FER2013_ORDER
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.capture import capture
@@ -34,8 +35,6 @@ from fertool.spec import InputSpec, Spec
 
 TOLERANCE = 1e-5
 """The largest difference of a logit, relative to the largest logit where that is above 1."""
-EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""The default classes of the zoo's networks: those of FER2013."""
 _COMPARED_IMAGES = 3
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
 _SOURCE_KINDS = (
@@ -97,12 +96,18 @@ def _open_source(source: str, options: ImportConfig) -> SourceNetwork:
         module, preprocessing = build_library_network(library, name, options.class_count, channels)
         return _capture_module(module, options, channels, preprocessing)
     if ":" in source:
-        arguments: dict[str, Any] = {}
-        if options.class_count is not None:
-            arguments["num_classes"] = options.class_count
-        arguments.update(options.arch_args)
-        return _capture_module(build_with_factory(source, arguments), options, channels, None)
+        return _open_factory(source, options, channels)
     raise _unknown_source(source)
+
+
+def _open_factory(source: str, options: ImportConfig, channels: int) -> SourceNetwork:
+    arguments: dict[str, Any] = {}
+    if options.class_count is not None:
+        arguments["num_classes"] = options.class_count
+    # Last, so that a `num_classes` among the arguments takes precedence.
+    arguments.update(options.arch_args)
+    module = build_with_factory(source, arguments)
+    return _capture_module(module, options, channels, preprocessing=None)
 
 
 def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
@@ -112,7 +117,7 @@ def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
     arguments = resolve_arch_args(name, options.arch_args, size)
     build = get_architecture(name)
     module = build(
-        num_classes=options.class_count or len(EXPRESSIONS), in_channels=channels, **arguments
+        num_classes=options.class_count or len(FER2013_ORDER), in_channels=channels, **arguments
     )
     preprocessing = Preprocessing(size, default.mean * channels, default.std * channels)
     return _capture_module(module, options, channels, preprocessing)
@@ -184,7 +189,9 @@ def _load_weights_(module: nn.Module, path: Path) -> tuple[str, ...]:
 def _first_tensor(result: Any) -> Tensor:
     """Return the first result of a network with more than one head, which is the captured one."""
     while not isinstance(result, Tensor):
-        result = next(iter(result.values())) if isinstance(result, Mapping) else result[0]
+        if isinstance(result, Mapping):
+            result = list(result.values())
+        result = result[0]
     return result
 
 
@@ -203,10 +210,11 @@ def _describe(
     outputs = output_shape[0]
     classes = options.classes
     notes: tuple[str, ...] = ()
+    # The zoo's networks are for FER2013; of others only the number of classes is known.
     if classes is None and source in architecture_names():
-        classes = EXPRESSIONS
+        classes = FER2013_ORDER
     if classes is None:
-        classes = tuple(str(index) for index in range(outputs))
+        classes = tuple(map(str, range(outputs)))
         notes = (f"classes are called 0 to {outputs - 1}; name them with ``classes``",)
     if len(classes) != outputs:
         raise UsageError(

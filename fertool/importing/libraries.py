@@ -70,7 +70,10 @@ def build_library_network(
             f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'"
         )
     prepare_torchvision_import()
-    arguments = {} if classes is None else {"num_classes": classes}
+    # Without a number of classes the library's own default stays, that of ImageNet.
+    arguments: dict[str, Any] = {}
+    if classes is not None:
+        arguments["num_classes"] = classes
     try:
         module, preprocessing = _BUILDERS[library](name, arguments)
     except ImportError as error:
@@ -110,8 +113,11 @@ _BUILDERS = {"torchvision": _build_torchvision, "timm": _build_timm}
 def _require_known(library: str, name: str, known: Sequence[str]) -> None:
     if name in known:
         return
+    # The nearest alone: timm has more than a thousand.
     near = difflib.get_close_matches(name, known, n=5)
-    hint = f"it has {', '.join(near)}" if near else f"see {library}'s own list"
+    hint = f"see {library}'s own list"
+    if near:
+        hint = f"it has {', '.join(near)}"
     raise UsageError(f"{library} has no network '{name}'", hint)
 
 

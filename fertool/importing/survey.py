@@ -40,10 +40,10 @@ def survey(network: Network, input: InputSpec) -> Survey:
         if node.operator.channel_effect != "mixes":
             continue
         layer = graph.by_name[node.name]
+        is_prunable = node.name in prunable
         # Channels of a grouped convolution are in no group, and can be removed all the same.
-        is_prunable = node.name in prunable or (
-            layer.kind == "grouped" and not _is_fixed(graph, node.name)
-        )
+        if layer.kind == "grouped" and not _is_fixed(graph, node.name):
+            is_prunable = True
         layers.append(
             {
                 "name": node.name,

@@ -46,7 +46,7 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
     from fertool.graph.surgery import resize
     from fertool.models import with_random_weights
     from fertool.pruning import learn_latency
-    from fertool.runtime.profile import profile_layers
+    from fertool.runtime.layer_times import time_layers
 
     graph = trace_channels(module)
     groups = find_groups(graph)
@@ -55,7 +55,7 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
         narrow = with_random_weights(resize(module, graph, groups, sizes))
         narrow_spec = replace(spec, graph=narrow.graph)
         content = export_model(narrow_spec, narrow, ExportConfig(simplify=False))
-        return profile_layers(content), trace_channels(narrow)
+        return time_layers(content), trace_channels(narrow)
 
     with reporter.progress("latency table") as on_progress:
         model = learn_latency(groups.as_map(), profile, on_progress)

@@ -319,7 +319,7 @@ class _Quantization:
         self, spec: Spec, integer: QuantizedNet, *, bench: bool
     ) -> tuple[Spec, dict[str, Any]]:
         """Return the spec with its metrics, and what has changed."""
-        from fertool.models.weight_packing import average_bits
+        from fertool.models.stored_tensors import average_bits
 
         quant, val = spec.quant, self.training.val
         assert quant is not None

@@ -20,8 +20,8 @@ _SEPARATOR = "/"
 _SUBJECT = "the network to be timed"
 
 
-def profile_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[str, float]:
-    """Return the mean seconds, by layer, of one image on one thread.
+def time_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[str, float]:
+    """Return the mean seconds, by layer, of one image on one thread of ONNX Runtime.
 
     `content` is an ONNX file as `fertool export` writes it, whose weights have the names of their
     layers. Nodes without weights count for the layer that they follow: activations, sums, pools,

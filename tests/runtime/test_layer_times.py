@@ -6,7 +6,7 @@ from torch import nn
 from fertool.config.exporting import ExportConfig
 from fertool.exporting import export_model
 from fertool.models import create
-from fertool.runtime.profile import profile_layers
+from fertool.runtime.layer_times import time_layers
 from fertool.spec import InputSpec
 
 
@@ -15,7 +15,7 @@ def test_every_layer_with_weights_gets_its_time(arch):
     torch.manual_seed(0)
     spec, module = create(arch, {}, InputSpec(), ("a", "b", "c"))
     content = export_model(spec, module.eval(), ExportConfig(simplify=False))
-    seconds = profile_layers(content, runs=20, warmup=2)
+    seconds = time_layers(content, runs=20, warmup=2)
     weighted = {
         name for name, part in module.named_modules() if isinstance(part, nn.Conv2d | nn.Linear)
     }
@@ -38,5 +38,5 @@ def test_a_layer_with_more_to_do_takes_longer():
 
     spec, _ = create("micro_expnet", {"width_mult": 0.25}, InputSpec(), ("a", "b", "c"))
     network = network_of(Uneven(), (1, 48, 48))
-    seconds = profile_layers(export_model(spec, network, ExportConfig(simplify=False)), runs=100)
+    seconds = time_layers(export_model(spec, network, ExportConfig(simplify=False)), runs=100)
     assert seconds["large"] > 5 * seconds["small"]
