@@ -217,9 +217,7 @@ CHAINS = {
             "resnet18 --arch-arg width_mult=0.25 --epochs 2 --freeze-epochs 1",
             "mobilenet_v2 --arch-arg width_mult=0.25",
         ),
-        Step(
-            "pruned.pt", f"prune student.pt --schedule prj --target-params 0.7 {_PRUNE}"
-        ),
+        Step("pruned.pt", f"prune student.pt --schedule prj --target-params 0.7 {_PRUNE}"),
         Step(
             "dropped.pt",
             "prune student.pt --max-drop 2 --data synth:160 --no-bench --criterion taylor",

@@ -54,7 +54,7 @@ class ImportConfig:
     )
     arch_args: Mapping[str, Any] = option(
         field(default_factory=dict),
-        "Argument of the zoo's network or of the factory.",
+        "Argument of the network of the zoo or of a library, or of the factory; repeatable.",
         flag="arch-arg",
     )
 

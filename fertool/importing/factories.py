@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
@@ -13,23 +14,33 @@ from typing import Any
 
 from torch import nn
 
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError, UsageError, unknown_name
 
 _LISTED = 8
 """Functions that an error lists."""
 
 
-def build_with_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
+def build_with_factory(
+    source: str, class_count: int | None, arguments: Mapping[str, Any]
+) -> nn.Module:
     """Return what the factory of `path/file.py:factory` or `package.module:factory` builds.
 
-    Its code runs, with those of `arguments` that it accepts. Raises UsageError where there is no
-    such function, and FertoolError where it fails or builds no module.
+    Its code runs, with `arguments` and, where it has such a parameter, with `class_count` as
+    `num_classes`. Raises UsageError where there is no such function or it has no such parameter,
+    and FertoolError where it fails or builds no module.
     """
     location, _, name = source.rpartition(":")
     factory = _find_factory(_import_code(location, source), name, source)
-    # By name, so that a factory without `num_classes` can be used as it is.
     parameters = inspect.signature(factory).parameters
-    accepted = {key: value for key, value in arguments.items() if key in parameters}
+    accepted: dict[str, Any] = {}
+    # By name, so that a factory without `num_classes` can be used as it is.
+    if class_count is not None and "num_classes" in parameters:
+        accepted["num_classes"] = class_count
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    for key, value in arguments.items():
+        if key not in parameters and not takes_any:
+            raise unknown_name(f"``arch_arg`` of {source}", key, parameters)
+        accepted[key] = parse_argument(value, parameters.get(key))
     try:
         module = factory(**accepted)
     except Exception as error:  # What the user's own code fails with can be anything.
@@ -43,6 +54,29 @@ def build_with_factory(source: str, arguments: Mapping[str, Any]) -> nn.Module:
             f"{source}: {name}() made a {type(module).__name__}", "return a torch.nn.Module"
         )
     return module
+
+
+def parse_argument(value: Any, parameter: inspect.Parameter | None = None) -> Any:
+    """Return an argument of somebody's function; text becomes the Python value that it writes.
+
+    Text stays text where the parameter takes text, or where it writes no number, switch, tuple,
+    list or None.
+    """
+    if not isinstance(value, str):
+        return value
+    if parameter is not None and _takes_text(parameter):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _takes_text(parameter: inspect.Parameter) -> bool:
+    # Annotations are text themselves under `from __future__ import annotations`.
+    return isinstance(parameter.default, str) or parameter.annotation in (str, "str")
 
 
 def _import_code(location: str, source: str) -> ModuleType:

@@ -93,7 +93,9 @@ def _open_source(source: str, options: ImportConfig) -> SourceNetwork:
     channels = options.input_channels or 3
     library, _, name = source.partition(":")
     if library in LIBRARIES and name:
-        module, preprocessing = build_library_network(library, name, options.class_count, channels)
+        module, preprocessing = build_library_network(
+            library, name, options.class_count, channels, options.arch_args
+        )
         return _capture_module(module, options, channels, preprocessing)
     if ":" in source:
         return _open_factory(source, options, channels)
@@ -101,12 +103,7 @@ def _open_source(source: str, options: ImportConfig) -> SourceNetwork:
 
 
 def _open_factory(source: str, options: ImportConfig, channels: int) -> SourceNetwork:
-    arguments: dict[str, Any] = {}
-    if options.class_count is not None:
-        arguments["num_classes"] = options.class_count
-    # Last, so that a `num_classes` among the arguments takes precedence.
-    arguments.update(options.arch_args)
-    module = build_with_factory(source, arguments)
+    module = build_with_factory(source, options.class_count, options.arch_args)
     return _capture_module(module, options, channels, preprocessing=None)
 
 
@@ -126,6 +123,8 @@ def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
 def _open_file(path: Path, suffix: str, options: ImportConfig) -> SourceNetwork:
     if options.weights is not None:
         raise UsageError(f"``weights``: {path} has its own weights", "leave ``weights`` out")
+    if options.arch_args:
+        raise UsageError(f"``arch_arg``: {path} holds its network already", "leave it out")
     load = load_onnx_network if suffix == ".onnx" else load_program_network
     found = load(path, options.input_size, options.input_channels)
     if found.preprocessing is not None and (options.mean or options.std):
