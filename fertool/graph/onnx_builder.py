@@ -1,4 +1,5 @@
 """Constants, drafts of nodes, their builder, and the registry of converters of the ONNX importer.
+
 A value is either a constant, whose numbers are known, or a draft: a node of the future graph, with
 the shape that its result has for the current batch. Shapes come from PyTorch's meta device, which
 computes nothing else.
@@ -21,6 +22,7 @@ from torch import Tensor
 from fertool.graph.ir import MAX_NODES, make_node
 from fertool.graph.network import MAX_VALUES
 from fertool.graph.operators import OPERATORS
+from fertool.graph.signs import is_non_negative
 
 Array = NDArray[Any]
 ERF = "erf"
@@ -62,6 +64,7 @@ class Constant:
 @dataclass(eq=False)
 class Draft:
     """A node of the future graph, with results that have shapes and no values.
+
     `initializers` are the names in the file of its tensors, by the tensors' names in PyTorch's
     module. `other_batch` is the same draft for another number of images.
     """
@@ -73,7 +76,7 @@ class Draft:
     initializers: dict[str, str] = field(default_factory=dict)
     origin: onnx.NodeProto = field(default_factory=onnx.NodeProto)
     results: tuple[Tensor, ...] = ()
-    nonnegative: bool = False
+    non_negative: bool = False
     other_batch: Draft | None = None
 
     @property
@@ -127,7 +130,7 @@ class GraphBuilder:
         try:
             draft.args = complete_arguments(draft.op, len(draft.inputs), draft.args)
             draft.results = _infer_results(draft)
-            draft.nonnegative = _is_nonnegative(draft)
+            draft.non_negative = _is_non_negative(draft)
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             first_line = str(error).partition("\n")[0]
             raise UnsupportedNodeError(first_line) from None
@@ -292,14 +295,11 @@ def require_allocatable(size: int) -> None:
         raise UnsupportedNodeError(f"it takes a tensor of {size:,} numbers")
 
 
-def _is_nonnegative(draft: Draft) -> bool:
+def _is_non_negative(draft: Draft) -> bool:
     if draft.op == ERF:
         return False
-
-    sign = OPERATORS[draft.op].sign
-    if sign == "inherited":
-        return bool(draft.inputs) and all(source.nonnegative for source in draft.inputs)
-    return sign == "non-negative"
+    inputs = [source.non_negative for source in draft.inputs]
+    return is_non_negative(draft.op, draft.args, inputs)
 
 
 def _infer_results(draft: Draft) -> tuple[Tensor, ...]:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from torch import nn
 
 from fertool.graph.ir import INPUT
+from fertool.graph.network import is_reserved
 from fertool.graph.onnx_builder import Draft
 from fertool.graph.operators import OPERATORS
 
@@ -231,9 +232,15 @@ def _proper_prefixes(name: str) -> list[str]:
 
 
 def _without_reserved_parts(path: str) -> str:
-    """Return a path none of whose parts is an attribute that every module has, such as `type`."""
-    parts = path.split(".")
-    for index, part in enumerate(parts):
-        if hasattr(nn.Module, part):
-            parts[index] = f"{part}_"
+    """Return a path none of whose parts is an attribute of the module that holds it."""
+    first, *inner = path.split(".")
+    parts = [first]
+    if is_reserved(path):
+        parts = [f"{first}_"]
+    # An instance, which has more attributes than its class, such as `training`.
+    container = nn.Module()
+    for part in inner:
+        if hasattr(container, part):
+            part = f"{part}_"
+        parts.append(part)
     return ".".join(parts)

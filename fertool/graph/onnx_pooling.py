@@ -107,7 +107,7 @@ def _convert_max_pool(call: OnnxCall) -> Draft:
     padding = symmetric_padding(pads)
     if padding is None or not _fits_half_kernel(padding, kernel):
         # 0 changes no maximum of numbers that are not negative, and keeps the sign known.
-        fill = 0.0 if x.nonnegative else _VERY_LOW
+        fill = 0.0 if x.non_negative else _VERY_LOW
         x = add_padding(call, x, pads, fill)
         padding = (0, 0)
     return call.add(
