@@ -23,7 +23,7 @@ from fertool.errors import FertoolError
 from fertool.graph import onnx_elementwise as onnx_elementwise
 from fertool.graph import onnx_layers as onnx_layers
 from fertool.graph import onnx_shape_ops as onnx_shape_ops
-from fertool.graph.capture import CapturedGraph
+from fertool.graph.capture import BATCH_SIZES, CapturedGraph
 from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
@@ -41,7 +41,6 @@ from fertool.graph.onnx_builder import (
 )
 from fertool.graph.onnx_constant_folding import LAYOUT_OPS, can_fold, fold
 from fertool.graph.onnx_file import (
-    HINT,
     ImageInput,
     OnnxFile,
     attributes_of,
@@ -51,11 +50,9 @@ from fertool.graph.onnx_file import (
 )
 from fertool.graph.onnx_fusions import fuse_patterns_
 from fertool.graph.onnx_names import assign_names
-from fertool.graph.operators import OPERATORS
+from fertool.graph.operators import OPERATORS, UNSUPPORTED_HINT
 from fertool.strict_json import WrongContentError, listed, shown
 
-_BATCHES = (2, 3)
-"""Not 1, which broadcasts and which files use for other axes too."""
 _MAX_FOLDED = 1 << 24
 """Elements that all constants together may have beyond eight times those of the file."""
 
@@ -99,9 +96,9 @@ def graph_of_onnx(
     image_input = file.image_input()
     image = resolve_image_shape(image_input, image)
 
-    first = _Conversion(file, image_input, image, _BATCHES[0])
+    first = _Conversion(file, image_input, image, BATCH_SIZES[0])
     first.run(output)
-    second = _Conversion(file, image_input, image, _BATCHES[1], earlier=first)
+    second = _Conversion(file, image_input, image, BATCH_SIZES[1], earlier=first)
     second.run(output)
     _require_result_per_image((first, second), output)
 
@@ -357,4 +354,4 @@ def _notes_on_graph(drafts: list[Draft]) -> Iterator[str]:
 
 def _node_error(node: onnx.NodeProto, reason: str) -> FertoolError:
     where = f"node {shown(node.name)} ({node.op_type}) of the ONNX file"
-    return FertoolError(f"{where} cannot be imported: {reason}", HINT)
+    return FertoolError(f"{where} cannot be imported: {reason}", UNSUPPORTED_HINT)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fertool.errors import FertoolError
 from fertool.graph.capture import CapturedGraph, capture_twice, locate_errors, random_images
-from fertool.graph.network import ImageShape
+from fertool.graph.network import ImageShape, as_results
 from fertool.graph.recorder import Recorder, Recording
 from fertool.graph.torch_calls import UnsupportedCallError, function_name
 from fertool.graph.torch_functions import CONVERTERS
@@ -188,8 +188,7 @@ def _run_call(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorde
             'export it with dynamic_shapes=({0: torch.export.Dim("batch")},)',
         ) from None
 
-    parts = list(result) if isinstance(result, tuple | list) else [result]
-    for output, part in zip(outputs, parts, strict=False):
+    for output, part in zip(outputs, as_results(result), strict=False):
         if output is not None:
             values[output] = part
 

@@ -179,6 +179,18 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     return Node(name, op, inputs, values)
 
 
+def clamp_operator(low: float | None, high: float | None) -> tuple[str, dict[str, float | None]]:
+    """Return the operator that clamps to a lower and an upper bound, and its arguments.
+
+    By name where the operator table has one: fusion, folding and quantization know relu's.
+    """
+    if low == 0 and high is None:
+        return "relu", {}
+    if low == 0 and high == 6:
+        return "relu6", {}
+    return "clamp", {"min": low, "max": high}
+
+
 def _check_name(name: str) -> None:
     parts = name.split(".")
     if "" in parts or len(parts) > _MAX_NAME_PARTS:

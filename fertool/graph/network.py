@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
+from fertool.graph.operators import OPERATORS
 from fertool.graph.shapes import known_result
 from fertool.strict_json import shown
 
@@ -195,16 +196,12 @@ class Network(nn.Module):
         if operator.layer and not has_inputs:
             return self._add_tensor(node)
 
-        function = _resolve(operator.function)
         if operator.layer:
             (x,) = inputs
-            layer: nn.Module = function(node.args, x.shape)
+            layer = build_layer(node.op, node.args, x.shape)
             self._add_layer(node.name, layer)
             return layer
-
-        # None is an argument that is not given: `torch.add` refuses `other=None`.
-        given = {name: value for name, value in node.args.items() if value is not None}
-        return partial(function, **given)
+        return bind_function(node.op, node.args)
 
     def _add_tensor(self, node: Node) -> Callable[[], Tensor]:
         """Add a parameter or a constant, and return the function that reads it."""
@@ -304,7 +301,7 @@ def _shape_for_one_image(result: Any) -> tuple[int, ...]:
 
     Raises ValueError for results that are too large.
     """
-    tensors = result if isinstance(result, tuple | list) else (result,)
+    tensors = as_results(result)
     for tensor in tensors:
         # The network is built for two images.
         if tensor.numel() > 2 * MAX_VALUES:
@@ -336,6 +333,26 @@ def _holds_tensors(module: nn.Module) -> bool:
 
 def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def build_layer(op: str, args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
+    """Return the module of an operator with tensors, on the meta device."""
+    layer: nn.Module = _resolve(OPERATORS[op].function)(args, input_shape)
+    return layer
+
+
+def bind_function(op: str, args: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function of an operator without tensors, with its arguments."""
+    # None is an argument that is not given: `torch.add` refuses `other=None`.
+    given = {name: value for name, value in args.items() if value is not None}
+    return partial(_resolve(OPERATORS[op].function), **given)
+
+
+def as_results(value: Any) -> tuple[Any, ...]:
+    """Return the results of a node as a tuple, also where there is only one."""
+    if isinstance(value, tuple | list):
+        return tuple(value)
+    return (value,)
 
 
 # Importing a module by its path and reading an attribute takes longer than the rest of adding a

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fertool.graph.onnx_builder import Array, UnsupportedNodeError, int_tuple
+from fertool.graph.onnx_builder import Array, UnsupportedNodeError, int_tuple, python_slice
 
 Attributes = Mapping[str, Any]
 Folder = Callable[[Attributes, Sequence[Array]], Array | list[Array]]
 """Computes a node from its attributes and inputs; a missing input is an empty array of objects."""
-MAX_GROWTH = 1 << 22
+_MAX_GROWTH = 1 << 22
 """Elements that a constant may have beyond those of the inputs that it is computed from."""
 
 
@@ -32,7 +32,7 @@ def fold(op: str, attributes: Attributes, inputs: Sequence[Array | None]) -> lis
     try:
         # Before anything is allocated: a few bytes of a file can ask for any size.
         size = _result_size(op, attributes, given)
-        if size > MAX_GROWTH + sum(array.size for array in given):
+        if size > _MAX_GROWTH + sum(array.size for array in given):
             raise UnsupportedNodeError(f"it makes a constant of {size:,} numbers")
         # Division by zero and overflow give infinities, as they do in a runtime.
         with np.errstate(all="ignore"):
@@ -136,11 +136,7 @@ def _fold_slice(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
     index: list[slice] = [slice(None)] * array.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = int(end)
-        if step < 0 and int(end) < -array.shape[axis]:
-            # ONNX takes such an end as "before the first index", Python as counted from the back.
-            stop = None
-        index[axis] = slice(int(start), stop, int(step))
+        index[axis] = python_slice(int(start), int(end), int(step), array.shape[axis])
     return array[tuple(index)]
 
 

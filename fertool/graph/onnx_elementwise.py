@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from fertool.graph.ir import clamp_operator
 from fertool.graph.onnx_builder import (
     ERF,
     Constant,
@@ -135,12 +136,8 @@ def _clip_bound(call: OnnxCall, attribute: str, index: int) -> float | None:
 def _add_clamp(call: OnnxCall, x: Draft, low: float | None, high: float | None) -> Draft:
     if low is None and high is None:
         return x
-    # By name where the operator table has one: fusion, folding and quantization know relu's.
-    if low == 0 and high is None:
-        return call.add("relu", x)
-    if low == 0 and high == 6:
-        return call.add("relu6", x)
-    return call.add("clamp", x, min=low, max=high)
+    op, args = clamp_operator(low, high)
+    return call.add(op, x, **args)
 
 
 @converts("Softmax", "LogSoftmax")

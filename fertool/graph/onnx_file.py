@@ -13,13 +13,18 @@ from onnx import numpy_helper
 from fertool.errors import FertoolError, unknown_name
 from fertool.graph.ir import MAX_NODES
 from fertool.graph.network import ImageShape
-from fertool.graph.onnx_builder import CONVERTERS, Constant, UnsupportedNodeError
+from fertool.graph.onnx_builder import (
+    CONVERTERS,
+    Constant,
+    UnsupportedNodeError,
+    shortest_float,
+)
 from fertool.graph.onnx_constant_folding import can_fold
+from fertool.graph.operator_types import MAX_SIZE
+from fertool.graph.operators import UNSUPPORTED_HINT
 from fertool.strict_json import shown
 
-HINT = "see docs/operators.md for the supported operators, and what to write instead"
 _MIN_OPSET = 7
-_MAX_SIDE = 65_536
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -234,7 +239,7 @@ def _require_known_operator(node: onnx.NodeProto) -> None:
         raise FertoolError(
             f"the ONNX operator {shown(op)} (node {shown(node.name)}) is not known, "
             "so the graph cannot be imported",
-            HINT,
+            UNSUPPORTED_HINT,
         )
 
 
@@ -258,7 +263,7 @@ def resolve_image_shape(input: ImageInput, given: ImageShape | None) -> ImageSha
             "the ONNX file leaves the shape of its images open",
             "give the size of the images: channels, height, width",
         )
-    if not all(1 <= size <= _MAX_SIDE for size in (channels, height, width)):
+    if not all(1 <= size <= MAX_SIZE for size in (channels, height, width)):
         raise FertoolError(
             f"images of {channels} x {height} x {width}", "export the network for smaller images"
         )
@@ -291,8 +296,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         elif isinstance(value, float):
-            # float32 in the fewest digits that identify it: 1e-05 and not 9.999999747378752e-06.
-            value = float(str(np.float32(value)))
+            value = shortest_float(value)
         attributes[attribute.name] = value
     return attributes
 

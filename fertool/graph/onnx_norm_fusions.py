@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fertool.graph.onnx_builder import STORED, Array, Draft
-
-_MAX_NORM_SIZE = 1 << 24
-"""Elements of a norm's weight; more would let a small file fill the memory."""
+from fertool.graph.onnx_builder import MAX_FILLED, STORED, Array, Draft
 
 
 def fuse_layer_norm(draft: Draft) -> bool:
@@ -35,7 +32,7 @@ def fuse_layer_norm(draft: Draft) -> bool:
         return False
 
     shape = x.shape[len(x.shape) - axes :]
-    if math.prod(shape) > _MAX_NORM_SIZE:
+    if math.prod(shape) > MAX_FILLED:
         return False
     draft.replace_("layer_norm", [x], axes=axes, eps=eps)
     draft.tensors = _neutral_tensors(shape)
@@ -95,7 +92,7 @@ def fuse_group_norm(draft: Draft) -> bool:
         return False
 
     channels = x.shape[1]
-    if channels > _MAX_NORM_SIZE:
+    if channels > MAX_FILLED:
         return False
     draft.replace_("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
     draft.tensors = _neutral_tensors((channels,))

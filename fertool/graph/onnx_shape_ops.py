@@ -17,6 +17,7 @@ from fertool.graph.onnx_builder import (
     converts,
     int_tuple,
     normalize_axis,
+    python_slice,
 )
 
 _MAX_REPEATS = 64
@@ -200,13 +201,14 @@ def _convert_slice(call: OnnxCall) -> Draft:
     axes = call.integers("axes", 3) or tuple(range(len(starts)))
     steps = call.integers("steps", 4) or (1,) * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        x = _add_slice(call, x, normalize_axis(axis, len(x.shape)), slice(start, end, step))
+        axis = normalize_axis(axis, len(x.shape))
+        x = _add_slice(call, x, axis, python_slice(start, end, step, x.shape[axis]))
     return x
 
 
 def _add_slice(call: OnnxCall, x: Draft, axis: int, part: slice) -> Draft:
     size = x.shape[axis]
-    selected = _selected_range(size, part)
+    selected = range(size)[part]
     is_whole = len(selected) == size
     if is_whole and selected.step == 1:
         return x
@@ -219,15 +221,6 @@ def _add_slice(call: OnnxCall, x: Draft, axis: int, part: slice) -> Draft:
 
     end = min(selected.stop, size)
     return call.add("slice", x, dim=axis, start=selected.start, end=end, step=selected.step)
-
-
-def _selected_range(size: int, part: slice) -> range:
-    """Return the indices that a slice of ONNX selects from `size`."""
-    stop = part.stop
-    if part.step < 0 and stop < -size:
-        # ONNX takes such an end as "before the first index", Python as counted from the back.
-        stop = None
-    return range(size)[slice(part.start, stop, part.step)]
 
 
 @converts("Gather")
@@ -259,7 +252,7 @@ def _as_slice(indices: list[int], size: int) -> slice:
         return slice(first, last + step, step)
     if len(positions) != size:
         raise UnsupportedNodeError("a choice of entries from the back")
-    return slice(first, -size - 1, step)
+    return slice(first, None, step)
 
 
 @converts("Expand")

@@ -14,6 +14,7 @@ from torch import Tensor
 # Importing these modules registers their converters.
 from fertool.graph import torch_layers as torch_layers
 from fertool.graph import torch_shape_ops as torch_shape_ops
+from fertool.graph.ir import clamp_operator
 from fertool.graph.operators import OPERATORS
 from fertool.graph.torch_calls import (
     REGISTERED,
@@ -135,16 +136,14 @@ def _convert_clamp_max(call: TorchCall) -> str:
 
 
 def _add_clamp(call: TorchCall, x: Any, low: Any, high: Any) -> str:
-    # By name where the operator table has one: fusion, folding and quantization know relu's.
-    if low == 0 and high is None:
-        return call.add("relu", x)
-    if low == 0 and high == 6:
-        return call.add("relu6", x)
-    return call.add("clamp", x, min=_finite_float(low), max=_finite_float(high))
+    op, args = clamp_operator(_finite_float(low), _finite_float(high))
+    return call.add(op, x, **args)
 
 
 def _finite_float(value: Any) -> float | None:
-    return None if value is None or math.isinf(value) else float(value)
+    if value is None or math.isinf(value):
+        return None
+    return float(value)
 
 
 @converts("max_pool2d", "max_pool2d_with_indices", "_max_pool2d")

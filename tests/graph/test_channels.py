@@ -277,3 +277,14 @@ def test_tracing_needs_no_values_and_changes_nothing():
     graph = trace_channels(network.train())
     assert inputs(graph, "2") == outputs(graph, "0")
     assert network.training
+
+
+def test_windows_in_the_place_of_images_are_one_error():
+    def run(s, x):
+        maps = s.stem(x).permute(0, 2, 3, 1)
+        windows = maps.reshape(-1, 2, 2, 2, 2, 8).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 8)
+        return s.head(s.embed(windows).mean(1).reshape(-1, 4, 8).mean(1))
+
+    layers = {"stem": nn.Conv2d(1, 8, 1), "embed": nn.Linear(8, 8), "head": nn.Linear(8, 7)}
+    with pytest.raises(FertoolError, match="does not treat each image by itself"):
+        captured(Net(run, **layers), (1, 4, 4))
