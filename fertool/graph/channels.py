@@ -122,7 +122,7 @@ class ChannelTracer:
             outputs,
             kernel_elements=kernel_elements(node),
             per_output=int(node.args["bias"]),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
         return spread_over(outputs, self._output_sides(node))
 
@@ -137,7 +137,7 @@ class ChannelTracer:
             outputs,
             kernel_elements=1,
             per_output=int(node.args["bias"]),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
         return outputs.expand(*x.shape[:-1], -1).contiguous()
 
@@ -180,17 +180,12 @@ class ChannelTracer:
             outputs,
             kernel_elements=kernel_elements(node) * group_inputs,
             per_output=int(node.args["bias"]),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
         return spread_over(outputs, self._output_sides(node))
 
     def _output_sides(self, node: Node) -> torch.Size:
         return torch.Size(self._network.shapes[node.name][1:])
-
-    def _multiplied_positions(self, node: Node, x: Tensor) -> int:
-        if node.op == "linear":
-            return multiplied_positions(node.op, x.shape, x.shape)
-        return multiplied_positions(node.op, x.shape[1:], self._network.shapes[node.name])
 
     # Tensors with one entry per channel.
 
@@ -383,7 +378,7 @@ class ChannelTracer:
             whole.expand(outputs),
             kernel_elements=elements,
             per_output=int(node.args.get("bias", False)),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
 
 

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
 
 
+def total_macs(network: Network) -> int:
+    """Return the multiply-accumulates of one image."""
+    return sum(layer_macs(network, node) for node in network.graph.nodes)
+
+
 def layer_macs(network: Network, node: Node) -> int:
     """Return a node's multiply-accumulates for one image, 0 if it does not mix channels."""
     if node.operator.channel_effect != "mixes":
         return 0
-    layer = network.layer(node.name)
-    assert layer is not None
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-
-    input_shape = network.shapes.get(node.inputs[0], network.image)
-    output_shape = network.shapes[node.name]
-    return weight.numel() * multiplied_positions(node.op, input_shape, output_shape)
+    return _weight(network, node).numel() * multiplied_positions(network, node)
 
 
-def multiplied_positions(op: str, input_shape: Sequence[int], output_shape: Sequence[int]) -> int:
-    """Return at how many positions each weight of a layer is multiplied.
-
-    The shapes are those for one image: [..., features] of linear layers, else [C, ...].
-    """
-    if op == "linear":
-        return math.prod(output_shape[:-1])
-    # Each weight of a transposed convolution is multiplied at every position of the input.
-    if op == "conv_transpose2d":
-        return math.prod(input_shape[1:])
-    return math.prod(output_shape[1:])
-
-
-def total_macs(network: Network) -> int:
-    """Return the multiply-accumulates of one image."""
-    return sum(layer_macs(network, node) for node in network.graph.nodes)
+def multiplied_positions(network: Network, node: Node) -> int:
+    """Return at how many positions of an image each weight of a layer is multiplied."""
+    # A transposed convolution multiplies each weight at every position of its input.
+    if node.op == "conv_transpose2d":
+        in_channels = len(_weight(network, node))
+        return network.values_per_image[node.inputs[0]] // in_channels
+    return network.values_per_image[node.name] // node.out_channels
 
 
 def kernel_elements(node: Node) -> int:
@@ -50,3 +36,11 @@ def kernel_elements(node: Node) -> int:
         return kernel
     height, width = kernel
     return int(height * width)
+
+
+def _weight(network: Network, node: Node) -> Tensor:
+    layer = network.layer(node.name)
+    assert layer is not None
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight

@@ -42,6 +42,11 @@ class Node:
         """The entry of the operator table."""
         return OPERATORS[self.op]
 
+    @property
+    def out_channels(self) -> int:
+        """The number of output channels of a layer that mixes channels."""
+        return int(self.args.get("out_channels") or self.args["out_features"])
+
     def with_args(self, **changes: Any) -> Node:
         """Return the node with other arguments."""
         return replace(self, args={**self.args, **changes})
@@ -78,7 +83,7 @@ class Graph:
         found = {}
         for node in self.nodes:
             if node.operator.channel_effect == "mixes":
-                found[node.name] = node.args.get("out_channels") or node.args["out_features"]
+                found[node.name] = node.out_channels
         return found
 
     def replace_nodes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -20,6 +21,8 @@ from fertool.strict_json import shown
 
 MAX_VALUES = 1 << 27
 """Values that any result may have for one image."""
+_BUILD_IMAGES = 2
+"""Images for which a network is built; an axis of size 1 would broadcast where it must not."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
 # Attributes that instances of networks, and of quantized ones, have beside those of the class: a
@@ -29,6 +32,7 @@ _RESERVED = (
     "image",
     "steps",
     "shapes",
+    "values_per_image",
     "listeners",
     "training",
     "grids",
@@ -36,7 +40,7 @@ _RESERVED = (
     "float_params",
     "learned",
 )
-_INSERTED = "tap "
+_INSERTED_PREFIX = "tap "
 """What the names of inserted modules start with."""
 _MISFIT_ERRORS = (
     RuntimeError,
@@ -68,8 +72,10 @@ class Network(nn.Module):
 
     Layers are submodules under the names of their nodes, so that tensors keep the names that they
     had in the module or file that the network comes from. `image` is the shape of one image,
-    `shapes` are those of all results for one image, `steps` the nodes ready to run. A module can be
-    inserted behind a node (`insert_after`); `listeners` are called with the results of nodes.
+    `shapes` are those of all results without the axis of the images; `values_per_image` counts all
+    values of a result, also where other axes were joined with that of the images. `steps` are the
+    nodes ready to run. A module can be inserted behind a node (`insert_after`); `listeners` are
+    called with the results of nodes.
     """
 
     def __init__(self, graph: Graph, image: ImageShape, adapt: AdaptNode | None = None) -> None:
@@ -82,12 +88,13 @@ class Network(nn.Module):
         self.image = image
         self.steps: list[NodeCall] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.values_per_image = {graph.input: math.prod(image)}
         self.listeners: dict[str, Callable[[Tensor], object]] = {}
         self._calls: dict[str, Callable[..., Any]] = {}
         self._inserted: dict[str, nn.Module] = {}
 
-        # Two images, as an axis of size 1 would broadcast where it must not.
-        values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
+        images = torch.empty(_BUILD_IMAGES, *image, device="meta")
+        values: dict[str, Any] = {graph.input: images}
         nodes = []
         for node in graph.nodes:
             inputs = [values[name] for name in node.inputs]
@@ -149,7 +156,7 @@ class Network(nn.Module):
         # One that stands behind several nodes is registered once, under the first of them.
         if module not in self.children():
             # Names of nodes have dots, names of submodules have none.
-            self.add_module(f"{_INSERTED}{name}".replace(".", "/"), module)
+            self.add_module(f"{_INSERTED_PREFIX}{name}".replace(".", "/"), module)
 
     def _unregister_unused(self, module: nn.Module) -> None:
         if module in self._inserted.values():
@@ -184,9 +191,11 @@ class Network(nn.Module):
             result = self.eval_function(node)(*inputs)
         if inputs:
             self.shapes[node.name] = _shape_for_one_image(result)
+            self.values_per_image[node.name] = as_results(result)[0].numel() // _BUILD_IMAGES
         else:
             # A tensor outside layers is the same for all images, and has no axis for them.
             self.shapes[node.name] = tuple(result.shape)
+            self.values_per_image[node.name] = result.numel()
         return result
 
     def _node_function(self, node: Node, inputs: list[Any]) -> Callable[..., Any]:
@@ -303,16 +312,15 @@ def _shape_for_one_image(result: Any) -> tuple[int, ...]:
     """
     tensors = as_results(result)
     for tensor in tensors:
-        # The network is built for two images.
-        if tensor.numel() > 2 * MAX_VALUES:
-            raise ValueError(f"{tensor.numel() // 2:,} values for one image")
+        if tensor.numel() > _BUILD_IMAGES * MAX_VALUES:
+            raise ValueError(f"{tensor.numel() // _BUILD_IMAGES:,} values for one image")
     return tuple(tensors[0].shape[1:])
 
 
 def is_reserved(name: str) -> bool:
     """Return whether the first part of a layer's name is an attribute of networks."""
     first = name.partition(".")[0]
-    return first in _RESERVED or first.startswith(_INSERTED) or hasattr(Network, first)
+    return first in _RESERVED or first.startswith(_INSERTED_PREFIX) or hasattr(Network, first)
 
 
 def _is_taken(owner: nn.Module, name: str) -> bool:
