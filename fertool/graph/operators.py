@@ -331,12 +331,12 @@ OPERATORS: Mapping[str, Operator] = {
         axis_arguments="part sizes",
     ),
     "unbind": _rearrange("torch.unbind", _AXIS, multi_output=True, axis_arguments="indices"),
-    "getitem": _rearrange(f"{_KERNELS}.pick", {"index": Argument(Index)}),
+    "getitem": _rearrange(f"{_KERNELS}.getitem", {"index": Argument(Index)}),
     "select": _rearrange(
         "torch.select", {**_AXIS, "index": Argument(Bound)}, axis_arguments="indices"
     ),
     "slice": _rearrange(
-        f"{_KERNELS}.cut",
+        f"{_KERNELS}.slice_axis",
         {
             **_AXIS,
             "start": Argument(Bound, 0),
