@@ -22,6 +22,7 @@ from fertool.errors import FertoolError
 # Importing these modules registers their converters.
 from fertool.graph import onnx_elementwise as onnx_elementwise
 from fertool.graph import onnx_layers as onnx_layers
+from fertool.graph import onnx_resize as onnx_resize
 from fertool.graph import onnx_shape_ops as onnx_shape_ops
 from fertool.graph.capture import BATCH_SIZES, CapturedGraph
 from fertool.graph.generalize import generalize
