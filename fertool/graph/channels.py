@@ -282,6 +282,7 @@ class ChannelTracer:
         return spread_over(ids_along(x, 1), self._network.shapes[node.name][1:])
 
     def _rearrange(self, node: Node, inputs: list[Any]) -> Any:
+        # Each block of channels becomes one channel, and can only be removed as a whole.
         if node.op == "pixel_shuffle":
             block = node.args["upscale_factor"] ** 2
             inputs = [self._couple_blocks(inputs[0], block)]

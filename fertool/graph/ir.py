@@ -114,7 +114,8 @@ class Graph:
         for node in reversed(self.nodes):
             if node.name in needed:
                 needed.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.name in needed))
+        kept = [node for node in self.nodes if node.name in needed]
+        return replace(self, nodes=tuple(kept))
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the graph as a JSON value, without arguments that have their default."""
@@ -290,7 +291,9 @@ def _check_order(input: str, nodes: Sequence[Node], output: str) -> None:
 
 def _check_read_count(nodes: Sequence[Node]) -> None:
     # Each input takes time, and nodes may have 1024 of them.
-    count = sum(len(node.inputs) for node in nodes)
+    count = 0
+    for node in nodes:
+        count += len(node.inputs)
     if count > _MAX_READS:
         raise WrongContentError(f"the nodes have more than {_MAX_READS:,} inputs")
 

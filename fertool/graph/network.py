@@ -291,6 +291,12 @@ def clone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
+def load_tensors_(network: Network, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network the tensors that it has, by their names, out of more tensors."""
+    own = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(own, assign=True)
+
+
 def _misfit(node: Node, error: Exception) -> FertoolError:
     # PyTorch's messages go on with a stack or with advice after their first line.
     reason = str(error).partition("\n")[0]

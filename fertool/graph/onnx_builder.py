@@ -135,7 +135,8 @@ class GraphBuilder:
             first_line = str(error).partition("\n")[0]
             raise UnsupportedNodeError(first_line) from None
 
-        if sum(result.numel() for result in draft.results) > self.batch * MAX_VALUES:
+        size = sum(result.numel() for result in draft.results)
+        if size > self.batch * MAX_VALUES:
             raise UnsupportedNodeError("its result is too large")
 
         if len(self.drafts) < len(self.earlier):
@@ -160,7 +161,9 @@ class OnnxCall:
 
     def value(self, index: int) -> Value:
         """Return a required input."""
-        found = self.inputs[index] if index < len(self.inputs) else None
+        found = None
+        if index < len(self.inputs):
+            found = self.inputs[index]
         if found is None:
             raise UnsupportedNodeError(f"its input {index} is missing")
         return found
@@ -261,7 +264,7 @@ def float32_array(constant: Constant) -> Array:
 
 def int_tuple(array: Array) -> tuple[int, ...]:
     """Return the elements of an array as Python's integers."""
-    return tuple(int(number) for number in array.reshape(-1))
+    return tuple(map(int, array.reshape(-1)))
 
 
 def finite_float(value: float) -> float | None:

@@ -130,8 +130,9 @@ class OnnxFile:
             if name in self.needed:
                 continue
             self.needed.add(name)
+            # Optional inputs that are not given have an empty name, which no node makes.
             if name in makers:
-                pending += [source for source in makers[name].input if source]
+                pending += makers[name].input
         self.nodes = [node for node in self.nodes if self.needed.intersection(node.output)]
 
         # Integers first: a quantized file has other unknown operators, which are not the reason.
@@ -147,7 +148,10 @@ class OnnxFile:
         sizes: list[int | None] = []
         for dim in tensor.shape.dim:
             is_fixed = dim.HasField("dim_value") and dim.dim_value > 0
-            sizes.append(dim.dim_value if is_fixed else None)
+            size = None
+            if is_fixed:
+                size = dim.dim_value
+            sizes.append(size)
 
         accepted = (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
         if len(sizes) != 4 or tensor.elem_type not in accepted:
@@ -263,7 +267,8 @@ def resolve_image_shape(input: ImageInput, given: ImageShape | None) -> ImageSha
             "the ONNX file leaves the shape of its images open",
             "give the size of the images: channels, height, width",
         )
-    if not all(1 <= size <= MAX_SIZE for size in (channels, height, width)):
+    sizes = (channels, height, width)
+    if min(sizes) < 1 or max(sizes) > MAX_SIZE:
         raise FertoolError(
             f"images of {channels} x {height} x {width}", "export the network for smaller images"
         )
@@ -281,7 +286,11 @@ def _require_compatible(own: tuple[int | None, ...], given: ImageShape) -> None:
 
 
 def _format_shape(sizes: Sequence[int | None]) -> str:
-    return " x ".join("?" if size is None else str(size) for size in sizes)
+    texts: list[str] = []
+    for size in sizes:
+        # The file may leave a size open.
+        texts.append("?" if size is None else str(size))
+    return " x ".join(texts)
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:

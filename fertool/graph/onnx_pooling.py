@@ -1,4 +1,4 @@
-"""Converters of ONNX operators that work on windows: pooling and padding, as convolutions use it."""
+"""Converters of ONNX operators on windows: pooling, and the padding that convolutions have too."""
 
 from __future__ import annotations
 

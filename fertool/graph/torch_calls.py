@@ -67,8 +67,8 @@ class TorchCall:
     def add_layer(self, op: str, x: Any, tensors: Mapping[str, Tensor | None], **args: Any) -> str:
         """Append a layer; returns its name.
 
-        `tensors` have the names of PyTorch's module. The layer has the name of the module that owns
-        them, where that is one.
+        `x` is the input, or the name of its node. `tensors` have the names of PyTorch's module. The
+        layer has the name of the module that owns them, where that is one.
         """
         given: dict[str, Tensor] = {}
         owners: set[str] = set()
@@ -82,7 +82,8 @@ class TorchCall:
         wanted = ""
         if len(owners) == 1:
             wanted = owners.pop()
-        layer = self.recorder.add(op, [self.recorder.source(x)], args, wanted)
+        source = x if isinstance(x, str) else self.recorder.source(x)
+        layer = self.recorder.add(op, [source], args, wanted)
         for key, tensor in given.items():
             self.recorder.tensors[f"{layer}.{key}"] = tensor
         return layer
