@@ -74,7 +74,7 @@ def direct_weight_gradients(module: nn.Module, device: torch.device) -> Iterator
 
 
 class _DirectWeightGradient(torch.autograd.Function):
-    """A depthwise convolution whose backward pass sums the weight gradient in `_weight_gradient`."""
+    """A depthwise convolution that sums its weight gradient with `_weight_gradient`."""
 
     @staticmethod
     def forward(
