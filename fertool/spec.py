@@ -235,17 +235,6 @@ class Spec:
                 "give the model that it was made from",
             )
 
-    def shown(self) -> dict[str, Any]:
-        """Return the spec as the JSON of `show`: plain values, and the channels of graphs."""
-        # Not msgspec.to_builtins, which leaves out what msgspec.convert took from the default.
-        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
-        del plain["graph"]
-        plain["channels"] = self.graph.channels
-        if self.gates:
-            profiles = [profile.channels for profile in self.gates.profiles]
-            plain["gates"] = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
-        return plain
-
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 

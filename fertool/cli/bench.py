@@ -36,12 +36,11 @@ def bench(
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     require_files(files, output, faces)
     measured = benchmark(files, config, data=faces, reporter=CONSOLE)
-    report = measured.as_dict()
     if output:
-        write_json(output, report)
+        write_json(output, measured.as_dict())
     if json:
-        print_json(report)
+        print_json(measured)
         return
-    result(tables.bench_table(report))
-    for line in tables.bench_warnings(report):
+    result(tables.bench_table(measured))
+    for line in tables.bench_warnings(measured):
         CONSOLE.warn(line)

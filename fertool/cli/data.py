@@ -23,8 +23,6 @@ def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) 
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
-    from dataclasses import asdict
-
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
@@ -34,7 +32,7 @@ def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) 
     # Only now, since it imports torch: a data set that is missing is told at once.
     from fertool.data.info import inspect_source
 
-    found = asdict(inspect_source(faces.fitted()))
+    found = inspect_source(faces.fitted())
     if json:
         print_json(found)
     else:

@@ -91,6 +91,7 @@ def _record(
 ) -> None:
     """Record the teachers and train no student."""
     from fertool.cli.output import announce
+    from fertool.results import LogitsSummary
     from fertool.workflows.teacher_logits import record_logits
 
     path = config.logits.save_logits
@@ -98,4 +99,4 @@ def _record(
     recorded = record_logits(
         teachers, faces, config.recording, output=path, run=run, reporter=CONSOLE
     )
-    announce(recorded.spec, path, json)
+    announce(LogitsSummary.of(path, recorded.spec), json)

@@ -37,13 +37,13 @@ def evaluate(
 
     faces = open_data(data, read, reporter=CONSOLE)
     require_files(files, output, faces)
-    report = workflow.evaluate(files, faces, config, reporter=CONSOLE).as_dict()
+    report = workflow.evaluate(files, faces, config, reporter=CONSOLE)
     if output:
-        write_json(output, report)
+        write_json(output, report.as_dict())
     if json:
         print_json(report)
         return
-    for entry in report["results"]:
+    for entry in report.results:
         result(tables.eval_table(entry))
     if len(files) > 1:
-        result(tables.comparison_table(report["comparisons"]))
+        result(tables.comparison_table(report.comparisons))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +56,9 @@ def hessian_sensitivity(
     require_picture("--plot", plot, output, model, *faces.files)
     found = sensitivity(load(model), faces, config, output=output, run=run, reporter=CONSOLE)
     if plot:
-        write_atomic(plot, plot_sensitivity(asdict(found)))
+        write_atomic(plot, plot_sensitivity(found))
     if json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         result(tables.sensitivity_table(found))
         path_result(output)

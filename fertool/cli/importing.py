@@ -46,8 +46,7 @@ def import_(
     model = import_model(source, config, output=output, reporter=CONSOLE)
     if layers and not json:
         result(tables.layers_table(model.layers))
-    found = {"max_abs_diff": model.max_abs_diff, "layers": model.layers}
-    announce(model.spec, output, json, **{"import": found})
+    announce(model.summary, json)
 
 
 def _stem(source: str) -> str:

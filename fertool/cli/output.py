@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.input_files import require_file
-from fertool.artifact.logits_header import LogitsSpec
 from fertool.errors import UsageError
-from fertool.spec import Spec
 
 if TYPE_CHECKING:
+    from fertool.report.tables import Costs
+    from fertool.results import Epoch, LogitsSummary, ModelSummary
+    from fertool.results.fields import Result
     from fertool.workflows.data import Data
     from fertool.workflows.model import Model
-    from fertool.workflows.outputs import History
+    from fertool.workflows.prune import PrunedModel
+    from fertool.workflows.quantize import QuantizedModel
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
@@ -51,39 +54,24 @@ def require_files(files: Sequence[Path], output: Path | None, data: Data | None)
         require_file(file)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object on stdout: SI base units, units in the keys."""
+def print_json(result: Result) -> None:
+    """Print a result as one JSON object on stdout."""
     from fertool.report.console import json_result
 
-    json_result(value)
+    json_result(result.as_dict())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON object to a file, atomically."""
-    from fertool.report.printable import json_text
-
-    write_atomic(path, f"{json_text(value)}\n".encode())
-
-
-def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
-    """Return the keys of `show --json` for a file and its spec."""
-    about = {"file": str(file), "size_bytes": file.stat().st_size}
-    if isinstance(spec, LogitsSpec):
-        return {**about, **asdict(spec)}
-    return {**about, **spec.shown()}
-
-
-def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -> None:
-    """Print the result of a command that wrote a file: its path, or as JSON what `show` says and `extra`."""
+def announce(summary: ModelSummary | LogitsSummary, as_json: bool) -> None:
+    """Print the path of the file that a command wrote, or as JSON all that is known of it."""
     from fertool.report.console import path_result
 
     if as_json:
-        print_json({**spec_as_json(spec, file), **extra})
+        print_json(summary)
     else:
-        path_result(file)
+        path_result(Path(str(summary.file)))
 
 
-def write_curves(path: Path | None, name: str, history: History) -> None:
+def write_curves(path: Path | None, name: str, history: Sequence[Epoch]) -> None:
     """Write the curves of a model's trainings as a PNG, if a path is given."""
     from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 
@@ -91,21 +79,21 @@ def write_curves(path: Path | None, name: str, history: History) -> None:
         write_atomic(path, plot_training_curves(split_rounds(name, history)))
 
 
-def print_change(before: Model, after: Model, change: Mapping[str, Any], warning: str) -> None:
+def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
     """Print the table of two models, and a warning where the new one is not measurably faster."""
     from fertool.report.console import note, story
     from fertool.report.tables import change_table
+    from fertool.workflows.prune import PrunedModel
 
-    sides: list[dict[str, Any]] = []
-    for model, suffix in ((before, "_before"), (after, "")):
-        side: dict[str, Any] = {
-            "size_bytes": model.size_bytes,
-            "params": model.spec.params,
-            "macs": model.spec.macs,
-        }
-        for key in ("latency_s", "accuracy", "commonest_share"):
-            side[key] = change.get(f"{key}{suffix}")
-        sides.append(side)
-    story(change_table(sides[0], {**change, **sides[1]}))
-    if change.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
+    unlabeled = changed.unlabeled if isinstance(changed, PrunedModel) else None
+    before, after = _costs(changed.before), _costs(changed)
+    story(change_table(before, after, changed.change, unlabeled))
+    interval = changed.change.speedup_ci95
+    if interval is not UNSET and interval[0] <= 1:
         note(warning)
+
+
+def _costs(model: Model) -> Costs:
+    from fertool.report.tables import Costs
+
+    return Costs(model.size_bytes, model.spec.params, model.spec.macs)

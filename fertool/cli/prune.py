@@ -84,8 +84,8 @@ def prune(
         return  # Another process has written the model.
     write_curves(plot, output.stem, pruned.history)
     _write_widths(plot_widths, pruned.plan)
-    print_change(pruned.before, pruned, {**pruned.change, **(pruned.unlabeled or {})}, _NOT_FASTER)
-    announce(pruned.spec, output, json, **pruned.as_dict())
+    print_change(pruned, _NOT_FASTER)
+    announce(pruned.summary, json)
 
 
 def _require_pictures(
@@ -124,13 +124,13 @@ def _print_plans(plans: list[PrunePlan], json: bool) -> None:
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
+    from fertool.results import Change, PrunePreview
 
     if json:
-        profiles = [plan.as_dict() for plan in plans]
-        alone = profiles[0] if len(profiles) == 1 else {}
-        print_json({**alone, "profiles": profiles})
+        print_json(PrunePreview(profiles=tuple(plan.summary for plan in plans)))
         return
     result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
     for plan in plans:
-        before = {"params": plan.params_before, "macs": plan.macs_before}
-        result(tables.change_table(before, {"params": plan.params, "macs": plan.macs}))
+        before = tables.Costs(params=plan.params_before, macs=plan.macs_before)
+        after = tables.Costs(params=plan.params, macs=plan.macs)
+        result(tables.change_table(before, after, Change()))

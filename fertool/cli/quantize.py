@@ -94,8 +94,8 @@ def quantize(
         return  # Another process has written the model.
     write_curves(plot, output.stem, quantized.history)
     _write_bits(plot_bits, quantized)
-    print_change(quantized.before, quantized, quantized.change, _NOT_FASTER)
-    announce(quantized.spec, output, json, **quantized.as_dict())
+    print_change(quantized, _NOT_FASTER)
+    announce(quantized.summary, json)
 
 
 def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
@@ -115,13 +115,11 @@ def _print_plan(planned: QuantizedModel, json: bool) -> None:
     from fertool.report import tables
     from fertool.report.console import result
 
-    plan = planned.plan_as_dict()
+    preview = planned.preview
     if json:
-        print_json(plan)
+        print_json(preview)
         return
-    before = {
-        "size_bytes": plan["size_bytes_before"],
-        "accuracy": planned.change["accuracy_before"],
-    }
-    result(tables.bits_table(plan["quant"]))
-    result(tables.change_table(before, {**planned.change, "size_bytes": plan["size_bytes"]}))
+    result(tables.bits_table(preview.quant))
+    before = tables.Costs(size_bytes=preview.size_bytes_before)
+    after = tables.Costs(size_bytes=preview.size_bytes)
+    result(tables.change_table(before, after, preview.change))

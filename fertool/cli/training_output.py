@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fertool.cli.output import print_json, require_picture, write_curves
+from fertool.cli.output import announce, require_picture, write_curves
 
 if TYPE_CHECKING:
     from fertool.workflows.training_task import TrainedModel
@@ -24,20 +24,16 @@ def print_trained(model: TrainedModel, output: Path, plot: Path | None, json: bo
     from fertool import distributed
     from fertool.artifact.atomic import write_atomic
     from fertool.report import tables
-    from fertool.report.console import path_result, story
+    from fertool.report.console import story
     from fertool.report.plots.sweep_accuracy import plot_sweep
     from fertool.workflows.sweep import SweepResult
 
     if not distributed.is_main_process():
         return
     if isinstance(model, SweepResult):
-        results = model.results.as_dict()
         if plot:
-            write_atomic(plot, plot_sweep(results))
-        story(tables.sweep_table(results))
+            write_atomic(plot, plot_sweep(model.results))
+        story(tables.sweep_table(model.results))
     elif plot:
         write_curves(plot, output.stem, model.history)
-    if json:
-        print_json(model.as_dict())
-    else:
-        path_result(output)
+    announce(model.summary, json)

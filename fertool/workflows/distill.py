@@ -11,9 +11,9 @@ from fertool.config.option import applicable, configured, values_of, with_values
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Epoch
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.new_network import input_of, new_network, recorded_network
-from fertool.workflows.outputs import History
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.student_trainer import StudentTrainer
 from fertool.workflows.teacher_logits import (
@@ -184,7 +184,7 @@ class StudentTask(TrainingTask):
 
     def _fit(
         self, config: DistillConfig, training: TrainingRun, spec: Spec, student: nn.Module
-    ) -> tuple[Spec, History]:
+    ) -> tuple[Spec, list[Epoch]]:
         """Train the student by the method; returns its spec and the history of all trainings."""
         from fertool.distillation import Student, load_method
 

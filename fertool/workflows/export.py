@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ from fertool.config.option import configured
 from fertool.errors import UsageError
 from fertool.registry import FORMATS
 from fertool.reporter import SILENT, Reporter
+from fertool.results import ExportResult, Parity
 from fertool.workflows.data import Data, drawn_faces
 from fertool.workflows.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fertool.exporting import Parity
     from fertool.spec import Spec
 
 PARITY_IMAGES = 512
@@ -35,9 +35,10 @@ class ExportedFile:
     parity: Parity
     size_bytes: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON beside the header of the file."""
-        return {"parity": asdict(self.parity)}
+    @property
+    def summary(self) -> ExportResult:
+        """What the command prints: the header that the file holds, and the comparison."""
+        return ExportResult.of(self.path, self.size_bytes, self.spec, parity=self.parity)
 
 
 def export(

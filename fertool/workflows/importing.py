@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from fertool.artifact.atomic import require_writable
 from fertool.config.importing import ImportConfig
 from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
+from fertool.results import ImportFindings, ImportResult, LayerSurvey
 from fertool.workflows.model import Model
 from fertool.workflows.provenance import make_step
 
@@ -27,7 +27,13 @@ class ImportedModel(Model):
     """
 
     max_abs_diff: float = 0.0
-    layers: Sequence[dict[str, Any]] = ()
+    layers: tuple[LayerSurvey, ...] = ()
+
+    @property
+    def summary(self) -> ImportResult:
+        """What the command prints: the header of the file, and the comparison with the source."""
+        findings = ImportFindings(self.max_abs_diff, self.layers)
+        return ImportResult.of(self.path, self.size_bytes, self.spec, import_=findings)
 
 
 def import_model(

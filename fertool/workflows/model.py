@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
+from fertool.results import ModelSummary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,10 +68,10 @@ class Model:
             return self.path.stat().st_size
         return len(self._packed()[1])
 
-    def described(self) -> dict[str, Any]:
-        """Return the keys of `show --json`."""
-        file = str(self.path) if self.path else None
-        return {"file": file, "size_bytes": self.size_bytes, **self.spec.shown()}
+    @property
+    def summary(self) -> ModelSummary:
+        """What a command prints of the model: the header of its file, with the size."""
+        return ModelSummary.of(self.path, self.size_bytes, self.spec)
 
     def save(self, path: str | Path) -> Model:
         """Write the model file, atomically; returns the model of that file.

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
 
 from fertool.config.option import configured, values_of
 from fertool.config.pruning import PruneConfig
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import measure_changes, measure_unlabeled, warn_of_unlabeled
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, require_outputs, state_path
+from fertool.workflows.outputs import require_outputs, state_path
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.pruning_constraints import pruning_constraints
@@ -41,27 +42,30 @@ _NOTABLE_GAP = 1.2
 class PrunedModel(Model):
     """A pruned model, and what pruning did to the model `before`.
 
-    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has, as
-    far as they were measured, the accuracies on the validation images with their paired comparison
-    and the latencies. Without data `unlabeled` has what can be measured on drawn faces instead, and
-    there is no `history` of trainings.
+    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has the
+    accuracies on the validation images with their paired comparison and the latencies. Without data
+    `unlabeled` has what can be measured on drawn faces instead, and there is no `history` of
+    trainings.
     """
 
     before: Model
     plan: PrunePlan
-    change: Mapping[str, Any]
-    unlabeled: Mapping[str, Any] | None
-    history: History
+    change: Change
+    unlabeled: UnlabeledChange | None
+    history: list[Epoch]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON beside the header of the file."""
-        printed: dict[str, Any] = {}
-        if self.unlabeled is None:
-            printed["history"] = self.history
-        printed["plan"] = self.plan.as_dict()
-        printed["change"] = self.change
-        printed["unlabeled"] = self.unlabeled
-        return printed
+    @property
+    def summary(self) -> PruneResult:
+        """What the command prints."""
+        return PruneResult.of(
+            self.path,
+            self.size_bytes,
+            self.spec,
+            history=tuple(self.history) if self.unlabeled is None else UNSET,
+            plan=self.plan.summary,
+            change=self.change,
+            unlabeled=self.unlabeled,
+        )
 
 
 def prune(
@@ -182,7 +186,7 @@ class _Pruning:
             data=self.scoring,
         )
         pruned, history = self._run_schedule(session, step)
-        change: dict[str, Any] = {}
+        change = Change()
         unlabeled = None
         if distributed.is_main_process():
             change, unlabeled = self._measure(Model(pruned.spec, session.module), bench=bench)
@@ -270,7 +274,9 @@ class _Pruning:
         session.remove_blocks(selection.prune_blocks)
         return session
 
-    def _run_schedule(self, session: PruningSession, step: ProvenanceStep) -> tuple[Model, History]:
+    def _run_schedule(
+        self, session: PruningSession, step: ProvenanceStep
+    ) -> tuple[Model, list[Epoch]]:
         """Prune and train; returns the model as its file has it, and the history."""
         from fertool.pruning import NoTrainer
 
@@ -317,9 +323,7 @@ class _Pruning:
                 del recorded[name]
         return recorded_options(recorded, self.data.read if self.data else {})
 
-    def _measure(
-        self, after: Model, *, bench: bool
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def _measure(self, after: Model, *, bench: bool) -> tuple[Change, UnlabeledChange | None]:
         """Return what has changed, and without data what can be measured without labels."""
         change = measure_changes(self.before, after, self.val, bench=bench, reporter=self.reporter)
         unlabeled = None
@@ -332,9 +336,11 @@ class _Pruning:
             self._note_time(after.spec.macs / self.before.spec.macs, change)
         return change, unlabeled
 
-    def _note_time(self, macs_ratio: float, change: Mapping[str, Any]) -> None:
+    def _note_time(self, macs_ratio: float, change: Change) -> None:
         """Note where the time falls clearly less than the MACs, which the budget was in."""
-        time_ratio = 1 / change.get("speedup", math.inf)
+        if change.speedup is UNSET:
+            return
+        time_ratio = 1 / change.speedup
         if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
             self.reporter.note(
                 f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fertool.workflows.comparison import measured_metrics
-from fertool.workflows.outputs import History
 from fertool.workflows.rounds import for_epochs, for_round
 from fertool.workflows.training_run import Round, TrainingRun
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
     from fertool.reporter import Reporter
+    from fertool.results import Epoch
     from fertool.spec import Spec
 
 
@@ -28,7 +28,7 @@ class ScheduleTrainer:
     def __init__(
         self, run: TrainingRun, scoring_subset: FaceDataset, objective: LogitsObjective
     ) -> None:
-        self.history: History = []
+        self.history: list[Epoch] = []
         self.scoring_subset = scoring_subset
         self._run = run
         self._objective = objective

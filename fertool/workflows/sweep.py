@@ -20,7 +20,7 @@ from fertool.config.sweep import Axes, SweepConfig, Value, sweep_config, with_op
 from fertool.config.train_teacher import TrainTeacherConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
-from fertool.results import ConfigSummary, SweepResults, TrialResult
+from fertool.results import ConfigSummary, SweepResults, TrainingResult, TrialResult
 from fertool.workflows.distill import StudentTask, distill
 from fertool.workflows.model import Model, load
 from fertool.workflows.outputs import history_path, require_outputs, write_history
@@ -59,9 +59,10 @@ class SweepResult(TrainedModel):
         """The mean over the seeds of each choice of options, best first."""
         return self.results.points
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what `--json` prints: the same as of one training, and the results."""
-        return {**super().as_dict(), "sweep": self.results.as_dict(histories=False)}
+    @property
+    def summary(self) -> TrainingResult:
+        """What the command prints: the same as of one training, and the results."""
+        return replace(super().summary, sweep=self.results.summary)
 
 
 def sweep(
@@ -123,9 +124,10 @@ def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
     file = carry_out(plan, prepare, resume=task.run.resume, reporter=task.reporter)
     distributed.broadcast_scalars([_NO_MORE])
     best = file.best
-    history = [epoch.as_dict() for epoch in best.history]
     model = load(output)
-    result = SweepResult(model.spec, model.module, model.path, history, results=file.results)
+    result = SweepResult(
+        model.spec, model.module, model.path, list(best.history), results=file.results
+    )
     options = with_options(task.config, best.options)
     task.complete(result, options, replace(task.run, seed=best.seed))
     return result
@@ -266,7 +268,7 @@ def _keep_best(
             reporter.note(f"its model is gone; training it again: {_label(trial)}")
             _train(file, plan, trial, training)
     write_atomic(plan.output, content)
-    write_history(plan.output, [epoch.as_dict() for epoch in best.history])
+    write_history(plan.output, best.history)
     if len(plan.seeds) == 1 and plan.axes:
         _remove(trial.output)
     file.finished = True

@@ -14,7 +14,7 @@ from fertool.config.sweep import Axes, Value
 from fertool.errors import FertoolError
 from fertool.results import BestTrial, ConfigSummary, Epoch, SweepResults, TrialResult
 from fertool.strict_json import WrongContentError, as_type, parse_json
-from fertool.workflows.outputs import History, write_json
+from fertool.workflows.outputs import write_json
 
 if TYPE_CHECKING:
     from fertool.spec import ProvenanceStep, Spec
@@ -28,11 +28,11 @@ def fingerprint(step: ProvenanceStep) -> str:
 
 
 def trial_result(
-    options: Mapping[str, Value], step: ProvenanceStep, spec: Spec, history: History
+    options: Mapping[str, Value], step: ProvenanceStep, spec: Spec, history: list[Epoch]
 ) -> TrialResult:
     """Return the result of a training that was written as `spec`, with its epochs."""
     assert spec.metrics is not None
-    best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
+    best = max(history, key=lambda record: record.rank)
     return TrialResult(
         options=dict(options),
         seed=step.seed or 0,
@@ -40,13 +40,13 @@ def trial_result(
         n=spec.metrics.n,
         accuracy=spec.metrics.accuracy,
         accuracy_ci95=spec.metrics.accuracy_ci95,
-        loss=best["val_loss"],
+        loss=best.val_loss,
         best_epoch=history.index(best) + 1,
         epochs=len(history),
-        seconds=sum(record["seconds"] for record in history),
+        seconds=sum(record.seconds for record in history),
         digest=spec.digest,
         fingerprint=fingerprint(step),
-        history=tuple(Epoch(**record) for record in history),
+        history=tuple(history),
     )
 
 

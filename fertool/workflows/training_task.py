@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fertool.artifact.input_files import require_file
 from fertool.config.run import RunConfig
 from fertool.reporter import Reporter
+from fertool.results import Epoch, TrainingResult
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, require_outputs
+from fertool.workflows.outputs import require_outputs
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 class TrainedModel(Model):
     """A trained model with a record of each epoch."""
 
-    history: History = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what `--json` prints: the keys of `show`, and the epochs."""
-        return {**self.described(), "history": self.history}
+    @property
+    def summary(self) -> TrainingResult:
+        """What the command prints: the keys of `show`, and the epochs."""
+        return TrainingResult.of(self.path, self.size_bytes, self.spec, history=tuple(self.history))
 
 
 class Trained(NamedTuple):
@@ -39,7 +41,7 @@ class Trained(NamedTuple):
     run: TrainingRun
     spec: Spec
     module: nn.Module
-    history: History
+    history: list[Epoch]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_training_gives_the_bytes_of_the_command(fertool, data, tmp_path):
         *("a.pt", "a.pt.history.json", "b.pt", "b.pt.history.json"),
     ]
     written = json.loads((tmp_path / "b.pt.history.json").read_text())
-    assert written == {"file": "b.pt", "history": found.history}
+    assert written == {"file": "b.pt", "history": [epoch.as_dict() for epoch in found.history]}
     shown = found.as_dict()
     assert shown["digest"] == load(tmp_path / "a.pt").spec.digest
     assert (shown["file"], shown["history"]) == (str(tmp_path / "b.pt"), found.history)
