@@ -29,7 +29,7 @@ class Latency:
     """The time of one pass over one batch, from uint8 pixels to logits."""
 
     median: Annotated[Seconds, described("median of the timed passes")]
-    mean: Annotated[Seconds, described("mean")]
+    mean: Annotated[Seconds, described("mean of the timed passes")]
     p90: Annotated[Seconds, described("90th percentile")]
     p99: Annotated[Seconds, described("99th percentile")]
     min: Annotated[Seconds, described("fastest pass")]
@@ -73,12 +73,12 @@ class FileResult:
         Meta(max_length=100),
         described("of a dynamic network, for passes of one image"),
     ] = ()
-    accuracy: Annotated[Fraction | None, described("with `--data`: on the validation images")] = (
+    accuracy: Annotated[Fraction | None, described("with ``data``: on the validation images")] = (
         None
     )
     accuracy_ci95: Annotated[Interval | None, described("its 95 % interval, Wilson's")] = None
     split: Annotated[Name | None, described("which images the accuracy is on")] = None
-    n: Annotated[Positive | None, described("how many these are")] = None
+    n: Annotated[Positive | None, described("images that the accuracy is on")] = None
     foreign: Annotated[
         Assumptions | None, described("what was assumed about a file of another program")
     ] = None

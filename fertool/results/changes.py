@@ -32,10 +32,14 @@ class Change(Result):
     What was not measured is `UNSET`.
     """
 
-    accuracy_before: Annotated[Fraction | UnsetType, described("of the given network")] = UNSET
-    accuracy: Annotated[Fraction | UnsetType, described("of the new network")] = UNSET
+    accuracy_before: Annotated[Fraction | UnsetType, described("accuracy of the given network")] = (
+        UNSET
+    )
+    accuracy: Annotated[Fraction | UnsetType, described("accuracy of the new network")] = UNSET
     n: Annotated[Positive | UnsetType, described("validation images")] = UNSET
-    difference: Annotated[Difference | UnsetType, described("of the two accuracies")] = UNSET
+    difference: Annotated[
+        Difference | UnsetType, described("accuracy of the new network less the given one's")
+    ] = UNSET
     difference_ci95: Annotated[DifferenceInterval | UnsetType, described("its 95 % interval")] = (
         UNSET
     )
@@ -44,18 +48,18 @@ class Change(Result):
         Fraction | UnsetType, described("fraction of the images with the same predicted class")
     ] = UNSET
     latency_s_before: Annotated[
-        Seconds | UnsetType, described("of one image, of the given network; unless `--no-bench`")
+        Seconds | UnsetType, described("of one image, of the given network; unless ``bench=False``")
     ] = UNSET
-    latency_s: Annotated[Seconds | UnsetType, described("that of the new network")] = UNSET
+    latency_s: Annotated[Seconds | UnsetType, described("of one image, of the new network")] = UNSET
     speedup: Annotated[Ratio | UnsetType, described("how many times as fast it is")] = UNSET
     speedup_ci95: Annotated[RatioInterval | UnsetType, described("its 95 % bootstrap interval")] = (
         UNSET
     )
     average_bits: Annotated[
-        Finite | UnsetType, described("of a quantized network: mean bits of a weight")
+        Finite | UnsetType, described("mean bits of a weight, of a quantized network")
     ] = UNSET
     accuracy_without_vnni: Annotated[
-        Fraction | UnsetType, described("of a quantized network: on x86 processors without VNNI")
+        Fraction | UnsetType, described("of a quantized network, on x86 processors without VNNI")
     ] = UNSET
 
 
@@ -66,7 +70,9 @@ class UnlabeledChange(Result):
     images: Annotated[Text, described("what the images are")]
     n: Annotated[Positive, described("how many they are")]
     accuracy: Annotated[None, described("not measured")] = None
-    top1_agreement: Annotated[Fraction, described("fraction with the same predicted class")]
+    top1_agreement: Annotated[
+        Fraction, described("fraction of the images with the same predicted class")
+    ]
     kl: Annotated[Nats, described("mean KL divergence of the new softmax from the old one")]
     commonest_class_before: Annotated[Name, described("most frequent prediction before")]
     commonest_share_before: Annotated[Fraction, described("fraction of the images that got it")]
@@ -81,15 +87,15 @@ class PlanSummary(Result):
     widths_before: Annotated[Mapping[Name, Count], described("channels by group, before")]
     widths: Annotated[Mapping[Name, Count], described("channels by group, after")]
     macs_before: Annotated[Count, described("multiply-accumulates of one image, before")]
-    macs: Annotated[Count, described("and after")]
-    macs_ratio: Annotated[Finite, described("fraction of them that is left")]
+    macs: Annotated[Count, described("multiply-accumulates of one image, after")]
+    macs_ratio: Annotated[Finite, described("fraction of the multiply-accumulates left")]
     params_before: Annotated[Count, described("learned values, before")]
-    params: Annotated[Count, described("and after")]
-    params_ratio: Annotated[Finite, described("fraction of them that is left")]
+    params: Annotated[Count, described("learned values, after")]
+    params_ratio: Annotated[Finite, described("fraction of the learned values left")]
     latency_ratio: Annotated[
-        Finite | None, described("with `--target-latency`: fraction of the latency, estimated")
+        Finite | None, described("with ``target_latency``: fraction of the latency, estimated")
     ]
-    round_to: Annotated[Positive, described("number that channels are rounded to a multiple of")]
+    round_to: Annotated[Positive, described("channel counts are multiples of it")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,16 +104,16 @@ class PruneResult(ModelSummary):
 
     history: Annotated[
         tuple[Epoch, ...] | UnsetType,
-        described("with `--data`: one for each epoch"),
+        described("with ``data``: one for each epoch"),
     ] = UNSET
     plan: Annotated[PlanSummary, described("what was removed")]
     change: Annotated[Change, described("both networks compared")]
-    unlabeled: Annotated[UnlabeledChange | None, described("without `--data`, on drawn faces")]
+    unlabeled: Annotated[UnlabeledChange | None, described("without ``data``, on drawn faces")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrunePreview(Result):
-    """The JSON of `prune --dry-run`."""
+    """The JSON of a preview of `prune`."""
 
     profiles: Annotated[
         tuple[PlanSummary, ...],
@@ -131,7 +137,7 @@ class QuantizeResult(ModelSummary):
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizePreview(Result):
-    """The JSON of `quantize --dry-run`."""
+    """The JSON of a preview of `quantize`."""
 
     quant: Annotated[QuantSpec, described("bits by layer and channel, as in `show`")]
     size_bytes_before: Annotated[FileSize, described("size of the given file")]

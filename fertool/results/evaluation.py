@@ -62,7 +62,7 @@ class Evaluation(Headline):
     ]
     file: Annotated[Text, described("the model file")] = ""
     tta: Annotated[Tta, described("test-time augmentation")] = "none"
-    single_crop: Annotated[Headline | None, described("with `--tta`: the figure without it")] = None
+    single_crop: Annotated[Headline | None, described("with ``tta``: the figure without it")] = None
     deduplicated: Annotated[
         Headline | None, described("the figure without exact copies of training images")
     ] = None

@@ -20,7 +20,7 @@ class TrainingResult(ModelSummary):
 
     history: Annotated[tuple[Epoch, ...], described("one for each epoch, of all trainings")]
     sweep: Annotated[
-        SweepSummary | UnsetType, described("with `--seeds` or `--grid`: all trainings compared")
+        SweepSummary | UnsetType, described("with ``seeds`` or ``grid``: all trainings compared")
     ] = UNSET
 
 

@@ -92,7 +92,7 @@ class ShownModel(ModelSummary):
 
     layers: Annotated[
         tuple[NodeSummary, ...] | UnsetType,
-        described("with `--layers`: the operators of the network, in running order"),
+        described("with ``layers``: the operators of the network, in running order"),
     ] = UNSET
 
 

@@ -38,7 +38,7 @@ RESULTS: Mapping[str, type[Result]] = {
     "train-teacher-history": History,
     "train-teacher-sweep": SweepResults,
 }
-"""What each command prints with --json and, behind its name, in other cases or in other files."""
+"""What each command prints as JSON and, behind its name, in other cases or in other files."""
 
 
 def json_schema(kind: type[Result]) -> dict[str, Any]:

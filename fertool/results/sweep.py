@@ -31,7 +31,7 @@ class TrialFigures(Result):
     options: Annotated[Options, described("its varied options, by their names in recipes")]
     seed: Annotated[Seed, described("its seed")]
     split: Annotated[Name, described("which images the figures are on")]
-    n: Annotated[Positive, described("how many these are")]
+    n: Annotated[Positive, described("images that the figures are on")]
     accuracy: Annotated[Fraction, described("that of the best epoch")]
     accuracy_ci95: Annotated[Interval, _CI95]
     loss: Annotated[Nats, described("that of the best epoch")]
