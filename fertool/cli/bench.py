@@ -19,10 +19,10 @@ def bench(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Measure latency, throughput, memory and size of model files, and accuracy when --data is given.
+    """Measure latency, throughput, memory and size of model files, and with --data the accuracy.
 
-    Passes of the files alternate, so that what the machine does meanwhile cancels out of the speed-ups. The first
-    file is the baseline. Accuracy is that of the validation split.
+    Passes of the files alternate, so that what the machine does meanwhile cancels out of the
+    speed-ups. The first file is the baseline. Accuracy is that of the validation split.
 
     Example: fertool bench student.onnx int8.onnx --data fer2013.csv
     """

@@ -19,7 +19,7 @@ app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_
 @app.command("info", no_args_is_help=True)
 @command
 def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) -> None:
-    """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
+    """Count the images by split and class, and find copies, contradictions and what is no face.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """

@@ -19,10 +19,10 @@ def evaluate(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Evaluate model files on the same images, with 95 % intervals and paired tests; changes no model file.
+    """Evaluate model files on the same images, with 95 % intervals and paired tests.
 
-    Images that are exact copies of training images are excluded from a second, deduplicated figure. With --tta the
-    figure of a single crop stands apart.
+    Images that are exact copies of training images are excluded from a second, deduplicated figure.
+    With --tta the figure of a single crop stands apart.
 
     Example: fertool eval student.onnx int8.onnx --data fer2013.csv --json
 

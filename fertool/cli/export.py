@@ -1,4 +1,4 @@
-"""`fertool export`: a file for other runtimes that has been compared with the model it came from."""
+"""`fertool export`: a file for other runtimes, compared with the model that it came from."""
 
 from __future__ import annotations
 

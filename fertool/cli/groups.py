@@ -1,8 +1,9 @@
 """Let dataclasses of options stand as parameters of a command.
 
-Typer reads flags from a function's signature. Here a parameter whose type is a dataclass stands for one flag per
-option: those of a config (`fertool.config`), of the configs that it holds, and fields that Typer's own annotations
-describe, for options that only the command line has. The command receives the dataclass filled in.
+Typer reads flags from a function's signature. Here a parameter whose type is a dataclass stands for
+one flag per option: those of a config (`fertool.config`), of the configs that it holds, and fields
+that Typer's own annotations describe, for options that only the command line has. The command
+receives the dataclass filled in.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fertool.workflows.processes import require_one_process
 
 
 def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
-    """Return `function` with every dataclass parameter replaced by one keyword parameter per option.
+    """Return `function` with one keyword parameter per option in the place of dataclasses.
 
     Several processes are refused unless it is `shared`.
     """
@@ -111,7 +112,8 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             given = _type_as_given(type_of(field, kind), known)
             kind = Annotated[given, _typer_option(field.name, kind, known)]
             # Of a list or a map Typer takes None for "not given".
-            value = None if value in ((), {}) else value
+            if value in ((), {}):
+                value = None
         elif not hasattr(kind, "__metadata__"):
             continue
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -209,8 +211,9 @@ def _without_none(kind: Any) -> Any:
     """Return a type without the None that an option may be."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    rest = [part for part in get_args(kind) if part is not NoneType]
-    return Union[tuple(rest)] if len(rest) < len(get_args(kind)) else kind  # noqa: UP007
+    rest = tuple(part for part in get_args(kind) if part is not NoneType)
+    # Of the one type that is left this is the type itself.
+    return Union[rest]  # noqa: UP007
 
 
 def _is_list(kind: Any) -> bool:

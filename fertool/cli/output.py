@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,43 +13,56 @@ from fertool.artifact.input_files import require_file
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
-    from fertool.report.tables import Costs
     from fertool.results import Epoch, LogitsSummary, ModelSummary
     from fertool.results.fields import Result
     from fertool.workflows.data import Data
-    from fertool.workflows.model import Model
     from fertool.workflows.prune import PrunedModel
     from fertool.workflows.quantize import QuantizedModel
+    from fertool.workflows.training_task import TrainedModel
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
-    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it.
+    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`.
 
     Raises FertoolError for `.` and `/`, which are no files and have no name to follow.
     """
     if not model.name:
         require_file(model)
-    return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
+    if not stage:
+        return model.with_suffix(suffix)
+    return model.with_name(f"{model.stem}.{stage}{suffix}")
 
 
-def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -> None:
-    """Fail before any work when the picture of an option cannot be drawn or written, or would replace a file."""
+def require_pictures(
+    pictures: Mapping[str, Path | None], output: Path, inputs: Iterable[Path]
+) -> None:
+    """Fail before any work when a picture cannot be drawn or written, or would replace a file.
+
+    `pictures` are the files that are asked for, by flag.
+    """
     from fertool.report.plots.drawing import require_matplotlib
 
-    if path is None:
-        return
-    require_writable(path, *inputs)
-    if path.resolve() == output.resolve():
-        raise UsageError(
-            f"{flag} {path}: the result goes there", "name another file, for example picture.png"
-        )
-    require_matplotlib()
+    taken = list(inputs)
+    for flag, path in pictures.items():
+        if path is None:
+            continue
+        require_writable(path, *taken)
+        if path.resolve() == output.resolve():
+            raise UsageError(
+                f"{flag} {path}: the result goes there",
+                "name another file, for example picture.png",
+            )
+        require_matplotlib()
+        taken.append(path)
 
 
 def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
-    """Raise FertoolError, before any work, for a missing file or an output that replaces an input."""
+    """Raise FertoolError for a missing file, and for an output that would replace an input."""
+    inputs = list(files)
+    if data:
+        inputs += data.files
     if output:
-        require_writable(output, *files, *(data.files if data else []))
+        require_writable(output, *inputs)
     for file in files:
         require_file(file)
 
@@ -82,18 +95,34 @@ def write_curves(path: Path | None, name: str, history: Sequence[Epoch]) -> None
 def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
     """Print the table of two models, and a warning where the new one is not measurably faster."""
     from fertool.report.console import note, story
-    from fertool.report.tables import change_table
+    from fertool.report.tables import Costs, change_table
     from fertool.workflows.prune import PrunedModel
 
     unlabeled = changed.unlabeled if isinstance(changed, PrunedModel) else None
-    before, after = _costs(changed.before), _costs(changed)
+    before, after = Costs.of(changed.before.summary), Costs.of(changed.summary)
     story(change_table(before, after, changed.change, unlabeled))
     interval = changed.change.speedup_ci95
     if interval is not UNSET and interval[0] <= 1:
         note(warning)
 
 
-def _costs(model: Model) -> Costs:
-    from fertool.report.tables import Costs
+def print_trained(model: TrainedModel, output: Path, plot: Path | None, json: bool) -> None:
+    """Print the path of a trained model, or as JSON what is known of it; draw its curves.
 
-    return Costs(model.size_bytes, model.spec.params, model.spec.macs)
+    Of several processes the first one does it.
+    """
+    from fertool import distributed
+    from fertool.report import tables
+    from fertool.report.console import story
+    from fertool.report.plots.sweep_accuracy import plot_sweep
+    from fertool.workflows.sweep import SweepResult
+
+    if not distributed.is_main_process():
+        return
+    if isinstance(model, SweepResult):
+        if plot:
+            write_atomic(plot, plot_sweep(model.results))
+        story(tables.sweep_table(model.results))
+    elif plot:
+        write_curves(plot, output.stem, model.history)
+    announce(model.summary, json)

@@ -60,7 +60,13 @@ def prune(
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
-    from fertool.cli.output import announce, default_output, print_change, write_curves
+    from fertool.cli.output import (
+        announce,
+        default_output,
+        print_change,
+        require_pictures,
+        write_curves,
+    )
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import require_outputs
@@ -76,7 +82,8 @@ def prune(
         return
     inputs = [model, *(faces.files if faces else [])]
     require_outputs(output, inputs, trains=config.trains)
-    _require_pictures(plot, plot_widths, output, inputs, config)
+    _require_training(plot, config)
+    require_pictures({"--plot": plot, "--plot-widths": plot_widths}, output, inputs)
     pruned = prune(
         load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE
     )
@@ -88,22 +95,12 @@ def prune(
     announce(pruned.summary, json)
 
 
-def _require_pictures(
-    plot: Path | None,
-    plot_widths: Path | None,
-    output: Path,
-    inputs: list[Path],
-    config: PruneConfig,
-) -> None:
-    """Fail before any work when a picture cannot be drawn or would replace a file."""
-    from fertool.cli.output import require_picture
-
+def _require_training(plot: Path | None, config: PruneConfig) -> None:
+    """Raise UsageError for curves of a training that there is not."""
     if plot and not (config.training.epochs or config.scheduling.trains_first):
         raise UsageError(
             "--plot: without --epochs there is no training to plot", "for example --epochs 5"
         )
-    require_picture("--plot", plot, output, *inputs)
-    require_picture("--plot-widths", plot_widths, output, *inputs, *([plot] if plot else []))
 
 
 def _write_widths(path: Path | None, plan: PrunePlan) -> None:
@@ -111,12 +108,8 @@ def _write_widths(path: Path | None, plan: PrunePlan) -> None:
     from fertool.artifact.atomic import write_atomic
     from fertool.report.plots.layer_bars import plot_channels
 
-    if path is None:
-        return
-    groups = []
-    for name, before in plan.widths_before.items():
-        groups.append((name, before, plan.widths.get(name, 0)))
-    write_atomic(path, plot_channels(groups))
+    if path is not None:
+        write_atomic(path, plot_channels(plan.groups))
 
 
 def _print_plans(plans: list[PrunePlan], json: bool) -> None:
@@ -124,13 +117,10 @@ def _print_plans(plans: list[PrunePlan], json: bool) -> None:
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
-    from fertool.results import Change, PrunePreview
+    from fertool.results import PrunePreview
 
+    preview = PrunePreview(profiles=tuple(plan.summary for plan in plans))
     if json:
-        print_json(PrunePreview(profiles=tuple(plan.summary for plan in plans)))
-        return
-    result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
-    for plan in plans:
-        before = tables.Costs(params=plan.params_before, macs=plan.macs_before)
-        after = tables.Costs(params=plan.params, macs=plan.macs)
-        result(tables.change_table(before, after, Change()))
+        print_json(preview)
+    else:
+        result(tables.pruning_preview(preview))

@@ -64,7 +64,7 @@ def quantize(
         announce,
         default_output,
         print_change,
-        require_picture,
+        require_pictures,
         write_curves,
     )
     from fertool.workflows.data import open_data
@@ -72,9 +72,7 @@ def quantize(
     from fertool.workflows.outputs import require_outputs
     from fertool.workflows.quantize import preview_quantization, quantize, require_processes
 
-    output = output or default_output(
-        model, "mixed" if config.is_mixed else f"int{config.bits or 8}"
-    )
+    output = output or default_output(model, _stage(config))
     config.require_sensitivity()
     require_processes(config)
     faces = open_data(data, read, reporter=CONSOLE)
@@ -83,10 +81,11 @@ def quantize(
             preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE), json
         )
         return
-    inputs = [model, *faces.files, *([config.sensitivity] if config.sensitivity else [])]
+    inputs = [model, *faces.files]
+    if config.sensitivity:
+        inputs.append(config.sensitivity)
     require_outputs(output, inputs, trains=bool(config.training.epochs))
-    require_picture("--plot", plot, output, *inputs)
-    require_picture("--plot-bits", plot_bits, output, *inputs, *([plot] if plot else []))
+    require_pictures({"--plot": plot, "--plot-bits": plot_bits}, output, inputs)
     quantized = quantize(
         load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE
     )
@@ -96,6 +95,13 @@ def quantize(
     _write_bits(plot_bits, quantized)
     print_change(quantized, _NOT_FASTER)
     announce(quantized.summary, json)
+
+
+def _stage(config: QuantizeConfig) -> str:
+    """Return what the name of a file says of its weights: `int8`, or `mixed` bits."""
+    if config.is_mixed:
+        return "mixed"
+    return f"int{config.bits or 8}"
 
 
 def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
@@ -115,11 +121,7 @@ def _print_plan(planned: QuantizedModel, json: bool) -> None:
     from fertool.report import tables
     from fertool.report.console import result
 
-    preview = planned.preview
     if json:
-        print_json(preview)
-        return
-    result(tables.bits_table(preview.quant))
-    before = tables.Costs(size_bytes=preview.size_bytes_before)
-    after = tables.Costs(size_bytes=preview.size_bytes)
-    result(tables.change_table(before, after, preview.change))
+        print_json(planned.preview)
+    else:
+        result(tables.quantization_preview(planned.preview))

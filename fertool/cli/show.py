@@ -27,7 +27,7 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print what is in a model file: architecture, size, classes, metrics, history; or in a file of logits.
+    """Print what is in a model file, architecture, classes and metrics, or in a file of logits.
 
     Reads the header only, in milliseconds.
 

@@ -112,6 +112,11 @@ class PrunePlan:
         )
 
     @property
+    def groups(self) -> list[tuple[str, int, int]]:
+        """Each group with its channels before and after, 0 where its block was removed."""
+        return [(name, old, self.widths.get(name, 0)) for name, old in self.widths_before.items()]
+
+    @property
     def macs_ratio(self) -> float:
         """Fraction of the multiply-accumulates that remains."""
         return self.macs / self.macs_before

@@ -17,7 +17,7 @@ from fertool.report.units import (
     speedup_cell,
     time_text,
 )
-from fertool.results import Change, UnlabeledChange
+from fertool.results import Change, ModelSummary, UnlabeledChange
 from fertool.spec import QuantSpec
 
 _Row = tuple[str, str, str, str]
@@ -65,6 +65,11 @@ class Costs:
     size_bytes: int | None = None
     params: int | None = None
     macs: int | None = None
+
+    @classmethod
+    def of(cls, model: ModelSummary) -> Costs:
+        """Return the costs of a model."""
+        return cls(model.size_bytes, model.params, model.macs)
 
 
 def layout_change(

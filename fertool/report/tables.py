@@ -31,17 +31,17 @@ from fertool.results import (
     LogitsSummary,
     ModelSummary,
     NodeSummary,
+    PrunePreview,
+    QuantizePreview,
     Sensitivity,
     SweepResults,
     UnlabeledChange,
 )
-from fertool.spec import QuantSpec
 
 __all__ = [
     "Costs",
     "bench_table",
     "bench_warnings",
-    "bits_table",
     "change_table",
     "comparison_table",
     "data_table",
@@ -49,6 +49,8 @@ __all__ = [
     "layers_table",
     "nodes_table",
     "plan_table",
+    "pruning_preview",
+    "quantization_preview",
     "sensitivity_table",
     "show_table",
     "sweep_table",
@@ -104,9 +106,23 @@ def change_table(
     return _draw(change_tables.layout_change(before, after, change, unlabeled))
 
 
-def bits_table(quant: QuantSpec) -> RenderableType:
-    """Return how many channels of each layer have how many bits."""
-    return _draw(change_tables.layout_bits(quant))
+def pruning_preview(preview: PrunePreview) -> RenderableType:
+    """Return the channels of a pruning plan, or of each profile, and what the network costs."""
+    plans = preview.profiles
+    parts = [plan_table(plans[0].widths_before, *(plan.widths for plan in plans))]
+    for plan in plans:
+        before = Costs(params=plan.params_before, macs=plan.macs_before)
+        after = Costs(params=plan.params, macs=plan.macs)
+        parts.append(change_table(before, after, Change()))
+    return Group(*parts)
+
+
+def quantization_preview(preview: QuantizePreview) -> RenderableType:
+    """Return how many channels of each layer would have how many bits, and the change."""
+    before = Costs(size_bytes=preview.size_bytes_before)
+    after = Costs(size_bytes=preview.size_bytes)
+    change = change_table(before, after, preview.change)
+    return Group(_draw(change_tables.layout_bits(preview.quant)), change)
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:

@@ -1,4 +1,4 @@
-"""The types of the values in results, with their bounds and units, and the JSON form of a result."""
+"""The types of the values in results, with bounds and units, and the JSON form of a result."""
 
 from __future__ import annotations
 

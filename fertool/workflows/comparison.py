@@ -61,7 +61,7 @@ def _accuracy_change(before: Model, after: Model, val: FaceDataset, reporter: Re
 
 
 def measure_unlabeled(before: Model, after: Model, reporter: Reporter = SILENT) -> UnlabeledChange:
-    """Return what can be measured without a data set: how much predictions on drawn faces change."""
+    """Return how much predictions on drawn faces change; that needs no data set."""
     from fertool.losses import distillation_kl
 
     source = drawn_faces(_DRAWN_FACES).fitted(after.input)

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool import distillation as methods
-    from fertool.data.dataset import FaceDataset
     from fertool.spec import Spec
 
 
@@ -76,8 +75,6 @@ class StudentTask(TrainingTask):
     config: DistillConfig
     _teachers: Teachers
     _live_teachers: list[methods.Teacher]
-    _train: FaceDataset
-    _val: FaceDataset
 
     def __init__(
         self,
@@ -171,9 +168,7 @@ class StudentTask(TrainingTask):
             init_from=network.init_from,
             **self._teachers.digests,
         )
-        training = TrainingRun(
-            self._train, self._val, config.training, config.loss, run, output, self.reporter
-        )
+        training = self.training_run(config, run, output)
 
         def fit() -> Trained:
             spec, student = new_network(network, self._train, run.seed, self.reporter)

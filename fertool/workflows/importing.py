@@ -75,6 +75,13 @@ def import_model(
     return ImportedModel(model.spec, model.module, model.path, found.difference, surveyed.layers)
 
 
+def name_of(source: str) -> str:
+    """Return what a model of a source is called: `torchvision:resnet18` is "torchvision.resnet18"."""
+    name = source.replace("\\", "/").rpartition("/")[2]
+    name = name.removesuffix(".onnx").removesuffix(".pt2")
+    return name.replace(".py:", ".").replace(":", ".")
+
+
 def _file_of(source: str) -> Path | None:
     # The whole first: on Windows a path has a colon of its own.
     for place in (Path(source), Path(source.rpartition(":")[0])):

@@ -85,7 +85,7 @@ class Model:
         return replace(self, spec=spec, path=Path(path))
 
     def sealed(self) -> Model:
-        """Return the model with the digest, the parameters and the MACs that its file would have."""
+        """Return the model with the digest, parameters and MACs that its file would have."""
         return replace(self, spec=self._packed()[0])
 
     def predict(self, images: Any) -> NDArray[np.float32]:

@@ -39,7 +39,8 @@ def new_network(
             spec, module = models.adapt_to_classes(given, loaded, train.classes)
             if len(given.classes) != len(spec.classes):
                 reporter.note(
-                    f"the classifier of {config.init_from} has {len(given.classes)} classes: it starts afresh"
+                    f"the classifier of {config.init_from} has {len(given.classes)} classes: "
+                    "it starts afresh"
                 )
     if config.init:
         for line in load_initial_weights(module, config.init):

@@ -36,7 +36,8 @@ def accuracy_without_vnni(
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
     reporter.note(
-        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there"
+        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), "
+        f"{lost:+.2f} points lost there"
     )
     if lost > 0:
         reporter.note("``weight_range=reduced`` loses none")

@@ -1,8 +1,9 @@
-"""How many processes a launcher such as torchrun has started for the same work."""
+"""How many processes a launcher such as torchrun has started, and the threads for each."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from fertool.errors import UsageError
 
@@ -25,3 +26,24 @@ def require_one_process(what: str) -> None:
             "run it without torchrun; what trains can be shared: train-teacher, distill, "
             "prune ``epochs``",
         )
+
+
+def threads_per_process() -> int | None:
+    """Return this process's fraction of the cores; None when the user has set OMP_NUM_THREADS.
+
+    torchrun sets it to 1 for the processes it starts; what its own environment held was the user's.
+    """
+    try:
+        launcher = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
+    except OSError:
+        # No such thing on this system: whoever has set it, it counts.
+        launcher = []
+        if "OMP_NUM_THREADS" in os.environ:
+            launcher = [b"OMP_NUM_THREADS=?"]
+    if any(entry.startswith(b"OMP_NUM_THREADS=") for entry in launcher):
+        return None
+    cores = os.cpu_count() or 1
+    # A container or a scheduler may leave only some of them to a process.
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))

@@ -56,7 +56,7 @@ class QuantizedModel(Model):
 
     @property
     def layer_bits(self) -> dict[str, tuple[int, ...]]:
-        """The bits of the weights of each convolution and linear layer: of all channels, or of each.
+        """The bits of the weights of each convolution and linear layer, one or one a channel.
 
         Those of a layer that stays float are empty.
         """

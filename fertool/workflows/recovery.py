@@ -1,4 +1,4 @@
-"""What a changed network is trained on: the answers of the network it was made from, and the labels."""
+"""What a changed network is trained on: labels, and the logits of the network as it was."""
 
 from __future__ import annotations
 

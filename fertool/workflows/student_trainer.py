@@ -24,8 +24,8 @@ class StudentTrainer:
     """Trains one student, in place, as often as a method asks for.
 
     `specs` are those of the student after each training, with its measures; `history` is that of
-    all trainings. A numbered one is a round with a state of its own beside the output, which stands for
-    the round when a killed run resumes.
+    all trainings. A numbered one is a round with a state of its own beside the output, which stands
+    for the round when a killed run resumes.
     """
 
     def __init__(

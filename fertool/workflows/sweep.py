@@ -1,8 +1,8 @@
 """The same training with several seeds and options, of which the best model is kept.
 
 A sweep is a list of trials. Each is an ordinary training with a file of its own beside the output,
-so that its model has the bytes that the same options would give alone; a result in OUT.seeds.json or
-OUT.grid.json tells that it is done.
+so that its model has the bytes that the same options would give alone; a result in OUT.seeds.json
+or OUT.grid.json tells that it is done.
 """
 
 from __future__ import annotations
@@ -259,9 +259,7 @@ def _keep_best(
     content = None
     while content is None:
         best = file.best
-        trial, training = next(
-            pair for pair in prepared if fingerprint(pair[1].step) == best.fingerprint
-        )
+        trial, training = _trial_of(prepared, best)
         content = _content(trial.output, best) or _content(plan.output, best)
         if content is None:
             # Trained again on a GPU it may come out a little worse, and no longer be the best.
@@ -273,6 +271,16 @@ def _keep_best(
         _remove(trial.output)
     file.finished = True
     file.write()
+
+
+def _trial_of(
+    prepared: Sequence[tuple[Trial, PreparedTraining]], result: TrialResult
+) -> tuple[Trial, PreparedTraining]:
+    """Return the trial that a result is of."""
+    for trial, training in prepared:
+        if fingerprint(training.step) == result.fingerprint:
+            return trial, training
+    raise AssertionError("a result is of a trial of this sweep")
 
 
 def _result_of_other_process(plan: SweepPlan, trained: Trained | None) -> SweepResult:

@@ -1,4 +1,4 @@
-"""One training of a workflow: progress, metrics, history and the state of a killed run around the loop."""
+"""One training of a workflow: progress, metrics, history and state around the training loop."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from fertool.workflows.training_run import TrainingRun
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.data.dataset import FaceDataset
     from fertool.spec import ProvenanceStep, Spec
 
 
@@ -58,6 +59,9 @@ class TrainingTask(ABC):
     `open` comes first; it may settle options in `config`.
     """
 
+    _train: FaceDataset
+    _val: FaceDataset
+
     def __init__(self, data: Data, config: Any, run: RunConfig, reporter: Reporter) -> None:
         self.data = data
         self.config = config
@@ -84,6 +88,12 @@ class TrainingTask(ABC):
     @abstractmethod
     def open(self, output: Path | None) -> None:
         """Open data and teachers; `output` is the file of the model, if there will be one."""
+
+    def training_run(self, config: Any, run: RunConfig, output: Path | None) -> TrainingRun:
+        """Return a training on the images that `open` has opened, with these options."""
+        return TrainingRun(
+            self._train, self._val, config.training, config.loss, run, output, self.reporter
+        )
 
     @abstractmethod
     def prepare(self, config: Any, run: RunConfig, output: Path | None) -> PreparedTraining:
