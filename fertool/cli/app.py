@@ -109,6 +109,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     streams.abandon_broken()
+    # A thread in native code would keep the interpreter from ending.
     if has_running_pass():
         _leave_at_once(stop.exit_code or code)
     sys.exit(stop.exit_code or code)

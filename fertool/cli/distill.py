@@ -61,6 +61,7 @@ def distill(
     from fertool.workflows.distill import distill
     from fertool.workflows.sweep import sweep
 
+    # Only to record the teachers: there is no student, and nothing that it would need.
     if not config.training.epochs:
         _require_no_model(output, plot)
         _record(teachers, open_data(data, read, reporter=CONSOLE), config, run, json)

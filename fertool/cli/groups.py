@@ -28,6 +28,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
 
     Several processes are refused unless it is `shared`.
     """
+    # With extras: Typer's own annotations are what it reads options from.
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
@@ -39,6 +40,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             keyword = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
 
+    # Typer passes one value per flag; the command gets them as the configs that it asks for.
     def flat(**values: Any) -> None:
         for name, group in groups.items():
             values[name] = _filled(group, values)
@@ -47,6 +49,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             require_one_process(function.__name__)
         function(**own)
 
+    # An option that lists nothing more would only be noise.
     if any(_is_hidden(parameter) for parameter in parameters):
         parameters.append(_HELP_ALL)
     flat.__name__ = function.__name__
@@ -152,6 +155,7 @@ def _type_as_given(kind: Any, known: Option) -> Any:
         return str | None
     if _is_list(plain) or _is_map(plain):
         return list[str] | None
+    # A number or a text with a unit: the config reads it, and names what is wrong.
     if get_origin(plain) in (Union, UnionType):
         return str | None
     return kind
@@ -169,6 +173,7 @@ def _filled(config: type[Any], values: dict[str, Any]) -> Any:
             own[field.name] = values[field.name]
         elif known is not None:
             value = _parsed(field.name, kind, known, values[field.name])
+            # The config's own default then counts, which Typer was not told.
             is_not_given = value is None and _without_none(kind) is kind
             if not is_not_given:
                 own[field.name] = value

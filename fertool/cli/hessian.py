@@ -52,6 +52,7 @@ def hessian_sensitivity(
 
     output = output or default_output(model, "sensitivity", ".json")
     faces = open_data(data, read, reporter=CONSOLE)
+    # Before the traces, which take minutes.
     require_writable(output, model, *faces.files)
     require_pictures({"--plot": plot}, output, [model, *faces.files])
     found = sensitivity(load(model), faces, config, output=output, run=run, reporter=CONSOLE)

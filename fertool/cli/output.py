@@ -13,7 +13,13 @@ from fertool.artifact.input_files import require_file
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:
-    from fertool.results import Epoch, LogitsSummary, ModelSummary
+    from fertool.results import (
+        Epoch,
+        LogitsSummary,
+        ModelSummary,
+        PrunePreview,
+        QuantizePreview,
+    )
     from fertool.results.fields import Result
     from fertool.workflows.data import Data
     from fertool.workflows.prune import PrunedModel
@@ -42,6 +48,7 @@ def require_pictures(
     """
     from fertool.report.plots.drawing import require_matplotlib
 
+    # Two pictures must not have the same file either.
     taken = list(inputs)
     for flag, path in pictures.items():
         if path is None:
@@ -74,6 +81,17 @@ def print_json(result: Result) -> None:
     json_result(result.as_dict())
 
 
+def print_preview(preview: PrunePreview | QuantizePreview, as_json: bool) -> None:
+    """Print what a command would do, as tables or as JSON."""
+    from fertool.report.console import result
+    from fertool.report.tables import preview_table
+
+    if as_json:
+        print_json(preview)
+    else:
+        result(preview_table(preview))
+
+
 def announce(summary: ModelSummary | LogitsSummary, as_json: bool) -> None:
     """Print the path of the file that a command wrote, or as JSON all that is known of it."""
     from fertool.report.console import path_result
@@ -102,6 +120,7 @@ def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
     before, after = Costs.of(changed.before.summary), Costs.of(changed.summary)
     story(change_table(before, after, changed.change, unlabeled))
     interval = changed.change.speedup_ci95
+    # Where the interval holds 1 the difference may be chance.
     if interval is not UNSET and interval[0] <= 1:
         note(warning)
 

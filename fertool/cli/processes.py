@@ -51,6 +51,7 @@ class MultiProcessRun:
 
             from fertool import distributed
 
+            # The launcher ends the others when one has failed; they leave by an exception.
             signal.signal(signal.SIGTERM, _stopped)
             if threads := threads_per_process():
                 torch.set_num_threads(threads)

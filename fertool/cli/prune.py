@@ -64,21 +64,24 @@ def prune(
         announce,
         default_output,
         print_change,
+        print_preview,
         require_pictures,
         write_curves,
     )
+    from fertool.results import PrunePreview
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import require_outputs
     from fertool.workflows.prune import plan_pruning, prune, require_data, require_processes
 
     output = output or default_output(model, "pruned")
+    # Before the data are opened, which takes long.
     require_processes(config, is_preview=dry_run)
     require_data(config, has_data=data is not None)
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     if dry_run:
         plans = plan_pruning(load(model), faces, config, run=run, reporter=CONSOLE)
-        _print_plans(plans, json)
+        print_preview(PrunePreview(profiles=tuple(plan.summary for plan in plans)), json)
         return
     inputs = [model, *(faces.files if faces else [])]
     require_outputs(output, inputs, trains=config.trains)
@@ -110,17 +113,3 @@ def _write_widths(path: Path | None, plan: PrunePlan) -> None:
 
     if path is not None:
         write_atomic(path, plot_channels(plan.groups))
-
-
-def _print_plans(plans: list[PrunePlan], json: bool) -> None:
-    """Print the plan, or those of the widths that an image may get."""
-    from fertool.cli.output import print_json
-    from fertool.report import tables
-    from fertool.report.console import result
-    from fertool.results import PrunePreview
-
-    preview = PrunePreview(profiles=tuple(plan.summary for plan in plans))
-    if json:
-        print_json(preview)
-    else:
-        result(tables.pruning_preview(preview))

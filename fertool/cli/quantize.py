@@ -64,6 +64,7 @@ def quantize(
         announce,
         default_output,
         print_change,
+        print_preview,
         require_pictures,
         write_curves,
     )
@@ -73,13 +74,13 @@ def quantize(
     from fertool.workflows.quantize import preview_quantization, quantize, require_processes
 
     output = output or default_output(model, _stage(config))
+    # In Python traces are estimated where none are given; a Makefile has a step for them.
     config.require_sensitivity()
     require_processes(config)
     faces = open_data(data, read, reporter=CONSOLE)
     if dry_run:
-        _print_plan(
-            preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE), json
-        )
+        planned = preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE)
+        print_preview(planned.preview, json)
         return
     inputs = [model, *faces.files]
     if config.sensitivity:
@@ -113,15 +114,3 @@ def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
         return
     layers = quantized.layer_bits.items()
     write_atomic(path, plot_bits([(name, bits or (FLOAT_BITS,)) for name, bits in layers]))
-
-
-def _print_plan(planned: QuantizedModel, json: bool) -> None:
-    """Print the bits of each layer, and the size of the file that is not written."""
-    from fertool.cli.output import print_json
-    from fertool.report import tables
-    from fertool.report.console import result
-
-    if json:
-        print_json(planned.preview)
-    else:
-        result(tables.quantization_preview(planned.preview))

@@ -52,6 +52,7 @@ def requested_sweep(
     would accept either, and for options that exclude each other.
     """
     seeds = _seeds(context, texts.seeds, seed)
+    # `--grid ''` is given, and names no option: an error.
     axes: Axes = {}
     if texts.grid is not None:
         axes = _axes(context, texts.grid, config)

@@ -227,8 +227,8 @@ def _find_original(
 
 
 def _has_same_channels(model: ModelSummary, earlier_models: Iterable[ModelSummary]) -> bool:
-    versions = [other for other in earlier_models if _is_same_network(model, other)]
-    return any(other.channels == model.channels for other in versions)
+    same = filter(partial(_is_same_network, model), earlier_models)
+    return any(other.channels == model.channels for other in same)
 
 
 def _is_same_network(model: ModelSummary, other: ModelSummary) -> bool:

@@ -64,6 +64,7 @@ def read_result_files(files: Sequence[Path]) -> ReportData:
     Raises FertoolError for a file that is neither, or that was changed.
     """
     found = ReportData()
+    # JSON by its suffix: of other files the content tells what they are.
     for path in files:
         if path.suffix == ".json":
             _add_json(found, path)
@@ -108,13 +109,13 @@ def _named(evaluation: Evaluation, path: Path) -> Evaluation:
 
 def _require_few_rounds(result: Any) -> None:
     """Raise WrongContentError for more trainings of one model than a figure can show."""
-    histories: list[Sequence[Epoch]] = []
+    trials: Sequence[Any] = ()
     if isinstance(result, History):
-        histories = [result.history]
+        trials = [result]
     elif isinstance(result, SweepResults):
-        histories = [trial.history for trial in result.rows]
-    for history in histories:
-        rounds = {record.round for record in history}
+        trials = result.rows
+    for trial in trials:
+        rounds = {record.round for record in trial.history}
         if len(rounds) > _MOST_ROUNDS:
             raise WrongContentError(
                 f"`history` has {len(rounds):,} rounds, more than {_MOST_ROUNDS}"
@@ -158,6 +159,7 @@ def _first_entry(path: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _require_keys(path: Path, result_type: type[Any], data: Mapping[str, Any]) -> None:
     """Raise FertoolError that lists the keys that the first entry lacks, or else the whole."""
     missing: Sequence[str] = []
+    # msgspec stops at the first one; a user of another version wants to see all of them.
     if result_type in _ENTRY_TYPES:
         missing = missing_keys(data["results"][0], _ENTRY_TYPES[result_type])
     if not missing:

@@ -49,8 +49,7 @@ __all__ = [
     "layers_table",
     "nodes_table",
     "plan_table",
-    "pruning_preview",
-    "quantization_preview",
+    "preview_table",
     "sensitivity_table",
     "show_table",
     "sweep_table",
@@ -106,7 +105,14 @@ def change_table(
     return _draw(change_tables.layout_change(before, after, change, unlabeled))
 
 
-def pruning_preview(preview: PrunePreview) -> RenderableType:
+def preview_table(preview: PrunePreview | QuantizePreview) -> RenderableType:
+    """Return what pruning or quantization would make of a model."""
+    if isinstance(preview, PrunePreview):
+        return _pruning_preview(preview)
+    return _quantization_preview(preview)
+
+
+def _pruning_preview(preview: PrunePreview) -> RenderableType:
     """Return the channels of a pruning plan, or of each profile, and what the network costs."""
     plans = preview.profiles
     parts = [plan_table(plans[0].widths_before, *(plan.widths for plan in plans))]
@@ -117,7 +123,7 @@ def pruning_preview(preview: PrunePreview) -> RenderableType:
     return Group(*parts)
 
 
-def quantization_preview(preview: QuantizePreview) -> RenderableType:
+def _quantization_preview(preview: QuantizePreview) -> RenderableType:
     """Return how many channels of each layer would have how many bits, and the change."""
     before = Costs(size_bytes=preview.size_bytes_before)
     after = Costs(size_bytes=preview.size_bytes)

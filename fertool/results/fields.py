@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta
 
 from fertool.strict_json import Count, Finite, Fraction, Name, NonNegative, Positive, Text
 
+# Keys of JSON Schema that are not in its standard are free to use.
 _SECONDS = Meta(extra_json_schema={"unit": "s"})
 _BYTES = Meta(extra_json_schema={"unit": "byte"})
 _NATS = Meta(extra_json_schema={"unit": "nat"})
@@ -55,6 +56,15 @@ def _json_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
             # A key that is a keyword of Python has a field with an underscore: `import_`.
             keys[name.rstrip("_")] = value
     return keys
+
+
+def values_of(source: Any, kind: type[Any], *, without: Collection[str] = ()) -> dict[str, Any]:
+    """Return the values that the fields of a dataclass have in an instance of a similar one."""
+    values = {}
+    for each in fields(kind):
+        if each.name not in without:
+            values[each.name] = getattr(source, each.name)
+    return values
 
 
 def require_inside(accuracy: float, interval: tuple[float, float]) -> None:

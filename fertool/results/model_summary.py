@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self, TypedDict
 
 from msgspec import UNSET, UnsetType
 
 from fertool.artifact.logits_header import LogitsSpec
-from fertool.results.fields import FileSize, Result, described
+from fertool.results.fields import FileSize, Result, described, values_of
 from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec
 from fertool.strict_json import Count, Fraction, Name, Positive, Text
 
@@ -67,15 +67,12 @@ class ModelSummary(_File):
     @classmethod
     def of(cls, file: Path | None, size_bytes: int, spec: Spec, **others: Any) -> Self:
         """Return the summary of a model with this header; `others` are the keys of a subclass."""
+        # A graph is larger than all the rest; its channels are what one compares.
         gates = None
         if spec.gates:
             profiles = tuple(profile.channels for profile in spec.gates.profiles)
             gates = GatesSummary(profiles, spec.gates.hidden, spec.gates.shares)
-        same = {
-            each.name: getattr(spec, each.name)
-            for each in fields(Spec)
-            if each.name not in ("graph", "gates", "profiles")
-        }
+        same = values_of(spec, Spec, without=("graph", "gates"))
         return cls(
             file=str(file) if file else None,
             size_bytes=size_bytes,
@@ -103,5 +100,5 @@ class LogitsSummary(LogitsSpec, _File):
     @classmethod
     def of(cls, file: Path, spec: LogitsSpec) -> Self:
         """Return the summary of a file with this header."""
-        same = {each.name: getattr(spec, each.name) for each in fields(LogitsSpec)}
-        return cls(file=str(file), size_bytes=file.stat().st_size, **same)
+        size_bytes = file.stat().st_size
+        return cls(file=str(file), size_bytes=size_bytes, **values_of(spec, LogitsSpec))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -17,6 +17,7 @@ from fertool.results.fields import (
     WallTime,
     described,
     require_inside,
+    values_of,
 )
 from fertool.results.training import Epochs
 from fertool.strict_json import Count, Fraction, Name, Positive, Seed, Text
@@ -54,8 +55,7 @@ class TrialResult(TrialFigures):
     @property
     def figures(self) -> TrialFigures:
         """The trial without its epochs."""
-        values = {each.name: getattr(self, each.name) for each in fields(TrialFigures)}
-        return TrialFigures(**values)
+        return TrialFigures(**values_of(self, TrialFigures))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ class ConfigSummary(Result):
     loss_mean: Annotated[Nats, described("mean over the seeds")]
 
     def __post_init__(self) -> None:
+        # Figures draw one of the two as bars.
         if self.accuracy_sd is None:
             if self.accuracy_ci95 is None:
                 raise ValueError("neither `accuracy_sd` nor `accuracy_ci95`")
@@ -142,6 +143,5 @@ class SweepResults(SweepSummary):
     @property
     def summary(self) -> SweepSummary:
         """The results without the epochs of each training."""
-        values = {each.name: getattr(self, each.name) for each in fields(SweepSummary)}
-        values["rows"] = tuple(row.figures for row in self.rows)
-        return SweepSummary(**values)
+        rows = tuple(row.figures for row in self.rows)
+        return SweepSummary(**values_of(self, SweepSummary, without=("rows",)), rows=rows)

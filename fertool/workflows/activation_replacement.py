@@ -33,6 +33,7 @@ def replace_and_train(
         )
         return given, training, []
     spec, module = changed
+    # The training with fake quantization then recovers from the replacement, too.
     if not epochs:
         return Model(spec, module), training, []
 

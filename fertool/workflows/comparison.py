@@ -41,6 +41,7 @@ def measure_changes(
     if bench:
         try:
             change = _with_latency(change, before, after, val, reporter)
+        # The model is made, and worth more than its latency: ONNX Runtime may be missing.
         except FertoolError as error:
             reporter.note(f"no latency measured: {error.message}")
     return change
@@ -107,10 +108,13 @@ def _with_latency(
 
     They are medians; of a dynamic network, and of the one beside it, means over images.
     """
-    is_dynamic = after.spec.gates is not None
+    images, kind = None, "median"
+    # The work of a dynamic network depends on the image: noise would get a profile of its own, and
+    # the median would be that of one profile.
+    if after.spec.gates is not None:
+        images, kind = val, "mean"
     networks = [(model.spec, model.module) for model in (before, after)]
-    measured = bench_networks(*networks, images=val if is_dynamic else None, reporter=reporter)
-    kind = "mean" if is_dynamic else "median"
+    measured = bench_networks(*networks, images=images, reporter=reporter)
     first, second = (getattr(result.latency_s, kind) for result in measured.results)
     (pair,) = measured.comparisons
     return replace(

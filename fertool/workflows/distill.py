@@ -14,6 +14,7 @@ from fertool.reporter import SILENT, Reporter
 from fertool.results import Epoch
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.new_network import input_of, new_network, recorded_network
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.student_trainer import StudentTrainer
 from fertool.workflows.teacher_logits import (
@@ -66,7 +67,7 @@ def distill(
     """
     config, run = configured(config, options, run)
     task = StudentTask(teachers, data, config, run, reporter)
-    return run_once(task, Path(output) if output else None)
+    return run_once(task, as_path(output))
 
 
 class StudentTask(TrainingTask):
@@ -107,6 +108,7 @@ class StudentTask(TrainingTask):
         require_logits_output(logits, output, self.input_files)
         if logits.save_logits:
             require_no_recording(logits, self._teachers)
+        # Options of a recording that is neither made nor read would do nothing.
         elif not self._teachers.recordings:
             logits.require_recording()
         if logits.save_logits or self._teachers.recordings:
@@ -185,8 +187,11 @@ class StudentTask(TrainingTask):
 
         options = config.distillation
         method = load_method(options.method, **applicable(options))
-        live = [] if config.network.files else self._live_teachers
-        trainer = StudentTrainer(training, options, spec, student, live[0] if live else None)
+        # A method may start from a teacher's weights, unless others are given.
+        start_from = None
+        if self._live_teachers and not config.network.files:
+            start_from = self._live_teachers[0]
+        trainer = StudentTrainer(training, options, spec, student, start_from)
         teachers = self._teachers.ready(self.run.device, self.config.training.precision)
         number = method.train(Student(student, spec.input, spec.classes), teachers, trainer)
         return trainer.specs[number - 1], trainer.history

@@ -52,6 +52,7 @@ def evaluate(
         predictor = open_any(model, config.foreign, reporter)
         source = data.fitted(predictor.input, predictor.classes)
         images = source.split(config.split)
+        # Of each model in its own shape, but the same images.
         first = first or images
         _require_same_images(predictor, images, results, first)
         result, is_correct = evaluate_predictor(

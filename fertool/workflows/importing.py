@@ -12,6 +12,7 @@ from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
 from fertool.results import ImportFindings, ImportResult, LayerSurvey
 from fertool.workflows.model import Model
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step
 
 if TYPE_CHECKING:
@@ -54,8 +55,13 @@ def import_model(
     fit, and for logits that are not those of the source.
     """
     (config,) = configured(config, options)
-    source = str(source) if isinstance(source, Path) else source
-    file = _file_of(source) if isinstance(source, str) else None
+    if isinstance(source, Path):
+        source = str(source)
+    # A module in memory has no file.
+    file = None
+    if isinstance(source, str):
+        file = _file_of(source)
+    # Before the network is captured, which takes seconds.
     if output:
         require_writable(Path(output), *(path for path in (config.weights, file) if path))
 
@@ -68,7 +74,7 @@ def import_model(
     recorded = {"source": found.spec.arch, "input_size": found.spec.input.size}
     step = make_step("import", recorded, None, weights=config.weights, source=file)
     model = Model(found.spec.with_step(step), found.network)
-    model = model.save(output) if output else model.sealed()
+    model = model.finished(as_path(output))
     reporter.note(f"logits within {found.difference:.1e} of the source's")
     surveyed = survey(found.network, found.spec.input)
     reporter.note(surveyed.summary)
@@ -76,7 +82,7 @@ def import_model(
 
 
 def name_of(source: str) -> str:
-    """Return what a model of a source is called: `torchvision:resnet18` is "torchvision.resnet18"."""
+    """Return the name for a model of a source: "torchvision.resnet18"."""
     name = source.replace("\\", "/").rpartition("/")[2]
     name = name.removesuffix(".onnx").removesuffix(".pt2")
     return name.replace(".py:", ".").replace(":", ".")

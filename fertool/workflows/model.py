@@ -37,6 +37,13 @@ class Model:
         return str(self.path) if self.path else self.spec.arch
 
     @property
+    def files(self) -> list[Path]:
+        """The file, in a list that is empty where there is none."""
+        if self.path is None:
+            return []
+        return [self.path]
+
+    @property
     def graph(self) -> Graph:
         """The network as a graph of known operators; of a dynamic one the widest profile."""
         return self.spec.graph
@@ -83,6 +90,12 @@ class Model:
         spec, content = self._packed()
         write_atomic(Path(path), content)
         return replace(self, spec=spec, path=Path(path))
+
+    def finished(self, output: Path | None) -> Model:
+        """Return the model as its file has it, written to `output` if there is one."""
+        if output is None:
+            return self.sealed()
+        return self.save(output)
 
     def sealed(self) -> Model:
         """Return the model with the digest, parameters and MACs that its file would have."""
@@ -139,6 +152,7 @@ def _channels_first(images: NDArray[Any]) -> NDArray[np.uint8]:
             f"images of type {images.dtype}: the pixels must be uint8, 0 to 255",
             "convert them, for example with (255 * images).astype('uint8')",
         )
+    # Gray images have no axis of channels, as OpenCV and Pillow give them.
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3):

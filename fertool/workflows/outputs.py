@@ -24,6 +24,13 @@ def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> No
         require_writable(state_path(output, ".round-999"), *inputs)
 
 
+def as_path(output: str | Path | None) -> Path | None:
+    """Return an output that a caller may have given as text, or not at all."""
+    if output is None:
+        return None
+    return Path(output)
+
+
 def state_path(output: Path, part: str = "") -> Path:
     """Return where the work that makes `output`, or a `part` of it, keeps its state: OUT.resume."""
     from fertool.artifact.resume_file import resume_path

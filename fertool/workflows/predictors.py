@@ -26,6 +26,7 @@ def open_any(
     from fertool.runtime.opening import open_predictor
     from fertool.runtime.runtimes.torch import torch_predictor
 
+    # A model in memory needs no file, and has the name of its file in messages all the same.
     if isinstance(model, Model):
         return torch_predictor(Path(model.name), model.spec, model.module)
     predictor = open_predictor(Path(model), foreign=foreign)

@@ -12,6 +12,7 @@ _SET_BY_LAUNCHERS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 def process_count() -> int:
     """Return the number of processes that a launcher has started; 1 without one."""
+    # All of them: a shell may have a RANK or a WORLD_SIZE of its own.
     if all(name in os.environ for name in _SET_BY_LAUNCHERS):
         return int(os.environ["WORLD_SIZE"])
     return 1

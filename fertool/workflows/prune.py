@@ -20,7 +20,7 @@ from fertool.workflows.comparison import measure_changes, measure_unlabeled, war
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import require_outputs, state_path
+from fertool.workflows.outputs import as_path, require_outputs, state_path
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.pruning_constraints import pruning_constraints
@@ -91,7 +91,7 @@ def prune(
     cannot be met; UsageError for a wrong option.
     """
     config, run = configured(config, options, run)
-    work = _Pruning(model, data, config, run, reporter, Path(output) if output else None)
+    work = _Pruning(model, data, config, run, reporter, as_path(output))
     return work.prune(bench=bench)
 
 
@@ -167,9 +167,10 @@ class _Pruning:
 
         require_processes(self.config)
         if self.output is not None:
-            model_files = [self.model.path] if self.model.path else []
-            data_files = self.data.files if self.data else []
-            require_outputs(self.output, [*model_files, *data_files], trains=self.config.trains)
+            inputs = self.model.files
+            if self.data is not None:
+                inputs = [*inputs, *self.data.files]
+            require_outputs(self.output, inputs, trains=self.config.trains)
         self._require_possible()
         state = None
         if self.output is not None and self.config.trains:
@@ -225,7 +226,9 @@ class _Pruning:
 
     @cached_property
     def val(self) -> FaceDataset | None:
-        return validation_of(self.source) if self.source else None
+        if self.source is None:
+            return None
+        return validation_of(self.source)
 
     @cached_property
     def scoring(self) -> FaceDataset | None:
@@ -283,7 +286,7 @@ class _Pruning:
         if self.source is None or self.val is None or self.scoring is None:
             self.schedule.run(session, NoTrainer())
             pruned = Model(session.spec.with_step(step), session.module)
-            return (pruned.save(self.output) if self.output else pruned.sealed()), []
+            return pruned.finished(self.output), []
         training = TrainingRun(
             train=self.source.split("train"),
             val=self.val,
@@ -315,13 +318,16 @@ class _Pruning:
 
     def _recorded(self) -> dict[str, Any]:
         """Return the options for the provenance, those of training only where there is one."""
+        # Budgets as they were given: 0.5 and 20M are different requests.
         recorded = {**values_of(self.config), **self.config.budget.texts}
         if self.config.trains:
             recorded.update(self.config.scheduling.options)
         else:
             for name in (*values_of(self.config.training), *values_of(self.config.loss)):
                 del recorded[name]
-        return recorded_options(recorded, self.data.read if self.data else {})
+        if self.data is None:
+            return recorded_options(recorded)
+        return recorded_options(recorded, self.data.read)
 
     def _measure(self, after: Model, *, bench: bool) -> tuple[Change, UnlabeledChange | None]:
         """Return what has changed, and without data what can be measured without labels."""
@@ -330,6 +336,7 @@ class _Pruning:
         if self.val is None:
             unlabeled = measure_unlabeled(self.before, after, self.reporter)
             warn_of_unlabeled(after, unlabeled, self.reporter)
+        # A budget of MACs alone is often meant as one of time.
         budget = self.config.budget
         is_only_flops = budget.target_latency is None and not self.config.selection.prune_blocks
         if budget.target_flops is not None and is_only_flops and not after.spec.gates:

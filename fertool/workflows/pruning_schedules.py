@@ -41,6 +41,7 @@ class ScheduleTrainer:
         """
         self._number += 1
         run = self._run_of(phase)
+        # Only while this phase trains: the next one may train them.
         frozen = [session.module.get_parameter(name) for name in phase.frozen]
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -61,12 +62,11 @@ class ScheduleTrainer:
     def _run_of(self, phase: Phase) -> TrainingRun:
         from fertool.pruning import RECOVERY
 
-        run = replace(
-            self._run,
-            train=self.scoring_subset if phase.on_scoring_subset else self._run.train,
-            config=for_epochs(self._run.config, phase.epochs),
-            keep="last" if phase.keep_last_epoch else "best",
-        )
+        run = replace(self._run, config=for_epochs(self._run.config, phase.epochs))
+        if phase.on_scoring_subset:
+            run = replace(run, train=self.scoring_subset)
+        if phase.keep_last_epoch:
+            run = replace(run, keep="last")
         if self._number == 1 and phase.name == RECOVERY:
             # A single training has the state, the history and the bytes of one without rounds.
             return run

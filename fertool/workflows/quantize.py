@@ -21,7 +21,7 @@ from fertool.workflows.bit_widths import ChannelBits, choose_bits
 from fertool.workflows.comparison import measure_changes, measured_metrics
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import require_outputs
+from fertool.workflows.outputs import as_path, require_outputs
 from fertool.workflows.portability import accuracy_without_vnni
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
@@ -64,7 +64,12 @@ class QuantizedModel(Model):
 
         rules = self.quant.weights
         layers = weighted_layers(self.before.module)
-        return {name: rules[name].bits if name in rules else () for name in layers}
+        bits: dict[str, tuple[int, ...]] = {}
+        for name in layers:
+            bits[name] = ()
+            if name in rules:
+                bits[name] = rules[name].bits
+        return bits
 
     @property
     def summary(self) -> QuantizeResult:
@@ -157,15 +162,18 @@ def _start(
         sensitivity = None
     config, run = configured(config, options, run)
     config = replace(config, seed=run.seed)
+    # Traces in memory win over a file that the config names.
     if sensitivity is not None:
         config = replace(config, sensitivity=None)
         config.require_use_of_sensitivity()
     require_processes(config)
     if config.sensitivity is not None:
         require_file(config.sensitivity)
-    output = Path(output) if output else None
+    output = as_path(output)
     if output is not None:
-        files = [*data.files, *(path for path in (model.path, config.sensitivity) if path)]
+        files = [*data.files, *model.files]
+        if config.sensitivity is not None:
+            files.append(config.sensitivity)
         require_outputs(output, files, trains=bool(config.training.epochs))
 
     source = data.fitted(model.input, model.classes)
@@ -210,6 +218,7 @@ class _Quantization:
 
     def preview(self) -> QuantizedModel:
         """Quantize without any training."""
+        # Without training the replaced activations cost accuracy, which the preview shows.
         network, _, _ = self._replaced(0)
         step, spec, integer = self._quantized(network)
         spec, change = self._measure(spec, integer, bench=False)
@@ -323,6 +332,7 @@ class _Quantization:
         trained = prepare_qat(integer, spec.quant)
         objective = recovery_objective(self.model, training, distill=self.config.distill)
         _, history = training.fit(spec, trained, objective)
+        # What was trained are floats; the file has integers.
         convert(trained.cpu(), integer, spec.quant)
         return history
 
@@ -332,6 +342,7 @@ class _Quantization:
 
         quant, val = spec.quant, self.training.val
         assert quant is not None
+        # Those that the header has are of the float network.
         spec = replace(spec, metrics=measured_metrics(integer, val, spec.input, self.reporter))
         after = Model(spec, integer)
         change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)

@@ -24,6 +24,7 @@ def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> Log
 
     if not distill:
         return Supervised(run.loss)
+    # A copy, since a module is moved in place.
     unchanged = copy.deepcopy(before.module).to(resolve_device(run.run.device))
     teacher = Teacher(unchanged, before.input, before.classes, run.config.precision)
     return KnowledgeDistillation(

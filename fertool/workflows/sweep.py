@@ -93,6 +93,7 @@ def sweep(
     config, run = configured(config_type() if config is None else config, options, run)
     asked = sweep_config(config, seeds, grid)
     task = make_task(*inputs, config, run, reporter)
+    # Without an output the trials still need files, since the best is chosen at the end.
     if output is not None:
         return _sweep(task, asked, Path(output))
     require_one_process("a sweep without ``output``")
@@ -210,6 +211,7 @@ def carry_out(
         else:
             reporter.note(title)
             _train(file, plan, trial, training)
+        # After each training, not at the end: a disk may not hold all of them.
         _remove_losers(file, plan)
     _keep_best(file, plan, prepared, reporter)
     return file

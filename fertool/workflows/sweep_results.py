@@ -113,11 +113,13 @@ class SweepFile:
     @property
     def summaries(self) -> list[ConfigSummary]:
         """The mean of each choice of options that all seeds have been trained with, best first."""
+        # By their text, since maps are no keys.
         by_options: dict[str, list[TrialResult]] = {}
         for trial in self.trials:
             by_options.setdefault(json.dumps(trial.options), []).append(trial)
         summaries = []
         for trials in by_options.values():
+            # A mean of fewer seeds could win by chance.
             if len(trials) == len(self.seeds):
                 summaries.append(_summarize(trials))
         return sorted(summaries, key=lambda summary: (-summary.accuracy_mean, summary.loss_mean))
@@ -157,13 +159,16 @@ class _FoundResults:
 
 def _summarize(trials: Sequence[TrialResult]) -> ConfigSummary:
     accuracies = [trial.accuracy for trial in trials]
-    has_seeds = len(trials) > 1
+    deviation, interval = None, trials[0].accuracy_ci95
+    # The interval of one seed is of its images alone; several show how much trainings differ.
+    if len(trials) > 1:
+        deviation, interval = statistics.stdev(accuracies), None
     return ConfigSummary(
         options=trials[0].options,
         seeds=tuple(trial.seed for trial in trials),
         n=trials[0].n,
         accuracy_mean=statistics.fmean(accuracies),
-        accuracy_sd=statistics.stdev(accuracies) if has_seeds else None,
-        accuracy_ci95=None if has_seeds else trials[0].accuracy_ci95,
+        accuracy_sd=deviation,
+        accuracy_ci95=interval,
         loss_mean=statistics.fmean(trial.loss for trial in trials),
     )

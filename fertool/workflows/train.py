@@ -12,6 +12,7 @@ from fertool.reporter import SILENT, Reporter
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.model import Model
 from fertool.workflows.new_network import input_of, new_network, recorded_network
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.teacher_logits import Teachers, require_logits_output, write_logits
 from fertool.workflows.training_task import (
@@ -43,7 +44,7 @@ def train(
     """
     config, run = configured(config, options, run)
     task = TeacherTask(data, config, run, reporter)
-    return run_once(task, Path(output) if output else None)
+    return run_once(task, as_path(output))
 
 
 class TeacherTask(TrainingTask):
@@ -58,6 +59,7 @@ class TeacherTask(TrainingTask):
 
     def open(self, output: Path | None) -> None:
         """Open the data in the shape of the network's input."""
+        # Here and not in `prepare`, since all trials of a sweep share the images.
         source = self.data.fitted(input_of(self.config.network))
         self._train = source.split("train")
         self._val = validation_of(source)

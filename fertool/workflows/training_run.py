@@ -58,7 +58,9 @@ class TrainingRun:
         """The file that a killed run resumes from: OUT.resume, or OUT.round-N.resume."""
         if self.output is None or (self.round and not self.round.resumable):
             return None
-        return state_path(self.output, f".round-{self.round.number}" if self.round else "")
+        if self.round is None:
+            return state_path(self.output)
+        return state_path(self.output, f".round-{self.round.number}")
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -86,6 +88,7 @@ class TrainingRun:
 
         state = self.state
         records: list[EpochRecord] = []
+        # The history of a resumed training starts with what the killed one has written.
         if state is not None and self.run.resume:
             records = list(read_history(state))
         elif state is not None:
@@ -138,11 +141,10 @@ class TrainingRun:
 
     def save(self, model: Model, history: list[Epoch]) -> Model:
         """Return the model as its file has it, written to the output, with its history."""
-        if self.output is None:
-            return model.sealed()
-        if history:
+        # Before the model: whoever finds this one finds its history beside it.
+        if self.output is not None and history:
             write_history(self.output, history)
-        return model.save(self.output)
+        return model.finished(self.output)
 
     def discard_states(self) -> None:
         """Remove the files that a killed run would resume from, of all rounds."""

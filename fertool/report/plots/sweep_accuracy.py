@@ -44,11 +44,11 @@ def _plot_seeds(sweep: SweepResults) -> bytes:
 
 def _plot_heat_map(sweep: SweepResults) -> bytes:
     (row_option, row_values), (column_option, column_values) = sweep.axes.items()
-    points = {}
+    points, means = {}, []
     for point in sweep.points:
         options = point.options
         points[options[row_option], options[column_option]] = point
-    means = [100 * point.accuracy_mean for point in points.values()]
+        means.append(100 * point.accuracy_mean)
     low, high = min(means), max(means)
 
     with new_figure(2.6 + 1.0 * len(column_values), 1.6 + 0.7 * len(row_values)) as (figure, png):
@@ -158,14 +158,15 @@ def _plot_line(
     style: tuple[str, str],
 ) -> None:
     color, marker = style
-    below, above = [], []
+    means, below, above = [], [], []
     for point in points:
+        means.append(100 * point.accuracy_mean)
         lower, upper = _spread(point)
         below.append(lower)
         above.append(upper)
     axes.errorbar(
         xs,
-        [100 * point.accuracy_mean for point in points],
+        means,
         yerr=[below, above],
         fmt=f"{marker}-",
         color=color,

@@ -28,8 +28,12 @@ def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
     of 0 not at all.
     """
     layers = sensitivity.layers
-    traces = {"weights": [layer.weight_trace for layer in layers]}
-    of_activations = [layer.activation_trace for layer in layers]
+    of_weights, of_activations, names = [], [], []
+    for layer in layers:
+        of_weights.append(layer.weight_trace)
+        of_activations.append(layer.activation_trace)
+        names.append(printable(layer.name))
+    traces = {"weights": of_weights}
     # Files of older versions have none, and a layer may lack them.
     if any(of_activations):
         traces["activations"] = of_activations
@@ -51,7 +55,6 @@ def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
 
         # Rounded up.
         step = -(-len(layers) // _MAX_NAMES)
-        names = [printable(layer.name) for layer in layers]
         panels[-1].set_xticks(range(0, len(layers), step), names[::step], rotation=90, fontsize=8)
         panels[-1].set(xlabel="layer, its channels from left to right")
         _add_legend(figure, panels)

@@ -40,16 +40,20 @@ def plot_training_curves(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
 
 
 def _plot_losses(axes: Axes, name: str, history: Sequence[Epoch], color: str) -> None:
-    epochs = [record.epoch for record in history]
-    train_losses = [record.train_loss for record in history]
-    val_losses = [record.val_loss for record in history]
+    epochs, train_losses, val_losses = [], [], []
+    for record in history:
+        epochs.append(record.epoch)
+        train_losses.append(record.train_loss)
+        val_losses.append(record.val_loss)
     axes.plot(epochs, train_losses, linestyle="dashed", color=color, label=f"{name}, train")
     axes.plot(epochs, val_losses, color=color, label=f"{name}, validation")
 
 
 def _plot_accuracy(axes: Axes, name: str, history: Sequence[Epoch], color: str) -> None:
-    epochs = [record.epoch for record in history]
-    accuracies = [100 * record.val_accuracy for record in history]
+    epochs, accuracies = [], []
+    for record in history:
+        epochs.append(record.epoch)
+        accuracies.append(100 * record.val_accuracy)
     best = accuracies.index(max(accuracies))
     axes.plot(epochs, accuracies, color=color, label=f"{name}, best {accuracies[best]:.1f} %")
     axes.plot(epochs[best], accuracies[best], "o", color=color)
