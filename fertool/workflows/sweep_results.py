@@ -159,7 +159,8 @@ class _FoundResults:
 
 def _summarize(trials: Sequence[TrialResult]) -> ConfigSummary:
     accuracies = [trial.accuracy for trial in trials]
-    deviation, interval = None, trials[0].accuracy_ci95
+    deviation: float | None = None
+    interval: tuple[float, float] | None = trials[0].accuracy_ci95
     # The interval of one seed is of its images alone; several show how much trainings differ.
     if len(trials) > 1:
         deviation, interval = statistics.stdev(accuracies), None
