@@ -60,6 +60,10 @@ def outputs(graph, name):
 
 def by_hand(criterion, layer, norm):
     rows = [row.double().flatten() for row in layer.weight.detach()]
+    if criterion not in ("l1", "l2", "l2-gamma", "bn-gamma"):
+        # Of a member that is new here, the mean over layers is tested and not the scores.
+        scales = None if norm is None else norm.weight.detach().double()
+        return load_criterion(criterion).score_filters(torch.stack(rows), scales)
     norms = {"l1": [row.abs().sum() for row in rows]}.get(
         criterion, [row.square().sum().sqrt() for row in rows]
     )
