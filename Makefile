@@ -123,6 +123,7 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 results: install
 	$(BIN)/python docs/make_results.py > docs/results.md

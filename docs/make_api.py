@@ -225,8 +225,11 @@ def code_block(function: Any) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not is_keyword_only:
             lines.append("    *,")
             is_keyword_only = True
-        stars = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}
-        name = stars.get(parameter.kind, "") + parameter.name
+        name = parameter.name
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            name = f"*{name}"
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            name = f"**{name}"
         default = "" if parameter.default is parameter.empty else f" = {shown(parameter.default)}"
         lines.append(f"    {name}: {parameter.annotation}{default},")
     lines.append(f") -> {signature.return_annotation}")

@@ -12,7 +12,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -129,4 +128,4 @@ def _text(source: str | list[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
