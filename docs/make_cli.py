@@ -75,7 +75,9 @@ def render(name: str, command: Any) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(f"{name.replace(' ', '-')}.md").render(
+    # A command without a template of its own has what the program tells of it.
+    template = environment.select_template([f"{name.replace(' ', '-')}.md", "_page.md"])
+    return template.render(
         name=name,
         purpose=purpose,
         details=details,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -10,21 +11,7 @@ from typing import Annotated, cast
 import typer
 
 from fertool import __version__
-from fertool.cli import (
-    bench,
-    data,
-    distill,
-    evaluate,
-    export,
-    hessian,
-    importing,
-    prune,
-    quantize,
-    report,
-    show,
-    streams,
-    train,
-)
+from fertool.cli import data, streams
 from fertool.cli.allocator import keep_freed_memory
 from fertool.cli.flags import with_flags
 from fertool.cli.memory_limit import limit_growth
@@ -41,25 +28,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: fertool train-teacher -o teacher.pt --data synth",
 )
-_PANELS = {
-    "Make a model": (importing.import_, train.train_teacher, distill.distill),
-    "Make it smaller and faster": (
-        prune.prune,
-        hessian.hessian_sensitivity,
-        quantize.quantize,
-        export.export,
-    ),
-    "Measure and look": (bench.bench, evaluate.evaluate, show.show, report.report),
+_MAKE = "Make a model"
+_SHRINK = "Make it smaller and faster"
+_LOOK = "Measure and look"
+_COMMANDS = {
+    "import": ("importing.import_", _MAKE),
+    "train-teacher": ("train.train_teacher", _MAKE),
+    "distill": ("distill.distill", _MAKE),
+    "prune": ("prune.prune", _SHRINK),
+    "hessian-sensitivity": ("hessian.hessian_sensitivity", _SHRINK),
+    "quantize": ("quantize.quantize", _SHRINK),
+    "export": ("export.export", _SHRINK),
+    "bench": ("bench.bench", _LOOK),
+    "eval": ("evaluate.evaluate", _LOOK),
+    "show": ("show.show", _LOOK),
+    "report": ("report.report", _LOOK),
 }
-for _panel, _commands in _PANELS.items():
-    for _command in _commands:
-        _name = (
-            "eval"
-            if _command is evaluate.evaluate
-            else _command.__name__.strip("_").replace("_", "-")
-        )
-        app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
-app.add_typer(data.app, rich_help_panel="Measure and look")
+"""The commands in the order of the help: the function in `fertool.cli`, and its panel."""
+for _name, (_function, _panel) in _COMMANDS.items():
+    _module, _, _attribute = _function.partition(".")
+    _command = getattr(importlib.import_module(f"fertool.cli.{_module}"), _attribute)
+    app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
+app.add_typer(data.app, rich_help_panel=_LOOK)
 _TRAINING = {"train-teacher", "distill", "prune", "quantize"}
 """The commands that may train."""
 

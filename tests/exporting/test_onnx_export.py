@@ -110,7 +110,7 @@ def test_an_operator_set_out_of_reach_is_a_usage_error():
 
 
 def test_nothing_is_said_on_the_way(floats, capfd, recwarn):
-    export_model(*floats, PLAIN)
+    export_model(*floats, PLAIN)  # type: ignore[call-arg]
     assert capfd.readouterr() == ("", "")
     assert not recwarn.list
 
