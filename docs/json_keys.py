@@ -99,7 +99,7 @@ def _type_text(part: Any, definitions: Any) -> str:
         return "pair" if len(part["prefixItems"]) == 2 else "list"
     if "items" in part:
         return f"list of {_plural(_type_text(part['items'], definitions))}"
-    kind = part.get("type", "any")
+    kind: str = part.get("type", "any")
     return _TYPES.get(kind, kind)
 
 
