@@ -406,7 +406,7 @@ def test_a_loop_that_the_judge_ends_before_the_budget_says_so(
     fertool, tmp_path, model, monkeypatch
 ):
     accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
-    monkeypatch.setattr(ScheduleTrainer, "judge", lambda self, net: next(accuracies))
+    monkeypatch.setattr(ScheduleTrainer, "measure_accuracy", lambda self, net: next(accuracies))
     train = ScheduleTrainer.train
     monkeypatch.setattr(
         ScheduleTrainer,
