@@ -31,6 +31,7 @@ LEVELS = [
         "exporting",
         "runtime",
         "importing",
+        "faces",
     },
     {"formats"},
     {"report"},
