@@ -1,7 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
 The functions here do what the commands do: `load`, `open_data`, `import_model`, `train`, `distill`,
-`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate` and `benchmark`.
+`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate`, `benchmark` and
+`predict`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from fertool.workflows.export import export
     from fertool.workflows.importing import import_model
     from fertool.workflows.model import Model, load
+    from fertool.workflows.predict import predict
     from fertool.workflows.prune import plan_pruning, prune
     from fertool.workflows.quantize import quantize
     from fertool.workflows.sensitivity import sensitivity
@@ -37,6 +39,7 @@ __all__ = [
     "load",
     "open_data",
     "plan_pruning",
+    "predict",
     "prune",
     "quantize",
     "record_logits",
@@ -56,6 +59,7 @@ _MODULES = {
     "load": "model",
     "open_data": "data",
     "plan_pruning": "prune",
+    "predict": "predict",
     "prune": "prune",
     "quantize": "quantize",
     "record_logits": "teacher_logits",

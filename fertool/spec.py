@@ -47,6 +47,10 @@ ActivationBits = Annotated[int, Meta(ge=4, le=8)]
 Magnitude = Annotated[int, Meta(ge=1, le=127)]
 Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
 Digest = Annotated[str, Meta(max_length=128)]
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
+Landmark = tuple[Fraction, Fraction]
+FaceTemplate = Annotated[tuple[Landmark, ...], Meta(min_length=5, max_length=5)]
+"""Where five landmarks of a face lie in the images, as fractions of the side."""
 _MOST_STEPS = 1000
 MOST_PIXELS = 1 << 22
 """Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
@@ -206,7 +210,9 @@ class Spec:
     """The header of a model file; see docs/artifact.md.
 
     `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` name the
-    architecture that it was made from.
+    architecture that it was made from. `temperature` divides the logits where probabilities are
+    asked for; `face_template` tells how the faces of the images were cut out. Both stand in a
+    header only where they are known.
     """
 
     arch: Name
@@ -222,6 +228,8 @@ class Spec:
     provenance: Annotated[tuple[ProvenanceStep, ...], Meta(max_length=_MOST_STEPS)] = ()
     digest: Digest = ""
     format: int = FORMAT
+    temperature: Temperature | None = None
+    face_template: FaceTemplate | None = None
 
     def with_step(self, step: ProvenanceStep, **changes: Any) -> Spec:
         """Return the spec of the next file, with `changes`, and `step` in the provenance."""
@@ -238,7 +246,7 @@ class Spec:
     def shown(self) -> dict[str, Any]:
         """Return the spec as the JSON of `show`: plain values, and the channels of graphs."""
         # Not msgspec.to_builtins, which leaves out what msgspec.convert took from the default.
-        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        plain = self._plain_values()
         del plain["graph"]
         plain["channels"] = self.graph.channels
         if self.gates:
@@ -253,7 +261,7 @@ class Spec:
         table of bits under `quant`, most of the header of a small network, which becomes a third as
         long.
         """
-        data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        data = self._plain_values()
         data["graph"] = compress_graph(self.graph)
         if self.gates:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]
@@ -265,6 +273,15 @@ class Spec:
             if deflated:
                 data["quant"] = compress_text(canonical_json(data["quant"]))
         return canonical_json(data)
+
+    def _plain_values(self) -> dict[str, Any]:
+        """Return all fields as plain values, those without graphs; unknown options are left out."""
+        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        for name in ("temperature", "face_template"):
+            # So that files without them are the same bytes as before there were such fields.
+            if plain[name] is None:
+                del plain[name]
+        return plain
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Spec:

@@ -18,6 +18,7 @@ from fertool.cli import (
     export,
     hessian,
     importing,
+    predict,
     prune,
     quantize,
     report,
@@ -49,6 +50,7 @@ _PANELS = {
         quantize.quantize,
         export.export,
     ),
+    "Use it": (predict.predict,),
     "Measure and look": (bench.bench, evaluate.evaluate, show.show, report.report),
 }
 for _panel, _commands in _PANELS.items():

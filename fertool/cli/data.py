@@ -1,4 +1,4 @@
-"""`fertool data info` and `fertool data synth`: look at a data set, or draw one."""
+"""`fertool data`: look at a data set, draw one, cut one out of photographs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ import typer
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
+from fertool.config.predicting import CropConfig
 from fertool.config.reading import ReadConfig
 from fertool.config.run import SynthConfig
 
-app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
+app = typer.Typer(
+    name="data",
+    help="Look at a data set, draw one, cut one out of photographs.",
+    no_args_is_help=True,
+)
 
 
 @app.command("info", no_args_is_help=True)
@@ -60,3 +65,25 @@ def synth(
     require_writable(output)
     write_faces(output, config.count, config.seed)
     path_result(output)
+
+
+@app.command("crop", no_args_is_help=True)
+@command
+def crop(
+    source: Annotated[str, typer.Argument(help="A folder of photographs.", metavar="SOURCE")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the crops into.")
+    ],
+    config: CropConfig = CropConfig(),
+    json: Json = False,
+) -> None:
+    """Cut the faces out of photographs, upright and aligned, so that training sees what predict will see.
+
+    Folders of classes and splits stay as they are. Pictures without a face are named.
+
+    Example: fertool data crop photos/ -o crops/
+    """
+    from fertool.cli.output import print_crops
+    from fertool.workflows.crop_faces import crop_faces
+
+    print_crops(crop_faces(source, output, config, reporter=CONSOLE), output, json)

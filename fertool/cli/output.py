@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.input_files import require_file
 from fertool.artifact.logits_header import LogitsSpec
-from fertool.errors import UsageError
+from fertool.errors import FertoolError, UsageError
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
+    from fertool.faces.results import PictureResult, PredictionSummary
+    from fertool.workflows.crop_faces import CropReport
     from fertool.workflows.data import Data
     from fertool.workflows.model import Model
     from fertool.workflows.outputs import History
+    from fertool.workflows.predict import Predictions
+    from fertool.workflows.prediction_output import PredictionOutputs
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
@@ -109,3 +114,43 @@ def print_change(before: Model, after: Model, change: Mapping[str, Any], warning
     story(change_table(sides[0], {**change, **sides[1]}))
     if change.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
         note(warning)
+
+
+def print_predictions(
+    predictions: Predictions, outputs: PredictionOutputs, as_json: bool, threads: int
+) -> PredictionSummary:
+    """Compute and write predictions; print them as JSON, or as lines where no file has them."""
+    from fertool.report.console import note, text_lines
+    from fertool.report.prediction_text import result_lines, summary_line
+    from fertool.workflows.prediction_files import result_stream
+    from fertool.workflows.prediction_output import save_predictions
+
+    def show(result: PictureResult) -> None:
+        if not as_json and outputs.results is None:
+            text_lines(result_lines(result))
+
+    writer = result_stream(sys.stdout, predictions.header) if as_json else None
+    try:
+        return save_predictions(
+            predictions, outputs, writer=writer, on_result=show, threads=threads
+        )
+    finally:
+        note(summary_line(predictions.summary))
+
+
+def print_crops(report: CropReport, output: Path, as_json: bool) -> None:
+    """Print the folder of crops, or the report as JSON; fails if a picture could not be read."""
+    from fertool.report.console import note, path_result
+    from fertool.report.prediction_text import crop_lines
+
+    for line in crop_lines(report.pictures, report.crops, report.without_face, report.unreadable):
+        note(line)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        path_result(output)
+    if report.unreadable:
+        raise FertoolError(
+            f"{len(report.unreadable)} of {report.pictures} could not be read",
+            "all others are done",
+        )

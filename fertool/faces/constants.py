@@ -1,4 +1,7 @@
-"""The numbers of detection and alignment, in one place: other implementations repeat them."""
+"""The numbers of detection and alignment, in one place: other implementations repeat them.
+
+Those that a user can change are in `fertool.config.detection`.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ FER2013_TEMPLATE = (
 left of the image, the other eye, the tip of the nose, the corners of the mouth. The mean of what
 YuNet finds in 3,000 training images, made symmetric."""
 
-DETECT_SIZE = 640
-"""Pixels of the long side at which a picture is looked at first; larger ones are reduced."""
 SECOND_LOOKS = (320, 160)
 """Long sides at which a picture without a face is looked at again, enlarged where it is smaller: a
 face that fills the picture is too large for the detector at any other."""
@@ -28,9 +29,6 @@ PAD_MULTIPLE = 32
 """The detector takes sides of such multiples; zeros are added at the right and at the bottom."""
 STRIDES = (8, 16, 32)
 """Pixels between the anchors of YuNet's three outputs."""
-MIN_SCORE = 0.7
-"""The score from which a detection counts: at 0.7 YuNet finds 72 of 73 faces in photographs and
-nothing else, at the 0.9 that OpenCV presets 61."""
 LARGEST_OVERLAP = 0.3
 """Intersection over union from which the worse of two detections is the same face."""
 

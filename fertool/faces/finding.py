@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fertool.faces.constants import (
-    DETECT_SIZE,
-    LARGEST_AREA,
-    MIN_SCORE,
-    SECOND_LOOKS,
-    SMALLEST_SIDE,
-)
+from fertool.config.detection import DetectionConfig
+from fertool.faces.boxes import Box
+from fertool.faces.constants import LARGEST_AREA, SECOND_LOOKS, SMALLEST_SIDE
 from fertool.faces.detector import Detector
 
 Size = tuple[int, int]
@@ -31,7 +27,7 @@ class DetectedFace:
     mouth.
     """
 
-    box: tuple[float, float, float, float]
+    box: Box
     score: float
     landmarks: NDArray[np.float64]
 
@@ -42,21 +38,23 @@ class DetectedFace:
 
 
 def find_faces(
-    detector: Detector,
-    image: Image.Image,
-    detect_size: int = DETECT_SIZE,
-    min_score: float = MIN_SCORE,
+    detector: Detector, image: Image.Image, config: DetectionConfig = DetectionConfig()
 ) -> list[DetectedFace]:
     """Return the faces of a picture (mode L or RGB), the surest first.
 
-    It is looked at with a long side of `detect_size` pixels at most, and again at others if nothing
+    It is looked at with a long side of ``detect_size`` pixels at most, and again at others if nothing
     is found.
     """
-    for size in _looked_at(image.size, detect_size):
-        found = detector.detect(_pixels_at(image, size), min_score)
+    for size in _looked_at(image.size, config.detect_size):
+        found = detector.detect(_pixels_at(image, size), config.min_score)
         if len(found):
             return _in_picture(found, image.size, size)
     return []
+
+
+def largest_face(faces: Sequence[DetectedFace]) -> list[DetectedFace]:
+    """Return the face with the largest box, alone in a list, which is empty without faces."""
+    return sorted(faces, key=lambda face: -face.area)[:1]
 
 
 def _looked_at(size: Size, detect_size: int) -> Iterator[Size]:

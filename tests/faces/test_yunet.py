@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import fertool.faces.detectors
+from fertool.config.detection import DetectionConfig
 from fertool.errors import UsageError
 from fertool.faces.detector import load_detector
 from fertool.faces.finding import find_faces
@@ -72,7 +73,7 @@ def test_a_tiny_crop_is_enlarged_before_it_is_looked_at(detector, astronaut):
 
 
 def test_the_threshold_decides_what_counts(detector, astronaut):
-    assert find_faces(detector, astronaut, min_score=0.99) == []
+    assert find_faces(detector, astronaut, DetectionConfig(min_score=0.99)) == []
 
 
 def test_an_unknown_detector_lists_the_choices():

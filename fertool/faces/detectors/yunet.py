@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.errors import FertoolError
+from fertool.faces.boxes import overlaps
 from fertool.faces.constants import LARGEST_OVERLAP, PAD_MULTIPLE, STRIDES
 from fertool.faces.detector import COLUMNS, Detector
 from fertool.onnx_runtime import open_session, session_options
@@ -87,15 +88,3 @@ def _suppress_overlaps(detections: NDArray[np.float64]) -> NDArray[np.float64]:
         kept.append(best)
         remaining = others[overlaps(best, others) < LARGEST_OVERLAP]
     return np.array(kept).reshape(-1, COLUMNS)
-
-
-def overlaps(box: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the intersection over union [N] of a box (x, y, width, height, …) with others."""
-    left = np.maximum(box[0], others[:, 0])
-    top = np.maximum(box[1], others[:, 1])
-    right = np.minimum(box[0] + box[2], others[:, 0] + others[:, 2])
-    bottom = np.minimum(box[1] + box[3], others[:, 1] + others[:, 3])
-    shared = np.clip(right - left, 0, None) * np.clip(bottom - top, 0, None)
-    areas = box[2] * box[3] + others[:, 2] * others[:, 3]
-    overlap: NDArray[np.float64] = shared / (areas - shared)
-    return overlap

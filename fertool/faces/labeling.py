@@ -1,0 +1,155 @@
+"""From a frame to the labels of its faces: find, align, classify, average over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from fertool.config.predicting import UNSURE, PredictConfig
+from fertool.faces.alignment import Template, crop_face
+from fertool.faces.boxes import Box
+from fertool.faces.detector import Detector
+from fertool.faces.finding import DetectedFace, find_faces, largest_face
+from fertool.faces.frames import Frame
+from fertool.faces.results import FaceResult, PictureResult
+from fertool.faces.tracks import Tracker
+from fertool.spec import InputSpec
+
+Classify = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+"""From the pixels uint8 [C, S, S] of one crop to the probabilities [K]."""
+_MODES = {1: "L", 3: "RGB"}
+_USUAL_FRAME_S = 0.04
+"""The time of a frame in a video without time stamps."""
+
+
+@dataclass(frozen=True)
+class LabeledFrame:
+    """A frame, what is found in it, and the crop that was classified of each face."""
+
+    frame: Frame
+    result: PictureResult
+    crops: tuple[Image.Image, ...] = ()
+
+
+class FaceLabeler:
+    """Labels the faces of frames; one for all sources.
+
+    Without a `detector` pictures are crops already. Each face is classified alone, so that its
+    probabilities do not depend on what else is in the picture or in the folder.
+    """
+
+    def __init__(
+        self,
+        classify: Classify,
+        classes: Sequence[str],
+        input: InputSpec,
+        template: Template,
+        detector: Detector | None,
+        config: PredictConfig,
+    ) -> None:
+        self._classify = classify
+        self._classes = tuple(classes)
+        self._mode = _MODES[input.channels]
+        self._size = input.size
+        self._template = template
+        self._detector = detector
+        self._config = config
+
+    def new_tracker(self) -> Tracker:
+        """Return what follows the faces of one video."""
+        return Tracker(self._config.smooth)
+
+    def label(self, frame: Frame, tracker: Tracker | None = None) -> LabeledFrame:
+        """Return a frame with its faces; those of a video are followed by its `tracker`."""
+        image = frame.image
+        if image is None:
+            failed = PictureResult(frame.source.name, frame.number, frame.time_s, error=frame.error)
+            return LabeledFrame(frame, failed)
+
+        found: list[DetectedFace | None]
+        found = [None] if self._detector is None else [*self._wanted_faces(self._detector, image)]
+        boxes = [face.box if face else _whole(image) for face in found]
+        time_s = frame.number * _USUAL_FRAME_S if frame.time_s is None else frame.time_s
+        tracks: Sequence[int | None]
+        tracks = [None] * len(boxes) if tracker is None else tracker.follow(boxes, time_s)
+
+        crops: list[Image.Image] = []
+        faces: list[FaceResult] = []
+        for index, (face, track) in enumerate(zip(found, tracks, strict=True)):
+            crop = self._cropped(image, face)
+            probabilities = self._classify(_channels_first(crop))
+            if tracker is not None and track is not None:
+                probabilities = tracker.smooth(track, probabilities, time_s)
+            crops.append(crop)
+            faces.append(self._result(index, boxes[index], face, track, probabilities))
+        width, height = image.size
+        result = PictureResult(
+            file=frame.source.name,
+            frame=frame.number,
+            time_s=None if frame.time_s is None else round(frame.time_s, 6),
+            width=width,
+            height=height,
+            faces=tuple(faces),
+        )
+        return LabeledFrame(frame, result, tuple(crops))
+
+    def _wanted_faces(self, detector: Detector, image: Image.Image) -> list[DetectedFace]:
+        found = find_faces(detector, image, self._config.detection)
+        if self._config.faces == "largest":
+            return largest_face(found)
+        return found
+
+    def _cropped(self, image: Image.Image, face: DetectedFace | None) -> Image.Image:
+        if face is None:
+            # In this order, as the data sets of crops are read.
+            converted = image if image.mode == self._mode else image.convert(self._mode)
+            if image.size == (self._size, self._size):
+                return converted
+            return converted.resize((self._size, self._size), Image.Resampling.BILINEAR)
+        # Gray after the crop, as where crops are written in color and read in gray.
+        crop = crop_face(image, face.landmarks, self._size, self._template)
+        return crop if crop.mode == self._mode else crop.convert(self._mode)
+
+    def _result(
+        self,
+        index: int,
+        box: Box,
+        face: DetectedFace | None,
+        track: int | None,
+        probabilities: NDArray[np.float64],
+    ) -> FaceResult:
+        best = int(probabilities.argmax())
+        confidence = float(probabilities[best])
+        is_sure = confidence >= self._config.min_confidence
+        by_class: dict[str, float] = {}
+        for name, value in zip(self._classes, probabilities.tolist(), strict=True):
+            by_class[name] = round(value, 6)
+        x, y, width, height = (round(value, 2) for value in box)
+        landmarks = None
+        if face is not None:
+            landmarks = tuple((round(x, 2), round(y, 2)) for x, y in face.landmarks.tolist())
+        return FaceResult(
+            face=index,
+            box=(x, y, width, height),
+            label=self._classes[best] if is_sure else UNSURE,
+            confidence=round(confidence, 6),
+            probabilities=by_class,
+            score=None if face is None else round(face.score, 4),
+            landmarks=landmarks,
+            track=track,
+        )
+
+
+def _whole(image: Image.Image) -> Box:
+    return (0.0, 0.0, float(image.width), float(image.height))
+
+
+def _channels_first(crop: Image.Image) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = np.asarray(crop)
+    if pixels.ndim == 2:
+        return pixels[None]
+    return pixels.transpose(2, 0, 1)

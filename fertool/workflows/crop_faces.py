@@ -1,0 +1,119 @@
+"""Cut the faces out of a folder of photographs, for training on what `predict` will see."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from fertool.config.option import configured
+from fertool.config.predicting import CropConfig
+from fertool.errors import FertoolError
+from fertool.reporter import SILENT, Reporter
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from fertool.faces.detector import Detector
+    from fertool.faces.frames import Frame
+    from fertool.workflows.picture_files import OutputFolder
+
+
+@dataclass
+class CropReport:
+    """What became of a folder: the JSON of `data crop`.
+
+    `without_face` and `unreadable` are the files of which there is no crop.
+    """
+
+    output: str
+    size: int
+    pictures: int = 0
+    crops: int = 0
+    without_face: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def crop_faces(
+    source: str | Path,
+    output: str | Path,
+    config: CropConfig = CropConfig(),
+    *,
+    reporter: Reporter = SILENT,
+    **options: Any,
+) -> CropReport:
+    """Write the aligned faces of all pictures of a source into a folder, as PNG files.
+
+    Folders of classes and splits in the source are folders in the output. The crops are those that
+    `predict` classifies: same detection, same alignment, edge pixels continued. `options` are those
+    of `CropConfig`, by name.
+
+    Raises FertoolError for a source without pictures or without any face, and for an output that
+    cannot be written.
+    """
+    from fertool.artifact.atomic import require_writable
+    from fertool.faces.detector import load_detector
+    from fertool.faces.frames import read_frames
+    from fertool.faces.sources import list_sources
+    from fertool.workflows.picture_files import OutputFolder
+
+    (config,) = configured(config, options)
+    folder = Path(output)
+    require_writable(folder / "0.png")
+    sources = [each for each in list_sources([str(source)], [folder]) if not each.is_video]
+    if [each.kind for each in sources] == ["missing"]:
+        raise FertoolError(f"{sources[0].name}: {sources[0].error}", "name a folder of pictures")
+
+    detector = load_detector(config.detection.detector, config.threads)
+    names = OutputFolder(folder, [Path(each.name) for each in sources])
+    report = CropReport(str(folder), config.size)
+    with reporter.progress("crop") as on_progress:
+        for done, each in enumerate(sources, start=1):
+            for frame in read_frames(each, reporter=reporter):
+                _crop_picture(frame, detector, config, names, report)
+            on_progress(done, len(sources))
+    if not report.crops:
+        raise FertoolError(
+            f"{source}: no face in {report.pictures} pictures",
+            "pictures that are crops already need none; smaller faces: a larger ``detect_size``",
+        )
+    return report
+
+
+def _crop_picture(
+    frame: Frame,
+    detector: Detector,
+    config: CropConfig,
+    names: OutputFolder,
+    report: CropReport,
+) -> None:
+    """Write the crops of one picture, and count it in the report."""
+    from fertool.workflows.picture_files import save_picture
+
+    report.pictures += 1
+    if frame.image is None:
+        report.unreadable.append(frame.source.name)
+        return
+    crops = cut_faces(frame.image, detector, config)
+    if not crops:
+        report.without_face.append(frame.source.name)
+    place: PurePath = frame.source.place
+    for index, crop in enumerate(crops):
+        number = f".{index}" if index else ""
+        save_picture(crop, names.unused(place.with_name(f"{place.stem}{number}.png")))
+        report.crops += 1
+
+
+def cut_faces(image: Image.Image, detector: Detector, config: CropConfig) -> list[Image.Image]:
+    """Return the aligned faces of a picture in its own mode: all, or the largest."""
+    from fertool.faces.alignment import crop_face
+    from fertool.faces.finding import find_faces, largest_face
+
+    found = find_faces(detector, image, config.detection)
+    if config.faces == "largest":
+        found = largest_face(found)
+    return [crop_face(image, face.landmarks, config.size) for face in found]
