@@ -1,8 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
 The functions here do what the commands do: `load`, `open_data`, `import_model`, `train`, `distill`,
-`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate`, `benchmark` and
-`predict`.
+`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate`, `benchmark`,
+`predict` and `crop_faces`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fertool.workflows.benchmark import benchmark
+    from fertool.workflows.crop_faces import crop_faces
     from fertool.workflows.data import Data, open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.evaluate import evaluate
@@ -32,6 +33,7 @@ __all__ = [
     "Data",
     "Model",
     "benchmark",
+    "crop_faces",
     "distill",
     "evaluate",
     "export",
@@ -52,6 +54,7 @@ _MODULES = {
     "Data": "data",
     "Model": "model",
     "benchmark": "benchmark",
+    "crop_faces": "crop_faces",
     "distill": "distill",
     "evaluate": "evaluate",
     "export": "export",

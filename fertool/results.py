@@ -86,6 +86,14 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
+class DetectionFigures:
+    """How many photographs had no face, which count as wrong, and the figures of the others."""
+
+    without_face: Count
+    with_face: Headline
+
+
+@dataclass(frozen=True)
 class Evaluation(Headline):
     """One file in the JSON of `eval`; `confusion` has a row for each true class."""
 
@@ -101,6 +109,7 @@ class Evaluation(Headline):
     deduplicated: Headline | None = None
     digest: Text = ""
     foreign: Assumptions | None = None
+    detection: DetectionFigures | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -53,8 +53,7 @@ class FaceLabeler:
     ) -> None:
         self._classify = classify
         self._classes = tuple(classes)
-        self._mode = _MODES[input.channels]
-        self._size = input.size
+        self._input = input
         self._template = template
         self._detector = detector
         self._config = config
@@ -80,8 +79,8 @@ class FaceLabeler:
         crops: list[Image.Image] = []
         faces: list[FaceResult] = []
         for index, (face, track) in enumerate(zip(found, tracks, strict=True)):
-            crop = self._cropped(image, face)
-            probabilities = self._classify(_channels_first(crop))
+            crop = crop_for(self._input, image, face, self._template)
+            probabilities = self._classify(channels_first(crop))
             if tracker is not None and track is not None:
                 probabilities = tracker.smooth(track, probabilities, time_s)
             crops.append(crop)
@@ -102,17 +101,6 @@ class FaceLabeler:
         if self._config.faces == "largest":
             return largest_face(found)
         return found
-
-    def _cropped(self, image: Image.Image, face: DetectedFace | None) -> Image.Image:
-        if face is None:
-            # In this order, as the data sets of crops are read.
-            converted = image if image.mode == self._mode else image.convert(self._mode)
-            if image.size == (self._size, self._size):
-                return converted
-            return converted.resize((self._size, self._size), Image.Resampling.BILINEAR)
-        # Gray after the crop, as where crops are written in color and read in gray.
-        crop = crop_face(image, face.landmarks, self._size, self._template)
-        return crop if crop.mode == self._mode else crop.convert(self._mode)
 
     def _result(
         self,
@@ -148,7 +136,24 @@ def _whole(image: Image.Image) -> Box:
     return (0.0, 0.0, float(image.width), float(image.height))
 
 
-def _channels_first(crop: Image.Image) -> NDArray[np.uint8]:
+def crop_for(
+    input: InputSpec, image: Image.Image, face: DetectedFace | None, template: Template
+) -> Image.Image:
+    """Return what a model is given of a picture: an aligned face, or without one the whole."""
+    mode = _MODES[input.channels]
+    if face is None:
+        # In this order, as the data sets of crops are read.
+        converted = image if image.mode == mode else image.convert(mode)
+        if image.size == (input.size, input.size):
+            return converted
+        return converted.resize((input.size, input.size), Image.Resampling.BILINEAR)
+    # Gray after the crop, as where crops are written in color and read in gray.
+    crop = crop_face(image, face.landmarks, input.size, template)
+    return crop if crop.mode == mode else crop.convert(mode)
+
+
+def channels_first(crop: Image.Image) -> NDArray[np.uint8]:
+    """Return the pixels [C, S, S] of a crop."""
     pixels: NDArray[np.uint8] = np.asarray(crop)
     if pixels.ndim == 2:
         return pixels[None]

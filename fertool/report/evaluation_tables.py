@@ -34,6 +34,12 @@ def evaluation_facts(entry: Data) -> list[Fact]:
         accuracy = accuracy_text({**deduplicated, "split": entry["split"]})
         facts.append(("without copies of training images", accuracy))
 
+    detection = entry.get("detection")
+    if detection:
+        accuracy = accuracy_text({**detection["with_face"], "split": entry["split"]})
+        facts.append(("of photographs with a face", accuracy))
+        facts.append(("photographs without a face", f"{detection['without_face']:,}, all wrong"))
+
     balanced = percent_text(entry["balanced_accuracy"])
     figures = f"{entry['macro_f1']:.3f}, {balanced}, {entry['ece']:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))

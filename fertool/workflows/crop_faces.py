@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class CropReport:
     """What became of a folder: the JSON of `data crop`.
 
-    `without_face` and `unreadable` are the files of which there is no crop.
+    `without_face` and `unreadable` are the files of which there is no crop, these with the reason.
     """
 
     output: str
@@ -96,7 +96,7 @@ def _crop_picture(
 
     report.pictures += 1
     if frame.image is None:
-        report.unreadable.append(frame.source.name)
+        report.unreadable.append(f"{frame.source.name} ({frame.error})")
         return
     crops = cut_faces(frame.image, detector, config)
     if not crops:

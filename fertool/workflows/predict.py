@@ -104,17 +104,13 @@ def predict(
     from fertool.faces.sources import list_sources
 
     (config,) = configured(config, options)
-    predictor = open_any(model, config.foreign, reporter)
-    if predictor.input.channels not in (1, 3):
-        raise FertoolError(
-            f"{predictor.path}: takes images of {predictor.input.channels} channels",
-            "pictures have 1 or 3",
-        )
     names, frames = _named_and_given(sources)
-    template, origin = _template_of(predictor, config.detect, reporter)
-    temperature = predictor.spec.temperature if predictor.spec else None
+    predictor = open_any(model, config.foreign, reporter)
+    require_pictures_fit(predictor)
+    template, origin = template_of(predictor, config.detect, reporter)
+    temperature = temperature_of(predictor)
     labeler = FaceLabeler(
-        classify=_classifier(predictor, temperature or 1.0, config.threads),
+        classify=classifier(predictor, config.threads),
         classes=predictor.classes,
         input=predictor.input,
         template=template,
@@ -127,7 +123,7 @@ def predict(
         classes=tuple(predictor.classes),
         detector=config.detection.detector if config.detect else None,
         template=origin if config.detect else None,
-        temperature=temperature or 1.0,
+        temperature=temperature,
     )
     found = list_sources(names, outputs)
     return Predictions(header, found, labeler, config, reporter, frames)
@@ -174,7 +170,7 @@ def _as_image(pixels: Any) -> Any:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _template_of(predictor: Predictor, detect: bool, reporter: Reporter) -> tuple[Template, str]:
+def template_of(predictor: Predictor, detect: bool, reporter: Reporter) -> tuple[Template, str]:
     """Return where the landmarks lie in the crops that a model takes, and who says so."""
     from fertool.faces.constants import FER2013_TEMPLATE
 
@@ -197,11 +193,28 @@ def _is_of_fer2013(predictor: Predictor) -> bool:
     return any(digest in _FER2013_DIGESTS for digest in digests)
 
 
-def _classifier(predictor: Predictor, temperature: float, threads: int) -> Classify:
+def require_pictures_fit(predictor: Predictor) -> None:
+    """Raise FertoolError for a model whose input no picture has the channels of."""
+    if predictor.input.channels not in (1, 3):
+        raise FertoolError(
+            f"{predictor.path}: takes images of {predictor.input.channels} channels",
+            "pictures have 1 or 3",
+        )
+
+
+def temperature_of(predictor: Predictor) -> float:
+    """Return what divides the logits of a model, 1 where its header says nothing."""
+    spec = predictor.spec
+    return spec.temperature if spec and spec.temperature else 1.0
+
+
+def classifier(predictor: Predictor, threads: int) -> Classify:
     """Return a function from the pixels of one crop to its probabilities."""
     import numpy as np
 
     from fertool.runtime.threads import limited_threads
+
+    temperature = temperature_of(predictor)
 
     def classify(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         images = np.repeat(pixels[None], predictor.batch or 1, axis=0)
