@@ -58,14 +58,15 @@ def read_video(
             stream = container.streams.video[0]
             stream.codec_context.thread_count = threads
             clock = _Clock(stream)
-            for frame in container.decode(stream):
-                time_s = clock.time_s(frame)
-                yield time_s, _upright(frame) if count % every == 0 else None
-                count += 1
-            if source.kind == "live" and clock.lost:
-                reporter.note(
-                    f"{source.name}: about {clock.lost} frames came too fast and are lost"
-                )
+            try:
+                for frame in container.decode(stream):
+                    time_s = clock.time_s(frame)
+                    yield time_s, _upright(frame) if count % every == 0 else None
+                    count += 1
+            finally:
+                # Also when the user ends it, which is the usual end of a camera.
+                if source.kind == "live" and clock.lost:
+                    reporter.note(f"{source.name}: about {clock.lost} frames were lost on the way")
     except (av.FFmpegError, OSError, ValueError) as error:
         raise _unreadable(source, count, error) from None
     if count == 0:
