@@ -10,6 +10,7 @@ import typer
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
+from fertool.config.detection import DetectionConfig
 from fertool.config.predicting import CropConfig
 from fertool.config.reading import ReadConfig
 from fertool.config.run import SynthConfig
@@ -23,7 +24,15 @@ app = typer.Typer(
 
 @app.command("info", no_args_is_help=True)
 @command
-def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) -> None:
+def info(
+    data: DataOption,
+    read: ReadConfig = ReadConfig(),
+    landmarks: Annotated[
+        bool, typer.Option("--landmarks", help="Measure where the landmarks of the faces lie.")
+    ] = False,
+    detection: DetectionConfig = DetectionConfig(),
+    json: Json = False,
+) -> None:
     """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
@@ -40,6 +49,11 @@ def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) 
     from fertool.data.info import inspect_source
 
     found = asdict(inspect_source(faces.fitted()))
+    if landmarks:
+        from fertool.workflows.landmarks import measure_landmarks
+
+        images = faces.fitted().split("train").images
+        found["landmarks"] = measure_landmarks(images, detection, reporter=CONSOLE).as_dict()
     if json:
         print_json(found)
     else:

@@ -57,7 +57,17 @@ def data_facts(found: Data) -> list[Fact]:
     rule_counts = found["ferplus_rule_counts"] or {}
     for rule, kept in rule_counts.items():
         facts.append((f"kept by FER+ rule {rule}", _counts_text(kept)))
+    if found.get("landmarks"):
+        facts += _landmark_facts(found["landmarks"])
     return facts
+
+
+def _landmark_facts(measured: Data) -> list[Fact]:
+    places = []
+    for x, y in measured["template"]:
+        places.append(f"{x:.3f},{y:.3f}")
+    count = f"{measured['with_face']:,} of {measured['images']:,} images"
+    return [("landmarks, fractions of the side", "  ".join(places)), ("measured on", count)]
 
 
 def _counts_text(counts: Data) -> str:
