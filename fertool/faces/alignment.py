@@ -48,7 +48,10 @@ def crop_face(
         tuple(coefficients.ravel().tolist()),
         Image.Resampling.BILINEAR,
     )
-    return sampled.reduce(samples) if samples > 1 else sampled
+    if samples > 1:
+        # Means of squares of samples: what is smaller than a pixel of the crop leaves no pattern.
+        sampled = sampled.reduce(samples)
+    return sampled
 
 
 def similarity(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fertool.config.predicting import UNSURE
 from fertool.faces.results import FaceResult, PictureResult
 
-_SURE, _UNSURE = (40, 170, 255), (150, 150, 150)
+_COLOR, _COLOR_UNSURE = (40, 170, 255), (150, 150, 150)
 _TEXT = (255, 255, 255)
 _SMALLEST_TEXT = 11
 _TEXT_PER_SIDE = 1 / 36
@@ -19,7 +19,8 @@ _TEXT_PER_SIDE = 1 / 36
 
 def draw_result(image: Image.Image, result: PictureResult) -> Image.Image:
     """Return a copy of a picture, in RGB, with a box and a label around each face."""
-    drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    # A copy also of a picture that is RGB already.
+    drawn = image.convert("RGB")
     text_size = max(_SMALLEST_TEXT, round(min(image.size) * _TEXT_PER_SIDE))
     pen = ImageDraw.Draw(drawn)
     for face in result.faces:
@@ -28,7 +29,7 @@ def draw_result(image: Image.Image, result: PictureResult) -> Image.Image:
 
 
 def _draw_face(pen: ImageDraw.ImageDraw, face: FaceResult, text_size: int) -> None:
-    color = _UNSURE if face.label == UNSURE else _SURE
+    color = _COLOR_UNSURE if face.label == UNSURE else _COLOR
     x, y, width, height = face.box
     line = max(1, text_size // 7)
     # Pillow refuses boxes whose right side is left of the left one.
@@ -42,7 +43,9 @@ def _draw_face(pen: ImageDraw.ImageDraw, face: FaceResult, text_size: int) -> No
     label_width = text_right - left + 2 * space
     label_height = text_bottom - top + 2 * space
     # Inside of the box where there is no room above it.
-    label_top = y - label_height if y >= label_height else y
+    label_top = max(y, 0.0)
+    if y >= label_height:
+        label_top = y - label_height
     label_left = max(0.0, x)
     pen.rectangle(
         (label_left, label_top, label_left + label_width, label_top + label_height), fill=color

@@ -69,12 +69,17 @@ class FaceLabeler:
             failed = PictureResult(frame.source.name, frame.number, frame.time_s, error=frame.error)
             return LabeledFrame(frame, failed)
 
-        found: list[DetectedFace | None]
-        found = [None] if self._detector is None else [*self._wanted_faces(self._detector, image)]
-        boxes = [face.box if face else _whole(image) for face in found]
-        time_s = frame.number * _USUAL_FRAME_S if frame.time_s is None else frame.time_s
-        tracks: Sequence[int | None]
-        tracks = [None] * len(boxes) if tracker is None else tracker.follow(boxes, time_s)
+        found = self._faces_in(image)
+        boxes: list[Box] = []
+        for face in found:
+            boxes.append(face.box if face else _whole(image))
+        # Videos without time stamps are rare; smoothing still wants to know about time.
+        time_s = frame.number * _USUAL_FRAME_S
+        if frame.time_s is not None:
+            time_s = frame.time_s
+        tracks: Sequence[int | None] = [None] * len(boxes)
+        if tracker is not None:
+            tracks = tracker.follow(boxes, time_s)
 
         crops: list[Image.Image] = []
         faces: list[FaceResult] = []
@@ -85,19 +90,14 @@ class FaceLabeler:
                 probabilities = tracker.smooth(track, probabilities, time_s)
             crops.append(crop)
             faces.append(self._result(index, boxes[index], face, track, probabilities))
-        width, height = image.size
-        result = PictureResult(
-            file=frame.source.name,
-            frame=frame.number,
-            time_s=None if frame.time_s is None else round(frame.time_s, 6),
-            width=width,
-            height=height,
-            faces=tuple(faces),
-        )
+        result = _picture_result(frame, image.size, faces)
         return LabeledFrame(frame, result, tuple(crops))
 
-    def _wanted_faces(self, detector: Detector, image: Image.Image) -> list[DetectedFace]:
-        found = find_faces(detector, image, self._config.detection)
+    def _faces_in(self, image: Image.Image) -> Sequence[DetectedFace | None]:
+        """Return the faces to label; None stands for a picture that is a crop already."""
+        if self._detector is None:
+            return [None]
+        found = find_faces(self._detector, image, self._config.detection)
         if self._config.faces == "largest":
             return largest_face(found)
         return found
@@ -112,24 +112,37 @@ class FaceLabeler:
     ) -> FaceResult:
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
-        is_sure = confidence >= self._config.min_confidence
+        label = self._classes[best]
+        if confidence < self._config.min_confidence:
+            label = UNSURE
         by_class: dict[str, float] = {}
         for name, value in zip(self._classes, probabilities.tolist(), strict=True):
             by_class[name] = round(value, 6)
         x, y, width, height = (round(value, 2) for value in box)
-        landmarks = None
+        score, landmarks = None, None
         if face is not None:
+            score = round(face.score, 4)
+            # Hundredths of a pixel, far below the detector's own error.
             landmarks = tuple((round(x, 2), round(y, 2)) for x, y in face.landmarks.tolist())
         return FaceResult(
             face=index,
             box=(x, y, width, height),
-            label=self._classes[best] if is_sure else UNSURE,
+            label=label,
             confidence=round(confidence, 6),
             probabilities=by_class,
-            score=None if face is None else round(face.score, 4),
+            score=score,
             landmarks=landmarks,
             track=track,
         )
+
+
+def _picture_result(
+    frame: Frame, size: tuple[int, int], faces: Sequence[FaceResult]
+) -> PictureResult:
+    width, height = size
+    # A millionth of a second: what is behind it is noise of the division.
+    time_s = None if frame.time_s is None else round(frame.time_s, 6)
+    return PictureResult(frame.source.name, frame.number, time_s, width, height, tuple(faces))
 
 
 def _whole(image: Image.Image) -> Box:
@@ -143,13 +156,17 @@ def crop_for(
     mode = _MODES[input.channels]
     if face is None:
         # In this order, as the data sets of crops are read.
-        converted = image if image.mode == mode else image.convert(mode)
+        converted = image
+        if image.mode != mode:
+            converted = image.convert(mode)
         if image.size == (input.size, input.size):
             return converted
         return converted.resize((input.size, input.size), Image.Resampling.BILINEAR)
-    # Gray after the crop, as where crops are written in color and read in gray.
     crop = crop_face(image, face.landmarks, input.size, template)
-    return crop if crop.mode == mode else crop.convert(mode)
+    # Gray after the crop, as where crops are written in color and read in gray.
+    if crop.mode != mode:
+        crop = crop.convert(mode)
+    return crop
 
 
 def channels_first(crop: Image.Image) -> NDArray[np.uint8]:

@@ -68,11 +68,6 @@ def list_sources(named: Sequence[str], outputs: Iterable[Path] = ()) -> list[Sou
     return sources
 
 
-def is_video_name(name: str) -> bool:
-    """Return whether a file is a video by its suffix."""
-    return PurePath(name).suffix.lower() in _VIDEO_SUFFIXES
-
-
 def _named(name: str, excluded: set[tuple[int, int]]) -> list[Source]:
     if name == STDIN:
         return [Source("stdin", "stdin", PurePath("stdin"))]
@@ -163,5 +158,6 @@ def _kind_by_suffix(path: Path) -> Kind | None:
     if suffix in _VIDEO_SUFFIXES:
         return "video"
     # HEIC also where it cannot be decoded: the error says what to install.
-    is_picture = suffix in image_suffixes() or suffix in HEIC_SUFFIXES
-    return "picture" if is_picture else None
+    if suffix in image_suffixes() or suffix in HEIC_SUFFIXES:
+        return "picture"
+    return None

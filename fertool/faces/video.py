@@ -61,7 +61,11 @@ def read_video(
             try:
                 for frame in container.decode(stream):
                     time_s = clock.time_s(frame)
-                    yield time_s, _upright(frame) if count % every == 0 else None
+                    image = None
+                    # Decoding cannot be skipped, but the conversion to RGB can.
+                    if count % every == 0:
+                        image = _upright(frame)
+                    yield time_s, image
                     count += 1
             finally:
                 # Also when the user ends it, which is the usual end of a camera.
@@ -115,7 +119,8 @@ class _Clock:
             self._first = time_s
         else:
             gap = (time_s - self._last) * self._rate
-            self.lost += round(gap) - 1 if gap > _MISSED else 0
+            if gap > _MISSED:
+                self.lost += round(gap) - 1
         self._last = time_s
         return time_s - self._first
 

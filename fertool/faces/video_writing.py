@@ -34,7 +34,7 @@ class VideoWriter:
             )
         except (av.FFmpegError, ValueError):
             raise FertoolError(
-                "this PyAV writes no H.264", "pip install --force-reinstall av"
+                "this PyAV writes no H.264", "take the one of pip install 'fertool[video]'"
             ) from None
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"

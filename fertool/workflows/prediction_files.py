@@ -109,7 +109,8 @@ class Csv(_Lines):
         start = [result.file, result.frame, result.time_s, result.width, result.height]
         if not result.faces:
             empty = [None] * (len(_COLUMNS) - len(start) - 1)
-            self._row([*start, *empty, result.error])
+            classes = [None] * len(self._header.classes)
+            self._row([*start, *empty, result.error, *classes])
         for face in result.faces:
             row = [*start, face.face, face.track, *face.box, face.score, face.label]
             self._row([*row, face.confidence, None, *face.probabilities.values()])

@@ -70,25 +70,36 @@ def save_predictions(
         writers = [writer] if writer else []
         if outputs.results is not None:
             writers.append(stack.enter_context(result_file(outputs.results, predictions.header)))
-        drawn = DrawnFiles(outputs.draw, predictions.files, threads) if outputs.draw else None
-        crops = CropFiles(outputs.crops, predictions.files) if outputs.crops else None
-        if drawn is not None:
-            stack.push(drawn.leave)
+        pictures = _picture_files(predictions, outputs, threads, stack)
         try:
             for labeled in predictions.with_images():
                 for each in writers:
                     each.add(labeled.result)
-                for files in (drawn, crops):
-                    if files is not None:
-                        files.add(labeled)
+                for files in pictures:
+                    files.add(labeled)
                 on_result(labeled.result)
         except KeyboardInterrupt as stopped:
+            # The usual end of a camera: what is written so far is completed first.
             interruption = stopped
         for each in writers:
             each.finish(predictions.summary)
     if interruption is not None:
         raise interruption
     return predictions.summary
+
+
+def _picture_files(
+    predictions: Predictions, outputs: PredictionOutputs, threads: int, stack: ExitStack
+) -> list[DrawnFiles | CropFiles]:
+    """Return what draws and what cuts; the stack completes a video, or removes half a one."""
+    files: list[DrawnFiles | CropFiles] = []
+    if outputs.draw is not None:
+        drawn = DrawnFiles(outputs.draw, predictions.files, threads)
+        stack.push(drawn.leave)
+        files.append(drawn)
+    if outputs.crops is not None:
+        files.append(CropFiles(outputs.crops, predictions.files))
+    return files
 
 
 def require_all_read(summary: PredictionSummary) -> None:

@@ -21,6 +21,7 @@ def photos(tmp_path):
     folder = tmp_path / "photos"
     for place, picture in (
         ("train/happy/a.jpg", "astronaut.jpg"),
+        ("train/neutral/c.jpg", "astronaut.jpg"),
         ("val/happy/a.jpg", "astronaut.jpg"),
         ("val/neutral/b.jpg", "astronaut.jpg"),
         ("val/neutral/cup.jpg", "coffee.jpg"),
@@ -36,7 +37,12 @@ def test_crops_keep_the_folders_and_are_what_predict_sees(photos, tmp_path):
     found = sorted(
         p.relative_to(tmp_path / "crops").as_posix() for p in (tmp_path / "crops").rglob("*.png")
     )
-    assert found == ["train/happy/a.png", "val/happy/a.png", "val/neutral/b.png"]
+    assert found == [
+        "train/happy/a.png",
+        "train/neutral/c.png",
+        "val/happy/a.png",
+        "val/neutral/b.png",
+    ]
     assert [Path(name).name for name in report.without_face] == ["cup.jpg"]
 
     crop = tmp_path / "crops" / "train" / "happy" / "a.png"
@@ -51,14 +57,14 @@ def test_crops_keep_the_folders_and_are_what_predict_sees(photos, tmp_path):
 
 def test_pictures_of_one_name_stay_apart(photos, tmp_path):
     Image.open(photos / "train/happy/a.jpg").save(photos / "train/happy/a.png")
-    assert fertool.crop_faces(photos / "train", tmp_path / "crops", size=64).crops == 2
+    assert fertool.crop_faces(photos / "train", tmp_path / "crops", size=64).crops == 3
     names = sorted(path.name for path in (tmp_path / "crops" / "happy").iterdir())
     assert names == ["a-2.png", "a.png"]
 
 
 def test_crops_may_lie_inside_of_the_photographs(photos):
     for _ in range(2):
-        assert fertool.crop_faces(photos, photos / "crops").pictures == 4
+        assert fertool.crop_faces(photos, photos / "crops").pictures == 5
 
 
 def test_a_folder_without_any_face_is_an_error(photos, tmp_path):
@@ -72,7 +78,7 @@ def test_a_folder_without_any_face_is_an_error(photos, tmp_path):
 def test_an_unreadable_photograph_does_not_end_the_others(photos, tmp_path):
     (photos / "train" / "happy" / "bad.jpg").write_bytes(b"nothing")
     report = fertool.crop_faces(photos, tmp_path / "crops")
-    assert report.crops == 3
+    assert report.crops == 4
     assert "bad.jpg" in report.unreadable[0]
 
 

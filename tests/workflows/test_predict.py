@@ -86,7 +86,7 @@ def test_a_face_below_the_least_confidence_is_unsure(photos):
 
 
 def test_the_largest_face_only(tmp_path):
-    faces = draw_faces(3, 3, 160)[0]
+    faces = draw_faces(8, 3, 160)[0]
     scene = np.full((400, 640), 150, np.uint8)
     scene[20:180, 20:180] = faces[1, 0]
     large = np.asarray(Image.fromarray(faces[2, 0]).resize((300, 300)))
