@@ -41,13 +41,15 @@ class Source:
     """One picture, video or stream; `name` is what results call it.
 
     `place` is where what is made of it belongs in an output folder: the path within the folder that
-    was named. `error` tells why there is nothing to read, for the kind "missing".
+    was named. `address` is that of a stream, which may hold a password that no result repeats.
+    `error` tells why there is nothing to read, for the kind "missing".
     """
 
     kind: Kind
     name: str
     place: PurePath
     error: str = ""
+    address: str = ""
 
     @property
     def is_video(self) -> bool:
@@ -74,7 +76,7 @@ def _named(name: str, excluded: set[tuple[int, int]]) -> list[Source]:
     if name.startswith(_CAMERA):
         return [Source("live", name, PurePath(name.replace(":", "-").replace("/", "-")))]
     if name.startswith(_STREAM_SCHEMES):
-        return [Source("live", name, PurePath("stream"))]
+        return [Source("live", _without_password(name), PurePath("stream"), address=name)]
     path = Path(name)
     try:
         if path.is_dir():
@@ -87,6 +89,12 @@ def _named(name: str, excluded: set[tuple[int, int]]) -> list[Source]:
     if any(sign in name for sign in _PATTERN_SIGNS):
         return _matching(name)
     return [_missing(name, "no such file or folder")]
+
+
+def _without_password(address: str) -> str:
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def _matching(pattern: str) -> list[Source]:

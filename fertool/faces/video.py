@@ -90,7 +90,7 @@ def _opened(av: Any, source: Source) -> Iterator[Any]:
     elif source.kind == "live":
         # Over TCP, since lost packets leave gray smears in the pictures.
         options = {"rtsp_transport": "tcp"}
-        with av.open(source.name, options=options, timeout=limits) as container:
+        with av.open(source.address, options=options, timeout=limits) as container:
             yield container
     else:
         # As a file of Python: FFmpeg would take a colon in the name for a protocol.

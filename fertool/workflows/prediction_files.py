@@ -26,6 +26,8 @@ Write = Callable[[str], None]
 SUFFIXES = (".jsonl", ".json", ".csv")
 _PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
 _VIDEO_SUFFIX = ".mp4"
+_USUAL_RATE = 25
+"""Frames a second of a video without time stamps."""
 _COLUMNS = (
     "file",
     "frame",
@@ -150,13 +152,17 @@ def result_file(path: Path, header: PredictionHeader) -> Iterator[ResultWriter]:
         else:
             with open(path, "wb") as file:
                 yield kind(_writing_bytes(file, flushed=True), header)
+    except BrokenPipeError:
+        # Of stdout, whose reader has gone.
+        raise
     except OSError as error:
-        if error.filename is not None and Path(error.filename) != path:
-            raise
-        raise FertoolError(
-            f"{path}: cannot write ({error.strerror})",
-            "free some space or choose another ``output``",
-        ) from None
+        raise _cannot_write(path, error) from None
+
+
+def _cannot_write(path: Path, error: OSError) -> FertoolError:
+    return FertoolError(
+        f"{path}: cannot write ({error.strerror})", "free some space or choose another ``output``"
+    )
 
 
 def result_stream(stream: TextIO, header: PredictionHeader) -> ResultWriter:
@@ -194,6 +200,7 @@ class DrawnFiles:
         self._video: VideoWriter | None = None
         self._open = ExitStack()
         self._source: Any = None
+        self._path = target
 
     def add(self, labeled: LabeledFrame) -> None:
         """Draw one frame."""
@@ -211,10 +218,14 @@ class DrawnFiles:
 
     def finish(self) -> None:
         """Complete the video that is being written."""
-        if self._video is not None:
-            self._video.close()
-        self._video = None
-        self._open.close()
+        try:
+            if self._video is not None:
+                self._video.close()
+            self._open.close()
+        except OSError as error:
+            raise _cannot_write(self._path, error) from None
+        finally:
+            self._video = None
 
     def leave(self, kind: Any, error: Any, trace: Any) -> None:
         """Complete the video, or after an error give it up with its file."""
@@ -230,12 +241,15 @@ class DrawnFiles:
         if self._video is None or frame.source is not self._source:
             self.finish()
             place = frame.source.place
-            path = self._single or self._names.unused(place.with_name(place.stem + _VIDEO_SUFFIX))
-            file = self._open.enter_context(replacing(path))
+            named = self._single or self._names.unused(place.with_name(place.stem + _VIDEO_SUFFIX))
+            self._path, self._source = named, frame.source
+            file = self._open.enter_context(replacing(named))
             self._video = VideoWriter(file, drawn.size, self._threads)
-            self._source = frame.source
-        time_s = frame.number / 25 if frame.time_s is None else frame.time_s
-        self._video.write(drawn, time_s)
+        time_s = frame.number / _USUAL_RATE if frame.time_s is None else frame.time_s
+        try:
+            self._video.write(drawn, time_s)
+        except OSError as error:
+            raise _cannot_write(self._path, error) from None
 
 
 class CropFiles:

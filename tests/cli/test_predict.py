@@ -3,10 +3,13 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +129,40 @@ def test_photographs_are_evaluated(fertool, tmp_path):
     assert code == 0
     assert "1, all wrong" in out
     assert "no split folders" in err
+
+
+def test_ctrl_c_in_a_video_leaves_whole_files(tmp_path):
+    av = pytest.importorskip("av")
+    clip = tmp_path / "clip.mkv"
+    with av.open(clip, "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(3000):
+            gray = np.full((240, 320, 3), 90, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(gray, format="rgb24")))
+        container.mux(stream.encode(None))
+    results, drawn = tmp_path / "out.jsonl", tmp_path / "drawn.mp4"
+    command = [
+        sys.executable,
+        "-m",
+        "fertool",
+        "predict",
+        MODEL,
+        clip,
+        "-o",
+        results,
+        "--draw",
+        drawn,
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (results.exists() and results.stat().st_size > 2000):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    assert 0 < len(lines) < 3000
+    with av.open(drawn) as container:
+        assert abs(len(list(container.decode(video=0))) - len(lines)) <= 1

@@ -65,3 +65,9 @@ def test_cameras_streams_and_stdin_are_known():
     found = list_sources(["camera:0", "rtsp://cam.example/1", "-"])
     assert [source.kind for source in found] == ["live", "live", "stdin"]
     assert found[0].place.as_posix() == "camera-0"
+
+
+def test_the_password_of_a_stream_is_in_no_result():
+    (source,) = list_sources(["rtsp://user:secret@cam.example:554/live/1"])
+    assert source.name == "rtsp://cam.example:554/live/1"
+    assert source.address == "rtsp://user:secret@cam.example:554/live/1"
