@@ -4,6 +4,7 @@ import io
 import os
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,3 +168,21 @@ def test_faces_that_leave_the_picture_still_give_crops(astronaut, detector):
         part = astronaut.crop((left, top, left + 90, top + 90))
         for face in find_faces(detector, part):
             assert crop_face(part, face.landmarks, 48).size == (48, 48)
+
+
+def test_a_folder_of_all_of_them_is_labeled_to_its_end(tmp_path, astronaut):
+    import fertool
+
+    model = Path(__file__).parents[2] / "models" / "nano_resnet.3bit.onnx"
+    for name, content in {**UNREADABLE, **READABLE}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.jpg").mkdir()
+    astronaut.save(tmp_path / "folder.jpg" / "photo.jpg")
+    (tmp_path / "loop").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    predictions = fertool.predict(model, tmp_path)
+    results = list(predictions)
+    assert len(results) == len(UNREADABLE) + len(READABLE) + 2
+    assert predictions.summary.unreadable == len(UNREADABLE) + 1
+    (found,) = [result for result in results if result.faces]
+    assert found.file.endswith("folder.jpg/photo.jpg")
