@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fertool.workflows.teacher_logits import record_logits
     from fertool.workflows.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Data",
     "Model",

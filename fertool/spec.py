@@ -51,6 +51,8 @@ Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
 Landmark = tuple[Fraction, Fraction]
 FaceTemplate = Annotated[tuple[Landmark, ...], Meta(min_length=5, max_length=5)]
 """Where five landmarks of a face lie in the images, as fractions of the side."""
+OPTIONAL_KEYS = ("temperature", "face_template")
+"""Keys of a header that stand there only where they are known."""
 _MOST_STEPS = 1000
 MOST_PIXELS = 1 << 22
 """Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
@@ -211,8 +213,7 @@ class Spec:
 
     `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` name the
     architecture that it was made from. `temperature` divides the logits where probabilities are
-    asked for; `face_template` tells how the faces of the images were cut out. Both stand in a
-    header only where they are known.
+    asked for; `face_template` tells how the faces of the images were cut out.
     """
 
     arch: Name
@@ -243,17 +244,6 @@ class Spec:
                 "give the model that it was made from",
             )
 
-    def shown(self) -> dict[str, Any]:
-        """Return the spec as the JSON of `show`: plain values, and the channels of graphs."""
-        # Not msgspec.to_builtins, which leaves out what msgspec.convert took from the default.
-        plain = self._plain_values()
-        del plain["graph"]
-        plain["channels"] = self.graph.channels
-        if self.gates:
-            profiles = [profile.channels for profile in self.gates.profiles]
-            plain["gates"] = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
-        return plain
-
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 
@@ -261,7 +251,11 @@ class Spec:
         table of bits under `quant`, most of the header of a small network, which becomes a third as
         long.
         """
-        data = self._plain_values()
+        data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        for name in OPTIONAL_KEYS:
+            # So that files without them are the same bytes as before there were such fields.
+            if data[name] is None:
+                del data[name]
         data["graph"] = compress_graph(self.graph)
         if self.gates:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]
@@ -273,15 +267,6 @@ class Spec:
             if deflated:
                 data["quant"] = compress_text(canonical_json(data["quant"]))
         return canonical_json(data)
-
-    def _plain_values(self) -> dict[str, Any]:
-        """Return all fields as plain values, those without graphs; unknown options are left out."""
-        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
-        for name in ("temperature", "face_template"):
-            # So that files without them are the same bytes as before there were such fields.
-            if plain[name] is None:
-                del plain[name]
-        return plain
 
     @classmethod
     def from_json(cls, text: str, where: str) -> Spec:

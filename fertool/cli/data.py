@@ -33,11 +33,11 @@ def info(
     detection: DetectionConfig = DetectionConfig(),
     json: Json = False,
 ) -> None:
-    """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
+    """Count the images by split and class, and find copies, contradictions and what is no face.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
-    from dataclasses import asdict
+    from dataclasses import replace
 
     from fertool.cli.output import print_json
     from fertool.report import tables
@@ -48,12 +48,12 @@ def info(
     # Only now, since it imports torch: a data set that is missing is told at once.
     from fertool.data.info import inspect_source
 
-    found = asdict(inspect_source(faces.fitted()))
+    found = inspect_source(faces.fitted())
     if landmarks:
         from fertool.workflows.landmarks import measure_landmarks
 
         images = faces.fitted().split("train").images
-        found["landmarks"] = measure_landmarks(images, detection, reporter=CONSOLE).as_dict()
+        found = replace(found, landmarks=measure_landmarks(images, detection, reporter=CONSOLE))
     if json:
         print_json(found)
     else:
@@ -91,7 +91,7 @@ def crop(
     config: CropConfig = CropConfig(),
     json: Json = False,
 ) -> None:
-    """Cut the faces out of photographs, upright and aligned, so that training sees what predict will see.
+    """Cut the faces out of photographs, upright and aligned, as predict will see them.
 
     Folders of classes and splits stay as they are. Pictures without a face are named.
 

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from fertool.config.predicting import UNSURE
-from fertool.faces.results import FaceResult, PictureResult
+from fertool.results import FaceResult, PictureResult
 
 _COLOR, _COLOR_UNSURE = (40, 170, 255), (150, 150, 150)
 _TEXT = (255, 255, 255)

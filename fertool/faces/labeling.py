@@ -15,8 +15,8 @@ from fertool.faces.boxes import Box
 from fertool.faces.detector import Detector
 from fertool.faces.finding import DetectedFace, find_faces, largest_face
 from fertool.faces.frames import Frame
-from fertool.faces.results import FaceResult, PictureResult
 from fertool.faces.tracks import Tracker
+from fertool.results import FaceResult, PictureResult
 from fertool.spec import InputSpec
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float64]]

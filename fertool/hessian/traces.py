@@ -32,8 +32,8 @@ from fertool.hessian.layer_runs import (
     count_channels,
     weighted_layers,
 )
-from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Sensitivity
 from fertool.inference import eval_mode
+from fertool.results.sensitivity import HESSIAN_OF, LayerSensitivity, Sensitivity
 from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0

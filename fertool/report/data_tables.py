@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from fertool.report.text_table import Data, Fact, TextTable, numeric_headers
+from collections.abc import Mapping
+
+from msgspec import UnsetType
+
+from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import channels_text
+from fertool.results import DataInfo, Landmarks
 
 _SKIPPED = {
     "converted to upright 8-bit sRGB": "converted",
     "files that are no images": "not_images",
     "images left out": "left_out",
 }
-"""Keys of counts by kind that only data sets with such files have."""
+"""Counts by kind that are empty for most data sets."""
 
 
-def layout_class_counts(found: Data) -> TextTable:
+def layout_class_counts(found: DataInfo) -> TextTable:
     """Lay out the images of each class in each split, with totals."""
-    splits = found["counts"]
+    splits = found.counts
     rows = []
-    for name in found["classes"]:
+    for name in found.classes:
         counts = [of_split[name] for of_split in splits.values()]
         rows.append(_count_row(name, counts))
 
@@ -35,42 +40,43 @@ def _count_row(name: str, counts: list[int]) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def data_facts(found: Data) -> list[Fact]:
+def data_facts(found: DataInfo) -> list[Fact]:
     """Return what in a data set can mislead."""
-    size = f"{found['image_size']} x {found['image_size']}"
-    repeated = f"{found['copy_groups']:,} occur more than once"
+    size = f"{found.image_size} x {found.image_size}"
+    repeated = f"{found.copy_groups:,} occur more than once"
     facts = [
-        ("source", f"{found['source']} (digest {found['digest'][:12]})"),
-        ("images", f"{found['images']:,} of {size}, {channels_text(found['channels'])}"),
-        ("distinct images", f"{found['distinct_images']:,}; {repeated}"),
+        ("source", f"{found.source} (digest {found.digest[:12]})"),
+        ("images", f"{found.images:,} of {size}, {channels_text(found.channels)}"),
+        ("distinct images", f"{found.distinct_images:,}; {repeated}"),
     ]
-    for where, count in found["copies_across"].items():
+    for where, count in found.copies_across.items():
         facts.append((f"copies, {where}", f"{count:,}"))
-    facts.append(("copies with different labels", f"{found['conflicting_groups']:,} groups"))
-    facts.append(("images of one grey level", f"{found['constant_images']:,}"))
+    facts.append(("copies with different labels", f"{found.conflicting_groups:,} groups"))
+    facts.append(("images of one gray level", f"{found.constant_images:,}"))
 
     for name, key in _SKIPPED.items():
-        if found.get(key):
-            facts.append((name, _counts_text(found[key])))
-    if found["not_faces"] is not None:
-        facts.append(("voted not a face (more than 5 of 10)", f"{found['not_faces']:,}"))
-    rule_counts = found["ferplus_rule_counts"] or {}
+        counts = getattr(found, key)
+        if counts:
+            facts.append((name, _counts_text(counts)))
+    if found.not_faces is not None:
+        facts.append(("voted not a face (more than 5 of 10)", f"{found.not_faces:,}"))
+    rule_counts = found.ferplus_rule_counts or {}
     for rule, kept in rule_counts.items():
         facts.append((f"kept by FER+ rule {rule}", _counts_text(kept)))
-    if found.get("landmarks"):
-        facts += _landmark_facts(found["landmarks"])
+    if not isinstance(found.landmarks, UnsetType):
+        facts += _landmark_facts(found.landmarks)
     return facts
 
 
-def _landmark_facts(measured: Data) -> list[Fact]:
+def _landmark_facts(measured: Landmarks) -> list[Fact]:
     places = []
-    for x, y in measured["template"]:
+    for x, y in measured.template:
         places.append(f"{x:.3f},{y:.3f}")
-    count = f"{measured['with_face']:,} of {measured['images']:,} images"
+    count = f"{measured.with_face:,} of {measured.images:,} images"
     return [("landmarks, fractions of the side", "  ".join(places)), ("measured on", count)]
 
 
-def _counts_text(counts: Data) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         parts.append(f"{name} {count:,}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fertool.faces.results import FaceResult, PictureResult, PredictionSummary
+from fertool.results import FaceResult, PictureResult, PredictionSummary
 
 _MOST_NAMES = 5
 

@@ -60,6 +60,7 @@ def choose_bits(
             f"``{budget}``: {problem.max_bits} bits hold every weight; "
             f"``weight_range=full`` has {WEIGHT_BITS[-1]}"
         )
+    # A larger budget than all weights of 8 bits is met by these.
     mean = min(mean, WEIGHT_BITS[-1])
     return problem.by_layer(_allocate(problem, mean, network, config, val, reporter))
 
@@ -89,6 +90,7 @@ def _allocate(
     from fertool.quant import BitEvaluator, RoundedAccuracy, allocate, load_allocation
 
     name = config.allocation or DEFAULT_ALLOCATION
+    # Preparing the images takes seconds.
     if not load_allocation(name).needs_images:
         return allocate(name, problem, average_bits)
     images = val.balanced_subset(SEARCH_IMAGES, config.seed)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from fertool.config.option import configured
 from fertool.config.predicting import CropConfig
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import CropReport
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,22 +21,11 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class CropReport:
-    """What became of a folder: the JSON of `data crop`.
-
-    `without_face` and `unreadable` are the files of which there is no crop, these with the reason.
-    """
-
-    output: str
-    size: int
+class _Tally:
     pictures: int = 0
     crops: int = 0
     without_face: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
 
 
 def crop_faces(
@@ -70,18 +60,25 @@ def crop_faces(
 
     detector = load_detector(config.detection.detector, config.threads)
     names = OutputFolder(folder, [Path(each.name) for each in sources])
-    report = CropReport(str(folder), config.size)
+    tally = _Tally()
     with reporter.progress("crop") as on_progress:
         for done, each in enumerate(sources, start=1):
             for frame in read_frames(each, reporter=reporter):
-                _crop_picture(frame, detector, config, names, report)
+                _crop_picture(frame, detector, config, names, tally)
             on_progress(done, len(sources))
-    if not report.crops:
+    if not tally.crops:
         raise FertoolError(
-            f"{source}: no face in {report.pictures} pictures",
+            f"{source}: no face in {tally.pictures} pictures",
             "pictures that are crops already need none; smaller faces: a larger ``detect_size``",
         )
-    return report
+    return CropReport(
+        output=str(folder),
+        size=config.size,
+        pictures=tally.pictures,
+        crops=tally.crops,
+        without_face=tuple(tally.without_face),
+        unreadable=tuple(tally.unreadable),
+    )
 
 
 def _crop_picture(
@@ -89,23 +86,23 @@ def _crop_picture(
     detector: Detector,
     config: CropConfig,
     names: OutputFolder,
-    report: CropReport,
+    tally: _Tally,
 ) -> None:
-    """Write the crops of one picture, and count it in the report."""
+    """Write the crops of one picture, and count it."""
     from fertool.workflows.picture_files import save_picture
 
-    report.pictures += 1
+    tally.pictures += 1
     if frame.image is None:
-        report.unreadable.append(f"{frame.source.name} ({frame.error})")
+        tally.unreadable.append(f"{frame.source.name} ({frame.error})")
         return
     crops = cut_faces(frame.image, detector, config)
     if not crops:
-        report.without_face.append(frame.source.name)
+        tally.without_face.append(frame.source.name)
     place: PurePath = frame.source.place
     for index, crop in enumerate(crops):
         number = f".{index}" if index else ""
         save_picture(crop, names.unused(place.with_name(f"{place.stem}{number}.png")))
-        report.crops += 1
+        tally.crops += 1
 
 
 def cut_faces(image: Image.Image, detector: Detector, config: CropConfig) -> list[Image.Image]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fertool.config.detection import DetectionConfig
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Landmarks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,27 +21,9 @@ _MIRRORED = (1, 0, 2, 4, 3)
 """The landmark that each one is in a mirror."""
 
 
-@dataclass(frozen=True)
-class LandmarkReport:
-    """The mean places of five landmarks and their standard deviations, as fractions of the side.
-
-    `template` is made symmetric: what a model's header stores. `with_face` of the `images` that were
-    looked at count.
-    """
-
-    images: int
-    with_face: int
-    template: tuple[tuple[float, float], ...]
-    spread: tuple[tuple[float, float], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        return asdict(self)
-
-
 def measure_landmarks(
     images: Tensor, config: DetectionConfig = DetectionConfig(), *, reporter: Reporter = SILENT
-) -> LandmarkReport:
+) -> Landmarks:
     """Return where the landmarks lie in images uint8 [N, C, S, S], of at most 3,000 of them.
 
     Raises FertoolError where hardly any face is found: images of other things have no template.
@@ -66,7 +48,7 @@ def measure_landmarks(
     points = np.stack(found)
     mean = points.mean(axis=0)
     mirrored = mean[list(_MIRRORED)] * (-1, 1) + (1, 0)
-    return LandmarkReport(
+    return Landmarks(
         images=len(chosen),
         with_face=len(found),
         template=_rounded((mean + mirrored) / 2),

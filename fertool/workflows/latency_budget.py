@@ -27,6 +27,7 @@ Channels = Annotated[int, Meta(ge=1, le=65_536)]
 _Ratio = Annotated[float, Meta(gt=0, lt=1)]
 
 ATTEMPTS = 6
+"""Networks that are pruned and timed for one budget; each takes some seconds."""
 TOLERANCE = (0.94, 1.01)
 """A measured network is what was asked for within these fractions of the budget."""
 BINDING_FRACTION = 0.98
@@ -130,6 +131,7 @@ class LatencySearch:
                 f"``round_to={round_to}``: widths between two multiples of {model.granularity} "
                 "are no faster here"
             )
+        # Narrower steps cost channels and win no time.
         round_to = round_to or max(_MIN_ROUND_TO, model.granularity)
         constraints = fit_latency_budget(
             asked,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from fertool.config.option import configured
 from fertool.config.predicting import PredictConfig
 from fertool.errors import FertoolError, UsageError
-from fertool.faces.results import PictureResult, PredictionHeader, PredictionSummary
 from fertool.reporter import SILENT, Reporter
+from fertool.results import PictureResult, PredictionHeader, PredictionSummary
 from fertool.workflows.predictors import open_any
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Predictions:
             yield self._counted(self._labeler.label(frame, tracker))
 
     def _counted(self, labeled: LabeledFrame) -> LabeledFrame:
-        self.summary.count_(labeled.result)
+        self.summary = self.summary.plus(labeled.result)
         return labeled
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from fertool.errors import FertoolError, UsageError
-from fertool.faces.results import PictureResult, PredictionHeader, PredictionSummary
 from fertool.report.printable import json_line
+from fertool.results import PictureResult, PredictionHeader, PredictionSummary
 from fertool.workflows.picture_files import OutputFolder, save_picture
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fertool.errors import FertoolError, UsageError
-from fertool.faces.results import PictureResult, PredictionSummary
+from fertool.results import PictureResult, PredictionSummary
 from fertool.workflows.predict import Predictions
 from fertool.workflows.prediction_files import (
     CropFiles,

@@ -11,7 +11,7 @@ from PIL import Image
 import fertool
 from fertool.data.synth import draw_faces
 from fertool.errors import FertoolError, UsageError
-from fertool.faces.results import PredictionSummary
+from fertool.results import PredictionSummary
 from fertool.workflows.prediction_output import (
     PredictionOutputs,
     require_prediction_outputs,

@@ -1,7 +1,8 @@
 """Recipes as YAML: a map of commands to options, read without the surprises of YAML.
 
-A value is the text that stands there, as behind a flag: the option alone says what kind it is, so that `yes`, `1:30`
-and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key stands once, and what aliases repeat counts.
+A value is the text that stands there, as on a command line: the option alone says what kind it is,
+so that `yes`, `1:30` and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key stands
+once, and what aliases repeat counts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _TAG = "tag:yaml.org,2002:"
 
 @dataclass(frozen=True)
 class Preset:
-    """The value of one option, a text or a list of them, and the line of the file that it stands in."""
+    """The value of one option, a text or a list of them, and the line that it stands in."""
 
     value: str | list[str]
     line: int
@@ -40,7 +41,10 @@ Presets = Mapping[str, Mapping[str, Preset]]
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's parser without kinds of plain scalars but `<<`; it composes nodes and constructs nothing."""
+    """PyYAML's parser without kinds of plain scalars but `<<`.
+
+    It composes nodes and constructs nothing, so that no file can make Python objects.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {}
@@ -51,7 +55,8 @@ _Loader.add_implicit_resolver(f"{_TAG}merge", re.compile(r"<<"), ["<"])
 def read_presets(path: Path) -> Presets:
     """Return a recipe's options by command.
 
-    Raises FertoolError for what is no readable file, UsageError, naming the line, for what is no recipe.
+    Raises FertoolError for what is no readable file, UsageError, naming the line, for what is no
+    recipe.
     """
     text = read_text(path, MAX_BYTES)
     try:
@@ -89,10 +94,10 @@ class _Reader:
     def _options(self, command: str, node: Node) -> dict[str, Preset]:
         if not isinstance(node, MappingNode):
             raise self._refused(node, f"{command} has no options, but {_described(node)}")
-        return {
-            name: Preset(self._value(name, value, 3), _line(value))
-            for name, value in self._pairs(node, 2)
-        }
+        options = {}
+        for name, value in self._pairs(node, 2):
+            options[name] = Preset(self._value(name, value, 3), _line(value))
+        return options
 
     def _value(self, name: str, node: Node, depth: int) -> str | list[str]:
         self._count(node, depth)
@@ -127,16 +132,26 @@ class _Reader:
         for key, value in node.value:
             self._count(key, depth)
             if key.tag == f"{_TAG}merge":
-                for source in value.value if isinstance(value, SequenceNode) else [value]:
-                    if not isinstance(source, MappingNode):
-                        raise self._refused(value, f"<< merges maps, not {_described(source)}")
-                    merged = {**dict(self._pairs(source, depth + 1)), **merged}
+                # Of several maps the first one that has a name counts.
+                merged = {**self._merged(value, depth), **merged}
                 continue
             name = self._key(key)
             if name in own:
                 raise self._refused(key, f"{shown(name)} stands there twice")
             own[name] = value
         yield from {**merged, **own}.items()
+
+    def _merged(self, value: Node, depth: int) -> dict[str, Node]:
+        """Return the names and values that `<<` merges: those of a map, or of a list of maps."""
+        sources = [value]
+        if isinstance(value, SequenceNode):
+            sources = value.value
+        merged: dict[str, Node] = {}
+        for source in sources:
+            if not isinstance(source, MappingNode):
+                raise self._refused(value, f"<< merges maps, not {_described(source)}")
+            merged = {**dict(self._pairs(source, depth + 1)), **merged}
+        return merged
 
     def _key(self, node: Node) -> str:
         if (

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from fertool.errors import FertoolError
-from fertool.hessian import LayerSensitivity, Sensitivity
+from fertool.results import LayerSensitivity, Sensitivity
 
 LAYERS = (
     LayerSensitivity("stem.0", (0.1, 2e-17), (0.01, 0.0), 9, (0.5, 7e-9), (0.125, 0.0)),

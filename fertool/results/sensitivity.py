@@ -1,4 +1,4 @@
-"""The traces as data, and the JSON file that `hessian-sensitivity` writes."""
+"""What `hessian-sensitivity` measures: traces of the Hessian by layer and channel."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from fertool.config.sensitivity import TraceMethod
 from fertool.errors import FertoolError
 from fertool.header_json import canonical_json
+from fertool.results.fields import Nats, Result, described
 from fertool.strict_json import (
     Count,
-    Finite,
     Name,
     WrongContentError,
     as_type,
@@ -52,29 +54,39 @@ class LayerSensitivity:
     activations.
     """
 
-    name: Name
-    weight_trace: tuple[Finite, ...]
-    weight_trace_sem: tuple[Finite, ...]
-    weight_params: Count
-    activation_trace: tuple[Finite, ...] = ()
-    activation_trace_sem: tuple[Finite, ...] = ()
+    name: Annotated[Name, described("path of the layer")]
+    weight_trace: Annotated[
+        tuple[Nats, ...],
+        Meta(min_length=1, max_length=65_536),
+        described("trace by the weights of each output channel"),
+    ]
+    weight_trace_sem: Annotated[tuple[Nats, ...], described("its standard error")]
+    weight_params: Annotated[Count, described("weights of one output channel")]
+    activation_trace: Annotated[
+        tuple[Nats, ...], described("trace by the activation of each output channel")
+    ] = ()
+    activation_trace_sem: Annotated[tuple[Nats, ...], described("its standard error")] = ()
 
 
 @dataclass(frozen=True)
-class Sensitivity:
+class Sensitivity(Result):
     """Every layer's traces and how they were measured.
 
     `samples` counts images and `probes` random vectors for each of them (0 for method "exact");
     `hessian` names the function whose second derivatives these are, mean over images.
     """
 
-    model_digest: Name
-    method: TraceMethod
-    samples: Count
-    probes: Count
-    seed: int
-    layers: tuple[LayerSensitivity, ...] = field(repr=False)
-    hessian: Hessian = "kl"
+    model_digest: Annotated[Name, described("digest of the model that was measured")]
+    method: Annotated[TraceMethod, described("how the traces were estimated")]
+    samples: Annotated[Count, described("images that they are means over")]
+    probes: Annotated[Count, described("random vectors for each image; 0 where none are needed")]
+    seed: Annotated[int, described("seed of images and probes")]
+    layers: Annotated[
+        tuple[LayerSensitivity, ...],
+        Meta(min_length=1, max_length=20_000),
+        described("every convolution and linear layer"),
+    ] = field(repr=False)
+    hessian: Annotated[Hessian, described("the loss whose second derivatives these are")] = "kl"
 
     def relative_error(self) -> float:
         """Return the median over channels of `weight_trace_sem` / |`weight_trace`|, 0 to infinity.
