@@ -281,3 +281,4 @@ ALLOCATIONS = Registry(
 )
 RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")
+DETECTORS = Registry("``detector``", "fertool.faces.detectors", "fertool.detectors")

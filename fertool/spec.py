@@ -47,6 +47,12 @@ ActivationBits = Annotated[int, Meta(ge=4, le=8)]
 Magnitude = Annotated[int, Meta(ge=1, le=127)]
 Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
 Digest = Annotated[str, Meta(max_length=128)]
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
+Landmark = tuple[Fraction, Fraction]
+FaceTemplate = Annotated[tuple[Landmark, ...], Meta(min_length=5, max_length=5)]
+"""Where five landmarks of a face lie in the images, as fractions of the side."""
+OPTIONAL_KEYS = ("temperature", "face_template")
+"""Keys of a header that stand there only where they are known."""
 _MOST_STEPS = 1000
 MOST_PIXELS = 1 << 22
 """Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
@@ -206,7 +212,8 @@ class Spec:
     """The header of a model file; see docs/artifact.md.
 
     `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` name the
-    architecture that it was made from.
+    architecture that it was made from. `temperature` divides the logits where probabilities are
+    asked for; `face_template` tells how the faces of the images were cut out.
     """
 
     arch: Name
@@ -222,6 +229,8 @@ class Spec:
     provenance: Annotated[tuple[ProvenanceStep, ...], Meta(max_length=_MOST_STEPS)] = ()
     digest: Digest = ""
     format: int = FORMAT
+    temperature: Temperature | None = None
+    face_template: FaceTemplate | None = None
 
     def with_step(self, step: ProvenanceStep, **changes: Any) -> Spec:
         """Return the spec of the next file, with `changes`, and `step` in the provenance."""
@@ -243,6 +252,10 @@ class Spec:
         long.
         """
         data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        for name in OPTIONAL_KEYS:
+            # So that files without them are the same bytes as before there were such fields.
+            if data[name] is None:
+                del data[name]
         data["graph"] = compress_graph(self.graph)
         if self.gates:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]

@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 _MAKE = "Make a model"
 _SHRINK = "Make it smaller and faster"
+_USE = "Use it"
 _LOOK = "Measure and look"
 _COMMANDS = {
     "import": ("importing.import_", _MAKE),
@@ -39,6 +40,7 @@ _COMMANDS = {
     "hessian-sensitivity": ("hessian.hessian_sensitivity", _SHRINK),
     "quantize": ("quantize.quantize", _SHRINK),
     "export": ("export.export", _SHRINK),
+    "predict": ("predict.predict", _USE),
     "bench": ("bench.bench", _LOOK),
     "eval": ("evaluate.evaluate", _LOOK),
     "show": ("show.show", _LOOK),

@@ -1,4 +1,4 @@
-"""`fertool data info` and `fertool data synth`: look at a data set, or draw one."""
+"""`fertool data`: look at a data set, draw one, cut one out of photographs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,35 @@ import typer
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
+from fertool.config.detection import DetectionConfig
+from fertool.config.predicting import CropConfig
 from fertool.config.reading import ReadConfig
 from fertool.config.run import SynthConfig
 
-app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
+app = typer.Typer(
+    name="data",
+    help="Look at a data set, draw one, cut one out of photographs.",
+    no_args_is_help=True,
+)
 
 
 @app.command("info", no_args_is_help=True)
 @command
-def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) -> None:
+def info(
+    data: DataOption,
+    read: ReadConfig = ReadConfig(),
+    landmarks: Annotated[
+        bool, typer.Option("--landmarks", help="Measure where the landmarks of the faces lie.")
+    ] = False,
+    detection: DetectionConfig = DetectionConfig(),
+    json: Json = False,
+) -> None:
     """Count the images by split and class, and find copies, contradictions and what is no face.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
+    from dataclasses import replace
+
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
@@ -33,6 +49,11 @@ def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) 
     from fertool.data.info import inspect_source
 
     found = inspect_source(faces.fitted())
+    if landmarks:
+        from fertool.workflows.landmarks import measure_landmarks
+
+        images = faces.fitted().split("train").images
+        found = replace(found, landmarks=measure_landmarks(images, detection, reporter=CONSOLE))
     if json:
         print_json(found)
     else:
@@ -58,3 +79,25 @@ def synth(
     require_writable(output)
     write_faces(output, config.count, config.seed)
     path_result(output)
+
+
+@app.command("crop", no_args_is_help=True)
+@command
+def crop(
+    source: Annotated[str, typer.Argument(help="A folder of photographs.", metavar="SOURCE")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the crops into.")
+    ],
+    config: CropConfig = CropConfig(),
+    json: Json = False,
+) -> None:
+    """Cut the faces out of photographs, upright and aligned, as predict will see them.
+
+    Folders of classes and splits stay as they are. Pictures without a face are named.
+
+    Example: fertool data crop photos/ -o crops/
+    """
+    from fertool.cli.output import print_crops
+    from fertool.workflows.crop_faces import crop_faces
+
+    print_crops(crop_faces(source, output, config, reporter=CONSOLE), output, json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +11,23 @@ from msgspec import UNSET
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.input_files import require_file
-from fertool.errors import UsageError
+from fertool.errors import FertoolError, UsageError
 
 if TYPE_CHECKING:
     from fertool.results import (
+        CropReport,
         Epoch,
         LogitsSummary,
         ModelSummary,
+        PictureResult,
+        PredictionSummary,
         PrunePreview,
         QuantizePreview,
     )
     from fertool.results.fields import Result
     from fertool.workflows.data import Data
+    from fertool.workflows.predict import Predictions
+    from fertool.workflows.prediction_output import PredictionOutputs
     from fertool.workflows.prune import PrunedModel
     from fertool.workflows.quantize import QuantizedModel
     from fertool.workflows.training_task import TrainedModel
@@ -145,3 +151,43 @@ def print_trained(model: TrainedModel, output: Path, plot: Path | None, json: bo
     elif plot:
         write_curves(plot, output.stem, model.history)
     announce(model.summary, json)
+
+
+def print_predictions(
+    predictions: Predictions, outputs: PredictionOutputs, as_json: bool, threads: int
+) -> PredictionSummary:
+    """Compute and write predictions; print them as JSON, or as lines where no file has them."""
+    from fertool.report.console import note, text_lines
+    from fertool.report.prediction_text import result_lines, summary_line
+    from fertool.workflows.prediction_files import result_stream
+    from fertool.workflows.prediction_output import save_predictions
+
+    def show(result: PictureResult) -> None:
+        if not as_json and outputs.results is None:
+            text_lines(result_lines(result))
+
+    writer = result_stream(sys.stdout, predictions.header) if as_json else None
+    try:
+        return save_predictions(
+            predictions, outputs, writer=writer, on_result=show, threads=threads
+        )
+    finally:
+        note(summary_line(predictions.summary))
+
+
+def print_crops(report: CropReport, output: Path, as_json: bool) -> None:
+    """Print the folder of crops, or the report as JSON; fails if a picture could not be read."""
+    from fertool.report.console import note, path_result
+    from fertool.report.prediction_text import crop_lines
+
+    for line in crop_lines(report.pictures, report.crops, report.without_face, report.unreadable):
+        note(line)
+    if as_json:
+        print_json(report)
+    else:
+        path_result(output)
+    if report.unreadable:
+        raise FertoolError(
+            f"{len(report.unreadable)} of {report.pictures} could not be read",
+            "all others are done",
+        )

@@ -46,6 +46,15 @@ class NetworkConfig:
         flag_aliases=("student",),
     )
 
+    # None and not False, so that the provenance of models without it is what it was.
+    measure_landmarks: bool | None = option(
+        None,
+        "Store in the header where the training images have the landmarks of faces, for predict to cut "
+        "faces like them.",
+        panel=MODEL,
+        advanced=True,
+    )
+
     def __post_init__(self) -> None:
         check(self)
         require_gray_or_color(self.input_channels)

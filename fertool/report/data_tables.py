@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec import UnsetType
+
 from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import channels_text
-from fertool.results import DataInfo
+from fertool.results import DataInfo, Landmarks
 
 _SKIPPED = {
     "converted to upright 8-bit sRGB": "converted",
@@ -61,7 +63,17 @@ def data_facts(found: DataInfo) -> list[Fact]:
     rule_counts = found.ferplus_rule_counts or {}
     for rule, kept in rule_counts.items():
         facts.append((f"kept by FER+ rule {rule}", _counts_text(kept)))
+    if not isinstance(found.landmarks, UnsetType):
+        facts += _landmark_facts(found.landmarks)
     return facts
+
+
+def _landmark_facts(measured: Landmarks) -> list[Fact]:
+    places = []
+    for x, y in measured.template:
+        places.append(f"{x:.3f},{y:.3f}")
+    count = f"{measured.with_face:,} of {measured.images:,} images"
+    return [("landmarks, fractions of the side", "  ".join(places)), ("measured on", count)]
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:

@@ -33,6 +33,11 @@ def evaluation_facts(entry: Evaluation) -> list[Fact]:
         accuracy = accuracy_text(entry.deduplicated, entry.split)
         facts.append(("without copies of training images", accuracy))
 
+    if entry.detection:
+        accuracy = accuracy_text(entry.detection.with_face, entry.split)
+        facts.append(("of photographs with a face", accuracy))
+        facts.append(("photographs without a face", f"{entry.detection.without_face:,}, all wrong"))
+
     balanced = percent_text(entry.balanced_accuracy)
     figures = f"{entry.macro_f1:.3f}, {balanced}, {entry.ece:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))

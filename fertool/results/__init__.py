@@ -24,10 +24,11 @@ from fertool.results.changes import (
     QuantizeResult,
     UnlabeledChange,
 )
-from fertool.results.data_info import DataInfo
+from fertool.results.data_info import DataInfo, Landmarks
 from fertool.results.evaluation import (
     AccuracyComparison,
     ClassFigures,
+    DetectionFigures,
     Evaluation,
     EvaluationReport,
     Headline,
@@ -46,6 +47,14 @@ from fertool.results.model_summary import (
     ModelSummary,
     NodeSummary,
     ShownModel,
+)
+from fertool.results.predictions import (
+    CropReport,
+    FaceResult,
+    PictureResult,
+    PredictionHeader,
+    PredictionReport,
+    PredictionSummary,
 )
 from fertool.results.sensitivity import Hessian, LayerSensitivity, Sensitivity
 from fertool.results.sweep import (
@@ -67,12 +76,15 @@ __all__ = [
     "Change",
     "ClassFigures",
     "ConfigSummary",
+    "CropReport",
     "DataInfo",
+    "DetectionFigures",
     "Environment",
     "Epoch",
     "Evaluation",
     "EvaluationReport",
     "ExportResult",
+    "FaceResult",
     "FileResult",
     "GatesSummary",
     "Headline",
@@ -80,6 +92,7 @@ __all__ = [
     "History",
     "ImportFindings",
     "ImportResult",
+    "Landmarks",
     "Latency",
     "LayerSensitivity",
     "LayerSurvey",
@@ -87,7 +100,11 @@ __all__ = [
     "ModelSummary",
     "NodeSummary",
     "Parity",
+    "PictureResult",
     "PlanSummary",
+    "PredictionHeader",
+    "PredictionReport",
+    "PredictionSummary",
     "ProfileResult",
     "PrunePreview",
     "PruneResult",

@@ -6,10 +6,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
+from msgspec import UNSET, UnsetType
+
 from fertool.results.fields import Result, described
 from fertool.strict_json import Count, Name, Positive, Text
 
 _Counts = Mapping[Text, Count]
+_Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """Where five landmarks of faces lie in the images, as fractions of the side."""
+
+    images: Annotated[Count, described("images that were looked at")]
+    with_face: Annotated[Count, described("of these, those in which a face was found")]
+    template: Annotated[
+        _Points,
+        described(
+            "x and y of the eye at the left, the other eye, the tip of the nose and the corners of "
+            "the mouth: means as fractions of the side, made symmetric"
+        ),
+    ]
+    spread: Annotated[_Points, described("standard deviations of x and y")]
 
 
 @dataclass(frozen=True)
@@ -41,3 +60,6 @@ class DataInfo(Result):
     converted: Annotated[_Counts, described("images by conversion to upright 8-bit sRGB")]
     not_images: Annotated[_Counts, described("skipped files by suffix")]
     left_out: Annotated[_Counts, described("images that no split or class takes, by folder")]
+    landmarks: Annotated[
+        Landmarks | UnsetType, described("with ``landmarks``: where those of the faces lie")
+    ] = UNSET

@@ -46,10 +46,20 @@ class ClassFigures:
 
 
 @dataclass(frozen=True)
+class DetectionFigures:
+    """How many photographs had no face, and the figures of the others."""
+
+    without_face: Annotated[Count, described("photographs without a face, which count as wrong")]
+    with_face: Annotated[Headline, described("the figure of the others")]
+
+
+@dataclass(frozen=True)
 class Evaluation(Headline):
     """One file in the JSON of `eval`."""
 
-    split: Annotated[Name, described("which images: `train`, `val` or `test`")]
+    split: Annotated[
+        Name, described("which images: `train`, `val`, `test`, or `all` without split folders")
+    ]
     macro_f1: Annotated[Fraction, described("mean of the classes' F1")]
     balanced_accuracy: Annotated[Fraction, described("mean of the classes' recall")]
     ece: Annotated[Fraction, described("expected calibration error, 15 bins")]
@@ -69,6 +79,10 @@ class Evaluation(Headline):
     digest: Annotated[Text, described("digest of the model")] = ""
     foreign: Annotated[
         Assumptions | None, described("what was assumed about a file of another program")
+    ] = None
+    detection: Annotated[
+        DetectionFigures | None,
+        described("with ``detect``; ``per_class`` and ``confusion`` then have `no face` as well"),
     ] = None
 
     def __post_init__(self) -> None:

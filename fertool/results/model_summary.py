@@ -11,7 +11,16 @@ from msgspec import UNSET, UnsetType
 
 from fertool.artifact.logits_header import LogitsSpec
 from fertool.results.fields import FileSize, Result, described, values_of
-from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec
+from fertool.spec import (
+    OPTIONAL_KEYS,
+    FaceTemplate,
+    InputSpec,
+    Metrics,
+    ProvenanceStep,
+    QuantSpec,
+    Spec,
+    Temperature,
+)
 from fertool.strict_json import Count, Fraction, Name, Positive, Text
 
 
@@ -63,6 +72,14 @@ class ModelSummary(_File):
     digest: Annotated[Text, described("digest of header and weights")]
     format: Annotated[int, described("version of the header")]
     channels: Annotated[Mapping[Name, Positive], described("output channels by layer")]
+    temperature: Annotated[
+        Temperature | UnsetType,
+        described("where it is known: what the logits are divided by for probabilities"),
+    ] = UNSET
+    face_template: Annotated[
+        FaceTemplate | UnsetType,
+        described("where it was measured: places of five landmarks, fractions of the side"),
+    ] = UNSET
 
     @classmethod
     def of(cls, file: Path | None, size_bytes: int, spec: Spec, **others: Any) -> Self:
@@ -73,6 +90,9 @@ class ModelSummary(_File):
             profiles = tuple(profile.channels for profile in spec.gates.profiles)
             gates = GatesSummary(profiles, spec.gates.hidden, spec.gates.shares)
         same = values_of(spec, Spec, without=("graph", "gates"))
+        for name in OPTIONAL_KEYS:
+            if same[name] is None:
+                del same[name]
         return cls(
             file=str(file) if file else None,
             size_bytes=size_bytes,

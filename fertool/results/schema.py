@@ -14,6 +14,7 @@ from fertool.results.evaluation import EvaluationReport
 from fertool.results.fields import Result
 from fertool.results.model_results import ExportResult, ImportResult, TrainingResult
 from fertool.results.model_summary import LogitsSummary, ShownModel
+from fertool.results.predictions import CropReport, PredictionReport
 from fertool.results.sensitivity import Sensitivity
 from fertool.results.sweep import SweepResults
 from fertool.results.training import History
@@ -22,12 +23,14 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 RESULTS: Mapping[str, type[Result]] = {
     "bench": BenchResult,
+    "data-crop": CropReport,
     "data-info": DataInfo,
     "distill": TrainingResult,
     "eval": EvaluationReport,
     "export": ExportResult,
     "hessian-sensitivity": Sensitivity,
     "import": ImportResult,
+    "predict": PredictionReport,
     "prune": PruneResult,
     "prune-dry-run": PrunePreview,
     "quantize": QuantizeResult,

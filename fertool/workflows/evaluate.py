@@ -39,12 +39,21 @@ def evaluate(
     """Evaluate models or model files on one split, with 95 % intervals and paired tests.
 
     Each is compared with the first. Images that are exact copies of training images are left out of
-    a second figure. `options` are those of `EvaluationConfig`, by name.
+    a second figure. With ``detect`` the data are photographs whose faces are found first, and a
+    photograph without one counts as wrong. `options` are those of `EvaluationConfig`, by name.
 
     Raises FertoolError for a file that cannot be read, and for models whose classes make them
     answer about different images.
     """
     (config,) = configured(config, options)
+    if config.detect:
+        from fertool.workflows.evaluate_pictures import evaluate_pictures
+
+        predictors = [open_any(model, config.foreign, reporter) for model in as_list(models)]
+        found = evaluate_pictures(predictors, data, config, reporter)
+        evaluations = [evaluation for evaluation, _ in found]
+        right = [is_correct for _, is_correct in found]
+        return EvaluationReport(tuple(evaluations), tuple(compare(evaluations, right)))
     results: list[Evaluation] = []
     correct: list[NDArray[np.bool_]] = []
     first: FaceDataset | None = None

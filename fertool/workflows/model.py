@@ -119,8 +119,10 @@ class Model:
         parts = []
         with torch.no_grad(), eval_mode(self.module):
             for batch in torch.split(fitted, affordable_batch(256, self.input.size)):
-                logits = self.module(to_input(batch, self.input))
-                parts.append(logits.float().softmax(1))
+                logits = self.module(to_input(batch, self.input)).float()
+                if self.spec.temperature is not None:
+                    logits = logits / self.spec.temperature
+                parts.append(logits.softmax(1))
         if not parts:
             return np.empty((0, len(self.classes)), np.float32)
         return torch.cat(parts).numpy()

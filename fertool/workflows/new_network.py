@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fertool.config.network import NetworkConfig
 from fertool.config.option import values_of
 from fertool.reporter import SILENT, Reporter
+from fertool.workflows.landmarks import measure_landmarks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,6 +48,8 @@ def new_network(
     if config.init:
         for line in load_initial_weights(module, config.init):
             reporter.note(line)
+    if config.measure_landmarks:
+        spec = replace(spec, face_template=measure_landmarks(train.images).template)
     return spec, module
 
 
