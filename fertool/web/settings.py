@@ -22,7 +22,8 @@ class ClassifierSettings:
     A graph with uint8 input normalizes pixels itself; for float32 they are in `pixel_range`, less
     `mean`, divided by `std`. `batch` is the only batch size that the graph takes, None for any;
     `output` the name of its logits, None for the first output. Probabilities are the softmax of
-    logits divided by `temperature`. `template` has the places of the landmarks as fractions of the
+    logits divided by `temperature`, except that a graph of another program `may_be_probabilities`
+    already. `template` has the places of the landmarks as fractions of the
     side; `most_samples` a side are averaged for a pixel.
     """
 
@@ -38,6 +39,7 @@ class ClassifierSettings:
     batch: int | None = None
     output: str | None = None
     temperature: float = 1.0
+    may_be_probabilities: bool = False
 
 
 @dataclass(frozen=True)

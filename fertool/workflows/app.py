@@ -151,11 +151,16 @@ def _settings(
 
     predictor = open_predictor(file, foreign=config.foreign)
     note_assumptions(predictor, config.foreign, reporter)
+    if predictor.input.channels not in (1, 3):
+        raise FertoolError(
+            f"{_name(model)}: takes images of {predictor.input.channels} channels",
+            "pictures have 1 or 3",
+        )
     title = printable(config.title).strip()
     if not title:
         raise UsageError("``title``: is empty", "name the page, for example ``title=Expressions``")
     return PageSettings(
-        classifier=_classifier_settings(predictor, _require_one_file(file)),
+        classifier=_classifier_settings(predictor, _pixel_type(file), reporter),
         detector=_detector_settings(config),
         texts=_texts(title, _facts(predictor, Path(_name(model)), file)),
         min_confidence=config.min_confidence,
@@ -163,8 +168,8 @@ def _settings(
     )
 
 
-def _require_one_file(file: Path) -> PixelType:
-    """Return the type of the input's elements; raises FertoolError for weights in other files."""
+def _pixel_type(file: Path) -> PixelType:
+    """Return the type of a graph's pixels; raises FertoolError for weights in other files."""
     import onnx
 
     graph = onnx.load(file, load_external_data=False).graph
@@ -178,12 +183,16 @@ def _require_one_file(file: Path) -> PixelType:
     return "uint8" if is_uint8 else "float32"
 
 
-def _classifier_settings(predictor: Predictor, pixel_type: PixelType) -> ClassifierSettings:
-    from fertool.faces.constants import FER2013_TEMPLATE, MOST_SAMPLES
+def _classifier_settings(
+    predictor: Predictor, pixel_type: PixelType, reporter: Reporter
+) -> ClassifierSettings:
+    from fertool.faces.constants import MOST_SAMPLES
     from fertool.report.printable import printable
     from fertool.web.settings import ClassifierSettings
+    from fertool.workflows.predict import template_of
 
     spec, assumed = predictor.spec, predictor.assumptions
+    template, _ = template_of(predictor, True, reporter)
     contract: dict[str, Any] = {}
     if assumed is not None:
         contract = {
@@ -192,12 +201,13 @@ def _classifier_settings(predictor: Predictor, pixel_type: PixelType) -> Classif
             "mean": assumed.mean,
             "std": assumed.std,
             "output": assumed.output,
+            "may_be_probabilities": True,
         }
     return ClassifierSettings(
         classes=tuple(printable(name) for name in predictor.classes),
         channels=predictor.input.channels,
         size=predictor.input.size,
-        template=(spec and spec.face_template) or FER2013_TEMPLATE,
+        template=template,
         most_samples=MOST_SAMPLES,
         batch=predictor.batch,
         temperature=(spec and spec.temperature) or 1.0,

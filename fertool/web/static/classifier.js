@@ -1,5 +1,7 @@
 // The model: crops of faces in, probabilities out.
 
+const PROBABILITY_SUM = 1e-3;
+
 export class Classifier {
   /** `settings` is the model's input contract; see `ClassifierSettings` in fertool/web. */
   constructor(runtime, session, settings) {
@@ -12,34 +14,28 @@ export class Classifier {
 
   /** The probabilities of each crop, in the order of the classes. */
   async classify(crops) {
-    const { batch } = this.settings;
-    // Of a fixed batch size a graph takes no other number of images.
-    const step = batch ?? Math.max(1, crops.length);
     const probabilities = [];
-    for (let start = 0; start < crops.length; start += step) {
-      const some = crops.slice(start, start + step);
-      const logits = await this.run(some, step);
-      const count = this.settings.classes.length;
-      some.forEach((_, i) => {
-        const own = logits.subarray(i * count, (i + 1) * count);
-        probabilities.push(softmax(own, this.settings.temperature));
-      });
-    }
+    // Each alone, as in Python, so that they do not depend on what else is in the picture.
+    for (const crop of crops) probabilities.push(this.toProbabilities(await this.run(crop)));
     return probabilities;
   }
 
-  async run(crops, batch) {
+  async run(crop) {
     const { channels, size, pixel_type: type } = this.settings;
-    const pixels = channels * size * size;
-    const input = type === 'uint8'
-      ? new Uint8Array(batch * pixels)
-      : new Float32Array(batch * pixels);
-    crops.forEach((crop, i) => {
-      input.set(type === 'uint8' ? crop : this.normalized(crop), i * pixels);
-    });
+    // A graph of a fixed batch size takes no other number of images.
+    const batch = this.settings.batch ?? 1;
+    const pixels = type === 'uint8' ? crop : this.normalized(crop);
+    const input = new pixels.constructor(batch * pixels.length);
+    for (let i = 0; i < batch; i++) input.set(pixels, i * pixels.length);
     const tensor = new this.runtime.Tensor(type, input, [batch, channels, size, size]);
     const outputs = await this.session.run({ [this.inputName]: tensor }, [this.outputName]);
-    return Float32Array.from(outputs[this.outputName].data);
+    return Array.from(outputs[this.outputName].data.subarray(0, this.settings.classes.length));
+  }
+
+  toProbabilities(outputs) {
+    // Files of other programs may end in a softmax, and another one would level them.
+    const isDone = this.settings.may_be_probabilities && areProbabilities(outputs);
+    return isDone ? outputs : softmax(outputs, this.settings.temperature);
   }
 
   /** (pixel in its range - mean) / std: files of fertool do this themselves. */
@@ -56,10 +52,15 @@ export class Classifier {
   }
 }
 
+function areProbabilities(outputs) {
+  const sum = outputs.reduce((total, value) => total + value, 0);
+  return outputs.every((value) => value >= 0) && Math.abs(sum - 1) <= PROBABILITY_SUM;
+}
+
 /** Probabilities of logits that are divided by the temperature of the calibration. */
 export function softmax(logits, temperature) {
   const highest = logits.reduce((a, b) => Math.max(a, b));
-  const parts = Array.from(logits, (logit) => Math.exp((logit - highest) / temperature));
+  const parts = logits.map((logit) => Math.exp((logit - highest) / temperature));
   const sum = parts.reduce((total, part) => total + part, 0);
   return parts.map((part) => part / sum);
 }
