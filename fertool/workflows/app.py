@@ -147,15 +147,12 @@ def _settings(
     from fertool.report.printable import printable
     from fertool.runtime.opening import open_predictor
     from fertool.web.settings import PageSettings
+    from fertool.workflows.predict import require_pictures_fit
     from fertool.workflows.predictors import note_assumptions
 
     predictor = open_predictor(file, foreign=config.foreign)
     note_assumptions(predictor, config.foreign, reporter)
-    if predictor.input.channels not in (1, 3):
-        raise FertoolError(
-            f"{_name(model)}: takes images of {predictor.input.channels} channels",
-            "pictures have 1 or 3",
-        )
+    require_pictures_fit(predictor)
     title = printable(config.title).strip()
     if not title:
         raise UsageError("``title``: is empty", "name the page, for example ``title=Expressions``")
@@ -189,9 +186,9 @@ def _classifier_settings(
     from fertool.faces.constants import MOST_SAMPLES
     from fertool.report.printable import printable
     from fertool.web.settings import ClassifierSettings
-    from fertool.workflows.predict import template_of
+    from fertool.workflows.predict import temperature_of, template_of
 
-    spec, assumed = predictor.spec, predictor.assumptions
+    assumed = predictor.assumptions
     template, _ = template_of(predictor, True, reporter)
     contract: dict[str, Any] = {}
     if assumed is not None:
@@ -210,7 +207,7 @@ def _classifier_settings(
         template=template,
         most_samples=MOST_SAMPLES,
         batch=predictor.batch,
-        temperature=(spec and spec.temperature) or 1.0,
+        temperature=temperature_of(predictor),
         **contract,
     )
 
