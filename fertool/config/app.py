@@ -10,7 +10,7 @@ from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
 
 VIDEO_SIZE = 320
-"""Pixels of the long side at which a camera's frames are looked at: a quarter of the work of 640."""
+"""Long side, pixels, at which a camera's frames are looked at: a quarter of the work of 640."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class AppConfig:
     )
     smooth: float = option(
         0.25,
-        "Seconds over which the probabilities of one face before the camera are averaged; 0 is each "
+        "Seconds over which the probabilities of a face before the camera are averaged; 0 is each "
         "frame alone.",
         minimum=0,
         maximum=60,

@@ -21,6 +21,7 @@ def all_notices(detector_license: str) -> str:
     The npm package onnxruntime-web has no license file; it is built from the sources of the Python
     package, whose texts are taken. Raises FertoolError where that lacks them.
     """
+    # The page's own software first, for few read to the end of the third parties'.
     parts = [
         "This page was made by fertool, under the Apache License 2.0"
         " (https://www.apache.org/licenses/LICENSE-2.0).",
@@ -43,5 +44,5 @@ def _onnx_runtime_text(name: str) -> str:
     except OSError:
         raise FertoolError(
             f"{path}: missing, and the page may not be passed on without it",
-            "pip install --force-reinstall onnxruntime",
+            "install onnxruntime again",
         ) from None

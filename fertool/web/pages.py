@@ -52,6 +52,7 @@ class AppParts:
             "model.onnx.gz": self.model,
             "notices.txt.gz": self.notices.encode(),
         }
+        # As small as it gets: packed once, loaded by many phones.
         return {name: gzip.compress(content, 9, mtime=0) for name, content in contents.items()}
 
 
@@ -67,6 +68,7 @@ def single_page(parts: AppParts) -> bytes:
         body.append(f'<script type="application/octet-stream" id="file:{name}">{text}</script>')
     for script in scripts:
         body.append(f'<script type="module">{script}</script>')
+    # A service worker is a file of its own, and pages from files may have none.
     json_text = parts.settings.to_json(service_worker=False)
     return _render(parts, policy, head, "\n".join(body), json_text, offline="")
 
@@ -150,6 +152,7 @@ def _manifest(title: str) -> bytes:
         {"src": f"./icon-{size}.png", "sizes": f"{size}x{size}", "type": "image/png"}
         for size in _ICON_SIZES
     ]
+    # Without one of this purpose Android puts the icon on a white disk.
     maskable = {**sized[-1], "purpose": "maskable"}
     manifest = {
         "name": title,

@@ -52,6 +52,7 @@ class RuntimeFiles:
                 f"{SCRIPT}: not the module of onnxruntime-web {VERSION}",
                 f"npm pack onnxruntime-web@{VERSION} has the version that the page is made for",
             )
+        # The bundle holds other modules as text, whose exports come before its own.
         last = exports[-1]
         members = ",".join(_as_property(entry) for entry in last[1].split(","))
         return f"{script[: last.start()]}globalThis.onnxruntime={{{members}}};"
@@ -80,6 +81,7 @@ def find_runtime(place: Path | None) -> RuntimeFiles:
     return _read_archive(place)
 
 
+# npm's archive has 40 builds of 138 MB in all, of which two files are needed: read, not unpacked.
 def _read_archive(path: Path) -> RuntimeFiles:
     if not path.exists():
         raise FertoolError(f"{path}: no such file or folder", _HINT)

@@ -1,4 +1,4 @@
-"""A server for one app on this machine: a camera needs a page that came from localhost or by https."""
+"""A server for one app on this machine: browsers give the camera to pages from localhost."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, with_content: bool) -> None:
         name = self.path.partition("?")[0].removeprefix("/") or INDEX
+        # A name of the app, never a path of this machine.
         content = self.server.files.get(name)
         if content is None:
             self.send_error(404)

@@ -1,4 +1,4 @@
-"""The sources of the page: files under static/, their templates filled, modules joined to one script."""
+"""The sources of the page under static/: templates filled, modules joined to one script."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def joined_modules() -> str:
     parts: list[str] = []
     for name in module_names():
         text = _IMPORT.sub("", read_source(name))
-        parts.append(f"// --- {name}\n\n{_EXPORT.sub('', text).strip()}\n")
+        parts.append(f"// {name}\n\n{_EXPORT.sub('', text).strip()}\n")
     return "\n".join(parts)
 
 

@@ -83,7 +83,7 @@ def app(
     if len(content) > LARGEST_SINGLE_BYTES and not config.folder:
         raise FertoolError(
             f"{_name(model)}: {len(content):,} bytes are too many for one HTML file",
-            "``folder=True`` makes a folder of files; a pruned or quantized model loads faster, too",
+            "``folder=True`` makes a folder of files; a quantized model loads faster, too",
         )
     parts = AppParts(
         settings=settings,

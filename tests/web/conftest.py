@@ -1,11 +1,14 @@
-"""A stand-in for onnxruntime-web, which the tests of the page's text need in no more than its form."""
+"""A stand-in for onnxruntime-web: the tests of the page's text need its form only."""
 
 import io
 import tarfile
 
 import pytest
 
-SCRIPT = "const a=1,b=2;export{a as InferenceSession,b as Tensor,b as default};\n//# sourceMappingURL=x.map\n"
+SCRIPT = (
+    "const a=1,b=2;export{a as InferenceSession,b as Tensor,b as default};\n"
+    "//# sourceMappingURL=x.map\n"
+)
 BINARY = b"\0asm" + bytes(100)
 NAMES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 

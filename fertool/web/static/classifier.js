@@ -1,6 +1,8 @@
 // The model: crops of faces in, probabilities out.
 
 const PROBABILITY_SUM = 1e-3;
+// Scale and offset of a pixel from 0 to 255.
+const RANGES = { '0..1': [1 / 255, 0], '-1..1': [2 / 255, -1], '0..255': [1, 0] };
 
 export class Classifier {
   /** `settings` is the model's input contract; see `ClassifierSettings` in fertool/web. */
@@ -42,7 +44,7 @@ export class Classifier {
   normalized(crop) {
     const { channels, pixel_range: range, mean, std } = this.settings;
     const area = crop.length / channels;
-    const [scale, offset] = { '0..1': [1 / 255, 0], '-1..1': [2 / 255, -1], '0..255': [1, 0] }[range];
+    const [scale, offset] = RANGES[range];
     return Float32Array.from(crop, (pixel, i) => {
       const channel = Math.floor(i / area);
       const own = mean.length === 1 ? 0 : channel;

@@ -32,7 +32,7 @@ export class Frame {
     return this.pen.getImageData(left, top, width, height).data;
   }
 
-  /** RGBA pixels of the whole picture at another size: by the browser if `fast`, else as in Python. */
+  /** RGBA pixels of the picture at another size: by the browser if `fast`, else as in Python. */
   scaled(width, height, fast) {
     if (!fast) {
       const pixels = this.region(0, 0, this.width, this.height);

@@ -15,6 +15,7 @@ import { Tracks } from './tracking.js';
 
 const ANNOUNCE_EVERY_MS = 2500;
 const RATE_EVERY_MS = 1000;
+const PARTS = ['welcome', 'loading', 'message', 'view'];
 
 const element = (id) => document.getElementById(id);
 const settings = readSettings();
@@ -30,7 +31,7 @@ let announcedMs = 0;
 // --- what is shown
 
 function showOnly(part) {
-  for (const each of ['welcome', 'loading', 'message', 'view']) element(each).hidden = each !== part;
+  for (const each of PARTS) element(each).hidden = each !== part;
   document.body.dataset.shows = part;
 }
 
@@ -263,7 +264,8 @@ function listenToDrops() {
 // --- start
 
 async function start() {
-  if (!globalThis.DecompressionStream || !globalThis.WebAssembly) throw new KnownError('oldBrowser');
+  const isAble = globalThis.DecompressionStream && globalThis.WebAssembly;
+  if (!isAble) throw new KnownError('oldBrowser');
   engine = await loadEngine(settings);
   document.body.classList.add('ready');
 }

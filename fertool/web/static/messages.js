@@ -27,7 +27,7 @@ export const MESSAGES = {
   },
   refused: {
     title: 'The camera was not allowed',
-    advice: 'Allow it in the browser’s settings for this page, then try again. Photos still work.',
+    advice: 'Allow it in the browser’s settings for this page and try again. Photos still work.',
   },
   noCamera: {
     title: 'No camera found',
@@ -51,7 +51,7 @@ export const MESSAGES = {
   },
   oldBrowser: {
     title: 'This browser cannot run the model',
-    advice: 'Use Chrome or Edge 91, Firefox 113 or Safari 16.4, or a later version.',
+    advice: 'Use Chrome or Edge 99, Firefox 113 or Safari 16.4, or a later version.',
   },
   failed: {
     title: 'Something went wrong',

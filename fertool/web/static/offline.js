@@ -1,6 +1,6 @@
 // Keep a hosted page on the device, so that it opens without a network.
 
-/** Register the service worker where there is one: beside a page that came by https or localhost. */
+/** Register the service worker, which is there beside a page that came from a host. */
 export async function keepOffline(settings) {
   if (!settings.service_worker || !navigator.serviceWorker) return;
   try {

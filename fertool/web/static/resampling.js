@@ -9,7 +9,7 @@ export function roundHalfEven(value) {
 }
 
 /**
- * Resize RGBA pixels by a triangle filter that grows with the reduction, so that areas are averaged.
+ * Resize RGBA pixels by a triangle filter that grows with the reduction: areas are averaged.
  * Browsers differ in how they reduce a picture; boxes would differ with them by some pixels.
  */
 export function resize(rgba, width, height, newWidth, newHeight) {
