@@ -22,6 +22,8 @@ export class Camera {
     this.facing = 'user';
     /** Called when the camera ends by itself. */
     this.onLost = () => {};
+    this.hasNewFrame = false;
+    this.onFrame = () => {};
   }
 
   get isOn() {
@@ -54,6 +56,7 @@ export class Camera {
     });
     this.video.srcObject = this.stream;
     await this.video.play();
+    this.watch();
   }
 
   /** Switch it off: its light goes out. */
@@ -75,11 +78,30 @@ export class Camera {
     return devices.filter((device) => device.kind === 'videoinput').length > 1;
   }
 
-  /** Wait for the next picture. */
-  nextFrame() {
-    return new Promise((resolve) => {
-      if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(resolve);
-      else requestAnimationFrame(resolve);
-    });
+  /** Wait for a picture that has not been looked at; none if one came while the last one was. */
+  async nextFrame() {
+    if (!this.hasNewFrame) {
+      await new Promise((resolve) => {
+        this.onFrame = resolve;
+      });
+    }
+    this.hasNewFrame = false;
+  }
+
+  /** Note each picture of the stream as it comes: a callback that is late waits for another one. */
+  watch() {
+    const { stream, video } = this;
+    const note = () => {
+      if (this.stream !== stream) return;
+      this.hasNewFrame = true;
+      this.onFrame();
+      ask();
+    };
+    const ask = () => {
+      if (video.requestVideoFrameCallback) video.requestVideoFrameCallback(note);
+      else requestAnimationFrame(note);
+    };
+    this.hasNewFrame = false;
+    ask();
   }
 }
