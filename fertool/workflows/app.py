@@ -233,13 +233,13 @@ def _facts(predictor: Predictor, path: Path, file: Path) -> tuple[Fact, ...]:
     """Return what the page says of the model, as `show` has it."""
     from fertool.report.model_tables import model_facts
     from fertool.report.units import size_text
+    from fertool.results import ModelSummary
 
     size_bytes = file.stat().st_size
     if predictor.spec is None:
         facts = [("size", size_text(size_bytes)), ("classes", ", ".join(predictor.classes))]
     else:
-        summary = {"size_bytes": size_bytes, **predictor.spec.shown()}
-        facts = model_facts(summary)
+        facts = model_facts(ModelSummary.of(file, size_bytes, predictor.spec))
     return (("file", path.name), *facts)
 
 
