@@ -46,6 +46,8 @@ FUNCTIONS = (
     "sensitivity",
     "quantize",
     "export",
+    "predict",
+    "crop_faces",
     "evaluate",
     "benchmark",
 )
