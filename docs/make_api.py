@@ -47,6 +47,7 @@ FUNCTIONS = (
     "quantize",
     "export",
     "predict",
+    "app",
     "crop_faces",
     "evaluate",
     "benchmark",
