@@ -46,6 +46,9 @@ FUNCTIONS = (
     "sensitivity",
     "quantize",
     "export",
+    "predict",
+    "crop_faces",
+    "app",
     "evaluate",
     "benchmark",
 )
