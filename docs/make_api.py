@@ -47,8 +47,8 @@ FUNCTIONS = (
     "quantize",
     "export",
     "predict",
-    "app",
     "crop_faces",
+    "app",
     "evaluate",
     "benchmark",
 )
