@@ -46,10 +46,10 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """One image file, the canonical name of its expression, and the box to crop (None: no crop)."""
+    """One image file, the name of its class, and the box to crop (None: no crop)."""
 
     path: Path
-    expression: str
+    label: str
     box: Box | None = None
 
 
@@ -108,7 +108,7 @@ class ImageTree:
         for split, entries in self._listing.items():
             for entry in entries:
                 path = self._relative_path(entry)
-                identity = f"{split}\0{path}\0{entry.expression}\0{entry.box}\0"
+                identity = f"{split}\0{path}\0{entry.label}\0{entry.box}\0"
                 total.update(os.fsencode(identity))
                 total.update(next(file_digests))
         return total.hexdigest()
@@ -116,7 +116,7 @@ class ImageTree:
     def read(self, split: str) -> RawSplit:
         """Decode the images of one of `splits`; raises FertoolError naming a damaged file."""
         entries = self._listing[split]
-        class_indices = [self.classes.index(entry.expression) for entry in entries]
+        class_indices = [self.classes.index(entry.label) for entry in entries]
         labels: Indices = np.array(class_indices, np.int64)
 
         side = self._side

@@ -46,9 +46,11 @@ class DataOptions:
         self._require_distinct_classes()
 
     def _require_distinct_classes(self) -> None:
+        names = self.classes or ()
+        expressions = [find_expression(name) for name in names]
         # By meaning: "happy" and "happiness" would share the images of one class.
-        counts = Counter(find_expression(name) or name for name in self.classes or ())
-        for name, count in counts.items():
+        meanings = expressions if all(expressions) else names
+        for name, count in Counter(meanings).items():
             if count > 1:
                 raise UsageError(
                     f"two of the model's classes mean '{name}'",

@@ -13,7 +13,7 @@ from fertool.data import pixels
 from fertool.data.dataset import FaceDataset
 from fertool.data.duplicates import distinct_from, hold_out
 from fertool.data.ferplus import label_by_votes
-from fertool.data.labels import FERPLUS_ORDER, canonical_expression, in_canonical_order
+from fertool.data.labels import FERPLUS_ORDER, class_order, match_classes, name_classes
 from fertool.data.options import DataOptions
 from fertool.data.reader import SPLITS, Findings, RawSplit, Reader
 from fertool.errors import FertoolError, unknown_name
@@ -51,7 +51,7 @@ class DataSource:
         if self._options.classes is None:
             return self._own_classes
         names = self._options.classes
-        return tuple(canonical_expression(name, "the model's classes") for name in names)
+        return tuple(name_classes(dict.fromkeys(names, "the model's classes")).values())
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -111,8 +111,8 @@ class DataSource:
     @property
     def _own_classes(self) -> tuple[str, ...]:
         if self._options.ferplus is not None:
-            return in_canonical_order(frozenset(FERPLUS_ORDER))
-        return in_canonical_order(frozenset(self._reader.classes))
+            return class_order(FERPLUS_ORDER)
+        return class_order(self._reader.classes)
 
     def _read(self, name: str) -> None:
         """Read a split, or both training and validation where the source does not divide them."""
@@ -194,9 +194,10 @@ class DataSource:
 def _map_classes(faces: RawSplit, classes: tuple[str, ...]) -> RawSplit:
     """Map labels to indices into `classes`, by name; images of other classes are dropped."""
     new_index = np.full(len(faces.classes), -1, np.int64)
+    target_of = match_classes(faces.classes, classes)
     for k, name in enumerate(faces.classes):
-        if name in classes:
-            new_index[k] = classes.index(name)
+        if name in target_of:
+            new_index[k] = classes.index(target_of[name])
     is_kept = new_index >= 0
     faces = replace(faces, labels=new_index[faces.labels], classes=classes)
     if faces.soft_labels is not None:

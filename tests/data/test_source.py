@@ -287,18 +287,50 @@ def test_folders_beside_the_splits_are_named_in_a_note(kaggle, write_image, note
     assert any("sad (1 images)" in note for note in notes)
 
 
-def test_a_split_of_other_classes_names_the_folder_that_is_no_expression(tmp_path, write_image):
-    write_image(tmp_path / "train" / "cat" / "1.png")
-    with pytest.raises(FertoolError, match="train/cat: 'cat' is not an expression"):
-        open_data(str(tmp_path), DataOptions())
+def test_folders_of_any_names_are_classes(tmp_path, write_image, notes):
+    for name in ("bored", "engaged", "calm"):
+        for k in range(20):
+            write_image(tmp_path / "mine" / name / f"{k}.png", level=10 * k + len(name))
+    source = open_data(str(tmp_path), DataOptions(), on_note=notes.append)
+    assert source.classes == ("bored", "calm", "engaged")
+    assert source.split("val").class_counts().tolist() == [2, 2, 2]
+    assert source.split("train").class_counts().tolist() == [18, 18, 18]
 
 
-def test_folders_of_no_layout_are_named(tmp_path, write_image):
-    write_image(tmp_path / "cat" / "1.png")
-    write_image(tmp_path / "dog" / "1.png")
-    with pytest.raises(
-        FertoolError, match=r"not a layout that fertool knows: its folders \(cat, dog\) are neither"
-    ):
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ((), r"there are no images in \S*faces$"),
+        (("a/notes.txt", "b/list.csv"), r"no images in the folders of \S*faces \(a, b\)"),
+        (("1.png", "2.png"), r"2 images lie directly in \S*faces; .* a folder for each class"),
+        (("train/1.png",), r"1 images lie directly in \S*train"),
+        (("bored/1.png", "empty/notes.txt"), r"only one folder inside has images \(bored\)"),
+        (("1/a.png", "2/a.png"), r"\(1, 2\) are numbers"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_named_with_the_reason(
+    tmp_path, write_image, files, reason
+):
+    (tmp_path / "faces").mkdir()
+    for place in files:
+        path = tmp_path / "faces" / place
+        if path.suffix == ".png":
+            write_image(path)
+        else:
+            path.parent.mkdir()
+            path.write_text("hello")
+    with pytest.raises(FertoolError, match=f"not a layout that fertool knows: .*{reason}"):
+        open_data(str(tmp_path / "faces"), DataOptions())
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, write_image, monkeypatch):
+    write_image(tmp_path / "bored" / "1.png")
+
+    def forbid(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbid)
+    with pytest.raises(FertoolError, match=f"{tmp_path}: Permission denied"):
         open_data(str(tmp_path), DataOptions())
 
 

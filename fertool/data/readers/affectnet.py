@@ -24,7 +24,7 @@ from fertool.data.folders import (
     split_folders,
 )
 from fertool.data.image_tree import Box, ImageEntry, image_files
-from fertool.data.labels import AFFECTNET_ORDER, in_canonical_order
+from fertool.data.labels import AFFECTNET_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 from fertool.registry import READERS
@@ -109,10 +109,10 @@ def list_affectnet(
 
     expressions: set[str] = set()
     for entries in listing.values():
-        expressions |= {entry.expression for entry in entries}
+        expressions |= {entry.label for entry in entries}
     # AffectNet-7 is the same release without contempt, the last of the eight.
     classes = AFFECTNET_ORDER if "contempt" in expressions else AFFECTNET_ORDER[:7]
-    return in_canonical_order(frozenset(classes)), listing
+    return class_order(classes), listing
 
 
 def _from_list(root: Path, path: Path) -> Iterator[ImageEntry]:

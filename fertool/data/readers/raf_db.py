@@ -13,7 +13,7 @@ from fertool.data.folders import (
     list_numbered_folders,
 )
 from fertool.data.image_tree import ImageEntry
-from fertool.data.labels import RAFDB_ORDER, in_canonical_order
+from fertool.data.labels import RAFDB_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 from fertool.registry import READERS
@@ -42,7 +42,7 @@ class RafDb(ImageFolders):
 
     def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
         """List the aligned images; the classes are the seven expressions."""
-        return in_canonical_order(frozenset(RAFDB_ORDER)), list_rafdb(folder, skipped)
+        return class_order(RAFDB_ORDER), list_rafdb(folder, skipped)
 
 
 def find_label_list(root: Path) -> Path | None:
