@@ -61,7 +61,8 @@ class ImageTree:
     the relative path, label and bytes of every file; decoded images are cached under it. The
     digests of the files are cached by the path of the folder and the status of each file (device,
     inode, size, times of change, as git does), so that a large set is read once. The same bytes
-    elsewhere still have the same digest. `skipped` is what the listing skipped.
+    elsewhere still have the same digest. `name` is the root by default; `skipped` is what the
+    listing skipped.
     """
 
     def __init__(
@@ -72,10 +73,11 @@ class ImageTree:
         *,
         size: int | None = None,
         channels: int = 1,
+        name: str = "",
         skipped: Findings = NO_FINDINGS,
         on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
-        self.name = str(root)
+        self.name = name or str(root)
         self.classes = classes
         self._root = root
         self._listing = {split: tuple(listing[split]) for split in SPLITS if listing.get(split)}

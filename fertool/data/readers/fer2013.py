@@ -69,7 +69,7 @@ class Fer2013:
 class Fer2013Csv(DataFormat):
     """A file of one face a row, fer2013.csv or icml_face_data.csv, with FER+ votes if given."""
 
-    detection_order = 4
+    detection_order = 5
     has_votes = True
 
     def has_layout(self, path: Path) -> bool:

@@ -21,7 +21,7 @@ class ClassFolders(ImageFolders):
     """Images by class, train|val|test/<class>/ or <class>/ alone."""
 
     # Lists of labels are surer signs than names of folders.
-    detection_order = 3
+    detection_order = 4
 
     def has_layout(self, path: Path) -> bool:
         """Return whether there are folders named after expressions."""
