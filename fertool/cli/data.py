@@ -10,7 +10,7 @@ import typer
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
-from fertool.config.reading import ReadConfig
+from fertool.config.reading import DataConfig
 from fertool.config.run import SynthConfig
 
 app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
@@ -18,7 +18,7 @@ app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_
 
 @app.command("info", no_args_is_help=True)
 @command
-def info(data: DataOption, read: ReadConfig = ReadConfig(), json: Json = False) -> None:
+def info(data: DataOption, read: DataConfig = DataConfig(), json: Json = False) -> None:
     """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv

@@ -157,7 +157,7 @@ def _start(
         files = [*data.files, *(path for path in (model.path, config.sensitivity) if path)]
         require_outputs(output, files, trains=bool(config.training.epochs))
 
-    source = data.fitted(model.input, model.classes)
+    source = data.fitted_to(model)
     training = TrainingRun(
         train=source.split("train"),
         val=validation_of(source),

@@ -8,8 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fertool.config.reading import DataConfig, parse_classes
 from fertool.data import DataOptions, image_tree, open_data, storage
+from fertool.data.class_groups import relabel
 from fertool.data.info import inspect_source
+from fertool.data.reader import RawSplit
 from fertool.errors import FertoolError, UsageError
 
 BASIC = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -494,3 +497,75 @@ def test_a_format_of_another_package_is_detected_and_read(install, tmp_path):
 def test_a_package_that_does_not_load_is_no_hindrance_to_other_formats(kaggle, install):
     install("fertool.readers", "pixels", "import a_package_that_is_not_there")
     assert open_data(str(kaggle), DataOptions()).splits == ("train", "val", "test")
+
+
+def test_classes_are_merged_in_the_order_asked_for_and_others_left_out(write_fer2013, notes):
+    groups = parse_classes("other=anger+fear, Happiness")
+    options = DataOptions(groups=groups)
+    source = open_data(str(write_fer2013()), options, on_note=notes.append)
+    assert source.classes == ("other", "Happiness")
+    assert source.split("val").class_counts().tolist() == [4, 2]
+    assert notes == [
+        "fer2013.csv: 8 val images are left out, of classes that ``classes`` does not name"
+    ]
+    swapped = DataOptions(groups=groups, classes=("Happiness", "other"))
+    assert open_data(str(write_fer2013()), swapped).split("val").class_counts().tolist() == [2, 4]
+    with pytest.raises(UsageError, match="unknown class in ``classes`` 'hapy'") as error:
+        open_data(str(write_fer2013()), DataOptions(groups=parse_classes("hapy,sad"))).split("val")
+    assert "did you mean 'happy'" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("happy", "one class"),
+        ("", "an empty name"),
+        ("a,,b", "an empty name"),
+        ("a,b=", "an empty name"),
+        ("a,a", "'a' twice"),
+        ("a,b=a+c", "'a' twice"),
+        ("a=x,a=y", "'a' twice"),
+    ],
+)
+def test_classes_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        DataConfig(classes=text)
+
+
+def test_soft_labels_of_merged_classes_are_added_up():
+    soft = np.array([[0.4, 0.3, 0.3, 0], [0.5, 0.5, 0, 0], [0, 0, 0.25, 0.75]], np.float32)
+    pixels = np.zeros((3, 1, 2, 2), np.uint8)
+    faces = RawSplit(pixels, np.array([0, 0, 3]), ("a", "b", "c", "d"), soft_labels=soft)
+    found = relabel(faces, {"a": "a", "b": "other", "c": "other"}, ("a", "other"))
+    assert found.labels.tolist() == [1, 0]
+    assert np.allclose(found.soft_labels, [[0.4, 0.6], [0.5, 0.5]])
+
+
+def test_a_test_split_is_held_out_when_asked_for_by_a_seed_that_is_told(
+    tmp_path, write_image, notes
+):
+    for name in ("bored", "engaged"):
+        for k in range(40):
+            write_image(tmp_path / name / f"{k}.png", level=2 * k + (name == "bored"))
+
+    def levels(split, **options):
+        source = open_data(str(tmp_path), DataOptions(**options), on_note=notes.append)
+        assert source.splits == ("train", "val", "test")
+        return set(source.split(split).images[:, 0, 4, 4].tolist())
+
+    options = {"test_fraction": 0.25, "split_seed": 3}
+    train, val, test = (levels(split, **options) for split in ("train", "val", "test"))
+    assert [len(train), len(val), len(test)] == [54, 6, 20]
+    assert len(train | val | test) == 80
+    assert any("no test split; 20 of 80" in note and "``split_seed=3``" in note for note in notes)
+    assert levels("test", test_fraction=0.25, split_seed=4) != test
+    assert levels("test", **options) == test
+
+
+def test_training_on_a_single_class_is_an_error_but_looking_is_not(tmp_path, write_image):
+    for k in range(5):
+        write_image(tmp_path / "train" / "bored" / f"{k}.png", level=k)
+    source = open_data(str(tmp_path), DataOptions())
+    assert inspect_source(source).classes == ("bored",)
+    with pytest.raises(FertoolError, match="all images are of one class, bored"):
+        source.split("train")
