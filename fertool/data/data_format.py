@@ -87,6 +87,7 @@ class ImageFolders(DataFormat):
             skipped=Findings(
                 not_images=dict(skipped.not_images.most_common()), left_out=dict(skipped.folders)
             ),
+            skip_unreadable=options.skip_unreadable,
             on_note=on_note,
         )
         if not tree.splits:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fertool.data import folders
 from fertool.data.data_format import DataFormat
-from fertool.data.image_tree import image_files
+from fertool.data.image_files import image_files
 from fertool.errors import FertoolError, UsageError
 from fertool.registry import READERS
 

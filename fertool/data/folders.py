@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fertool.data.image_tree import ImageEntry, image_files
+from fertool.data.image_batches import ImageEntry
+from fertool.data.image_files import image_files
 from fertool.data.labels import class_order, find_expression, name_classes
 from fertool.data.reader import SPLITS
 from fertool.data.split_names import split_of

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from fertool.data.decoding import LARGEST_PIXELS, image_suffixes
-from fertool.data.image_tree import Box, ImageEntry
+from fertool.data.image_batches import Box, ImageEntry
 from fertool.data.labels import class_order, name_classes
 from fertool.data.split_names import split_of
 from fertool.data.text_files import read_text_lines, require_path_inside

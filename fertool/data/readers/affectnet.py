@@ -23,7 +23,8 @@ from fertool.data.folders import (
     skip_other_folders,
     split_folders,
 )
-from fertool.data.image_tree import Box, ImageEntry, image_files
+from fertool.data.image_batches import Box, ImageEntry
+from fertool.data.image_files import image_files
 from fertool.data.labels import AFFECTNET_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError

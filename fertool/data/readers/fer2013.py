@@ -61,7 +61,8 @@ class Fer2013:
 
     def read(self, split: str) -> RawSplit:
         """Return the rows of one split, in the order of the file."""
-        everything = RawSplit(self.images, self.labels, self.classes, self.votes)
+        names = np.array([f"row {row}" for row in range(1, len(self.labels) + 1)], object)
+        everything = RawSplit(self.images, self.labels, self.classes, self.votes, names=names)
         return everything.subset(self.split_index == SPLITS.index(split))
 
 

@@ -12,7 +12,7 @@ from fertool.data.folders import (
     has_numbered_folders,
     list_numbered_folders,
 )
-from fertool.data.image_tree import ImageEntry
+from fertool.data.image_batches import ImageEntry
 from fertool.data.labels import RAFDB_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
