@@ -1,7 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
-The functions here do what the commands do: `load`, `open_data`, `import_model`, `train`, `distill`,
-`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate` and `benchmark`.
+The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
+`train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`,
+`evaluate` and `benchmark`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fertool.workflows.benchmark import benchmark
-    from fertool.workflows.data import Data, open_data
+    from fertool.workflows.data import Data, inspect_data, open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.evaluate import evaluate
     from fertool.workflows.export import export
@@ -34,6 +35,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_model",
+    "inspect_data",
     "load",
     "open_data",
     "plan_pruning",
@@ -53,6 +55,7 @@ _MODULES = {
     "evaluate": "evaluate",
     "export": "export",
     "import_model": "importing",
+    "inspect_data": "data",
     "load": "model",
     "open_data": "data",
     "plan_pruning": "prune",

@@ -19,7 +19,10 @@ app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_
 @app.command("info", no_args_is_help=True)
 @command
 def info(data: DataOption, read: DataConfig = DataConfig(), json: Json = False) -> None:
-    """Count the images per split and class, and find copies, leaks, contradictions and images without a face.
+    """Count the images per split and class, and list all problems: unreadable files, duplicates, odd sizes.
+
+    Duplicates are exact or near (the same photo resized, recompressed or brightened), within a split and across splits,
+    under the same label and under different ones. Nothing is written.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
@@ -28,13 +31,9 @@ def info(data: DataOption, read: DataConfig = DataConfig(), json: Json = False) 
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
-    from fertool.workflows.data import open_data
+    from fertool.workflows.data import inspect_data, open_data
 
-    faces = open_data(data, read, reporter=CONSOLE)
-    # Only now, since it imports torch: a data set that is missing is told at once.
-    from fertool.data.info import inspect_source
-
-    found = asdict(inspect_source(faces.fitted()))
+    found = asdict(inspect_data(open_data(data, read, reporter=CONSOLE)))
     if json:
         print_json(found)
     else:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from fertool.data.duplicates import group_indices, image_hashes
 from fertool.data.ferplus import RULES, label_by_votes
-from fertool.data.reader import Pixels, RawSplit
+from fertool.data.problems import Contents, DataProblem, find_problems
+from fertool.data.reader import RawSplit
 from fertool.data.source import DataSource
-from fertool.data.storage import iter_chunks
 
 _NOT_A_FACE = 9
 """Column of the votes for "not a face"."""
@@ -31,7 +29,8 @@ class DataInfo:
     face" votes, and `ferplus_rule_counts` the images that each rule keeps of each split; None
     without FER+ votes. `converted`: images by conversion to upright 8-bit sRGB (an image may count
     more than once). `not_images`: skipped files by suffix. `left_out`: images that no split or
-    class takes, by folder.
+    class takes, by folder. `unreadable`: the reason by file. `problems`: all of this that a person
+    should look at, with the names of the images.
     """
 
     source: str
@@ -51,27 +50,25 @@ class DataInfo:
     converted: Mapping[str, int]
     not_images: Mapping[str, int]
     left_out: Mapping[str, int]
+    unreadable: Mapping[str, str]
+    problems: tuple[DataProblem, ...]
 
 
 def inspect_source(source: DataSource) -> DataInfo:
     """Count what a source holds; reads all its splits. Raises FertoolError as reading them does."""
     splits = {split: source.raw(split) for split in source.splits}
-    hashes: dict[str, list[bytes]] = {}
-    all_hashes: list[bytes] = []
     voted: dict[str, RawSplit] = {}
     for split, faces in splits.items():
-        hashes[split] = image_hashes(faces.images)
-        all_hashes += hashes[split]
         if faces.votes is not None:
             voted[split] = faces
-    group = group_indices(all_hashes)
-    group_sizes = np.bincount(group)
-    labels = np.concatenate([faces.labels for faces in splits.values()])
-    labels_of_group = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
-
-    _, channels, _, image_size = next(iter(splits.values())).images.shape
     # After the splits are read: the readers find some of it only then.
     findings = source.findings
+    contents = Contents(splits, findings)
+    group = contents.duplicate_group
+    group_sizes = np.bincount(group)
+    labels_of_group = np.bincount(np.unique(np.stack([group, contents.labels]), axis=1)[0])
+
+    _, channels, _, image_size = next(iter(splits.values())).images.shape
     return DataInfo(
         source=source.name,
         digest=source.digest,
@@ -82,28 +79,17 @@ def inspect_source(source: DataSource) -> DataInfo:
         images=len(group),
         distinct_images=len(group_sizes),
         copy_groups=int(np.count_nonzero(group_sizes > 1)),
-        copies_across=_duplicates_across(hashes),
+        copies_across=_duplicates_across(contents),
         conflicting_groups=int(np.count_nonzero(labels_of_group > 1)),
-        constant_images=sum(_count_constant(faces.images) for faces in splits.values()),
+        constant_images=int(np.count_nonzero(contents.is_constant)),
         not_faces=_count_not_faces(voted),
         ferplus_rule_counts=_rule_counts(voted),
         converted=findings.converted,
         not_images=findings.not_images,
         left_out=findings.left_out,
+        unreadable=findings.unreadable,
+        problems=find_problems(contents),
     )
-
-
-def _count_constant(images: Pixels) -> int:
-    """Return how many images [N, C, H, W] have one gray level only.
-
-    In chunks, for the images may be larger than memory.
-    """
-    count = 0
-    for chunk in iter_chunks(images):
-        rows = chunk.reshape(len(chunk), math.prod(chunk.shape[1:]))
-        is_constant = (rows == rows[:, :1]).all(axis=1)
-        count += int(np.count_nonzero(is_constant))
-    return count
 
 
 def _class_counts(source: DataSource, split: str) -> dict[str, int]:
@@ -113,14 +99,15 @@ def _class_counts(source: DataSource, split: str) -> dict[str, int]:
     return {name: by_name.get(name, 0) for name in source.classes}
 
 
-def _duplicates_across(hashes: Mapping[str, list[bytes]]) -> dict[str, int]:
+def _duplicates_across(contents: Contents) -> dict[str, int]:
     """Return how many images of a split an earlier one has, by "val in train" and the like."""
     counts: dict[str, int] = {}
-    splits = list(hashes)
+    splits = list(contents.splits)
+    groups = [contents.duplicate_group[contents.split_of == k] for k in range(len(splits))]
     for k, earlier in enumerate(splits):
-        known = set(hashes[earlier])
-        for later in splits[k + 1 :]:
-            counts[f"{later} in {earlier}"] = sum(value in known for value in hashes[later])
+        for later in range(k + 1, len(splits)):
+            is_known = np.isin(groups[later], groups[k])
+            counts[f"{splits[later]} in {earlier}"] = int(np.count_nonzero(is_known))
     return counts
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
-from fertool.config.option import configured
+from fertool.config.option import configured, values_of
 from fertool.config.reading import (
     DataConfig,
     ReadConfig,
@@ -20,6 +20,7 @@ from fertool.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.data.info import DataInfo
     from fertool.data.source import DataSource
     from fertool.runtime import Predictor
     from fertool.spec import InputSpec, ProvenanceStep
@@ -62,7 +63,10 @@ class Data:
 
     def following(self, lineage: Iterable[ProvenanceStep]) -> Data:
         """Return the data set read as `read_as` says, also where no model is fitted to."""
-        read = self.read_as(lineage)
+        return self.with_reading(self.read_as(lineage))
+
+    def with_reading(self, read: DataConfig) -> Data:
+        """Return the same source, read in another way."""
         return self if read == self.read else Data(self.source, read, self._reporter)
 
     def fitted(
@@ -127,6 +131,18 @@ def open_data(
     if read.ferplus:
         require_file(read.ferplus)
     return Data(source, read, reporter)
+
+
+def inspect_data(data: Data) -> DataInfo:
+    """Return what a data set holds, and all its problems in one list.
+
+    Images that cannot be read are among the problems. Raises FertoolError for a data set of an
+    unknown layout, or in which nothing can be read.
+    """
+    from fertool.data.info import inspect_source
+
+    skipping = DataConfig(**{**values_of(data.read), "skip_unreadable": True})
+    return inspect_source(data.with_reading(skipping).fitted())
 
 
 def drawn_faces(count: int) -> Data:
