@@ -89,7 +89,7 @@ class DataConfig(ReadConfig):
         return cls(**values)
 
 
-_OF_TRAINING = ("classes", "split_seed", "test_fraction")
+_OF_TRAINING = ("skip_unreadable", "classes", "split_seed", "test_fraction")
 
 
 def parse_classes(text: str) -> dict[str, tuple[str, ...]]:

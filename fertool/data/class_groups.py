@@ -46,8 +46,8 @@ def relabel(faces: RawSplit, target_of: Mapping[str, str], classes: tuple[str, .
     if soft is not None:
         # Columns of classes that the source lacks stay 0.
         merged = np.zeros((len(faces), len(classes)), np.float32)
-        for k in np.flatnonzero(new_index >= 0):
-            merged[:, new_index[k]] += soft[:, k]
+        for column in np.flatnonzero(new_index >= 0):
+            merged[:, new_index[column]] += soft[:, column]
         own = merged[np.arange(len(faces)), labels]
         exceeds = (labels >= 0) & (merged.max(axis=1) > own)
         labels = np.where(exceeds, merged.argmax(axis=1), labels)

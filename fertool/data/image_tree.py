@@ -162,7 +162,7 @@ class ImageTree:
         unreadable: NDArray[np.uint8],
     ) -> RawSplit:
         """Return the images that could be decoded; notes the others, or raises the first error."""
-        for row in np.flatnonzero(unreadable):
+        for row in np.flatnonzero(unreadable).tolist():
             self._require_readable(entries[row], _require_decodable)
         self._note_unreadable(split)
         return found.subset(unreadable == 0) if unreadable.any() else found

@@ -27,38 +27,21 @@ def photographs(tmp_path, monkeypatch):
 
 
 def test_a_folder_of_color_photographs_becomes_an_int8_file(photographs, tmp_path, capsys):
-    data = ("--data", str(photographs), "--skip-unreadable")
+    def succeeds(*words):
+        assert run([*words, "--data", str(photographs)]) == 0
+
     teacher, pruned, int8, file = (
         str(tmp_path / name) for name in ("t.pt", "p.pt", "q.pt", "q.onnx")
     )
     shape = ("--input-size", "224", "--input-channels", "3", "--normalize", "imagenet")
     small = ("--arch", "nano_resnet", "--arch-arg", "width_mult=0.25", "--batch-size", "12")
-    groups = ("--classes", "engaged,other=bored+confused", "--split-seed", "7")
-    trained = ("train-teacher", "-o", teacher, *data, *shape, *small, *groups, "--epochs", "2")
-    assert run([*trained, "--test-fraction", "0.2"]) == 0
-    assert (
-        run(
-            [
-                "prune",
-                teacher,
-                "-o",
-                pruned,
-                *data,
-                "--target-flops",
-                "0.7",
-                "--round-to",
-                "1",
-                "--epochs",
-                "1",
-            ]
-        )
-        == 0
-    )
-    assert (
-        run(["quantize", pruned, "-o", int8, *data, "--calibration-images", "16", "--no-bench"])
-        == 0
-    )
-    assert run(["export", int8, "-o", file, *data]) == 0
+    groups = ("--classes", "engaged,other=bored+confused", "--skip-unreadable")
+    split = ("--split-seed", "7", "--test-fraction", "0.2")
+    succeeds("train-teacher", "-o", teacher, *shape, *small, *groups, *split, "--epochs", "2")
+    lighter = ("--target-flops", "0.7", "--round-to", "1", "--epochs", "1", "--no-bench")
+    succeeds("prune", teacher, "-o", pruned, *lighter)
+    succeeds("quantize", pruned, "-o", int8, "--calibration-images", "16", "--no-bench")
+    succeeds("export", int8, "-o", file)
     told = capsys.readouterr().err
     assert "1 unreadable train images skipped: bored/broken.jpg (not a readable image)" in told
 
@@ -69,11 +52,11 @@ def test_a_folder_of_color_photographs_becomes_an_int8_file(photographs, tmp_pat
     options = model.lineage[0].options
     assert options["classes"] == "engaged,other=bored+confused"
     # The held-out images are those of the training, whose seed the lineage has.
-    assert run(["eval", teacher, int8, file, *data, "--split", "test", "--json"]) == 0
+    succeeds("eval", teacher, int8, file, "--split", "test", "--json")
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["n"] for result in results] == [12, 12, 12]
     assert len(results[0]["accuracy_ci95"]) == 2
-    source = fertool.open_data(photographs, skip_unreadable=True)
+    source = fertool.open_data(photographs)
     train, test = (source.fitted_to(model).split(name).images for name in ("train", "test"))
     pixels = {image.numpy().tobytes() for image in test}
     assert not pixels & {image.numpy().tobytes() for image in train}
