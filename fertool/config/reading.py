@@ -32,7 +32,7 @@ class ReadConfig:
     )
     skip_unreadable: bool | None = option(
         None,
-        "Leave out image files that cannot be read, which are named and counted, instead of stopping.",
+        "Leave out image files that cannot be read, which are named, instead of stopping.",
         panel=DATA,
         advanced=True,
     )
@@ -135,6 +135,6 @@ def recorded_reading(lineage: Any) -> dict[str, Any]:
 
 
 def named_format(source: str) -> str | None:
-    """Return the format that a source names itself, as `synth` and `synth:COUNT` do; None for a path."""
+    """Return the format that a source names itself, as `synth:COUNT` does; None for a path."""
     prefix = source.partition(":")[0]
     return READERS.having("prefix", prefix) if prefix else None

@@ -32,7 +32,7 @@ def resolve_groups(groups: ClassGroups, own: tuple[str, ...]) -> dict[str, str]:
 
 
 def relabel(faces: RawSplit, target_of: Mapping[str, str], classes: tuple[str, ...]) -> RawSplit:
-    """Return the faces with labels in `classes`, by name; images of classes without one are dropped.
+    """Return the faces with labels in `classes`, by name; images of other classes are dropped.
 
     Soft labels of merged classes are added up. An image then has the label of its largest one,
     unless its own is as large.

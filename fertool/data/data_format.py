@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,10 +10,9 @@ from fertool.data.decoding import image_suffixes
 from fertool.data.folders import Listing, SkippedFiles
 from fertool.data.image_tree import ImageTree
 from fertool.data.options import DataOptions
-from fertool.data.reader import Findings, Reader
+from fertool.data.reader import Findings, Note, Reader
 from fertool.errors import FertoolError
 
-Note = Callable[[str], None]
 LAST = 100
 """Formats of other packages are tried after fertool's."""
 

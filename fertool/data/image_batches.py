@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fertool.data.cache import Arrays
-from fertool.data.decoding import CONVERSIONS, decoded_image, scan_image
+from fertool.data.decoding import CONVERSIONS, LARGEST_PIXELS, decoded_image, scan_image
 from fertool.data.reader import Pixels
 from fertool.errors import FertoolError
 
@@ -24,6 +24,9 @@ _BATCH_FILES = 256
 """Files in work at once, so that memory stays bounded."""
 _BATCH_BYTES = 1 << 26
 """Decoded pixels in work at once; fewer files are in work where images are large."""
+
+_FARTHEST = 1 << 16
+"""Pixels: no photo has a face farther from its corner."""
 
 T = TypeVar("T")
 
@@ -38,6 +41,18 @@ class ImageEntry:
     path: Path
     label: str
     box: Box | None = None
+
+
+def require_box(box: Box, where: str, hint: str) -> None:
+    """Raise FertoolError for a box that lies in no photo: empty, too far away, or too large."""
+    left, top, right, bottom = box
+    width = right - left
+    height = bottom - top
+    is_far = max(abs(edge) for edge in box) > _FARTHEST
+    if min(width, height) <= 0 or is_far or width * height > LARGEST_PIXELS:
+        raise FertoolError(
+            f"{where}: a face box from {left},{top} to {right},{bottom} lies in no photo", hint
+        )
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from fertool.data.decoding import LARGEST_PIXELS, image_suffixes
-from fertool.data.image_batches import Box, ImageEntry
+from fertool.data.decoding import image_suffixes
+from fertool.data.image_batches import Box, ImageEntry, require_box
 from fertool.data.labels import class_order, name_classes
 from fertool.data.split_names import split_of
 from fertool.data.text_files import read_text_lines, require_path_inside
@@ -25,10 +24,13 @@ _DELIMITERS = ("\t", ";", "|", ",", " ")
 _SNIFFED_LINES = 20
 _LONGEST_SNIFFED = 4096
 """Characters of a line that can be one of a list."""
-_COLUMN_COUNTS = (2, 3, 6, 7)
-"""Of a list without a header: path and label, with a split, with a box, with both."""
-_FARTHEST = 1 << 16
-"""Pixels: no photo has a face farther from its corner."""
+_FURTHER_COLUMNS = {
+    2: (),
+    3: ("split",),
+    6: ("x", "y", "w", "h"),
+    7: ("split", "x", "y", "w", "h"),
+}
+"""Columns after path and label in a list without a header, by the number of all of them."""
 _SHOWN = 60
 """Characters of a wrong field that an error shows."""
 _HINT = "a row is: path,label or path,label,split, then x,y,w,h in pixels for a box"
@@ -49,7 +51,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ListForm:
-    """How a list is written: its delimiter, and the position of each column by its name in `_NAMES`."""
+    """How a list is written: its delimiter, and the position of each column of `_NAMES`."""
 
     delimiter: str
     columns: Mapping[str, int]
@@ -154,19 +156,16 @@ def _form_of_rows(rows: list[list[str]], delimiter: str) -> ListForm | None:
     if "path" in columns and "label" in columns:
         return ListForm(delimiter, columns, count, has_header=True)
 
-    is_even = all(len(row) == count for row in rows)
-    if count not in _COLUMN_COUNTS or not is_even:
+    if count not in _FURTHER_COLUMNS:
         return None
-    names = ["path", "label"]
-    if not _is_image_path(rows[0][0]):
-        names.reverse()
-    if count in (3, 7):
-        names.append("split")
-    if count in (6, 7):
-        names += ["x", "y", "w", "h"]
+    # Some people write the label first.
+    names = ["path", "label"] if _is_image_path(rows[0][0]) else ["label", "path"]
+    names += _FURTHER_COLUMNS[count]
+    path = names.index("path")
+    for row in rows:
+        if len(row) != count or not _is_image_path(row[path]):
+            return None
     columns = {name: position for position, name in enumerate(names)}
-    if not all(_is_image_path(row[columns["path"]]) for row in rows):
-        return None
     return ListForm(delimiter, columns, count, has_header=False)
 
 
@@ -228,7 +227,10 @@ def _split(fields: list[str], form: ListForm, where: str) -> str:
 
 
 def _box(fields: list[str], form: ListForm, where: str) -> Box | None:
-    """Return the box of a row, None where its fields are empty; raises FertoolError for a wrong one."""
+    """Return the box of a row, None where its fields are empty.
+
+    Raises FertoolError for one that lies in no photo.
+    """
     texts = [fields[form.columns[name]] for name in form.box]
     if not any(texts):
         return None
@@ -243,10 +245,5 @@ def _box(fields: list[str], form: ListForm, where: str) -> Box | None:
     box = (left, top, third, fourth)
     if "w" in form.box:
         box = (left, top, left + third, top + fourth)
-    sides = (box[2] - box[0], box[3] - box[1])
-    is_far = max(abs(edge) for edge in box) > _FARTHEST
-    if min(sides) <= 0 or is_far or math.prod(sides) > LARGEST_PIXELS:
-        raise FertoolError(
-            f"{where}: a box from {box[0]},{box[1]} to {box[2]},{box[3]} lies in no photo", _HINT
-        )
+    require_box(box, where, _HINT)
     return box

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,8 @@ T = TypeVar("T", bound=np.generic)
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
+Note = Callable[[str], None]
+"""Receives a remark about the data."""
 
 
 @dataclass(frozen=True)

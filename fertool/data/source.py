@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -16,13 +16,11 @@ from fertool.data.duplicates import distinct_from, hold_out
 from fertool.data.ferplus import label_by_votes
 from fertool.data.labels import FERPLUS_ORDER, class_order, match_classes, name_classes
 from fertool.data.options import DataOptions
-from fertool.data.reader import SPLITS, Findings, RawSplit, Reader
+from fertool.data.reader import SPLITS, Findings, Note, RawSplit, Reader
 from fertool.errors import FertoolError, unknown_name
 
 VALIDATION_FRACTION = 0.1
 """Held out of the training images of a source that has no validation split."""
-
-Note = Callable[[str], None]
 
 
 class DataSource:
@@ -48,7 +46,7 @@ class DataSource:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of every split: a model's, else the groups asked for, else the source's own."""
+        """The classes of every split: a model's, the groups asked for, or the source's own."""
         if self._options.classes is None:
             return self._grouped_classes
         names = self._options.classes
@@ -215,7 +213,7 @@ class DataSource:
             )
 
     def _require_classes(self, faces: RawSplit) -> None:
-        """Raise FertoolError for training images that lack a class which the source should have."""
+        """Raise FertoolError for training images without a class that the source should have."""
         if len(faces.classes) == 1:
             raise FertoolError(
                 f"{self.name}: all images are of one class, {faces.classes[0]}",
@@ -235,8 +233,8 @@ class DataSource:
         if missing:
             raise FertoolError(
                 f"{self.name}: no training images of {', '.join(missing)}",
-                "add some, or leave the class out with ``classes``: a model cannot learn a class that "
-                "it never sees",
+                "add some, or leave the class out with ``classes``: a model cannot learn a class "
+                "that it never sees",
             )
         if unknown:
             self._on_note(f"{self.name}: has no class {', '.join(unknown)}, which the model knows")

@@ -37,7 +37,7 @@ class RafDb(ImageFolders):
         return find_label_list(path) is not None
 
     def may_have_layout(self, folder: Path, *, named: bool) -> bool:
-        """Return whether a folder has numbered ones, which do not tell one data set from another."""
+        """Return whether there are numbered folders, which do not tell the data set."""
         return named and has_numbered_folders(folder)
 
     def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
