@@ -30,7 +30,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -123,6 +123,7 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 results: install
 	$(BIN)/python docs/make_results.py > docs/results.md
@@ -131,6 +132,11 @@ results: install
 docs: install
 	$(BIN)/python docs/make_cli.py
 	$(BIN)/python docs/make_operators.py > docs/operators.md
+	$(BIN)/python docs/make_api.py > docs/api.md
+
+# Runs the notebooks, and keeps what they print in them.
+notebooks: install
+	$(BIN)/python docs/notebooks.py
 
 # Strict: a broken link or a page outside of the navigation is an error.
 site: install

@@ -34,7 +34,7 @@ from fertool.artifact.atomic import write_atomic
 from fertool.data import DataOptions, DataSource
 from fertool.data.cache import load_or_make
 from fertool.data.labels import BASIC
-from fertool.data.reader import Pixels, RawSplit
+from fertool.data.reader import NO_FINDINGS, Pixels, RawSplit
 from fertool.data.storage import Chunks
 from fertool.data.synth import draw_faces
 from fertool.models import create
@@ -135,6 +135,7 @@ class Crowd:
     """A reader of many faces: drawn ones, each shifted and grained anew; the last hundredth is for validation."""
 
     name, classes, splits = "crowd", BASIC, ("train", "val")
+    findings = NO_FINDINGS
 
     def __init__(self, count: int, seed: int) -> None:
         drawn, labels = draw_faces(DRAWN, seed, SIDE)

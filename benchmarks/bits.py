@@ -28,8 +28,8 @@ from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.quant import (
     AllocationProblem,
+    BitEvaluator,
     RoundedAccuracy,
-    Trials,
     allocate,
     load_allocation,
     lower_bound,
@@ -101,12 +101,12 @@ def run(
     """Share out the bits, quantise, and say what came of it."""
     spec, module = answers.spec, answers.module
     seed, start = row["seed"], time.perf_counter()
-    trials = None
-    if load_allocation(row["allocation"]).needs_trials:
+    evaluator = None
+    if load_allocation(row["allocation"]).needs_images:
         images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
         tried = RoundedAccuracy(spec, module, problem, images, WEIGHT_LIMITS["reduced"])
-        trials = Trials(tried, seed)
-    widths = allocate(row["allocation"], problem, average_bits, trials)
+        evaluator = BitEvaluator(tried, seed)
+    widths = allocate(row["allocation"], problem, average_bits, evaluator)
     seconds = time.perf_counter() - start
     config = QuantizeConfig(rounding=row["rounding"], seed=seed)
     quant, integer = quantize_model(

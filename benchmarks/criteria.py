@@ -13,7 +13,7 @@ import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -22,14 +22,17 @@ from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
+from fertool.models.build import require_static
 from fertool.pruning import Constraints, Targets, plan_step, score_channels
 from fertool.pruning.criterion import load_criterion
 from fertool.training import predict_logits
 
+Normalization = Literal["none", "layer"]
+NORMALIZATIONS: tuple[Normalization, ...] = ("none", "layer")
 WAYS = [
     (criterion, normalization)
     for criterion, normalization in itertools.product(
-        ("kl", "taylor", "l1", "l2", "l2-gamma", "bn-gamma"), ("none", "layer")
+        ("kl", "taylor", "l1", "l2", "l2-gamma", "bn-gamma"), NORMALIZATIONS
     )
     # Norms of filters of different fan-in do not compare, and no method compares them.
     if criterion not in ("l1", "l2") or normalization == "layer"
@@ -64,7 +67,8 @@ def parse_args() -> argparse.Namespace:
 
 def judge(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the accuracies of one network, whole and pruned in every way."""
-    spec, module = load_model(path)
+    spec, loaded = load_model(path)
+    module = require_static(loaded)
     source = open_data(
         options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
     )

@@ -86,8 +86,9 @@ def timed(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     before = load(options.model)
     after = load(kept(row["rule"], row["seed"], options))
     source = open_data(options.data).fitted(before.input, before.classes)
-    changes = measure_changes(before, after, source.split("val"), bench=True)
-    print(row["rule"], row["seed"], changes["speedup"], changes["speedup_ci95"], flush=True)
+    change = measure_changes(before, after, source.split("val"), bench=True)
+    print(row["rule"], row["seed"], change.speedup, change.speedup_ci95, flush=True)
+    changes = change.as_dict()
     return {key: value for key, value in changes.items() if "latency" in key or "speedup" in key}
 
 

@@ -19,6 +19,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +28,11 @@ from torch import Tensor, nn
 
 from fertool import models
 from fertool.artifact.atomic import write_atomic
-from fertool.config.sensitivity import TraceConfig
+from fertool.config.sensitivity import TraceConfig, TraceMethod
 from fertool.data import DataOptions, open_data
 from fertool.data.labels import BASIC
 from fertool.data.pixels import to_input
-from fertool.hessian import estimate_traces, weighted_layers
+from fertool.hessian import LayerSensitivity, estimate_traces, weighted_layers
 from fertool.losses import output_factor
 from fertool.spec import InputSpec
 
@@ -56,7 +57,7 @@ def main() -> None:
     faces = open_data(args.data, options).split("train").balanced_subset(args.samples, args.seed)
     images, labels = to_input(faces.images, spec.input), faces.labels
 
-    def ours(method: str) -> Callable[[], Traces]:
+    def ours(method: TraceMethod) -> Callable[[], Traces]:
         config = TraceConfig(
             method, len(images), args.probes, seed=args.seed, batch_size=len(images)
         )
@@ -75,7 +76,10 @@ def main() -> None:
         f"{args.probes} products": ours("hutchinson"),
     }
     seconds, traces = take_turns(methods, args.rounds)
-    rows = [row(name, seconds, traces) for name in methods]
+    exact = traces["exact"]
+    if exact is None:
+        raise AssertionError("our methods return traces")
+    rows = [row(name, seconds, traces, exact) for name in methods]
     report = {
         "arch": spec.arch,
         "arch_args": dict(spec.arch_args),
@@ -85,7 +89,7 @@ def main() -> None:
         "threads": args.threads,
         "rounds": args.rounds,
         "seed": args.seed,
-        "channels": len(traces["exact"]["weight"]),
+        "channels": len(exact["weight"]),
         "methods": rows,
     }
     print_table(report)
@@ -130,7 +134,8 @@ def take_turns(
 
 def forward_backward(module: nn.Module, images: Tensor, labels: Tensor) -> None:
     """Run one training step without the update."""
-    nn.functional.cross_entropy(module(images), labels).backward()
+    loss = nn.functional.cross_entropy(module(images), labels)
+    loss.backward()  # type: ignore[no-untyped-call]
     module.zero_grad()
 
 
@@ -150,7 +155,7 @@ def plain_probes(module: nn.Module, images: Tensor, probes: int, seed: int) -> T
     return {"weight": torch.cat(total).numpy()}
 
 
-def flat(layers: tuple) -> Traces:
+def flat(layers: tuple[LayerSensitivity, ...]) -> Traces:
     kinds = ("weight", "activation")
     return {
         kind: np.concatenate([getattr(layer, f"{kind}_trace") for layer in layers])
@@ -158,7 +163,9 @@ def flat(layers: tuple) -> Traces:
     }
 
 
-def row(name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None]) -> dict:
+def row(
+    name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None], exact: Traces
+) -> dict[str, Any]:
     """Return one method's times and, where it has traces, how they compare with exact ones, by kind."""
     passes, iterations = (
         float(
@@ -173,7 +180,7 @@ def row(name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | N
         "pyhessian_iterations": iterations,
     }
     for kind, estimated in (traces[name] or {}).items():
-        result[kind] = compare(estimated, traces["exact"][kind])
+        result[kind] = compare(estimated, exact[kind])
     return result
 
 
@@ -197,7 +204,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(count) - (count - 1) / 2)[which]
 
 
-def print_table(report: dict) -> None:
+def print_table(report: dict[str, Any]) -> None:
     print(
         f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ",
         end="",

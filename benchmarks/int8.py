@@ -95,7 +95,7 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
         paths |= dict(rivals(paths["fp32"], faces))
         timed = bench([*paths.values()], BenchConfig(warmup=30, runs=runs, threads=1, memory=False))
     found = dict(zip([*paths][1:], speedups(timed), strict=True))
-    row = {"arch": arch, "size": size, "processor": timed.environment["processor"]}
+    row = {"arch": arch, "size": size, "processor": timed.environment.processor}
     row |= {"latency_s": timed.results[0].latency_s.median, **found.pop("int8")}
     if "friendly" in found:
         row["friendly"] = found.pop("friendly")
@@ -149,7 +149,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]  # the package h
     """Gives the images one by one."""
 
     def __init__(self, images: Tensor) -> None:
-        self._batches = iter([{INPUT_NAME: image.numpy()} for image in images.split(1)])
+        self._batches = iter([{INPUT_NAME: image.numpy()} for image in torch.split(images, 1)])
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next input, or None."""

@@ -21,7 +21,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -262,7 +262,7 @@ def fit(
             logits = network(to_input(train.images[chosen], spec.input))
             loss = functional.cross_entropy(logits, targets[chosen], label_smoothing=0.1)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
         network.eval()
@@ -350,7 +350,7 @@ def prune(row: dict[str, Any], spec: Spec, network: Network, val: FaceDataset) -
 
 
 @torch.no_grad()
-def masked(network: Network, graph: ChannelGraph, kept: dict[str, tuple[int, ...]]) -> Network:
+def masked(network: Network, graph: ChannelGraph, kept: Mapping[str, tuple[int, ...]]) -> Network:
     """Return a copy in which all that belongs to a removed channel is 0."""
     alive = torch.zeros(len(graph.fixed), dtype=torch.bool)
     alive[graph.fixed] = True

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
@@ -31,6 +30,7 @@ from fertool.errors import FertoolError
 from fertool.exporting import export_model
 from fertool.graph.network import Network
 from fertool.models import architecture_names, create, load_model
+from fertool.models.build import require_static
 from fertool.pruning import Constraints, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec, Spec
@@ -91,10 +91,11 @@ def parse_args() -> argparse.Namespace:
     return options
 
 
-def networks(options: argparse.Namespace) -> Iterator[tuple[bool, Spec, nn.Module]]:
+def networks(options: argparse.Namespace) -> Iterator[tuple[bool, Spec, Network]]:
     """Yield the networks to prune, and whether they are trained."""
     for path in options.models:
-        yield True, *load_model(path)
+        spec, loaded = load_model(path)
+        yield True, spec, require_static(loaded)
     for size in map(int, options.size.split(",")) if not options.models else ():
         for arch in options.arch.split(","):
             torch.manual_seed(0)
@@ -120,7 +121,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def measure(
-    spec: Spec, module: nn.Module, data: FaceDataset | None, options: argparse.Namespace
+    spec: Spec, module: Network, data: FaceDataset | None, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Prune one network by each rule, and time the results in turns with it."""
     with tempfile.TemporaryDirectory() as folder:

@@ -36,6 +36,7 @@ from fertool.distillation import KnowledgeDistillation, Teacher
 from fertool.losses import cross_entropy
 from fertool.metrics import evaluate_logits
 from fertool.models import load_model
+from fertool.models.build import require_static
 from fertool.pruning import Constraints, Targets, prune
 from fertool.spec import InputSpec, Spec
 from fertool.training import TrainConfig, fit, predict_logits
@@ -149,9 +150,12 @@ def pruned_by(
             criterion=CRITERION, round_to=ROUND_TO, reconstruct=method == OURS["fertool"]
         )
         constraints = Constraints(Targets(macs=options.target))
-        smaller = prune(spec, module, constraints, selection, scoring).module
+        smaller: nn.Module = prune(
+            spec, require_static(module), constraints, selection, scoring
+        ).module
     else:
-        smaller = prune_by_rival(*method.split(", "), module, spec.input, scoring, options.target)
+        importance, ranking = method.split(", ")
+        smaller = prune_by_rival(importance, ranking, module, spec.input, scoring, options.target)
     return Pruned(smaller, time.perf_counter() - start)
 
 

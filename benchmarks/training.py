@@ -141,8 +141,10 @@ def compare_loops(
             "images_per_s": options.images / float(np.median(times)),
         }
         if name not in plain:
-            pair = (np.array(seconds[loop])[:, None] for loop in (best, name))
-            row["speedup"], row["speedup_ci95"] = speedup_ci95(*pair, options.seed)
+            baseline, candidate = np.array(seconds[best]), np.array(times)
+            row["speedup"], row["speedup_ci95"] = speedup_ci95(
+                baseline[:, None], candidate[:, None], options.seed
+            )
         rows.append(row)
     return {"rows": rows, "best_plain": best}
 
@@ -358,14 +360,17 @@ def learner(
     module: nn.Module, config: TrainConfig, memory_format: torch.memory_format
 ) -> Callable[[Tensor, Tensor], None]:
     """Return a function that takes one training step of a copy of the network."""
-    module = copy.deepcopy(module).to(memory_format=memory_format).train()
+    module = copy.deepcopy(module).train()
+    # The annotation of Module.to forgets this argument.
+    module.to(memory_format=memory_format)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         module.parameters(), config.lr, config.momentum, nesterov=config.nesterov, fused=True
     )
 
     def step(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()
-        nn.functional.cross_entropy(module(inputs), targets).backward()
+        loss = nn.functional.cross_entropy(module(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

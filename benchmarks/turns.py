@@ -39,7 +39,7 @@ def take_turns(methods: Mapping[str, Callable[[], float]], rounds: int) -> dict[
 
 def machine() -> dict[str, Any]:
     """Return what a figure of speed depends on."""
-    able = getattr(torch.cpu, "get_capabilities", dict)()
+    able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     extras = [
         name for name in ("avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16") if able.get(name)
     ]

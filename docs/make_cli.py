@@ -1,7 +1,7 @@
 """Write the reference pages of the commands, one for each, into docs/commands/; see `make docs`.
 
 A page is its template in docs/templates/commands/, filled with what the program tells of itself:
-purpose, usage, examples and options.
+purpose, usage, examples, options, and the keys of its JSON, whose schemas go into docs/schemas/.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import jinja2
+from json_keys import json_section, write_schemas
 from tables import table
 from typer.main import get_command
 
 from fertool.cli.app import app
 
-TEMPLATES = Path(__file__).parent / "templates" / "commands"
-PAGES = Path(__file__).parent / "commands"
+DOCS = Path(__file__).parent
+TEMPLATES = DOCS / "templates" / "commands"
 GENERAL = "General"
 """The panel of options that name none."""
 SHARED = (GENERAL, "Model", "Data", "Training", "Augmentation", "Teacher logits", "Output")
@@ -42,8 +43,10 @@ class Parameter:
 
 
 def main() -> None:
-    """Write all pages into the folder that is given, docs/commands/ by default."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGES
+    """Write all pages into commands/ and schemas/ of the folder that is given, docs/ by default."""
+    docs = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
+    write_schemas(docs / "schemas")
+    folder = docs / "commands"
     folder.mkdir(parents=True, exist_ok=True)
     for name, command in commands().items():
         page = folder / f"{name.replace(' ', '-')}.md"
@@ -72,13 +75,16 @@ def render(name: str, command: Any) -> str:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(f"{name.replace(' ', '-')}.md").render(
+    # A command without a template of its own has what the program tells of it.
+    template = environment.select_template([f"{name.replace(' ', '-')}.md", "_page.md"])
+    return template.render(
         name=name,
         purpose=purpose,
         details=details,
         usage=_usage(name, parameters),
         examples="\n".join(examples),
         options=_options(parameters),
+        json_keys=json_section(name.replace(" ", "-")),
     )
 
 

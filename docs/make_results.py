@@ -44,10 +44,13 @@ def draw_table() -> None:
     from rich.console import Console
 
     from fertool.report.tables import bench_table
+    from fertool.results import BenchResult
+    from fertool.strict_json import as_type
 
     if (tables.FOLDER / "two_cores_bench.json").exists():
         console = Console(record=True, width=100, file=io.StringIO())
-        console.print(bench_table(tables.load("two_cores_bench.json")))
+        measured = as_type(tables.load("two_cores_bench.json"), BenchResult)
+        console.print(bench_table(measured))
         picture = console.export_svg(
             title="fertool bench teacher.onnx student.onnx pruned.onnx int8.onnx"
         )

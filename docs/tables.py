@@ -34,7 +34,7 @@ def _row(cells: Iterable[str]) -> str:
 
 def mean_of(rows: Iterable[dict[str, Any]], key: str) -> float:
     """Return the mean of one figure."""
-    return statistics.mean(row[key] for row in rows)
+    return float(statistics.mean(row[key] for row in rows))
 
 
 def count_of(rows: Iterable[dict[str, Any]], key: str) -> int:

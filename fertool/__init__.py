@@ -2,7 +2,7 @@
 
 The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
 `train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`,
-`evaluate` and `benchmark`.
+`evaluate`, `benchmark`, `predict` and `crop_faces`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fertool.workflows.benchmark import benchmark
+    from fertool.workflows.crop_faces import crop_faces
     from fertool.workflows.data import Data, inspect_data, open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.evaluate import evaluate
     from fertool.workflows.export import export
     from fertool.workflows.importing import import_model
     from fertool.workflows.model import Model, load
+    from fertool.workflows.predict import predict
     from fertool.workflows.prune import plan_pruning, prune
     from fertool.workflows.quantize import quantize
     from fertool.workflows.sensitivity import sensitivity
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
     from fertool.workflows.teacher_logits import record_logits
     from fertool.workflows.train import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Data",
     "Model",
     "benchmark",
+    "crop_faces",
     "distill",
     "evaluate",
     "export",
@@ -39,6 +42,7 @@ __all__ = [
     "load",
     "open_data",
     "plan_pruning",
+    "predict",
     "prune",
     "quantize",
     "record_logits",
@@ -51,6 +55,7 @@ _MODULES = {
     "Data": "data",
     "Model": "model",
     "benchmark": "benchmark",
+    "crop_faces": "crop_faces",
     "distill": "distill",
     "evaluate": "evaluate",
     "export": "export",
@@ -59,6 +64,7 @@ _MODULES = {
     "load": "model",
     "open_data": "data",
     "plan_pruning": "prune",
+    "predict": "predict",
     "prune": "prune",
     "quantize": "quantize",
     "record_logits": "teacher_logits",

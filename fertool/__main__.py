@@ -1,4 +1,7 @@
-"""Where `fertool` and `python -m fertool` (for torchrun, and for machines without the console script) begin."""
+"""Where `fertool` and `python -m fertool` begin.
+
+The second is for torchrun, and for machines without the console script.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import signal
 
 
 def main() -> None:
-    """Run the command line; Ctrl-C while it is still being imported ends the process without a word."""
+    """Run the command line; Ctrl-C during its import ends the process without a message."""
+    # Python's own handler would print a traceback of half-imported modules.
     handler = signal.getsignal(signal.SIGINT)
     if handler is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))

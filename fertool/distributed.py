@@ -10,9 +10,9 @@ parameters that were trainable when it was made: with a backbone that is frozen 
 next step raises RuntimeError ("Expected to have finished reduction in the prior iteration"). A step
 here may also have several passes (accumulation, SAM), train layers of the objective beside the
 network, or compute on the same few images in all ranks, and weighs shards by their images, where
-DistributedDataParallel takes the mean over ranks. In the case that it covers its first sum was the same
-in every printed digit, and it is no faster (two ranks with gloo, micro_expnet, torch 2.13: 254 and
-257 ms a step).
+DistributedDataParallel takes the mean over ranks. In the case that it covers its first sum was the
+same in every printed digit, and it is no faster (two ranks with gloo, micro_expnet, torch 2.13: 254
+and 257 ms a step).
 """
 
 from __future__ import annotations

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+_MOST_PROBLEMS = 20
+"""Problems that one message lists."""
 
 
 class FertoolError(Exception):
@@ -22,9 +26,31 @@ class FertoolError(Exception):
 
 
 class UsageError(FertoolError):
-    """The command line or a recipe asks for something that makes no sense (exit code 2)."""
+    """An option, an argument or a recipe asks for what makes no sense (exit code 2)."""
 
     exit_code = 2
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Put `where`, a file or a model, before the message of a FertoolError inside the block."""
+    try:
+        yield
+    except FertoolError as error:
+        # Inner functions may have named it already.
+        if not error.message.startswith(where):
+            error.message = f"{where}: {error.message}"
+            error.args = (error.message,)
+        raise
+
+
+def join_problems(problems: Sequence[str]) -> str:
+    """Return the first of several problems in one text, and how many more there are."""
+    text = "; ".join(problems[:_MOST_PROBLEMS])
+    more = len(problems) - _MOST_PROBLEMS
+    if more > 0:
+        text += f"; and {more} more"
+    return text
 
 
 def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fertool.errors import FertoolError, UsageError
+from fertool.config.training import LossConfig
+from fertool.errors import FertoolError
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,8 @@ class ClassificationLoss:
     class_weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise UsageError(
-                f"``label_smoothing={self.label_smoothing}``: must be 0 or more and below 1",
-                "0.1 is usual, 0 is none",
-            )
-        if not 0 <= self.focal_gamma < float("inf"):
-            raise UsageError(
-                f"``focal_gamma={self.focal_gamma}``: must be 0 or more",
-                "2 is usual, 0 is cross-entropy",
-            )
+        # The bounds are those of the options, which check themselves.
+        LossConfig(label_smoothing=self.label_smoothing, focal_gamma=self.focal_gamma)
 
     def __call__(self, logits: Tensor, target_probs: Tensor) -> Tensor:
         """Return the mean loss, in nats, of logits on target distributions, both [N, K]."""

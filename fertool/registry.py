@@ -27,6 +27,7 @@ from fertool.errors import UsageError, unknown_name
 _ROOT = Path(__file__).parent.parent
 _DECORATOR = "register"
 Definition = TypeVar("Definition")
+_Definition = ast.ClassDef | ast.FunctionDef
 
 
 @cache
@@ -58,13 +59,15 @@ class Registry:
     """The members of one kind.
 
     `kind` is what messages call one, an option in double backticks. `package` has the files of
-    fertool's own members, `entry_point_group` is where installed packages name theirs.
+    fertool's own members, `entry_point_group` is where installed packages name theirs. `base`, as
+    `module:Class`, is the class whose attributes members have unless they set their own.
     """
 
-    def __init__(self, kind: str, package: str, entry_point_group: str) -> None:
+    def __init__(self, kind: str, package: str, entry_point_group: str, base: str = "") -> None:
         self.kind = kind
         self.entry_point_group = entry_point_group
         self._package = package
+        self._base = base
         self._loaded: dict[str, Any] = {}
 
     def register(self, name: str) -> Callable[[Definition], Definition]:
@@ -111,22 +114,26 @@ class Registry:
         docstring = source.docstring if source else self.load(name).__doc__ or ""
         return docstring.strip().partition("\n")[0].removesuffix(".")
 
-    def attribute(self, name: str, key: str, default: Any) -> Any:
-        """Return a class attribute of a member; `default` where its class has none of its own.
+    def attribute(self, name: str, key: str, default: Any = None) -> Any:
+        """Return a class attribute of a member, or that of the base class of all members.
 
-        Members of fertool are not imported for it: their attributes are literals.
+        `default` where neither has it. Members of fertool are not imported for it: the attributes
+        that are asked for are literals.
         """
+        if key in self._base_attributes:
+            default = ast.literal_eval(self._base_attributes[key])
         source = self._sources.get(name)
         if source is None:
             return getattr(self.load(name), key, default)
-        value = source.attributes.get(key)
-        return default if value is None else ast.literal_eval(value)
+        if key in source.attributes:
+            return ast.literal_eval(source.attributes[key])
+        return default
 
     def having(self, key: str, value: Any) -> str | None:
         """Return the first member with this value of a class attribute, None if there is none."""
         for name in self.names():
             try:
-                found = self.attribute(name, key, None)
+                found = self.attribute(name, key)
             except UsageError:
                 # A package that does not load must not break the others.
                 continue
@@ -143,8 +150,11 @@ class Registry:
         if source is not None:
             return {key: ast.literal_eval(value) for key, value in source.options.items()}
         member = self.load(name)
-        options = {}
-        for field in dataclasses.fields(member) if dataclasses.is_dataclass(member) else ():
+        options: dict[str, Any] = {}
+        # A package may bring a class or a function that is no dataclass.
+        if not dataclasses.is_dataclass(member):
+            return options
+        for field in dataclasses.fields(member):
             if field.default is not dataclasses.MISSING:
                 options[field.name] = field.default
         return options
@@ -156,15 +166,25 @@ class Registry:
     @cached_property
     def _sources(self) -> dict[str, _Source]:
         """The members in the folder, by name."""
-        folder = _ROOT.joinpath(*self._package.split("."))
+        folder = _path_of(self._package)
         sources = {}
         for path in sorted(folder.glob("*.py")):
             module = f"{self._package}.{path.stem}"
-            for node in ast.parse(path.read_text(encoding="utf-8")).body:
-                if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                    for name in _registered_names(node):
-                        sources[name] = _read_source(module, node)
+            for node in _definitions(path):
+                for name in _registered_names(node):
+                    sources[name] = _read_source(module, node)
         return sources
+
+    @cached_property
+    def _base_attributes(self) -> Mapping[str, ast.expr]:
+        """The attributes of the base class, none where there is no base class."""
+        module, _, name = self._base.partition(":")
+        if not module:
+            return {}
+        for node in _definitions(_path_of(module).with_suffix(".py")):
+            if node.name == name:
+                return _read_source(module, node).attributes
+        raise AssertionError(f"there is no {self._base}")
 
     def _import(self, name: str) -> Any:
         source = self._sources.get(name)
@@ -199,7 +219,19 @@ class _OptionDefaults(Mapping[str, Any]):
         return sum(1 for _ in self)
 
 
-def _registered_names(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
+def _path_of(module: str) -> Path:
+    """Return the path of a package, or of a module without its suffix."""
+    return _ROOT.joinpath(*module.split("."))
+
+
+def _definitions(path: Path) -> Iterator[_Definition]:
+    """Yield the classes and functions at the top of a file."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, _Definition):
+            yield node
+
+
+def _registered_names(node: _Definition) -> list[str]:
     """Return the names in the decorators `@….register("name")` of a definition."""
     names = []
     for decorator in node.decorator_list:
@@ -210,7 +242,7 @@ def _registered_names(node: ast.ClassDef | ast.FunctionDef) -> list[str]:
     return names
 
 
-def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
+def _read_source(module: str, node: _Definition) -> _Source:
     attributes: dict[str, ast.expr] = {}
     options: dict[str, ast.expr] = {}
     for statement in node.body:
@@ -219,18 +251,34 @@ def _read_source(module: str, node: ast.ClassDef | ast.FunctionDef) -> _Source:
                 attributes[key] = value
             case ast.AnnAssign(target=ast.Name(id=key), value=ast.expr() as value):
                 # As a dataclass has it: a class variable is no field.
-                is_field = not ast.unparse(statement.annotation).startswith("ClassVar")
-                (options if is_field else attributes)[key] = value
+                if ast.unparse(statement.annotation).startswith("ClassVar"):
+                    attributes[key] = value
+                else:
+                    options[key] = value
     return _Source(module, node.name, ast.get_docstring(node) or "", attributes, options)
 
 
 ARCHITECTURES = Registry("architecture", "fertool.models.architectures", "fertool.architectures")
 READERS = Registry("``format``", "fertool.data.readers", "fertool.readers")
 CRITERIA = Registry("``criterion``", "fertool.pruning.criteria", "fertool.criteria")
-SCHEDULES = Registry("``schedule``", "fertool.pruning.schedules", "fertool.schedules")
-DISTILLATION_METHODS = Registry(
-    "``method``", "fertool.distillation.methods", "fertool.distillation_methods"
+SCHEDULES = Registry(
+    "``schedule``",
+    "fertool.pruning.schedules",
+    "fertool.schedules",
+    base="fertool.pruning.schedule:Schedule",
 )
-ALLOCATIONS = Registry("``allocation``", "fertool.quant.allocations", "fertool.allocations")
+DISTILLATION_METHODS = Registry(
+    "``method``",
+    "fertool.distillation.methods",
+    "fertool.distillation_methods",
+    base="fertool.distillation.method:DistillationMethod",
+)
+ALLOCATIONS = Registry(
+    "``allocation``",
+    "fertool.quant.allocations",
+    "fertool.allocations",
+    base="fertool.quant.allocation:Allocation",
+)
 RUNTIMES = Registry("``runtime``", "fertool.runtime.runtimes", "fertool.runtimes")
 FORMATS = Registry("``format``", "fertool.formats", "fertool.formats")
+DETECTORS = Registry("``detector``", "fertool.faces.detectors", "fertool.detectors")

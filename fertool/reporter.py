@@ -22,7 +22,7 @@ class EpochReporter(Protocol):
 
 
 class Reporter(Protocol):
-    """Receives what a workflow tells while it runs. Options in messages stand as ``field=value``."""
+    """Receives what a workflow tells while it runs; options in messages are ``field=value``."""
 
     def note(self, message: str) -> None:
         """Take a remark."""
@@ -70,7 +70,7 @@ SILENT: Reporter = SilentReporter()
 
 @contextmanager
 def noting_resume(reporter: Reporter, states: Callable[[], Iterable[Path]]) -> Iterator[None]:
-    """When the block is interrupted, note the first of the `states` that a later run resumes from."""
+    """When the block is interrupted, note the first of the `states`, which a later run resumes."""
     try:
         yield
     except KeyboardInterrupt:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import Meta
 
+from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph
 from fertool.header_json import (
@@ -36,18 +37,22 @@ FORMAT = 2
 
 # The bounds of a header's numbers: generous for networks that classify images, and nothing that
 # fills a memory. docs/artifact.md has them.
-LARGEST_SIDE = 1024
-"""Pixels of the side of an input."""
 Side = Annotated[int, Meta(ge=1, le=LARGEST_SIDE)]
 Channels = Annotated[int, Meta(ge=1, le=4)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
-Mean = Annotated[float, Meta(ge=-16, le=16)]
+Mean = Annotated[float, Meta(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
 Bits = Annotated[int, Meta(ge=2, le=8)]
 ActivationBits = Annotated[int, Meta(ge=4, le=8)]
 Magnitude = Annotated[int, Meta(ge=1, le=127)]
 Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
 Digest = Annotated[str, Meta(max_length=128)]
+Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
+Landmark = tuple[Fraction, Fraction]
+FaceTemplate = Annotated[tuple[Landmark, ...], Meta(min_length=5, max_length=5)]
+"""Where five landmarks of a face lie in the images, as fractions of the side."""
+OPTIONAL_KEYS = ("temperature", "face_template")
+"""Keys of a header that stand there only where they are known."""
 _MOST_STEPS = 1000
 MOST_PIXELS = 1 << 22
 """Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
@@ -207,7 +212,8 @@ class Spec:
     """The header of a model file; see docs/artifact.md.
 
     `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` name the
-    architecture that it was made from.
+    architecture that it was made from. `temperature` divides the logits where probabilities are
+    asked for; `face_template` tells how the faces of the images were cut out.
     """
 
     arch: Name
@@ -223,6 +229,8 @@ class Spec:
     provenance: Annotated[tuple[ProvenanceStep, ...], Meta(max_length=_MOST_STEPS)] = ()
     digest: Digest = ""
     format: int = FORMAT
+    temperature: Temperature | None = None
+    face_template: FaceTemplate | None = None
 
     def with_step(self, step: ProvenanceStep, **changes: Any) -> Spec:
         """Return the spec of the next file, with `changes`, and `step` in the provenance."""
@@ -236,17 +244,6 @@ class Spec:
                 "give the model that it was made from",
             )
 
-    def shown(self) -> dict[str, Any]:
-        """Return the spec as the JSON of `show`: plain values, and the channels of graphs."""
-        # Not msgspec.to_builtins, which leaves out what msgspec.convert took from the default.
-        plain = asdict(replace(self, graph=_NO_GRAPH, gates=None))
-        del plain["graph"]
-        plain["channels"] = self.graph.channels
-        if self.gates:
-            profiles = [profile.channels for profile in self.gates.profiles]
-            plain["gates"] = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
-        return plain
-
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 
@@ -255,6 +252,10 @@ class Spec:
         long.
         """
         data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        for name in OPTIONAL_KEYS:
+            # So that files without them are the same bytes as before there were such fields.
+            if data[name] is None:
+                del data[name]
         data["graph"] = compress_graph(self.graph)
         if self.gates:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]
@@ -321,13 +322,20 @@ def _hint_for_format(data: Mapping[str, Any]) -> str:
     """Return the hint for a file of another format: the command that made it, by its provenance."""
     if data.get("format") != 1:
         return "install a newer fertool"
-    # Unchecked fields: of another format nothing else is known.
-    steps = data.get("provenance")
-    last = steps[-1] if isinstance(steps, list) and steps else None
-    command = last.get("command") if isinstance(last, dict) else None
+    command = _last_command(data)
+    # Checked, since the file may hold any text there.
     if command in ("train-teacher", "distill", "prune", "quantize", "export"):
         return f"make it again with this version's fertool {command}"
     return "make it again with this version"
+
+
+def _last_command(data: Mapping[str, Any]) -> Any:
+    """Return the command of the last step of a header of any format; None where there is none."""
+    # Nothing is certain about the fields of another format.
+    steps = data.get("provenance")
+    if not isinstance(steps, list) or not steps or not isinstance(steps[-1], dict):
+        return None
+    return steps[-1].get("command")
 
 
 def _require_consistent(spec: Spec) -> None:

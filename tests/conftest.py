@@ -1,4 +1,5 @@
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -34,9 +35,28 @@ def fertool(capsys):
     def call(*arguments):
         code = run([str(argument) for argument in arguments])
         captured = capsys.readouterr()
+        if code == 0 and "--json" in arguments:
+            _require_json_of_command([str(argument) for argument in arguments], captured.out)
         return code, captured.out, captured.err
 
     return call
+
+
+def _require_json_of_command(arguments, text):
+    """Fail unless what a command prints is, key by key, what the type of its result says."""
+    from fertool.results.schema import RESULTS
+    from fertool.strict_json import as_type
+
+    printed = json.loads(text)
+    name = "-".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    if "--dry-run" in arguments:
+        name += "-dry-run"
+    if printed.get("kind") == "logits":
+        name = "show-logits"
+    # In Python `import` cannot be the name of a field.
+    fields = {"import_" if key == "import" else key: value for key, value in printed.items()}
+    result = as_type(fields, RESULTS[name])
+    assert json.loads(json.dumps(result.as_dict())) == printed
 
 
 @pytest.fixture

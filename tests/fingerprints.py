@@ -113,7 +113,7 @@ def _sensitivity(samples: int) -> Step:
     )
 
 
-_OWN = f"{Path(__file__).parent / 'importing' / 'hand_written.py'}:build --arch-arg num_classes={len(CLASSES)}"
+_OWN = f"{Path(__file__).parent / 'importing' / 'hand_written.py'}:build"
 
 CHAINS = {
     "demo": [
@@ -214,12 +214,10 @@ CHAINS = {
     ],
     "judged": [
         *_beginning(
-            "resnet18 --arch-arg width_mult=0.25 --freeze-epochs 1",
+            "resnet18 --arch-arg width_mult=0.25 --epochs 2 --freeze-epochs 1",
             "mobilenet_v2 --arch-arg width_mult=0.25",
         ),
-        Step(
-            "pruned.pt", f"prune student.pt --schedule prj --steps 2 --target-params 0.7 {_PRUNE}"
-        ),
+        Step("pruned.pt", f"prune student.pt --schedule prj --target-params 0.7 {_PRUNE}"),
         Step(
             "dropped.pt",
             "prune student.pt --max-drop 2 --data synth:160 --no-bench --criterion taylor",

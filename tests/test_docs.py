@@ -31,7 +31,8 @@ def test_links_between_pages_lead_somewhere(page):
 
 def test_every_command_that_a_page_shows_has_real_options():
     lines = []
-    for page in PAGES:
+    # Guides to additions use what they add; tests/docs/test_guides.py runs them.
+    for page in [page for page in PAGES if not page.name.startswith("add-")]:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
             lines += re.findall(r"^ *fertool (.+)$", block, re.MULTILINE)
     assert len(lines) >= 40

@@ -22,7 +22,7 @@ def answered():
 
 
 def test_figures_of_a_small_example_by_hand(answered):
-    result = metrics.evaluate_logits(*answered, NAMES)
+    result = metrics.evaluate_logits(*answered, NAMES)  # type: ignore[call-arg]
     assert (result.n, result.accuracy) == (8, 5 / 8)
     assert result.confusion == ((2, 1, 1), (0, 3, 0), (1, 0, 0))
     assert result.per_class["angry"] == pytest.approx(
@@ -34,7 +34,7 @@ def test_figures_of_a_small_example_by_hand(answered):
 
 
 def test_an_evaluation_is_json_and_its_core_goes_into_the_model_file(answered):
-    result = metrics.evaluate_logits(*answered, NAMES)
+    result = metrics.evaluate_logits(*answered, NAMES)  # type: ignore[call-arg]
     assert json.loads(json.dumps(asdict(result)))["per_class"]["happy"]["recall"] == 1.0
     assert asdict(metrics.to_metrics(result, "val")) == {
         "split": "val",

@@ -5,7 +5,7 @@ import pytest
 
 from fertool import registry
 from fertool.errors import UsageError
-from fertool.registry import CRITERIA, Registry
+from fertool.registry import CRITERIA, SCHEDULES, Registry
 
 REGISTRIES = [value for value in vars(registry).values() if isinstance(value, Registry)]
 kinds = pytest.mark.parametrize("members", REGISTRIES, ids=lambda members: members.kind)
@@ -78,3 +78,11 @@ def test_a_script_adds_a_member_but_takes_no_name_of_fertool(monkeypatch):
 def test_an_attribute_is_read_from_the_source_or_the_default():
     assert CRITERIA.attribute("bn-gamma", "scores_depthwise", True) is False
     assert CRITERIA.attribute("l1", "scores_depthwise", True) is True
+
+
+def test_an_attribute_that_no_member_sets_is_that_of_their_base_class(install):
+    assert SCHEDULES.attribute("one-shot", "trains_first") is False
+    assert SCHEDULES.attribute("iterative", "trains_first") is True
+    # A class of another package need not be derived from it.
+    install(SCHEDULES.entry_point_group, "others", 'class Member:\n    """Another one."""\n')
+    assert SCHEDULES.attribute("others", "trains_first") is True

@@ -24,24 +24,6 @@ def spec(**changes):
     return Spec(**{**fields, **changes})
 
 
-def test_what_show_says_has_channels_in_the_place_of_graphs():
-    gates = GateSpec((toy_graph(), toy_graph(1)), 44, (0.5, 0.5))
-    found = spec(gates=gates).shown()
-    assert "graph" not in found
-    assert found["channels"] == {"conv": 3, "fc": 2}
-    assert found["gates"] == {
-        "profiles": [{"conv": 3, "fc": 2}, {"conv": 1, "fc": 2}],
-        "hidden": 44,
-        "shares": (0.5, 0.5),
-    }
-
-
-def test_what_show_says_has_what_a_header_left_out():
-    header = json.loads(spec().to_json())
-    del header["input"]["channels"]
-    assert Spec.from_json(json.dumps(header), "x").shown() == spec().shown()
-
-
 def test_normalisation_is_the_same_map_in_both_forms():
     shape = InputSpec(1, 48, (100 / 255,), (0.25,))
     for pixel in (0, 100, 255):
@@ -207,3 +189,28 @@ def test_a_damaged_header_names_the_key_its_value_and_what_was_expected(change, 
         Spec.from_json(text, "file.pt")
     assert caught.value.message.startswith("file.pt: the fertool header is damaged: ")
     assert said in caught.value.message
+
+
+TEMPLATE = ((0.3, 0.4), (0.7, 0.4), (0.5, 0.6), (0.4, 0.8), (0.6, 0.8))
+
+
+def test_temperature_and_template_are_kept_and_not_written_where_unknown():
+    known = spec(temperature=1.5, face_template=TEMPLATE)
+    again = Spec.from_json(known.to_json(), "x")
+    assert (again.temperature, again.face_template) == (1.5, TEMPLATE)
+    assert not {"temperature", "face_template"} & json.loads(spec().to_json()).keys()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": 0.0},
+        {"temperature": "warm"},
+        {"face_template": TEMPLATE[:4]},
+        {"face_template": [[2, 0]] * 5},
+    ],
+)
+def test_a_temperature_or_template_out_of_bounds_is_refused(wrong):
+    header = {**json.loads(spec().to_json()), **wrong}
+    with pytest.raises(FertoolError, match=next(iter(wrong))):
+        Spec.from_json(json.dumps(header), "x")

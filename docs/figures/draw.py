@@ -7,6 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 FOLDER = Path(__file__).parent
 BLUE, ORANGE, GRAY = "#3f51b5", "#e67e22", "#888888"
@@ -68,7 +69,7 @@ def _squared_error(weights: np.ndarray, bits: int) -> float:
     return float(min(errors))
 
 
-def _save(figure: plt.Figure, name: str) -> None:
+def _save(figure: Figure, name: str) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()

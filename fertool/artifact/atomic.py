@@ -36,8 +36,9 @@ _FOREIGN_AGE_S = 86_400
 """Seconds without a change after which a temporary file counts as a leftover whose lock is not
 visible here: that of another machine, or on a system without locks any."""
 _FILE = re.compile(r"\..+\.(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}\.tmp", re.DOTALL)
-_Handle = TypeVar("_Handle", int, int | None)
 _FOLDER = re.compile(r"fertool-(?P<machine>[0-9a-f]{8})-[a-z0-9_]{8}")
+"""Names of temporary files and folders."""
+_Handle = TypeVar("_Handle", int, int | None)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -18,6 +18,8 @@ MEMBER = "archive/fertool.json"
 """Of the zip that torch.save writes."""
 ONNX_KEY = "fertool"
 """Of the metadata of an ONNX file."""
+PROFILE_OUTPUT = "profile"
+"""Of a dynamic network's ONNX file: which profile computed the logits of each image, int64 [N]."""
 
 
 def read_spec(path: Path) -> Spec:
@@ -41,7 +43,10 @@ def read_header(path: Path) -> str:
 def format_of(path: Path) -> str | None:
     """Return the export format that a file has by its suffix, in any case; None for another one."""
     suffix = path.suffix.lower()
-    return None if suffix in ("", MODEL_SUFFIX) else FORMATS.having("suffix", suffix)
+    # Without a look at the registry, which may load other people's packages.
+    if suffix in ("", MODEL_SUFFIX):
+        return None
+    return FORMATS.having("suffix", suffix)
 
 
 def not_an_artifact(path: Path) -> FertoolError:

@@ -39,6 +39,22 @@ _PLAIN_TYPES = {
 }
 """What torch can convert and compare; not all of its other types of 8 bits and fewer, and of its
 unsigned ones, allow that."""
+# Neither torch nor zipfile has a base class of what they raise; those from KeyError on are for
+# content of other keys and types.
+_FOREIGN_FILE_ERRORS = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    AssertionError,
+)
 _SMALL_BYTES = 4096
 """Tensors up to this size share a storage in the file."""
 _BLOCK_BYTES = 1 << 20
@@ -58,10 +74,9 @@ def save(path: Path, spec: Spec, state_dict: Mapping[str, Tensor]) -> Spec:
     The same spec and tensors give the same bytes under any file name. Raises FertoolError when the
     file cannot be written.
     """
-    # By way of the text, which is the form of the header that is read back.
-    header, content = pack(json.loads(spec.to_json()), state_dict)
+    spec, content = pack_spec(spec, state_dict)
     write_atomic(path, content)
-    return replace(spec, digest=header["digest"])
+    return spec
 
 
 def load(path: Path) -> Artifact:
@@ -71,6 +86,13 @@ def load(path: Path) -> Artifact:
     """
     header, state_dict = unpack(path)
     return Artifact(Spec.from_json(canonical_json(header), str(path)), state_dict)
+
+
+def pack_spec(spec: Spec, state_dict: Mapping[str, Tensor]) -> tuple[Spec, bytes]:
+    """Return a spec with the digest filled in, and the bytes of its model file."""
+    # By way of the text, which is the form of the header that is read back.
+    header, content = pack(json.loads(spec.to_json()), state_dict)
+    return replace(spec, digest=header["digest"]), content
 
 
 def pack(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], bytes]:
@@ -116,14 +138,6 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path}: damaged, its content does not match its digest", "make or copy the file again"
         )
     return header, state_dict
-
-
-# Neither torch nor zipfile has a base class of what they raise; the second row is for content of
-# other keys and types.
-_FOREIGN_FILE_ERRORS = (
-    *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError),
-    *(KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, AssertionError),
-)
 
 
 def load_plain(path: Path) -> Any:

@@ -1,7 +1,8 @@
-"""The fertool command: its subcommands, and the one boundary where errors become messages and exit codes."""
+"""The fertool command: its subcommands, and the boundary where errors become exit codes."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -10,25 +11,11 @@ from typing import Annotated, cast
 import typer
 
 from fertool import __version__
-from fertool.cli import (
-    bench,
-    data,
-    distill,
-    evaluate,
-    export,
-    hessian,
-    importing,
-    prune,
-    quantize,
-    report,
-    show,
-    streams,
-    train,
-)
+from fertool.cli import data, streams
 from fertool.cli.allocator import keep_freed_memory
 from fertool.cli.flags import with_flags
 from fertool.cli.memory_limit import limit_growth
-from fertool.cli.processes import Crew, Outcome
+from fertool.cli.processes import MultiProcessRun, Outcome
 from fertool.cli.signals import Stop
 from fertool.errors import FertoolError
 from fertool.onnx_runtime import guard_memory, has_running_pass
@@ -41,25 +28,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: fertool train-teacher -o teacher.pt --data synth",
 )
-_PANELS = {
-    "Make a model": (importing.import_, train.train_teacher, distill.distill),
-    "Make it smaller and faster": (
-        prune.prune,
-        hessian.hessian_sensitivity,
-        quantize.quantize,
-        export.export,
-    ),
-    "Measure and look": (bench.bench, evaluate.evaluate, show.show, report.report),
+_MAKE = "Make a model"
+_SHRINK = "Make it smaller and faster"
+_USE = "Use it"
+_LOOK = "Measure and look"
+_COMMANDS = {
+    "import": ("importing.import_", _MAKE),
+    "train-teacher": ("train.train_teacher", _MAKE),
+    "distill": ("distill.distill", _MAKE),
+    "prune": ("prune.prune", _SHRINK),
+    "hessian-sensitivity": ("hessian.hessian_sensitivity", _SHRINK),
+    "quantize": ("quantize.quantize", _SHRINK),
+    "export": ("export.export", _SHRINK),
+    "predict": ("predict.predict", _USE),
+    "bench": ("bench.bench", _LOOK),
+    "eval": ("evaluate.evaluate", _LOOK),
+    "show": ("show.show", _LOOK),
+    "report": ("report.report", _LOOK),
 }
-for _panel, _commands in _PANELS.items():
-    for _command in _commands:
-        _name = (
-            "eval"
-            if _command is evaluate.evaluate
-            else _command.__name__.strip("_").replace("_", "-")
-        )
-        app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
-app.add_typer(data.app, rich_help_panel="Measure and look")
+"""The commands in the order of the help: the function in `fertool.cli`, and its panel."""
+for _name, (_function, _panel) in _COMMANDS.items():
+    _module, _, _attribute = _function.partition(".")
+    _command = getattr(importlib.import_module(f"fertool.cli.{_module}"), _attribute)
+    app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
+app.add_typer(data.app, rich_help_panel=_LOOK)
 _TRAINING = {"train-teacher", "distill", "prune", "quantize"}
 """The commands that may train."""
 
@@ -95,7 +87,8 @@ def root(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 the work failed, 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    Exit codes: 0 done, 1 the work failed, 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129
+    after SIGHUP.
     """
     streams.open_missing()
     streams.forget_useless_size()
@@ -108,6 +101,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     streams.abandon_broken()
+    # A thread in native code would keep the interpreter from ending.
     if has_running_pass():
         _leave_at_once(stop.exit_code or code)
     sys.exit(stop.exit_code or code)
@@ -121,13 +115,17 @@ def _leave_at_once(code: int) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line and return its exit code; errors become one `error:` and one `hint:` line on stderr."""
+    """Run one command line and return its exit code.
+
+    Errors become one `error:` and one `hint:` line on stderr.
+    """
     if process_count() == 1:
         outcome = _outcome(arguments, nullcontext())
-        _tell(outcome)
+        _print_outcome(outcome)
         return outcome.code
-    crew = Crew()
-    return crew.report(_outcome(arguments, crew.at_work()), _tell)
+    processes = MultiProcessRun()
+    outcome = _outcome(arguments, processes.connected())
+    return processes.report(outcome, _print_outcome)
 
 
 def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outcome:
@@ -135,53 +133,72 @@ def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outco
         with where, guard_memory(limit_growth):
             code = app(arguments, prog_name="fertool", standalone_mode=False)
             streams.flush_stdout()
-    except FertoolError as error:
-        return Outcome(error.exit_code, with_flags(error.message), with_flags(error.hint))
-    except _CLICK_ERROR as error:
-        if refusal := _refused_split(error):
-            return Outcome(2, refusal.message, refusal.hint)
-        message = error.format_message()
-        if not message:  # a group called without a subcommand has printed its help
-            return Outcome(2)
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "fertool"
-        return Outcome(2, message.rstrip("."), f"see: {path} --help")
-    except KeyboardInterrupt:
-        return Outcome(130)
-    except BrokenPipeError:
-        return Outcome(1)
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        return Outcome(
-            1,
-            f"{place}{error.strerror or error}",
-            "check the path, its permissions and the free space",
-        )
-    except (MemoryError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
+    except (Exception, KeyboardInterrupt) as error:
+        outcome = _failure(error)
+        if outcome is None:
             raise
-        return Outcome(
-            1, "not enough memory", "give smaller images, fewer of them, or a smaller --batch-size"
-        )
-    return Outcome(code if isinstance(code, int) else 0)
+        return outcome
+    # Help and --version end with a code of their own.
+    return Outcome(code) if isinstance(code, int) else Outcome(0)
 
 
-def _is_lack_of_memory(error: Exception) -> bool:
-    """Tell what Python, torch's allocator and a GPU's raise; torch's own is a plain RuntimeError."""
-    said = str(error)
-    return (
-        isinstance(error, MemoryError) or "can't allocate memory" in said or "out of memory" in said
-    )
+def _failure(error: BaseException) -> Outcome | None:
+    """Return the outcome of an error that a user can cause, None for a bug."""
+    if isinstance(error, FertoolError):
+        return Outcome(error.exit_code, with_flags(error.message), with_flags(error.hint))
+    if isinstance(error, _CLICK_ERROR):
+        return _wrong_usage(error)
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome(130)
+    # Who reads the output has ended, and wants to hear nothing.
+    if isinstance(error, BrokenPipeError):
+        return Outcome(1)
+    if isinstance(error, OSError):
+        return _failed_file(error)
+    if _is_lack_of_memory(error):
+        hint = "give smaller images, fewer of them, or a smaller --batch-size"
+        return Outcome(1, "not enough memory", hint)
+    return None
+
+
+def _wrong_usage(error: typer.BadParameter) -> Outcome:
+    if refusal := _refused_split(error):
+        return Outcome(2, refusal.message, refusal.hint)
+    message = error.format_message()
+    # A group that is called without a subcommand has printed its help.
+    if not message:
+        return Outcome(2)
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "fertool"
+    return Outcome(2, message.rstrip("."), f"see: {path} --help")
+
+
+def _failed_file(error: OSError) -> Outcome:
+    message = str(error.strerror or error)
+    if error.filename:
+        message = f"{error.filename}: {message}"
+    return Outcome(1, message, "check the path, its permissions and the free space")
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether memory is lacking, as Python, torch's allocator or a GPU's says it."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch has no class of its own for it.
+    text = str(error)
+    is_allocation = "can't allocate memory" in text or "out of memory" in text
+    return isinstance(error, RuntimeError) and is_allocation
 
 
 def _refused_split(error: Exception) -> FertoolError | None:
+    # Only an error of an unknown option names one, and the command that it was given to.
     from fertool.cli.splits import refused_split
 
     command = getattr(getattr(error, "ctx", None), "command", None)
     return refused_split(getattr(command, "name", None), getattr(error, "option_name", None))
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_outcome(outcome: Outcome) -> None:
     from fertool.report.console import error
 
     if outcome.message:

@@ -19,10 +19,10 @@ def bench(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Measure latency, throughput, memory and size of model files, and accuracy when --data is given.
+    """Measure latency, throughput, memory and size of model files, and with --data the accuracy.
 
-    Passes of the files alternate, so that what the machine does meanwhile cancels out of the speed-ups. The first
-    file is the baseline. Accuracy is that of the validation split.
+    Passes of the files alternate, so that what the machine does meanwhile cancels out of the
+    speed-ups. The first file is the baseline. Accuracy is that of the validation split.
 
     Example: fertool bench student.onnx int8.onnx --data fer2013.csv
     """
@@ -36,12 +36,11 @@ def bench(
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     require_files(files, output, faces)
     measured = benchmark(files, config, data=faces, reporter=CONSOLE)
-    report = measured.as_dict()
     if output:
-        write_json(output, report)
+        write_json(output, measured.as_dict())
     if json:
-        print_json(report)
+        print_json(measured)
         return
-    result(tables.bench_table(report))
-    for line in tables.bench_warnings(report):
+    result(tables.bench_table(measured))
+    for line in tables.bench_warnings(measured):
         CONSOLE.warn(line)

@@ -1,4 +1,4 @@
-"""`fertool data info` and `fertool data synth`: look at a data set, or draw one."""
+"""`fertool data`: look at a data set, draw one, cut one out of photographs."""
 
 from __future__ import annotations
 
@@ -10,30 +10,52 @@ import typer
 from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
+from fertool.config.detection import DetectionConfig
+from fertool.config.predicting import CropConfig
 from fertool.config.reading import DataConfig
 from fertool.config.run import SynthConfig
 
-app = typer.Typer(name="data", help="Look at a data set, or draw one.", no_args_is_help=True)
+app = typer.Typer(
+    name="data",
+    help="Look at a data set, draw one, cut one out of photographs.",
+    no_args_is_help=True,
+)
 
 
 @app.command("info", no_args_is_help=True)
 @command
-def info(data: DataOption, read: DataConfig = DataConfig(), json: Json = False) -> None:
-    """Count the images per split and class, and list all problems: unreadable files, duplicates, odd sizes.
+def info(
+    data: DataOption,
+    read: DataConfig = DataConfig(),
+    landmarks: Annotated[
+        bool, typer.Option("--landmarks", help="Measure where the landmarks of the faces lie.")
+    ] = False,
+    detection: DetectionConfig = DetectionConfig(),
+    json: Json = False,
+) -> None:
+    """Count the images by split and class, and list all problems of a data set.
 
-    Duplicates are exact or near (the same photo resized, recompressed or brightened), within a split and across splits,
-    under the same label and under different ones. Nothing is written.
+    These are unreadable files, duplicates, contradicting labels and odd sizes. Duplicates are exact
+    or near: the same photo resized, recompressed or brightened. Nothing is written.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
-    from dataclasses import asdict
-
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
     from fertool.workflows.data import inspect_data, open_data
 
-    found = asdict(inspect_data(open_data(data, read, reporter=CONSOLE)))
+    # What cannot be read is a problem to list, no reason to stop.
+    faces = open_data(data, read, reporter=CONSOLE, skip_unreadable=True)
+    found = inspect_data(faces)
+    if landmarks:
+        from dataclasses import replace
+
+        from fertool.workflows.landmarks import measure_landmarks
+
+        images = faces.fitted().split("train").images
+        measured = measure_landmarks(images, detection, reporter=CONSOLE)
+        found = replace(found, landmarks=measured)
     if json:
         print_json(found)
     else:
@@ -59,3 +81,25 @@ def synth(
     require_writable(output)
     write_faces(output, config.count, config.seed)
     path_result(output)
+
+
+@app.command("crop", no_args_is_help=True)
+@command
+def crop(
+    source: Annotated[str, typer.Argument(help="A folder of photographs.", metavar="SOURCE")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the crops into.")
+    ],
+    config: CropConfig = CropConfig(),
+    json: Json = False,
+) -> None:
+    """Cut the faces out of photographs, upright and aligned, as predict will see them.
+
+    Folders of classes and splits stay as they are. Pictures without a face are named.
+
+    Example: fertool data crop photos/ -o crops/
+    """
+    from fertool.cli.output import print_crops
+    from fertool.workflows.crop_faces import crop_faces
+
+    print_crops(crop_faces(source, output, config, reporter=CONSOLE), output, json)

@@ -43,9 +43,9 @@ def distill(
 ) -> None:
     """Train a student with one or several teachers, averaged in probability space.
 
-    Epochs are chosen on the validation split, and so are the best seed and the best row of a grid. A
-    killed run resumes from OUT.resume (OUT.round-N.resume in rounds); what a sweep has finished is
-    not trained again.
+    Epochs are chosen on the validation split, and so are the best seed and the best row of a grid.
+    A killed run resumes from OUT.resume (OUT.round-N.resume in rounds); what a sweep has finished
+    is not trained again.
 
     With --save-logits the teachers run once, before the training; the file of their logits stands
     for them in later runs, which are faster and need no teacher.
@@ -56,11 +56,12 @@ def distill(
 
     Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,8"
     """
-    from fertool.cli.training_output import print_trained, require_curves
+    from fertool.cli.output import print_trained, require_pictures
     from fertool.workflows.data import open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.sweep import sweep
 
+    # Only to record the teachers: there is no student, and nothing that it would need.
     if not config.training.epochs:
         _require_no_model(output, plot)
         _record(teachers, open_data(data, read, reporter=CONSOLE), config, run, json)
@@ -68,7 +69,8 @@ def distill(
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    require_curves(plot, output, *teachers, *faces.files, *config.network.files)
+    inputs = [*teachers, *faces.files, *config.network.files]
+    require_pictures({"--plot": plot}, output, inputs)
     settings: dict[str, Any] = {"config": config, "output": output, "run": run, "reporter": CONSOLE}
     if asked is None:
         student = distill(teachers, faces, **settings)
@@ -91,6 +93,7 @@ def _record(
 ) -> None:
     """Record the teachers and train no student."""
     from fertool.cli.output import announce
+    from fertool.results import LogitsSummary
     from fertool.workflows.teacher_logits import record_logits
 
     path = config.logits.save_logits
@@ -98,4 +101,4 @@ def _record(
     recorded = record_logits(
         teachers, faces, config.recording, output=path, run=run, reporter=CONSOLE
     )
-    announce(recorded.spec, path, json)
+    announce(LogitsSummary.of(path, recorded.spec), json)

@@ -19,10 +19,10 @@ def evaluate(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Evaluate model files on the same images, with 95 % intervals and paired tests; changes no model file.
+    """Evaluate model files on the same images, with 95 % intervals and paired tests.
 
-    Images that are exact copies of training images are excluded from a second, deduplicated figure. With --tta the
-    figure of a single crop stands apart.
+    Images that are exact copies of training images are excluded from a second, deduplicated figure.
+    With --tta the figure of a single crop stands apart.
 
     Example: fertool eval student.onnx int8.onnx --data fer2013.csv --json
 
@@ -37,13 +37,13 @@ def evaluate(
 
     faces = open_data(data, read, reporter=CONSOLE)
     require_files(files, output, faces)
-    report = workflow.evaluate(files, faces, config, reporter=CONSOLE).as_dict()
+    report = workflow.evaluate(files, faces, config, reporter=CONSOLE)
     if output:
-        write_json(output, report)
+        write_json(output, report.as_dict())
     if json:
         print_json(report)
         return
-    for entry in report["results"]:
+    for entry in report.results:
         result(tables.eval_table(entry))
     if len(files) > 1:
-        result(tables.comparison_table(report["comparisons"]))
+        result(tables.comparison_table(report.comparisons))

@@ -1,4 +1,4 @@
-"""`fertool export`: a file for other runtimes that has been compared with the model it came from."""
+"""`fertool export`: a file for other runtimes, compared with the model that it came from."""
 
 from __future__ import annotations
 
@@ -34,4 +34,4 @@ def export(
     faces = open_data(data, reporter=CONSOLE) if data else None
     require_exportable(output, config, model, *(faces.files if faces else []))
     exported = export(load(model), output, config, data=faces, reporter=CONSOLE)
-    announce(exported.spec, exported.path, json, **exported.as_dict())
+    announce(exported.summary, json)

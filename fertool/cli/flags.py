@@ -1,4 +1,4 @@
-"""Messages of the library name options as fields in double backticks; here they become flags of the command line."""
+"""Flags in place of the fields in double backticks that messages of the library name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _OPTION = re.compile(r"``([a-z][a-z0-9_]*)(?:=([^`]*))?``")
 
 
 def flag(name: str, value: str | None = None) -> str:
-    """Return an option as the command line has it: `--epochs 5`; of a switch `--packed` or `--no-packed`."""
+    """Return an option as it is typed: `--epochs 5`; of a switch `--packed` or `--no-packed`."""
     dashed = name.replace("_", "-")
     if value == "False":
         return f"--no-{dashed}"

@@ -1,8 +1,9 @@
 """Let dataclasses of options stand as parameters of a command.
 
-Typer reads flags from a function's signature. Here a parameter whose type is a dataclass stands for one flag per
-option: those of a config (`fertool.config`), of the configs that it holds, and fields that Typer's own annotations
-describe, for options that only the command line has. The command receives the dataclass filled in.
+Typer reads flags from a function's signature. Here a parameter whose type is a dataclass stands for
+one flag per option: those of a config (`fertool.config`), of the configs that it holds, and fields
+that Typer's own annotations describe, for options that only the command line has. The command
+receives the dataclass filled in.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from fertool.workflows.processes import require_one_process
 
 
 def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
-    """Return `function` with every dataclass parameter replaced by one keyword parameter per option.
+    """Return `function` with one keyword parameter per option in the place of dataclasses.
 
     Several processes are refused unless it is `shared`.
     """
+    # With extras: Typer's own annotations are what it reads options from.
     hints = get_type_hints(function, include_extras=True)
     groups: dict[str, type[Any]] = {}
     parameters: list[inspect.Parameter] = []
@@ -38,6 +40,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             keyword = inspect.Parameter.KEYWORD_ONLY
             parameters.append(parameter.replace(annotation=hints[name], kind=keyword))
 
+    # Typer passes one value per flag; the command gets them as the configs that it asks for.
     def flat(**values: Any) -> None:
         for name, group in groups.items():
             values[name] = _filled(group, values)
@@ -46,6 +49,7 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
             require_one_process(function.__name__)
         function(**own)
 
+    # An option that lists nothing more would only be noise.
     if any(_is_hidden(parameter) for parameter in parameters):
         parameters.append(_HELP_ALL)
     flat.__name__ = function.__name__
@@ -111,7 +115,8 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             given = _type_as_given(type_of(field, kind), known)
             kind = Annotated[given, _typer_option(field.name, kind, known)]
             # Of a list or a map Typer takes None for "not given".
-            value = None if value in ((), {}) else value
+            if value in ((), {}):
+                value = None
         elif not hasattr(kind, "__metadata__"):
             continue
         keyword = inspect.Parameter.KEYWORD_ONLY
@@ -150,6 +155,7 @@ def _type_as_given(kind: Any, known: Option) -> Any:
         return str | None
     if _is_list(plain) or _is_map(plain):
         return list[str] | None
+    # A number or a text with a unit: the config reads it, and names what is wrong.
     if get_origin(plain) in (Union, UnionType):
         return str | None
     return kind
@@ -167,6 +173,7 @@ def _filled(config: type[Any], values: dict[str, Any]) -> Any:
             own[field.name] = values[field.name]
         elif known is not None:
             value = _parsed(field.name, kind, known, values[field.name])
+            # The config's own default then counts, which Typer was not told.
             is_not_given = value is None and _without_none(kind) is kind
             if not is_not_given:
                 own[field.name] = value
@@ -209,8 +216,9 @@ def _without_none(kind: Any) -> Any:
     """Return a type without the None that an option may be."""
     if get_origin(kind) not in (Union, UnionType):
         return kind
-    rest = [part for part in get_args(kind) if part is not NoneType]
-    return Union[tuple(rest)] if len(rest) < len(get_args(kind)) else kind  # noqa: UP007
+    rest = tuple(part for part in get_args(kind) if part is not NoneType)
+    # Of the one type that is left this is the type itself.
+    return Union[rest]  # noqa: UP007
 
 
 def _is_list(kind: Any) -> bool:

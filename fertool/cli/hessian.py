@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +32,7 @@ def hessian_sensitivity(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Estimate Hessian traces of each output channel of every convolution and linear layer; write JSON.
+    """Estimate Hessian traces of each output channel of all layers with weights; write JSON.
 
     By the channel's weights, and by its activation: the layer's output, ahead of batch norm.
     The Hessian is that of the KL divergence from the model's own answers, which needs no labels
@@ -43,7 +42,7 @@ def hessian_sensitivity(
     Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
     from fertool.artifact.atomic import require_writable, write_atomic
-    from fertool.cli.output import default_output, print_json, require_picture
+    from fertool.cli.output import default_output, print_json, require_pictures
     from fertool.report import tables
     from fertool.report.console import path_result, result
     from fertool.report.plots.trace_strips import plot_sensitivity
@@ -53,13 +52,14 @@ def hessian_sensitivity(
 
     output = output or default_output(model, "sensitivity", ".json")
     faces = open_data(data, read, reporter=CONSOLE)
+    # Before the traces, which take minutes.
     require_writable(output, model, *faces.files)
-    require_picture("--plot", plot, output, model, *faces.files)
+    require_pictures({"--plot": plot}, output, [model, *faces.files])
     found = sensitivity(load(model), faces, config, output=output, run=run, reporter=CONSOLE)
     if plot:
-        write_atomic(plot, plot_sensitivity(asdict(found)))
+        write_atomic(plot, plot_sensitivity(found))
     if json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         result(tables.sensitivity_table(found))
         path_result(output)

@@ -18,7 +18,8 @@ def import_(
     source: Annotated[
         str,
         typer.Argument(
-            help="A name of the zoo, torchvision:NAME, timm:NAME, path/file.py:factory, a .pt2 or an .onnx file.",
+            help="A name of the zoo, torchvision:NAME, timm:NAME, path/file.py:factory, a .pt2 or "
+            "an .onnx file.",
             metavar="SOURCE",
         ),
     ],
@@ -29,27 +30,21 @@ def import_(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Import a network of your own, of torchvision or timm, an exported program or an ONNX file as a model file.
+    """Import a network as a model file: your own, of torchvision or timm, a .pt2 or an ONNX file.
 
-    The file holds the network itself as a graph of known operators, so that every other command can work on it. Before
-    it gets its name its logits are compared with the source's, within 1e-5. Python is run only where SOURCE names it;
-    nothing in a file is ever executed.
+    The file holds the network itself as a graph of known operators, so that every other command can
+    work on it. Before it gets its name its logits are compared with the source's, within 1e-5.
+    Python is run only where SOURCE names it; nothing in a file is ever executed.
 
     Example: fertool import torchvision:mobilenet_v3_small --weights weights.pth -o model.pt
     """
     from fertool.cli.output import announce
     from fertool.report import tables
     from fertool.report.console import result
-    from fertool.workflows.importing import import_model
+    from fertool.workflows.importing import import_model, name_of
 
-    output = output or Path(f"{_stem(source)}.pt")
+    output = output or Path(f"{name_of(source)}.pt")
     model = import_model(source, config, output=output, reporter=CONSOLE)
     if layers and not json:
         result(tables.layers_table(model.layers))
-    found = {"max_abs_diff": model.max_abs_diff, "layers": model.layers}
-    announce(model.spec, output, json, **{"import": found})
-
-
-def _stem(source: str) -> str:
-    name = source.replace("\\", "/").rpartition("/")[2]
-    return name.removesuffix(".onnx").removesuffix(".pt2").replace(".py:", ".").replace(":", ".")
+    announce(model.summary, json)

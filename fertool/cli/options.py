@@ -16,7 +16,8 @@ DataOption = Annotated[
     str,
     typer.Option(
         "--data",
-        help="fer2013.csv, a folder of images by class, RAF-DB, AffectNet, or 'synth' (drawn faces; synth:N draws N).",
+        help="fer2013.csv, a folder of images by class, RAF-DB, AffectNet, or 'synth' (drawn "
+        "faces; synth:N draws N).",
         rich_help_panel=DATA,
     ),
 ]

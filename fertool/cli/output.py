@@ -2,88 +2,113 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.artifact.input_files import require_file
-from fertool.artifact.logits_header import LogitsSpec
-from fertool.errors import UsageError
-from fertool.spec import Spec
+from fertool.errors import FertoolError, UsageError
 
 if TYPE_CHECKING:
+    from fertool.results import (
+        CropReport,
+        Epoch,
+        LogitsSummary,
+        ModelSummary,
+        PictureResult,
+        PredictionSummary,
+        PrunePreview,
+        QuantizePreview,
+    )
+    from fertool.results.fields import Result
     from fertool.workflows.data import Data
-    from fertool.workflows.model import Model
-    from fertool.workflows.outputs import History
+    from fertool.workflows.predict import Predictions
+    from fertool.workflows.prediction_output import PredictionOutputs
+    from fertool.workflows.prune import PrunedModel
+    from fertool.workflows.quantize import QuantizedModel
+    from fertool.workflows.training_task import TrainedModel
 
 
 def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
-    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`, beside it.
+    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`.
 
     Raises FertoolError for `.` and `/`, which are no files and have no name to follow.
     """
     if not model.name:
         require_file(model)
-    return model.with_name(f"{model.stem}.{stage}{suffix}" if stage else f"{model.stem}{suffix}")
+    if not stage:
+        return model.with_suffix(suffix)
+    return model.with_name(f"{model.stem}.{stage}{suffix}")
 
 
-def require_picture(flag: str, path: Path | None, output: Path, *inputs: Path) -> None:
-    """Fail before any work when the picture of an option cannot be drawn or written, or would replace a file."""
+def require_pictures(
+    pictures: Mapping[str, Path | None], output: Path, inputs: Iterable[Path]
+) -> None:
+    """Fail before any work when a picture cannot be drawn or written, or would replace a file.
+
+    `pictures` are the files that are asked for, by flag.
+    """
     from fertool.report.plots.drawing import require_matplotlib
 
-    if path is None:
-        return
-    require_writable(path, *inputs)
-    if path.resolve() == output.resolve():
-        raise UsageError(
-            f"{flag} {path}: the result goes there", "name another file, for example picture.png"
-        )
-    require_matplotlib()
+    # Two pictures must not have the same file either.
+    taken = list(inputs)
+    for flag, path in pictures.items():
+        if path is None:
+            continue
+        require_writable(path, *taken)
+        if path.resolve() == output.resolve():
+            raise UsageError(
+                f"{flag} {path}: the result goes there",
+                "name another file, for example picture.png",
+            )
+        require_matplotlib()
+        taken.append(path)
 
 
 def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
-    """Raise FertoolError, before any work, for a missing file or an output that replaces an input."""
+    """Raise FertoolError for a missing file, and for an output that would replace an input."""
+    inputs = list(files)
+    if data:
+        inputs += data.files
     if output:
-        require_writable(output, *files, *(data.files if data else []))
+        require_writable(output, *inputs)
     for file in files:
         require_file(file)
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON object on stdout: SI base units, units in the keys."""
+def print_json(result: Result) -> None:
+    """Print a result as one JSON object on stdout."""
     from fertool.report.console import json_result
 
-    json_result(value)
+    json_result(result.as_dict())
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON object to a file, atomically."""
-    from fertool.report.printable import json_text
+def print_preview(preview: PrunePreview | QuantizePreview, as_json: bool) -> None:
+    """Print what a command would do, as tables or as JSON."""
+    from fertool.report.console import result
+    from fertool.report.tables import preview_table
 
-    write_atomic(path, f"{json_text(value)}\n".encode())
-
-
-def spec_as_json(spec: Spec | LogitsSpec, file: Path) -> dict[str, Any]:
-    """Return the keys of `show --json` for a file and its spec."""
-    about = {"file": str(file), "size_bytes": file.stat().st_size}
-    if isinstance(spec, LogitsSpec):
-        return {**about, **asdict(spec)}
-    return {**about, **spec.shown()}
+    if as_json:
+        print_json(preview)
+    else:
+        result(preview_table(preview))
 
 
-def announce(spec: Spec | LogitsSpec, file: Path, as_json: bool, **extra: Any) -> None:
-    """Print the result of a command that wrote a file: its path, or as JSON what `show` says and `extra`."""
+def announce(summary: ModelSummary | LogitsSummary, as_json: bool) -> None:
+    """Print the path of the file that a command wrote, or as JSON all that is known of it."""
     from fertool.report.console import path_result
 
     if as_json:
-        print_json({**spec_as_json(spec, file), **extra})
+        print_json(summary)
     else:
-        path_result(file)
+        path_result(Path(str(summary.file)))
 
 
-def write_curves(path: Path | None, name: str, history: History) -> None:
+def write_curves(path: Path | None, name: str, history: Sequence[Epoch]) -> None:
     """Write the curves of a model's trainings as a PNG, if a path is given."""
     from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 
@@ -91,21 +116,78 @@ def write_curves(path: Path | None, name: str, history: History) -> None:
         write_atomic(path, plot_training_curves(split_rounds(name, history)))
 
 
-def print_change(before: Model, after: Model, change: Mapping[str, Any], warning: str) -> None:
+def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
     """Print the table of two models, and a warning where the new one is not measurably faster."""
     from fertool.report.console import note, story
-    from fertool.report.tables import change_table
+    from fertool.report.tables import Costs, change_table
+    from fertool.workflows.prune import PrunedModel
 
-    sides: list[dict[str, Any]] = []
-    for model, suffix in ((before, "_before"), (after, "")):
-        side: dict[str, Any] = {
-            "size_bytes": model.size_bytes,
-            "params": model.spec.params,
-            "macs": model.spec.macs,
-        }
-        for key in ("latency_s", "accuracy", "commonest_share"):
-            side[key] = change.get(f"{key}{suffix}")
-        sides.append(side)
-    story(change_table(sides[0], {**change, **sides[1]}))
-    if change.get("speedup_ci95", (2.0, 2.0))[0] <= 1:
+    unlabeled = changed.unlabeled if isinstance(changed, PrunedModel) else None
+    before, after = Costs.of(changed.before.summary), Costs.of(changed.summary)
+    story(change_table(before, after, changed.change, unlabeled))
+    interval = changed.change.speedup_ci95
+    # Where the interval holds 1 the difference may be chance.
+    if interval is not UNSET and interval[0] <= 1:
         note(warning)
+
+
+def print_trained(model: TrainedModel, output: Path, plot: Path | None, json: bool) -> None:
+    """Print the path of a trained model, or as JSON what is known of it; draw its curves.
+
+    Of several processes the first one does it.
+    """
+    from fertool import distributed
+    from fertool.report import tables
+    from fertool.report.console import story
+    from fertool.report.plots.sweep_accuracy import plot_sweep
+    from fertool.workflows.sweep import SweepResult
+
+    if not distributed.is_main_process():
+        return
+    if isinstance(model, SweepResult):
+        if plot:
+            write_atomic(plot, plot_sweep(model.results))
+        story(tables.sweep_table(model.results))
+    elif plot:
+        write_curves(plot, output.stem, model.history)
+    announce(model.summary, json)
+
+
+def print_predictions(
+    predictions: Predictions, outputs: PredictionOutputs, as_json: bool, threads: int
+) -> PredictionSummary:
+    """Compute and write predictions; print them as JSON, or as lines where no file has them."""
+    from fertool.report.console import note, text_lines
+    from fertool.report.prediction_text import result_lines, summary_line
+    from fertool.workflows.prediction_files import result_stream
+    from fertool.workflows.prediction_output import save_predictions
+
+    def show(result: PictureResult) -> None:
+        if not as_json and outputs.results is None:
+            text_lines(result_lines(result))
+
+    writer = result_stream(sys.stdout, predictions.header) if as_json else None
+    try:
+        return save_predictions(
+            predictions, outputs, writer=writer, on_result=show, threads=threads
+        )
+    finally:
+        note(summary_line(predictions.summary))
+
+
+def print_crops(report: CropReport, output: Path, as_json: bool) -> None:
+    """Print the folder of crops, or the report as JSON; fails if a picture could not be read."""
+    from fertool.report.console import note, path_result
+    from fertool.report.prediction_text import crop_lines
+
+    for line in crop_lines(report.pictures, report.crops, report.without_face, report.unreadable):
+        note(line)
+    if as_json:
+        print_json(report)
+    else:
+        path_result(output)
+    if report.unreadable:
+        raise FertoolError(
+            f"{len(report.unreadable)} of {report.pictures} could not be read",
+            "all others are done",
+        )

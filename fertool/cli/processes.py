@@ -1,6 +1,7 @@
-"""One command in several processes, as torchrun starts them: who speaks, and how a failure is told once.
+"""One command in several processes, as torchrun starts them: which one prints, also of failures.
 
-All processes run the same command line. The first one prints and writes; the others do their part of the training.
+All processes run the same command line. The main one prints and writes; the others do their part of
+the training.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from dataclasses import dataclass
 from datetime import timedelta
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from fertool.workflows.processes import threads_per_process
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -31,68 +33,52 @@ class Outcome:
     hint: str = ""
 
 
-class Crew:
+class MultiProcessRun:
     """The processes of one command, of which this is one."""
 
     def __init__(self) -> None:
-        self._leads = os.environ["RANK"] == "0"
+        self._is_main = os.environ["RANK"] == "0"
         self._store: Store | None = None
 
     @contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Be connected to the others; all but the first process are silent."""
+    def connected(self) -> Iterator[None]:
+        """Connect to the others for a block; all but the main process are silent in it."""
         with ExitStack() as stack:
-            if not self._leads:
+            if not self._is_main:
                 stack.enter_context(redirect_stdout(StringIO()))
                 stack.enter_context(redirect_stderr(StringIO()))
             import torch
 
             from fertool import distributed
 
+            # The launcher ends the others when one has failed; they leave by an exception.
             signal.signal(signal.SIGTERM, _stopped)
-            if threads := threads_each():
+            if threads := threads_per_process():
                 torch.set_num_threads(threads)
             self._store = distributed.connect_store()
             stack.enter_context(distributed.process_group(self._store))
             yield
 
-    def report(self, outcome: Outcome, tell: Callable[[Outcome], None]) -> int:
-        """Tell a failure unless another process has; returns the exit code, the same in all of them."""
+    def report(self, outcome: Outcome, print_outcome: Callable[[Outcome], None]) -> int:
+        """Print a failure unless another process has; returns the exit code, the same in all."""
         if outcome.code == 0:
             return 0
         # As soon as one has ended the launcher stops the others, which have yet to learn why.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        mine = True
+        is_first = True
         try:
             if self._store and self._store.add("failures", 1) > 1:
                 self._store.set_timeout(timedelta(seconds=_UNTIL_TOLD_S))
                 return int(self._store.get("told"))
         except RuntimeError:
-            # The launcher, which keeps the store, is gone, or the one that was to tell.
-            mine = self._leads
-        if mine:
-            tell(outcome)
+            # The launcher, which keeps the store, is gone, or the process that was to print.
+            is_first = self._is_main
+        if is_first:
+            print_outcome(outcome)
             if self._store:
                 with suppress(RuntimeError):
                     self._store.set("told", str(outcome.code))
         return outcome.code
-
-
-def threads_each() -> int | None:
-    """Return this process's share of the machine's cores, or None when the user has set OMP_NUM_THREADS.
-
-    torchrun sets it to 1 for the processes it starts; what its own environment held was the user's.
-    """
-    try:
-        launcher = Path(f"/proc/{os.getppid()}/environ").read_bytes().split(b"\0")
-    except OSError:  # no such thing on this system
-        launcher = [b"OMP_NUM_THREADS=?"] if "OMP_NUM_THREADS" in os.environ else []
-    if any(entry.startswith(b"OMP_NUM_THREADS=") for entry in launcher):
-        return None
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _stopped(number: int, frame: Any) -> None:

@@ -60,23 +60,33 @@ def prune(
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
-    from fertool.cli.output import announce, default_output, print_change, write_curves
+    from fertool.cli.output import (
+        announce,
+        default_output,
+        print_change,
+        print_preview,
+        require_pictures,
+        write_curves,
+    )
+    from fertool.results import PrunePreview
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import require_outputs
     from fertool.workflows.prune import plan_pruning, prune, require_data, require_processes
 
     output = output or default_output(model, "pruned")
+    # Before the data are opened, which takes long.
     require_processes(config, is_preview=dry_run)
     require_data(config, has_data=data is not None)
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     if dry_run:
         plans = plan_pruning(load(model), faces, config, run=run, reporter=CONSOLE)
-        _print_plans(plans, json)
+        print_preview(PrunePreview(profiles=tuple(plan.summary for plan in plans)), json)
         return
     inputs = [model, *(faces.files if faces else [])]
     require_outputs(output, inputs, trains=config.trains)
-    _require_pictures(plot, plot_widths, output, inputs, config)
+    _require_training(plot, config)
+    require_pictures({"--plot": plot, "--plot-widths": plot_widths}, output, inputs)
     pruned = prune(
         load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE
     )
@@ -84,26 +94,16 @@ def prune(
         return  # Another process has written the model.
     write_curves(plot, output.stem, pruned.history)
     _write_widths(plot_widths, pruned.plan)
-    print_change(pruned.before, pruned, {**pruned.change, **(pruned.unlabeled or {})}, _NOT_FASTER)
-    announce(pruned.spec, output, json, **pruned.as_dict())
+    print_change(pruned, _NOT_FASTER)
+    announce(pruned.summary, json)
 
 
-def _require_pictures(
-    plot: Path | None,
-    plot_widths: Path | None,
-    output: Path,
-    inputs: list[Path],
-    config: PruneConfig,
-) -> None:
-    """Fail before any work when a picture cannot be drawn or would replace a file."""
-    from fertool.cli.output import require_picture
-
+def _require_training(plot: Path | None, config: PruneConfig) -> None:
+    """Raise UsageError for curves of a training that there is not."""
     if plot and not (config.training.epochs or config.scheduling.trains_first):
         raise UsageError(
             "--plot: without --epochs there is no training to plot", "for example --epochs 5"
         )
-    require_picture("--plot", plot, output, *inputs)
-    require_picture("--plot-widths", plot_widths, output, *inputs, *([plot] if plot else []))
 
 
 def _write_widths(path: Path | None, plan: PrunePlan) -> None:
@@ -111,26 +111,5 @@ def _write_widths(path: Path | None, plan: PrunePlan) -> None:
     from fertool.artifact.atomic import write_atomic
     from fertool.report.plots.layer_bars import plot_channels
 
-    if path is None:
-        return
-    groups = []
-    for name, before in plan.widths_before.items():
-        groups.append((name, before, plan.widths.get(name, 0)))
-    write_atomic(path, plot_channels(groups))
-
-
-def _print_plans(plans: list[PrunePlan], json: bool) -> None:
-    """Print the plan, or those of the widths that an image may get."""
-    from fertool.cli.output import print_json
-    from fertool.report import tables
-    from fertool.report.console import result
-
-    if json:
-        profiles = [plan.as_dict() for plan in plans]
-        alone = profiles[0] if len(profiles) == 1 else {}
-        print_json({**alone, "profiles": profiles})
-        return
-    result(tables.plan_table(plans[0].widths_before, *(plan.widths for plan in plans)))
-    for plan in plans:
-        before = {"params": plan.params_before, "macs": plan.macs_before}
-        result(tables.change_table(before, {"params": plan.params, "macs": plan.macs}))
+    if path is not None:
+        write_atomic(path, plot_channels(plan.groups))

@@ -64,7 +64,8 @@ def quantize(
         announce,
         default_output,
         print_change,
-        require_picture,
+        print_preview,
+        require_pictures,
         write_curves,
     )
     from fertool.workflows.data import open_data
@@ -72,21 +73,20 @@ def quantize(
     from fertool.workflows.outputs import require_outputs
     from fertool.workflows.quantize import preview_quantization, quantize, require_processes
 
-    output = output or default_output(
-        model, "mixed" if config.is_mixed else f"int{config.bits or 8}"
-    )
+    output = output or default_output(model, _stage(config))
+    # In Python traces are estimated where none are given; a Makefile has a step for them.
     config.require_sensitivity()
     require_processes(config)
     faces = open_data(data, read, reporter=CONSOLE)
     if dry_run:
-        _print_plan(
-            preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE), json
-        )
+        planned = preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE)
+        print_preview(planned.preview, json)
         return
-    inputs = [model, *faces.files, *([config.sensitivity] if config.sensitivity else [])]
+    inputs = [model, *faces.files]
+    if config.sensitivity:
+        inputs.append(config.sensitivity)
     require_outputs(output, inputs, trains=bool(config.training.epochs))
-    require_picture("--plot", plot, output, *inputs)
-    require_picture("--plot-bits", plot_bits, output, *inputs, *([plot] if plot else []))
+    require_pictures({"--plot": plot, "--plot-bits": plot_bits}, output, inputs)
     quantized = quantize(
         load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE
     )
@@ -94,8 +94,15 @@ def quantize(
         return  # Another process has written the model.
     write_curves(plot, output.stem, quantized.history)
     _write_bits(plot_bits, quantized)
-    print_change(quantized.before, quantized, quantized.change, _NOT_FASTER)
-    announce(quantized.spec, output, json, **quantized.as_dict())
+    print_change(quantized, _NOT_FASTER)
+    announce(quantized.summary, json)
+
+
+def _stage(config: QuantizeConfig) -> str:
+    """Return what the name of a file says of its weights: `int8`, or `mixed` bits."""
+    if config.is_mixed:
+        return "mixed"
+    return f"int{config.bits or 8}"
 
 
 def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
@@ -107,21 +114,3 @@ def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
         return
     layers = quantized.layer_bits.items()
     write_atomic(path, plot_bits([(name, bits or (FLOAT_BITS,)) for name, bits in layers]))
-
-
-def _print_plan(planned: QuantizedModel, json: bool) -> None:
-    """Print the bits of each layer, and the size of the file that is not written."""
-    from fertool.cli.output import print_json
-    from fertool.report import tables
-    from fertool.report.console import result
-
-    plan = planned.plan_as_dict()
-    if json:
-        print_json(plan)
-        return
-    before = {
-        "size_bytes": plan["size_bytes_before"],
-        "accuracy": planned.change["accuracy_before"],
-    }
-    result(tables.bits_table(plan["quant"]))
-    result(tables.change_table(before, {**planned.change, "size_bytes": plan["size_bytes"]}))

@@ -23,9 +23,9 @@ def report(
         typer.Option(
             "--output", "-o", help="The file to write: HTML or, if it ends in .md, Markdown."
         ),
-    ] = (Path("report.html")),
+    ] = Path("report.html"),
 ) -> None:
-    """Write a page with the card of every model, their figures and plots; one HTML file, nothing to fetch.
+    """Write a page with the card of every model, their figures and plots, as one HTML file.
 
     As Markdown, without the plots, it is a model card for a repository.
 

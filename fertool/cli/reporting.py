@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 class ConsoleReporter:
     """Prints what workflows tell."""
 
+    # Imports in the methods: Rich is not needed before there is something to print.
     def note(self, message: str) -> None:
         """Print one `note:` line."""
         from fertool.report.console import note

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import UNSET
 
 from fertool.cli.groups import command
 from fertool.cli.options import Json
 from fertool.errors import UsageError
+
+if TYPE_CHECKING:
+    from fertool.results import LogitsSummary, ShownModel
 
 
 @command
@@ -22,28 +27,38 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print what is in a model file: architecture, size, classes, metrics, history; or in a file of logits.
+    """Print what is in a model file, architecture, classes and metrics, or in a file of logits.
 
     Reads the header only, in milliseconds.
 
     Example: fertool show student.pt --json | jq .metrics
     """
-    from fertool.artifact.header import read_spec
-    from fertool.artifact.logits_header import LogitsSpec, is_logits, read_logits_spec
-    from fertool.cli.output import print_json, spec_as_json
+    from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
+    from fertool.results import ShownModel
 
-    spec = read_logits_spec(file) if is_logits(file) else read_spec(file)
-    summary = spec_as_json(spec, file)
-    graph = None if isinstance(spec, LogitsSpec) else spec.graph
-    if layers and graph is None:
-        raise UsageError(f"--layers: {file} holds logits, not a network", "give a model file")
+    summary = _summarize(file, layers)
     if json:
-        print_json(
-            {**summary, "layers": graph.to_builtins()["nodes"]} if layers and graph else summary
-        )
+        print_json(summary)
         return
     result(tables.show_table(summary))
-    if layers and graph:
-        result(tables.nodes_table(graph.to_builtins()["nodes"]))
+    if isinstance(summary, ShownModel) and summary.layers is not UNSET:
+        result(tables.nodes_table(summary.layers))
+
+
+def _summarize(file: Path, layers: bool) -> ShownModel | LogitsSummary:
+    """Return what the header of a file says, and the operators of its network if asked for."""
+    from fertool.artifact.header import read_spec
+    from fertool.artifact.logits_header import is_logits, read_logits_spec
+    from fertool.results import LogitsSummary, ShownModel
+
+    if is_logits(file):
+        if layers:
+            raise UsageError(f"--layers: {file} holds logits, not a network", "give a model file")
+        return LogitsSummary.of(file, read_logits_spec(file))
+    spec = read_spec(file)
+    summary = ShownModel.of(file, file.stat().st_size, spec)
+    if not layers:
+        return summary
+    return replace(summary, layers=tuple(spec.graph.to_builtins()["nodes"]))

@@ -1,7 +1,7 @@
 """How a command ends when it is stopped: by Ctrl-C, by `kill`, or because its terminal is closed.
 
-The signal becomes an exception of the main thread. What the exception passes ends child processes and removes
-temporary files, as it does after any error.
+The signal becomes an exception of the main thread. What the exception passes ends child processes
+and removes temporary files, as it does after any error.
 """
 
 from __future__ import annotations
@@ -19,33 +19,39 @@ _SIGNALS = [signal.SIGINT, signal.SIGTERM]
 if hasattr(signal, "SIGHUP"):
     _SIGNALS.append(signal.SIGHUP)
 _PATIENCE_S = 5.0
-"""How long the exception may take to end the process. Native code, an endless ONNX graph for one, never sees it."""
+"""How long the exception may take to end the process.
+
+Native code, an endless ONNX graph for one, never sees it.
+"""
 
 
 class Stopped(KeyboardInterrupt):
     """A signal has come.
 
-    Not KeyboardInterrupt itself: when that leaves an exec(), Python lets SIGINT kill the process in the end.
+    Not KeyboardInterrupt itself: when that leaves an exec(), Python lets SIGINT kill the process in
+    the end.
     """
 
 
 class Stop:
-    """What has stopped this process, if anything has: further signals change nothing and say nothing."""
+    """What has stopped this process, if anything has; further signals change nothing."""
 
     def __init__(self) -> None:
         self._number: int | None = None
 
     @property
     def exit_code(self) -> int | None:
-        """128 and the number of the signal, as shells have it: 130, 143 or 129; None if there was none."""
-        return None if self._number is None else 128 + self._number
+        """128 and the number of the signal, as shells have it; None if there was none."""
+        if self._number is None:
+            return None
+        return 128 + self._number
 
     @contextmanager
     def awaited(self) -> Iterator[None]:
         """Raise Stopped in the block when a signal comes; for the main thread.
 
-        Signals that the parent process has set to be ignored (`nohup`, `&`) stay so. After the block Ctrl-C is
-        ignored: the work is done, or what has been said about its end is enough.
+        Signals that the parent process has set to be ignored (`nohup`, `&`) stay so. After the
+        block Ctrl-C is ignored: the work is done, or what was printed about its end is enough.
         """
         reader, writer = os.pipe()
         if hasattr(os, "set_blocking"):
@@ -58,9 +64,13 @@ class Stop:
         try:
             yield
         finally:
-            # After a stop all signals, for Python hands them back to the system before it has ended.
-            for number in _SIGNALS if self._number else [signal.SIGINT]:
-                # First a handler: of a signal that comes while it becomes an ignored one Python prints a traceback.
+            numbers = [signal.SIGINT]
+            # After a stop all signals: Python hands them back to the system before it has ended.
+            if self._number:
+                numbers = _SIGNALS
+            for number in numbers:
+                # First a handler: of a signal that comes while it becomes an ignored one Python
+                # prints a traceback.
                 signal.signal(number, _pass_over)
                 signal.signal(number, signal.SIG_IGN)
 
@@ -77,7 +87,10 @@ def _pass_over(number: int, frame: FrameType | None) -> None:
 
 
 def _end_by_force(reader: int) -> None:
-    """End the process some time after a signal; the system tells this thread of it, whatever the main thread does."""
+    """End the process some time after a signal.
+
+    The system tells this thread of it, whatever the main thread does.
+    """
     number = os.read(reader, 1)[0]
     time.sleep(_PATIENCE_S)
     os._exit(128 + number)

@@ -17,11 +17,15 @@ _ASKS = re.compile(r"(.*-)?split|test(-.*)?")
 
 
 def refused_split(command: str | None, option: str | None) -> UsageError | None:
-    """Return the error for an option that would name the split of a command that chooses something, else None."""
+    """Return the error for an option that would name the split of a command that chooses something.
+
+    None for any other option.
+    """
     flag = (option or "").removeprefix("--").replace("_", "-")
     if command not in _CHOOSES or not _ASKS.fullmatch(flag):
         return None
     return UsageError(
         f"--{flag}: {command} {_CHOOSES[command]}, never on test images",
-        "what is chosen on the test images is no longer tested by them; the final figure: eval MODEL --split test",
+        "what is chosen on the test images is no longer tested by them; "
+        "the final figure: eval MODEL --split test",
     )

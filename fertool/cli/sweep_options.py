@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from fertool.errors import UsageError
 
 _GIVEN = {"COMMANDLINE": 2, "DEFAULT_MAP": 1}
 """Where a value comes from: a flag wins over a recipe, a recipe over the default."""
+_MAX_SEED_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ def requested_sweep(
     would accept either, and for options that exclude each other.
     """
     seeds = _seeds(context, texts.seeds, seed)
-    axes = _axes(context, texts.grid, config) if texts.grid is not None else {}
+    # `--grid ''` is given, and names no option: an error.
+    axes: Axes = {}
+    if texts.grid is not None:
+        axes = _axes(context, texts.grid, config)
     if seeds is None and not axes:
         return None
     asked = SweepConfig(seeds or (seed,), axes)
@@ -60,42 +65,40 @@ def requested_sweep(
 
 def _seeds(context: typer.Context, text: str | None, seed: int) -> tuple[int, ...] | None:
     """Return the seeds of --seeds, None where --seed counts."""
-    if text is None or _rank(context, "seed") > _rank(context, "seeds"):
+    if text is None:
         return None
-    if _rank(context, "seed") == _rank(context, "seeds"):
+    rank_of_one, rank_of_several = _rank(context, "seed"), _rank(context, "seeds")
+    if rank_of_one > rank_of_several:
+        return None
+    if rank_of_one == rank_of_several:
         raise UsageError(
             f"--seed {seed} and --seeds {text} exclude each other",
             "give all the seeds with --seeds",
         )
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and len(word) < 10 for word in words):
-        raise UsageError(
-            f"--seeds {text}: not whole numbers with commas between", "for example --seeds 0,1,2"
-        )
-    return tuple(int(word) for word in words)
+    seeds = []
+    for word in text.split(","):
+        digits = word.strip()
+        # Longer ones are no seeds, and Python refuses to convert thousands of digits.
+        if not digits.isdecimal() or len(digits) > _MAX_SEED_DIGITS:
+            raise UsageError(
+                f"--seeds {text}: not whole numbers with commas between",
+                "for example --seeds 0,1,2",
+            )
+        seeds.append(int(digits))
+    return tuple(seeds)
 
 
 def _axes(context: typer.Context, grid: str, config: Any) -> Axes:
     """Read `NAME=V,V;NAME=V,V`; every value is converted by the option that it is for."""
     kinds = axis_types(config)
     axes: dict[str, tuple[Value, ...]] = {}
-    for part in filter(None, (part.strip() for part in grid.split(";"))):
-        name, equals, listed = (text.strip() for text in part.partition("="))
-        words = [word.strip() for word in listed.split(",")]
-        if not (name and equals and all(words)):
-            raise UsageError(
-                f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
-                "for example --grid 'lr=0.001,0.002;ema-decay=0,0.999'",
-            )
-        refusal = refused_split(context.command.name, name)
-        if refusal:
-            raise refusal
-        axis = require_axis(name, kinds)
-        if _rank(context, axis.replace("-", "_")) == _GIVEN["COMMANDLINE"]:
-            raise UsageError(
-                f"--{axis}: --grid gives its values",
-                f"leave --{axis} out, or take it out of --grid",
-            )
+    for text in grid.split(";"):
+        part = text.strip()
+        # A semicolon may stand at the end, too.
+        if not part:
+            continue
+        name, words = _split_axis(grid, part)
+        axis = _require_free_axis(context, name, kinds)
         values = tuple(_value(axis, kinds[axis], word) for word in words)
         if axis in axes or len(set(values)) < len(values):
             raise UsageError(
@@ -107,6 +110,32 @@ def _axes(context: typer.Context, grid: str, config: Any) -> Axes:
     return axes
 
 
+def _split_axis(grid: str, part: str) -> tuple[str, list[str]]:
+    """Return the name and the values of `NAME=V,V`."""
+    name, equals, listed = part.partition("=")
+    words = [word.strip() for word in listed.split(",")]
+    if not (name.strip() and equals and all(words)):
+        raise UsageError(
+            f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
+            "for example --grid 'lr=0.001,0.002;ema-decay=0,0.999'",
+        )
+    return name.strip(), words
+
+
+def _require_free_axis(context: typer.Context, name: str, kinds: Mapping[str, Any]) -> str:
+    """Return the option that a grid may vary; raises UsageError for one that a flag sets."""
+    refusal = refused_split(context.command.name, name)
+    if refusal:
+        raise refusal
+    axis = require_axis(name, kinds)
+    if _rank(context, axis.replace("-", "_")) == _GIVEN["COMMANDLINE"]:
+        raise UsageError(
+            f"--{axis}: --grid gives its values",
+            f"leave --{axis} out, or take it out of --grid",
+        )
+    return axis
+
+
 def _value(name: str, kind: Any, word: str) -> Value:
     try:
         return parse_value(kind, word)
@@ -116,4 +145,6 @@ def _value(name: str, kind: Any, word: str) -> Value:
 
 def _rank(context: typer.Context, name: str) -> int:
     source = context.get_parameter_source(name)
-    return _GIVEN.get(source.name, 0) if source else 0
+    if source is None:
+        return 0
+    return _GIVEN.get(source.name, 0)

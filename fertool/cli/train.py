@@ -38,7 +38,7 @@ def train_teacher(
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --seeds 0,1,2 --plot curves.png
     """
-    from fertool.cli.training_output import print_trained, require_curves
+    from fertool.cli.output import print_trained, require_pictures
     from fertool.workflows.data import open_data
     from fertool.workflows.sweep import sweep
     from fertool.workflows.train import train
@@ -46,7 +46,7 @@ def train_teacher(
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    require_curves(plot, output, *faces.files, *config.network.files)
+    require_pictures({"--plot": plot}, output, [*faces.files, *config.network.files])
     settings: dict[str, Any] = {
         "config": config,
         "output": output,

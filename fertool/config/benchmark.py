@@ -16,6 +16,7 @@ class BenchConfig:
     fertool's header.
     """
 
+    # Threads, batch, warm-up and runs are those of recipe 1's measurement.
     threads: int = option(1, "Threads for one pass, the same for every file.", minimum=1)
     batch_size: int = option(1, "Images per pass.", minimum=1)
     warmup: int = option(100, "Passes before timing, for each file.", minimum=0)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from fertool.config.network import StudentConfig
-from fertool.config.option import changed, check, option, require_applicable
+from fertool.config.option import changed, check, default_text, option, require_applicable
 from fertool.config.training import (
     AugmentConfig,
     LossConfig,
@@ -18,7 +19,10 @@ from fertool.errors import UsageError
 from fertool.registry import DISTILLATION_METHODS
 
 DISTILLATION, LOGITS = "Distillation", "Teacher logits"
+# Each view is recorded once and used in every eighth epoch: "consistent teaching" of Beyer et al.
+# 2022 with a table of bounded size.
 _VIEWS = 8
+_default = partial(default_text, DISTILLATION_METHODS)
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class DistillationConfig:
     Raises UsageError for a value out of bounds and for an option that the method does not have.
     """
 
+    # Temperature and alpha of recipe 1.
     temperature: float = option(4.0, "Softens both distributions.", panel=DISTILLATION, minimum=0.1)
     alpha: float = option(
         0.7, "Weight of the teacher's part of the loss.", panel=DISTILLATION, minimum=0, maximum=1
@@ -37,12 +42,13 @@ class DistillationConfig:
     )
     beta: float | None = option(
         None,
-        "feature: weight of the matched features. Default: 1.",
+        f"feature: weight of the matched features. Default: {_default('feature', 'beta')}.",
         panel=DISTILLATION,
         minimum=0,
         applies_to="method",
         defaults=DISTILLATION_METHODS.defaults("beta"),
     )
+    # An option of its own: in recipe 4 the three weights need not sum to 1.
     gamma: float | None = option(
         None,
         "feature: weight of the labels. Default: 1 - alpha.",
@@ -53,7 +59,8 @@ class DistillationConfig:
     )
     match_depths: int | None = option(
         None,
-        "feature: how many depths are matched, from the last one back. Default: 4.",
+        "feature: how many depths are matched, from the last one back. Default: "
+        f"{_default('feature', 'match_depths')}.",
         panel=DISTILLATION,
         minimum=1,
         applies_to="method",
@@ -61,7 +68,8 @@ class DistillationConfig:
     )
     rounds: int | None = option(
         None,
-        "iterative: trainings of ``epochs`` each, of which the best is kept. Default: 3.",
+        "iterative: trainings of ``epochs`` each, of which the best is kept. Default: "
+        f"{_default('iterative', 'rounds')}.",
         panel=DISTILLATION,
         minimum=1,
         applies_to="method",
@@ -108,10 +116,6 @@ class LogitsConfig:
             )
 
 
-_OF_LOOP = {each.name: each for each in fields(TrainConfig)}
-_OF_LOGITS = {each.name: each for each in fields(LogitsConfig)}
-
-
 @dataclass(frozen=True)
 class RecordLogitsConfig:
     """Which logits of teachers are recorded; raises UsageError for a value out of bounds.
@@ -119,8 +123,8 @@ class RecordLogitsConfig:
     Of `student` only the input counts, which the images are normalized and resized to.
     """
 
-    logit_views: int | None = changed(_OF_LOGITS["logit_views"], None, aliases=("views",))
-    precision: PrecisionName = changed(_OF_LOOP["precision"], "auto")
+    logit_views: int | None = changed(LogitsConfig, "logit_views", None, aliases=("views",))
+    precision: PrecisionName = changed(TrainConfig, "precision", "auto")
     augmentation: AugmentConfig = field(default_factory=AugmentConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
 
@@ -148,12 +152,14 @@ class DistillConfig:
 
     def __post_init__(self) -> None:
         path = self.logits.save_logits
+        # Without a training the logits are the only result.
         if self.training.epochs == 0 and path is None:
             raise UsageError(
                 "``epochs=0``: nothing to do", "add ``save_logits=FILE`` to record the teachers"
             )
         method = self.distillation.method
-        needs_teachers = DISTILLATION_METHODS.attribute(method, "needs_live_teachers", False)
+        needs_teachers = DISTILLATION_METHODS.attribute(method, "needs_live_teachers")
+        # Such a run learns from what it has recorded, in which there is no network.
         if self.training.epochs and path and needs_teachers:
             raise UsageError(
                 f"``save_logits={path}``: ``method={method}`` needs the teachers themselves",

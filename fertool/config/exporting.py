@@ -27,12 +27,13 @@ class ExportConfig:
     """
 
     format: str = option("auto", "auto: by the suffix of the file.", registry=FORMATS)
+    # 13 is the first with one scale per channel; torch's exporter of integer weights ends at 20.
     opset: int = option(DEFAULT_OPSET, "ONNX operator set.", minimum=13, maximum=20)
     simplify: bool = option(True, "Run onnxsim on the graph.")
     packed: bool | None = option(
         None,
-        "Weights of an INT8 model in as few bits as they need, or one byte each and no operator but "
-        "standard QDQ, for other runtimes. Default: packed where that saves "
+        "Weights of an INT8 model in as few bits as they need, or one byte each and no operator "
+        "but standard QDQ, for other runtimes. Default: packed where that saves "
         f"{100 * MIN_SAVING:.0f} % of the file.",
         off_flag="plain",
     )
@@ -42,6 +43,7 @@ class ExportConfig:
     @property
     def suffix(self) -> str:
         """The suffix of a file whose path is not given."""
+        # The path's own suffix would decide, but there is no path.
         format = DEFAULT_FORMAT if self.format == "auto" else self.format
         suffix: str = FORMATS.attribute(format, "suffix", "")
         return suffix

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Literal
 
+from fertool.config.image_options import (
+    comma_separated,
+    require_class_names,
+    require_positive_std,
+)
 from fertool.config.option import check, option
 from fertool.errors import UsageError
 
@@ -55,6 +59,7 @@ class ForeignModel:
         "The output of such files that has the logits. Default: the first.",
         panel=FOREIGN,
     )
+    # A graph of a few bytes can loop for ever.
     time_limit: float = option(
         8,
         "Seconds that one image may take in any ONNX file; ends graphs with endless loops.",
@@ -65,39 +70,18 @@ class ForeignModel:
 
     def __post_init__(self) -> None:
         check(self)
-        _require_distinct_names(self.classes or ())
-        for value in self.mean or ():
-            if not isfinite(value):
-                raise UsageError(
-                    f"``mean={_format_list(self.mean)}``: not finite",
-                    "for example ``mean=0.485,0.456,0.406``",
-                )
-        for value in self.std or ():
-            if not isfinite(value) or value <= 0:
-                raise UsageError(
-                    f"``std={_format_list(self.std)}``: must be above 0",
-                    "for example ``std=0.229,0.224,0.225``",
-                )
+        require_class_names(self.classes or ())
+        mean = self.mean or ()
+        # Without a bound: the pixels may lie between 0 and 255.
+        if not all(isfinite(value) for value in mean):
+            raise UsageError(
+                f"``mean={comma_separated(mean)}``: not finite",
+                "for example ``mean=0.485,0.456,0.406``",
+            )
+        require_positive_std(self.std or ())
 
     @property
     def is_given(self) -> bool:
         """Whether the user has described the files at all."""
+        # A time limit describes no file: it holds for fertool's own ones too.
         return replace(self, time_limit=1) != ForeignModel(time_limit=1)
-
-
-def _require_distinct_names(classes: Sequence[str]) -> None:
-    seen: set[str] = set()
-    for name in classes:
-        if name in seen:
-            raise UsageError(
-                f"``classes``: '{name}' twice", "name each output once: ``classes=a,b,…``"
-            )
-        seen.add(name)
-    if "" in seen:
-        raise UsageError(
-            "``classes``: an empty name", "name one class per output: ``classes=a,b,…``"
-        )
-
-
-def _format_list(values: Sequence[float] | None) -> str:
-    return ",".join(f"{value:g}" for value in values or ())

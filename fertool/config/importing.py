@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fertool.config.image_options import (
+    LARGEST_MEAN,
+    LARGEST_SIDE,
+    comma_separated,
+    require_class_names,
+    require_gray_or_color,
+    require_positive_std,
+)
 from fertool.config.option import check, option
 from fertool.errors import UsageError
-
-_MAX_STATISTIC = 16.0
-"""The largest mean and deviation of pixels from 0 to 1 that the header of a model file accepts."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,9 @@ class ImportConfig:
     classes: tuple[str, ...] | None = option(
         None, "Names of the outputs, in order: a,b,…", metavar="NAMES", separator=","
     )
-    input_size: int | None = option(None, "Side of the images in pixels.", minimum=8, maximum=1024)
+    input_size: int | None = option(
+        None, "Side of the images in pixels.", minimum=8, maximum=LARGEST_SIDE
+    )
     input_channels: int | None = option(
         None, "1 (gray) or 3 (RGB); 1 sums the weights of an RGB stem.", minimum=1, maximum=3
     )
@@ -48,24 +54,17 @@ class ImportConfig:
     )
     arch_args: Mapping[str, Any] = option(
         field(default_factory=dict),
-        "Argument of the zoo's network or of the factory.",
+        "Argument of the network of the zoo or of a library, or of the factory; repeatable.",
         flag="arch-arg",
     )
 
     def __post_init__(self) -> None:
         check(self)
-        _check_classes(self.classes or ())
-        if self.input_channels == 2:
-            raise UsageError(
-                "``input_channels=2``: images have 1 or 3 channels", "use 1 (gray) or 3 (RGB)"
-            )
-        _check_statistic("mean", self.mean)
-        _check_statistic("std", self.std)
-        if not all(value > 0 for value in self.std or ()):
-            raise UsageError(
-                f"``std={_comma_separated(self.std or ())}``: must be above 0",
-                "for example ``std=0.229,0.224,0.225``",
-            )
+        require_class_names(self.classes or ())
+        require_gray_or_color(self.input_channels)
+        _require_statistic("mean", self.mean)
+        _require_statistic("std", self.std)
+        require_positive_std(self.std or ())
 
     @property
     def class_count(self) -> int | None:
@@ -73,26 +72,15 @@ class ImportConfig:
         return len(self.classes) if self.classes else None
 
 
-def _check_classes(classes: tuple[str, ...]) -> None:
-    for name, count in Counter(classes).items():
-        if name and count == 1:
-            continue
-        what = f"'{name}' twice" if name else "an empty name"
-        raise UsageError(f"``classes``: {what}", "name each output once: ``classes=a,b,…``")
-
-
-def _check_statistic(name: str, values: tuple[float, ...] | None) -> None:
+def _require_statistic(name: str, values: tuple[float, ...] | None) -> None:
+    """Raise UsageError for a mean or deviation that the header of a model file cannot have."""
     if values is None:
         return
-    # Written so that NaN is refused as well.
-    if not all(-_MAX_STATISTIC <= value <= _MAX_STATISTIC for value in values):
+    # The usual mistake is a statistic of pixels from 0 to 255. Written so that NaN is refused too.
+    if not all(-LARGEST_MEAN <= value <= LARGEST_MEAN for value in values):
         raise UsageError(
-            f"``{name}``: of pixels from 0 to 1, {_comma_separated(values)} is not",
+            f"``{name}``: of pixels from 0 to 1, {comma_separated(values)} is not",
             "divide by 255",
         )
     if len(values) not in (1, 3):
         raise UsageError(f"``{name}``: {len(values)} values", "give one, or one for each channel")
-
-
-def _comma_separated(values: tuple[float, ...]) -> str:
-    return ",".join(str(value) for value in values)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fertool.config.image_options import LARGEST_SIDE, require_gray_or_color
 from fertool.config.option import changed, check, option
 from fertool.errors import UsageError
 
@@ -24,41 +25,48 @@ class NetworkConfig:
         panel=MODEL,
         flag="arch-arg",
     )
+    # The side of the images of FER2013.
     input_size: int = option(
-        48, "Side of the input, pixels.", panel=MODEL, minimum=16, maximum=1024
+        48, "Side of the input, pixels.", panel=MODEL, minimum=16, maximum=LARGEST_SIDE
     )
     input_channels: int = option(
         1, "1 for grayscale, 3 for color.", panel=MODEL, minimum=1, maximum=3
     )
     normalize: str | None = option(
         None,
-        "Mean and deviation of pixels from 0 to 1: fer2013 (default: 129/255, 64/255), imagenet, or numbers "
-        "MEAN/STD, one or one for each channel: 0.5/0.5, 0.5,0.4,0.4/0.2,0.2,0.2.",
+        "Mean and deviation of pixels from 0 to 1: fer2013 (default: 129/255, 64/255), imagenet, "
+        "or numbers MEAN/STD, one or one for each channel: 0.5/0.5, 0.5,0.4,0.4/0.2,0.2,0.2.",
         panel=MODEL,
         metavar="NAME|M,…/S,…",
         advanced=True,
     )
     init: Path | None = option(
         None,
-        "Start from these weights: a state dict (.pth) of the reference implementation, or a .pt file.",
+        "Start from these weights: a state dict (.pth) of the reference implementation, or a .pt "
+        "file.",
         panel=MODEL,
     )
     init_from: Path | None = option(
         None,
-        "Train the network of this float model file, imported or pruned, from its weights, in place of ``arch``; a "
-        "classifier for other classes starts afresh.",
+        "Train the network of this float model file, imported or pruned, from its weights, in "
+        "place of ``arch``; a classifier for other classes starts afresh.",
         panel=MODEL,
         aliases=("student",),
         flag_aliases=("student",),
     )
 
+    # None and not False, so that the provenance of models without it is what it was.
+    measure_landmarks: bool | None = option(
+        None,
+        "Store in the header where the training images have the landmarks of faces, for predict "
+        "to cut faces like them.",
+        panel=MODEL,
+        advanced=True,
+    )
+
     def __post_init__(self) -> None:
         check(self)
-        if self.input_channels == 2:
-            raise UsageError(
-                "``input_channels=2``: images have 1 or 3 channels",
-                "use 1 (grayscale) or 3 (color)",
-            )
+        require_gray_or_color(self.input_channels)
         if self.normalize is not None:
             self._check_normalization(self.normalize)
 
@@ -114,18 +122,15 @@ def parse_normalization(text: str) -> tuple[tuple[float, ...], tuple[float, ...]
     # Written so that NaN is refused as well.
     if not all(0 <= value <= 1 for value in mean) or not all(0.001 <= value <= 16 for value in std):
         raise UsageError(
-            f"``normalize={text}``: of pixels from 0 to 1, means lie between 0 and 1 and deviations "
-            "between 0.001 and 16",
+            f"``normalize={text}``: of pixels from 0 to 1, means lie between 0 and 1 and "
+            "deviations between 0.001 and 16",
             "divide by 255",
         )
     return mean, std
-
-
-_OF_NETWORK = {each.name: each for each in fields(NetworkConfig)}
 
 
 @dataclass(frozen=True)
 class StudentConfig(NetworkConfig):
     """The same for a student: by default recipe 1's."""
 
-    arch: str = changed(_OF_NETWORK["arch"], "micro_expnet")
+    arch: str = changed(NetworkConfig, "arch", "micro_expnet")

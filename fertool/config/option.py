@@ -1,14 +1,15 @@
-"""An option, written down once: a field of a frozen dataclass with its default, bounds, choices and help.
+"""An option, written down once: a field of a frozen dataclass, with default, bounds and help.
 
-The flags of the command line, the keys of recipes, the arguments of the Python functions, the provenance and the
-reference page are read from these fields. A config may hold other configs: their options count as its own, so that all
-names within one config differ.
+The flags of the command line, the keys of recipes, the arguments of the Python functions, the
+provenance and the reference page are read from these fields. A config may hold other configs: their
+options count as its own, so that all names within one config differ.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from fertool.errors import UsageError, unknown_name
 from fertool.registry import Registry
 
 _KEY = "option"
+"""Of the metadata of a field."""
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
 Config = TypeVar("Config")
 
 
@@ -27,10 +31,10 @@ class Option:
     """What is known of an option beyond its name, its type and its default.
 
     `minimum` and `maximum` are allowed values, `above` and `below` are not. `panel` is the heading
-    of the help that the option stands under; `advanced` options are in the full help only. `flag` is
-    the flag's name where that is not the field's, `off_flag` that of the flag that switches a bool
-    off where it is not `no-` and the same; `aliases` are further names in Python, `flag_aliases`
-    further flags. `metavar` stands for the value in the help; `separator` stands
+    of the help that the option stands under; `advanced` options are in the full help only. `flag`
+    is the flag's name where that is not the field's, `off_flag` that of the flag that switches a
+    bool off where it is not `no-` and the same; `aliases` are further names in Python,
+    `flag_aliases` further flags. `metavar` stands for the value in the help; `separator` stands
     between the values of a list that is given as one text. The value of an option with a `registry`
     is the name of one of its members, or the default. `applies_to` is for an option of some
     variants of a command only: the field that chooses the variant; `defaults` are the values there,
@@ -58,7 +62,8 @@ class Option:
 def option(default: Any, help: str, **about: Any) -> Any:
     """Return the dataclass field of an option; `about` are further fields of `Option`.
 
-    A `default` that may change, such as an empty dict, is given as `dataclasses.field(default_factory=...)`.
+    A `default` that can be changed in place, such as a dict, is given as
+    `dataclasses.field(default_factory=...)`.
     """
     metadata = {_KEY: Option(help, **about)}
     if isinstance(default, dataclasses.Field):
@@ -72,17 +77,31 @@ def about(field: dataclasses.Field[Any]) -> Option | None:
     return found
 
 
-def changed(field: dataclasses.Field[Any], default: Any, **known: Any) -> Any:
-    """Return the field of an option that a derived config has with another default, help or bounds."""
-    option_of_base = field.metadata[_KEY]
-    return dataclasses.field(
-        default=default, metadata={_KEY: dataclasses.replace(option_of_base, **known)}
-    )
+def changed(config: type[Any], name: str, default: Any, **about: Any) -> Any:
+    """Return the field of an option of `config` for another one that has another default.
+
+    `about` are the fields of `Option` that are different there too.
+    """
+    option_of_base = _field_of(config, name).metadata[_KEY]
+    changed_option = dataclasses.replace(option_of_base, **about)
+    return dataclasses.field(default=default, metadata={_KEY: changed_option})
 
 
-def advanced(field: dataclasses.Field[Any]) -> Any:
-    """Return the field of an option that a derived config has in its full help only."""
-    return changed(field, field.default, advanced=True)
+def advanced(config: type[Any], name: str) -> Any:
+    """Return the field of an option of `config` for one that has it in its full help only."""
+    return changed(config, name, _field_of(config, name).default, advanced=True)
+
+
+def _field_of(config: type[Any], name: str) -> dataclasses.Field[Any]:
+    for field in dataclasses.fields(config):
+        if field.name == name:
+            return field
+    raise AssertionError(f"{config.__name__} has no option {name}")
+
+
+def default_text(registry: Registry, member: str, name: str) -> str:
+    """Return the default of an option that a member of a registry has, as help texts show it."""
+    return f"{registry.options(member)[name]:g}"
 
 
 def values_of(config: Any) -> dict[str, Any]:
@@ -98,7 +117,10 @@ def values_of(config: Any) -> dict[str, Any]:
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> Config:
-    """Return a config in which these options have other values; names that it does not have are ignored."""
+    """Return a config in which these options have other values.
+
+    Names that it does not have are ignored.
+    """
     changes: dict[str, Any] = {}
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
@@ -108,26 +130,34 @@ def with_values(config: Config, values: Mapping[str, Any]) -> Config:
                 changes[field.name] = inner
         elif field.name in values:
             changes[field.name] = values[field.name]
-    return dataclasses.replace(config, **changes) if changes else config  # type: ignore[type-var]
+    # The same object where nothing changes, which needs no second check.
+    if not changes:
+        return config
+    return dataclasses.replace(config, **changes)  # type: ignore[type-var]
 
 
 def check(config: Any) -> None:
-    """Raise UsageError naming the first option whose value is out of its bounds or none of its choices."""
+    """Raise UsageError for the first option whose value is out of bounds or none of its choices."""
     hints = get_type_hints(type(config))
     for field in dataclasses.fields(config):
-        known, value = about(field), getattr(config, field.name)
-        if known is None or value is None:
-            continue
-        choices = choices_of(hints[field.name])
-        if choices and value not in choices:
-            raise unknown_name(f"``{field.name}``", str(value), choices)
-        if known.registry is not None and value != field.default:
-            known.registry.require(value)
-        if isinstance(value, int | float) and not _is_within(value, known):
-            raise UsageError(
-                f"``{field.name}={value}``: must be {_limits(known)}",
-                f"{field.name}: {known.help}",
-            )
+        known = about(field)
+        value = getattr(config, field.name)
+        # None stands for a default, which depends on other options.
+        if known is not None and value is not None:
+            _check_value(field, known, value, hints[field.name])
+
+
+def _check_value(field: dataclasses.Field[Any], known: Option, value: Any, hint: Any) -> None:
+    choices = choices_of(hint)
+    if choices and value not in choices:
+        raise unknown_name(f"``{field.name}``", str(value), choices)
+    # The default of such an option need not be a member: `auto` is none.
+    if known.registry is not None and value != field.default:
+        known.registry.require(value)
+    if isinstance(value, int | float) and not _is_within(value, known):
+        raise UsageError(
+            f"``{field.name}={value}``: must be {_limits(known)}", f"{field.name}: {known.help}"
+        )
 
 
 def configured(config: Config, options: Mapping[str, Any], *others: Any) -> tuple[Any, ...]:
@@ -154,7 +184,8 @@ def _names_by_alias(config: Any) -> dict[str, str]:
     """Return the fields of all options of a config by their names and aliases."""
     names: dict[str, str] = {}
     for field in dataclasses.fields(config):
-        known, value = about(field), getattr(config, field.name)
+        known = about(field)
+        value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             names.update(_names_by_alias(value))
         elif known is not None:
@@ -165,7 +196,8 @@ def _names_by_alias(config: Any) -> dict[str, str]:
 def require_applicable(config: Any) -> None:
     """Raise UsageError for an option that is given and that the chosen variant does not have."""
     for field in dataclasses.fields(config):
-        known, value = about(field), getattr(config, field.name)
+        known = about(field)
+        value = getattr(config, field.name)
         if known is None or not known.applies_to or value is None:
             continue
         chosen = getattr(config, known.applies_to)
@@ -178,10 +210,14 @@ def require_applicable(config: Any) -> None:
 
 
 def applicable(config: Any) -> dict[str, Any]:
-    """Return the options that only some variants have, of the chosen one; its defaults stand for None."""
+    """Return the options of the chosen variant that not all variants have.
+
+    The variant's defaults stand for None.
+    """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(config):
-        known, value = about(field), getattr(config, field.name)
+        known = about(field)
+        value = getattr(config, field.name)
         if known is None or not known.applies_to:
             continue
         chosen = getattr(config, known.applies_to)
@@ -205,11 +241,13 @@ def names_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
         return ()
     names = registry.names()
     default: Any = field.default
-    return tuple(names) if default is None or default in names else (default, *names)
+    if default is None or default in names:
+        return tuple(names)
+    return (default, *names)
 
 
 def type_of(field: dataclasses.Field[Any], hint: Any) -> Any:
-    """Return the type of an option whose annotation is `hint`: with a registry, a Literal of names."""
+    """Return the type of an option annotated as `hint`: with a registry, a Literal of names."""
     names = names_of(field)
     if not names:
         return hint
@@ -230,8 +268,10 @@ def help_of(known: Option) -> str:
 def _as_clause(sentence: str) -> str:
     """Return a sentence with a small first letter, unless its first word has further capitals."""
     first_word = sentence.partition(" ")[0]
-    is_name = not first_word[1:].islower()
-    return sentence if is_name else sentence[0].lower() + sentence[1:]
+    # KL and L1 are names, and stay as they are.
+    if not first_word[1:].islower():
+        return sentence
+    return sentence[0].lower() + sentence[1:]
 
 
 def types_of(config: Any) -> dict[str, Any]:
@@ -248,7 +288,7 @@ def types_of(config: Any) -> dict[str, Any]:
 
 
 def is_scalar(kind: Any) -> bool:
-    """Return whether values of a type are numbers, switches or choices, even if they may be None."""
+    """Return whether a type has numbers, switches or choices as values, and maybe None."""
     return bool(choices_of(kind)) or any(part in (bool, int, float) for part in _parts(kind))
 
 
@@ -266,42 +306,52 @@ def typed(kind: Any, value: Any) -> Any:
 
 
 def parse_value(kind: Any, text: str) -> bool | int | float | str:
-    """Return the value of a scalar type that a text stands for; raises ValueError for other text."""
+    """Return the value of a scalar type that a text has; raises ValueError for other text."""
     if choices_of(kind):
         return text
     parts = _parts(kind)
+    # First, since a bool is an int in Python.
     if bool in parts:
-        known = dict.fromkeys(("true", "yes", "on", "1"), True)
-        known.update(dict.fromkeys(("false", "no", "off", "0"), False))
-        if text.lower() not in known:
-            raise ValueError("not true or false")
-        return known[text.lower()]
-    is_whole = int in parts
+        return _parse_switch(text)
+    number: type[int] | type[float] = int if int in parts else float
     try:
-        return int(text) if is_whole else float(text)
+        return number(text)
     except ValueError:
-        raise ValueError("not a whole number" if is_whole else "not a number") from None
+        raise ValueError("not a whole number" if number is int else "not a number") from None
+
+
+def _parse_switch(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError("not true or false")
 
 
 def _parts(kind: Any) -> tuple[Any, ...]:
+    """Return the types that a union is made of, for another type itself alone."""
+    # `Optional[int]` and `int | None` are two classes in Python 3.11.
     if get_origin(kind) in (Union, types.UnionType):
         return get_args(kind)
     return (kind,)
 
 
 def _is_within(value: float, known: Option) -> bool:
-    # Each comparison is written so that NaN fails it.
-    if math.isinf(value):
+    """Return whether a number is finite and within the bounds of an option."""
+    if not math.isfinite(value):
         return False
-    if known.minimum is not None and not value >= known.minimum:
-        return False
-    if known.maximum is not None and not value <= known.maximum:
-        return False
-    if known.above is not None and not value > known.above:
-        return False
-    if known.below is not None and not value < known.below:
-        return False
-    return not math.isnan(value)
+    bounds = (
+        (known.minimum, operator.ge),
+        (known.maximum, operator.le),
+        (known.above, operator.gt),
+        (known.below, operator.lt),
+    )
+    for bound, holds in bounds:
+        if bound is None:
+            continue
+        if not holds(value, bound):
+            return False
+    return True
 
 
 def _limits(known: Option) -> str:

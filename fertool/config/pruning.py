@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
-from fertool.config.option import applicable, check, option, require_applicable
+from fertool.config.option import (
+    applicable,
+    check,
+    default_text,
+    option,
+    require_applicable,
+    values_of,
+)
 from fertool.config.training import TRAINING, FineTuneConfig, LossConfig
 from fertool.errors import UsageError
 from fertool.registry import CRITERIA, SCHEDULES
@@ -17,11 +25,7 @@ DATA_FREE_CRITERION = "l1"
 IMAGE_CRITERION = "kl"
 # At multiples of 16 channels the kernels of runtimes are fast.
 _ROUND_TO = 16
-
-
-def _default(schedule: str, name: str) -> str:
-    """Return the default of a schedule's option as the help has it."""
-    return f"{SCHEDULES.options(schedule)[name]:g}"
+_default = partial(default_text, SCHEDULES)
 
 
 @dataclass(frozen=True)
@@ -64,19 +68,18 @@ class BudgetConfig:
     @property
     def texts(self) -> dict[str, str]:
         """The budgets that are given, as they are written on the command line."""
-        values = {
-            "target_flops": self.target_flops,
-            "target_params": self.target_params,
-            "target_size": self.target_size,
-            "target_latency": self.target_latency,
-        }
-        return {name: str(value) for name, value in values.items() if value is not None}
+        texts: dict[str, str] = {}
+        for name, value in values_of(self).items():
+            if value is not None:
+                texts[name] = str(value)
+        return texts
 
 
 @dataclass(frozen=True)
 class SelectionConfig:
     """Which channels are removed; raises UsageError for a value out of bounds."""
 
+    # None and not 16 itself: a budget of latency chooses among measured multiples.
     round_to: int | None = option(
         None,
         f"Multiple that channel counts are rounded to. Default: {_ROUND_TO}, at which runtimes are "
@@ -148,7 +151,8 @@ class SelectionConfig:
         `image_criterion` scores where there are images, `reconstructs` tells whether layers are
         reconstructed on them: both depend on the schedule.
         """
-        criterion, reconstruct = self.criterion, self.reconstruct
+        criterion = self.criterion
+        reconstruct = self.reconstruct
         if criterion == "auto":
             criterion = image_criterion if has_images else DATA_FREE_CRITERION
         if reconstruct is None:
@@ -208,6 +212,7 @@ class ScheduleConfig:
         applies_to="schedule",
         defaults=SCHEDULES.defaults("sparse_epochs"),
     )
+    # One name for three penalties, whose sizes cannot be compared: the defaults differ by 10^5.
     sparsity: float | None = option(
         None,
         "Strength of the penalty. slimming, prj: of the L1 norm of BN scales, default "
@@ -220,6 +225,7 @@ class ScheduleConfig:
         applies_to="schedule",
         defaults=SCHEDULES.defaults("sparsity"),
     )
+    # Punish, Reward, Judge are the steps of Sun's thesis; their defaults are its figures.
     punish_epochs: int | None = option(
         None,
         "prj: prunings in a cycle, each with an epoch on the scoring images. Default: "
@@ -271,23 +277,22 @@ class ScheduleConfig:
         """The options of the chosen schedule, its defaults for those that are not given."""
         return applicable(self)
 
-    # Read from the registry, for which no schedule is imported. The defaults are those of
-    # `fertool.pruning.schedule.Schedule`.
+    # Read by the registry from the source: help texts and checks of options import no schedule.
 
     @property
     def trains_first(self) -> bool:
         """Whether the network trains before the last channels are removed."""
-        return bool(SCHEDULES.attribute(self.schedule, "trains_first", True))
+        return bool(SCHEDULES.attribute(self.schedule, "trains_first"))
 
     @property
     def chooses_channels(self) -> bool:
         """Whether the schedule has scores of its own."""
-        return bool(SCHEDULES.attribute(self.schedule, "chooses_channels", False))
+        return bool(SCHEDULES.attribute(self.schedule, "chooses_channels"))
 
     @property
     def shares_processes(self) -> bool:
         """Whether several processes can train together."""
-        return bool(SCHEDULES.attribute(self.schedule, "shares_processes", True))
+        return bool(SCHEDULES.attribute(self.schedule, "shares_processes"))
 
 
 @dataclass(frozen=True)
@@ -330,6 +335,7 @@ class PruneConfig:
 
     def require_budget(self) -> None:
         """Raise UsageError where nothing says how much to remove."""
+        # Removed blocks are a budget by themselves.
         has_budget = bool(self.budget.texts) or self.selection.prune_blocks > 0
         if not has_budget and self.scheduling.max_drop is None:
             raise UsageError(

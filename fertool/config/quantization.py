@@ -22,7 +22,7 @@ _BUDGETS = ("bits", "average_bits", "target_size")
 
 
 def _needs_traces(allocation: str) -> bool:
-    needs: bool = ALLOCATIONS.attribute(allocation, "needs_traces", True)
+    needs: bool = ALLOCATIONS.attribute(allocation, "needs_traces")
     return needs
 
 
@@ -43,6 +43,7 @@ class QuantizeConfig:
     of this name. With the method qat the network is trained as `training` and `loss` say.
     """
 
+    # At least 2: of one bit the symmetric range has no value but 0.
     bits: int | None = option(
         None,
         "Bits of all weights; 8 if there is no other budget.",
@@ -80,6 +81,7 @@ class QuantizeConfig:
         "quantization, scales learned.",
         panel=QUANTIZATION,
     )
+    # Frantar et al. 2023, arXiv 2210.17323.
     rounding: Literal["gptq", "nearest"] = option(
         "gptq",
         "gptq: the weights rounded later, and the bias, compensate for the error of each; nearest: "
@@ -126,8 +128,8 @@ class QuantizeConfig:
     distill: bool = option(True, "qat: train on the float model's logits too.", panel=QUANTIZATION)
     replace_activations: Literal["none", "relu"] = option(
         "none",
-        "qat: the activation that replaces HardSwish, SiLU, GELU and Mish, which cost integers most; "
-        "the network is trained for it, first in float.",
+        "qat: the activation that replaces HardSwish, SiLU, GELU and Mish, which cost integers "
+        "most; the network is trained for it, first in float.",
         panel=QUANTIZATION,
     )
     float_epochs: int | None = option(
@@ -154,7 +156,9 @@ class QuantizeConfig:
         if self.allocation is not None:
             self._require_budget_for("allocation")
         if self.sensitivity is not None:
+            # Traces that nothing reads were probably meant for something.
             self.require_use_of_sensitivity()
+        # At the median or below it would leave out one of the two ends that a range has.
         if not 50 < self.percentile <= 100:
             raise UsageError(
                 f"``percentile={self.percentile}``: must be above 50 and at most 100",

@@ -22,6 +22,7 @@ class ReadConfig:
     format: str = option(
         "auto", "Layout of ``data``; auto detects it.", panel=DATA, registry=READERS, advanced=True
     )
+    # Barsoum et al. 2016, arXiv 1608.01041: ten votes for each image of FER2013.
     ferplus: Path | None = option(
         None,
         "FER+ votes (fer2013new.csv) that replace the labels of a fer2013.csv.",

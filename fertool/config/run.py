@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from fertool.config.option import changed, check, option
 
@@ -13,13 +13,11 @@ class RunConfig:
 
     seed: int = option(0, "Seed of everything random; same seed, same bytes.", minimum=0)
     device: str = option("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU if there is one.")
+    # On unless switched off: a repeated command is usually that of a killed run.
     resume: bool = option(True, "Continue from OUT.resume if it is there.")
 
     def __post_init__(self) -> None:
         check(self)
-
-
-_OF_RUN = {each.name: each for each in fields(RunConfig)}
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class SynthConfig:
     """How many faces are drawn; raises UsageError for a value out of bounds."""
 
     count: int = option(4000, "Number of faces over all splits.", minimum=70)
-    seed: int = changed(_OF_RUN["seed"], 0)
+    seed: int = changed(RunConfig, "seed", 0)
 
     def __post_init__(self) -> None:
         check(self)

@@ -29,15 +29,15 @@ class SweepConfig:
 
     def __post_init__(self) -> None:
         given = ",".join(map(str, self.seeds))
-        if any(seed < 0 for seed in self.seeds):
+        if min(self.seeds, default=0) < 0:
             raise UsageError(f"``seeds={given}``: a seed is below 0", "for example 0, 1 and 2")
-        if len(set(self.seeds)) < len(self.seeds):
+        if _has_repeats(self.seeds):
             raise UsageError(
                 f"``seeds={given}``: a seed stands there twice",
                 "the same seed gives the same model",
             )
         for name, values in self.axes.items():
-            if not values or len(set(values)) < len(values):
+            if not values or _has_repeats(values):
                 listed = ",".join(map(str, values))
                 raise UsageError(
                     f"``grid={name}={listed}``: no value, or one that repeats",
@@ -55,6 +55,10 @@ class SweepConfig:
             with_options(config, options)
 
 
+def _has_repeats(values: Sequence[Value]) -> bool:
+    return len(set(values)) < len(values)
+
+
 def sweep_config(
     config: Any, seeds: Sequence[int] | None, grid: Mapping[str, Sequence[Any]] | None
 ) -> SweepConfig:
@@ -67,6 +71,7 @@ def sweep_config(
         raise UsageError("neither ``seeds`` nor ``grid``: nothing to repeat", "give one of them")
     kinds = axis_types(config)
     axes: dict[str, tuple[Value, ...]] = {}
+    # In Python a grid's options may be written like the fields, as arguments of a function are.
     for name, values in (grid or {}).items():
         axis = require_axis(name, kinds)
         axes[axis] = tuple(typed(kinds[axis], value) for value in values)
@@ -93,6 +98,8 @@ def axis_types(config: Any) -> dict[str, Any]:
 
     They are the numbers, switches and choices of the training and its method, not of the network.
     """
+    # The summary compares trainings of one network; logits would be written to one file again and
+    # again.
     excluded = {*types_of(NetworkConfig()), *types_of(LogitsConfig())}
     kinds: dict[str, Any] = {}
     for name, kind in types_of(config).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fertool.config.option import advanced, changed, check, option
@@ -22,10 +22,11 @@ _LARGEST_AREA = 0.3
 class AugmentConfig:
     """How far images are changed; 0 switches a part off. The defaults are those of recipe 1.
 
-    Translation, scale and aspect together are a random resized crop. `erasing_area` is the range of the erased part's
-    area, as fractions of the image. Raises UsageError for a value out of bounds.
+    Translation, scale and aspect together are a random resized crop. `erasing_area` is the range of
+    the erased part's area, as fractions of the image. Raises UsageError for a value out of bounds.
     """
 
+    # Mixup: Zhang et al. 2018, arXiv 1710.09412. CutMix: Yun et al. 2019, arXiv 1905.04899.
     mixup: float = option(0.2, "Mixup's alpha, 0 for none.", panel=AUGMENTATION, minimum=0)
     cutmix: float = option(
         0.0,
@@ -58,7 +59,8 @@ class AugmentConfig:
     )
     aspect: float = option(
         0.0,
-        "Largest change of width against height: 0.3 is 1/1.3 to 1.3; with scale and translate, a random resized crop.",
+        "Largest change of width against height: 0.3 is 1/1.3 to 1.3; with scale and translate, a "
+        "random resized crop.",
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
@@ -75,6 +77,7 @@ class AugmentConfig:
     contrast: float = option(
         0.2, "Largest change of contrast.", panel=AUGMENTATION, minimum=0, maximum=1, advanced=True
     )
+    # Zhong et al. 2020, arXiv 1708.04896.
     erasing: float = option(
         0.15,
         "Fraction of the images with a part erased.",
@@ -89,7 +92,8 @@ class AugmentConfig:
         smallest, largest = self.erasing_area
         if not 0 < smallest <= largest <= _LARGEST_AREA:
             raise UsageError(
-                f"erasing area {self.erasing_area}: must be two rising fractions up to {_LARGEST_AREA}",
+                f"``erasing_area={self.erasing_area}``: must be two rising fractions up to "
+                f"{_LARGEST_AREA}",
                 "use 0.02 to 0.20",
             )
 
@@ -112,9 +116,11 @@ NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, er
 class LossConfig:
     """The loss against the labels; raises UsageError for a value out of bounds."""
 
+    # Szegedy et al. 2016, arXiv 1512.00567, section 7.
     label_smoothing: float = option(
         0.0, "Fraction of the target spread over all classes.", panel=TRAINING, minimum=0, below=1
     )
+    # Lin et al. 2017, arXiv 1708.02002.
     focal_gamma: float = option(
         0.0,
         "Gamma of the focal loss, 0 for cross-entropy.",
@@ -122,6 +128,7 @@ class LossConfig:
         minimum=0,
         advanced=True,
     )
+    # Sun, thesis, equation 3-1.
     class_weights: Literal["none", "balanced"] = option(
         "none",
         "balanced: a class weighs (largest class) / (its images).",
@@ -137,8 +144,9 @@ class LossConfig:
 class TrainConfig:
     """The training loop; raises UsageError for a value out of bounds.
 
-    `lr` is the peak; cosine and onecycle end at `lr * final_lr_ratio`. `keep` says which epoch stays: the best on the
-    validation images or, where the training leads somewhere, the last, for which patience is ignored.
+    `lr` is the peak; cosine and onecycle end at `lr * final_lr_ratio`. `keep` says which epoch
+    stays: the best on the validation images or, where a penalty prepares the network for pruning,
+    the last, for which patience is ignored.
     """
 
     epochs: int = option(30, "Passes over the training set.", panel=TRAINING, minimum=1)
@@ -158,13 +166,16 @@ class TrainConfig:
     weight_decay: float = option(
         1e-4, "Weight decay; not on BN and biases.", panel=TRAINING, minimum=0
     )
+    # Foret et al. 2021, arXiv 2010.01412.
     sam_rho: float = option(
         0.0,
-        "Radius (rho) of sharpness-aware minimization, around any optimizer; 0 for none, 0.05 is usual.",
+        "Radius (rho) of sharpness-aware minimization, around any optimizer; 0 for none, 0.05 is "
+        "usual.",
         panel=TRAINING,
         minimum=0,
         advanced=True,
     )
+    # Half a cosine: Loshchilov and Hutter 2017. One cycle: Smith and Topin 2018.
     lr_schedule: ScheduleName = option(
         "cosine",
         "Course of the learning rate; plateau: falls with the validation loss.",
@@ -176,6 +187,7 @@ class TrainConfig:
     plateau_patience: int = option(
         3, "Epochs that plateau waits for a lower loss.", panel=TRAINING, minimum=0, advanced=True
     )
+    # A fraction is allowed: an epoch of a large data set is longer than a warm-up needs.
     warmup_epochs: float = option(
         0.5, "Epochs of linear warm-up.", panel=TRAINING, minimum=0, advanced=True
     )
@@ -187,9 +199,11 @@ class TrainConfig:
         minimum=0,
         below=1,
     )
+    # Progressive training: Tan and Le 2021, arXiv 2104.00298, section 4.
     start_size: int = option(
         0,
-        "Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: always whole.",
+        "Side of the first epochs' images, growing to the whole in 70 % of the run: faster. 0: "
+        "always whole.",
         panel=TRAINING,
         minimum=0,
         advanced=True,
@@ -197,6 +211,7 @@ class TrainConfig:
     max_grad_norm: float = option(
         0.0, "Largest gradient norm, 0 for no limit.", panel=TRAINING, minimum=0, advanced=True
     )
+    # That of recipe 1.
     patience: int = option(
         15, "Stop after N epochs without a better one, 0 for never.", panel=TRAINING, minimum=0
     )
@@ -209,8 +224,8 @@ class TrainConfig:
     )
     precision: PrecisionName = option(
         "auto",
-        "Number format of the network while it trains, and of its teachers; auto: bf16 where GPU or CPU have it and "
-        "the network gains from it, else fp32.",
+        "Number format of the network while it trains, and of its teachers; auto: bf16 where GPU "
+        "or CPU have it and the network gains from it, else fp32.",
         panel=TRAINING,
         advanced=True,
     )
@@ -225,6 +240,7 @@ class TrainConfig:
                 f"``final_lr_ratio={self.final_lr_ratio}``: must be 0 or more and at most 1",
                 "0.01 is usual",
             )
+        # Without a training its parts are of no effect.
         if not self.epochs:
             return
         for name in ("warmup_epochs", "freeze_epochs"):
@@ -236,15 +252,16 @@ class TrainConfig:
                 )
 
 
-_OF_LOOP = {each.name: each for each in fields(TrainConfig)}
-
-
 @dataclass(frozen=True)
 class OptionalTrainConfig(TrainConfig):
     """The same loop where it may be left out, by 0 epochs."""
 
     epochs: int = changed(
-        _OF_LOOP["epochs"], 30, minimum=0, help="Passes over the training set; 0 for no training."
+        TrainConfig,
+        "epochs",
+        30,
+        minimum=0,
+        help="Passes over the training set; 0 for no training.",
     )
 
 
@@ -252,12 +269,14 @@ class OptionalTrainConfig(TrainConfig):
 class FineTuneConfig(OptionalTrainConfig):
     """The same loop after surgery: none by default, at half the learning rate when asked for."""
 
+    # In the full help only: the defaults suit a network that has been trained already, and the
+    # command's own options come first.
     epochs: int = changed(
-        _OF_LOOP["epochs"], 0, minimum=0, help="Fine-tuning epochs; needs ``data``."
+        TrainConfig, "epochs", 0, minimum=0, help="Fine-tuning epochs; needs ``data``."
     )
-    lr: float = changed(_OF_LOOP["lr"], 5e-4)
-    optimizer: OptimizerName = advanced(_OF_LOOP["optimizer"])
-    weight_decay: float = advanced(_OF_LOOP["weight_decay"])
-    lr_schedule: ScheduleName = advanced(_OF_LOOP["lr_schedule"])
-    ema_decay: float = advanced(_OF_LOOP["ema_decay"])
-    patience: int = advanced(_OF_LOOP["patience"])
+    lr: float = changed(TrainConfig, "lr", 5e-4)
+    optimizer: OptimizerName = advanced(TrainConfig, "optimizer")
+    weight_decay: float = advanced(TrainConfig, "weight_decay")
+    lr_schedule: ScheduleName = advanced(TrainConfig, "lr_schedule")
+    ema_decay: float = advanced(TrainConfig, "ema_decay")
+    patience: int = advanced(TrainConfig, "patience")

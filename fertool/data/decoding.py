@@ -71,6 +71,8 @@ _SUFFIXES = frozenset(
         ".tiff",
     ]
 )
+HEIC_SUFFIXES = frozenset([".heic", ".heif"])
+"""Files of phones, which Pillow reads with the package pillow-heif."""
 _ORIENTATION = 0x0112
 _TRANSPOSE_OF_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -100,6 +102,8 @@ class Decoded:
 def image_suffixes() -> frozenset[str]:
     """Return the suffixes of image files in lower case, without formats that Pillow cannot read."""
     optional = {f".{name}" for name in ("avif", "webp") if _is_built_in(name)}
+    if _has_heif():
+        optional |= HEIC_SUFFIXES
     return _SUFFIXES | optional
 
 
@@ -127,15 +131,21 @@ def decoded_image(path: Path) -> Iterator[Decoded]:
     Raises FertoolError naming a file that cannot be decoded, or whose header declares too many
     pixels.
     """
-    with _opened(path) as file:
-        with _decoder_errors(path):
-            image = _open_image(file)
-        _require_size(path, image.size)
-        width, height = image.size
-        with _open_pixels.acquire(width * height):
-            with _decoder_errors(path):
-                decoded = _decode(image)
-            yield decoded
+    with _opened(path) as file, decoded_stream(file, path) as decoded:
+        yield decoded
+
+
+@contextmanager
+def decoded_stream(file: BinaryIO, where: Path) -> Iterator[Decoded]:
+    """Yield the image in an open file decoded, as `decoded_image` does; errors name `where`."""
+    with _decoder_errors(where):
+        image = _open_image(file)
+    _require_size(where, image.size)
+    width, height = image.size
+    with _open_pixels.acquire(width * height):
+        with _decoder_errors(where):
+            decoded = _decode(image)
+        yield decoded
 
 
 def file_state(path: Path) -> os.stat_result:
@@ -165,6 +175,17 @@ def file_state(path: Path) -> os.stat_result:
 
 def _is_built_in(name: str) -> bool:
     return name in features.modules and features.check_module(name)
+
+
+@cache
+def _has_heif() -> bool:
+    """Return whether Pillow reads HEIC files; registers the reader where it is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 @contextmanager
@@ -199,9 +220,10 @@ def _decoder_errors(path: Path) -> Iterator[None]:
         ) from None
     # On damaged bytes the decoders raise anything from SyntaxError to MemoryError.
     except Exception:
-        raise FertoolError(
-            f"{path}: not a readable image", "remove the file or copy it again"
-        ) from None
+        hint = "remove the file or copy it again"
+        if path.suffix.lower() in HEIC_SUFFIXES and not _has_heif():
+            hint = "pip install 'fertool[heic]' to read pictures of this kind"
+        raise FertoolError(f"{path}: not a readable image", hint) from None
 
 
 def _open_image(file: BinaryIO) -> ImageFile.ImageFile:
@@ -209,6 +231,8 @@ def _open_image(file: BinaryIO) -> ImageFile.ImageFile:
     formats = list(_FORMATS)
     if _is_built_in("avif"):
         formats.append("AVIF")
+    if _has_heif():
+        formats.append("HEIF")
     return Image.open(file, formats=formats)
 
 

@@ -51,7 +51,7 @@ def require_box(box: Box, where: str, hint: str) -> None:
     is_far = max(abs(edge) for edge in box) > _FARTHEST
     if min(width, height) <= 0 or is_far or width * height > LARGEST_PIXELS:
         raise FertoolError(
-            f"{where}: a face box from {left},{top} to {right},{bottom} lies in no photo", hint
+            f"{where}: a box from {left},{top} to {right},{bottom} lies in no photo", hint
         )
 
 

@@ -3,55 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from fertool.data.ferplus import RULES, label_by_votes
-from fertool.data.problems import Contents, DataProblem, find_problems
+from fertool.data.problems import Contents, find_problems
 from fertool.data.reader import RawSplit
 from fertool.data.source import DataSource
+from fertool.results import DataInfo
 
 _NOT_A_FACE = 9
 """Column of the votes for "not a face"."""
 _MANY_VOTES = 5
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """Counts over all images of a source, before any is dropped for its label.
-
-    `counts`: images of each class in each split, as `DataSource.split` has them. `images`,
-    `distinct_images`: with and without exact duplicates. `copy_groups`: images that occur more than
-    once. `copies_across`: by "val in train" and the like, the images of the first split that are
-    duplicates of one in the second. `conflicting_groups`: duplicates under different labels.
-    `constant_images`: of one gray level. `not_faces`: images with more than five of ten "not a
-    face" votes, and `ferplus_rule_counts` the images that each rule keeps of each split; None
-    without FER+ votes. `converted`: images by conversion to upright 8-bit sRGB (an image may count
-    more than once). `not_images`: skipped files by suffix. `left_out`: images that no split or
-    class takes, by folder. `unreadable`: the reason by file. `problems`: all of this that a person
-    should look at, with the names of the images.
-    """
-
-    source: str
-    digest: str
-    classes: tuple[str, ...]
-    image_size: int
-    channels: int
-    counts: Mapping[str, Mapping[str, int]]
-    images: int
-    distinct_images: int
-    copy_groups: int
-    copies_across: Mapping[str, int]
-    conflicting_groups: int
-    constant_images: int
-    not_faces: int | None
-    ferplus_rule_counts: Mapping[str, Mapping[str, int]] | None
-    converted: Mapping[str, int]
-    not_images: Mapping[str, int]
-    left_out: Mapping[str, int]
-    unreadable: Mapping[str, str]
-    problems: tuple[DataProblem, ...]
 
 
 def inspect_source(source: DataSource) -> DataInfo:

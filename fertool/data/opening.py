@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fertool.config.reading import named_format
-from fertool.data.data_format import DataFormat
+from fertool.data.data_format import DataFormat, ImageFolders
+from fertool.data.folders import Listing, SkippedFiles
 from fertool.data.format_detection import detect_layout, find_layout, load_data_format
 from fertool.data.options import DataOptions
 from fertool.data.reader import Note, Reader
@@ -36,6 +37,22 @@ def open_data(
             "leave ``ferplus`` out",
         )
     return DataSource(reader, options, on_note)
+
+
+def list_pictures(source: str, format: str | None) -> Listing:
+    """Return the pictures of a folder by split, labeled, as files that nobody has cropped.
+
+    Raises FertoolError for a source of an unknown layout, UsageError for one that has no files.
+    """
+    name, found = _find_format(source, format)
+    member = load_data_format(name)
+    if not isinstance(member, ImageFolders):
+        raise UsageError(
+            f"``detect``: {source} holds crops, no photographs",
+            "give a folder of photographs, or leave ``detect`` out",
+        )
+    _, listing = member.list_images(Path(found), SkippedFiles())
+    return {split: entries for split, entries in listing.items() if entries}
 
 
 def _without_repeats(on_note: Note) -> Note:

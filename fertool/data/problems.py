@@ -13,6 +13,7 @@ from fertool.data.duplicates import group_indices, image_hashes
 from fertool.data.near_duplicates import near_duplicate_pairs, perceptual_hashes
 from fertool.data.pixels import constant_images
 from fertool.data.reader import Findings, Indices, RawSplit
+from fertool.results import DataProblem
 
 MOST_LISTED = 1000
 """Groups of images of one problem that are listed; `count` has all."""
@@ -22,19 +23,6 @@ _LARGEST_ASPECT = 1.5
 """Longer to shorter side: a square input squeezes such an image."""
 _FEW_IMAGES = 10
 """Training images of a class."""
-
-
-@dataclass(frozen=True)
-class DataProblem:
-    """One kind of problem; `count` are the images or groups of images that have it.
-
-    `groups` names them, up to 1000: the duplicates of one image together, or one image, class,
-    suffix or folder with a detail.
-    """
-
-    kind: str
-    count: int
-    groups: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

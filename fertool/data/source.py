@@ -214,7 +214,7 @@ class DataSource:
 
     def _require_classes(self, faces: RawSplit) -> None:
         """Raise FertoolError for training images without a class that the source should have."""
-        if len(faces.classes) == 1:
+        if len(self._grouped_classes) == 1 and self._options.classes is None:
             raise FertoolError(
                 f"{self.name}: all images are of one class, {faces.classes[0]}",
                 "a classifier needs two: give the folder that holds the folders of all classes",

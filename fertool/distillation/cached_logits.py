@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ from fertool.strict_json import WrongContentError, as_type
 
 _BATCH = 256
 _DRAWN_EACH_EPOCH = ("mixup", "cutmix")
-"""Augmentations that are drawn again in every epoch, and so are not part of a view."""
+"""Augmentations that are drawn again in every epoch, and so belong to no view."""
 
 
 @dataclass(frozen=True)
 class CachedLogits:
     """A header and its logits float16 [M, V, N, K].
 
-    M teachers, V views (one, if the header has 0), N images, K classes.
+    M teachers, V views (1 where the header has 0: that of the plain images), N images, K classes.
     """
 
     spec: LogitsSpec
@@ -113,19 +113,12 @@ def compute_cached_logits(
     shape = (len(teachers), view_count, images, len(train.classes))
     logits = torch.empty(shape, dtype=torch.float16, device=device)
     for view in range(view_count):
-        changes = None
-        if views:
-            changes = views.changes(images, view).to(device)
-        for start in range(0, images, _BATCH):
-            batch = slice(start, start + _BATCH)
-            pixels: Tensor = train.images[batch].to(device)
-            if changes is not None:
-                pixels = apply_augmentation(pixels, changes[batch])
+        for batch, pixels in _augmented_batches(train.images, views, view, device):
             inputs = to_input(pixels, input)
             for teacher, order, rows in zip(teachers, orders, logits, strict=True):
                 rows[view, batch] = teacher.logits(inputs, input)[:, order].to(torch.float16)
             if on_progress:
-                done = view * images + min(images, start + _BATCH)
+                done = view * images + min(images, batch.stop)
                 on_progress(done, view_count * images)
 
     if not logits.isfinite().all():
@@ -134,6 +127,21 @@ def compute_cached_logits(
             "use a teacher that was trained well",
         )
     return CachedLogits(spec, logits.cpu())
+
+
+def _augmented_batches(
+    images: Tensor, views: Views | None, view: int, device: torch.device
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield the images of one view in batches: their indices, and their pixels on the device."""
+    params = None
+    if views:
+        params = views.augment_params(len(images), view).to(device)
+    for start in range(0, len(images), _BATCH):
+        batch = slice(start, start + _BATCH)
+        pixels = images[batch].to(device)
+        if params is not None:
+            pixels = apply_augmentation(pixels, params[batch])
+        yield batch, pixels
 
 
 def save_logits(path: Path, cached: CachedLogits) -> CachedLogits:
@@ -169,8 +177,8 @@ def load_logits(path: Path) -> CachedLogits:
         ) from None
     if draws != spec.draws:
         raise FertoolError(
-            f"{path}: recorded under changes of the images "
-            "that this fertool or PyTorch does not repeat",
+            f"{path}: recorded under an augmentation "
+            "that this fertool or PyTorch does not reproduce",
             "record the teachers again with ``save_logits``",
         )
     return CachedLogits(spec, logits)
@@ -207,14 +215,14 @@ def _views(spec: LogitsSpec) -> Views | None:
 
 
 def _draws_digest(spec: LogitsSpec) -> str:
-    """Return the digest of the first view's random numbers, which tells whether they are the same.
+    """Return the digest of the first view's random numbers; they depend on PyTorch's version too.
 
-    They depend on the version of PyTorch too.
+    Equal digests stand for equal pixels in all views.
     """
     views = _views(spec)
     if views is None:
         return ""
-    return views.changes(spec.images.count, 0).digest
+    return views.augment_params(spec.images.count, 0).digest
 
 
 def _augmentation_entries(config: AugmentConfig) -> dict[str, Any]:

@@ -21,8 +21,8 @@ class Views:
     config: AugmentConfig
     seed: int
 
-    def changes(self, n: int, view: int) -> AugmentParams:
-        """Return the changes of n images in one view, counted from 0."""
+    def augment_params(self, n: int, view: int) -> AugmentParams:
+        """Return the augmentation of n images in one view, counted from 0."""
         return view_augment_params(n, self.config, self.seed, view)
 
 
@@ -48,12 +48,13 @@ class CachedTeacherLogits:
     """The logits of several cached teachers, in one order of classes, by epoch.
 
     With views an epoch trains on each image as the teachers saw it, one view after the other:
-    teachers and student get the same pixels. Without, the teachers have seen the plain images, and
-    the student's are augmented as usual.
+    teachers and student get the same pixels (Beyer et al. 2022, "consistent teaching"). Without,
+    the teachers have seen the plain images, and the student's are augmented as usual ("fixed
+    teacher").
     """
 
     def __init__(self, teachers: Sequence[CachedTeacher]) -> None:
-        """Raise FertoolError unless all have the same number of images, and no two other views."""
+        """Raise FertoolError where the teachers differ in their number of images or their views."""
         views: set[Views] = set()
         images: set[int] = set()
         for teacher in teachers:
@@ -63,7 +64,7 @@ class CachedTeacherLogits:
                 views.add(teacher.views)
         if len(views) > 1:
             raise FertoolError(
-                "the teachers' logits were recorded under different changes of the images",
+                "the teachers' logits were recorded under different augmentations",
                 "record them in one run: fertool distill A.pt B.pt ``save_logits=FILE``",
             )
         if len(images) > 1:
@@ -78,7 +79,7 @@ class CachedTeacherLogits:
         return [teacher.digest for teacher in self._teachers]
 
     def total_probs(self, epoch: int, temperature: float, like: Tensor) -> Tensor:
-        """Return the sum of the softened distributions of an epoch, counted from 1.
+        """Return the sum of the softmaxes at `temperature` in an epoch, counted from 1.
 
         The result is [N, K] with type and device of `like`. Raises FertoolError when `like` has not
         as many rows as there are images in the cache.
@@ -94,13 +95,13 @@ class CachedTeacherLogits:
             total = total + (logits / temperature).softmax(1)
         return total
 
-    def changes(self, epoch: int, device: torch.device) -> AugmentParams | None:
-        """Return the changes of all images in an epoch (from 1), None without views."""
+    def augment_params(self, epoch: int, device: torch.device) -> AugmentParams | None:
+        """Return the augmentation of all images in an epoch (from 1), None without views."""
         if self._views is None:
             return None
         images = self._teachers[0].logits.shape[1]
         view = (epoch - 1) % self._views.count
-        return self._views.changes(images, view).to(device)
+        return self._views.augment_params(images, view).to(device)
 
 
 def _other_images(cached: int, given: int) -> FertoolError:

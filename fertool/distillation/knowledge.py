@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
+from fertool.config.distillation import DistillationConfig
 from fertool.config.training import PrecisionName
-from fertool.data.augment import AugmentParams
 from fertool.data.pixels import convert_channels, to_input
 from fertool.device import place
 from fertool.distillation.cached_teachers import CachedTeacher, CachedTeacherLogits
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import ClassificationLoss, distillation_kl_probs
+from fertool.objective import EpochPlan
 from fertool.precision import autocast, resolve_precision
 from fertool.spec import InputSpec
 
@@ -47,10 +48,11 @@ AnyTeacher = Teacher | CachedTeacher
 
 
 class KnowledgeDistillation:
-    """`alpha T^2 KL(q || p) + gamma CE(y, p)`, gamma = 1 - alpha (Hinton et al. 2015; recipe 1).
+    """`alpha T^2 KL(q || p) + gamma CE(y, p)` (Hinton et al. 2015, section 2).
 
-    q is the mean of the teachers' softmax at `temperature`, p the student's, CE is at temperature
-    1. The teachers get the student's inputs, augmented and mixed ("function matching", Beyer et al.
+    q is the mean of the teachers' softmax at `temperature` T, p the student's, CE is at temperature
+    1. With gamma = 1 - alpha, its default, this is the loss of recipe 1 (Rejina 2026, equation 1).
+    The teachers get the student's inputs, augmented and mixed ("function matching", Beyer et al.
     2022). The distributions of cached teachers are further columns of the targets, beside the
     labels, so that mixup and CutMix mix them with the same weights.
     """
@@ -61,8 +63,8 @@ class KnowledgeDistillation:
         *,
         input: InputSpec,
         classes: tuple[str, ...],
-        temperature: float = 4.0,
-        alpha: float = 0.7,
+        temperature: float = DistillationConfig.temperature,
+        alpha: float = DistillationConfig.alpha,
         gamma: float | None = None,
         loss: ClassificationLoss = ClassificationLoss(),
     ) -> None:
@@ -122,8 +124,8 @@ class KnowledgeDistillation:
             described["recorded"] = self._cached.digests
         return canonical_json(described)
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
-        """Return the targets of an epoch, counted from 1, and the changes of the images.
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
+        """Return the targets of an epoch, counted from 1, and the augmentation of the images.
 
         With cached teachers these are the labels [N, K] and the sum of the teachers' distributions
         beside them, [N, 2 K]; without, the labels alone. Raises FertoolError when the caches are of
@@ -132,7 +134,7 @@ class KnowledgeDistillation:
         if self._cached is None:
             return targets, None
         probs = self._cached.total_probs(epoch, self._temperature, targets)
-        return torch.cat([targets, probs], 1), self._cached.changes(epoch, targets.device)
+        return torch.cat([targets, probs], 1), self._cached.augment_params(epoch, targets.device)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch.
@@ -180,7 +182,7 @@ class KnowledgeDistillation:
 
 def _require_bounds(temperature: float, alpha: float, gamma: float) -> None:
     if not 0 < temperature < float("inf"):
-        raise UsageError(f"``temperature={temperature}``: must be above 0", "recipe 1 uses 4")
+        raise UsageError(f"``temperature={temperature}``: must be above 0", "4 is the default")
     if not 0 <= alpha <= 1:
         raise UsageError(
             f"``alpha={alpha}``: must be between 0 and 1",
@@ -192,6 +194,7 @@ def _require_bounds(temperature: float, alpha: float, gamma: float) -> None:
 
 def class_order(teacher: tuple[str, ...], student: tuple[str, ...]) -> Tensor:
     """Return for each of the student's classes its index among the teacher's, int64 [K]."""
+    # By name: the order differs between data sets (FER2013 begins with angry, FER+ with neutral).
     differing = sorted(set(teacher) ^ set(student))
     if differing:
         raise FertoolError(
@@ -213,6 +216,7 @@ def adapt_inputs(inputs: Tensor, given: InputSpec, wanted: InputSpec) -> Tensor:
     # Back to pixels, since the two networks may be normalized by other means and deviations.
     pixels = convert_channels(inputs / scale + zero_point, wanted.channels)
     if pixels.shape[-1] != wanted.size:
+        # Antialiased, or a smaller image would keep one pixel of several and lose the others.
         pixels = F.interpolate(
             pixels,
             size=(wanted.size, wanted.size),

@@ -7,25 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
 from fertool.config.training import PrecisionName
 from fertool.distillation.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
+from fertool.objective import Objective
 from fertool.registry import DISTILLATION_METHODS
 from fertool.spec import InputSpec
 
 Score = tuple[float, float]
 """Of a trained student, the higher the better: accuracy and negative loss on validation images."""
-
-
-class Objective(Protocol):
-    """The loss of a student; `fingerprint` is all that it depends on."""
-
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch: normalized inputs [N, C, S, S], targets [N, K]."""
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ def capture_feature_maps(module: nn.Module, names: Iterable[str]) -> Iterator[di
     try:
         yield maps
     finally:
+        # After an error too: a listener that stays would hold the maps of every later batch.
         for name in listeners:
             del network.listeners[name]
 
@@ -112,6 +113,7 @@ def _map_size(network: Network, name: str) -> tuple[int, int] | None:
 
 def _cut_points(network: Network) -> Iterator[str]:
     """Yield the nodes whose result alone carries the image to the nodes after them."""
+    # Results that a later node still reads.
     live = {network.graph.input}
     # Results of constants alone: they reach later nodes too, but carry nothing of the image.
     constant: set[str] = set()

@@ -54,7 +54,8 @@ def _starts_at_knee(node: NodeProto, arrays: Mapping[str, Array]) -> bool:
     if node.op_type != "DequantizeLinear" or len(node.input) != 3:
         return False
     _, scale_name, zero_name = node.input
-    scale, zero_point = arrays.get(scale_name), arrays.get(zero_name)
+    scale = arrays.get(scale_name)
+    zero_point = arrays.get(zero_name)
     if scale is None or zero_point is None:
         return False
     # With one scale per channel each has an axis.

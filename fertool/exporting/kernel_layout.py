@@ -223,75 +223,102 @@ class _FirstLayer:
     pad: int
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """How a first layer reads its rows in blocks.
+
+    A block has `pixels` pixels, from which `columns` columns of the result are computed. A window
+    of all these columns reaches over `count` blocks, of which `before` begin left of its own.
+    """
+
+    pixels: int
+    columns: int
+    before: int
+    count: int
+
+
 def _read_pixel_blocks(graph: GraphEditor, convolution: NodeProto) -> None:
     """Let the first layer read 4 or 8 pixels of a row as channels, and compute as many columns.
 
-    In bytes with the channels last both are the same arrays in other shapes. With stride s and
-    blocks of b pixels, column q of block j of the result begins at pixel jb + qs - pad of the row,
-    and its kernel is shifted by that much.
+    In bytes with the channels last both are the same arrays in other shapes.
     """
     images = graph.producers[convolution.input[0]]
     quantizer = _find_quantizer(graph, convolution)
     layer = _match_first_layer(graph, images, convolution)
     if quantizer is None or layer is None:
         return
-    stride, kernel, pad = layer.stride, layer.kernel, layer.pad
     _, channels, height, width = graph.shapes[convolution.output[0]]
+    blocks = _choose_blocks(layer, channels, width)
+    _repeat_kernels(graph, convolution, layer, blocks)
 
-    block = BLOCK_PIXELS
-    has_few_outputs = channels * BLOCK_PIXELS < stride * _MIN_BLOCK_OUTPUTS
-    if has_few_outputs and width * stride % (2 * BLOCK_PIXELS) == 0:
-        block = 2 * BLOCK_PIXELS
-    columns = block // stride
-    # Blocks that begin left of the first pixel, and blocks that the windows of all columns reach in
-    # all.
-    blocks_before = -(-pad // block)
-    last_pixel = (columns - 1) * stride - pad + kernel - 1
-    blocks = blocks_before + 1 + last_pixel // block
-
-    copies = []
-    for column in range(columns):
-        left = blocks_before * block + column * stride - pad
-        right = blocks * block - kernel - left
-        copies.append([0, 0, 0, left, 0, 0, 0, right])
-    weight, *biases = graph.integer_parameters(convolution)
-    graph.concatenate_before(weight, 0, copies)
-    graph.insert_before(weight, 0, "Reshape", [-1, kernel, blocks, block])
-    graph.insert_before(weight, 0, "Transpose", perm=_TO_CHANNELS_SECOND)
-    unpadded: list[list[int]] = [[]] * columns
-    graph.concatenate_before(weight, 1, unpadded)
-    for bias in biases:
-        graph.concatenate_before(bias, 0, unpadded)
-        graph.concatenate_before(bias, 1, unpadded)
-
-    graph.insert_before(images, 0, "Reshape", [0, stride * height, width // columns, block])
+    columns = blocks.columns
+    rows = layer.stride * height
+    graph.insert_before(images, 0, "Reshape", [0, rows, width // columns, blocks.pixels])
     graph.insert_before(images, 0, "Transpose", perm=_TO_CHANNELS_SECOND)
     graph.insert_after(quantizer, "Transpose", perm=_TO_CHANNELS_LAST)
     graph.insert_after(quantizer, "Reshape", [0, height, width, channels])
     graph.insert_after(quantizer, "Transpose", perm=_TO_CHANNELS_SECOND)
-    set_attribute(convolution, "kernel_shape", [kernel, blocks])
-    set_attribute(convolution, "pads", [pad, blocks_before, pad, blocks - 1 - blocks_before])
-    set_attribute(convolution, "strides", [stride, 1])
+    after = blocks.count - 1 - blocks.before
+    set_attribute(convolution, "kernel_shape", [layer.kernel, blocks.count])
+    set_attribute(convolution, "pads", [layer.pad, blocks.before, layer.pad, after])
+    set_attribute(convolution, "strides", [layer.stride, 1])
     # Its channels are no longer those of the second layer, so that padding must not go past it.
     del graph.producers[convolution.output[0]]
+
+
+def _choose_blocks(layer: _FirstLayer, channels: int, width: int) -> _Blocks:
+    """Return the blocks for a first layer whose result has these channels and columns."""
+    pixels = BLOCK_PIXELS
+    has_few_outputs = channels * BLOCK_PIXELS < layer.stride * _MIN_BLOCK_OUTPUTS
+    if has_few_outputs and width * layer.stride % (2 * BLOCK_PIXELS) == 0:
+        pixels = 2 * BLOCK_PIXELS
+    columns = pixels // layer.stride
+    # Rounded up: the padding may end within a block.
+    before = -(-layer.pad // pixels)
+    last_pixel = (columns - 1) * layer.stride - layer.pad + layer.kernel - 1
+    return _Blocks(pixels, columns, before, count=before + 1 + last_pixel // pixels)
+
+
+def _repeat_kernels(
+    graph: GraphEditor, convolution: NodeProto, layer: _FirstLayer, blocks: _Blocks
+) -> None:
+    """Give a first layer a kernel for each column of a block.
+
+    With stride s and blocks of b pixels, column q of block j of the result begins at pixel
+    jb + qs - pad of the row, and its kernel is shifted by that much.
+    """
+    copies = []
+    for column in range(blocks.columns):
+        left = blocks.before * blocks.pixels + column * layer.stride - layer.pad
+        right = blocks.count * blocks.pixels - layer.kernel - left
+        copies.append([0, 0, 0, left, 0, 0, 0, right])
+    weight, *biases = graph.integer_parameters(convolution)
+    graph.concatenate_before(weight, 0, copies)
+    graph.insert_before(weight, 0, "Reshape", [-1, layer.kernel, blocks.count, blocks.pixels])
+    graph.insert_before(weight, 0, "Transpose", perm=_TO_CHANNELS_SECOND)
+    # Scales and biases are one for each output channel, and repeated as they are.
+    unpadded: list[list[int]] = [[]] * blocks.columns
+    graph.concatenate_before(weight, 1, unpadded)
+    for bias in biases:
+        graph.concatenate_before(bias, 0, unpadded)
+        graph.concatenate_before(bias, 1, unpadded)
 
 
 def _match_first_layer(
     graph: GraphEditor, images: NodeProto, convolution: NodeProto
 ) -> _FirstLayer | None:
     """Return a square convolution of gray pixels whose rows divide into blocks, else None."""
+    # Another reader of the images would see them in blocks.
     if images.input[0] not in graph.inputs or len(graph.readers[images.output[0]]) != 1:
         return None
     layer = _square_convolution(convolution)
     if layer is None or BLOCK_PIXELS % layer.stride:
         return None
-
-    stride = layer.stride
     _, channels, height, width = graph.shapes[images.input[0]]
-    if channels != 1 or width % BLOCK_PIXELS:
+    if channels != 1 or width % BLOCK_PIXELS or height % layer.stride:
         return None
     result_shape = graph.shapes.get(convolution.output[0], [])
-    if height % stride or result_shape[2:] != [height // stride, width // stride]:
+    if result_shape[2:] != [height // layer.stride, width // layer.stride]:
         return None
     return layer
 

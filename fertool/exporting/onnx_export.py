@@ -53,9 +53,8 @@ def export_model(
     if isinstance(module, DynamicNetwork):
         model = _export_dynamic(spec, module, config, on_note)
     elif spec.quant is None:
-        model = _export_graph(
-            fold_for_inference(require_static(module)), spec.input, config, on_note
-        )
+        folded_network = fold_for_inference(require_static(module))
+        model = _export_graph(folded_network, spec.input, config, on_note)
     else:
         model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
 

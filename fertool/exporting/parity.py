@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +11,14 @@ from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
 from fertool.exporting.onnx_export import INPUT_NAME
 from fertool.onnx_runtime import SILENT, failed_pass, import_onnxruntime, open_session
+from fertool.results import Parity
 from fertool.spec import Spec
 
 FLOAT_TOLERANCE = 1e-4
+"""Difference of a logit, relative to the largest logit where that is above 1."""
 INT8_AGREEMENT = 0.99
+"""Fraction of the images that get the same class."""
 _SOURCE = "the exported graph"
-
-
-@dataclass(frozen=True)
-class Parity:
-    """An exported file in its runtime against the module in torch, on `n` images.
-
-    `max_abs_diff` is the largest difference of a logit, `logit_scale` the largest logit,
-    `top1_agreement` the fraction of images of the same class.
-    """
-
-    max_abs_diff: float
-    logit_scale: float
-    top1_agreement: float
-    n: int
-    ok: bool
 
 
 def check_parity(
@@ -99,6 +86,5 @@ def require_parity(parity: Parity) -> None:
         f"{parity.top1_agreement:.1%} of {parity.n} images",
         "nothing was written; compare on images that the model knows, with ``data``; a model "
         "quantized with ``weight_range=full`` needs a processor with VNNI (or quantize it with "
-        "``weight_range=reduced``); "
-        "else try another ``opset``, or ``simplify=False``",
+        "``weight_range=reduced``); else try another ``opset``, or ``simplify=False``",
     )

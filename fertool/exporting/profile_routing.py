@@ -8,10 +8,8 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.helper import make_node, make_tensor_value_info
 
+from fertool.artifact.header import PROFILE_OUTPUT
 from fertool.exporting.graph_parts import shape_of
-
-PROFILE_NAME = "profile"
-"""The second output: which network each image was given to, int64 [N]."""
 
 # The names of values below are part of the bytes of every exported file.
 
@@ -28,7 +26,7 @@ def route_profiles(
     first = networks[0]
     images, logits = first.graph.input[0], first.graph.output[0]
     profiles = gate.graph.output[0].name
-    fixed_names = {images.name: images.name, profiles: PROFILE_NAME}
+    fixed_names = {images.name: images.name, profiles: PROFILE_OUTPUT}
     gate_graph = _copy_with_prefix(gate.graph, "g/", fixed_names)
 
     # An If that is passed costs as much as three operators, taken or not: the most frequent network
@@ -38,7 +36,7 @@ def route_profiles(
     body = _loop_body(images.name, _branches(networks, order), classes)
     nodes = [
         *gate_graph.node,
-        make_node("Size", [PROFILE_NAME], ["count"]),
+        make_node("Size", [PROFILE_OUTPUT], ["count"]),
         make_node("Loop", ["count", ""], [logits.name], body=body),
     ]
 
@@ -52,7 +50,7 @@ def route_profiles(
     for index in order[:-1]:
         constants.append(_int64_tensor(f"profile {index}", index))
 
-    outputs = [logits, make_tensor_value_info(PROFILE_NAME, TensorProto.INT64, ["batch"])]
+    outputs = [logits, make_tensor_value_info(PROFILE_OUTPUT, TensorProto.INT64, ["batch"])]
     graph = helper.make_graph(nodes, "dynamic", [images], outputs, initializer=constants)
     model = helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
     model.producer_name = first.producer_name
@@ -62,7 +60,7 @@ def route_profiles(
 def _loop_body(images: str, branches: GraphProto, classes: int) -> GraphProto:
     """Return the body of the Loop: one image through `branches` to a row of logits [classes]."""
     nodes = [
-        make_node("Gather", [PROFILE_NAME, "number"], ["mine"], axis=0),
+        make_node("Gather", [PROFILE_OUTPUT, "number"], ["mine"], axis=0),
         make_node("Gather", [images, "number"], ["pixels"], axis=0),
         make_node("Reshape", ["pixels", "one image"], ["image"]),
         *branches.node,

@@ -26,7 +26,7 @@ from fertool.exporting.graph_parts import Array, constant_arrays, copy_with_node
 # About what the operators take in the file that put the channels of one stack in order.
 _ORDERING_BYTES = 150
 # The bits of channels, 2 to 8, are stored like weights: as 3-bit differences from 5.
-_BITS_STREAM, _BITS_OF_BITS, _MIDDLE_BITS = "widths", 3, 5
+_BITS_STREAM, _BITS_OF_BITS, _MIDDLE_BITS = "bits of channels", 3, 5
 
 
 def pack_weights(
@@ -144,13 +144,13 @@ class _Unpacker:
         """Return for each stream its values, flat: one piece for each number of bits, ascending."""
         weights = {name: torch.from_numpy(stream.values) for name, stream in streams.items()}
         packed = bit_packing.pack(weights, _bits_of_channels(streams))
-        sizes_by_width = _piece_sizes(streams)
-        counts = {width: sum(sizes.values()) for width, sizes in sizes_by_width.items()}
+        sizes_by_bits = _piece_sizes(streams)
+        counts = {bits: sum(sizes.values()) for bits, sizes in sizes_by_bits.items()}
         digits = self._unpack_planes(packed, counts)
 
         pieces = defaultdict(list)
-        for width, sizes in sizes_by_width.items():
-            values = self._join_digits(digits, width)
+        for bits, sizes in sizes_by_bits.items():
+            values = self._join_digits(digits, bits)
             parts = self._split(values, list(sizes.values()))
             for name, part in zip(sizes, parts, strict=True):
                 pieces[name].append(part)
@@ -168,21 +168,25 @@ class _Unpacker:
             digits_per_byte = 8 // digit
             packed_bytes = self._constant(plane.numpy().reshape(-1, 1), name=f"bits{digit}")
             columns = [self._digit_at(packed_bytes, digit, first) for first in range(0, 8, digit)]
-            table = columns[0] if len(columns) == 1 else self._node("Concat", *columns, axis=1)
-            flat = self._node("Reshape", table, self._sizes([-1]))
+            flat = self._node("Reshape", self._concatenate(columns, axis=1), self._sizes([-1]))
 
-            widths, sizes = [], []
-            for width, count in counts.items():
-                if digit in bit_packing.digit_sizes(width):
-                    widths.append(width)
-                    sizes.append(count)
-            padding = len(plane) * digits_per_byte - sum(sizes)
-            if padding:
-                sizes.append(padding)
-            # The padding that fills the last byte is a part without a width.
-            for width, part in zip(widths, self._split(flat, sizes), strict=False):
-                found[digit, width] = part
+            sizes: dict[int, int] = {}
+            for bits, count in counts.items():
+                if digit in bit_packing.digit_sizes(bits):
+                    sizes[bits] = count
+            padding = len(plane) * digits_per_byte - sum(sizes.values())
+            # The padding that fills the last byte is a part that belongs to no weight.
+            unused = [padding] if padding else []
+            parts = self._split(flat, [*sizes.values(), *unused])
+            for bits, part in zip(sizes, parts, strict=False):
+                found[digit, bits] = part
         return found
+
+    def _concatenate(self, values: Sequence[str], axis: int) -> str:
+        """Join values along an axis; a single one needs no node."""
+        if len(values) == 1:
+            return values[0]
+        return self._node("Concat", *values, axis=axis)
 
     def _digit_at(self, values: str, digit: int, first: int) -> str:
         """Extract the digit of `digit` bits that begins at bit `first` of every byte."""
@@ -195,16 +199,16 @@ class _Unpacker:
         # The shift has one operand of one element, because OpenCV supports no other.
         return self._node("BitShift", masked, self._byte(first), direction="RIGHT")
 
-    def _join_digits(self, digits: Mapping[tuple[int, int], str], width: int) -> str:
-        """Join the digits of `width` bits, and subtract the offset that made them positive."""
-        first, *others = bit_packing.digit_sizes(width)
-        value = digits[first, width]
+    def _join_digits(self, digits: Mapping[tuple[int, int], str], bits: int) -> str:
+        """Join the digits of weights of so many bits, and subtract what made them positive."""
+        first, *others = bit_packing.digit_sizes(bits)
+        value = digits[first, bits]
         for digit in others:
             value = self._node("BitShift", value, self._byte(digit), direction="LEFT")
-            value = self._node("BitwiseOr", value, digits[digit, width])
+            value = self._node("BitwiseOr", value, digits[digit, bits])
         # In int32, because runtimes have no int8 kernel for Sub.
         value = self._node("Cast", value, to=TensorProto.INT32)
-        value = self._node("Sub", value, self._constant(np.array([2 ** (width - 1)], np.int32)))
+        value = self._node("Sub", value, self._constant(np.array([2 ** (bits - 1)], np.int32)))
         return self._node("Cast", value, to=TensorProto.INT8)
 
     def _channel_positions(self, stacks: Sequence[_Stack], bits: str) -> dict[str, str]:
@@ -236,7 +240,7 @@ class _Unpacker:
 
     def _make_layers(self, stack: _Stack, pieces: Sequence[str], positions: str | None) -> None:
         """Compute the weights of the layers of a stack from its channels, sorted by their bits."""
-        flat = pieces[0] if len(pieces) == 1 else self._node("Concat", *pieces, axis=0)
+        flat = self._concatenate(pieces, axis=0)
         shape = self._sizes([-1, *stack.weight.shape[1:]])
         stacked = self._node("Reshape", flat, shape)
         if positions:
@@ -293,9 +297,9 @@ def _bits_of_channels(streams: Mapping[str, _Stream]) -> dict[str, tuple[int, ..
 def _piece_sizes(streams: Mapping[str, _Stream]) -> dict[int, dict[str, int]]:
     """Return for each number of bits, ascending, how many values of each stream have it."""
     sizes: dict[int, dict[str, int]] = {}
-    for width, channels in bit_packing.channels_by_bits(_bits_of_channels(streams)).items():
-        sizes[width] = {}
+    for bits, channels in bit_packing.channels_by_bits(_bits_of_channels(streams)).items():
+        sizes[bits] = {}
         for name, index in channels.items():
             channel_size = streams[name].values[0].size
-            sizes[width][name] = len(index) * channel_size
+            sizes[bits][name] = len(index) * channel_size
     return sizes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
+# For annotations alone: the commands read suffixes and headers without torch.
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -25,6 +26,7 @@ class Format(ABC):
     unless another is asked for.
     """
 
+    # Literals, which the registry reads from the source.
     suffix: ClassVar[str]
     runtime: ClassVar[str]
 

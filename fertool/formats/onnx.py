@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fertool.artifact.archive import MAX_HEADER_BYTES
 from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.onnx_model import read_onnx_metadata
 from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
@@ -35,6 +36,7 @@ class Onnx(Format):
         on_note: Note = lambda note: None,
     ) -> None:
         """Write the graph with the spec in its metadata."""
+        # Imported here, as in `open`: headers are read without torch.
         from fertool.exporting import export_model
 
         path.write_bytes(export_model(spec, module, config, on_note))
@@ -47,25 +49,14 @@ class Onnx(Format):
 
     def read_header(self, path: Path) -> str:
         """Return the entry of the metadata."""
-        import onnx
-        from google.protobuf.message import DecodeError
-
-        header = None
-        try:
-            model = onnx.load(path, load_external_data=False)
-            for entry in model.metadata_props:
-                # The first of several: a file may carry another one behind it.
-                if entry.key == ONNX_KEY and header is None:
-                    header = str(entry.value)
-        except (DecodeError, ValueError, OSError, RecursionError):
-            raise FertoolError(
-                f"{path}: not an ONNX file, or a truncated one", "export it again"
-            ) from None
+        # Not by a session of ONNX Runtime, which would compile the graph for a look at its header.
+        header = read_onnx_metadata(path, ONNX_KEY)
         if header is None:
             raise FertoolError(
                 f"{path}: an ONNX file without fertool's header",
                 "fertool eval and bench take it, with ``classes=a,b,…`` and ``input_size=N``",
             )
+        # Before it is parsed: metadata may be of any length.
         if len(header) > MAX_HEADER_BYTES:
             raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
         return header

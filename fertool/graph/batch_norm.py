@@ -25,7 +25,7 @@ AllReduce = Callable[[Tensor], Tensor]
 
 
 class _SharedBatchNorm(_BatchNorm):
-    """While it trains with an `all_reduce`, the statistics are those of the batches of all ranks."""
+    """With an `all_reduce` it trains with the statistics of the batches of all ranks."""
 
     all_reduce: AllReduce | None = None
 
@@ -34,8 +34,9 @@ class _SharedBatchNorm(_BatchNorm):
         if self.all_reduce is None or not self.training:
             return super().forward(input)
 
-        has_weight = self.weight is not None
-        weight = self.weight if has_weight else torch.ones(input.shape[1], device=input.device)
+        weight: Tensor | None = self.weight
+        if weight is None:
+            weight = torch.ones(input.shape[1], device=input.device)
         output: Tensor
         output, mean, variance, count = _Normalize.apply(  # type: ignore[no-untyped-call]
             input, weight, self.bias, self.eps, self.all_reduce

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fertool.graph.ir import Graph, Node
-from fertool.graph.network import Network, clone_tensors
+from fertool.graph.network import Network, clone_tensors, load_tensors_
 from fertool.graph.signs import non_negative_results
 
 
@@ -56,16 +56,14 @@ def without_block(network: Network, block: Block) -> Network:
     """Return a new network with the same weights but without a block; `network` is not changed."""
     graph = network.graph.replace_nodes({block.sum: ()}, {block.sum: block.shortcut})
     shorter = Network(_without_redundant_relus(graph), network.image)
-    state = network.state_dict()
-    kept = {name: state[name] for name in shorter.state_dict()}
-    shorter.load_state_dict(clone_tensors(kept), assign=True)
+    load_tensors_(shorter, clone_tensors(network.state_dict()))
     return shorter.train(network.training)
 
 
 def _branch(graph: Graph, total: Node, shortcut: str, end: str) -> list[str]:
     """Return the nodes between a shortcut and the end of its branch, in running order.
 
-    None if a node outside the branch reads one inside, or one inside reads a result from outside
+    Empty if a node outside the branch reads one inside, or one inside reads a result from outside
     other than the shortcut's. Tensors outside layers count as inside.
     """
     names = _names_since(graph, shortcut, end)
@@ -73,13 +71,14 @@ def _branch(graph: Graph, total: Node, shortcut: str, end: str) -> list[str]:
     if graph.input in names:
         return []
 
-    reads_shortcut = False
+    allowed_readers = {*names, total.name}
+    read: set[str] = set()
     for name in names:
-        reads_shortcut |= shortcut in graph.by_name[name].inputs
+        read.update(graph.by_name[name].inputs)
         for reader in graph.readers[name]:
-            if reader.name not in names and reader is not total:
+            if reader.name not in allowed_readers:
                 return []
-    if not reads_shortcut:
+    if shortcut not in read:
         return []
     return [node.name for node in graph.nodes if node.name in names]
 
@@ -110,11 +109,9 @@ def _without_redundant_relus(graph: Graph) -> Graph:
 
 def _common_path(names: list[str]) -> str:
     """Return the first parts that all names have in common, or the first name if there are none."""
-    paths = [name.split(".") for name in names]
-    common = []
-    # Zipping ends with the shortest path.
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
+    common = names[0].split(".")
+    for name in names:
+        parts = name.split(".")
+        while parts[: len(common)] != common:
+            common.pop()
     return ".".join(common) or names[0]

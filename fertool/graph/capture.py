@@ -20,13 +20,15 @@ from fertool.errors import FertoolError
 from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node
 from fertool.graph.network import ImageShape, Network, clone_tensors
+from fertool.graph.operators import UNSUPPORTED_HINT
 from fertool.graph.recorder import Recorder, Recording
 from fertool.graph.torch_calls import UnsupportedCallError
 from fertool.inference import eval_mode
 from fertool.strict_json import WrongContentError
 
 # Neither is 1, a size that many other axes have, and over which everything broadcasts.
-_BATCH_SIZES = (2, 3)
+BATCH_SIZES = (2, 3)
+"""The numbers of images for which a network is recorded or converted."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def capture(module: nn.Module, image: ImageShape) -> CapturedGraph:
 
 def capture_twice(run: Callable[[int], Recording], image: ImageShape) -> CapturedGraph:
     """Return the graph of two recordings, which `run` makes with batches of different sizes."""
-    first = run(_BATCH_SIZES[0])
-    second = run(_BATCH_SIZES[1])
+    first = run(BATCH_SIZES[0])
+    second = run(BATCH_SIZES[1])
     if _operators(first) != _operators(second):
         raise FertoolError(
             "the network computes something else for other batch sizes",
@@ -109,10 +111,10 @@ def locate_errors(recorder: Recorder) -> Iterator[None]:
     try:
         yield
     except (UnsupportedCallError, WrongContentError) as error:
-        message = f"at '{recorder.module_path}': {error}" if recorder.module_path else str(error)
-        raise FertoolError(
-            message, "see docs/operators.md for the supported operators, and what to write instead"
-        ) from None
+        message = str(error)
+        if recorder.module_path:
+            message = f"at '{recorder.module_path}': {error}"
+        raise FertoolError(message, UNSUPPORTED_HINT) from None
 
 
 def _share_repeated_constants_(first: Recording, second: Recording) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,6 +18,8 @@ ChannelUses = tuple[tuple[str, bool], ...]
 
 Segments = dict[ChannelUses, list[int]]
 """Ids of channels by their uses."""
+UsesOfIds = defaultdict[int, list[tuple[str, bool]]]
+"""The uses found so far of each channel id."""
 LayerKind = Literal["dense", "grouped", "norm", "scale", "channel_conv"]
 
 
@@ -106,8 +109,7 @@ class ChannelGraph:
         Channels of one segment are interchangeable, those of two are not: where a network splits
         its channels by index, the output channels of one layer fall into several segments.
         """
-        uses: list[list[tuple[str, bool]]] = [[] for _ in range(len(self.fixed))]
-
+        uses: UsesOfIds = defaultdict(list)
         for layer in self.layers:
             _add_use(uses, layer.inputs, (layer.name, False))
             _add_use(uses, layer.outputs, (layer.name, True))
@@ -115,20 +117,18 @@ class ChannelGraph:
         _add_uses_of_parts(uses, self.equal_parts)
 
         found: Segments = {}
-        for channel_id, uses_of_id in enumerate(uses):
-            found.setdefault(tuple(uses_of_id), []).append(channel_id)
+        for channel_id in range(len(self.fixed)):
+            found.setdefault(tuple(uses[channel_id]), []).append(channel_id)
         return found
 
 
-def _add_uses_of_parts(
-    uses: list[list[tuple[str, bool]]], parts: Mapping[str, tuple[Tensor, ...]]
-) -> None:
+def _add_uses_of_parts(uses: UsesOfIds, parts: Mapping[str, tuple[Tensor, ...]]) -> None:
     for name, parts_of_node in parts.items():
         for number, ids in enumerate(parts_of_node):
             _add_use(uses, ids, (f"{name}[{number}]", False))
 
 
-def _add_use(uses: list[list[tuple[str, bool]]], ids: Tensor, use: tuple[str, bool]) -> None:
+def _add_use(uses: UsesOfIds, ids: Tensor, use: tuple[str, bool]) -> None:
     # Flattened maps and grouped convolutions have an id several times; it is one use.
     for channel_id in dict.fromkeys(ids.tolist()):
         uses[channel_id].append(use)

@@ -20,7 +20,7 @@ def ids_along(x: Tensor, axis: int) -> Tensor:
     """
     rows = x.movedim(axis, 0).reshape(x.shape[axis], -1)
     if not bool((rows == rows[:, :1]).all()):
-        raise FixedChannelsError("a map whose places belong to different channels")
+        raise FixedChannelsError("a map whose positions belong to different channels")
     return rows[:, 0].clone()
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fertool.errors import FertoolError
 from fertool.graph.channel_graph import ChannelGraph, ChannelGraphBuilder
 from fertool.graph.channel_ids import (
     FixedChannelsError,
@@ -27,6 +28,7 @@ from fertool.graph.channel_ids import (
     varying_axes,
     without_repeats,
 )
+from fertool.graph.counting import kernel_elements, multiplied_positions
 from fertool.graph.ir import Node
 from fertool.graph.network import Network
 from fertool.graph.operator_types import ChannelEffect
@@ -84,6 +86,13 @@ class ChannelTracer:
         except FixedChannelsError as reason:
             self._builder.fixing_nodes[node.name] = str(reason)
             return self._fix_all(node, inputs)
+        except RuntimeError as error:
+            # The ids are those of one image: no node may take them for those of several.
+            message = str(error).partition("\n")[0]
+            raise FertoolError(
+                f"node '{node.name}' ({node.op}) does not treat each image by itself: {message}",
+                "let reshapes keep the axis of the images apart from all others",
+            ) from None
 
     def channel_graph(self, inputs: Tensor) -> ChannelGraph:
         """Return the layers traced so far; `inputs` are the ids of the image's channels, [C]."""
@@ -111,9 +120,9 @@ class ChannelTracer:
             "dense",
             inputs_ids,
             outputs,
-            kernel_elements=_kernel_elements(node),
+            kernel_elements=kernel_elements(node),
             per_output=int(node.args["bias"]),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
         return spread_over(outputs, self._output_sides(node))
 
@@ -128,7 +137,7 @@ class ChannelTracer:
             outputs,
             kernel_elements=1,
             per_output=int(node.args["bias"]),
-            positions=x.numel() // x.shape[-1],
+            positions=multiplied_positions(self._network, node),
         )
         return outputs.expand(*x.shape[:-1], -1).contiguous()
 
@@ -145,7 +154,7 @@ class ChannelTracer:
             "channel_conv",
             ids,
             ids,
-            kernel_elements=_kernel_elements(node),
+            kernel_elements=kernel_elements(node),
             per_output=int(node.args["bias"]),
         )
         # Neighbors mix, but each position of the result still belongs to the channel of that
@@ -169,21 +178,14 @@ class ChannelTracer:
             "grouped",
             inputs,
             outputs,
-            kernel_elements=_kernel_elements(node) * group_inputs,
+            kernel_elements=kernel_elements(node) * group_inputs,
             per_output=int(node.args["bias"]),
-            positions=self._multiplied_positions(node, x),
+            positions=multiplied_positions(self._network, node),
         )
         return spread_over(outputs, self._output_sides(node))
 
     def _output_sides(self, node: Node) -> torch.Size:
         return torch.Size(self._network.shapes[node.name][1:])
-
-    def _multiplied_positions(self, node: Node, x: Tensor) -> int:
-        """Return how many positions each weight of a convolution is multiplied at."""
-        # A transposed convolution multiplies each position of its input, not of its result.
-        if node.op == "conv_transpose2d":
-            return x.shape[2:].numel()
-        return self._output_sides(node).numel()
 
     # Tensors with one entry per channel.
 
@@ -280,6 +282,7 @@ class ChannelTracer:
         return spread_over(ids_along(x, 1), self._network.shapes[node.name][1:])
 
     def _rearrange(self, node: Node, inputs: list[Any]) -> Any:
+        # Each block of channels becomes one channel, and can only be removed as a whole.
         if node.op == "pixel_shuffle":
             block = node.args["upscale_factor"] ** 2
             inputs = [self._couple_blocks(inputs[0], block)]
@@ -364,30 +367,20 @@ class ChannelTracer:
         if node.op == "linear":
             inputs = x.shape[-1]
             outputs = self._network.shapes[node.name][-1]
-            kernel_elements = 1
-            positions = x.numel() // inputs
+            elements = 1
         else:
             inputs = x.shape[1] // node.args["groups"]
             outputs = node.args["out_channels"]
-            kernel_elements = _kernel_elements(node)
-            positions = self._multiplied_positions(node, x)
+            elements = kernel_elements(node)
         self._builder.add_layer(
             node.name,
             "dense",
             whole.expand(inputs),
             whole.expand(outputs),
-            kernel_elements=kernel_elements,
+            kernel_elements=elements,
             per_output=int(node.args.get("bias", False)),
-            positions=positions,
+            positions=multiplied_positions(self._network, node),
         )
-
-
-def _kernel_elements(node: Node) -> int:
-    kernel = node.args["kernel_size"]
-    if isinstance(kernel, int):
-        return kernel
-    height, width = kernel
-    return int(height * width)
 
 
 def _cut_axis(node: Node) -> int:

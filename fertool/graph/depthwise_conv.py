@@ -23,11 +23,9 @@ class DepthwiseConv2d(nn.Conv2d):
     direct_gradient = False
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self.direct_gradient or not weight.requires_grad or not self._kernel_exceeds(input):
-            return self._library_forward(input, weight, bias)
-        # Under autocast the forward pass would compute in another type than the saved tensors have.
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
-            return self._library_forward(input, weight, bias)
+        if not self._sums_directly(input, weight):
+            library_output: Tensor = super()._conv_forward(input, weight, bias)
+            return library_output
 
         output: Tensor = _DirectWeightGradient.apply(  # type: ignore[no-untyped-call]
             input, weight, self.stride, self.padding
@@ -36,9 +34,14 @@ class DepthwiseConv2d(nn.Conv2d):
             return output
         return output + bias.view(1, -1, 1, 1)
 
-    def _library_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        output: Tensor = super()._conv_forward(input, weight, bias)
-        return output
+    def _sums_directly(self, input: Tensor, weight: Tensor) -> bool:
+        """Return whether this call's weight gradient is summed here and not by the library."""
+        if not self.direct_gradient or not weight.requires_grad:
+            return False
+        # Under autocast the forward pass would compute in another type than the saved tensors have.
+        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+            return False
+        return self._kernel_exceeds(input)
 
     def _can_sum_directly(self) -> bool:
         is_depthwise = self.groups == self.in_channels == self.out_channels
@@ -71,6 +74,8 @@ def direct_weight_gradients(module: nn.Module, device: torch.device) -> Iterator
 
 
 class _DirectWeightGradient(torch.autograd.Function):
+    """A depthwise convolution that sums its weight gradient with `_weight_gradient`."""
+
     @staticmethod
     def forward(
         ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]

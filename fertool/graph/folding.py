@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.graph.ir import Graph, Node, make_node
-from fertool.graph.network import Network, clone_tensors
+from fertool.graph.network import Network, clone_tensors, load_tensors_
 
 _WINDOWED = {"adaptive_avg_pool2d": "avg_pool2d", "adaptive_max_pool2d": "max_pool2d"}
 
@@ -35,7 +35,7 @@ def fold_for_inference(network: Network) -> Network:
         changed[norm] = ()
 
     result = Network(graph.replace_nodes(changed, layer_of_norm), network.image)
-    result.load_state_dict({name: state[name] for name in result.state_dict()}, assign=True)
+    load_tensors_(result, state)
     return result.eval()
 
 
@@ -44,7 +44,8 @@ def fold_weights(
 ) -> tuple[Tensor, Tensor]:
     """Return weight [out, ...] and bias [out] of a layer with the batch norm behind it.
 
-    With s = gamma / sqrt(variance + eps): weight' = s weight, bias' = s (bias - mean) + beta.
+    With s = gamma / sqrt(variance + eps): weight' = s weight, bias' = s (bias - mean) + beta
+    (Jacob et al. 2018, 1712.05877, section 3.2).
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -56,7 +57,9 @@ def fold_weights(
         factor = factor * norm.weight.double()
         shift = norm.bias.double()
 
-    old_bias = torch.zeros_like(mean) if bias is None else bias.double()
+    old_bias = torch.zeros_like(mean)
+    if bias is not None:
+        old_bias = bias.double()
     column = factor.reshape(-1, *[1] * (weight.dim() - 1))
     new_weight = weight.double() * column
     new_bias = factor * (old_bias - mean) + shift

@@ -22,8 +22,9 @@ from fertool.errors import FertoolError
 # Importing these modules registers their converters.
 from fertool.graph import onnx_elementwise as onnx_elementwise
 from fertool.graph import onnx_layers as onnx_layers
+from fertool.graph import onnx_resize as onnx_resize
 from fertool.graph import onnx_shape_ops as onnx_shape_ops
-from fertool.graph.capture import CapturedGraph
+from fertool.graph.capture import BATCH_SIZES, CapturedGraph
 from fertool.graph.generalize import generalize
 from fertool.graph.ir import INPUT, Graph, Node, make_node
 from fertool.graph.network import ImageShape, Network
@@ -41,7 +42,6 @@ from fertool.graph.onnx_builder import (
 )
 from fertool.graph.onnx_constant_folding import LAYOUT_OPS, can_fold, fold
 from fertool.graph.onnx_file import (
-    HINT,
     ImageInput,
     OnnxFile,
     attributes_of,
@@ -51,13 +51,11 @@ from fertool.graph.onnx_file import (
 )
 from fertool.graph.onnx_fusions import fuse_patterns_
 from fertool.graph.onnx_names import assign_names
-from fertool.graph.operators import OPERATORS
+from fertool.graph.operators import OPERATORS, UNSUPPORTED_HINT
 from fertool.strict_json import WrongContentError, listed, shown
 
-_BATCHES = (2, 3)
-"""Not 1, which broadcasts and which files use for other axes too."""
 _MAX_FOLDED = 1 << 24
-"""Elements that all constants together may have beyond eight times those of the file."""
+"""Elements that all folded constants together may have beyond eight times those of the file."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +97,9 @@ def graph_of_onnx(
     image_input = file.image_input()
     image = resolve_image_shape(image_input, image)
 
-    first = _Conversion(file, image_input, image, _BATCHES[0])
+    first = _Conversion(file, image_input, image, BATCH_SIZES[0])
     first.run(output)
-    second = _Conversion(file, image_input, image, _BATCHES[1], earlier=first)
+    second = _Conversion(file, image_input, image, BATCH_SIZES[1], earlier=first)
     second.run(output)
     _require_result_per_image((first, second), output)
 
@@ -185,21 +183,25 @@ class _Conversion:
         if node.op_type == "Constant":
             return [constant_of(attributes)]
 
-        is_known = not any(isinstance(value, Draft) for value in inputs)
-        if is_known and node.op_type == "DequantizeLinear":
-            raise quantized_error(node)
-        if is_known and can_fold(node.op_type):
-            return self._fold(node, attributes, inputs)
+        depends_on_images = any(isinstance(value, Draft) for value in inputs)
+        if not depends_on_images:
+            if node.op_type == "DequantizeLinear":
+                raise quantized_error(node)
+            if can_fold(node.op_type):
+                return self._fold(node, attributes, inputs)
 
         converter = CONVERTERS.get(node.op_type)
         if converter is None:
             raise UnsupportedNodeError("this operator is imported for constants only")
         result = converter(OnnxCall(self.builder, node, inputs, attributes))
-        return [result] if isinstance(result, Constant | Draft) else list(result)
+        if isinstance(result, Constant | Draft):
+            return [result]
+        return list(result)
 
     def _fold(
         self, node: onnx.NodeProto, attributes: Mapping[str, Any], inputs: Sequence[Value | None]
     ) -> list[Value]:
+        """Return the results of a node that reads constants only."""
         constants: list[Constant] = []
         arrays: list[Array | None] = []
         for value in inputs:
@@ -209,13 +211,7 @@ class _Conversion:
             else:
                 arrays.append(None)
         results = fold(node.op_type, attributes, arrays)
-
-        # Views of a weight cost no memory; each new array does.
-        for result in results:
-            if not any(np.may_share_memory(result, constant.array) for constant in constants):
-                self._folding_budget -= result.size
-        if self._folding_budget < 0:
-            raise UnsupportedNodeError("the constants of the graph grow without end")
+        self._spend_folding_budget(results, constants)
 
         name = ""
         if constants and node.op_type in LAYOUT_OPS:
@@ -223,15 +219,29 @@ class _Conversion:
         of_shape = any(constant.of_shape for constant in constants)
         return [Constant(result, name, of_shape) for result in results]
 
+    def _spend_folding_budget(
+        self, results: Sequence[Array], constants: Sequence[Constant]
+    ) -> None:
+        """Count new constants; raises UnsupportedNodeError where they are too many in all."""
+        for result in results:
+            # Views of a weight cost no memory; each new array does.
+            if not any(np.may_share_memory(result, constant.array) for constant in constants):
+                self._folding_budget -= result.size
+        if self._folding_budget < 0:
+            raise UnsupportedNodeError("the constants of the graph grow without end")
+
     def _inputs(self, node: onnx.NodeProto) -> list[Value | None]:
         """Return the inputs of a node, None for optional ones that are not given."""
         inputs: list[Value | None] = []
         for name in node.input:
-            inputs.append(self._value(name) if name else None)
+            value = None
+            if name:
+                value = self._value(name)
+            inputs.append(value)
         return inputs
 
-    # Computed values first: a weight of the same name would be another one.
     def _value(self, name: str) -> Value:
+        # Computed values first: a weight of the same name would be another one.
         value = self._values.get(name) or self._file.constant(name)
         if value is None:
             raise UnsupportedNodeError(
@@ -270,8 +280,8 @@ def _without_unread(drafts: list[Draft], result: Draft) -> list[Draft]:
     needed = {id(result)}
     for draft in reversed(drafts):
         if id(draft) in needed:
-            draft.inputs = [_skip_identities(source) for source in draft.inputs]
-            needed.update(id(source) for source in draft.inputs)
+            draft.inputs = list(map(_skip_identities, draft.inputs))
+            needed.update(map(id, draft.inputs))
     return [draft for draft in drafts if id(draft) in needed]
 
 
@@ -300,7 +310,9 @@ def _build_graph(conversion: _Conversion, node_names: list[str]) -> CapturedGrap
         for key, array in draft.tensors.items():
             contiguous = np.array(array, np.float32, order="C")
             # Parameters outside of layers are their node's only tensor, and have its name.
-            tensor_name = f"{name}.{key}" if key else name
+            tensor_name = name
+            if key:
+                tensor_name = f"{name}.{key}"
             tensors[tensor_name] = torch.from_numpy(contiguous)
         if draft.op == "batch_norm":
             # ONNX has no such counter, and PyTorch's module has.
@@ -342,19 +354,25 @@ def _notes_on_file(image_input: ImageInput, outputs: tuple[str, ...], output: st
 
 
 def _notes_on_graph(drafts: list[Draft]) -> Iterator[str]:
-    uses: Counter[str] = Counter()
-    for draft in drafts:
-        weight = draft.initializers.get("weight")
-        if weight and OPERATORS[draft.op].channel_effect == "mixes":
-            uses[weight] += 1
-    shared = [name for name, count in uses.items() if count > 1]
+    shared = _shared_weights(drafts)
     if shared:
         yield f"each use of {listed(shared)} has its own tensors now"
 
-    if drafts and drafts[-1].op in ("softmax", "log_softmax", "sigmoid"):
-        yield f"the network ends with a {drafts[-1].op}: its results are not logits"
+    last_op = drafts[-1].op
+    if last_op in ("softmax", "log_softmax", "sigmoid"):
+        yield f"the network ends with a {last_op}: its results are not logits"
+
+
+def _shared_weights(drafts: list[Draft]) -> list[str]:
+    """Return the names of the weights that several layers of the file use."""
+    layers_of_weight: Counter[str] = Counter()
+    for draft in drafts:
+        weight = draft.initializers.get("weight")
+        if weight and OPERATORS[draft.op].channel_effect == "mixes":
+            layers_of_weight[weight] += 1
+    return [name for name, count in layers_of_weight.items() if count > 1]
 
 
 def _node_error(node: onnx.NodeProto, reason: str) -> FertoolError:
     where = f"node {shown(node.name)} ({node.op_type}) of the ONNX file"
-    return FertoolError(f"{where} cannot be imported: {reason}", HINT)
+    return FertoolError(f"{where} cannot be imported: {reason}", UNSUPPORTED_HINT)

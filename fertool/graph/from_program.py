@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fertool.errors import FertoolError
 from fertool.graph.capture import CapturedGraph, capture_twice, locate_errors, random_images
-from fertool.graph.network import ImageShape
+from fertool.graph.network import ImageShape, as_results
 from fertool.graph.recorder import Recorder, Recording
 from fertool.graph.torch_calls import UnsupportedCallError, function_name
 from fertool.graph.torch_functions import CONVERTERS
@@ -61,6 +61,7 @@ _IGNORED_KINDS = frozenset(
 )
 """Read as None: graphs are float32, and belong to no device."""
 _POSITIONAL = 1
+"""The number of positional arguments in torch.export's schema (`ArgumentKind`); 2 is by name."""
 _MAX_CALLS = 20_000
 _Side = Annotated[int, Meta(ge=1, le=1024)]
 """Rows or columns of an image; more would let a small file fill the memory."""
@@ -111,10 +112,9 @@ def capture_program(
 def _parse(program: Mapping[str, Any], image: ImageShape | None) -> _Program:
     try:
         graph = program["graph_module"]["graph"]
-        names = _tensors_by_input(program["graph_module"]["signature"])
+        image_input, names = _inputs_by_name(program["graph_module"]["signature"])
         calls = graph["nodes"]
         output, *_ = graph["outputs"]
-        image_input = names.pop("")
         if image is None:
             image = _image_shape(graph["tensor_values"][image_input]["sizes"])
         count = len(calls)
@@ -127,22 +127,24 @@ def _parse(program: Mapping[str, Any], image: ImageShape | None) -> _Program:
     return _Program(calls, image_input, names, output, image)
 
 
-def _tensors_by_input(signature: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tensor of each input of a program; the images have the key "" and their name."""
+def _inputs_by_name(signature: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """Return a program's name for the images, and the tensor of each of its other inputs."""
+    images: list[str] = []
     names: dict[str, str] = {}
     for entry in signature["input_specs"]:
         ((kind, content),) = entry.items()
         if kind == "user_input":
-            if "" in names:
-                raise WrongContentError(
-                    "the program takes more than one input; a network takes images only"
-                )
-            names[""] = content["arg"]["as_tensor"]["name"]
+            images.append(content["arg"]["as_tensor"]["name"])
         elif kind in ("parameter", "buffer", "tensor_constant"):
             names[content["arg"]["name"]] = content[f"{kind}_name"]
         else:
             raise WrongContentError(f"the program has an input of the kind {shown(kind)}")
-    return as_type(names, dict[str, str])
+
+    if len(images) != 1:
+        raise WrongContentError(
+            f"the program takes {len(images)} inputs; a network takes images only"
+        )
+    return as_type(images[0], str), as_type(names, dict[str, str])
 
 
 def _image_shape(sizes: list[Mapping[str, Any]]) -> ImageShape:
@@ -188,8 +190,7 @@ def _run_call(call: Mapping[str, Any], values: dict[str, Any], recorder: Recorde
             'export it with dynamic_shapes=({0: torch.export.Dim("batch")},)',
         ) from None
 
-    parts = list(result) if isinstance(result, tuple | list) else [result]
-    for output, part in zip(outputs, parts, strict=False):
+    for output, part in zip(outputs, as_results(result), strict=False):
         if output is not None:
             values[output] = part
 
@@ -246,11 +247,19 @@ def _argument(argument: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
     if kind in _REFERENCE_KINDS:
         return _referenced(kind, value, values)
     if kind in _ELEMENT_KINDS:
-        element_kind = _ELEMENT_KINDS[kind]
-        if element_kind is None:
-            return [_argument(entry, values) for entry in value]
-        return [_argument({element_kind: entry}, values) for entry in value]
+        return _elements(_ELEMENT_KINDS[kind], value, values)
     raise UnsupportedCallError(f"an argument of the kind {shown(kind)}")
+
+
+def _elements(kind: str | None, entries: Sequence[Any], values: Mapping[str, Any]) -> list[Any]:
+    """Return the elements of a list, of one kind or, for None, each of its own."""
+    elements: list[Any] = []
+    for entry in entries:
+        argument = entry
+        if kind is not None:
+            argument = {kind: entry}
+        elements.append(_argument(argument, values))
+    return elements
 
 
 def _referenced(kind: str, value: Any, values: Mapping[str, Any]) -> Any:

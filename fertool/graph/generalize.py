@@ -23,7 +23,7 @@ from fertool.graph.network import ImageShape, Network
 def generalize(graph: Graph, image: ImageShape) -> Graph:
     """Return the same computation in the most general operators and arguments."""
     # Shuffles come before free channels: their reshapes have channels on two axes, which -1 cannot
-    # stand for.
+    # stand for. Each rewrite gets a network of its own, with the shapes of the results so far.
     rewrites = (
         _without_identities,
         _without_redundant_expansions,
@@ -63,7 +63,9 @@ def _broadcasts_itself(graph: Graph, network: Network, reader: Node, expansion: 
     if reader.operator.channel_effect != "couples" or len(set(reader.inputs)) != 2:
         return False
     left, right = reader.inputs
-    other = right if left == expansion.name else left
+    other = left
+    if left == expansion.name:
+        other = right
     producer = graph.by_name.get(other)
     if producer is not None and producer.op == "expand":
         return False

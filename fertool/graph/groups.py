@@ -152,8 +152,10 @@ def _unique_names(names: list[str]) -> list[str]:
     seen: dict[str, int] = {}
     unique = []
     for name in names:
-        seen[name] = seen.get(name, -1) + 1
-        unique.append(f"{name}[{seen[name]}]" if seen[name] else name)
+        count = seen.get(name, 0)
+        seen[name] = count + 1
+        # The first keeps the plain name, which plans of networks without parts have.
+        unique.append(f"{name}[{count}]" if count else name)
     return unique
 
 

@@ -42,6 +42,11 @@ class Node:
         """The entry of the operator table."""
         return OPERATORS[self.op]
 
+    @property
+    def out_channels(self) -> int:
+        """The number of output channels of a layer that mixes channels."""
+        return int(self.args.get("out_channels") or self.args["out_features"])
+
     def with_args(self, **changes: Any) -> Node:
         """Return the node with other arguments."""
         return replace(self, args={**self.args, **changes})
@@ -78,7 +83,7 @@ class Graph:
         found = {}
         for node in self.nodes:
             if node.operator.channel_effect == "mixes":
-                found[node.name] = node.args.get("out_channels") or node.args["out_features"]
+                found[node.name] = node.out_channels
         return found
 
     def replace_nodes(
@@ -109,7 +114,8 @@ class Graph:
         for node in reversed(self.nodes):
             if node.name in needed:
                 needed.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.name in needed))
+        kept = [node for node in self.nodes if node.name in needed]
+        return replace(self, nodes=tuple(kept))
 
     def to_builtins(self) -> dict[str, Any]:
         """Return the graph as a JSON value, without arguments that have their default."""
@@ -177,6 +183,18 @@ def make_node(name: str, op: str, inputs: Iterable[str], **args: Any) -> Node:
     if op in _BOUNDS:
         _check_bounds(name, op, values)
     return Node(name, op, inputs, values)
+
+
+def clamp_operator(low: float | None, high: float | None) -> tuple[str, dict[str, float | None]]:
+    """Return the operator that clamps to a lower and an upper bound, and its arguments.
+
+    By name where the operator table has one: fusion, folding and quantization know relu's.
+    """
+    if low == 0 and high is None:
+        return "relu", {}
+    if low == 0 and high == 6:
+        return "relu6", {}
+    return "clamp", {"min": low, "max": high}
 
 
 def _check_name(name: str) -> None:
@@ -273,7 +291,9 @@ def _check_order(input: str, nodes: Sequence[Node], output: str) -> None:
 
 def _check_read_count(nodes: Sequence[Node]) -> None:
     # Each input takes time, and nodes may have 1024 of them.
-    count = sum(len(node.inputs) for node in nodes)
+    count = 0
+    for node in nodes:
+        count += len(node.inputs)
     if count > _MAX_READS:
         raise WrongContentError(f"the nodes have more than {_MAX_READS:,} inputs")
 

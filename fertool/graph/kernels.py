@@ -20,7 +20,9 @@ def stochastic_depth(x: Tensor, p: float, *, training: bool) -> Tensor:
         return x
     # One entry per image of what can be multiplied with the input: a dropout of ones draws for each
     # image once.
-    one_entry = x[:, :1, :1, :1] if x.dim() == 4 else x[:, :1]
+    one_entry = x[:, :1]
+    if x.dim() == 4:
+        one_entry = x[:, :1, :1, :1]
     return x * F.dropout(torch.ones_like(one_entry), p)
 
 
@@ -39,12 +41,12 @@ def split(x: Tensor, sizes: Sequence[int], dim: int) -> tuple[Tensor, ...]:
     return torch.split(x, list(sizes), dim)
 
 
-def pick(parts: Sequence[Tensor], index: int) -> Tensor:
+def getitem(parts: Sequence[Tensor], index: int) -> Tensor:
     """Return one tensor of a tuple."""
     return parts[index]
 
 
-def cut(x: Tensor, dim: int, start: int, step: int, end: int | None = None) -> Tensor:
+def slice_axis(x: Tensor, dim: int, start: int, step: int, end: int | None = None) -> Tensor:
     """Return the entries from `start` to `end` of an axis."""
     index = [slice(None)] * x.dim()
     index[dim] = slice(start, end, step)
@@ -53,9 +55,10 @@ def cut(x: Tensor, dim: int, start: int, step: int, end: int | None = None) -> T
 
 def reshape(x: Tensor, shape: Sequence[int]) -> Tensor:
     """Return the values in another shape: 0 keeps the size of an axis, -1 is inferred."""
-    sizes = []
+    sizes = list(shape)
     for axis, size in enumerate(shape):
-        sizes.append(x.shape[axis] if size == 0 else size)
+        if size == 0:
+            sizes[axis] = x.shape[axis]
     return x.reshape(sizes)
 
 

@@ -11,13 +11,12 @@ from torch import nn
 from fertool.graph.batch_norm import BatchNorm1d, BatchNorm2d
 from fertool.graph.depthwise_conv import DepthwiseConv2d
 
-Shape = torch.Size
 # An argument rather than `with torch.device`, which intercepts every call of PyTorch: that took a
 # third of the time to open a file.
 _META = "meta"
 
 
-def conv2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def conv2d(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a convolution over [N, C, H, W]."""
     channels = input_shape[1]
     if channels > 1 and args["groups"] == args["out_channels"] == channels:
@@ -25,22 +24,22 @@ def conv2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     return nn.Conv2d(channels, **args, device=_META)
 
 
-def conv1d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def conv1d(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a convolution over [N, C, L]."""
     return nn.Conv1d(input_shape[1], **args, device=_META)
 
 
-def conv_transpose2d(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def conv_transpose2d(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a transposed convolution over [N, C, H, W]."""
     return nn.ConvTranspose2d(input_shape[1], **args, device=_META)
 
 
-def linear(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def linear(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a linear layer over the last axis."""
     return nn.Linear(input_shape[-1], **args, device=_META)
 
 
-def batch_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def batch_norm(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a batch norm of axis 1; raises ValueError for other than 2 to 4 axes."""
     if not 2 <= len(input_shape) <= 4:
         raise ValueError(f"batch norm of {len(input_shape)} axes")
@@ -49,7 +48,7 @@ def batch_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     return BatchNorm1d(input_shape[1], **args, device=_META)
 
 
-def layer_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def layer_norm(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a layer norm over the last axes."""
     return nn.LayerNorm(
         list(input_shape[-args["axes"] :]),
@@ -60,7 +59,7 @@ def layer_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     )
 
 
-def group_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def group_norm(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a group norm of axis 1."""
     return nn.GroupNorm(
         args["num_groups"],
@@ -71,7 +70,9 @@ def group_norm(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
     )
 
 
-def prelu(args: Mapping[str, Any], input_shape: Shape) -> nn.Module:
+def prelu(args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
     """Return a PReLU with one slope, or one for each channel."""
-    slopes = 1 if args["shared"] else input_shape[1]
+    slopes = input_shape[1]
+    if args["shared"]:
+        slopes = 1
     return nn.PReLU(slopes, device=_META)

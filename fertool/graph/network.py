@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph, Node
+from fertool.graph.operators import OPERATORS
 from fertool.graph.shapes import known_result
 from fertool.strict_json import shown
 
 MAX_VALUES = 1 << 27
 """Values that any result may have for one image."""
+_BUILD_IMAGES = 2
+"""Images for which a network is built; an axis of size 1 would broadcast where it must not."""
 ImageShape = tuple[int, int, int]
 """Channels, height and width."""
 # Attributes that instances of networks, and of quantized ones, have beside those of the class: a
@@ -28,6 +32,7 @@ _RESERVED = (
     "image",
     "steps",
     "shapes",
+    "values_per_image",
     "listeners",
     "training",
     "grids",
@@ -35,7 +40,7 @@ _RESERVED = (
     "float_params",
     "learned",
 )
-_INSERTED = "tap "
+_INSERTED_PREFIX = "tap "
 """What the names of inserted modules start with."""
 _MISFIT_ERRORS = (
     RuntimeError,
@@ -67,8 +72,10 @@ class Network(nn.Module):
 
     Layers are submodules under the names of their nodes, so that tensors keep the names that they
     had in the module or file that the network comes from. `image` is the shape of one image,
-    `shapes` are those of all results for one image, `steps` the nodes ready to run. A module can be
-    inserted behind a node (`insert_after`); `listeners` are called with the results of nodes.
+    `shapes` are those of all results without the axis of the images; `values_per_image` counts all
+    values of a result, also where other axes were joined with that of the images. `steps` are the
+    nodes ready to run. A module can be inserted behind a node (`insert_after`); `listeners` are
+    called with the results of nodes.
     """
 
     def __init__(self, graph: Graph, image: ImageShape, adapt: AdaptNode | None = None) -> None:
@@ -81,12 +88,13 @@ class Network(nn.Module):
         self.image = image
         self.steps: list[NodeCall] = []
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.values_per_image = {graph.input: math.prod(image)}
         self.listeners: dict[str, Callable[[Tensor], object]] = {}
         self._calls: dict[str, Callable[..., Any]] = {}
         self._inserted: dict[str, nn.Module] = {}
 
-        # Two images, as an axis of size 1 would broadcast where it must not.
-        values: dict[str, Any] = {graph.input: torch.empty(2, *image, device="meta")}
+        images = torch.empty(_BUILD_IMAGES, *image, device="meta")
+        values: dict[str, Any] = {graph.input: images}
         nodes = []
         for node in graph.nodes:
             inputs = [values[name] for name in node.inputs]
@@ -148,7 +156,7 @@ class Network(nn.Module):
         # One that stands behind several nodes is registered once, under the first of them.
         if module not in self.children():
             # Names of nodes have dots, names of submodules have none.
-            self.add_module(f"{_INSERTED}{name}".replace(".", "/"), module)
+            self.add_module(f"{_INSERTED_PREFIX}{name}".replace(".", "/"), module)
 
     def _unregister_unused(self, module: nn.Module) -> None:
         if module in self._inserted.values():
@@ -183,9 +191,11 @@ class Network(nn.Module):
             result = self.eval_function(node)(*inputs)
         if inputs:
             self.shapes[node.name] = _shape_for_one_image(result)
+            self.values_per_image[node.name] = as_results(result)[0].numel() // _BUILD_IMAGES
         else:
             # A tensor outside layers is the same for all images, and has no axis for them.
             self.shapes[node.name] = tuple(result.shape)
+            self.values_per_image[node.name] = result.numel()
         return result
 
     def _node_function(self, node: Node, inputs: list[Any]) -> Callable[..., Any]:
@@ -195,16 +205,12 @@ class Network(nn.Module):
         if operator.layer and not has_inputs:
             return self._add_tensor(node)
 
-        function = _resolve(operator.function)
         if operator.layer:
             (x,) = inputs
-            layer: nn.Module = function(node.args, x.shape)
+            layer = build_layer(node.op, node.args, x.shape)
             self._add_layer(node.name, layer)
             return layer
-
-        # None is an argument that is not given: `torch.add` refuses `other=None`.
-        given = {name: value for name, value in node.args.items() if value is not None}
-        return partial(function, **given)
+        return bind_function(node.op, node.args)
 
     def _add_tensor(self, node: Node) -> Callable[[], Tensor]:
         """Add a parameter or a constant, and return the function that reads it."""
@@ -285,6 +291,12 @@ def clone_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
+def load_tensors_(network: Network, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network the tensors that it has, by their names, out of more tensors."""
+    own = {name: tensors[name] for name in network.state_dict()}
+    network.load_state_dict(own, assign=True)
+
+
 def _misfit(node: Node, error: Exception) -> FertoolError:
     # PyTorch's messages go on with a stack or with advice after their first line.
     reason = str(error).partition("\n")[0]
@@ -304,18 +316,17 @@ def _shape_for_one_image(result: Any) -> tuple[int, ...]:
 
     Raises ValueError for results that are too large.
     """
-    tensors = result if isinstance(result, tuple | list) else (result,)
+    tensors = as_results(result)
     for tensor in tensors:
-        # The network is built for two images.
-        if tensor.numel() > 2 * MAX_VALUES:
-            raise ValueError(f"{tensor.numel() // 2:,} values for one image")
+        if tensor.numel() > _BUILD_IMAGES * MAX_VALUES:
+            raise ValueError(f"{tensor.numel() // _BUILD_IMAGES:,} values for one image")
     return tuple(tensors[0].shape[1:])
 
 
 def is_reserved(name: str) -> bool:
     """Return whether the first part of a layer's name is an attribute of networks."""
     first = name.partition(".")[0]
-    return first in _RESERVED or first.startswith(_INSERTED) or hasattr(Network, first)
+    return first in _RESERVED or first.startswith(_INSERTED_PREFIX) or hasattr(Network, first)
 
 
 def _is_taken(owner: nn.Module, name: str) -> bool:
@@ -336,6 +347,26 @@ def _holds_tensors(module: nn.Module) -> bool:
 
 def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
+
+
+def build_layer(op: str, args: Mapping[str, Any], input_shape: torch.Size) -> nn.Module:
+    """Return the module of an operator with tensors, on the meta device."""
+    layer: nn.Module = _resolve(OPERATORS[op].function)(args, input_shape)
+    return layer
+
+
+def bind_function(op: str, args: Mapping[str, Any]) -> Callable[..., Any]:
+    """Return the function of an operator without tensors, with its arguments."""
+    # None is an argument that is not given: `torch.add` refuses `other=None`.
+    given = {name: value for name, value in args.items() if value is not None}
+    return partial(_resolve(OPERATORS[op].function), **given)
+
+
+def as_results(value: Any) -> tuple[Any, ...]:
+    """Return the results of a node as a tuple, also where there is only one."""
+    if isinstance(value, tuple | list):
+        return tuple(value)
+    return (value,)
 
 
 # Importing a module by its path and reading an attribute takes longer than the rest of adding a

@@ -35,7 +35,7 @@ def generalize_batch_(first: Sequence[Draft], second: Sequence[Draft]) -> None:
         if not _has_same_tensors(one, two):
             raise DependsOnBatchError(one)
         # Joining does not broadcast, so that one row would stay one row for any number of images.
-        if one.op in ("cat", "stack") and any(id(source) in broadcast for source in one.inputs):
+        if one.op in ("cat", "stack") and not broadcast.isdisjoint(map(id, one.inputs)):
             raise DependsOnBatchError(one)
         _generalize_arguments_(one, two)
 

@@ -1,4 +1,5 @@
 """Constants, drafts of nodes, their builder, and the registry of converters of the ONNX importer.
+
 A value is either a constant, whose numbers are known, or a draft: a node of the future graph, with
 the shape that its result has for the current batch. Shapes come from PyTorch's meta device, which
 computes nothing else.
@@ -6,10 +7,8 @@ computes nothing else.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fertool.graph.ir import MAX_NODES, make_node
-from fertool.graph.network import MAX_VALUES
+from fertool.graph.ir import MAX_NODES, Node, make_node
+from fertool.graph.network import MAX_VALUES, as_results, bind_function, build_layer
 from fertool.graph.operators import OPERATORS
+from fertool.graph.shapes import known_result
+from fertool.graph.signs import is_non_negative
 
 Array = NDArray[Any]
 ERF = "erf"
 """The error function. It is no operator of the table, but exporters write gelu with it."""
 STORED = ("parameter", "constant")
 """Operators that hold a tensor and read nothing."""
-_MAX_FILLED = 1 << 24
+MAX_FILLED = 1 << 24
+"""Elements of a tensor that is computed from a few numbers of the file; more fill the memory."""
 _MAX_FINITE = 1e30
 """The largest number that the operator table accepts; larger ones count as infinite."""
 
@@ -62,6 +64,7 @@ class Constant:
 @dataclass(eq=False)
 class Draft:
     """A node of the future graph, with results that have shapes and no values.
+
     `initializers` are the names in the file of its tensors, by the tensors' names in PyTorch's
     module. `other_batch` is the same draft for another number of images.
     """
@@ -73,7 +76,7 @@ class Draft:
     initializers: dict[str, str] = field(default_factory=dict)
     origin: onnx.NodeProto = field(default_factory=onnx.NodeProto)
     results: tuple[Tensor, ...] = ()
-    nonnegative: bool = False
+    non_negative: bool = False
     other_batch: Draft | None = None
 
     @property
@@ -127,12 +130,13 @@ class GraphBuilder:
         try:
             draft.args = complete_arguments(draft.op, len(draft.inputs), draft.args)
             draft.results = _infer_results(draft)
-            draft.nonnegative = _is_nonnegative(draft)
+            draft.non_negative = _is_non_negative(draft)
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:
             first_line = str(error).partition("\n")[0]
             raise UnsupportedNodeError(first_line) from None
 
-        if sum(result.numel() for result in draft.results) > self.batch * MAX_VALUES:
+        size = sum(result.numel() for result in draft.results)
+        if size > self.batch * MAX_VALUES:
             raise UnsupportedNodeError("its result is too large")
 
         if len(self.drafts) < len(self.earlier):
@@ -157,7 +161,9 @@ class OnnxCall:
 
     def value(self, index: int) -> Value:
         """Return a required input."""
-        found = self.inputs[index] if index < len(self.inputs) else None
+        found = None
+        if index < len(self.inputs):
+            found = self.inputs[index]
         if found is None:
             raise UnsupportedNodeError(f"its input {index} is missing")
         return found
@@ -258,18 +264,28 @@ def float32_array(constant: Constant) -> Array:
 
 def int_tuple(array: Array) -> tuple[int, ...]:
     """Return the elements of an array as Python's integers."""
-    return tuple(int(number) for number in array.reshape(-1))
+    return tuple(map(int, array.reshape(-1)))
 
 
 def finite_float(value: float) -> float | None:
-    """Return a number, or None for infinity.
-
-    A float32 is written in the fewest digits that identify it, as people write it: 0.1 and not
-    0.10000000149.
-    """
+    """Return a float32 in the fewest digits that identify it, or None for infinity."""
     if abs(value) >= _MAX_FINITE:
         return None
+    return shortest_float(value)
+
+
+def shortest_float(value: float) -> float:
+    """Return a float32 as people write it: 0.1 and not 0.10000000149."""
     return float(str(np.float32(value)))
+
+
+def python_slice(start: int, end: int, step: int, size: int) -> slice:
+    """Return a slice of ONNX over an axis of `size` entries as one of Python."""
+    stop: int | None = end
+    if step < 0 and end < -size:
+        # ONNX takes such an end as "before the first index", Python as counted from the back.
+        stop = None
+    return slice(start, stop, step)
 
 
 def normalize_axis(axis: int, rank: int) -> int:
@@ -288,18 +304,15 @@ def complete_arguments(op: str, inputs: int, args: Mapping[str, Any]) -> dict[st
 
 def require_allocatable(size: int) -> None:
     """Raise UnsupportedNodeError for a large tensor that a few numbers of the file would fill."""
-    if size > _MAX_FILLED:
+    if size > MAX_FILLED:
         raise UnsupportedNodeError(f"it takes a tensor of {size:,} numbers")
 
 
-def _is_nonnegative(draft: Draft) -> bool:
+def _is_non_negative(draft: Draft) -> bool:
     if draft.op == ERF:
         return False
-
-    sign = OPERATORS[draft.op].sign
-    if sign == "inherited":
-        return bool(draft.inputs) and all(source.nonnegative for source in draft.inputs)
-    return sign == "non-negative"
+    inputs = [source.non_negative for source in draft.inputs]
+    return is_non_negative(draft.op, draft.args, inputs)
 
 
 def _infer_results(draft: Draft) -> tuple[Tensor, ...]:
@@ -312,23 +325,13 @@ def _infer_results(draft: Draft) -> tuple[Tensor, ...]:
     if draft.op == ERF:
         return (inputs[0],)
 
-    operator = OPERATORS[draft.op]
-    # Shortcuts for the operators of most nodes: running them on the meta device takes far longer.
-    if operator.channel_effect in ("elementwise", "per_channel"):
-        return (inputs[0],)
-    if operator.channel_effect == "couples":
-        shape = np.broadcast_shapes(*(x.shape for x in inputs))
-        return (torch.empty(shape, device="meta"),)
-
-    module, _, name = operator.function.rpartition(".")
-    compute: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    if operator.layer:
-        with torch.device("meta"):
-            compute = compute(draft.args, inputs[0].shape)
+    # For most nodes a rule tells the shape: running them on the meta device takes far longer.
+    known = known_result(Node(draft.op, draft.op, args=draft.args), inputs)
+    if known is not None:
+        return (known,)
+    if OPERATORS[draft.op].layer:
+        compute: Callable[..., Any] = build_layer(draft.op, draft.args, inputs[0].shape)
     else:
-        args = {name: value for name, value in draft.args.items() if value is not None}
-        compute = partial(compute, **args)
-
+        compute = bind_function(draft.op, draft.args)
     with torch.no_grad():
-        result = compute(*inputs)
-    return tuple(result) if isinstance(result, tuple | list) else (result,)
+        return as_results(compute(*inputs))

@@ -10,12 +10,12 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fertool.graph.onnx_builder import Array, UnsupportedNodeError, int_tuple
+from fertool.graph.onnx_builder import Array, UnsupportedNodeError, int_tuple, python_slice
 
 Attributes = Mapping[str, Any]
 Folder = Callable[[Attributes, Sequence[Array]], Array | list[Array]]
 """Computes a node from its attributes and inputs; a missing input is an empty array of objects."""
-MAX_GROWTH = 1 << 22
+_MAX_GROWTH = 1 << 22
 """Elements that a constant may have beyond those of the inputs that it is computed from."""
 
 
@@ -27,13 +27,12 @@ def fold(op: str, attributes: Attributes, inputs: Sequence[Array | None]) -> lis
     """
     given: list[Array] = []
     for array in inputs:
-        given.append(np.empty(0, object) if array is None else array)
+        if array is None:
+            array = np.empty(0, object)
+        given.append(array)
     folder = _FOLDERS[op]
     try:
-        # Before anything is allocated: a few bytes of a file can ask for any size.
-        size = _result_size(op, attributes, given)
-        if size > MAX_GROWTH + sum(array.size for array in given):
-            raise UnsupportedNodeError(f"it makes a constant of {size:,} numbers")
+        _require_moderate_size(op, attributes, given)
         # Division by zero and overflow give infinities, as they do in a runtime.
         with np.errstate(all="ignore"):
             folded = folder(attributes, given)
@@ -41,8 +40,10 @@ def fold(op: str, attributes: Attributes, inputs: Sequence[Array | None]) -> lis
         reason = str(error).partition("\n")[0]
         raise UnsupportedNodeError(f"its constant inputs do not fit: {reason}") from None
 
-    results = folded if isinstance(folded, list) else [folded]
-    return [np.asarray(result) for result in results]
+    if not isinstance(folded, list):
+        folded = [folded]
+    # Reductions to a single number return NumPy's scalars.
+    return list(map(np.asarray, folded))
 
 
 def can_fold(op: str) -> bool:
@@ -50,23 +51,44 @@ def can_fold(op: str) -> bool:
     return op in _FOLDERS
 
 
-def _result_size(op: str, attributes: Attributes, inputs: Sequence[Array]) -> int:
-    """Return an upper bound of the elements of a result; 0 where it can not exceed the inputs."""
-    if op == "ConstantOfShape":
-        return math.prod(int_tuple(inputs[0]))
-    if op == "Expand":
-        return math.prod(np.broadcast_shapes(inputs[0].shape, int_tuple(inputs[1])))
-    if op == "Tile":
-        return inputs[0].size * math.prod(int_tuple(inputs[1]))
-    if op == "Range":
-        start, end, step = (float(array) for array in inputs)
-        return max(0, math.ceil((end - start) / step))
-    if op == "Gather":
-        axis_size = inputs[0].shape[attributes.get("axis", 0)]
-        return int(inputs[0].size // max(axis_size, 1) * inputs[1].size)
-    if op in _BINARY or op in ("Where", "Pow", "Div", "Mod"):
-        return math.prod(np.broadcast_shapes(*(array.shape for array in inputs)))
-    return 0
+def _require_moderate_size(op: str, attributes: Attributes, inputs: Sequence[Array]) -> None:
+    """Raise UnsupportedNodeError for a result that is far larger than the inputs.
+
+    Before anything is allocated: a few bytes of a file can ask for any size.
+    """
+    result_size = _RESULT_SIZES.get(op)
+    if result_size is None:
+        return
+    size = result_size(attributes, inputs)
+    if size > _MAX_GROWTH + sum(array.size for array in inputs):
+        raise UnsupportedNodeError(f"it makes a constant of {size:,} numbers")
+
+
+def _constant_of_shape_size(_attributes: Attributes, inputs: Sequence[Array]) -> int:
+    return math.prod(int_tuple(inputs[0]))
+
+
+def _expand_size(_attributes: Attributes, inputs: Sequence[Array]) -> int:
+    return math.prod(np.broadcast_shapes(inputs[0].shape, int_tuple(inputs[1])))
+
+
+def _tile_size(_attributes: Attributes, inputs: Sequence[Array]) -> int:
+    return inputs[0].size * math.prod(int_tuple(inputs[1]))
+
+
+def _range_size(_attributes: Attributes, inputs: Sequence[Array]) -> int:
+    start, end, step = map(float, inputs)
+    return max(0, math.ceil((end - start) / step))
+
+
+def _gather_size(attributes: Attributes, inputs: Sequence[Array]) -> int:
+    axis_size = inputs[0].shape[attributes.get("axis", 0)]
+    return int(inputs[0].size // max(axis_size, 1) * inputs[1].size)
+
+
+def _broadcast_size(_attributes: Attributes, inputs: Sequence[Array]) -> int:
+    shapes = [array.shape for array in inputs]
+    return math.prod(np.broadcast_shapes(*shapes))
 
 
 def _optional(inputs: Sequence[Array], index: int) -> Array | None:
@@ -136,11 +158,7 @@ def _fold_slice(attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
     index: list[slice] = [slice(None)] * array.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        stop: int | None = int(end)
-        if step < 0 and int(end) < -array.shape[axis]:
-            # ONNX takes such an end as "before the first index", Python as counted from the back.
-            stop = None
-        index[axis] = slice(int(start), stop, int(step))
+        index[axis] = python_slice(int(start), int(end), int(step), array.shape[axis])
     return array[tuple(index)]
 
 
@@ -169,8 +187,10 @@ def _fold_div(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 
 def _fold_mod(attributes: Attributes, inputs: Sequence[Array]) -> Array:
-    remainder = np.fmod if attributes.get("fmod") else np.mod
-    return np.asarray(remainder(*inputs))
+    # With `fmod` the remainder has the sign of the dividend, as in C.
+    if attributes.get("fmod"):
+        return np.asarray(np.fmod(*inputs))
+    return np.asarray(np.mod(*inputs))
 
 
 def _fold_constant_of_shape(attributes: Attributes, inputs: Sequence[Array]) -> Array:
@@ -188,8 +208,9 @@ def _fold_expand(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
 
 
 def _fold_range(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
-    start, end, step = (array.item() for array in inputs[:3])
-    return np.asarray(np.arange(start, end, step), inputs[0].dtype)
+    start, end, step = inputs
+    numbers = np.arange(start.item(), end.item(), step.item())
+    return np.asarray(numbers, start.dtype)
 
 
 def _fold_identity(_attributes: Attributes, inputs: Sequence[Array]) -> Array:
@@ -342,5 +363,15 @@ for _op, _function in _BINARY.items():
     _FOLDERS[_op] = _binary_folder(_function)
 for _op, _function in _REDUCTIONS.items():
     _FOLDERS[_op] = _reduction_folder(_function)
+_RESULT_SIZES: dict[str, Callable[[Attributes, Sequence[Array]], int]] = {
+    "ConstantOfShape": _constant_of_shape_size,
+    "Expand": _expand_size,
+    "Tile": _tile_size,
+    "Range": _range_size,
+    "Gather": _gather_size,
+}
+"""Upper bounds of the elements of a result, for operators whose result can exceed the inputs."""
+for _op in (*_BINARY, "Where", "Pow", "Div", "Mod"):
+    _RESULT_SIZES[_op] = _broadcast_size
 LAYOUT_OPS = frozenset({"Identity", "Transpose", "Unsqueeze", "Squeeze", "Reshape", "Cast"})
 """Operators that change the layout or type of a weight, which keeps its name."""

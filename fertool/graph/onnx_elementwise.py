@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from fertool.graph.ir import clamp_operator
 from fertool.graph.onnx_builder import (
     ERF,
     Constant,
@@ -38,7 +39,9 @@ _UNARY = {
     "Erf": ERF,
 }
 """Operators without attributes, by ONNX name."""
+_SOFTMAXES = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}
 _REDUCTIONS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "amax"}
+_NORM_ORDERS = {"ReduceL1": 1.0, "ReduceL2": 2.0}
 
 
 def _unary_converter(
@@ -135,27 +138,25 @@ def _clip_bound(call: OnnxCall, attribute: str, index: int) -> float | None:
 def _add_clamp(call: OnnxCall, x: Draft, low: float | None, high: float | None) -> Draft:
     if low is None and high is None:
         return x
-    # By name where the operator table has one: fusion, folding and quantization know relu's.
-    if low == 0 and high is None:
-        return call.add("relu", x)
-    if low == 0 and high == 6:
-        return call.add("relu6", x)
-    return call.add("clamp", x, min=low, max=high)
+    op, args = clamp_operator(low, high)
+    return call.add(op, x, **args)
 
 
-@converts("Softmax", "LogSoftmax")
+@converts(*_SOFTMAXES)
 def _convert_softmax(call: OnnxCall) -> Draft:
     x = call.draft()
     # Before opset 13 a softmax went over all axes from the named one on, by default from 1.
     is_over_several = call.opset < 13
-    axis = call.axis(1 if is_over_several else -1, len(x.shape))
+    default = -1
+    if is_over_several:
+        default = 1
+    axis = call.axis(default, len(x.shape))
     if x.is_batch_axis(axis):
         raise UnsupportedNodeError("it mixes the images of a batch")
     if is_over_several and math.prod(x.shape[axis + 1 :]) != 1:
         raise UnsupportedNodeError("a softmax over several axes")
 
-    op = "softmax" if call.node.op_type == "Softmax" else "log_softmax"
-    return call.add(op, x, dim=axis)
+    return call.add(_SOFTMAXES[call.node.op_type], x, dim=axis)
 
 
 @converts("Add", "Sub", "Mul", "Div")
@@ -214,22 +215,31 @@ def _convert_sum(call: OnnxCall) -> Draft:
 
 @converts("Max", "Min")
 def _convert_extremum(call: OnnxCall) -> Draft:
-    is_max = call.node.op_type == "Max"
-    op = "maximum" if is_max else "minimum"
     values = [call.value(index) for index in range(len(call.inputs))]
-    result = next(value for value in values if isinstance(value, Draft))
+    first = next(value for value in values if isinstance(value, Draft))
+    values.remove(first)
+    result = first
     for value in values:
-        if value is result:
-            continue
-        if isinstance(value, Draft):
-            result = call.add(op, result, value)
-        elif not _is_scalar_beside(value, result):
-            result = call.add(op, result, call.add_tensor(value))
-        elif is_max:
-            result = _add_clamp(call, result, low=_scalar(value), high=None)
-        else:
-            result = _add_clamp(call, result, low=None, high=_scalar(value))
+        # The extremum of a result with itself is the result.
+        if value is not result:
+            result = _add_extremum(call, result, value)
     return result
+
+
+def _add_extremum(call: OnnxCall, x: Draft, value: Value) -> Draft:
+    """Append the maximum or minimum of a draft and another value; with a number it is a clamp."""
+    is_max = call.node.op_type == "Max"
+    if _is_scalar_beside(value, x):
+        bound = _scalar(value)
+        if is_max:
+            return _add_clamp(call, x, low=bound, high=None)
+        return _add_clamp(call, x, low=None, high=bound)
+
+    if isinstance(value, Constant):
+        value = call.add_tensor(value)
+    if is_max:
+        return call.add("maximum", x, value)
+    return call.add("minimum", x, value)
 
 
 @converts("Pow")
@@ -240,7 +250,7 @@ def _convert_pow(call: OnnxCall) -> Draft:
     return call.add("pow", call.draft(), exponent=exponent.number)
 
 
-@converts(*_REDUCTIONS, "ReduceL2", "ReduceL1")
+@converts(*_REDUCTIONS, *_NORM_ORDERS)
 def _convert_reduction(call: OnnxCall) -> Draft:
     x = call.draft()
     given = call.integers("axes", 1)
@@ -256,7 +266,7 @@ def _convert_reduction(call: OnnxCall) -> Draft:
     op = _REDUCTIONS.get(call.node.op_type)
     if op is not None:
         return call.add(op, x, dim=axes, keepdim=keepdim)
-    order = 2.0 if call.node.op_type == "ReduceL2" else 1.0
+    order = _NORM_ORDERS[call.node.op_type]
     return call.add("norm", x, p=order, dim=axes, keepdim=keepdim)
 
 

@@ -13,13 +13,18 @@ from onnx import numpy_helper
 from fertool.errors import FertoolError, unknown_name
 from fertool.graph.ir import MAX_NODES
 from fertool.graph.network import ImageShape
-from fertool.graph.onnx_builder import CONVERTERS, Constant, UnsupportedNodeError
+from fertool.graph.onnx_builder import (
+    CONVERTERS,
+    Constant,
+    UnsupportedNodeError,
+    shortest_float,
+)
 from fertool.graph.onnx_constant_folding import can_fold
+from fertool.graph.operator_types import MAX_SIZE
+from fertool.graph.operators import UNSUPPORTED_HINT
 from fertool.strict_json import shown
 
-HINT = "see docs/operators.md for the supported operators, and what to write instead"
 _MIN_OPSET = 7
-_MAX_SIDE = 65_536
 _QUANTIZED = ("QuantizeLinear", "DynamicQuantizeLinear")
 _CONTROL_FLOW = ("If", "Loop", "Scan", "SequenceMap")
 _DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -125,8 +130,9 @@ class OnnxFile:
             if name in self.needed:
                 continue
             self.needed.add(name)
+            # Optional inputs that are not given have an empty name, which no node makes.
             if name in makers:
-                pending += [source for source in makers[name].input if source]
+                pending += makers[name].input
         self.nodes = [node for node in self.nodes if self.needed.intersection(node.output)]
 
         # Integers first: a quantized file has other unknown operators, which are not the reason.
@@ -142,7 +148,10 @@ class OnnxFile:
         sizes: list[int | None] = []
         for dim in tensor.shape.dim:
             is_fixed = dim.HasField("dim_value") and dim.dim_value > 0
-            sizes.append(dim.dim_value if is_fixed else None)
+            size = None
+            if is_fixed:
+                size = dim.dim_value
+            sizes.append(size)
 
         accepted = (onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8)
         if len(sizes) != 4 or tensor.elem_type not in accepted:
@@ -234,7 +243,7 @@ def _require_known_operator(node: onnx.NodeProto) -> None:
         raise FertoolError(
             f"the ONNX operator {shown(op)} (node {shown(node.name)}) is not known, "
             "so the graph cannot be imported",
-            HINT,
+            UNSUPPORTED_HINT,
         )
 
 
@@ -258,7 +267,8 @@ def resolve_image_shape(input: ImageInput, given: ImageShape | None) -> ImageSha
             "the ONNX file leaves the shape of its images open",
             "give the size of the images: channels, height, width",
         )
-    if not all(1 <= size <= _MAX_SIDE for size in (channels, height, width)):
+    sizes = (channels, height, width)
+    if min(sizes) < 1 or max(sizes) > MAX_SIZE:
         raise FertoolError(
             f"images of {channels} x {height} x {width}", "export the network for smaller images"
         )
@@ -276,7 +286,11 @@ def _require_compatible(own: tuple[int | None, ...], given: ImageShape) -> None:
 
 
 def _format_shape(sizes: Sequence[int | None]) -> str:
-    return " x ".join("?" if size is None else str(size) for size in sizes)
+    texts: list[str] = []
+    for size in sizes:
+        # The file may leave a size open.
+        texts.append("?" if size is None else str(size))
+    return " x ".join(texts)
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
@@ -291,8 +305,7 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
         if isinstance(value, bytes):
             value = value.decode(errors="replace")
         elif isinstance(value, float):
-            # float32 in the fewest digits that identify it: 1e-05 and not 9.999999747378752e-06.
-            value = float(str(np.float32(value)))
+            value = shortest_float(value)
         attributes[attribute.name] = value
     return attributes
 

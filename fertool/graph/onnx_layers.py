@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -114,7 +115,8 @@ def _convert_conv_transpose(call: OnnxCall) -> Draft:
     if padding is not None:
         return result
     # Negative padding crops: PyTorch's layer crops both sides alike.
-    return add_padding(call, result, [-width for width in pads])
+    crops = [-width for width in pads]
+    return add_padding(call, result, crops)
 
 
 def _cropping(
@@ -126,7 +128,7 @@ def _cropping(
     if output_shape is not None:
         wanted = output_shape[-2:]
     elif mode.startswith("SAME"):
-        wanted = [size * step for size, step in zip(sizes, stride, strict=True)]
+        wanted = list(map(operator.mul, sizes, stride))
     elif mode == "VALID":
         return [0, 0, 0, 0]
     else:
@@ -144,10 +146,14 @@ def _convert_gemm(call: OnnxCall) -> Draft:
     if call.attributes.get("transA"):
         raise UnsupportedNodeError("a product with a transposed input")
 
-    matrix = weight.array if call.attributes.get("transB") else weight.array.T
+    matrix = weight.array.T
+    if call.attributes.get("transB"):
+        matrix = weight.array
     alpha = call.attributes.get("alpha", 1.0)
     # Without a factor the array stays a view of the file's, which takes no memory.
-    scaled = matrix if alpha == 1 else matrix * np.float32(alpha)
+    scaled = matrix
+    if alpha != 1:
+        scaled = matrix * np.float32(alpha)
     weight = replace(weight, array=scaled)
 
     if bias is not None:

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from torch import nn
 
 from fertool.graph.ir import INPUT
+from fertool.graph.network import is_reserved
 from fertool.graph.onnx_builder import Draft
 from fertool.graph.operators import OPERATORS
 
 _MAX_LENGTH = 200
+"""Characters of a path; model files take names of 256, and numbers are appended to it."""
 _GENERATED = re.compile(r"onnx::.*|\d*|.*(Constant|_output)_?\d*")
 """Names of tensors that an exporter has numbered and no author has chosen."""
 _LAYER_TENSORS = ("weight", "bias", "running_mean", "running_var")
@@ -42,7 +44,7 @@ def assign_names(drafts: Sequence[Draft], node_names: Iterable[str]) -> dict[int
     names = _UniqueNames()
     _name_layers(layers, names)
     _name_stored_tensors(stored, layers, names)
-    _name_others(drafts, {scope_of(name) for name in node_names}, names)
+    _name_others(drafts, set(map(scope_of, node_names)), names)
     return names.by_draft
 
 
@@ -74,7 +76,7 @@ def _name_layers(layers: Sequence[Draft], names: _UniqueNames) -> None:
     for draft in layers:
         claims.update(set(_tensor_prefixes(draft)))
 
-    layers_in_scope = Counter(_scope(draft) for draft in layers)
+    layers_in_scope = Counter(map(_scope, layers))
     outer_scopes = {""}
     for scope in layers_in_scope:
         outer_scopes.update(_proper_prefixes(scope))
@@ -95,26 +97,35 @@ def _name_stored_tensors(
 ) -> None:
     """Name the tensors outside of layers, which can be neither a layer nor a tensor of one."""
     layer_names = {names.by_draft[id(draft)] for draft in layers}
-    # Also of layers without a bias or statistics, which surgery and folding can add.
     for layer in layer_names:
-        names.reserved.update(f"{layer}.{tensor}" for tensor in _LAYER_TENSORS)
+        # Also of layers without a bias or statistics, which surgery and folding can add.
+        for tensor in _LAYER_TENSORS:
+            names.reserved.add(f"{layer}.{tensor}")
 
-    claims = Counter(_tensor_name(draft) for draft in stored)
+    claims = Counter(map(_tensor_name, stored))
     for draft in stored:
-        scope = _scope(draft)
-        name = _tensor_name(draft)
-        # Exporters store equal tensors once: the name is that of only one of the uses.
-        if name and scope and claims[name] > 1:
-            name = _join(scope, name.rpartition(".")[2])
-        name = _outside_layers(name or _join(scope, draft.op), layer_names)
+        name = _stored_tensor_name(draft, claims)
+        name = _outside_layers(name, layer_names)
         names.choose(draft, _without_reserved_parts(name))
+
+
+def _stored_tensor_name(draft: Draft, claims: Mapping[str, int]) -> str:
+    """Return the name that a tensor should have; `claims` counts the tensors of each name."""
+    scope = _scope(draft)
+    name = _tensor_name(draft)
+    if not name:
+        return _join(scope, draft.op)
+    # Exporters store equal tensors once: the name is that of only one of the uses.
+    if scope and claims[name] > 1:
+        return _join(scope, name.rpartition(".")[2])
+    return name
 
 
 def _name_others(drafts: Sequence[Draft], scopes: Set[str], names: _UniqueNames) -> None:
     """Name the drafts without tensors."""
     # Of the whole file, since fusion and folding have removed drafts of other modules.
     containers = {scope.rpartition(".")[0] for scope in scopes} | {""}
-    drafts_in_scope = Counter(_scope(draft) for draft in drafts)
+    drafts_in_scope = Counter(map(_scope, drafts))
     for draft in drafts:
         if id(draft) in names.by_draft:
             continue
@@ -172,16 +183,16 @@ def _layer_name(
     """
     if scope in prefixes:
         return scope
-    unshared = [prefix for prefix in prefixes if claims[prefix] == 1]
-    if unshared:
-        return unshared[0]
+    for prefix in prefixes:
+        if claims[prefix] == 1:
+            return prefix
 
+    if not scope:
+        return prefixes[0] if prefixes else fallback
     # The stored weight is that of the same module in another block, which has this last part too.
-    last_part = scope.rpartition(".")[2]
-    if scope and any(prefix.rpartition(".")[2] == last_part for prefix in prefixes):
+    last_parts = [prefix.rpartition(".")[2] for prefix in prefixes]
+    if scope.rpartition(".")[2] in last_parts:
         return scope
-    if prefixes and not scope:
-        return prefixes[0]
     return fallback
 
 
@@ -195,8 +206,11 @@ def _tensor_prefixes(draft: Draft) -> list[str]:
 
 
 def _tensor_name(draft: Draft) -> str:
+    """Return the author's name of a tensor outside of layers, "" if it has none."""
     (name,) = draft.initializers.values()
-    return "" if _GENERATED.fullmatch(name) else _sanitize(name)
+    if _GENERATED.fullmatch(name):
+        return ""
+    return _sanitize(name)
 
 
 def _outside_layers(name: str, layers: Set[str]) -> str:
@@ -231,9 +245,15 @@ def _proper_prefixes(name: str) -> list[str]:
 
 
 def _without_reserved_parts(path: str) -> str:
-    """Return a path none of whose parts is an attribute that every module has, such as `type`."""
-    parts = path.split(".")
-    for index, part in enumerate(parts):
-        if hasattr(nn.Module, part):
-            parts[index] = f"{part}_"
+    """Return a path none of whose parts is an attribute of the module that holds it."""
+    first, *inner = path.split(".")
+    parts = [first]
+    if is_reserved(path):
+        parts = [f"{first}_"]
+    # An instance, which has more attributes than its class, such as `training`.
+    container = nn.Module()
+    for part in inner:
+        if hasattr(container, part):
+            part = f"{part}_"
+        parts.append(part)
     return ".".join(parts)

@@ -1,4 +1,4 @@
-"""Fusion of layer norms and group norms that exporters write as several nodes."""
+"""Fusion of layer norms (1607.06450) and group norms (1803.08494) written as several nodes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fertool.graph.onnx_builder import STORED, Array, Draft
-
-_MAX_NORM_SIZE = 1 << 24
-"""Elements of a norm's weight; more would let a small file fill the memory."""
+from fertool.graph.onnx_builder import MAX_FILLED, STORED, Array, Draft
 
 
 def fuse_layer_norm(draft: Draft) -> bool:
@@ -35,7 +32,7 @@ def fuse_layer_norm(draft: Draft) -> bool:
         return False
 
     shape = x.shape[len(x.shape) - axes :]
-    if math.prod(shape) > _MAX_NORM_SIZE:
+    if math.prod(shape) > MAX_FILLED:
         return False
     draft.replace_("layer_norm", [x], axes=axes, eps=eps)
     draft.tensors = _neutral_tensors(shape)
@@ -47,7 +44,9 @@ def _centered_source(draft: Draft) -> Draft | None:
     if draft.op != "sub" or len(draft.inputs) != 2:
         return None
     x, mean = draft.inputs
-    return x if mean.op == "mean" and mean.inputs[0] is x else None
+    if mean.op != "mean" or mean.inputs[0] is not x:
+        return None
+    return x
 
 
 def _reduced_last_axes(mean: Draft) -> int | None:
@@ -56,7 +55,9 @@ def _reduced_last_axes(mean: Draft) -> int | None:
         return None
     rank = len(mean.inputs[0].shape)
     axes = sorted(axis % rank for axis in mean.args["dim"])
-    return len(axes) if axes == list(range(rank - len(axes), rank)) else None
+    if axes != list(range(rank - len(axes), rank)):
+        return None
+    return len(axes)
 
 
 def _radicand(draft: Draft) -> Draft | None:
@@ -69,9 +70,8 @@ def _radicand(draft: Draft) -> Draft | None:
 def _is_square(draft: Draft, x: Draft) -> bool:
     if draft.op == "pow":
         return draft.args["exponent"] == 2 and draft.inputs[0] is x
-    if draft.op != "mul" or len(draft.inputs) != 2:
-        return False
-    return all(source is x for source in draft.inputs)
+    # Drafts are compared by identity.
+    return draft.op == "mul" and draft.inputs == [x, x]
 
 
 def _neutral_tensors(shape: Sequence[int]) -> dict[str, Array]:
@@ -95,7 +95,7 @@ def fuse_group_norm(draft: Draft) -> bool:
         return False
 
     channels = x.shape[1]
-    if channels > _MAX_NORM_SIZE:
+    if channels > MAX_FILLED:
         return False
     draft.replace_("group_norm", [x], num_groups=groups, eps=norm.args["eps"])
     draft.tensors = _neutral_tensors((channels,))
@@ -141,11 +141,12 @@ def _as_norm_tensor(stored: Draft, norm: Draft) -> Array | None:
     """Return a stored tensor in the shape of the norm's weight; None where it does not fit."""
     array = stored.tensors[""]
     shape = norm.tensors["weight"].shape
-    if norm.op == "layer_norm":
-        return array if array.shape == shape else None
-
-    (channels,) = shape
-    return per_channel(array, channels, rank=len(norm.shape), axis=1)
+    if norm.op == "group_norm":
+        (channels,) = shape
+        return per_channel(array, channels, rank=len(norm.shape), axis=1)
+    if array.shape != shape:
+        return None
+    return array
 
 
 def per_channel(array: Array, channels: int, rank: int, axis: int) -> Array | None:

@@ -17,6 +17,7 @@ from fertool.graph.onnx_builder import (
     converts,
     int_tuple,
     normalize_axis,
+    python_slice,
 )
 
 _MAX_REPEATS = 64
@@ -102,12 +103,13 @@ def _convert_reshape(call: OnnxCall) -> Draft:
 def _resolve_shape(shape: Sequence[int], source: Sequence[int]) -> list[int]:
     """Return the target of a reshape without 0, which copies a size, and without -1."""
     resolved = list(shape)
-    for axis, size in enumerate(shape):
-        if size == 0 and axis < len(source):
-            resolved[axis] = source[axis]
+    for axis, size in enumerate(source[: len(shape)]):
+        if resolved[axis] == 0:
+            resolved[axis] = size
 
     if -1 in resolved:
-        known = math.prod(size for size in resolved if size != -1)
+        # -1 is one factor of the product of all sizes.
+        known = -math.prod(resolved)
         # A size of 0 is an error that the operator table reports; it must not divide here.
         resolved[resolved.index(-1)] = math.prod(source) // max(known, 1)
     return resolved
@@ -140,16 +142,21 @@ def _convert_squeeze(call: OnnxCall) -> Draft:
     given = call.integers("axes", 1)
     if given is None:
         given = tuple(axis for axis, size in enumerate(x.shape) if size == 1)
+    if not given:
+        return x
 
-    axes = tuple(sorted(normalize_axis(axis, len(x.shape)) for axis in given))
+    axes = _sorted_axes(given, len(x.shape))
     for axis in axes:
         if x.shape[axis] != 1:
             raise UnsupportedNodeError(
                 f"it removes the axis {axis}, which has {x.shape[axis]} entries"
             )
-    if not axes:
-        return x
     return call.add("squeeze", x, dim=axes)
+
+
+def _sorted_axes(axes: Sequence[int], rank: int) -> tuple[int, ...]:
+    """Return axes counted from the front, in ascending order."""
+    return tuple(sorted(normalize_axis(axis, rank) for axis in axes))
 
 
 @converts("Unsqueeze")
@@ -158,14 +165,17 @@ def _convert_unsqueeze(call: OnnxCall) -> Draft:
     given = call.integers("axes", 1) or ()
     # Axes are those of the result, so that each new one has its place only after those before it.
     rank = len(x.shape) + len(given)
-    for axis in sorted(normalize_axis(axis, rank) for axis in given):
+    for axis in _sorted_axes(given, rank):
         x = call.add("unsqueeze", x, dim=axis)
     return x
 
 
 @converts("Concat")
 def _convert_concat(call: OnnxCall) -> Draft:
-    parts = [call.draft(index) for index in range(len(call.inputs)) if call.has_input(index)]
+    parts: list[Draft] = []
+    for index in range(len(call.inputs)):
+        if call.has_input(index):
+            parts.append(call.draft(index))
     axis = normalize_axis(call.attributes["axis"], len(parts[0].shape))
     if any(part.is_batch_axis(axis) for part in parts):
         raise UnsupportedNodeError("it joins tensors along the axis of the images")
@@ -200,14 +210,16 @@ def _convert_slice(call: OnnxCall) -> Draft:
     axes = call.integers("axes", 3) or tuple(range(len(starts)))
     steps = call.integers("steps", 4) or (1,) * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        x = _add_slice(call, x, normalize_axis(axis, len(x.shape)), slice(start, end, step))
+        axis = normalize_axis(axis, len(x.shape))
+        x = _add_slice(call, x, axis, python_slice(start, end, step, x.shape[axis]))
     return x
 
 
 def _add_slice(call: OnnxCall, x: Draft, axis: int, part: slice) -> Draft:
     size = x.shape[axis]
-    selected = _selected_range(size, part)
+    selected = range(size)[part]
     is_whole = len(selected) == size
+    # Before the axis is checked: a slice of all images is none.
     if is_whole and selected.step == 1:
         return x
     if x.is_batch_axis(axis):
@@ -219,15 +231,6 @@ def _add_slice(call: OnnxCall, x: Draft, axis: int, part: slice) -> Draft:
 
     end = min(selected.stop, size)
     return call.add("slice", x, dim=axis, start=selected.start, end=end, step=selected.step)
-
-
-def _selected_range(size: int, part: slice) -> range:
-    """Return the indices that a slice of ONNX selects from `size`."""
-    stop = part.stop
-    if part.step < 0 and stop < -size:
-        # ONNX takes such an end as "before the first index", Python as counted from the back.
-        stop = None
-    return range(size)[slice(part.start, stop, part.step)]
 
 
 @converts("Gather")
@@ -244,22 +247,25 @@ def _convert_gather(call: OnnxCall) -> Draft:
         raise UnsupportedNodeError("a choice that has more than one axis")
 
     size = x.shape[axis]
-    return _add_slice(call, x, axis, _as_slice([int(index) for index in indices], size))
+    return _add_slice(call, x, axis, _as_slice(indices.tolist(), size))
 
 
 def _as_slice(indices: list[int], size: int) -> slice:
     """Return a row of indices as a slice; raises UnsupportedNodeError where it is none."""
     positions = [normalize_axis(index, size) for index in indices]
     first, last = positions[0], positions[-1]
-    step = positions[1] - first if len(positions) > 1 else 1
+    step = 1
+    if len(positions) > 1:
+        step = positions[1] - first
     if step == 0 or positions != list(range(first, first + step * len(positions), step)):
         raise UnsupportedNodeError("a choice of entries that are not evenly spaced")
 
     if step > 0:
         return slice(first, last + step, step)
+    # Backwards only the whole axis, which is a flip.
     if len(positions) != size:
         raise UnsupportedNodeError("a choice of entries from the back")
-    return slice(first, -size - 1, step)
+    return slice(first, None, step)
 
 
 @converts("Expand")
@@ -295,14 +301,17 @@ def _convert_tile(call: OnnxCall) -> Draft:
     """Convert repetitions of whole axes, each of which is a concatenation with itself."""
     x = call.draft()
     counts = call.integers("repeats", 1) or ()
-    repeated = [axis for axis, count in enumerate(counts) if count != 1]
-    # Each repetition is an input of the concatenation, of which a node has a limited number.
-    is_small = all(1 <= count <= _MAX_REPEATS for count in counts)
-    if len(counts) != len(x.shape) or not is_small or any(map(x.is_batch_axis, repeated)):
-        raise UnsupportedNodeError("it repeats images, or something too often")
+    if len(counts) != len(x.shape):
+        raise UnsupportedNodeError(f"it has {len(counts)} repeats for {len(x.shape)} axes")
 
-    for axis in repeated:
-        copies = [x] * counts[axis]
+    for axis, count in enumerate(counts):
+        # Repeating once changes nothing.
+        if count == 1:
+            continue
+        # Each repetition is an input of the concatenation, of which a node has a limited number.
+        if not 1 < count <= _MAX_REPEATS or x.is_batch_axis(axis):
+            raise UnsupportedNodeError("it repeats images, or something too often")
+        copies = [x] * count
         x = call.add("cat", *copies, dim=axis)
     return x
 

@@ -22,7 +22,8 @@ MAX_PARTS = 64
 # The bounds are far above what networks for faces use. They exist because a graph comes out of a
 # file: without them one damaged number would allocate terabytes, or run for hours, before anything
 # notices.
-Size = Annotated[int, Meta(ge=1, le=65_536)]
+MAX_SIZE = 65_536
+Size = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
 """Channels, features and pixels."""
 Axis = Annotated[int, Meta(ge=-8, le=8)]
 Axes = Annotated[tuple[Axis, ...], Meta(min_length=1, max_length=8)]
@@ -33,8 +34,8 @@ Bound = Annotated[int, Meta(ge=-16_777_216, le=16_777_216)]
 Kernel = Annotated[int, Meta(ge=1, le=1024)]
 Stride = Annotated[int, Meta(ge=1, le=1024)]
 Padding = Annotated[int, Meta(ge=0, le=1024)]
-Groups = Annotated[int, Meta(ge=1, le=65_536)]
-Index = Annotated[int, Meta(ge=0, le=65_535)]
+Groups = Annotated[int, Meta(ge=1, le=MAX_SIZE)]
+Index = Annotated[int, Meta(ge=0, le=MAX_SIZE - 1)]
 Real = Annotated[float, Meta(ge=-1e30, le=1e30)]
 Epsilon = Annotated[float, Meta(ge=0, le=1e3)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]

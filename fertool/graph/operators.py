@@ -3,8 +3,8 @@
 A network is a graph of these operators. Each entry holds an operator's arguments, the function that
 computes it, its effect on channels and signs, and what integer inference needs to know. Tracing,
 surgery, folding, counting and the placement of quantizers read the table. To add an operator, add
-its entry here, and in `read_functions.py` its reader if PyTorch's arguments differ from those of
-the table.
+its entry here; where PyTorch's arguments differ from those of the table also a converter in
+`torch_functions.py`, and one in the `onnx_…` module of its kind for files of ONNX.
 
 Imports no torch: the header of a model file is checked with it.
 """
@@ -41,6 +41,8 @@ from fertool.graph.operator_types import (
     Stride,
 )
 
+UNSUPPORTED_HINT = "see docs/operators.md for the supported operators, and what to write instead"
+"""The hint of errors about what the table does not have."""
 # Paths instead of functions, since importing torch takes seconds and a header can be checked
 # without it.
 _FUNCTIONAL = "torch.nn.functional"
@@ -329,12 +331,12 @@ OPERATORS: Mapping[str, Operator] = {
         axis_arguments="part sizes",
     ),
     "unbind": _rearrange("torch.unbind", _AXIS, multi_output=True, axis_arguments="indices"),
-    "getitem": _rearrange(f"{_KERNELS}.pick", {"index": Argument(Index)}),
+    "getitem": _rearrange(f"{_KERNELS}.getitem", {"index": Argument(Index)}),
     "select": _rearrange(
         "torch.select", {**_AXIS, "index": Argument(Bound)}, axis_arguments="indices"
     ),
     "slice": _rearrange(
-        f"{_KERNELS}.cut",
+        f"{_KERNELS}.slice_axis",
         {
             **_AXIS,
             "start": Argument(Bound, 0),

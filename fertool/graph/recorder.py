@@ -79,12 +79,10 @@ class Recorder(TorchFunctionMode):
 
     def finish(self, result: Any) -> Recording:
         """Return the recording; raises FertoolError for a result that does not use the images."""
-        while isinstance(result, tuple | list | dict) and result:
-            # Networks with more than one head are deployed with the first.
-            if isinstance(result, dict):
-                result = list(result.values())
-            result = result[0]
-        name = self._node_names.get(id(result)) if isinstance(result, Tensor) else None
+        result = _first_result(result)
+        name = None
+        if isinstance(result, Tensor):
+            name = self._node_names.get(id(result))
         if name is None or name == INPUT:
             raise FertoolError(
                 "the network's result is not a tensor computed from the images", "return the logits"
@@ -159,9 +157,11 @@ class Recorder(TorchFunctionMode):
 
     def _default_name(self, op: str) -> str:
         path, is_operator = self._module_stack[-1]
-        if is_operator and path:
+        if not path:
+            return op
+        if is_operator:
             return path
-        return f"{path}.{op}" if path else op
+        return f"{path}.{op}"
 
     def _is_layer(self, name: str) -> bool:
         return any(node.name == name and node.operator.layer for node in self.nodes)
@@ -195,9 +195,8 @@ class Recorder(TorchFunctionMode):
         self._kept_alive.append(result)
         if isinstance(result, tuple | list):
             for index, part in enumerate(result):
-                self._remember(
-                    part, self.add("getitem", [node], {"index": index}, f"{node}.{index}")
-                )
+                item = self.add("getitem", [node], {"index": index}, f"{node}.{index}")
+                self._remember(part, item)
             return
         if args and result is args[0] and result._base is not None:
             # In place on a view: what the view is of has other values now, which no node has.
@@ -240,6 +239,18 @@ class Recorder(TorchFunctionMode):
         name = self.add("stochastic_depth", [self.source(x)], {"p": probability}, path)
         self._remember(result, name)
         return result
+
+
+def _first_result(result: Any) -> Any:
+    """Return the first of the results of nested tuples, lists and dictionaries.
+
+    Networks with more than one head are deployed with the first.
+    """
+    while isinstance(result, tuple | list | dict) and result:
+        if isinstance(result, dict):
+            result = list(result.values())
+        result = result[0]
+    return result
 
 
 def _without_reserved_start(name: str) -> str:

@@ -33,12 +33,15 @@ def known_result(node: Node, inputs: Sequence[Tensor]) -> Tensor | None:
     if effect in ("elementwise", "per_channel"):
         return inputs[0]
     if effect == "couples":
+        shapes = [x.shape for x in inputs]
         # NumPy's function, since PyTorch's own imports a computer algebra system, for a second.
-        shape = np.broadcast_shapes(*(x.shape for x in inputs))
+        shape = np.broadcast_shapes(*shapes)
         return torch.empty(shape, device="meta")
 
     rule = _RULES.get(node.op)
-    return None if rule is None else rule(node, inputs)
+    if rule is None:
+        return None
+    return rule(node, inputs)
 
 
 def _same_shape(node: Node, inputs: Sequence[Tensor]) -> Tensor:
@@ -98,12 +101,12 @@ def _cat(node: Node, inputs: Sequence[Tensor]) -> Tensor:
     """Return concatenated tensors; raises ValueError where other axes than `dim` differ."""
     dim = node.args["dim"]
     shape = list(inputs[0].shape)
-    shape[dim] = sum(x.shape[dim] for x in inputs)
-    for x in inputs:
-        expected = list(shape)
+    for x in inputs[1:]:
+        expected = list(inputs[0].shape)
         expected[dim] = x.shape[dim]
         if list(x.shape) != expected:
             raise ValueError(f"concatenates {list(x.shape)} with {list(inputs[0].shape)}")
+        shape[dim] += x.shape[dim]
     return torch.empty(shape, device="meta")
 
 

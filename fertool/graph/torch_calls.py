@@ -17,7 +17,7 @@ class UnsupportedCallError(Exception):
     """A call that no operator of the table can represent."""
 
 
-class Recorder(Protocol):
+class NodeRecorder(Protocol):
     """What a converter needs of the recorder; a protocol, since the recorder imports converters."""
 
     tensors: dict[str, Tensor]
@@ -36,7 +36,7 @@ class Recorder(Protocol):
 class TorchCall:
     """One call: the function's name without its spelling, its arguments, and its result."""
 
-    recorder: Recorder
+    recorder: NodeRecorder
     name: str
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -61,13 +61,14 @@ class TorchCall:
 
     def add(self, op: str, *inputs: Any, **args: Any) -> str:
         """Append a node with some tensors as inputs; returns its name."""
-        return self.recorder.add(op, [self.recorder.source(value) for value in inputs], args)
+        sources = [self.recorder.source(value) for value in inputs]
+        return self.recorder.add(op, sources, args)
 
     def add_layer(self, op: str, x: Any, tensors: Mapping[str, Tensor | None], **args: Any) -> str:
         """Append a layer; returns its name.
 
-        `tensors` have the names of PyTorch's module. The layer has the name of the module that owns
-        them, where that is one.
+        `x` is the input, or the name of its node. `tensors` have the names of PyTorch's module. The
+        layer has the name of the module that owns them, where that is one.
         """
         given: dict[str, Tensor] = {}
         owners: set[str] = set()
@@ -78,8 +79,11 @@ class TorchCall:
             name = self.recorder.tensor_name(tensor)
             if name is not None:
                 owners.add(name.rpartition(".")[0])
-        wanted = owners.pop() if len(owners) == 1 else ""
-        layer = self.recorder.add(op, [self.recorder.source(x)], args, wanted)
+        wanted = ""
+        if len(owners) == 1:
+            wanted = owners.pop()
+        source = x if isinstance(x, str) else self.recorder.source(x)
+        layer = self.recorder.add(op, [source], args, wanted)
         for key, tensor in given.items():
             self.recorder.tensors[f"{layer}.{key}"] = tensor
         return layer
@@ -137,9 +141,16 @@ def returns_tensors(result: Any) -> bool:
     return isinstance(result, Tensor)
 
 
+def as_tuple(value: Any) -> tuple[int, ...]:
+    """Return axes or shifts as a tuple; PyTorch also takes a single one."""
+    if isinstance(value, tuple | list | range):
+        return tuple(value)
+    return (value,)
+
+
 def int_per_axis(value: Any, axes: int) -> tuple[int, ...]:
     """Return one integer for each axis of a window; PyTorch also takes one for all of them."""
-    if isinstance(value, int):
-        return (int(value),) * axes
-    values = tuple(int(v) for v in value)
-    return values * axes if len(values) == 1 else values
+    values = tuple(map(int, as_tuple(value)))
+    if len(values) == 1:
+        return values * axes
+    return values

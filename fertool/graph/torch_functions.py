@@ -14,12 +14,14 @@ from torch import Tensor
 # Importing these modules registers their converters.
 from fertool.graph import torch_layers as torch_layers
 from fertool.graph import torch_shape_ops as torch_shape_ops
+from fertool.graph.ir import clamp_operator
 from fertool.graph.operators import OPERATORS
 from fertool.graph.torch_calls import (
     REGISTERED,
     Converter,
     TorchCall,
     UnsupportedCallError,
+    as_tuple,
     converts,
     int_per_axis,
 )
@@ -52,7 +54,8 @@ for _op, _operator in OPERATORS.items():
     "_to_copy",
 )
 def _convert_identity(call: TorchCall) -> str:
-    return call.recorder.source(call.args[0] if call.args else call.kwargs["input"])
+    given = call.bind("input")
+    return call.recorder.source(given["input"])
 
 
 @converts("dropout", "native_dropout", "dropout1d", "dropout2d", "feature_dropout", "alpha_dropout")
@@ -111,11 +114,6 @@ def _convert_reversed_div(call: TorchCall) -> str:
     return call.recorder.add("mul", [inverse], {"other": float(given["other"])})
 
 
-@converts("relu", "relu6")
-def _convert_relu(call: TorchCall) -> str:
-    return call.add(call.name, call.bind("input")["input"])
-
-
 @converts("hardtanh")
 def _convert_hardtanh(call: TorchCall) -> str:
     given = call.bind("input", min_val=-1.0, max_val=1.0)
@@ -135,16 +133,14 @@ def _convert_clamp_max(call: TorchCall) -> str:
 
 
 def _add_clamp(call: TorchCall, x: Any, low: Any, high: Any) -> str:
-    # By name where the operator table has one: fusion, folding and quantization know relu's.
-    if low == 0 and high is None:
-        return call.add("relu", x)
-    if low == 0 and high == 6:
-        return call.add("relu6", x)
-    return call.add("clamp", x, min=_finite_float(low), max=_finite_float(high))
+    op, args = clamp_operator(_finite_float(low), _finite_float(high))
+    return call.add(op, x, **args)
 
 
 def _finite_float(value: Any) -> float | None:
-    return None if value is None or math.isinf(value) else float(value)
+    if value is None or math.isinf(value):
+        return None
+    return float(value)
 
 
 @converts("max_pool2d", "max_pool2d_with_indices", "_max_pool2d")
@@ -214,22 +210,24 @@ def _convert_adaptive_pool(call: TorchCall) -> str:
 )
 def _convert_interpolate(call: TorchCall) -> str:
     given = call.bind("input", size=None, scale_factor=None, mode="nearest", align_corners=None)
-    mode, align_corners = given["mode"], given["align_corners"]
+    mode = given["mode"]
     if call.name.endswith("2d"):
         mode = _ATEN_INTERPOLATE.get(call.name, "nearest")
         # ATen's third argument is `align_corners`, except for the nearest modes, which have none.
         if isinstance(given["scale_factor"], bool):
-            align_corners = given["scale_factor"]
+            given["align_corners"] = given["scale_factor"]
     if given.get("antialias"):
         raise UnsupportedCallError("interpolation with antialiasing")
     # The other modes have no corners to align; PyTorch refuses the argument there.
-    has_corners = mode in ("bilinear", "bicubic")
+    align_corners = None
+    if mode in ("bilinear", "bicubic"):
+        align_corners = bool(given["align_corners"])
     return call.add(
         "interpolate",
         given["input"],
         size=tuple(call.result.shape[2:]),
         mode=mode,
-        align_corners=bool(align_corners) if has_corners else None,
+        align_corners=align_corners,
     )
 
 
@@ -256,7 +254,7 @@ def _convert_reduction(call: TorchCall) -> str:
     dims = given.get("axis", given["dim"])
     if dims is None:
         dims = range(x.dim())
-    return call.add(call.name, x, dim=_as_tuple(dims), keepdim=given["keepdim"])
+    return call.add(call.name, x, dim=as_tuple(dims), keepdim=given["keepdim"])
 
 
 @converts("norm", "linalg_vector_norm", "vector_norm")
@@ -270,13 +268,9 @@ def _convert_norm(call: TorchCall) -> str:
         "norm",
         given["input"],
         p=float(order),
-        dim=_as_tuple(given["dim"]),
+        dim=as_tuple(given["dim"]),
         keepdim=given["keepdim"],
     )
-
-
-def _as_tuple(dims: Any) -> tuple[int, ...]:
-    return (dims,) if isinstance(dims, int) else tuple(dims)
 
 
 @converts("softmax", "log_softmax", "_softmax")
@@ -288,7 +282,9 @@ def _convert_softmax(call: TorchCall) -> str:
 @converts("matmul", "bmm", "mm", "reversed matmul")
 def _convert_matmul(call: TorchCall) -> str:
     # `torch.matmul` calls it `other`, `torch.mm` and `torch.bmm` call it `mat2`.
-    second_name = "other" if "other" in call.kwargs else "mat2"
+    second_name = "mat2"
+    if "other" in call.kwargs:
+        second_name = "other"
     given = call.bind("input", second_name)
     first, second = given["input"], given[second_name]
     if call.name == "reversed matmul":
@@ -332,12 +328,6 @@ def _convert_attention(call: TorchCall) -> str:
     return call.add("scaled_dot_product_attention", *inputs, scale=given["scale"])
 
 
-@converts("normalize")
-def _convert_normalize(call: TorchCall) -> str:
-    given = call.bind("input", p=2.0, dim=1, eps=1e-12)
-    return call.add("normalize", given["input"], p=given["p"], dim=given["dim"], eps=given["eps"])
-
-
 @converts("pow")
 def _convert_pow(call: TorchCall) -> str:
     given = call.bind("input", "exponent")
@@ -362,7 +352,8 @@ def _table_converter(op: str) -> Converter:
         unknown = set(given) - {"input", "self", *arguments, *_IGNORED}
         if unknown:
             raise UnsupportedCallError(f"{call.name} with the argument '{unknown.pop()}'")
-        return call.add(op, given["input"], **{name: given[name] for name in arguments})
+        args = {name: given[name] for name in arguments}
+        return call.add(op, given["input"], **args)
 
     return convert
 

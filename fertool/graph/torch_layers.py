@@ -15,6 +15,7 @@ _STATISTICS = ("running_mean", "running_var")
 @converts("conv2d", "conv1d", "convolution", "_conv_forward")
 def _convert_conv(call: TorchCall) -> str:
     given = call.bind("input", "weight", bias=None, stride=1, padding=0, dilation=1, groups=1)
+    x: Any = given["input"]
     weight, bias = given["weight"], given["bias"]
     axes = weight.dim() - 2
     window: dict[str, Any] = {
@@ -24,10 +25,11 @@ def _convert_conv(call: TorchCall) -> str:
     }
     padding = given["padding"]
     if isinstance(padding, str):
-        sides = _pads_of_mode(padding, window["kernel_size"], window["dilation"])
-        if any(before != behind for before, behind in sides):
-            return _add_padded_conv(call, given, window, sides)
-        window["padding"] = tuple(before for before, _ in sides)
+        before, behind = _pads_of_mode(padding, window["kernel_size"], window["dilation"])
+        if before != behind:
+            x = _add_padding(call, x, before, behind)
+            before = (0,) * axes
+        window["padding"] = before
     else:
         window["padding"] = int_per_axis(padding, axes)
 
@@ -35,7 +37,7 @@ def _convert_conv(call: TorchCall) -> str:
         window = {key: value[0] for key, value in window.items()}
     return call.add_layer(
         f"conv{axes}d",
-        given["input"],
+        x,
         {"weight": weight, "bias": bias},
         out_channels=weight.shape[0],
         groups=given["groups"],
@@ -46,47 +48,29 @@ def _convert_conv(call: TorchCall) -> str:
 
 def _pads_of_mode(
     mode: str, kernel: tuple[int, ...], dilation: tuple[int, ...]
-) -> list[tuple[int, int]]:
-    """Return the padding before and behind each axis for the modes "valid" and "same"."""
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the padding before and behind the axes for the modes "valid" and "same"."""
     if mode == "valid":
-        return [(0, 0)] * len(kernel)
-    sides: list[tuple[int, int]] = []
+        nothing = (0,) * len(kernel)
+        return nothing, nothing
+
+    before: list[int] = []
+    behind: list[int] = []
     for k, d in zip(kernel, dilation, strict=True):
         total = d * (k - 1)
         # Of an odd number PyTorch puts one more behind.
-        sides.append((total // 2, total - total // 2))
-    return sides
+        before.append(total // 2)
+        behind.append(total - total // 2)
+    return tuple(before), tuple(behind)
 
 
-def _add_padded_conv(
-    call: TorchCall,
-    given: dict[str, Any],
-    window: dict[str, Any],
-    sides: list[tuple[int, int]],
-) -> str:
-    """Append the padding of an even kernel as a node of its own, and the convolution."""
-    weight, bias = given["weight"], given["bias"]
+def _add_padding(call: TorchCall, x: Any, before: tuple[int, ...], behind: tuple[int, ...]) -> str:
+    """Append the padding of an even kernel as a node of its own; returns its name."""
     widths: list[int] = []
     # PyTorch's `pad` names the last axis first.
-    for before, behind in reversed(sides):
-        widths += [before, behind]
-    padded = call.recorder.add(
-        "pad", [call.recorder.source(given["input"])], {"pad": tuple(widths)}
-    )
-
-    args = {
-        "out_channels": weight.shape[0],
-        **window,
-        "groups": given["groups"],
-        "bias": bias is not None,
-        "padding": (0, 0),
-    }
-    weight_name = call.recorder.tensor_name(weight) or ""
-    layer = call.recorder.add("conv2d", [padded], args, weight_name.rpartition(".")[0])
-    call.recorder.tensors[f"{layer}.weight"] = weight
-    if bias is not None:
-        call.recorder.tensors[f"{layer}.bias"] = bias
-    return layer
+    for axis in reversed(range(len(before))):
+        widths += [before[axis], behind[axis]]
+    return call.add("pad", x, pad=tuple(widths))
 
 
 @converts("conv_transpose2d")
@@ -151,8 +135,14 @@ def _convert_batch_norm(call: TorchCall) -> str:
         raise UnsupportedCallError(
             "batch norm without running statistics, which computes with those of the batch"
         )
-    tensors = {key: given[key] for key in (*_AFFINE, *_STATISTICS)}
-    tensors["num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    tensors = {
+        "weight": given["weight"],
+        "bias": given["bias"],
+        "running_mean": given["running_mean"],
+        "running_var": given["running_var"],
+        # A program passes no counter.
+        "num_batches_tracked": torch.zeros((), dtype=torch.int64),
+    }
     return call.add_layer(
         "batch_norm",
         given["input"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fertool.graph.torch_calls import TorchCall, UnsupportedCallError, converts
+from fertool.graph.torch_calls import TorchCall, UnsupportedCallError, as_tuple, converts
 
 
 @converts("view", "reshape", "_unsafe_view", "view_as", "unflatten", "reshape_as")
@@ -28,14 +28,6 @@ def _convert_expand(call: TorchCall) -> str:
         if shape[axis] == size:
             shape[axis] = -1
     return call.add("expand", x, shape=tuple(shape))
-
-
-@converts("flatten")
-def _convert_flatten(call: TorchCall) -> str:
-    given = call.bind("input", start_dim=0, end_dim=-1)
-    return call.add(
-        "flatten", given["input"], start_dim=given["start_dim"], end_dim=given["end_dim"]
-    )
 
 
 @converts("permute")
@@ -63,14 +55,13 @@ def _convert_movedim(call: TorchCall) -> str:
     given = call.bind("input", "source", "destination")
     x = given["input"]
     rank = x.dim()
+    order = list(range(rank))
     moves: list[tuple[int, int]] = []
-    for source, target in zip(
-        _as_tuple(given["source"]), _as_tuple(given["destination"]), strict=True
-    ):
+    sources, targets = as_tuple(given["source"]), as_tuple(given["destination"])
+    for source, target in zip(sources, targets, strict=True):
         moves.append((target % rank, source % rank))
+        order.remove(source % rank)
 
-    moved = {source for _, source in moves}
-    order = [axis for axis in range(rank) if axis not in moved]
     # In ascending order, so that an insertion does not shift those before it.
     for target, source in sorted(moves):
         order.insert(target, source)
@@ -83,13 +74,22 @@ def _convert_squeeze(call: TorchCall) -> str:
     x, dims = given["input"], given["dim"]
     if dims is None:
         dims = tuple(axis for axis, size in enumerate(x.shape) if size == 1)
-    return call.add("squeeze", x, dim=_as_tuple(dims))
+    return call.add("squeeze", x, dim=as_tuple(dims))
 
 
-@converts("cat", "concat", "concatenate", "stack")
+@converts("cat", "concat", "concatenate")
 def _convert_cat(call: TorchCall) -> str:
+    return _add_join(call, "cat")
+
+
+@converts("stack")
+def _convert_stack(call: TorchCall) -> str:
+    return _add_join(call, "stack")
+
+
+def _add_join(call: TorchCall, op: str) -> str:
     given = call.bind("tensors", dim=0)
-    op = "stack" if call.name == "stack" else "cat"
+    # NumPy's name for the axis is accepted by PyTorch, too.
     return call.add(op, *given["tensors"], dim=given.get("axis", given["dim"]))
 
 
@@ -140,7 +140,9 @@ def _convert_narrow(call: TorchCall) -> str:
 def _convert_getitem(call: TorchCall) -> str:
     """Convert basic indexing, entry by entry: None, an integer or a slice for each axis."""
     x, index = call.args
-    entries = _without_ellipsis(list(index) if isinstance(index, tuple) else [index], x.dim())
+    if not isinstance(index, tuple):
+        index = (index,)
+    entries = _without_ellipsis(index, x.dim())
     name = call.recorder.source(x)
     sizes = list(x.shape)
     axis = 0
@@ -161,14 +163,14 @@ def _convert_getitem(call: TorchCall) -> str:
     return name
 
 
-def _without_ellipsis(entries: list[Any], rank: int) -> list[Any]:
+def _without_ellipsis(entries: tuple[Any, ...], rank: int) -> tuple[Any, ...]:
     """Return the entries of an index with whole slices in place of an ellipsis."""
     # By identity: `in` and `index` would compare tensors, which have no truth value.
     for position, entry in enumerate(entries):
         if entry is Ellipsis:
             indexed_axes = sum(other is not None for other in entries) - 1
-            whole = [slice(None)] * (rank - indexed_axes)
-            return [*entries[:position], *whole, *entries[position + 1 :]]
+            whole = (slice(None),) * (rank - indexed_axes)
+            return (*entries[:position], *whole, *entries[position + 1 :])
     return entries
 
 
@@ -183,15 +185,11 @@ def _add_slice(call: TorchCall, name: str, axis: int, part: slice, size: int) ->
 @converts("roll")
 def _convert_roll(call: TorchCall) -> str:
     given = call.bind("input", "shifts", "dims")
-    shifts, dims = _as_tuple(given["shifts"]), _as_tuple(given["dims"])
+    shifts, dims = as_tuple(given["shifts"]), as_tuple(given["dims"])
     return call.add("roll", given["input"], shifts=shifts, dims=dims)
 
 
 @converts("flip")
 def _convert_flip(call: TorchCall) -> str:
     given = call.bind("input", "dims")
-    return call.add("flip", given["input"], dims=_as_tuple(given["dims"]))
-
-
-def _as_tuple(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+    return call.add("flip", given["input"], dims=as_tuple(given["dims"]))

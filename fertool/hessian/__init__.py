@@ -1,8 +1,8 @@
 """Sensitivity of the output to each channel's weights and activation: traces of the Hessian."""
 
 from fertool.hessian.layer_runs import weighted_layers
-from fertool.hessian.sensitivity import Hessian, LayerSensitivity, Sensitivity
 from fertool.hessian.traces import estimate_traces
+from fertool.results.sensitivity import Hessian, LayerSensitivity, Sensitivity
 
 __all__ = [
     "Hessian",

@@ -24,7 +24,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 
 from fertool.hessian.grad_norms import PerSampleGradNorms
-from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, run_layers
+from fertool.hessian.layer_runs import (
+    Pass,
+    WeightedLayer,
+    channel_slices,
+    count_channels,
+    run_layers,
+)
 from fertool.losses import output_factor, output_probes
 
 
@@ -49,7 +55,7 @@ def probe_directions(
 
 def gradient_passes(
     module: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, WeightedLayer],
     images: Tensor,
     directions: Callable[[Tensor], Tensor],
 ) -> list[Pass]:
@@ -75,7 +81,7 @@ def gradient_passes(
 
 
 def _squared_gradients(
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, WeightedLayer],
     norms: Mapping[str, PerSampleGradNorms],
     edges: list[GradientEdge],
     logits: Tensor,

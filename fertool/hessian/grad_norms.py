@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from fertool.hessian.layer_runs import Layer
+from fertool.hessian.layer_runs import WeightedLayer
 
 _CHUNK_ELEMENTS = 1 << 22
 """Largest unfolded input at a time, in elements (16 MB in float32): a batch's can be gigabytes."""
@@ -25,7 +25,7 @@ _CHUNK_ELEMENTS = 1 << 22
 class PerSampleGradNorms:
     """The squared gradients of one layer that has read `x`, for any number of backward passes."""
 
-    def __init__(self, layer: Layer, x: Tensor) -> None:
+    def __init__(self, layer: WeightedLayer, x: Tensor) -> None:
         self.layer = layer
         self.x = x.detach()
         self._gram: Tensor | None = None
@@ -68,7 +68,7 @@ def _image_gradients(layer: nn.Conv2d, x: Tensor, gradient: Tensor) -> Tensor:
     return gradients.reshape(images, channels, -1)
 
 
-def _gram(layer: Layer, x: Tensor, positions: int) -> Tensor:
+def _gram(layer: WeightedLayer, x: Tensor, positions: int) -> Tensor:
     """Return `U^T U` of each image and group, [N, groups, positions, positions]."""
     elements_per_image = x[0].numel() * layer.weight[0, 0].numel()
     chunk = max(1, _CHUNK_ELEMENTS // elements_per_image)
@@ -79,7 +79,7 @@ def _gram(layer: Layer, x: Tensor, positions: int) -> Tensor:
     return torch.cat(grams)
 
 
-def _input_matrix(layer: Layer, x: Tensor, positions: int) -> Tensor:
+def _input_matrix(layer: WeightedLayer, x: Tensor, positions: int) -> Tensor:
     """Return U of each image and group, [N, groups, fan-in, positions]."""
     if isinstance(layer, nn.Linear):
         return x.reshape(len(x), 1, -1, layer.in_features).mT
@@ -93,7 +93,7 @@ def _input_matrix(layer: Layer, x: Tensor, positions: int) -> Tensor:
     return windows.permute(0, 1, 4, 5, 2, 3).reshape(len(x), layer.groups, -1, positions)
 
 
-def _output_matrix(layer: Layer, gradient: Tensor) -> Tensor:
+def _output_matrix(layer: WeightedLayer, gradient: Tensor) -> Tensor:
     """Return D of each image and group, [N, groups, channels / groups, positions]."""
     if isinstance(layer, nn.Linear):
         return gradient.reshape(len(gradient), 1, -1, layer.out_features).mT

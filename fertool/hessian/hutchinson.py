@@ -1,7 +1,7 @@
 """Passes for traces of the Hessian of the cross-entropy against labels, by Hutchinson's estimator.
 
-`Tr(H) = E[z^T H z]` for z of independent random signs, with `H z` from differentiating twice (Sun's
-thesis on HAWQC, equations 4-3 to 4-9). One product serves all channels: the sum of `z * H z` over a
+`Tr(H) = E[z^T H z]` for z of independent random signs, with `H z` from differentiating twice (Sun,
+thesis, equations 4-3 to 4-9). One product serves all channels: the sum of `z * H z` over a
 channel has the channel's trace as its mean, and the coupling of the channel with all others as
 noise. The source's own form masks z to one channel at a time (4-8), which is less noisy and takes a
 product for every channel. Weights and activations have products of their own; H is the sum over the
@@ -23,7 +23,13 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from fertool.errors import FertoolError
-from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, run_layers
+from fertool.hessian.layer_runs import (
+    Pass,
+    WeightedLayer,
+    channel_slices,
+    count_channels,
+    run_layers,
+)
 
 
 class _TwiceDifferentiable(TorchFunctionMode):
@@ -78,7 +84,7 @@ _Draw = tuple[_Variable, Callable[[], torch.Generator]]
 
 def product_passes(
     module: nn.Module,
-    layers: Mapping[str, Layer],
+    layers: Mapping[str, WeightedLayer],
     images: Tensor,
     labels: Tensor,
     *,
@@ -111,7 +117,7 @@ def product_passes(
 
 
 def _variables(
-    module: nn.Module, layers: Mapping[str, Layer], images: Tensor, labels: Tensor
+    module: nn.Module, layers: Mapping[str, WeightedLayer], images: Tensor, labels: Tensor
 ) -> list[_Variable]:
     """Return the weights of all layers that run, then their activations."""
     # New leaves, so that frozen weights count and nothing of the network is touched.

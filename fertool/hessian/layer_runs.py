@@ -10,7 +10,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fertool.errors import FertoolError
 
-Layer = nn.Conv2d | nn.Linear
+WeightedLayer = nn.Conv2d | nn.Linear
+"""The types of layers that have formulas for their traces."""
 Pass = Callable[[], Tensor]
 """One pass over a batch: returns its contribution to the traces, [2, rows, channels].
 
@@ -32,12 +33,12 @@ class LayerRun:
         self.edge: GradientEdge = get_gradient_edge(output)
 
 
-def weighted_layers(module: nn.Module) -> dict[str, Layer]:
+def weighted_layers(module: nn.Module) -> dict[str, WeightedLayer]:
     """Return the layers that get traces, by module path.
 
-    Raises FertoolError for a layer type without a formula.
+    Raises FertoolError for a convolution without a formula.
     """
-    layers: dict[str, Layer] = {}
+    layers: dict[str, WeightedLayer] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layers[name] = layer
@@ -49,12 +50,12 @@ def weighted_layers(module: nn.Module) -> dict[str, Layer]:
     return layers
 
 
-def count_channels(layers: Mapping[str, Layer]) -> int:
+def count_channels(layers: Mapping[str, WeightedLayer]) -> int:
     """Return the number of output channels of all layers."""
     return sum(len(layer.weight) for layer in layers.values())
 
 
-def channel_slices(layers: Mapping[str, Layer]) -> dict[str, slice]:
+def channel_slices(layers: Mapping[str, WeightedLayer]) -> dict[str, slice]:
     """Return the columns of each layer's output channels among those of all layers."""
     slices = {}
     start = 0
@@ -66,7 +67,7 @@ def channel_slices(layers: Mapping[str, Layer]) -> dict[str, slice]:
 
 
 def run_layers(
-    network: Callable[[Tensor], Tensor], layers: Mapping[str, Layer], images: Tensor
+    network: Callable[[Tensor], Tensor], layers: Mapping[str, WeightedLayer], images: Tensor
 ) -> tuple[Tensor, dict[str, LayerRun]]:
     """Return the logits, in an autograd graph, and the runs of those of the `layers` that ran.
 

@@ -25,9 +25,15 @@ from fertool.header_json import canonical_json, digest_text
 from fertool.hessian.accumulator import TraceAccumulator
 from fertool.hessian.gauss_newton import exact_directions, gradient_passes, probe_directions
 from fertool.hessian.hutchinson import product_passes
-from fertool.hessian.layer_runs import Layer, Pass, channel_slices, count_channels, weighted_layers
-from fertool.hessian.sensitivity import HESSIAN_OF, LayerSensitivity, Sensitivity
+from fertool.hessian.layer_runs import (
+    Pass,
+    WeightedLayer,
+    channel_slices,
+    count_channels,
+    weighted_layers,
+)
 from fertool.inference import eval_mode
+from fertool.results.sensitivity import HESSIAN_OF, LayerSensitivity, Sensitivity
 from fertool.spec import affordable_batch
 
 _SAVE_SECONDS = 10.0
@@ -85,7 +91,7 @@ class _Measurement:
     """A measurement in progress; `sums` holds its results so far."""
 
     module: nn.Module
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, WeightedLayer]
     images: Tensor
     labels: Tensor
     config: TraceConfig

@@ -93,8 +93,10 @@ class _TensorTable:
 
 def _read_archive(archive: zipfile.ZipFile) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """Return the JSON and the tensors of an exported program; raises WrongContentError."""
-    # The first folder has the name of the file when it was saved.
-    members = {name.partition("/")[2]: name for name in archive.namelist()}
+    members: dict[str, str] = {}
+    for name in archive.namelist():
+        # The first folder has the name of the file when it was saved.
+        members[name.partition("/")[2]] = name
     program = as_type(_read_json(archive, members, "models/model.json"), dict[str, Any])
     tensors: dict[str, Tensor] = {}
     for kind in ("weights", "constants"):
@@ -132,6 +134,7 @@ def _decode_tensor(content: bytes, layout: _TensorLayout, name: str) -> Tensor:
     # Files pad what they store, so that the rest after the last whole element is no tensor's.
     whole = len(content) // dtype.itemsize * dtype.itemsize
     flat = torch.empty(0, dtype=dtype)
+    # torch.frombuffer refuses an empty buffer.
     if whole:
         flat = torch.frombuffer(bytearray(content[:whole]), dtype=dtype)
 

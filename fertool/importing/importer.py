@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.config.importing import ImportConfig
+from fertool.data.labels import FER2013_ORDER
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.capture import capture
@@ -34,8 +35,6 @@ from fertool.spec import InputSpec, Spec
 
 TOLERANCE = 1e-5
 """The largest difference of a logit, relative to the largest logit where that is above 1."""
-EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-"""The default classes of the zoo's networks: those of FER2013."""
 _COMPARED_IMAGES = 3
 _WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt")
 _SOURCE_KINDS = (
@@ -94,15 +93,18 @@ def _open_source(source: str, options: ImportConfig) -> SourceNetwork:
     channels = options.input_channels or 3
     library, _, name = source.partition(":")
     if library in LIBRARIES and name:
-        module, preprocessing = build_library_network(library, name, options.class_count, channels)
+        module, preprocessing = build_library_network(
+            library, name, options.class_count, channels, options.arch_args
+        )
         return _capture_module(module, options, channels, preprocessing)
     if ":" in source:
-        arguments: dict[str, Any] = {}
-        if options.class_count is not None:
-            arguments["num_classes"] = options.class_count
-        arguments.update(options.arch_args)
-        return _capture_module(build_with_factory(source, arguments), options, channels, None)
+        return _open_factory(source, options, channels)
     raise _unknown_source(source)
+
+
+def _open_factory(source: str, options: ImportConfig, channels: int) -> SourceNetwork:
+    module = build_with_factory(source, options.class_count, options.arch_args)
+    return _capture_module(module, options, channels, preprocessing=None)
 
 
 def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
@@ -112,7 +114,7 @@ def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
     arguments = resolve_arch_args(name, options.arch_args, size)
     build = get_architecture(name)
     module = build(
-        num_classes=options.class_count or len(EXPRESSIONS), in_channels=channels, **arguments
+        num_classes=options.class_count or len(FER2013_ORDER), in_channels=channels, **arguments
     )
     preprocessing = Preprocessing(size, default.mean * channels, default.std * channels)
     return _capture_module(module, options, channels, preprocessing)
@@ -121,6 +123,8 @@ def _open_zoo(name: str, options: ImportConfig) -> SourceNetwork:
 def _open_file(path: Path, suffix: str, options: ImportConfig) -> SourceNetwork:
     if options.weights is not None:
         raise UsageError(f"``weights``: {path} has its own weights", "leave ``weights`` out")
+    if options.arch_args:
+        raise UsageError(f"``arch_arg``: {path} holds its network already", "leave it out")
     load = load_onnx_network if suffix == ".onnx" else load_program_network
     found = load(path, options.input_size, options.input_channels)
     if found.preprocessing is not None and (options.mean or options.std):
@@ -184,7 +188,9 @@ def _load_weights_(module: nn.Module, path: Path) -> tuple[str, ...]:
 def _first_tensor(result: Any) -> Tensor:
     """Return the first result of a network with more than one head, which is the captured one."""
     while not isinstance(result, Tensor):
-        result = next(iter(result.values())) if isinstance(result, Mapping) else result[0]
+        if isinstance(result, Mapping):
+            result = list(result.values())
+        result = result[0]
     return result
 
 
@@ -203,10 +209,11 @@ def _describe(
     outputs = output_shape[0]
     classes = options.classes
     notes: tuple[str, ...] = ()
+    # The zoo's networks are for FER2013; of others only the number of classes is known.
     if classes is None and source in architecture_names():
-        classes = EXPRESSIONS
+        classes = FER2013_ORDER
     if classes is None:
-        classes = tuple(str(index) for index in range(outputs))
+        classes = tuple(map(str, range(outputs)))
         notes = (f"classes are called 0 to {outputs - 1}; name them with ``classes``",)
     if len(classes) != outputs:
         raise UsageError(

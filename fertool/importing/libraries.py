@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fertool.errors import UsageError
+from fertool.importing.factories import parse_argument
 from fertool.importing.sources import Preprocessing
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -59,20 +60,32 @@ def _define_stub_operators(folder: Path) -> None:
 
 
 def build_library_network(
-    library: str, name: str, classes: int | None, channels: int
+    library: str,
+    name: str,
+    classes: int | None,
+    channels: int,
+    arch_args: Mapping[str, Any],
 ) -> tuple[nn.Module, Preprocessing]:
     """Return a network with random weights and the preprocessing that it was published with.
 
-    Raises UsageError where the library is not installed or has no such network.
+    `arch_args` go to the library's own function. Raises UsageError where the library is not
+    installed, has no such network, or refuses the arguments.
     """
     if find_spec(library) is None:
         raise UsageError(
             f"{library}:{name}: {library} is not installed", "pip install 'fertool[zoo]'"
         )
     prepare_torchvision_import()
-    arguments = {} if classes is None else {"num_classes": classes}
+    # Without a number of classes the library's own default stays, that of ImageNet.
+    arguments: dict[str, Any] = {}
+    if classes is not None:
+        arguments["num_classes"] = classes
+    for key, value in arch_args.items():
+        arguments[key] = parse_argument(value)
     try:
         module, preprocessing = _BUILDERS[library](name, arguments)
+    except TypeError as error:
+        raise UsageError(f"{library}:{name}: {error}", "correct ``arch_arg``") from None
     except ImportError as error:
         raise UsageError(
             f"{library} does not load ({error})", "install the version that fits this torch"
@@ -110,8 +123,11 @@ _BUILDERS = {"torchvision": _build_torchvision, "timm": _build_timm}
 def _require_known(library: str, name: str, known: Sequence[str]) -> None:
     if name in known:
         return
+    # The nearest alone: timm has more than a thousand.
     near = difflib.get_close_matches(name, known, n=5)
-    hint = f"it has {', '.join(near)}" if near else f"see {library}'s own list"
+    hint = f"see {library}'s own list"
+    if near:
+        hint = f"it has {', '.join(near)}"
     raise UsageError(f"{library} has no network '{name}'", hint)
 
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fertool.artifact.input_files import require_file
-from fertool.errors import FertoolError
+from fertool.artifact.onnx_model import load_onnx_model
+from fertool.errors import naming
 from fertool.importing.sources import Preprocessing, SourceNetwork, given_image_shape
-
-if TYPE_CHECKING:
-    import onnx
 
 
 def load_onnx_network(path: Path, size: int | None, channels: int | None) -> SourceNetwork:
@@ -23,15 +20,14 @@ def load_onnx_network(path: Path, size: int | None, channels: int | None) -> Sou
     from fertool.onnx_runtime import failed_pass, open_session, session_options
 
     require_file(path)
-    model = _load(path)
-    try:
+    model = load_onnx_model(path)
+    with naming(str(path)):
         network = graph_of_onnx(model, given_image_shape(size, channels))
-    except FertoolError as error:
-        raise FertoolError(f"{path}: {error.message}", error.hint) from None
     session = open_session(path, session_options(1), str(path))
     input_name = session.get_inputs()[0].name
 
     def reference(images: Tensor) -> Tensor:
+        # The captured network takes channels first, whatever the file's own layout is.
         if network.channels_last:
             images = images.permute(0, 2, 3, 1)
         if network.raw_pixels:
@@ -47,15 +43,3 @@ def load_onnx_network(path: Path, size: int | None, channels: int | None) -> Sou
         # The graph normalizes raw pixels itself: it takes what is 255 times a pixel from 0 to 1.
         preprocessing = Preprocessing(size=network.image[1], mean=(0.0,), std=(1 / 255,))
     return SourceNetwork(network.captured, network.image, reference, preprocessing, network.notes)
-
-
-def _load(path: Path) -> onnx.ModelProto:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(path, load_external_data=False)
-    except (DecodeError, ValueError, OSError, RecursionError):
-        raise FertoolError(
-            f"{path}: not an ONNX file, or a truncated one", "export it again"
-        ) from None

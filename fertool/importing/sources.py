@@ -37,4 +37,7 @@ class SourceNetwork:
 
 def given_image_shape(size: int | None, channels: int | None) -> ImageShape | None:
     """Return the shape of one image for a file that leaves it open; None where none is given."""
-    return None if size is None else (channels or 3, size, size)
+    if size is None:
+        return None
+    # Most networks of other libraries were trained on color images.
+    return (channels or 3, size, size)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.channels import trace_channels
@@ -12,15 +12,16 @@ from fertool.graph.folding import fold_for_inference
 from fertool.graph.groups import find_groups
 from fertool.graph.network import Network
 from fertool.models.float_prefix import plan_quantizers
+from fertool.results import LayerSurvey
 from fertool.spec import InputSpec
 
 
 @dataclass(frozen=True)
 class Survey:
-    """A sentence about the whole, and for each layer with weights a map of plain values."""
+    """A sentence about the whole, and what can be done with each layer that has weights."""
 
     summary: str
-    layers: list[dict[str, Any]]
+    layers: tuple[LayerSurvey, ...]
 
 
 def survey(network: Network, input: InputSpec) -> Survey:
@@ -35,28 +36,28 @@ def survey(network: Network, input: InputSpec) -> Survey:
     # Folded, since a layer and its norm become one integer layer.
     integer = plan_quantizers(fold_for_inference(network), input).layer_inputs
 
-    layers: list[dict[str, Any]] = []
+    layers: list[LayerSurvey] = []
     for node in network.graph.nodes:
         if node.operator.channel_effect != "mixes":
             continue
         layer = graph.by_name[node.name]
+        is_prunable = node.name in prunable
         # Channels of a grouped convolution are in no group, and can be removed all the same.
-        is_prunable = node.name in prunable or (
-            layer.kind == "grouped" and not _is_fixed(graph, node.name)
-        )
+        if layer.kind == "grouped" and not _is_fixed(graph, node.name):
+            is_prunable = True
         layers.append(
-            {
-                "name": node.name,
-                "operator": node.op,
-                "channels": len(layer.outputs),
-                "params": layer.params,
-                "macs": layer_macs(network, node),
-                "prunable": is_prunable,
-                "stays_because": _fixed_reason(graph, node.name),
-                "integer": node.name in integer,
-            }
+            LayerSurvey(
+                name=node.name,
+                operator=node.op,
+                channels=len(layer.outputs),
+                params=layer.params,
+                macs=layer_macs(network, node),
+                prunable=is_prunable,
+                stays_because=_fixed_reason(graph, node.name),
+                integer=node.name in integer,
+            )
         )
-    return Survey(_summarize(layers), layers)
+    return Survey(_summarize(layers), tuple(layers))
 
 
 def _is_fixed(graph: ChannelGraph, name: str) -> bool:
@@ -72,10 +73,10 @@ def _fixed_reason(graph: ChannelGraph, name: str) -> str | None:
     return graph.fixed_reasons[int(outputs[0])] or None
 
 
-def _summarize(layers: list[dict[str, Any]]) -> str:
-    macs = sum(layer["macs"] for layer in layers)
-    prunable = [layer for layer in layers if layer["prunable"]]
-    integer = [layer for layer in layers if layer["integer"]]
+def _summarize(layers: Sequence[LayerSurvey]) -> str:
+    macs = sum(layer.macs for layer in layers)
+    prunable = [layer for layer in layers if layer.prunable]
+    integer = [layer for layer in layers if layer.integer]
     return (
         f"{len(prunable)} of {len(layers)} layers can be pruned "
         f"({_percent_of_macs(prunable, macs)} of the MACs), "
@@ -83,6 +84,6 @@ def _summarize(layers: list[dict[str, Any]]) -> str:
     )
 
 
-def _percent_of_macs(layers: list[dict[str, Any]], total: int) -> str:
-    macs = sum(layer["macs"] for layer in layers)
+def _percent_of_macs(layers: Sequence[LayerSurvey], total: int) -> str:
+    macs = sum(layer.macs for layer in layers)
     return f"{100 * macs / max(1, total):.0f} %"

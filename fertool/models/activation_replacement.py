@@ -21,7 +21,7 @@ def replace_activations(spec: Spec, module: nn.Module) -> tuple[Spec, Network] |
     The weights have to be fine-tuned for it. None where there is nothing to replace; raises
     FertoolError for a dynamic network.
     """
-    spec.require_static("made INT8-friendly")
+    spec.require_static("given other activations")
     network = require_static(module)
     edits = {}
     for node in network.graph.nodes:

@@ -21,6 +21,7 @@ Architecture = Callable[..., nn.Module]
 # The data decide these, not the user.
 _NOT_ARGS = {"num_classes", "in_channels"}
 _SMALL_INPUT_ARGS = "small_input_args"
+_SWITCHES = {"true": True, "false": False}
 
 
 def small_input(**arguments: Any) -> Callable[[Architecture], Architecture]:
@@ -90,7 +91,7 @@ def _convert(arch: str, key: str, value: Any, kind: type) -> Any:
     try:
         if kind is bool:
             # bool("false") would be True.
-            return {"true": True, "false": False}[str(value).lower()]
+            return _SWITCHES[str(value).lower()]
         return kind(value)
     except (ValueError, KeyError):
         raise UsageError(

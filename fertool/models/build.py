@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from fertool import cost
 from fertool.artifact import store
 from fertool.artifact.atomic import write_atomic
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, join_problems, naming
 from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
@@ -22,7 +21,7 @@ from fertool.header_json import canonical_json
 from fertool.models.architecture import get_architecture, resolve_arch_args
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
 from fertool.models.quantized import build_quantized
-from fertool.models.weight_packing import pack_tensors, unpack_tensors
+from fertool.models.stored_tensors import pack_tensors, unpack_tensors
 from fertool.spec import InputSpec, Spec
 from fertool.strict_json import listed
 
@@ -37,8 +36,6 @@ _INITIALIZED = (
     nn.GroupNorm,
 )
 """Layers that PyTorch gives initial values."""
-_LISTED = 20
-"""Tensors that an error lists."""
 
 # Capture takes longer than the rest of making a network, and one process makes the same one often.
 _CAPTURED: dict[tuple[str, str, int, ImageShape], Graph] = {}
@@ -164,29 +161,22 @@ def load_model(path: Path) -> tuple[Spec, nn.Module]:
     tensor that does not fit the spec.
     """
     artifact = store.load(path)
-    _require_layers(artifact.spec, artifact.state_dict, path)
-    try:
-        module, tensors = _fill(artifact.spec, artifact.state_dict, path)
-    except FertoolError as error:
-        # Errors about the tensors name the file already.
-        if error.message.startswith(str(path)):
-            raise
-        raise FertoolError(f"{path}: {error.message}", error.hint) from None
+    with naming(str(path)):
+        _require_layers(artifact.spec, artifact.state_dict)
+        module, tensors = _fill(artifact.spec, artifact.state_dict)
     module.load_state_dict(tensors, assign=True)
     return artifact.spec, module.eval()
 
 
-def _fill(
-    spec: Spec, stored: Mapping[str, Tensor], path: Path
-) -> tuple[nn.Module, Mapping[str, Tensor]]:
+def _fill(spec: Spec, stored: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[str, Tensor]]:
     """Return the module of a spec and the tensors to load into it, checked against its own."""
     module = build(spec)
     if spec.quant is None:
-        _require_fit(stored, module.state_dict(), path)
+        _require_fit(stored, module.state_dict())
         return module, stored
     quantized = build_quantized(require_static(module), spec)
     wanted = quantized.state_dict()
-    _require_fit(stored, pack_tensors(spec.quant, wanted), path)
+    _require_fit(stored, pack_tensors(spec.quant, wanted))
     return quantized, unpack_tensors(spec.quant, stored, wanted)
 
 
@@ -202,9 +192,7 @@ def pack_model(spec: Spec, module: nn.Module) -> tuple[Spec, bytes]:
     # Not those of the spec, which may be of the network before it was pruned.
     counted = cost.count(module, spec.input)
     spec = replace(spec, params=counted.params, macs=counted.macs)
-    # By way of the text, which is the form of the header that is read back.
-    header, content = store.pack(json.loads(spec.to_json()), tensors_of(spec, module))
-    return replace(spec, digest=header["digest"]), content
+    return store.pack_spec(spec, tensors_of(spec, module))
 
 
 def tensors_of(spec: Spec, module: nn.Module) -> dict[str, Tensor]:
@@ -221,29 +209,33 @@ def stored_size_bytes(spec: Spec) -> int:
     for name, tensor in tensors_of(spec, module).items():
         # New tensors: those of the module are on the meta device, and have no storage.
         zeros[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
-    _, content = store.pack(json.loads(spec.to_json()), zeros)
+    _, content = store.pack_spec(spec, zeros)
     return len(content)
 
 
-def _require_layers(spec: Spec, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _require_layers(spec: Spec, tensors: Mapping[str, Tensor]) -> None:
     """Raise FertoolError unless each convolution and linear layer of the graphs has a tensor."""
     # Checked before the layers are built: a small file may hold a graph of thousands of them.
+    stored = {name.rpartition(".")[0] for name in tensors}
+    missing = [layer for layer in _layer_names(spec) if layer not in stored]
+    if missing:
+        raise FertoolError(
+            f"the tensors do not fit the spec: there are none of {listed(missing)}",
+            "make the file again",
+        )
+
+
+def _layer_names(spec: Spec) -> Iterator[str]:
+    """Yield the names of the layers with weights, as the tensors of a file have them."""
     if spec.gates is None:
-        graphs = {"": spec.graph}
-    else:
-        profiles = spec.gates.profiles
-        graphs = {f"networks.{index}.": profile for index, profile in enumerate(profiles)}
-    layers = {name.rpartition(".")[0] for name in tensors}
-    for prefix, graph in graphs.items():
-        missing = [prefix + name for name in graph.channels if prefix + name not in layers]
-        if missing:
-            raise FertoolError(
-                f"{path}: the tensors do not fit the spec: there are none of {listed(missing)}",
-                "make the file again",
-            )
+        yield from spec.graph.channels
+        return
+    for index, profile in enumerate(spec.gates.profiles):
+        for name in profile.channels:
+            yield f"networks.{index}.{name}"
 
 
-def _require_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def _require_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Raise FertoolError listing the tensors that are missing, unknown or of another form."""
     problems = []
     for name in wanted:
@@ -253,16 +245,14 @@ def _require_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor], pat
         if name not in wanted:
             problems.append(f"{name} is unknown")
             continue
-        form, wanted_form = _form(tensor), _form(wanted[name])
+        form = _form(tensor)
+        wanted_form = _form(wanted[name])
         if form != wanted_form:
             problems.append(f"{name} is {form}, the spec says {wanted_form}")
-    if not problems:
-        return
-    text = "; ".join(problems[:_LISTED])
-    hidden = len(problems) - _LISTED
-    if hidden > 0:
-        text += f"; and {hidden} more"
-    raise FertoolError(f"{path}: the tensors do not fit the spec: {text}", "make the file again")
+    if problems:
+        raise FertoolError(
+            f"the tensors do not fit the spec: {join_problems(problems)}", "make the file again"
+        )
 
 
 def _form(tensor: Tensor) -> str:

@@ -143,7 +143,10 @@ def _foreign_kind(path: Path) -> str | None:
     for signature, kind in _SIGNATURES.items():
         if signature in first_bytes:
             return kind
-    return "an ONNX file" if path.suffix.lower() == ".onnx" else None
+    # An ONNX file begins with no signature.
+    if path.suffix.lower() == ".onnx":
+        return "an ONNX file"
+    return None
 
 
 def _zip_names(path: Path) -> list[str]:
@@ -224,19 +227,27 @@ def _strip_prefixes(
 
 
 def _removable_prefix(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str | None:
-    before = _count_matches(given, wanted)
+    """Return the first of the prefixes of wrappers without which the names fit better."""
     for prefix in _PREFIXES:
-        count = sum(name.startswith(prefix) for name in given)
-        if 2 * count <= len(given):
-            continue
-        renamed = _remove_prefix(given, prefix)
-        if len(renamed) < len(given):
-            # Two tensors would get the same name.
-            continue
-        gained = _count_matches(renamed, wanted) - before
-        if gained > 0 or (gained == 0 and count == len(given)):
+        if _is_removable(prefix, given, wanted):
             return prefix
     return None
+
+
+def _is_removable(prefix: str, given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    count = sum(name.startswith(prefix) for name in given)
+    # A part of the network may have such a name itself: `model.` before a few names is no wrapper.
+    if 2 * count <= len(given):
+        return False
+    renamed = _remove_prefix(given, prefix)
+    # Two tensors would get the same name.
+    if len(renamed) < len(given):
+        return False
+    gained = _count_matches(renamed, wanted) - _count_matches(given, wanted)
+    if gained == 0:
+        # It may hide a second prefix, behind which the names fit.
+        return count == len(given)
+    return gained > 0
 
 
 def _remove_prefix(given: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

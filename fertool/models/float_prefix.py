@@ -83,9 +83,7 @@ def _prefix_length(network: Network, quantized: Collection[str]) -> int:
     weights = 0
     has_product = False
     for position, node in enumerate(graph.nodes, start=1):
-        layer = network.layer(node.name)
-        if layer is not None:
-            weights += count_parameters(layer)
+        weights += _count_weights(network, node)
         if _ends_prefix(node) or weights > max_weights:
             break
 
@@ -97,6 +95,13 @@ def _prefix_length(network: Network, quantized: Collection[str]) -> int:
         for reader in graph.readers[node.name]:
             last_reader = max(last_reader, positions[reader.name])
     return length
+
+
+def _count_weights(network: Network, node: Node) -> int:
+    layer = network.layer(node.name)
+    if layer is None:
+        return 0
+    return count_parameters(layer)
 
 
 def _ends_prefix(node: Node) -> bool:

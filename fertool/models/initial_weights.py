@@ -7,11 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, join_problems
 from fertool.models.checkpoints import read_weights
 
-_LISTED = 20
-"""Tensors that an error lists."""
 _HINT = "weights must be of the same network; check its name and arguments"
 _KEPT = "keeps its initial values"
 _DROPPED = "not in this network: dropped"
@@ -47,12 +45,12 @@ def matching_weights(module: nn.Module, path: Path) -> tuple[dict[str, Tensor], 
 
     problems = _misfits(taken, wanted, exceptions)
     if problems or not taken:
-        listed = _join(problems) or "none of them is the network's"
-        raise FertoolError(f"{path}: the weights do not fit: {listed}", _HINT)
+        reason = join_problems(problems) or "none of them is the network's"
+        raise FertoolError(f"{path}: the weights do not fit: {reason}", _HINT)
     flaws = _unusable_values(taken, wanted)
     if flaws:
         raise FertoolError(
-            f"{path}: weights that no network can start from: {_join(flaws)}",
+            f"{path}: weights that no network can start from: {join_problems(flaws)}",
             "give another checkpoint",
         )
     notes = [*notes, *stem_notes]
@@ -91,13 +89,16 @@ def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True)
 def head_name(module: nn.Module) -> str | None:
     """Return the name of the classifier's head: the child that holds the last linear layer."""
     linear = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    return linear[-1].split(".")[0] if linear else None
+    if not linear:
+        return None
+    return _top_part(linear[-1])
 
 
 def _has_same_form(name: str, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> bool:
     if name not in given:
         return False
-    one, other = wanted[name], given[name]
+    one = wanted[name]
+    other = given[name]
     return one.shape == other.shape and one.dtype == other.dtype
 
 
@@ -110,8 +111,8 @@ def _misfits(
         if name not in wanted:
             problems.append(f"{name} is unknown")
         elif tensor.shape != wanted[name].shape:
-            shape, needed = list(tensor.shape), list(wanted[name].shape)
-            problems.append(f"{name} is {shape}, the network has {needed}")
+            wanted_shape = list(wanted[name].shape)
+            problems.append(f"{name} is {list(tensor.shape)}, the network has {wanted_shape}")
     for name in wanted:
         # Files of old PyTorch lack this counter; only batch norms without a momentum read it.
         if name in taken or name.endswith("num_batches_tracked"):
@@ -144,17 +145,21 @@ def _sum_rgb_stem(
     module: nn.Module, given: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Return the tensors with the RGB stem of a grayscale network summed over its inputs."""
+    name = _gray_stem_weight(module)
+    weight = given.get(name)
+    if weight is None or weight.dim() != 4 or weight.shape[1] != 3:
+        return given, []
+    summed = weight.sum(1, keepdim=True)
+    return {**given, name: summed}, [f"{name}: RGB summed to grayscale"]
+
+
+def _gray_stem_weight(module: nn.Module) -> str:
+    """Return the name of the stem's weight; "" where the stem does not take grayscale images."""
     for layer, stem in module.named_modules():
-        if not isinstance(stem, nn.Conv2d):
-            continue
-        # The first convolution is the stem; later ones do not read the image.
-        name = f"{layer}.weight"
-        weight = given.get(name)
-        if weight is None or weight.dim() != 4 or weight.shape[1] != 3 or stem.in_channels != 1:
-            break
-        summed = weight.sum(1, keepdim=True)
-        return {**given, name: summed}, [f"{name}: RGB summed to grayscale"]
-    return given, []
+        if isinstance(stem, nn.Conv2d):
+            # The first convolution is the stem; later ones do not read the image.
+            return f"{layer}.weight" if stem.in_channels == 1 else ""
+    return ""
 
 
 def _parts_not_taken(
@@ -162,16 +167,18 @@ def _parts_not_taken(
 ) -> dict[str, str]:
     """Return the layers that keep their values and the parts of the file dropped, with reasons."""
     reasons = _head_not_taken(module, given, wanted)
+    known = {_top_part(name) for name in wanted}
+    in_file = {_top_part(name) for name in given}
     for name, child in module.named_children():
-        if child.state_dict() and not any(_is_in(key, name) for key in given):
+        # A ReLU has no tensors that the file could lack.
+        if name not in in_file and child.state_dict():
             reasons[name] = f"not in the file: {_KEPT}"
 
     # A file that lacks the network's first tensor holds another network: that is an error, and its
     # parts are listed as unknown.
     if next(iter(wanted)) in given:
-        known = {name.split(".")[0] for name in wanted}
-        for name in given:
-            part = name.split(".")[0]
+        # In the order of the file, in which the user reads the notes.
+        for part in map(_top_part, given):
             if part not in known:
                 reasons[part] = _DROPPED
     return reasons
@@ -201,6 +208,10 @@ def _head_not_taken(
     return reasons
 
 
+def _top_part(name: str) -> str:
+    return name.split(".")[0]
+
+
 def _describe(weight: Tensor) -> str:
     return f"{weight.shape[1]} inputs and {weight.shape[0]} outputs"
 
@@ -212,9 +223,3 @@ def _is_in(name: str, layer: str) -> bool:
 
 def _is_in_any(name: str, layers: Iterable[str]) -> bool:
     return any(_is_in(name, layer) for layer in layers)
-
-
-def _join(problems: list[str]) -> str:
-    text = "; ".join(problems[:_LISTED])
-    hidden = len(problems) - _LISTED
-    return f"{text}; and {hidden} more" if hidden > 0 else text

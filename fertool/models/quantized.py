@@ -302,9 +302,11 @@ def _require_known_names(quant: QuantSpec, plan: QuantizerPlan, network: Network
             unknown.append(f"layer {name} of {len(rule.bits)} channels")
 
     points = {point.name for point in plan.points}
-    unknown += [f"activation {name}" for name in quant.activations if name not in points]
-
-    unknown += [f"scale for {name}" for name in _unquantized_sources(quant, plan)]
+    for name in quant.activations:
+        if name not in points:
+            unknown.append(f"activation {name}")
+    for name in _unquantized_sources(quant, plan):
+        unknown.append(f"scale for {name}")
     if unknown:
         raise FertoolError(
             f"the header does not fit the graph: no {', no '.join(unknown)}",

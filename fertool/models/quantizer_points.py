@@ -151,17 +151,23 @@ class _QParamsSets:
         Nodes come in order of execution, so that the sets of its inputs are known.
         """
         sources = [name for name in node.inputs if name not in self._constant]
+        # Its parts are rounded, each where it is taken out.
+        if node.operator.multi_output:
+            self.passed_on.add(node.name)
         if node.op == "linear" and node.name == self._graph.output:
             self.unquantized.add(node.name)
         elif node.op in ("cat", "stack"):
             self._join_parts(node, sources)
         elif node.operator.shares_qparams:
             self._join(node.name, sources[0])
-        elif node.operator.clips and self._can_absorb_clip(sources[0]):
-            self._join(node.name, sources[0])
-            self.passed_on.add(sources[0])
-        if node.operator.multi_output:
-            self.passed_on.add(node.name)
+        elif node.operator.clips:
+            self._join_clip(node, sources[0])
+
+    def _join_clip(self, node: Node, source: str) -> None:
+        """Let the quantizer behind a clipping activation do its clipping, where it can."""
+        if self._can_absorb_clip(source):
+            self._join(node.name, source)
+            self.passed_on.add(source)
 
     def _join_parts(self, node: Node, sources: list[str]) -> None:
         """Give the parts of a concatenation one scale, unless signs differ or one has none."""
@@ -176,7 +182,7 @@ class _QParamsSets:
             self._join(node.name, name)
 
     def _can_absorb_clip(self, source: str) -> bool:
-        """Return whether the quantizer behind a clipping activation can do its clipping."""
+        """Return whether only the quantizer behind a clipping activation rounds its input."""
         node = self._graph.by_name.get(source)
         if node is None or len(self._graph.readers[source]) > 1:
             return False

@@ -1,4 +1,7 @@
-"""Inputs and outputs of layers at sampled positions of their maps, for regression on weights."""
+"""Inputs and outputs of layers at sampled positions of their maps, for regression on weights.
+
+The regressions are those of reconstruction after pruning, and of rounding by GPTQ.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+RIDGE = 0.01
+"""Weight of staying at the given weights, relative to the mean variance of a layer's inputs.
+
+Without it a regression on few images has no unique solution.
+"""
 MAX_POSITIONS = 64
 """Positions of a map that are sampled, once for each layer and all images."""
 _MIN_IMAGES = 16
 _MAX_IMAGES = 512
 _SIDE = 64
 """Side in pixels up to which all of `_MAX_IMAGES` are taken."""
+
+
+def ridge_strength(covariances: Tensor) -> Tensor:
+    """Return what ridge regression adds to the variances: [..., 1] of covariances [..., F, F]."""
+    mean = covariances.diagonal(dim1=-2, dim2=-1).mean(-1, keepdim=True)
+    # The bound keeps the matrix regular where no input varies.
+    return (RIDGE * mean).clamp(min=1e-12)
 
 
 def limit_images(images: Tensor, side: int) -> Tensor:

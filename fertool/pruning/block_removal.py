@@ -103,11 +103,13 @@ def _removal_costs(
     on_progress: Callable[[int, int], None] | None,
 ) -> list[float]:
     """Return the KL divergence, in nats, that the removal of each block causes."""
-    wanted = _log_probs(module, data, input)
+    log_p = _log_probs(module, data, input)
     costs = []
     for number, block in enumerate(blocks, start=1):
-        found = _log_probs(without_block(module, block), data, input)
-        costs.append(float(F.kl_div(found, wanted, reduction="batchmean", log_target=True)))
+        log_q = _log_probs(without_block(module, block), data, input)
+        # KL(p || q): torch takes q first, and divides by the images with 'batchmean' alone.
+        divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+        costs.append(float(divergence))
         if on_progress:
             on_progress(number, len(blocks))
     return costs

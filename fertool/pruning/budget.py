@@ -12,11 +12,16 @@ from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
 from fertool.pruning.latency_model import LatencyModel
 
-_OPTIONS = ("target_flops", "target_params", "target_size", "target_latency")
+# The order of costs: the fields of Targets and the rows of CostModel.costs.
+COST_NAMES = ("MACs", "parameters", "stored numbers", "latency", "channels")
+MACS_ROW = COST_NAMES.index("MACs")
+LATENCY_ROW = COST_NAMES.index("latency")
+# No option asks for a fraction of the channels.
+_OPTIONS = ("target_flops", "target_params", "target_size", "target_latency", None)
 
 
 class UnreachableError(FertoolError):
-    """A budget below what the floors of the widths allow."""
+    """A budget below what the least channel counts allow."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,16 @@ class Targets:
                 "no target for pruning",
                 "give ``target_flops``, ``target_params`` or ``target_size``",
             )
-        # Not strict: no option asks for a fraction of the channels.
-        for option, ratio in zip(_OPTIONS, self.ratios, strict=False):
-            if ratio is not None and not 0 < ratio < 1:
-                raise UsageError(
-                    f"``{option}={ratio:g}``: not between 0 and 1", f"for example ``{option}=0.5``"
-                )
+        for option, ratio in zip(_OPTIONS, self.ratios, strict=True):
+            if option is None or ratio is None or 0 < ratio < 1:
+                continue
+            raise UsageError(
+                f"``{option}={ratio:g}``: not between 0 and 1", f"for example ``{option}=0.5``"
+            )
 
     @property
     def ratios(self) -> tuple[float | None, ...]:
-        """All of them, in the order of `CostModel.costs`."""
+        """All of them, in the order of COST_NAMES."""
         return self.macs, self.params, self.size, self.latency, self.channels
 
 
@@ -76,7 +81,10 @@ class CostModel:
     @classmethod
     def from_graph(cls, graph: ChannelGraph, groups: Groups, latency: LatencyModel) -> CostModel:
         """Return the model of a network."""
-        inputs, outputs, kinds, counts = [], [], [], []
+        inputs = []
+        outputs = []
+        kinds = []
+        counts = []
         for layer in graph.layers:
             inputs.append(_width_factors(layer.inputs, groups))
             outputs.append(_width_factors(layer.outputs, groups))
@@ -84,18 +92,18 @@ class CostModel:
             # Mean and variance of BN are stored, though no parameters.
             statistics = 2 if layer.kind == "norm" else 0
             counts.append([layer.kernel_elements, layer.per_output, statistics, layer.positions])
-        dense, shared = torch.tensor(kinds).T.contiguous()[:, :, None]
-        columns = torch.tensor(counts, dtype=torch.float64).T.contiguous()[:, :, None]
-        kernel_elements, per_output, statistics_stored, positions = columns
+        # [layers, columns] to one [layers, 1] for each column, which widths broadcast over.
+        by_kind = torch.tensor(kinds).T.contiguous()[:, :, None]
+        by_count = torch.tensor(counts, dtype=torch.float64).T.contiguous()[:, :, None]
         return cls(
             inputs=torch.stack(inputs),
             outputs=torch.stack(outputs),
-            dense=dense,
-            shared=shared,
-            kernel_elements=kernel_elements,
-            per_output=per_output,
-            statistics=statistics_stored,
-            positions=positions,
+            dense=by_kind[0],
+            shared=by_kind[1],
+            kernel_elements=by_count[0],
+            per_output=by_count[1],
+            statistics=by_count[2],
+            positions=by_count[3],
             latency=latency,
             terms=latency.terms_of(graph.layers),
         )
@@ -103,7 +111,7 @@ class CostModel:
     def costs(self, widths: Tensor, changes: Tensor) -> Tensor:
         """Return [5, groups]: the costs if only the k-th width changes, by `changes[k]`.
 
-        Their order is that of `Targets.ratios`.
+        Their order is that of COST_NAMES; latency is in seconds.
         """
         inputs = _channel_counts(self.inputs, widths, changes)
         outputs = _channel_counts(self.outputs, widths, changes)

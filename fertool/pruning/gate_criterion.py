@@ -1,9 +1,9 @@
 """The importance of channels by outputs on images.
 
 The gate of a channel is `φ = m γ`, a mask times the scale of the BN behind the layer that computes
-it (PRJ thesis, 3.2). Since the derivative by γ sums gradient times normalized activation over the
-map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the BN output y: one backward pass gives all gates of all
-images. As in the source the shift β is no part of the gate: what a closed channel still adds
+it (Sun, thesis, section 3.2.2). Since the derivative by γ sums gradient times normalized activation
+over the map, `φ ∂L/∂φ = Σ_hw ∂L/∂y (y − β)` at the BN output y: one backward pass gives all gates
+of all images. As in the source the shift β is no part of the gate: what a closed channel still adds
 through β is constant, and the next layer's bias can absorb it. Where no BN stands behind the layers
 that compute an id, the gate is the layer's whole output.
 """
@@ -77,12 +77,12 @@ class GateCriterion(Criterion):
 
         with eval_mode(module), _record_gates(module, graph) as changes:
             for start in range(0, len(data), batch_size):
-                part = slice(start, start + batch_size)
+                batch = slice(start, start + batch_size)
                 # The images require gradients, or a network of frozen parameters would have no
                 # graph.
-                images = to_input(data.images[part].to(device), input).requires_grad_()
+                images = to_input(data.images[batch].to(device), input).requires_grad_()
                 changes.clear()
-                loss = self.loss(module(images), targets[part].to(device), generator)
+                loss = self.loss(module(images), targets[batch].to(device), generator)
                 torch.autograd.grad(loss, images)
                 scores += self.aggregate(changes, len(scores))
                 if on_progress:

@@ -25,6 +25,8 @@ CHANNEL_ALIGNMENT = 4
 PLATEAU_TOLERANCE = 0.12
 # A curve has three terms: with fewer networks it would follow their noise.
 MIN_SAMPLES = 4
+# The sets of terms of a curve that may be above 0, the simplest first.
+_TERM_SETS = ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))
 
 Terms = tuple[float, float, float, float]
 NO_TERMS: Terms = (0.0, 0.0, 0.0, 0.0)
@@ -165,6 +167,7 @@ def learn_latency(
 def _find_granularity(widths: Mapping[str, int], measure: Profile) -> int:
     """Return the multiple of channels in which the runtime works."""
     coarsest = GRANULARITIES[-1]
+    # Multiples of the coarsest granularity, at which the steps of all finer ones begin.
     base = {}
     for name, count in widths.items():
         base[name] = coarsest * max(1, round(0.7 * count / coarsest))
@@ -267,7 +270,8 @@ def _fit_curve(
     weighted = features / target.clamp(min=1e-9)[:, None]
     ones = torch.ones(len(target), 1, dtype=torch.float64)
 
-    best_error, best = math.inf, torch.zeros(3, dtype=torch.float64)
+    best_error = math.inf
+    best = torch.zeros(3, dtype=torch.float64)
     # Non-negative least squares by trying all seven sets of terms that may be above 0.
     for chosen in _TERM_SETS:
         columns = weighted[:, chosen]
@@ -278,10 +282,8 @@ def _fit_curve(
         error = float((columns @ found - 1).square().sum())
         # A later set must be better by more than rounding: of equal curves the simplest.
         if error < best_error - 1e-12:
-            best_error, best = error, torch.zeros(3, dtype=torch.float64)
+            best_error = error
+            best = torch.zeros(3, dtype=torch.float64)
             best[list(chosen)] = found
     a, b, c = best.tolist()
     return a, b, c
-
-
-_TERM_SETS = ((0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,26 +11,16 @@ from torch import Tensor, nn
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.header_json import canonical_json
+from fertool.objective import EpochPlan, Objective, plan_epoch
 from fertool.pruning.planning import PrunePlan
-from fertool.pruning.scored_layers import gated_layers
-
-
-class Loss(Protocol):
-    """The loss of a module, given normalized inputs [N, C, S, S] and targets [N, K]."""
-
-    @property
-    def fingerprint(self) -> str:
-        """All that the loss depends on."""
-
-    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the loss of a batch."""
+from fertool.pruning.scored_layers import dense_layers, gated_layers
 
 
 @dataclass(frozen=True)
 class ScaleSparsity:
     """`λ Σ |γ|` over the BN scales of removable channels.
 
-    Network Slimming (Liu et al. 2017); PRJ thesis, equation 3-7.
+    Network Slimming (Liu et al. 2017, arXiv 1708.06519, equation 1); Sun, thesis, equation 3-7.
     """
 
     strength: float
@@ -69,14 +58,9 @@ class GrowingPenalty:
         cls, module: Network, graph: ChannelGraph, plan: PrunePlan, ceiling: float
     ) -> GrowingPenalty:
         """Return the penalty on the channels that a plan removes."""
-        surviving = set(graph.inputs.tolist())
-        for layer in graph.layers:
-            if layer.kind == "dense":
-                kept = list(plan.kept[layer.name])
-                surviving.update(layer.outputs[kept].tolist())
-
+        surviving = _surviving_ids(graph, plan)
         parameters = dict(module.named_parameters())
-        pruned = {}
+        pruned_channels = {}
         for layer in graph.layers:
             # A transposed convolution has its filters along the second axis: the BN behind it
             # has to do.
@@ -85,11 +69,11 @@ class GrowingPenalty:
             name = f"{layer.name}.weight"
             if layer.kind not in ("dense", "grouped", "norm") or name not in parameters:
                 continue
-            outputs = enumerate(layer.outputs.tolist())
-            rows = tuple(row for row, index in outputs if index not in surviving)
+            ids = enumerate(layer.outputs.tolist())
+            rows = tuple(row for row, id in ids if id not in surviving)
             if rows:
-                pruned[name] = rows
-        return cls(ceiling, pruned)
+                pruned_channels[name] = rows
+        return cls(ceiling, pruned_channels)
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:
         """Return the penalty, a scalar, when `progress` of the run, from 0 to 1, is done."""
@@ -98,6 +82,15 @@ class GrowingPenalty:
             weights = module.get_parameter(name)[list(rows)]
             sums.append(weights.square().sum())
         return self.ceiling * progress / 2 * torch.stack(sums).sum()
+
+
+def _surviving_ids(graph: ChannelGraph, plan: PrunePlan) -> set[int]:
+    """Return the ids of the channels that a plan keeps, those of the image included."""
+    surviving = set(graph.inputs.tolist())
+    for layer in dense_layers(graph):
+        kept = list(plan.kept[layer.name])
+        surviving.update(layer.outputs[kept].tolist())
+    return surviving
 
 
 Penalty = ScaleSparsity | GrowingPenalty
@@ -109,8 +102,11 @@ class PenalizedObjective:
     It plans epochs as the objective does; the training loop calls `plan_epoch`.
     """
 
-    def __init__(self, objective: Loss, penalty: Penalty, epochs: int) -> None:
-        self.objective, self.penalty, self.epochs = objective, penalty, epochs
+    def __init__(self, objective: Objective, penalty: Penalty, epochs: int) -> None:
+        self.objective = objective
+        self.penalty = penalty
+        self.epochs = epochs
+        # From 0 to 1 in the course of the epochs.
         self._progress = 0.0
 
     @property
@@ -118,11 +114,10 @@ class PenalizedObjective:
         """That of the objective, the penalty and the epochs over which it grows."""
         return f"{self.objective.fingerprint} {canonical_json(asdict(self.penalty))} {self.epochs}"
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
         """Start an epoch, counted from 1, with what the objective plans for it."""
         self._progress = epoch / self.epochs
-        plan = getattr(self.objective, "plan_epoch", None)
-        return plan(epoch, targets) if plan else (targets, None)
+        return plan_epoch(self.objective, epoch, targets)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch with the penalty."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from fertool.pruning.latency_model import NO_LATENCY, LatencyModel
 from fertool.pruning.scored_layers import dense_layers
 from fertool.pruning.width_candidates import find_width_candidates
 from fertool.pruning.width_search import choose_widths
+from fertool.results import PlanSummary
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,26 @@ class PrunePlan:
             targets=self.targets,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what commands print as JSON, without the surviving channels."""
-        return {
-            "widths_before": dict(self.widths_before),
-            "widths": dict(self.widths),
-            "macs_before": self.macs_before,
-            "macs": self.macs,
-            "macs_ratio": self.macs_ratio,
-            "params_before": self.params_before,
-            "params": self.params,
-            "params_ratio": self.params_ratio,
-            "latency_ratio": self.seconds_ratio if self.seconds_before else None,
-            "round_to": self.round_to,
-        }
+    @property
+    def summary(self) -> PlanSummary:
+        """What commands print, without the surviving channels."""
+        return PlanSummary(
+            widths_before=self.widths_before,
+            widths=self.widths,
+            macs_before=self.macs_before,
+            macs=self.macs,
+            macs_ratio=self.macs_ratio,
+            params_before=self.params_before,
+            params=self.params,
+            params_ratio=self.params_ratio,
+            latency_ratio=self.seconds_ratio if self.seconds_before else None,
+            round_to=self.round_to,
+        )
+
+    @property
+    def groups(self) -> list[tuple[str, int, int]]:
+        """Each group with its channels before and after, 0 where its block was removed."""
+        return [(name, old, self.widths.get(name, 0)) for name, old in self.widths_before.items()]
 
     @property
     def macs_ratio(self) -> float:
@@ -211,17 +217,17 @@ def choose_survivors(graph: ChannelGraph, pruned: ChannelGraph, scores: Scores) 
     """
     available = graph.segments()
     survivors = torch.empty(len(pruned.fixed), dtype=torch.int64)
-    for uses, places in pruned.segments().items():
-        members = torch.tensor(available.get(uses, []), dtype=torch.int64)
-        if len(members) < len(places):
+    for uses, new_ids in pruned.segments().items():
+        old_ids = torch.tensor(available.get(uses, []), dtype=torch.int64)
+        if len(old_ids) < len(new_ids):
             source = uses[0][0] if uses else "the input"
             raise FertoolError(
-                f"these widths need {len(places)} channels from {source} for the same readers, "
-                f"where the original has {len(members)}",
+                f"these widths need {len(new_ids)} channels from {source} for the same readers, "
+                f"where the original has {len(old_ids)}",
                 "try another ``round_to``",
             )
-        order = scores.values[members].argsort(descending=True, stable=True)
+        order = scores.values[old_ids].argsort(descending=True, stable=True)
         # Survivors keep their order, which weights of the next layers depend on.
-        best = order[: len(places)].sort().values
-        survivors[places] = members[best]
+        best = order[: len(new_ids)].sort().values
+        survivors[new_ids] = old_ids[best]
     return survivors

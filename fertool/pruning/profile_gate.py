@@ -25,7 +25,7 @@ _LARGEST_THRESHOLD = 1e6
 @torch.no_grad()
 def set_threshold(
     module: DynamicNetwork,
-    images: FaceDataset,
+    data: FaceDataset,
     input: InputSpec,
     costs: tuple[float, ...],
     target: float,
@@ -34,13 +34,14 @@ def set_threshold(
 
     t is the smallest, to within rounding, so that the images cost `target` or just less.
     """
-    logits = _run_in_batches(module, module.gate, images, input)
+    logits = _run_in_batches(module, module.gate, data, input)
     cost_of_profile = torch.tensor(costs)
 
     def mean_cost(threshold: float) -> float:
         choices = (logits - threshold * cost_of_profile).argmax(1)
         return float(cost_of_profile[choices].mean())
 
+    # The mean cost falls as t grows: first bounds on both sides of the target, then bisection.
     low, high = -1.0, 1.0
     while mean_cost(low) < target and low > -_LARGEST_THRESHOLD:
         low *= 2
@@ -61,22 +62,22 @@ def set_threshold(
 def _run_in_batches(
     module: DynamicNetwork,
     compute: Callable[[Tensor], Tensor],
-    images: FaceDataset,
+    data: FaceDataset,
     input: InputSpec,
 ) -> Tensor:
     """Return what a part of the network computes on all images, in inference mode."""
     results = []
     with eval_mode(module):
-        for batch in torch.split(images.images, _BATCH):
+        for batch in torch.split(data.images, _BATCH):
             results.append(compute(to_input(batch, input)))
     return torch.cat(results)
 
 
 @torch.no_grad()
 def measure_profile_usage(
-    module: DynamicNetwork, images: FaceDataset, input: InputSpec
+    module: DynamicNetwork, data: FaceDataset, input: InputSpec
 ) -> tuple[float, ...]:
     """Return the fraction of the images that each profile gets."""
-    choices = _run_in_batches(module, module.choose, images, input)
+    choices = _run_in_batches(module, module.choose, data, input)
     counts = torch.bincount(choices, minlength=len(module.networks))
     return tuple((counts / len(choices)).tolist())

@@ -26,15 +26,13 @@ from fertool.inference import eval_mode
 from fertool.models.sampling import (
     gather_positions,
     input_patches,
+    ridge_strength,
     sample_positions,
     to_channels_first,
 )
 from fertool.pruning.scored_layers import norms_behind
 from fertool.spec import InputSpec, affordable_batch
 
-# Weight of staying at the surviving weights, relative to the mean variance of a layer's inputs:
-# without it a regression on few images has no unique solution.
-RIDGE = 0.01
 # Many images with few positions of each tell more about a layer than few images with many.
 MIN_IMAGES, MAX_IMAGES = 16, 2048
 POSITIONS = 32
@@ -76,7 +74,7 @@ def reconstruct(
     if len(images) < MIN_IMAGES:
         raise UsageError(
             f"``reconstruct`` needs {MIN_IMAGES} images or more, not {len(images)}",
-            "raise ``samples``",
+            "raise ``scoring_images``",
         )
     device = next(pruned.parameters()).device
     batches = []
@@ -200,8 +198,7 @@ def _fit_dense(target: _Target, layer: nn.Module, inputs: Sequence[Tensor]) -> N
     xx = xx / count - torch.outer(x_mean, x_mean)
     yx = yx / count - torch.outer(y_mean, x_mean)
     kept = weight.flatten(1).double()
-    # The bound keeps the matrix regular where no input varies.
-    ridge = (RIDGE * xx.diagonal().mean()).clamp(min=1e-12)
+    ridge = ridge_strength(xx)
     xx.diagonal().add_(ridge)
     solution = torch.linalg.solve(xx, (yx + ridge * kept).T).T
     weight.copy_(solution.reshape(weight.shape))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +10,7 @@ from torch.nn import functional as F
 
 from fertool.header_json import canonical_json
 from fertool.models.dynamic_network import DynamicNetwork
-from fertool.pruning.penalties import Loss
-
-
-class LogitsLoss(Loss, Protocol):
-    """An objective that needs the logits alone."""
-
-    def loss_on_logits(self, inputs: Tensor, targets: Tensor) -> Callable[[Tensor], Tensor]:
-        """Return the loss of a batch as a function of the logits."""
+from fertool.objective import EpochPlan, LogitsObjective, plan_epoch
 
 
 @dataclass(frozen=True)
@@ -42,11 +33,15 @@ class RoutedObjective:
 
     L is an objective of the logits. z_k are the logits of profile k, so that each profile learns
     from every image. z are those of the profile that the gate chose; its gradient goes to the gate
-    as though the gate's softmax had mixed them (straight-through).
+    as though the gate's softmax had mixed them (straight-through, Bengio et al. 2013, arXiv
+    1308.3432).
     """
 
-    def __init__(self, objective: LogitsLoss, routing: Routing, epochs: int) -> None:
-        self._objective, self._routing, self._epochs = objective, routing, epochs
+    def __init__(self, objective: LogitsObjective, routing: Routing, epochs: int) -> None:
+        self._objective = objective
+        self._routing = routing
+        self._epochs = epochs
+        # From 0 in the first epoch to 1 in the last.
         self._progress = 0.0
 
     @property
@@ -55,11 +50,10 @@ class RoutedObjective:
         routing = canonical_json(asdict(self._routing))
         return f"{self._objective.fingerprint} {routing} {self._epochs}"
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, Any]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
         """Start an epoch, counted from 1, with what the objective plans for it."""
         self._progress = (epoch - 1) / max(1, self._epochs - 1)
-        plan = getattr(self._objective, "plan_epoch", None)
-        return plan(epoch, targets) if plan else (targets, None)
+        return plan_epoch(self._objective, epoch, targets)
 
     def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """Return the loss of a batch for a DynamicNetwork."""

@@ -56,7 +56,7 @@ class Trainer(Protocol):
         Returns its accuracy on the validation images.
         """
 
-    def judge(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
 
 
@@ -72,7 +72,7 @@ class NoTrainer:
         """Raise UsageError."""
         raise _needs_images(f"{phase.name}: training")
 
-    def judge(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: PruningSession) -> float:
         """Raise UsageError."""
         raise _needs_images("``max_drop``")
 

@@ -38,7 +38,7 @@ class WeightCriterion(Criterion):
     def score_filters(self, weights: Tensor, scales: Tensor | None) -> Tensor | None:
         """Return the scores [out] of a layer's filters, float64, None where it has none.
 
-        `weights` are [out, fan-in], `scales` [out] those of the BN behind, None where there is none.
+        `weights` are [out, fan-in], `scales` [out] those of the BN behind, None without one.
         """
 
     def score(
@@ -59,6 +59,7 @@ class WeightCriterion(Criterion):
         gates count. Ids that no layer scores take the L2 norm of their filters, relative to their
         layer, in units of the mean of the others.
         """
+        # By layer also for "auto": norms of filters grow with the fan-in.
         relative = normalization != "none"
         scores, is_scored = _mean_scores(
             module, graph, self.score_filters, relative=relative, depthwise=self.scores_depthwise

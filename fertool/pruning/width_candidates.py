@@ -15,6 +15,8 @@ from fertool.pruning.criterion import Scores
 
 # No group gets narrower than this fraction of its original width.
 MIN_WIDTH_FRACTION = 0.1
+# Keeps a division by the scores of a group finite whose channels all score 0.
+_TINY = 1e-300
 # Where each candidate width costs a trace of the whole network, at most so many.
 MAX_TRACES = 24
 
@@ -176,7 +178,7 @@ def _with_losses(
             lost += float(values[: len(values) - wanted.get(uses, 0)].sum())
         removed.append(lost)
 
-    total = max(sum(float(values.sum()) for values in ascending.values()), 1e-300)
+    total = max(sum(float(values.sum()) for values in ascending.values()), _TINY)
     # Below 1, so that removing nearly everything has a finite loss.
     fraction = (torch.tensor(removed, dtype=torch.float64) / total).clamp(max=1 - 1e-12)
     losses = -torch.log1p(-fraction)

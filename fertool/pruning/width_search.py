@@ -10,7 +10,14 @@ from torch import Tensor
 from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.groups import Groups
-from fertool.pruning.budget import CostModel, Targets, UnreachableError
+from fertool.pruning.budget import (
+    COST_NAMES,
+    LATENCY_ROW,
+    MACS_ROW,
+    CostModel,
+    Targets,
+    UnreachableError,
+)
 from fertool.pruning.latency_model import (
     CHANNEL_ALIGNMENT,
     NO_LATENCY,
@@ -20,14 +27,11 @@ from fertool.pruning.latency_model import (
 from fertool.pruning.scored_layers import dense_layers
 from fertool.pruning.width_candidates import WidthCandidates
 
-# Rows of `CostModel.costs`.
-_MACS, _SECONDS = 0, 3
 # What a saved fraction of the time counts under a budget of MACs, in fractions of these.
 LATENCY_WEIGHT = 1.5
 # A step that would land below this fraction of a target waits as long as a smaller one exists:
 # one large step at the end would spend less than the budget allows.
 UNDERSHOOT_LIMIT = 0.9
-_COST_NAMES = ("MACs", "parameters", "stored numbers", "latency", "channels")
 
 
 def choose_widths(
@@ -59,7 +63,9 @@ def choose_widths(
     last = torch.tensor([len(group.widths) - 1 for group in candidates])
     steps = torch.zeros_like(last)
     widths = _widths_at(candidates, steps)
-    start = cost = model.costs(widths, torch.zeros_like(widths))[:, 0]
+    # Nothing changes, so that all columns are the same: the costs as they are.
+    start = model.costs(widths, torch.zeros_like(widths))[:, 0]
+    cost = start
     limit = _limits(targets, start)
 
     while bool((cost > limit).any()):
@@ -139,8 +145,10 @@ def _best_step(
     above = (after >= UNDERSHOOT_LIMIT * limit[:, None]) | ~open_budgets[:, None]
     gentle = possible & above.all(0)
 
+    # Of one unit of each cost, as a fraction of its limit; costs within their limits are free.
     price = open_budgets / limit
-    price[_SECONDS] += LATENCY_WEIGHT * price[_MACS] * start[_MACS] / start[_SECONDS]
+    # In the units of the MACs' price, by the ratio of both costs of the unpruned network.
+    price[LATENCY_ROW] += LATENCY_WEIGHT * price[MACS_ROW] * start[MACS_ROW] / start[LATENCY_ROW]
     saved = price @ (cost[:, None] - after)
     if not gentle.any():
         # All steps undershoot: the smallest does so least.
@@ -154,7 +162,7 @@ def _unreachable(
 ) -> UnreachableError:
     """Return the error for a budget below the floors, with the layers that cost most there."""
     missed = []
-    for name, target, ratio in zip(_COST_NAMES, targets.ratios, ratios, strict=True):
+    for name, target, ratio in zip(COST_NAMES, targets.ratios, ratios, strict=True):
         if target is not None and ratio > target:
             reached = f"{name} at {float(ratio):.3f} of the original's"
             missed.append(f"{reached} where {target:g} was asked")

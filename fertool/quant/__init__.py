@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fertool.quant.allocation import Allocation, Trials, allocate, load_allocation
+from fertool.quant.allocation import Allocation, BitEvaluator, allocate, load_allocation
 from fertool.quant.allocation_problem import AllocationProblem, lower_bound, make_problem
 from fertool.quant.post_training import (
     describe_integer_fraction,
@@ -15,8 +15,8 @@ from fertool.quant.rounded_accuracy import RoundedAccuracy
 __all__ = [
     "Allocation",
     "AllocationProblem",
+    "BitEvaluator",
     "RoundedAccuracy",
-    "Trials",
     "allocate",
     "convert",
     "describe_integer_fraction",

@@ -16,10 +16,11 @@ from fertool.spec import WEIGHT_BITS
 
 
 @dataclass(frozen=True)
-class Trials:
-    """What an allocation that tries bits out needs.
+class BitEvaluator:
+    """What an allocation needs that evaluates bits on images.
 
-    `accuracy` measures the network with some bits [C], from 0 to 1. `on_progress` counts trials.
+    `accuracy` measures the network with some bits [C], from 0 to 1. `on_progress` counts these
+    evaluations.
     """
 
     accuracy: Callable[[Tensor], float]
@@ -30,20 +31,21 @@ class Trials:
 class Allocation(ABC):
     """A way to allocate bits; a member can be made without arguments.
 
-    `needs_traces`: it goes by Hessian traces. `needs_trials`: it tries bits out on images.
+    `needs_traces`: it goes by Hessian traces. `needs_images`: it evaluates bits on
+    images.
     """
 
     needs_traces: ClassVar[bool] = True
-    needs_trials: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
 
     @abstractmethod
     def allocate(
-        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator | None
     ) -> Tensor:
-        """Return the bits of each channel, int64 [C], with a mean over the weights of
-        at most `average_bits`.
+        """Return the bits of each channel, int64 [C].
 
-        `trials` are None unless the allocation needs them.
+        Their mean over the weights is `average_bits` or less. `evaluator` is None unless the
+        allocation `needs_images`.
         """
 
 
@@ -54,7 +56,10 @@ def load_allocation(name: str) -> Allocation:
 
 
 def allocate(
-    name: str, problem: AllocationProblem, average_bits: float, trials: Trials | None = None
+    name: str,
+    problem: AllocationProblem,
+    average_bits: float,
+    evaluator: BitEvaluator | None = None,
 ) -> Tensor:
     """Return the bits of each channel, int64 [C], by the allocation of this name.
 
@@ -67,4 +72,4 @@ def allocate(
             f"a budget of {average_bits:.2f} bits a weight: the least is {WEIGHT_BITS[0]}",
             "ask for more bits or bytes",
         )
-    return allocation.allocate(problem, average_bits, trials)
+    return allocation.allocate(problem, average_bits, evaluator)

@@ -1,7 +1,9 @@
 """Bits of items at the least loss under a budget: a knapsack of multiple choice.
 
 An item of n values loses `losses[k]` at the k-th number of bits that it may have, b, and takes n b
-bits of the budget.
+bits of the budget. Steps along the lower convex hull of each item's losses, in the order of their
+savings, solve the relaxed problem (Sinha and Zoltners 1979, "The multiple-choice knapsack
+problem").
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class KnapsackItems:
 
     def loss_change(self, bits: Tensor, to: Tensor) -> Tensor:
         """Return what each item loses more with other bits [I], per value of the item."""
-        every, last = torch.arange(len(bits)), len(self.choices) - 1
+        every = torch.arange(len(bits))
+        last = len(self.choices) - 1
         # Outside the choices any loss does: callers exclude these items.
         after = self.losses[every, (to - self.min_bits).clamp(0, last)]
         return (after - self.losses[every, bits - self.min_bits]) / self.sizes
@@ -64,10 +67,12 @@ class HullSteps:
 
 def hull_steps(items: KnapsackItems) -> HullSteps:
     """Return all steps up the hulls."""
-    losses, choices = items.losses, torch.tensor(items.choices)
+    losses = items.losses
+    choices = torch.tensor(items.choices)
     found: list[tuple[Tensor, ...]] = []
     present = torch.zeros(len(losses), dtype=torch.int64)
     while True:
+        # From the present bits the steepest step to any larger number of bits is on the hull.
         saved = losses.gather(1, present[:, None]) - losses
         bits = (choices - choices[present][:, None]) * items.sizes[:, None]
         slopes, best = torch.where(bits > 0, saved / bits.clamp(min=1), 0.0).max(1)

@@ -14,14 +14,18 @@ from fertool.models.quantizer_points import GATE_KNEE
 ACTIVATION_METHODS = ("min-max", "percentile", "mse")
 WEIGHT_METHODS = ("min-max", "mse")
 BINS = 2048
-# Ranges that `mse` tries: for each channel of weights, and for each end of activations, which
+# Ranges that `mse` compares: for each channel of weights, and for each end of activations, which
 # have longer tails.
-_WEIGHT_TRIALS, _ACTIVATION_TRIALS = 31, 65
+_WEIGHT_RANGES = 31
+_ACTIVATION_RANGES = 65
 
 
 @dataclass(frozen=True)
 class QParams:
-    """Unsigned affine quantization: the integer q stands for `(q - zero_point) * scale`."""
+    """Unsigned affine quantization: the integer q stands for `(q - zero_point) * scale`.
+
+    Jacob et al. 2018, arXiv 1712.05877, equation 1.
+    """
 
     scale: float
     zero_point: int
@@ -71,8 +75,8 @@ def activation_qparams(
 
     `min-max` covers all values; `percentile` leaves `100 - percentile` per cent of them outside, at
     the top where none is negative and half at each end otherwise; `mse` takes the range with the
-    least mean squared error, rounding and saturation together. Raises UsageError for another
-    method.
+    least mean squared error, rounding and saturation together. The methods are compared by Nagel et
+    al. 2021, arXiv 2106.08295, section 3.1. Raises UsageError for another method.
     """
     low, high = _range(observer, method, bits, percentile)
     if not low < high:
@@ -131,7 +135,7 @@ def weight_scales(
     best = full
     least_error = torch.full_like(full, torch.inf)
     factor = 1.0 if importance is None else importance.float()
-    for fraction in torch.linspace(1.0, 0.4, _WEIGHT_TRIALS):
+    for fraction in torch.linspace(1.0, 0.4, _WEIGHT_RANGES):
         scale = full * fraction
         rounded = dequantize(integer_weight(rows, scale, limits), per_channel(scale, rows))
         error = ((rounded - rows).square() * factor).sum(dim=1)
@@ -183,7 +187,7 @@ def _least_error_range(observer: HistogramObserver, bits: int) -> tuple[float, f
     """
     low = torch.tensor([observer.low], dtype=torch.float64)
     high = torch.tensor([observer.high], dtype=torch.float64)
-    fractions = torch.linspace(1.0, 0.2, _ACTIVATION_TRIALS, dtype=torch.float64)
+    fractions = torch.linspace(1.0, 0.2, _ACTIVATION_RANGES, dtype=torch.float64)
     rounds = 2 if observer.low < 0 < observer.high else 1
     for _ in range(rounds):
         if observer.high > 0:

@@ -95,11 +95,13 @@ def quantize_model(
     images = calibration.balanced_subset(config.calibration_images, config.seed).images
     graph_module = fold_for_inference(require_static(module))
     plan = plan_quantizers(graph_module, spec.input, config.keep_float)
-    fits = config.rounding == "gptq"
+    uses_gptq = config.rounding == "gptq"
     # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3
     batch_size = affordable_batch(config.calibration_batch_size, spec.input.size)
-    total = passes * math.ceil(len(images) / batch_size) + fits * len(quant.weights)
+    total = passes * math.ceil(len(images) / batch_size)
+    if uses_gptq:
+        total += len(quant.weights)
     done = itertools.count(1)
 
     def tick() -> None:
@@ -109,28 +111,47 @@ def quantize_model(
     qparams, activations = _choose_qparams(graph_module, plan, batches, config, quant.activations)
     quant = replace(quant, activations=activations)
     net = build_quantized(require_static(module), replace(spec, quant=quant))
-    for name, index in net.grids.index.items():
-        net.grids.scale[index] = qparams[name].scale
-        net.grids.zero_point[index] = qparams[name].zero_point
-    # Fitting needs all layers filled: each is fitted on the outputs of the layers before it.
-    for name, rule in quant.weights.items():
-        layer = net.get_submodule(name)
-        assert isinstance(layer, IntegerLayer)
-        fill_layer(layer, graph_module.get_submodule(name), rule, config.weight_observer)
-    if fits:
+    # For GPTQ too: each layer is fitted on the outputs of all integer layers before it.
+    _fill_network(net, graph_module, quant, qparams, config.weight_observer)
+    if uses_gptq:
         fit_layers(
             net, graph_module, quant.weights, images, spec.input, config.weight_observer, tick
         )
     return quant, net
 
 
+def _fill_network(
+    net: QuantizedNet,
+    graph_module: Network,
+    quant: QuantSpec,
+    qparams: Mapping[str, QParams],
+    weight_observer: str,
+) -> None:
+    """Fill quantizers, then layers: the unit of a bias has the scale of the layer's input."""
+    for name, index in net.grids.index.items():
+        net.grids.scale[index] = qparams[name].scale
+        net.grids.zero_point[index] = qparams[name].zero_point
+    for name, rule in quant.weights.items():
+        layer = net.get_submodule(name)
+        assert isinstance(layer, IntegerLayer)
+        fill_layer(layer, graph_module.get_submodule(name), rule, weight_observer)
+
+
 def describe_integer_fraction(network: Network, quant: QuantSpec) -> str:
     """Return in words how much of a float network's work is done by integers under a plan."""
-    macs = {node.name: layer_macs(network, node) for node in network.graph.nodes}
-    layers = [name for name, count in macs.items() if count]
-    done = sum(macs[name] for name in quant.weights)
-    percent = 100 * done / max(1, sum(macs.values()))
-    counts = f"{len(quant.weights)} of {len(layers)} layers"
+    layers = 0
+    total_macs = 0
+    integer_macs = 0
+    for node in network.graph.nodes:
+        macs = layer_macs(network, node)
+        total_macs += macs
+        if macs:
+            layers += 1
+        if node.name in quant.weights:
+            integer_macs += macs
+    # Of a network without layers nothing is done, by integers or otherwise.
+    percent = 100 * integer_macs / max(1, total_macs)
+    counts = f"{len(quant.weights)} of {layers} layers"
     return f"{counts} compute on integers: {percent:.0f} % of the multiply-accumulates"
 
 
@@ -162,7 +183,7 @@ def _choose_qparams(
     """Return the QParams of each quantizer, and its bits: the given ones, or allocated ones."""
     observers = _observe(graph_module, plan, images)
     if config.average_activation_bits is not None:
-        bits = _allocate(
+        bits = _allocate_bits(
             graph_module, plan, observers, images, config, config.average_activation_bits
         )
     qparams = {}
@@ -171,7 +192,7 @@ def _choose_qparams(
     return qparams, bits
 
 
-def _allocate(
+def _allocate_bits(
     graph_module: Network,
     plan: QuantizerPlan,
     observers: Mapping[str, HistogramObserver],

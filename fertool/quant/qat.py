@@ -49,9 +49,12 @@ class QATNet(Network):
 
         # The order of the parameters is part of the states of interrupted runs, and decides the
         # last bits of norms over all gradients: those of points with several nodes come first.
-        uses = Counter(id(tap) for tap in net.inserted.values())
-        shared = {name: tap for name, tap in net.inserted.items() if uses[id(tap)] > 1}
-        others = {name: tap for name, tap in net.inserted.items() if name not in shared}
+        uses = Counter(map(id, net.inserted.values()))
+        shared: dict[str, nn.Module] = {}
+        others: dict[str, nn.Module] = {}
+        for name, inserted in net.inserted.items():
+            kind = shared if uses[id(inserted)] > 1 else others
+            kind[name] = inserted
         self._insert_learned(shared)
         for name, rule in quant.weights.items():
             self._replace_layer(name, net.layer(name), rule)
@@ -59,7 +62,7 @@ class QATNet(Network):
         self.train(net.training)
 
     def _replace_layer(self, name: str, layer: nn.Module | None, rule: WeightQuant) -> None:
-        """Put a layer with learned scales in place of the float one at the node of an integer one."""
+        """Put a layer with learned scales at the node of an integer one."""
         assert isinstance(layer, QuantConv2d | QuantLinear)
         # A layer that reads the pixels has a constant input scale.
         source = layer.source
@@ -70,14 +73,14 @@ class QATNet(Network):
         else:
             self.replace(name, _LearnedLinear(layer, limits, learned))
 
-    def _insert_learned(self, taps: Mapping[str, nn.Module]) -> None:
-        """Insert a learned quantizer where an integer network has the given one."""
-        for name, tap in taps.items():
+    def _insert_learned(self, quantizers: Mapping[str, nn.Module]) -> None:
+        """Insert a learned quantizer behind each node where the integer network has these."""
+        for name, quantizer in quantizers.items():
             # Unit quantizers are quantizers, too: their scale is fixed.
-            if isinstance(tap, UnitQuantizer):
+            if isinstance(quantizer, UnitQuantizer):
                 self.insert_after(name, _LearnedGate())
-            elif isinstance(tap, Quantizer):
-                self.insert_after(name, self.learned[tap.point])
+            elif isinstance(quantizer, Quantizer):
+                self.insert_after(name, self.learned[quantizer.point])
 
     def _copy_float_tensors(self, net: QuantizedNet, quant: QuantSpec) -> None:
         """Take copies of the tensors of all layers but those that get learned ones."""
@@ -134,7 +137,7 @@ def _straight_through(values: Tensor, rounded: Tensor) -> Tensor:
 
 
 def _scale_gradient(scale: Tensor, factor: Tensor | float) -> Tensor:
-    """Return the same scale with `factor` times the gradient (equation 5).
+    """Return the same scale with `factor` times the gradient: LSQ's g, section 2.2.
 
     All values that share a scale push it: unscaled, it would learn faster than they.
     """

@@ -42,12 +42,13 @@ class RoundedAccuracy:
         self._scales: dict[str, Tensor] = {}
         for name in problem.names:
             weight = self._network.get_parameter(f"{name}.weight").detach()
-            integers, scales = [], []
+            integers = []
+            scales = []
             for bits in WEIGHT_BITS:
-                bound = torch.tensor(WeightQuant((bits,), limit).limits(len(weight)))
-                scale = weight_scales(weight, bound, "mse")
+                limits = torch.tensor(WeightQuant((bits,), limit).limits(len(weight)))
+                scale = weight_scales(weight, limits, "mse")
                 scales.append(scale)
-                integers.append(integer_weight(weight, scale, bound).to(torch.int8))
+                integers.append(integer_weight(weight, scale, limits).to(torch.int8))
             self._integers[name] = torch.stack(integers)
             self._scales[name] = torch.stack(scales)
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear
 from fertool.spec import InputSpec
 
-_LARGEST, _SMALLEST = 2**15 - 1, -(2**15)
+# The bounds of a 16-bit sum, and the largest unsigned activation.
+_LARGEST = 2**15 - 1
+_SMALLEST = -(2**15)
 _BYTE = 255
 
 

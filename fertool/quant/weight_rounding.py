@@ -27,15 +27,13 @@ from fertool.models.sampling import (
     gather_positions,
     input_patches,
     limit_images,
+    ridge_strength,
     sample_positions,
     to_channels_first,
 )
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant, affordable_batch
 
-# Weight of staying at the float weights, relative to the mean variance of a layer's inputs:
-# without it a regression on few images has no unique solution.
-RIDGE = 0.01
 _BATCH = 64
 # Columns whose errors are carried to the later ones in one product; only saves time.
 _BLOCK = 128
@@ -119,7 +117,8 @@ class _Recorder:
     """Forward hook that keeps the output of a float layer at some positions."""
 
     def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self._generator, self._device = generator, device
+        self._generator = generator
+        self._device = device
         self._positions: Tensor | None = None
         self._values: list[Tensor] = []
 
@@ -181,7 +180,8 @@ def _fit(
 def _moments(layer: IntegerLayer, x: Tensor, target: _Target) -> _Moments:
     """Return the moments of a layer's inputs and wanted outputs."""
     zero = torch.zeros((), dtype=torch.float64, device=x.device)
-    count, x_sum, y_sum, xx_sum, yx_sum = 0, zero, zero, zero, zero
+    count = 0
+    x_sum = y_sum = xx_sum = yx_sum = zero
     first_inputs, first_outputs = next(_samples(layer, x, target))
     x_near = first_inputs.mean(1, keepdim=True)
     y_near = first_outputs.mean(1, keepdim=True)
@@ -214,16 +214,10 @@ def _samples(layer: IntegerLayer, x: Tensor, target: _Target) -> Iterator[tuple[
 
 def _regress(weight: Tensor, moments: _Moments) -> Tensor:
     """Return the weights [G, R, F] closest to the wanted outputs, with a ridge about the given."""
-    ridge = _ridge(moments.xx)
+    ridge = ridge_strength(moments.xx)
     matrix = moments.xx + torch.diag_embed(ridge.expand(moments.x_mean.shape))
     solved: Tensor = torch.linalg.solve(matrix, (moments.yx + ridge[..., None] * weight).mT)
     return solved.mT
-
-
-def _ridge(xx: Tensor) -> Tensor:
-    """Return what is added to the variances of each group, [G, 1]."""
-    # The bound keeps the matrix regular where no input varies.
-    return (RIDGE * xx.diagonal(dim1=1, dim2=2).mean(1, keepdim=True)).clamp(min=1e-12)
 
 
 def _gptq(weight: Tensor, scales: Tensor, limits: Tensor, xx: Tensor) -> Tensor:
@@ -256,7 +250,7 @@ def _gptq(weight: Tensor, scales: Tensor, limits: Tensor, xx: Tensor) -> Tensor:
 
 def _error_factor(xx: Tensor, order: Tensor) -> Tensor:
     """Return the upper Cholesky factor [G, F, F] of the inverse Hessian, inputs in this order."""
-    hessian = xx + torch.diag_embed(_ridge(xx).expand(xx.shape[:2]))
+    hessian = xx + torch.diag_embed(ridge_strength(xx).expand(xx.shape[:2]))
     hessian = hessian.gather(1, order[:, :, None].expand_as(xx))
     hessian = hessian.gather(2, order[:, None].expand_as(xx))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))

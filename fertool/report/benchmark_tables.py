@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fertool.report.text_table import Data, TextTable
+from fertool.report.text_table import TextTable
 from fertool.report.units import (
     accuracy_cell,
     count_text,
@@ -14,9 +14,10 @@ from fertool.report.units import (
     speedup_cell,
     time_text,
 )
+from fertool.results import BenchResult, FileResult, SpeedComparison, WarningKind
 
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
-_WARNINGS = {
+_WARNINGS: Mapping[WarningKind, str] = {
     "noisy": "{file}: the 90th percentile is {value:.1f} times the median; "
     "close other programs and measure again",
     "few-runs": "{value:.0f} runs give no reliable percentiles; measure 1000",
@@ -30,12 +31,12 @@ _WARNINGS = {
 }
 
 
-def layout_benchmark(report: Data) -> TextTable:
+def layout_benchmark(report: BenchResult) -> TextTable:
     """Lay out a benchmark, two lines a file; the profiles of a dynamic network stand below it.
 
     There are columns of accuracy and of speed-up only where there is something to show.
     """
-    results = report["results"]
+    results = report.results
     names = short_file_names(results)
     has_accuracy = _first_measured(results) is not None
     has_speedup = len(results) > 1
@@ -53,86 +54,92 @@ def layout_benchmark(report: Data) -> TextTable:
 
     rows = []
     # The baseline comes first and has no comparison.
-    speedups = [None, *report["comparisons"]]
-    for entry, speedup in zip(results, speedups, strict=True):
-        cells = _file_cells(entry, names[entry["file"]], _typical_latency(report))
+    comparisons = [None, *report.comparisons]
+    for entry, comparison in zip(results, comparisons, strict=True):
+        cells = _file_cells(entry, names[entry.file], _typical_latency(report))
         if has_accuracy:
-            cells.append(accuracy_cell(entry))
+            cells.append(accuracy_cell(entry.headline))
         if has_speedup:
-            cells.append(speedup_cell(speedup))
+            cells.append(_speedup_cell(comparison))
         rows.append(tuple(cells))
         rows += _profile_rows(entry, columns=len(headers))
     return TextTable(tuple(headers), tuple(rows))
 
 
-def _file_cells(entry: Data, name: str, typical: str) -> list[str]:
+def _file_cells(entry: FileResult, name: str, typical: str) -> list[str]:
     """Return the cells of a file; `typical` is the key of the latency that stands for all."""
-    latency = entry["latency_s"]
-    runtime = RUNTIMES.get(entry["runtime"]) or str(entry["runtime"])
-    if entry.get("quantized"):
+    latency = entry.latency_s
+    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+    if entry.quantized:
         runtime += " INT8"
     return [
         f"{name}\n{runtime}",
-        f"{size_text(entry['size_bytes'])}\n{size_text(entry['peak_rss_bytes'])}",
-        f"{count_text(entry['params'])}\n{count_text(entry['macs'])}",
-        f"{time_text(latency[typical])}\n{time_text(latency['p90'])}",
-        count_text(entry["throughput_per_s"]),
+        f"{size_text(entry.size_bytes)}\n{size_text(entry.peak_rss_bytes)}",
+        f"{count_text(entry.params)}\n{count_text(entry.macs)}",
+        f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}",
+        count_text(entry.throughput_per_s),
     ]
 
 
-def _profile_rows(entry: Data, columns: int) -> list[tuple[str, ...]]:
+def _speedup_cell(comparison: SpeedComparison | None) -> str:
+    if comparison is None:
+        return "1\nbaseline"
+    return speedup_cell(comparison.speedup, comparison.speedup_ci95)
+
+
+def _profile_rows(entry: FileResult, columns: int) -> list[tuple[str, ...]]:
     """Return a row for each profile of a dynamic network: its fraction of images and latency."""
     rows = []
-    for profile in entry.get("profiles", ()):
-        fraction = percent_text(profile["share"])
-        name = f"  profile {profile['profile']}: {fraction} of the images"
-        cells = [name, "", "", time_text(profile["latency_s"])]
+    for profile in entry.profiles:
+        fraction = percent_text(profile.share)
+        name = f"  profile {profile.profile}: {fraction} of the images"
+        cells = [name, "", "", time_text(profile.latency_s)]
         rows.append((*cells, *[""] * (columns - len(cells))))
     return rows
 
 
-def _typical_latency(report: Data) -> str:
+def _typical_latency(report: BenchResult) -> str:
     """Return which statistic of the latencies the table shows."""
     # The work of a dynamic network depends on the image: its median is that of one profile.
-    if any(entry.get("profiles") for entry in report["results"]):
+    if any(entry.profiles for entry in report.results):
         return "mean"
     return "median"
 
 
-def _first_measured(results: Sequence[Data]) -> Data | None:
+def _first_measured(results: Sequence[FileResult]) -> FileResult | None:
     """Return the first entry with an accuracy."""
     for entry in results:
-        if entry["accuracy"] is not None:
+        if entry.accuracy is not None:
             return entry
     return None
 
 
-def benchmark_caption(report: Data) -> str:
+def benchmark_caption(report: BenchResult) -> str:
     """Return how a benchmark was measured: threads, batch, runs, accuracy and processor."""
-    results = report["results"]
+    results = report.results
     first = results[0]
-    threads = f"{first['threads']} thread"
-    if first["threads"] != 1:
+    threads = f"{first.threads} thread"
+    if first.threads != 1:
         threads += "s"
-    runs = f"{report['runs']:,} runs, {_typical_latency(report)}s"
-    parts = [f"{threads}, batch {first['batch']}, {runs}"]
+    runs = f"{report.runs:,} runs, {_typical_latency(report)}s"
+    parts = [f"{threads}, batch {first.batch}, {runs}"]
     measured = _first_measured(results)
     if measured is not None:
-        parts.append(f"accuracy: {measured['split']}, n = {measured['n']:,}")
-    parts.append(report["environment"]["processor"])
+        parts.append(f"accuracy: {measured.split}, n = {measured.n:,}")
+    parts.append(report.environment.processor)
     return "; ".join(parts)
 
 
-def bench_warnings(report: Data) -> list[str]:
+def bench_warnings(report: BenchResult) -> list[str]:
     """Return the warnings of a benchmark as sentences, each with what helps."""
-    names = short_file_names(report["results"])
+    names = short_file_names(report.results)
     lines, other_runtimes = [], []
-    for entry in report["warnings"]:
-        name = names[entry["file"]]
-        if entry["kind"] == "other-runtime":
+    for entry in report.warnings:
+        name = names[entry.file]
+        if entry.kind == "other-runtime":
             other_runtimes.append(name)
         else:
-            lines.append(_WARNINGS[entry["kind"]].format(file=name, value=entry["value"]))
+            lines.append(_WARNINGS[entry.kind].format(file=name, value=entry.value))
     # One line for all of them, since often every file but the baseline is concerned.
     if other_runtimes:
         lines.append(_WARNINGS["other-runtime"].format(file=", ".join(other_runtimes)))

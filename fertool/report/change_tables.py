@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from fertool.report.text_table import Data, TextTable
+from msgspec import UNSET
+
+from fertool.report.text_table import TextTable
 from fertool.report.units import (
     MISSING,
     count_text,
@@ -14,6 +17,8 @@ from fertool.report.units import (
     speedup_cell,
     time_text,
 )
+from fertool.results import Change, ModelSummary, UnlabeledChange
+from fertool.spec import QuantSpec
 
 _Row = tuple[str, str, str, str]
 _COUNTED = {
@@ -41,7 +46,7 @@ def layout_plan(before: Mapping[str, int], *afters: Mapping[str, int]) -> TextTa
     if len(afters) != 1:
         # The profiles of a dynamic network have no names, and no common fraction that is kept.
         headers = []
-        for number, _ in enumerate(afters, start=1):
+        for number in range(1, len(afters) + 1):
             headers.append(f">width {number}")
     return TextTable(("channels of", ">before", *headers), tuple(rows))
 
@@ -53,30 +58,42 @@ def _kept_text(before: int, after: int) -> str:
     return f"{100 * after / before:.0f} %"
 
 
-def layout_change(before: Data, after: Data) -> TextTable:
-    """Lay out what a step does to a model.
+@dataclass(frozen=True)
+class Costs:
+    """What a model costs, as far as it is known."""
 
-    Both maps have any of `size_bytes`, `params`, `macs`, `latency_s` and `accuracy`. `after` may
-    have `speedup`, `difference`, their intervals and `mcnemar_p`; `average_bits` and
-    `top1_agreement`. With `commonest_share` in both, both were evaluated on images without labels.
+    size_bytes: int | None = None
+    params: int | None = None
+    macs: int | None = None
+
+    @classmethod
+    def of(cls, model: ModelSummary) -> Costs:
+        """Return the costs of a model."""
+        return cls(model.size_bytes, model.params, model.macs)
+
+
+def layout_change(
+    before: Costs, after: Costs, change: Change, unlabeled: UnlabeledChange | None = None
+) -> TextTable:
+    """Lay out what a step does to a model: its costs, and what was measured of both networks.
+
+    Without labels `unlabeled` stands in the place of accuracies.
     """
     rows = []
     for key, (name, text) in _COUNTED.items():
-        if before.get(key) and after.get(key) is not None:
-            ratio = f"{after[key] / before[key]:.3f}"
-            rows.append((name, text(before[key]), text(after[key]), ratio))
-    if "average_bits" in after:
+        old, new = getattr(before, key), getattr(after, key)
+        if old and new is not None:
+            rows.append((name, text(old), text(new), f"{new / old:.3f}"))
+    if change.average_bits is not UNSET:
         # Beside the size, which follows from it.
-        rows.insert(1, _bits_row(after["average_bits"]))
+        rows.insert(1, _bits_row(change.average_bits))
 
-    if before.get("latency_s") and after.get("latency_s"):
-        rows.append(_latency_row(before, after))
-    if before.get("accuracy") is not None and after.get("accuracy") is not None:
-        rows.append(_accuracy_row(before, after))
-    if "average_bits" in after:
-        rows.append(_agreement_row(after))
-    if after.get("commonest_share") is not None:
-        rows += _unlabeled_rows(before, after)
+    rows += _latency_rows(change)
+    rows += _accuracy_rows(change)
+    if change.average_bits is not UNSET and change.top1_agreement is not UNSET:
+        rows.append(_agreement_row(change.top1_agreement))
+    if unlabeled is not None:
+        rows += _unlabeled_rows(unlabeled)
     return TextTable(("", ">before", ">after", ">ratio"), tuple(rows))
 
 
@@ -85,44 +102,52 @@ def _bits_row(average_bits: float) -> _Row:
     return ("bits a weight", "32", f"{average_bits:.2f}", f"{average_bits / 32:.3f}")
 
 
-def _latency_row(before: Data, after: Data) -> _Row:
-    times = time_text(before["latency_s"]), time_text(after["latency_s"])
-    return ("latency", *times, speedup_cell(after))
+def _latency_rows(change: Change) -> list[_Row]:
+    if change.latency_s_before is UNSET or change.latency_s is UNSET:
+        return []
+    # These are measured together.
+    assert change.speedup is not UNSET
+    assert change.speedup_ci95 is not UNSET
+    speedup = speedup_cell(change.speedup, change.speedup_ci95)
+    return [("latency", time_text(change.latency_s_before), time_text(change.latency_s), speedup)]
 
 
-def _accuracy_row(before: Data, after: Data) -> _Row:
+def _accuracy_rows(change: Change) -> list[_Row]:
     """Return both accuracies and their difference in points of percent, with its interval."""
-    points = f"{100 * (after['accuracy'] - before['accuracy']):+.1f} points"
-    if "difference_ci95" in after:
-        low, high = after["difference_ci95"]
-        p_value = p_value_text(after["mcnemar_p"])
+    before, after = change.accuracy_before, change.accuracy
+    if before is UNSET or after is UNSET:
+        return []
+    points = f"{100 * (after - before):+.1f} points"
+    if change.difference_ci95 is not UNSET and change.mcnemar_p is not UNSET:
+        low, high = change.difference_ci95
+        p_value = p_value_text(change.mcnemar_p)
         points += f"\n{100 * low:+.1f} to {100 * high:+.1f}, McNemar p {p_value}"
-    return ("accuracy", percent_text(before["accuracy"]), percent_text(after["accuracy"]), points)
+    return [("accuracy", percent_text(before), percent_text(after), points)]
 
 
-def _agreement_row(after: Data) -> _Row:
-    return ("same prediction", "", percent_text(after["top1_agreement"]), "")
+def _agreement_row(fraction: float) -> _Row:
+    return ("same prediction", "", percent_text(fraction), "")
 
 
-def _unlabeled_rows(before: Data, after: Data) -> list[_Row]:
+def _unlabeled_rows(found: UnlabeledChange) -> list[_Row]:
     """Return what can be compared on images without labels, where no accuracy is known."""
-    fractions = percent_text(before["commonest_share"]), percent_text(after["commonest_share"])
+    before, after = percent_text(found.commonest_share_before), percent_text(found.commonest_share)
     return [
         ("accuracy", "", "not measured", ""),
-        _agreement_row(after),
-        ("commonest class", *fractions, ""),
+        _agreement_row(found.top1_agreement),
+        ("commonest class", before, after, ""),
     ]
 
 
-def layout_bits(quant: Data) -> TextTable:
+def layout_bits(quant: QuantSpec) -> TextTable:
     """Lay out for each layer how many of its channels have how many bits.
 
     Where activations have fewer than 8, a last row counts the layers by the bits of theirs.
     """
-    layers: dict[str, Sequence[int]] = {
-        name: entry["bits"] for name, entry in quant["weights"].items()
-    }
-    activations = list(quant["activations"].values())
+    layers: dict[str, Sequence[int]] = {}
+    for name, weight in quant.weights.items():
+        layers[name] = weight.bits
+    activations = list(quant.activations.values())
     if min(activations, default=8) < 8:
         layers["activations of layers"] = activations
     found: set[int] = set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -64,6 +64,12 @@ def story(content: RenderableType) -> None:
 def path_result(path: Path) -> None:
     """Print the path of a file on stdout."""
     _write_text(f"{printable(str(path))}\n", sys.stdout)
+
+
+def text_lines(lines: Iterable[str]) -> None:
+    """Print lines of text on stdout as they come."""
+    for line in lines:
+        _write_text(f"{printable(line)}\n", sys.stdout)
 
 
 def json_result(value: Any) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from fertool.report.text_table import Data, Fact, TextTable, numeric_headers
+from collections.abc import Mapping
+
+from msgspec import UnsetType
+
+from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import channels_text
+from fertool.results import DataInfo, Landmarks
 
 _PROBLEMS = {
     "unreadable": "unreadable images",
@@ -26,11 +31,11 @@ _EXAMPLES = 3
 """Groups of a problem that the table names."""
 
 
-def layout_class_counts(found: Data) -> TextTable:
+def layout_class_counts(found: DataInfo) -> TextTable:
     """Lay out the images of each class in each split, with totals."""
-    splits = found["counts"]
+    splits = found.counts
     rows = []
-    for name in found["classes"]:
+    for name in found.classes:
         counts = [of_split[name] for of_split in splits.values()]
         rows.append(_count_row(name, counts))
 
@@ -48,43 +53,53 @@ def _count_row(name: str, counts: list[int]) -> tuple[str, ...]:
     return tuple(cells)
 
 
-def data_facts(found: Data) -> list[Fact]:
+def data_facts(found: DataInfo) -> list[Fact]:
     """Return what in a data set can mislead."""
-    size = f"{found['image_size']} x {found['image_size']}"
-    repeated = f"{found['copy_groups']:,} occur more than once"
+    size = f"{found.image_size} x {found.image_size}"
+    repeated = f"{found.copy_groups:,} occur more than once"
     facts = [
-        ("source", f"{found['source']} (digest {found['digest'][:12]})"),
-        ("images", f"{found['images']:,} of {size}, {channels_text(found['channels'])}"),
-        ("distinct images", f"{found['distinct_images']:,}; {repeated}"),
+        ("source", f"{found.source} (digest {found.digest[:12]})"),
+        ("images", f"{found.images:,} of {size}, {channels_text(found.channels)}"),
+        ("distinct images", f"{found.distinct_images:,}; {repeated}"),
     ]
-    for where, count in found["copies_across"].items():
+    for where, count in found.copies_across.items():
         facts.append((f"copies, {where}", f"{count:,}"))
-    facts.append(("copies with different labels", f"{found['conflicting_groups']:,} groups"))
-    facts.append(("images of one grey level", f"{found['constant_images']:,}"))
-    if found["not_faces"] is not None:
-        facts.append(("voted not a face (more than 5 of 10)", f"{found['not_faces']:,}"))
-    rule_counts = found["ferplus_rule_counts"] or {}
+    facts.append(("copies with different labels", f"{found.conflicting_groups:,} groups"))
+    facts.append(("images of one gray level", f"{found.constant_images:,}"))
+    if found.not_faces is not None:
+        facts.append(("voted not a face (more than 5 of 10)", f"{found.not_faces:,}"))
+    rule_counts = found.ferplus_rule_counts or {}
     for rule, kept in rule_counts.items():
         facts.append((f"kept by FER+ rule {rule}", _counts_text(kept)))
+    if not isinstance(found.landmarks, UnsetType):
+        facts += _landmark_facts(found.landmarks)
     return facts
 
 
-def layout_problems(found: Data) -> TextTable:
+def _landmark_facts(measured: Landmarks) -> list[Fact]:
+    places = []
+    for x, y in measured.template:
+        places.append(f"{x:.3f},{y:.3f}")
+    count = f"{measured.with_face:,} of {measured.images:,} images"
+    return [("landmarks, fractions of the side", "  ".join(places)), ("measured on", count)]
+
+
+def layout_problems(found: DataInfo) -> TextTable:
     """Lay out the problems of a data set, each with a few examples."""
     rows = []
-    for problem in found["problems"]:
+    for problem in found.problems:
+        is_of_several = problem.kind in _OF_SEVERAL_IMAGES
         shown = []
-        for group in problem["groups"][:_EXAMPLES]:
-            is_detail = problem["kind"] not in _OF_SEVERAL_IMAGES
-            shown.append((": " if is_detail else " = ").join(group))
-        if problem["count"] > _EXAMPLES:
+        for group in problem.groups[:_EXAMPLES]:
+            shown.append((" = " if is_of_several else ": ").join(group))
+        if problem.count > _EXAMPLES:
             shown.append("…")
-        name = _PROBLEMS.get(problem["kind"], problem["kind"])
-        rows.append((name, f"{problem['count']:,}", "\n".join(shown)))
+        name = _PROBLEMS.get(problem.kind, problem.kind)
+        rows.append((name, f"{problem.count:,}", "\n".join(shown)))
     return TextTable(("problem", ">count", "for example"), tuple(rows))
 
 
-def _counts_text(counts: Data) -> str:
+def _counts_text(counts: Mapping[str, int]) -> str:
     parts = []
     for name, count in counts.items():
         parts.append(f"{name} {count:,}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from fertool.report.text_table import Data, Fact, TextTable, numeric_headers
+from fertool.config.evaluation import Tta
+from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import (
     accuracy_text,
     interval_text,
@@ -12,51 +13,54 @@ from fertool.report.units import (
     percent_text,
     short_names,
 )
+from fertool.results import AccuracyComparison, Evaluation
 
-_TTA_NAMES = {"none": "single crop", "flip": "image and mirror image", "ten-crop": "ten crops"}
+_TTA_NAMES: Mapping[Tta, str] = {
+    "none": "single crop",
+    "flip": "image and mirror image",
+    "ten-crop": "ten crops",
+}
 
 
-def evaluation_facts(entry: Data) -> list[Fact]:
+def evaluation_facts(entry: Evaluation) -> list[Fact]:
     """Return the figures of one evaluated file over all classes."""
     facts = []
-    single_crop = entry.get("single_crop")
-    if single_crop:
-        accuracy = accuracy_text({**single_crop, "split": entry["split"]})
+    if entry.single_crop:
+        accuracy = accuracy_text(entry.single_crop, entry.split)
         facts.append((f"accuracy, {_TTA_NAMES['none']}", accuracy))
-
-    # Files of older versions lack the key.
-    if "tta" in entry:
-        facts.append((f"accuracy, {_TTA_NAMES[entry['tta']]}", accuracy_text(entry)))
-    else:
-        facts.append(("accuracy", accuracy_text(entry)))
-    deduplicated = entry.get("deduplicated")
-    if deduplicated:
-        accuracy = accuracy_text({**deduplicated, "split": entry["split"]})
+    facts.append((f"accuracy, {_TTA_NAMES[entry.tta]}", accuracy_text(entry, entry.split)))
+    if entry.deduplicated:
+        accuracy = accuracy_text(entry.deduplicated, entry.split)
         facts.append(("without copies of training images", accuracy))
 
-    balanced = percent_text(entry["balanced_accuracy"])
-    figures = f"{entry['macro_f1']:.3f}, {balanced}, {entry['ece']:.3f}"
+    if entry.detection:
+        accuracy = accuracy_text(entry.detection.with_face, entry.split)
+        facts.append(("of photographs with a face", accuracy))
+        facts.append(("photographs without a face", f"{entry.detection.without_face:,}, all wrong"))
+
+    balanced = percent_text(entry.balanced_accuracy)
+    figures = f"{entry.macro_f1:.3f}, {balanced}, {entry.ece:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))
     return facts
 
 
-def layout_classes(entry: Data) -> TextTable:
+def layout_classes(entry: Evaluation) -> TextTable:
     """Lay out the figures of each class of one evaluated file."""
     rows = []
-    for name, figures in entry["per_class"].items():
-        precision, recall = percent_text(figures["precision"]), percent_text(figures["recall"])
-        rows.append((name, f"{figures['n']:,}", precision, recall, f"{figures['f1']:.3f}"))
+    for name, figures in entry.per_class.items():
+        precision, recall = percent_text(figures.precision), percent_text(figures.recall)
+        rows.append((name, f"{figures.n:,}", precision, recall, f"{figures.f1:.3f}"))
     return TextTable(("class", ">images", ">precision", ">recall", ">F1"), tuple(rows))
 
 
-def layout_confusion(entry: Data) -> TextTable:
+def layout_confusion(entry: Evaluation) -> TextTable:
     """Lay out a confusion matrix: a row for each true class, a column for each prediction.
 
     In percent of the images of the true class.
     """
-    names = tuple(entry["per_class"])
+    names = tuple(entry.per_class)
     rows = []
-    for name, counts in zip(names, entry["confusion"], strict=True):
+    for name, counts in zip(names, entry.confusion, strict=True):
         # A class may have no images.
         total = max(1, sum(counts))
         cells = [name]
@@ -66,22 +70,22 @@ def layout_confusion(entry: Data) -> TextTable:
     return TextTable(("", *numeric_headers(names)), tuple(rows))
 
 
-def layout_comparisons(comparisons: Sequence[Data]) -> TextTable:
+def layout_comparisons(comparisons: Sequence[AccuracyComparison]) -> TextTable:
     """Lay out paired comparisons: accuracy of each file less the baseline's."""
     # The baseline is in no row, but may share its name with a candidate in another folder.
-    files = [comparisons[0]["baseline"]]
+    files = [comparisons[0].baseline]
     for entry in comparisons:
-        files.append(entry["candidate"])
+        files.append(entry.candidate)
     names = short_names(files)
 
     rows = []
     for entry in comparisons:
         row = (
-            names[entry["candidate"]],
-            f"{100 * entry['difference']:+.2f}",
-            interval_text(entry["difference_ci95"], decimals=2),
-            p_value_text(entry["mcnemar_p"]),
-            f"{entry['n']:,}",
+            names[entry.candidate],
+            f"{100 * entry.difference:+.2f}",
+            interval_text(entry.difference_ci95, decimals=2),
+            p_value_text(entry.mcnemar_p),
+            f"{entry.n:,}",
         )
         rows.append(row)
     return TextTable(("file", ">points", ">95 % interval", ">McNemar p", ">images"), tuple(rows))

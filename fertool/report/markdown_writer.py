@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from fertool.report.printable import printable_lines
 from fertool.report.text_table import Fact, TextTable
 
-_RULE = "---"
+_RULE = 3 * "-"
 # A colon at the end aligns a column to the right.
-_RULE_RIGHT = "---:"
+_RULE_RIGHT = f"{_RULE}:"
 
 
 def page(title: str, parts: Iterable[str]) -> str:

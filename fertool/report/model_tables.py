@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fertool.report.text_table import Data, Fact, TextTable
+from fertool.report.text_table import Fact, TextTable
 from fertool.report.units import (
     MISSING,
     accuracy_cell,
@@ -16,6 +16,8 @@ from fertool.report.units import (
     short_file_names,
     size_text,
 )
+from fertool.results import GatesSummary, LogitsSummary, ModelSummary
+from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec
 
 _MODEL_HEADERS = (
     "file",
@@ -28,69 +30,75 @@ _MODEL_HEADERS = (
 )
 
 
-def layout_models(summaries: Sequence[Data]) -> TextTable:
+def layout_models(summaries: Sequence[ModelSummary]) -> TextTable:
     """Lay out several models side by side."""
     names = short_file_names(summaries)
     rows = []
     for summary in summaries:
         row = (
-            names[summary["file"]],
-            summary["arch"],
-            size_text(summary["size_bytes"]),
-            count_text(summary["params"]),
-            count_text(summary["macs"]),
-            quant_text(summary["quant"]),
-            accuracy_cell(summary["metrics"], with_split=True),
+            names[str(summary.file)],
+            summary.arch,
+            size_text(summary.size_bytes),
+            count_text(summary.params),
+            count_text(summary.macs),
+            quant_text(summary.quant),
+            _metrics_cell(summary.metrics),
         )
         rows.append(row)
     return TextTable(_MODEL_HEADERS, tuple(rows))
 
 
-def model_facts(summary: Data) -> list[Fact]:
+def model_facts(summary: ModelSummary) -> list[Fact]:
     """Return the header of a model file, its provenance apart."""
-    architecture = summary["arch"]
-    arguments = _options_text(summary["arch_args"])
+    architecture = summary.arch
+    arguments = _options_text(summary.arch_args)
     if arguments:
         architecture += f" ({arguments})"
     facts = [
         ("architecture", architecture),
-        ("size", size_text(summary["size_bytes"])),
-        ("parameters", count_text(summary["params"])),
+        ("size", size_text(summary.size_bytes)),
+        ("parameters", count_text(summary.params)),
     ]
 
-    macs = f"{count_text(summary['macs'])} per image"
-    gates = summary["gates"]
+    macs = f"{count_text(summary.macs)} per image"
+    gates = summary.gates
     if gates:
         facts.append(("MACs", f"{macs}, on average"))
         facts.append(("profiles", _profiles_text(gates)))
     else:
         facts.append(("MACs", macs))
 
-    facts.append(("input", _input_text(summary["input"])))
-    facts.append(("classes", ", ".join(summary["classes"])))
-    facts.append(("arithmetic", quant_text(summary["quant"])))
-    facts.append(("accuracy", _metrics_text(summary["metrics"])))
-    facts.append(("digest", summary["digest"] or MISSING))
+    facts.append(("input", _input_text(summary.input)))
+    facts.append(("classes", ", ".join(summary.classes)))
+    facts.append(("arithmetic", quant_text(summary.quant)))
+    facts.append(("accuracy", _metrics_text(summary.metrics)))
+    facts.append(("digest", summary.digest or MISSING))
     return facts
 
 
-def _metrics_text(metrics: Data | None) -> str:
+def _metrics_cell(metrics: Metrics | None) -> str:
+    if metrics is None:
+        return MISSING
+    return accuracy_cell(metrics, metrics.split)
+
+
+def _metrics_text(metrics: Metrics | None) -> str:
     if not metrics:
         return "not measured"
-    return f"{accuracy_text(metrics)}, macro F1 {metrics['macro_f1']:.3f}"
+    return f"{accuracy_text(metrics, metrics.split)}, macro F1 {metrics.macro_f1:.3f}"
 
 
-def _profiles_text(gates: Data) -> str:
+def _profiles_text(gates: GatesSummary) -> str:
     fractions = []
-    for fraction in gates["shares"]:
+    for fraction in gates.shares:
         fractions.append(percent_text(fraction))
     shown = ", ".join(fractions)
-    return f"{len(gates['profiles'])} widths, the widest first, for {shown} of the images"
+    return f"{len(gates.profiles)} widths, the widest first, for {shown} of the images"
 
 
-def _input_text(shape: Data) -> str:
-    pixels = f"{shape['size']} x {shape['size']} {channels_text(shape['channels'])}"
-    mean, std = _numbers_text(shape["mean"]), _numbers_text(shape["std"])
+def _input_text(shape: InputSpec) -> str:
+    pixels = f"{shape.size} x {shape.size} {channels_text(shape.channels)}"
+    mean, std = _numbers_text(shape.mean), _numbers_text(shape.std)
     return f"{pixels}, (pixel / 255 - mean) / std with mean {mean}, std {std}"
 
 
@@ -98,51 +106,51 @@ def _numbers_text(values: Iterable[float]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def logits_facts(summary: Data) -> list[Fact]:
+def logits_facts(summary: LogitsSummary) -> list[Fact]:
     """Return the header of a file of recorded logits, its provenance apart."""
-    images = summary["images"]
-    pixels = f"{images['size']} x {images['size']} {channels_text(images['channels'])}"
+    images = summary.images
+    pixels = f"{images.size} x {images.size} {channels_text(images.channels)}"
     teachers = []
-    for digest in summary["teachers"]:
+    for digest in summary.teachers:
         # Its first digits tell two files apart.
         teachers.append(f"teacher {digest[:12]}")
     return [
-        ("size", size_text(summary["size_bytes"])),
+        ("size", size_text(summary.size_bytes)),
         ("logits of", ", ".join(teachers)),
-        ("images", f"{images['count']:,} of {pixels}"),
-        ("images digest", images["digest"]),
+        ("images", f"{images.count:,} of {pixels}"),
+        ("images digest", images.digest),
         ("views", _views_text(summary)),
-        ("classes", ", ".join(summary["classes"])),
-        ("digest", summary["digest"] or MISSING),
+        ("classes", ", ".join(summary.classes)),
+        ("digest", summary.digest or MISSING),
     ]
 
 
-def _views_text(summary: Data) -> str:
+def _views_text(summary: LogitsSummary) -> str:
     """Return how many augmented views of each image were recorded, and their augmentation."""
-    if not summary["views"]:
+    if not summary.views:
         return "the images as they are"
     scalars = {}
-    for name, value in summary["augmentation"].items():
+    for name, value in summary.augmentation.items():
         # Ranges would take a line each; seed and scalars tell two recordings apart.
         if not isinstance(value, list | tuple):
             scalars[name] = value
-    return f"{summary['views']}, seed {summary['seed']}: {_options_text(scalars)}"
+    return f"{summary.views}, seed {summary.seed}: {_options_text(scalars)}"
 
 
-def layout_history(provenance: Sequence[Data]) -> TextTable:
+def layout_history(provenance: Sequence[ProvenanceStep]) -> TextTable:
     """Lay out the steps that made a model: options, seed and the digests of what each read."""
     rows = []
     for number, step in enumerate(provenance, start=1):
-        rows.append((str(number), step["command"], _step_text(step)))
+        rows.append((str(number), step.command, _step_text(step)))
     return TextTable(("step", "command", "options and inputs"), tuple(rows))
 
 
-def _step_text(step: Data) -> str:
-    options = dict(step["options"])
-    if step.get("seed") is not None:
-        options["seed"] = step["seed"]
+def _step_text(step: ProvenanceStep) -> str:
+    options = dict(step.options)
+    if step.seed is not None:
+        options["seed"] = step.seed
     inputs = []
-    for name, digest in step["inputs"].items():
+    for name, digest in step.inputs.items():
         inputs.append(f"{name} {digest[:12]}")
 
     parts = []
@@ -153,22 +161,22 @@ def _step_text(step: Data) -> str:
     return "; ".join(parts)
 
 
-def _options_text(options: Data) -> str:
+def _options_text(options: Mapping[str, Any]) -> str:
     """Return options as `name=value`, without those that have no value."""
     # Options without a value were not given.
     return " ".join(f"{key}={value}" for key, value in options.items() if value is not None)
 
 
-def quant_text(quant: Data | None) -> str:
+def quant_text(quant: QuantSpec | None) -> str:
     """Return the arithmetic of a network: float32, or the bits of its weights and activations."""
     if quant is None:
         return "float32"
     weight_bits: set[int] = set()
-    for layer in quant["weights"].values():
-        weight_bits.update(layer["bits"])
+    for layer in quant.weights.values():
+        weight_bits.update(layer.bits)
     weights = _bits_text(weight_bits)
-    activations = _bits_text(set(quant["activations"].values()))
-    return f"integers, weights {weights} bit, activations {activations} bit ({quant['method']})"
+    activations = _bits_text(set(quant.activations.values()))
+    return f"integers, weights {weights} bit, activations {activations} bit ({quant.method})"
 
 
 def _bits_text(bits: set[Any]) -> str:

@@ -29,8 +29,10 @@ from fertool.report.plots import (
     training_curves,
 )
 from fertool.report.result_files import ReportData, read_result_files
-from fertool.report.text_table import Data, Fact, TextTable
+from fertool.report.text_table import Fact, TextTable
 from fertool.report.units import layer_order, short_file_names
+from fertool.results import Epoch, FileResult, ModelSummary
+from fertool.spec import QuantSpec
 
 PROHIBITED = (
     "Inferring the emotions of people at workplaces and in education institutions is prohibited in"
@@ -140,14 +142,14 @@ def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[str]:
         for line in benchmark_tables.bench_warnings(report):
             yield writer.paragraph(line, "notice")
         measured = []
-        for entry in report["results"]:
-            if entry["accuracy"] is not None:
+        for entry in report.results:
+            if entry.accuracy is not None:
                 measured.append(entry)
         if 0 < len(measured) <= _MAX_POINTS:
             yield from _tradeoff_pictures(measured, writer)
 
 
-def _tradeoff_pictures(measured: Sequence[Data], writer: PageWriter) -> Iterator[str]:
+def _tradeoff_pictures(measured: Sequence[FileResult], writer: PageWriter) -> Iterator[str]:
     caption = "Accuracy with 95 % interval against"
     draw = partial(tradeoff.plot_size_against_accuracy, measured)
     yield writer.picture(draw, f"{caption} file size", width=720)
@@ -161,14 +163,14 @@ def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[str]:
     if found.evaluations:
         yield writer.heading("Accuracy")
     for index, entry in enumerate(found.evaluations):
-        yield writer.heading(entry["file"], 3)
+        yield writer.heading(entry.file, 3)
         yield writer.facts(evaluation_tables.evaluation_facts(entry))
         yield writer.table(evaluation_tables.layout_classes(entry))
-        if index < _MAX_MATRICES and len(entry["per_class"]) <= _MAX_CONFUSION_CLASSES:
+        if index < _MAX_MATRICES and len(entry.per_class) <= _MAX_CONFUSION_CLASSES:
             draw = partial(confusion_matrix.plot_confusion_matrix, entry)
-            yield writer.picture(draw, f"Confusion matrix of {entry['file']}", width=620)
+            yield writer.picture(draw, f"Confusion matrix of {entry.file}", width=620)
     for comparisons in found.comparisons:
-        baseline = comparisons[0]["baseline"]
+        baseline = comparisons[0].baseline
         yield writer.heading(f"Accuracy less that of {baseline}, on the same images", 3)
         yield writer.table(evaluation_tables.layout_comparisons(comparisons))
 
@@ -177,7 +179,7 @@ def _trainings(found: ReportData, writer: PageWriter) -> Iterator[str]:
     if not found.histories:
         return
     yield writer.heading("Training")
-    curves: dict[str, list[Data]] = {}
+    curves: dict[str, list[Epoch]] = {}
     for name, history in found.histories.items():
         curves.update(training_curves.split_rounds(name, history))
     draw = partial(training_curves.plot_training_curves, curves)
@@ -187,13 +189,13 @@ def _trainings(found: ReportData, writer: PageWriter) -> Iterator[str]:
 
 def _sweeps(found: ReportData, writer: PageWriter) -> Iterator[str]:
     for sweep in found.sweeps:
-        yield writer.heading(f"Several trainings: {sweep['file']}")
-        if len(sweep["seeds"]) > 1:
+        yield writer.heading(f"Several trainings: {sweep.file}")
+        if len(sweep.seeds) > 1:
             yield writer.table(sweep_tables.layout_means(sweep))
         yield writer.table(sweep_tables.layout_trials(sweep))
         yield writer.paragraph(sweep_tables.sweep_caption(sweep), "quiet")
         draw = partial(sweep_accuracy.plot_sweep, sweep)
-        yield writer.picture(draw, f"Accuracy of the trainings for {sweep['file']}", width=720)
+        yield writer.picture(draw, f"Accuracy of the trainings for {sweep.file}", width=720)
 
 
 def _pruned_channels(found: ReportData, writer: PageWriter) -> Iterator[str]:
@@ -206,15 +208,17 @@ def _pruned_channels(found: ReportData, writer: PageWriter) -> Iterator[str]:
         if original is None or _has_same_channels(model, earlier_models):
             continue
         groups = []
-        for name in sorted(original["channels"], key=layer_order):
-            groups.append((name, original["channels"][name], model["channels"][name]))
-        before, after = names[original["file"]], names[model["file"]]
+        for name in sorted(original.channels, key=layer_order):
+            groups.append((name, original.channels[name], model.channels[name]))
+        before, after = names[str(original.file)], names[str(model.file)]
         yield writer.heading(f"Channels of {after}")
         draw = partial(layer_bars.plot_channels, groups)
         yield writer.picture(draw, f"Channels of {before} (before) and {after} (after)", width=720)
 
 
-def _find_original(model: Data, earlier_models: Iterable[Data]) -> Data | None:
+def _find_original(
+    model: ModelSummary, earlier_models: Iterable[ModelSummary]
+) -> ModelSummary | None:
     """Return the first of the earlier models that this one can have been pruned from."""
     for other in earlier_models:
         if _is_same_network(model, other) and _is_narrower(model, other):
@@ -222,20 +226,20 @@ def _find_original(model: Data, earlier_models: Iterable[Data]) -> Data | None:
     return None
 
 
-def _has_same_channels(model: Data, earlier_models: Iterable[Data]) -> bool:
-    versions = [other for other in earlier_models if _is_same_network(model, other)]
-    return any(other["channels"] == model["channels"] for other in versions)
+def _has_same_channels(model: ModelSummary, earlier_models: Iterable[ModelSummary]) -> bool:
+    same = filter(partial(_is_same_network, model), earlier_models)
+    return any(other.channels == model.channels for other in same)
 
 
-def _is_same_network(model: Data, other: Data) -> bool:
+def _is_same_network(model: ModelSummary, other: ModelSummary) -> bool:
     """Return whether two models differ in nothing but their numbers of channels."""
-    if model["arch"] != other["arch"] or model["arch_args"] != other["arch_args"]:
+    if model.arch != other.arch or model.arch_args != other.arch_args:
         return False
-    return set(model["channels"]) == set(other["channels"])
+    return set(model.channels) == set(other.channels)
 
 
-def _is_narrower(model: Data, other: Data) -> bool:
-    channels, other_channels = model["channels"], other["channels"]
+def _is_narrower(model: ModelSummary, other: ModelSummary) -> bool:
+    channels, other_channels = model.channels, other.channels
     if channels == other_channels:
         return False
     return all(channels[name] <= other_channels[name] for name in channels)
@@ -245,27 +249,28 @@ def _bits(found: ReportData, writer: PageWriter) -> Iterator[str]:
     """Yield a table and a figure for each model whose weights have several numbers of bits."""
     names = short_file_names(found.models)
     for model in found.models:
-        bits_by_layer = _bits_by_layer(model["quant"])
+        quant = model.quant
+        if quant is None:
+            continue
+        bits_by_layer = _bits_by_layer(quant)
         distinct: set[int] = set()
         for bits in bits_by_layer.values():
             distinct.update(bits)
         # One number of bits for all layers is in the table of models.
         if len(distinct) <= 1:
             continue
-        name = names[model["file"]]
+        name = names[str(model.file)]
         yield writer.heading(f"Bits of {name}")
-        yield writer.table(change_tables.layout_bits(model["quant"]))
+        yield writer.table(change_tables.layout_bits(quant))
         layers = sorted(bits_by_layer.items(), key=lambda layer: layer_order(layer[0]))
         draw = partial(layer_bars.plot_bits, layers[:_MAX_BIT_BARS])
         yield writer.picture(draw, f"Bits of {name} by layer", width=720)
 
 
-def _bits_by_layer(quant: Data | None) -> dict[str, Sequence[int]]:
-    if not quant:
-        return {}
-    bits = {}
-    for name, rule in quant["weights"].items():
-        bits[name] = rule["bits"]
+def _bits_by_layer(quant: QuantSpec) -> dict[str, Sequence[int]]:
+    bits: dict[str, Sequence[int]] = {}
+    for name, rule in quant.weights.items():
+        bits[name] = rule.bits
     return bits
 
 
@@ -282,10 +287,10 @@ def _model_cards(found: ReportData, writer: PageWriter) -> Iterator[str]:
     names = short_file_names(found.models)
     use = [("intended use", INTENDED), ("excluded uses", EXCLUDED), ("limits", LIMITS)]
     for model in found.models:
-        yield writer.heading(f"Model card: {names[model['file']]}")
+        yield writer.heading(f"Model card: {names[str(model.file)]}")
         yield writer.facts([*use, *model_tables.model_facts(model)])
-        if model["metrics"] and model["metrics"]["split"] == "val":
+        if model.metrics and model.metrics.split == "val":
             yield writer.paragraph(CHOSEN_ON_VAL, "quiet")
-        if model["provenance"]:
+        if model.provenance:
             yield writer.heading("How it was made", 3)
-            yield writer.table(model_tables.layout_history(model["provenance"]))
+            yield writer.table(model_tables.layout_history(model.provenance))

@@ -40,6 +40,12 @@ def json_text(value: Any, *, only_ascii: bool = False) -> str:
     return _NOT_PRINTABLE_ASCII.sub(_escaped_unless_printable, text)
 
 
+def json_line(value: Any) -> str:
+    """Return a value as JSON on one line, with the same characters escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return _NOT_PRINTABLE_ASCII.sub(_escaped_unless_printable, text)
+
+
 def _visible(character: str) -> str:
     if character.isprintable():
         return character

@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fertool.artifact.header import read_spec
 from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.errors import FertoolError
-from fertool.report.text_table import Data
 from fertool.results import (
+    AccuracyComparison,
     BenchResult,
+    Epoch,
     Evaluation,
     EvaluationReport,
     FileResult,
     History,
+    ModelSummary,
+    Sensitivity,
     SweepResults,
-    Traces,
 )
-from fertool.strict_json import as_type, missing_keys, parse_json, wrapping_content_errors
+from fertool.strict_json import (
+    WrongContentError,
+    as_type,
+    missing_keys,
+    parse_json,
+    wrapping_content_errors,
+)
 
 _REMAKE_HINT = "make the file again with this version"
+_MOST_ROUNDS = 100
+"""Trainings of one model, each of which is a curve."""
 _ENTRY_TYPES: Mapping[type[Any], type[Any]] = {
     BenchResult: FileResult,
     EvaluationReport: Evaluation,
 }
 """Of results that are lists, the type of an entry."""
 _TYPES_BY_KEY: Mapping[str, type[Any]] = {
-    "layers": Traces,
+    "layers": Sensitivity,
     "points": SweepResults,
     "history": History,
 }
@@ -39,13 +49,13 @@ _TYPES_BY_KEY: Mapping[str, type[Any]] = {
 class ReportData:
     """Everything that a page shows, by kind and in the order of the files."""
 
-    models: list[Data] = field(default_factory=list)
-    benchmarks: list[Data] = field(default_factory=list)
-    evaluations: list[Data] = field(default_factory=list)
-    comparisons: list[Sequence[Data]] = field(default_factory=list)
-    sensitivities: dict[str, Data] = field(default_factory=dict)
-    histories: dict[str, Sequence[Data]] = field(default_factory=dict)
-    sweeps: list[Data] = field(default_factory=list)
+    models: list[ModelSummary] = field(default_factory=list)
+    benchmarks: list[BenchResult] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    comparisons: list[Sequence[AccuracyComparison]] = field(default_factory=list)
+    sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
+    histories: dict[str, Sequence[Epoch]] = field(default_factory=dict)
+    sweeps: list[SweepResults] = field(default_factory=list)
 
 
 def read_result_files(files: Sequence[Path]) -> ReportData:
@@ -54,14 +64,13 @@ def read_result_files(files: Sequence[Path]) -> ReportData:
     Raises FertoolError for a file that is neither, or that was changed.
     """
     found = ReportData()
+    # JSON by its suffix: of other files the content tells what they are.
     for path in files:
         if path.suffix == ".json":
             _add_json(found, path)
         else:
             require_file(path)
-            size = path.stat().st_size
-            header = read_spec(path).shown()
-            found.models.append({"file": str(path), "size_bytes": size, **header})
+            found.models.append(ModelSummary.of(path, path.stat().st_size, read_spec(path)))
     return found
 
 
@@ -71,28 +80,46 @@ def _add_json(found: ReportData, path: Path) -> None:
     _require_keys(path, result_type, data)
     with wrapping_content_errors(str(path), "not as the command wrote it", _REMAKE_HINT):
         result = as_type(data, result_type)
+        _require_few_rounds(result)
 
-    # The data themselves are shown: they may have keys that the types lack.
     if isinstance(result, BenchResult):
-        found.benchmarks.append(data)
+        found.benchmarks.append(result)
     elif isinstance(result, EvaluationReport):
-        _add_evaluations(found, path, data)
+        for evaluation in result.results:
+            found.evaluations.append(_named(evaluation, path))
+        if result.comparisons:
+            found.comparisons.append(result.comparisons)
     elif isinstance(result, Evaluation):
-        found.evaluations.append({"file": path.name, **data})
-    elif isinstance(result, Traces):
-        found.sensitivities[path.name] = data
+        found.evaluations.append(_named(result, path))
+    elif isinstance(result, Sensitivity):
+        found.sensitivities[path.name] = result
     elif isinstance(result, History):
-        found.histories[Path(result.file or path).stem] = data["history"]
+        found.histories[Path(result.file or path).stem] = result.history
     # A sweep that has only begun has nothing to compare yet.
     elif isinstance(result, SweepResults) and result.points:
-        found.sweeps.append(data)
+        found.sweeps.append(result)
 
 
-def _add_evaluations(found: ReportData, path: Path, data: Data) -> None:
-    for entry in data["results"]:
-        found.evaluations.append({"file": path.name, **entry})
-    if data.get("comparisons"):
-        found.comparisons.append(data["comparisons"])
+def _named(evaluation: Evaluation, path: Path) -> Evaluation:
+    """Return an evaluation that has a file: files of older versions do not name it."""
+    if evaluation.file:
+        return evaluation
+    return replace(evaluation, file=path.name)
+
+
+def _require_few_rounds(result: Any) -> None:
+    """Raise WrongContentError for more trainings of one model than a figure can show."""
+    trials: Sequence[Any] = ()
+    if isinstance(result, History):
+        trials = [result]
+    elif isinstance(result, SweepResults):
+        trials = result.rows
+    for trial in trials:
+        rounds = {record.round for record in trial.history}
+        if len(rounds) > _MOST_ROUNDS:
+            raise WrongContentError(
+                f"`history` has {len(rounds):,} rounds, more than {_MOST_ROUNDS}"
+            )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -104,7 +131,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _find_type(path: Path, data: Data) -> type[Any]:
+def _find_type(path: Path, data: Mapping[str, Any]) -> type[Any]:
     """Return the type of a result, found by the keys that only this type has."""
     if "results" in data:
         first = _first_entry(path, data)
@@ -120,7 +147,7 @@ def _find_type(path: Path, data: Data) -> type[Any]:
     raise _unknown_file(path)
 
 
-def _first_entry(path: Path, data: Data) -> Data:
+def _first_entry(path: Path, data: Mapping[str, Any]) -> Mapping[str, Any]:
     entries = data["results"]
     if not isinstance(entries, list) or not entries:
         raise _unknown_file(path)
@@ -129,9 +156,10 @@ def _first_entry(path: Path, data: Data) -> Data:
     return entries[0]
 
 
-def _require_keys(path: Path, result_type: type[Any], data: Data) -> None:
+def _require_keys(path: Path, result_type: type[Any], data: Mapping[str, Any]) -> None:
     """Raise FertoolError that lists the keys that the first entry lacks, or else the whole."""
     missing: Sequence[str] = []
+    # msgspec stops at the first one; a user of another version wants to see all of them.
     if result_type in _ENTRY_TYPES:
         missing = missing_keys(data["results"][0], _ENTRY_TYPES[result_type])
     if not missing:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from fertool.report.text_table import Data, TextTable
+from collections.abc import Sequence
+
+from fertool.report.text_table import TextTable
 from fertool.report.units import MISSING, count_text, hessian_text
+from fertool.results import Sensitivity
 
 _HEADERS = (
     "layer",
@@ -16,35 +19,35 @@ _HEADERS = (
 )
 
 
-def layout_sensitivity(sensitivity: Data) -> TextTable:
+def layout_sensitivity(sensitivity: Sensitivity) -> TextTable:
     """Lay out for each layer its channels, and the mean and extreme Hessian traces."""
     rows = []
-    for layer in sensitivity["layers"]:
-        traces = layer["weight_trace"]
+    for layer in sensitivity.layers:
+        traces = layer.weight_trace
         row = (
-            layer["name"],
+            layer.name,
             f"{len(traces):,}",
-            count_text(layer["weight_params"] * len(traces)),
+            count_text(layer.weight_params * len(traces)),
             f"{sum(traces) / len(traces):.3g}",
             f"{min(traces):.3g}",
             f"{max(traces):.3g}",
-            _mean_text(layer.get("activation_trace")),
+            _mean_text(layer.activation_trace),
         )
         rows.append(row)
     return TextTable(_HEADERS, tuple(rows))
 
 
-def _mean_text(traces: list[float] | None) -> str:
+def _mean_text(traces: Sequence[float]) -> str:
     if not traces:
         return MISSING
     return f"{sum(traces) / len(traces):.3g}"
 
 
-def sensitivity_caption(sensitivity: Data) -> str:
+def sensitivity_caption(sensitivity: Sensitivity) -> str:
     """Return what the traces are, and from how many images and probes they were estimated."""
-    probes = sensitivity["probes"]
+    probes = sensitivity.probes
     # Without probes the trace is computed and not estimated.
     accuracy = f"{probes} probes" if probes else "exact"
-    images = f"{sensitivity['samples']:,} images"
-    loss = hessian_text(sensitivity)
+    images = f"{sensitivity.samples:,} images"
+    loss = hessian_text(sensitivity.hessian)
     return f"Hessian trace of the {loss}, per output channel; {images}, {accuracy}"

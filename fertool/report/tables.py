@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -13,6 +11,7 @@ from rich.text import Text
 
 from fertool.report import change_tables, graph_tables, model_tables, sweep_tables
 from fertool.report.benchmark_tables import bench_warnings, benchmark_caption, layout_benchmark
+from fertool.report.change_tables import Costs
 from fertool.report.data_tables import data_facts, layout_class_counts, layout_problems
 from fertool.report.evaluation_tables import (
     evaluation_facts,
@@ -21,15 +20,28 @@ from fertool.report.evaluation_tables import (
     layout_confusion,
 )
 from fertool.report.sensitivity_tables import layout_sensitivity, sensitivity_caption
-from fertool.report.text_table import Data, Fact, TextTable
-
-if TYPE_CHECKING:
-    from fertool.hessian import Sensitivity
+from fertool.report.text_table import Fact, TextTable
+from fertool.results import (
+    AccuracyComparison,
+    BenchResult,
+    Change,
+    DataInfo,
+    Evaluation,
+    LayerSurvey,
+    LogitsSummary,
+    ModelSummary,
+    NodeSummary,
+    PrunePreview,
+    QuantizePreview,
+    Sensitivity,
+    SweepResults,
+    UnlabeledChange,
+)
 
 __all__ = [
+    "Costs",
     "bench_table",
     "bench_warnings",
-    "bits_table",
     "change_table",
     "comparison_table",
     "data_table",
@@ -37,6 +49,7 @@ __all__ = [
     "layers_table",
     "nodes_table",
     "plan_table",
+    "preview_table",
     "sensitivity_table",
     "show_table",
     "sweep_table",
@@ -46,27 +59,27 @@ __all__ = [
 _MAX_CONFUSION_COLUMNS = 8
 
 
-def bench_table(report: Data) -> RenderableType:
+def bench_table(report: BenchResult) -> RenderableType:
     """Return the table of a benchmark."""
     return Group(_draw(layout_benchmark(report)), Text(benchmark_caption(report), "dim"))
 
 
-def eval_table(entry: Data) -> RenderableType:
+def eval_table(entry: Evaluation) -> RenderableType:
     """Return one evaluated file's figures: accuracy, those of each class, and confusions."""
     parts: list[RenderableType] = [
-        Text(str(entry.get("file", "")), "bold"),
+        Text(entry.file, "bold"),
         _draw_facts(evaluation_facts(entry)),
         _draw(layout_classes(entry)),
     ]
-    if len(entry["per_class"]) <= _MAX_CONFUSION_COLUMNS:
+    if len(entry.per_class) <= _MAX_CONFUSION_COLUMNS:
         parts.append(Text("predictions for each class, in percent of its images"))
         parts.append(_draw(layout_confusion(entry)))
     return Group(*parts)
 
 
-def comparison_table(comparisons: Sequence[Data]) -> RenderableType:
+def comparison_table(comparisons: Sequence[AccuracyComparison]) -> RenderableType:
     """Return the paired comparisons of evaluated files."""
-    head = Text(f"accuracy less that of {comparisons[0]['baseline']}, on the same images")
+    head = Text(f"accuracy less that of {comparisons[0].baseline}, on the same images")
     return Group(head, _draw(layout_comparisons(comparisons)))
 
 
@@ -75,61 +88,84 @@ def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> Rendera
     return _draw(change_tables.layout_plan(before, *afters))
 
 
-def nodes_table(nodes: Sequence[Data]) -> RenderableType:
+def nodes_table(nodes: Sequence[NodeSummary]) -> RenderableType:
     """Return the operators of a network in running order."""
     return _draw(graph_tables.layout_nodes(nodes))
 
 
-def layers_table(layers: Sequence[Data]) -> RenderableType:
+def layers_table(layers: Sequence[LayerSurvey]) -> RenderableType:
     """Return what can be pruned and what can be integer, by layer."""
     return _draw(graph_tables.layout_layers(layers))
 
 
-def change_table(before: Data, after: Data) -> RenderableType:
-    """Return what a step does to a model; see `layout_change` for the keys."""
-    return _draw(change_tables.layout_change(before, after))
+def change_table(
+    before: Costs, after: Costs, change: Change, unlabeled: UnlabeledChange | None = None
+) -> RenderableType:
+    """Return what a step does to a model."""
+    return _draw(change_tables.layout_change(before, after, change, unlabeled))
 
 
-def bits_table(quant: Data) -> RenderableType:
-    """Return how many channels of each layer have how many bits."""
-    return _draw(change_tables.layout_bits(quant))
+def preview_table(preview: PrunePreview | QuantizePreview) -> RenderableType:
+    """Return what pruning or quantization would make of a model."""
+    if isinstance(preview, PrunePreview):
+        return _pruning_preview(preview)
+    return _quantization_preview(preview)
+
+
+def _pruning_preview(preview: PrunePreview) -> RenderableType:
+    """Return the channels of a pruning plan, or of each profile, and what the network costs."""
+    plans = preview.profiles
+    parts = [plan_table(plans[0].widths_before, *(plan.widths for plan in plans))]
+    for plan in plans:
+        before = Costs(params=plan.params_before, macs=plan.macs_before)
+        after = Costs(params=plan.params, macs=plan.macs)
+        parts.append(change_table(before, after, Change()))
+    return Group(*parts)
+
+
+def _quantization_preview(preview: QuantizePreview) -> RenderableType:
+    """Return how many channels of each layer would have how many bits, and the change."""
+    before = Costs(size_bytes=preview.size_bytes_before)
+    after = Costs(size_bytes=preview.size_bytes)
+    change = change_table(before, after, preview.change)
+    return Group(_draw(change_tables.layout_bits(preview.quant)), change)
 
 
 def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
     """Return for each layer its channels, and the mean, smallest and largest trace."""
-    data = asdict(sensitivity)
-    return Group(_draw(layout_sensitivity(data)), Text(sensitivity_caption(data), "dim"))
+    table = _draw(layout_sensitivity(sensitivity))
+    return Group(table, Text(sensitivity_caption(sensitivity), "dim"))
 
 
-def data_table(found: Data) -> RenderableType:
-    """Return the images of each class in each split of a data set, its figures, and its problems."""
+def data_table(found: DataInfo) -> RenderableType:
+    """Return the images of each class in each split of a data set, its figures and problems."""
     problems: RenderableType = Text("no problems found")
-    if found["problems"]:
+    if found.problems:
         problems = _draw(layout_problems(found))
     return Group(
         _draw(layout_class_counts(found)), _draw_facts(data_facts(found)), Text(), problems
     )
 
 
-def sweep_table(sweep: Data) -> RenderableType:
+def sweep_table(sweep: SweepResults) -> RenderableType:
     """Return a sweep's trainings and, over several seeds, the mean of each combination."""
     parts: list[RenderableType] = [_draw(sweep_tables.layout_trials(sweep))]
-    if len(sweep["seeds"]) > 1:
+    if len(sweep.seeds) > 1:
         parts.append(_draw(sweep_tables.layout_means(sweep)))
     parts.append(Text(sweep_tables.sweep_caption(sweep), "dim"))
     return Group(*parts)
 
 
-def show_table(summary: Data) -> RenderableType:
+def show_table(summary: ModelSummary | LogitsSummary) -> RenderableType:
     """Return the header of a file of a model or of logits, and the steps that made it."""
-    if summary.get("kind") == "logits":
+    if isinstance(summary, LogitsSummary):
         header = model_tables.logits_facts(summary)
     else:
         header = model_tables.model_facts(summary)
-    facts = _draw_facts([("file", summary["file"]), *header])
-    if not summary["provenance"]:
+    facts = _draw_facts([("file", str(summary.file)), *header])
+    if not summary.provenance:
         return facts
-    return Group(facts, _draw(model_tables.layout_history(summary["provenance"])))
+    return Group(facts, _draw(model_tables.layout_history(summary.provenance)))
 
 
 def _draw(content: TextTable) -> Table:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-Data = Mapping[str, Any]
-"""A result with the keys of a command's JSON."""
 Fact = tuple[str, str]
 """A name and a value."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from fertool.report.printable import printable
+from fertool.results import FileResult, Hessian, ModelSummary
 
 MISSING = "-"
 
@@ -62,33 +63,41 @@ def interval_text(
     return f"{factor * low:.{decimals}f}{between}{factor * high:.{decimals}f}"
 
 
-def accuracy_text(figures: Mapping[str, Any]) -> str:
+class MeasuredAccuracy(Protocol):
+    """An accuracy with its 95 % interval, on `n` images: of a result or of a header."""
+
+    @property
+    def n(self) -> int: ...  # noqa: D102
+
+    @property
+    def accuracy(self) -> float: ...  # noqa: D102
+
+    @property
+    def accuracy_ci95(self) -> tuple[float, float]: ...  # noqa: D102
+
+
+def accuracy_text(figures: MeasuredAccuracy, split: str) -> str:
     """Return an accuracy with its 95 % interval, split and number of images."""
-    accuracy = percent_text(figures["accuracy"])
-    interval = interval_text(figures["accuracy_ci95"])
-    return f"{accuracy} [{interval}], {figures['split']}, n = {figures['n']:,}"
+    interval = interval_text(figures.accuracy_ci95)
+    return f"{percent_text(figures.accuracy)} [{interval}], {split}, n = {figures.n:,}"
 
 
-def accuracy_cell(figures: Mapping[str, Any] | None, with_split: bool = False) -> str:
-    """Return an accuracy over its interval, and `with_split` over split and number of images.
+def accuracy_cell(figures: MeasuredAccuracy | None, split: str = "") -> str:
+    """Return an accuracy over its interval, and with a `split` over this and the number of images.
 
     These are not needed where a caption has them.
     """
-    if not figures or figures["accuracy"] is None:
+    if figures is None:
         return MISSING
-    lines = [percent_text(figures["accuracy"])]
-    lines.append(interval_text(figures["accuracy_ci95"], between="-"))
-    if with_split:
-        lines.append(f"{figures['split']}, n = {figures['n']:,}")
+    lines = [percent_text(figures.accuracy), interval_text(figures.accuracy_ci95, between="-")]
+    if split:
+        lines.append(f"{split}, n = {figures.n:,}")
     return "\n".join(lines)
 
 
-def speedup_cell(comparison: Mapping[str, Any] | None) -> str:
-    """Return how many times as fast, over the interval; the baseline has no comparison."""
-    if not comparison:
-        return "1\nbaseline"
-    interval = interval_text(comparison["speedup_ci95"], factor=1, decimals=2, between="-")
-    return f"{comparison['speedup']:.2f} x\n{interval}"
+def speedup_cell(speedup: float, interval: Sequence[float]) -> str:
+    """Return how many times as fast, over the interval."""
+    return f"{speedup:.2f} x\n{interval_text(interval, factor=1, decimals=2, between='-')}"
 
 
 def channels_text(channels: int) -> str:
@@ -96,10 +105,9 @@ def channels_text(channels: int) -> str:
     return {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
 
 
-def hessian_text(sensitivity: Mapping[str, Any]) -> str:
+def hessian_text(hessian: Hessian) -> str:
     """Return the loss whose second derivatives a file of traces holds."""
-    # Files of older versions lack the key; there was no other loss then.
-    return "KL divergence" if sensitivity.get("hessian", "kl") == "kl" else "cross-entropy"
+    return "KL divergence" if hessian == "kl" else "cross-entropy"
 
 
 def value_text(value: bool | int | float | str) -> str:
@@ -122,9 +130,9 @@ def layer_order(name: str) -> tuple[bool, list[int | str]]:
     return name.partition(".")[0] in _LAST_LAYERS, parts
 
 
-def short_file_names(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+def short_file_names(entries: Iterable[FileResult | ModelSummary]) -> dict[str, str]:
     """Return `short_names` of the files of results."""
-    return short_names([entry["file"] for entry in entries])
+    return short_names([str(entry.file) for entry in entries])
 
 
 def short_names(files: Sequence[str]) -> dict[str, str]:

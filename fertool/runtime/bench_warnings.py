@@ -46,6 +46,7 @@ def _comparison_warning(
         if result.quantized and not baseline.quantized:
             return "int8-slower"
         return "slower"
+    # The interval has 1 in it: either file may be the faster one.
     if low <= 1:
         return "undecided"
     return None

@@ -65,13 +65,7 @@ def bench(
     Raises FertoolError for files that cannot be opened and UsageError for a batch size that one
     does not take.
     """
-    # All are opened and checked before anything is timed, which may take minutes.
-    predictors = []
-    for path in paths:
-        predictors.append(_open(path, config))
-    for predictor in predictors:
-        _require_batch_size(predictor, config.batch_size)
-
+    predictors = _open_all(paths, config)
     dynamic = any(predictor.choose_profile for predictor in predictors)
     most_batches = DYNAMIC_BATCHES if dynamic else DISTINCT_BATCHES
     candidates = []
@@ -79,25 +73,17 @@ def bench(
         batches = _make_batches(predictor, config, images, most_batches)
         passes = [predictor.prepare_pass(batch) for batch in batches]
         candidates.append(_Candidate(predictor, batches, passes))
-    # One pass each under the limits of time and memory, which the timed ones do without.
-    all_passes = [candidate.passes for candidate in candidates]
-    with limited_threads(predictors, config.threads):
-        for candidate in candidates:
-            candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
-        samples = time_interleaved(all_passes, config.warmup, config.runs, on_progress)
+
+    samples = _time(candidates, config, on_progress)
     results: list[FileResult] = []
     for candidate, times in zip(candidates, samples, strict=True):
         results.append(_file_result(candidate, times.reshape(-1), config))
-
     # The median of a dynamic network is that of one of its profiles; the mean is of all images.
     typical: Callable[..., Any] = np.mean if dynamic else np.median
-    comparisons: list[SpeedComparison] = []
-    for result, times in zip(results[1:], samples[1:], strict=True):
-        speedup, interval = speedup_ci95(samples[0], times, config.seed, typical)
-        comparisons.append(SpeedComparison(results[0].file, result.file, speedup, interval))
+    comparisons = _compare(results, samples, config.seed, typical)
     return BenchResult(
         results=tuple(results),
-        comparisons=tuple(comparisons),
+        comparisons=comparisons,
         warnings=find_warnings(results, comparisons),
         warmup=config.warmup,
         runs=config.runs,
@@ -105,8 +91,44 @@ def bench(
     )
 
 
-def _open(path: Path, config: BenchConfig) -> Predictor:
-    return open_predictor(path, threads=config.threads, foreign=config.foreign)
+def _open_all(paths: Sequence[Path], config: BenchConfig) -> list[Predictor]:
+    """Open and check all files before anything is timed, which may take minutes."""
+    predictors = []
+    for path in paths:
+        predictors.append(open_predictor(path, threads=config.threads, foreign=config.foreign))
+    for predictor in predictors:
+        _require_batch_size(predictor, config.batch_size)
+    return predictors
+
+
+def _time(
+    candidates: Sequence[_Candidate],
+    config: BenchConfig,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[NDArray[np.float64]]:
+    """Return the seconds [rounds, block] of each file's passes."""
+    predictors = [candidate.predictor for candidate in candidates]
+    passes = [candidate.passes for candidate in candidates]
+    with limited_threads(predictors, config.threads):
+        # One pass each under the limits of time and memory, which the timed ones do without.
+        for candidate in candidates:
+            candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
+        return time_interleaved(passes, config.warmup, config.runs, on_progress)
+
+
+def _compare(
+    results: Sequence[FileResult],
+    samples: Sequence[NDArray[np.float64]],
+    seed: int,
+    typical: Callable[..., Any],
+) -> tuple[SpeedComparison, ...]:
+    """Return the speedup of each file over the first one, by their `typical` times."""
+    baseline = results[0].file
+    comparisons: list[SpeedComparison] = []
+    for result, times in zip(results[1:], samples[1:], strict=True):
+        speedup, interval = speedup_ci95(samples[0], times, seed, typical)
+        comparisons.append(SpeedComparison(baseline, result.file, speedup, interval))
+    return tuple(comparisons)
 
 
 def _require_batch_size(predictor: Predictor, batch_size: int) -> None:

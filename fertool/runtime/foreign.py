@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.config.foreign_files import ForeignModel
+from fertool.config.image_options import LARGEST_SIDE, comma_separated
 from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.results import Assumptions
-from fertool.spec import LARGEST_SIDE, InputSpec
+from fertool.spec import InputSpec
 
 UINT8, FLOAT = "tensor(uint8)", "tensor(float)"
 
@@ -103,7 +104,7 @@ def resolve_assumptions(
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, channels):
             raise UsageError(
-                f"``{name}={_format_list(values)}``: {len(values)} values "
+                f"``{name}={comma_separated(values)}``: {len(values)} values "
                 f"for {channels} channels of {path}",
                 "give one value, or one per channel",
             )
@@ -121,7 +122,3 @@ def _require_no_preprocessing(path: Path, foreign: ForeignModel) -> None:
 
 def _per_channel(values: Sequence[float]) -> NDArray[np.float32]:
     return np.array(values, np.float32).reshape(-1, 1, 1)
-
-
-def _format_list(values: Sequence[float] | None) -> str:
-    return ",".join(f"{value:g}" for value in values or ())

@@ -29,9 +29,9 @@ def open_predictor(
     """Open a model file for the CPU, in the runtime of its format unless another one is named.
 
     `threads` compute one pass of ONNX Runtime; those of torch are a setting of the whole process,
-    for `limited_threads`. `foreign` describes ONNX files of other programs, and is ignored for files
-    with fertool's header. A foreign graph with uint8 input gets raw pixels. Its time limit ends
-    graphs that compute longer for one image.
+    for `limited_threads`. `foreign` describes ONNX files of other programs, and is ignored for
+    files with fertool's header, except for its time limit, which ends graphs that compute longer
+    for one image. A foreign graph with uint8 input gets raw pixels.
 
     Raises FertoolError for files that cannot be read or are damaged, UsageError for an unknown
     runtime, and when classes or size are missing or do not fit.

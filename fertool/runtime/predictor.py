@@ -20,7 +20,7 @@ from fertool.results import Assumptions
 from fertool.spec import InputSpec, Spec, affordable_batch
 
 PASS_BYTES = 1 << 30
-"""How much memory one image may take in such a graph."""
+"""How much memory one image may take in a graph that others may have made."""
 LARGEST_BATCH_BYTES = 1 << 29
 """The most float pixels of one batch: a small file may declare any size."""
 _FLOAT_BYTES = 4

@@ -3,8 +3,8 @@
 from fertool.artifact.resume_file import discard_resume, resume_path
 from fertool.config.training import TrainConfig
 from fertool.device import resolve_device
+from fertool.objective import Objective, Supervised
 from fertool.training.engine import FitResult, fit
-from fertool.training.objective import Objective, Supervised
 from fertool.training.predict import predict_logits
 from fertool.training.training_state import EpochRecord, read_history
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fertool import distributed
-from fertool.artifact.store import pack
 from fertool.config.training import TrainConfig
 from fertool.data.augment import AugmentParams, apply_augmentation, draw_augment_params, mix
 from fertool.data.dataset import FaceDataset
@@ -20,9 +19,9 @@ from fertool.data.pixels import to_input
 from fertool.device import place, resolve_device
 from fertool.errors import FertoolError
 from fertool.graph.depthwise_conv import direct_weight_gradients
-from fertool.header_json import canonical_json, digest_text
 from fertool.losses import cross_entropy
 from fertool.metrics import Evaluation, evaluate_logits
+from fertool.objective import AdaptedObjective, Objective, Supervised, plan_epoch
 from fertool.precision import grad_scaler, resolve_precision
 from fertool.spec import InputSpec
 from fertool.training.data_parallel import (
@@ -33,10 +32,10 @@ from fertool.training.data_parallel import (
     shard_batch,
 )
 from fertool.training.freeze_backbone import BackboneFreezer
-from fertool.training.objective import AdaptedObjective, EpochPlanner, Objective, Supervised
 from fertool.training.optimizer import WeightAverage, lr_at, make_optimizer
 from fertool.training.progressive_resizing import image_size_at
-from fertool.training.random_streams import derived_seed, dropout_stream
+from fertool.training.random_streams import derived_seed, dropout_stream, fork_rng
+from fertool.training.run_fingerprint import run_fingerprint
 from fertool.training.step import Batch, Stepper
 from fertool.training.training_state import (
     EpochRecord,
@@ -63,7 +62,7 @@ class FitResult:
 class _Run:
     """What stays the same from epoch to epoch; the data are on the device.
 
-    `planned` are the changes of the images in one epoch, where the objective chooses them.
+    `planned` is the augmentation of the images in one epoch, where the objective chooses it.
     """
 
     train: FaceDataset
@@ -78,10 +77,7 @@ class _Run:
 
     def for_epoch(self, epoch: int) -> _Run:
         """Return the run with what the objective plans for an epoch."""
-        objective = self.stepper.objective
-        if not isinstance(objective, EpochPlanner):
-            return self
-        targets, planned = objective.plan_epoch(epoch, self.targets)
+        targets, planned = plan_epoch(self.stepper.objective, epoch, self.targets)
         return replace(self, targets=targets, planned=planned)
 
     @property
@@ -143,7 +139,7 @@ def fit(
     # Taken before anything moves or trains: it digests the initial weights.
     fingerprint = ""
     if resume or distributed.world_size() > 1:
-        fingerprint = _fingerprint(module, train, val, input, config, objective)
+        fingerprint = run_fingerprint(module, train, val, input, config, objective)
     original_device = _device_of(module)
     place(module, device)
     state, stepper = _set_up_training(module, config, objective, device)
@@ -164,12 +160,10 @@ def fit(
 
     _train_epochs(run, state, resume, fingerprint, on_epoch)
     run.freezer.release()
-    module.load_state_dict(state.best)
-    logits = predict_logits_sharded(module, run.val, input, device)
+    result = _keep_best_epoch(run, state)
+    # Back to PyTorch's default memory format, which callers expect.
     place(module, original_device, torch.contiguous_format).eval()
-    evaluation = evaluate_logits(logits, val.labels.cpu(), val.classes)
-    kept = state.history[-1] if config.keep == "last" else _best(state.history)
-    return FitResult(tuple(state.history), kept.epoch, evaluation, logits)
+    return result
 
 
 def _set_up_training(
@@ -235,8 +229,19 @@ def _train_epochs(
             on_epoch(record)
 
 
+def _keep_best_epoch(run: _Run, state: TrainingState) -> FitResult:
+    """Give the network the weights of the epoch that is kept, and evaluate it."""
+    state.module.load_state_dict(state.best)
+    logits = predict_logits_sharded(state.module, run.val, run.input, run.device)
+    evaluation = evaluate_logits(logits, run.val.labels.cpu(), run.val.classes)
+    kept = _best(state.history)
+    if run.config.keep == "last":
+        kept = state.history[-1]
+    return FitResult(tuple(state.history), kept.epoch, evaluation, logits)
+
+
 def _require_images(train: FaceDataset, val: FaceDataset) -> None:
-    # Batch norm needs two training images.
+    # Batch norm needs two training images: one alone has no variance.
     for data, least in ((train, 2), (val, 1)):
         if len(data) < least:
             raise FertoolError(
@@ -262,6 +267,7 @@ def _finished(history: list[EpochRecord], config: TrainConfig) -> bool:
 
 
 def _best(history: list[EpochRecord]) -> EpochRecord:
+    # Of equal epochs the first, as max returns it: its weights are those that were kept.
     return max(history, key=lambda record: (record.val_accuracy, -record.val_loss))
 
 
@@ -313,7 +319,7 @@ def _train_epoch(run: _Run, state: TrainingState, epoch: int) -> float:
     run = run.for_epoch(epoch)
     state.module.train()
     run.freezer.start_epoch(epoch)
-    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+    with fork_rng(run.device):
         # Dropout uses only the global generator.
         torch.manual_seed(derived_seed(seed, epoch, dropout_stream()))
         for step, index in enumerate(torch.split(order, run.images_per_step)):
@@ -343,13 +349,13 @@ def _step_batches(
     augmentation = run.config.augmentation
     input = replace(run.input, size=size)
     for positions in torch.split(index, run.config.batch_size):
-        changes = _changes(run, positions, augment)
+        params = _augment_params(run, positions, augment)
         shard, count = shard_batch(len(positions), run.device)
         if shard:
             positions = positions[shard.positions]
-            changes = changes[shard.positions]
+            params = params[shard.positions]
 
-        images = apply_augmentation(run.train.images[positions], changes, size)
+        images = apply_augmentation(run.train.images[positions], params, size)
         images, targets = mix(images, run.targets[positions], augmentation, augment, choice, shard)
         if shard:
             # The first one is a neighbor that was only there to be mixed with.
@@ -363,31 +369,8 @@ def _step_batches(
         )
 
 
-def _changes(run: _Run, positions: Tensor, generator: torch.Generator) -> AugmentParams:
-    """Return the changes of the images of a batch: those of the plan, or random ones."""
+def _augment_params(run: _Run, positions: Tensor, generator: torch.Generator) -> AugmentParams:
+    """Return the augmentation of the images of a batch: that of the plan, or a random one."""
     if run.planned is not None:
         return run.planned[positions]
     return draw_augment_params(len(positions), run.config.augmentation, generator)
-
-
-def _fingerprint(
-    module: nn.Module,
-    train: FaceDataset,
-    val: FaceDataset,
-    input: InputSpec,
-    config: TrainConfig,
-    objective: Objective,
-) -> str:
-    """Return a digest of everything that decides the result, the initial weights included."""
-    tensors = {f"module/{name}": tensor for name, tensor in module.state_dict().items()}
-    tensors.update(train=train.targets(), val=val.targets())
-    header, _ = pack({}, tensors)
-    described = {
-        "config": asdict(config),
-        "input": asdict(input),
-        "classes": train.classes,
-        "data": [train.digest, val.digest],
-        "objective": objective.fingerprint,
-        "tensors": header["digest"],
-    }
-    return digest_text(canonical_json(described))

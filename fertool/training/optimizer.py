@@ -13,18 +13,20 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fertool.config.training import TrainConfig
 
+# The defaults of torch's OneCycleLR and ReduceLROnPlateau.
 ONECYCLE_RISE_FRACTION = 0.3
-"""The fraction of the steps in which the one-cycle learning rate rises."""
+"""The fraction of the steps in which the one-cycle learning rate rises (`pct_start`)."""
 ONECYCLE_START_RATIO = 1 / 25
-"""The first one-cycle learning rate as a ratio of the peak."""
+"""The first one-cycle learning rate as a ratio of the peak (1 / `div_factor`)."""
 PLATEAU_THRESHOLD = 1e-4
-"""A loss must be lower than the best one by this fraction to count as better."""
+"""A loss must be lower than the best one by this fraction to count as better (`threshold`)."""
 
 
 def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """Return the optimizer of a module's trainable parameters.
 
-    Biases and normalization parameters have no weight decay.
+    Biases and normalization parameters have no weight decay (He et al. 2019, arXiv 1812.01187,
+    section 3.1).
     """
     trained = [p for p in module.parameters() if p.requires_grad]
     groups = _parameter_groups(trained, config.weight_decay)
@@ -39,13 +41,14 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
             nesterov=config.nesterov and config.momentum > 0,
             fused=fused and config.freeze_epochs == 0,
         )
-    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)
+    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return adam(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=fused)
 
 
 def _parameter_groups(
     parameters: Sequence[nn.Parameter], weight_decay: float
 ) -> list[dict[str, Any]]:
+    # By dimensions: weights are matrices or kernels, biases and scales of norms are vectors.
     decayed = [p for p in parameters if p.ndim > 1]
     other = [p for p in parameters if p.ndim <= 1]
     groups: list[dict[str, Any]] = []
@@ -61,10 +64,10 @@ def lr_at(
 ) -> float:
     """Return the learning rate of a step, counted from 0 over the whole run.
 
-    After a linear warm-up: 'cosine' falls along half a cosine to `final_lr_ratio` (Loshchilov and
-    Hutter 2017, equation 5), 'constant' stays at the peak, and 'plateau' depends on the
-    `val_losses` of the epochs so far. 'onecycle' rises along a cosine too, over the warm-up or,
-    without one, 30 % of the run (Smith and Topin 2018).
+    After a linear warm-up (Goyal et al. 2017, arXiv 1706.02677, section 2.2) 'cosine' falls along
+    half a cosine to `final_lr_ratio` (Loshchilov and Hutter 2017, equation 5), 'constant' stays at
+    the peak, and 'plateau' depends on the `val_losses` of the epochs so far. 'onecycle' rises along
+    a cosine too, over the warm-up or, without one, 30 % of the run (Smith and Topin 2018).
     """
     last_step = max(1, config.epochs * steps_per_epoch - 1)
     warmup_steps = config.warmup_epochs * steps_per_epoch
@@ -133,7 +136,11 @@ class WeightAverage:
                 self._copied.append((average, weight))
 
     def update(self, step: int) -> None:
-        """Average in the weights after a step, counted from 0; early steps have a lower decay."""
+        """Average in the weights after a step, counted from 0.
+
+        The decay is `min(decay, (1 + t) / (10 + t))` at step t, as in TensorFlow's
+        ExponentialMovingAverage: an average of few steps would be that of the initial weights.
+        """
         decay = min(self._decay, (1 + step) / (10 + step))
         average_ = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average_(self._averages, self._weights, step)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fertool import distributed
 from fertool.config.training import TrainConfig
 from fertool.graph.batch_norm import sync_batch_norm
+from fertool.objective import Objective
 from fertool.precision import autocast
-from fertool.training.objective import Objective
+from fertool.training.random_streams import fork_rng
 from fertool.training.sharpness_aware import sam_perturbation
 
 
@@ -66,10 +67,14 @@ class Stepper:
         return loss
 
     def _sharpness_aware_backward(self, batches: Iterable[Batch]) -> Tensor:
-        """Compute the gradients at the perturbed weights; returns the loss at the weights."""
+        """Compute the gradients at the perturbed weights; returns the loss at the weights.
+
+        Sharpness-aware minimization, Foret et al. 2021, algorithm 1.
+        """
+        # A list, since both passes go through the batches.
         batches = list(batches)
         # The same dropout in both passes, for the second gradient is of the same function.
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        with fork_rng(self.device):
             loss = self._backward(batches)
         with sam_perturbation(self.learners, self.config.sam_rho):
             self.optimizer.zero_grad()
@@ -78,6 +83,7 @@ class Stepper:
 
     def _backward(self, batches: Iterable[Batch]) -> Tensor:
         """Accumulate the gradients of the mean loss over the images of all batches; returns it."""
+        # Summed on the device: `float(loss)` would wait for it after every batch.
         total = torch.zeros((), device=self.device)
         for batch in batches:
             statistics: AbstractContextManager[None] = nullcontext()

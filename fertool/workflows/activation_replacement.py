@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fertool.results import Epoch
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History
 from fertool.workflows.recovery import recovery_objective
 from fertool.workflows.rounds import for_epochs, for_round
 from fertool.workflows.training_run import Round, TrainingRun
@@ -16,7 +16,7 @@ FLOAT, ROUNDED = "as floats", "with rounding"
 
 def replace_and_train(
     given: Model, training: TrainingRun, epochs: int, *, distill: bool
-) -> tuple[Model, TrainingRun, History]:
+) -> tuple[Model, TrainingRun, list[Epoch]]:
     """Replace HardSwish and SiLU by ReLU, and train in float for some epochs.
 
     With `distill` the given network is the teacher. Returns the new network, the run of the
@@ -33,6 +33,7 @@ def replace_and_train(
         )
         return given, training, []
     spec, module = changed
+    # The training with fake quantization then recovers from the replacement, too.
     if not epochs:
         return Model(spec, module), training, []
 

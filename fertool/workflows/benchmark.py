@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _DRAWN_FACES = 280
 _SHOWN_IMAGES = 256
+"""Images that the passes go through in turn."""
 
 
 def benchmark(
@@ -42,8 +43,11 @@ def benchmark(
     from fertool.runtime import bench
 
     (config,) = configured(config, options)
-    paths = [Path(files)] if isinstance(files, str | Path) else [Path(file) for file in files]
+    if isinstance(files, str | Path):
+        files = [files]
+    paths = [Path(file) for file in files]
     evaluations: list[Evaluation] = []
+    # Before the timing, so that nothing else runs beside it.
     if data:
         for path in paths:
             predictor = open_any(path, config.foreign, reporter)

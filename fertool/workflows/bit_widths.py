@@ -60,6 +60,7 @@ def choose_bits(
             f"``{budget}``: {problem.max_bits} bits hold every weight; "
             f"``weight_range=full`` has {WEIGHT_BITS[-1]}"
         )
+    # A larger budget than all weights of 8 bits is met by these.
     mean = min(mean, WEIGHT_BITS[-1])
     return problem.by_layer(_allocate(problem, mean, network, config, val, reporter))
 
@@ -86,16 +87,17 @@ def _allocate(
     reporter: Reporter,
 ) -> Tensor:
     """Return the bits of each channel, int64 [C]."""
-    from fertool.quant import RoundedAccuracy, Trials, allocate, load_allocation
+    from fertool.quant import BitEvaluator, RoundedAccuracy, allocate, load_allocation
 
     name = config.allocation or DEFAULT_ALLOCATION
-    if not load_allocation(name).needs_trials:
+    # Preparing the images takes seconds.
+    if not load_allocation(name).needs_images:
         return allocate(name, problem, average_bits)
     images = val.balanced_subset(SEARCH_IMAGES, config.seed)
     accuracy = RoundedAccuracy(network.spec, network.module, problem, images, config.weight_limit)
     with reporter.progress("episodes") as on_progress:
-        trials = Trials(accuracy, config.seed, on_progress)
-        return allocate(name, problem, average_bits, trials)
+        evaluator = BitEvaluator(accuracy, config.seed, on_progress)
+        return allocate(name, problem, average_bits, evaluator)
 
 
 def _average_bits_of_size(

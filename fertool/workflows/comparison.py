@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Change, UnlabeledChange
 from fertool.workflows.data import drawn_faces
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
@@ -28,99 +30,100 @@ def measure_changes(
     *,
     bench: bool,
     reporter: Reporter = SILENT,
-) -> dict[str, Any]:
-    """Return the paired comparison on the validation images, if any, and with `bench` the latencies.
+) -> Change:
+    """Return the paired comparison on the validation images, if any, and with `bench` the latency.
 
-    Where no latency can be measured the reason is noted, and the keys are missing.
+    Where no latency can be measured the reason is noted.
     """
-    changes: dict[str, Any] = {}
+    change = Change()
     if val is not None:
-        changes |= _accuracy_change(before, after, val, reporter)
+        change = _accuracy_change(before, after, val, reporter)
     if bench:
         try:
-            changes |= _latency_change(before, after, val, reporter)
+            change = _with_latency(change, before, after, val, reporter)
+        # The model is made, and worth more than its latency: ONNX Runtime may be missing.
         except FertoolError as error:
             reporter.note(f"no latency measured: {error.message}")
-    return changes
+    return change
 
 
-def _accuracy_change(
-    before: Model, after: Model, val: FaceDataset, reporter: Reporter
-) -> dict[str, Any]:
+def _accuracy_change(before: Model, after: Model, val: FaceDataset, reporter: Reporter) -> Change:
     from fertool.metrics import compare_paired
 
-    answers = [
-        logits_of(model.module, val, model.input, reporter).argmax(1) for model in (before, after)
-    ]
-    labels = val.labels.numpy()
-    first, second = (answer.numpy() == labels for answer in answers)
-    return {
-        "accuracy_before": float(first.mean()),
-        "accuracy": float(second.mean()),
-        **asdict(compare_paired(first, second)),
-        "top1_agreement": float((answers[0] == answers[1]).float().mean()),
-    }
+    old = logits_of(before.module, val, before.input, reporter).argmax(1)
+    new = logits_of(after.module, val, after.input, reporter).argmax(1)
+    old_is_right, new_is_right = (old == val.labels).numpy(), (new == val.labels).numpy()
+    return Change(
+        accuracy_before=float(old_is_right.mean()),
+        accuracy=float(new_is_right.mean()),
+        **asdict(compare_paired(old_is_right, new_is_right)),
+        top1_agreement=float((old == new).float().mean()),
+    )
 
 
-def measure_unlabeled(before: Model, after: Model, reporter: Reporter = SILENT) -> dict[str, Any]:
-    """Return what can be measured without a data set: how much the answers to drawn faces changed.
-
-    `top1_agreement`: the fraction of images with the same class before and after; `kl`: the mean KL
-    divergence of the new softmax from the old one, in nats; `commonest_share`: the fraction of the
-    most frequent answer, `commonest_class`, with the suffix `_before` of the network as it was.
-    `accuracy` is None: it was not measured.
-    """
+def measure_unlabeled(before: Model, after: Model, reporter: Reporter = SILENT) -> UnlabeledChange:
+    """Return how much predictions on drawn faces change; that needs no data set."""
     from fertool.losses import distillation_kl
 
     source = drawn_faces(_DRAWN_FACES).fitted(after.input)
     faces = source.split("train")
     old = logits_of(before.module, faces, before.input, reporter)
     new = logits_of(after.module, faces, after.input, reporter)
-    figures = {
-        "images": "drawn faces",
-        "n": len(faces),
-        "accuracy": None,
-        "top1_agreement": float((old.argmax(1) == new.argmax(1)).float().mean()),
-        "kl": float(distillation_kl(new, old, 1.0)),
-    }
-    for suffix, logits in (("_before", old), ("", new)):
-        counts = logits.argmax(1).bincount(minlength=len(after.classes))
-        figures[f"commonest_class{suffix}"] = after.classes[int(counts.argmax())]
-        figures[f"commonest_share{suffix}"] = float(counts.max() / counts.sum())
-    return figures
+    class_before, share_before = _commonest_class(old, after.classes)
+    class_after, share_after = _commonest_class(new, after.classes)
+    return UnlabeledChange(
+        images="drawn faces",
+        n=len(faces),
+        top1_agreement=float((old.argmax(1) == new.argmax(1)).float().mean()),
+        kl=float(distillation_kl(new, old, 1.0)),
+        commonest_class_before=class_before,
+        commonest_share_before=share_before,
+        commonest_class=class_after,
+        commonest_share=share_after,
+    )
 
 
-def warn_of_unlabeled(model: Model, figures: dict[str, Any], reporter: Reporter) -> None:
-    """Warn that the accuracy of a network pruned without data is unknown; see `measure_unlabeled`."""
+def _commonest_class(logits: Tensor, classes: Sequence[str]) -> tuple[str, float]:
+    """Return the class that most images [N, K] get, and the fraction of them that do."""
+    counts = logits.argmax(1).bincount(minlength=len(classes))
+    return classes[int(counts.argmax())], float(counts.max() / counts.sum())
+
+
+def warn_of_unlabeled(model: Model, found: UnlabeledChange, reporter: Reporter) -> None:
+    """Warn that the accuracy of a network pruned without data is unknown."""
     reporter.warn(
         "accuracy was not measured, and without data and training it will be near chance, "
         f"1 in {len(model.classes)}: give ``data``, and ``epochs`` to train"
     )
-    if figures["commonest_share"] == 1:
+    if found.commonest_share == 1:
         reporter.warn(
-            f"the network answers {figures['commonest_class']} to all of {figures['n']} {figures['images']}"
+            f"the network answers {found.commonest_class} to all of {found.n} {found.images}"
         )
 
 
-def _latency_change(
-    before: Model, after: Model, val: FaceDataset | None, reporter: Reporter
-) -> dict[str, Any]:
-    """Return seconds of one image in ONNX Runtime on one thread, taken in turns, and their ratio.
+def _with_latency(
+    change: Change, before: Model, after: Model, val: FaceDataset | None, reporter: Reporter
+) -> Change:
+    """Add the seconds of one image in ONNX Runtime on one thread, interleaved, and their ratio.
 
     They are medians; of a dynamic network, and of the one beside it, means over images.
     """
-    is_dynamic = after.spec.gates is not None
+    images, kind = None, "median"
+    # The work of a dynamic network depends on the image: noise would get a profile of its own, and
+    # the median would be that of one profile.
+    if after.spec.gates is not None:
+        images, kind = val, "mean"
     networks = [(model.spec, model.module) for model in (before, after)]
-    measured = bench_networks(*networks, images=val if is_dynamic else None, reporter=reporter)
-    kind = "mean" if is_dynamic else "median"
+    measured = bench_networks(*networks, images=images, reporter=reporter)
     first, second = (getattr(result.latency_s, kind) for result in measured.results)
     (pair,) = measured.comparisons
-    return {
-        "latency_s_before": first,
-        "latency_s": second,
-        "speedup": pair.speedup,
-        "speedup_ci95": pair.speedup_ci95,
-    }
+    return replace(
+        change,
+        latency_s_before=first,
+        latency_s=second,
+        speedup=pair.speedup,
+        speedup_ci95=pair.speedup_ci95,
+    )
 
 
 def measured_metrics(

@@ -42,8 +42,13 @@ class Data:
     @property
     def files(self) -> list[Path]:
         """The files and folders that are read: none of them may become an output."""
-        named = [] if named_format(self.source) else [Path(self.source)]
-        return [*named, *([self.read.ferplus] if self.read.ferplus else [])]
+        files = []
+        # Drawn faces have no file.
+        if not named_format(self.source):
+            files.append(Path(self.source))
+        if self.read.ferplus:
+            files.append(self.read.ferplus)
+        return files
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,7 +90,9 @@ class Data:
         from fertool import distributed
         from fertool.data import DataOptions, open_data
 
-        size, channels = (input.size, input.channels) if input else (None, 1)
+        size, channels = None, 1
+        if input is not None:
+            size, channels = input.size, input.channels
         key = (size, channels, classes, read)
         if key not in self._opened:
             options = DataOptions(
@@ -158,6 +165,7 @@ def validation_of(source: DataSource) -> FaceDataset:
     copies = source.count_val_duplicates_of_test()
     if copies:
         count = len(source.raw("val"))
+        # A few duplicates are in many published data sets; most of them are a mistake of paths.
         if 2 * copies > count:
             raise UsageError(
                 f"{source.name}: {copies} of the {count} validation images are test images too",

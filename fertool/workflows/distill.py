@@ -11,9 +11,10 @@ from fertool.config.option import applicable, configured, values_of, with_values
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Epoch
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.new_network import input_of, new_network, recorded_network
-from fertool.workflows.outputs import History
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.student_trainer import StudentTrainer
 from fertool.workflows.teacher_logits import (
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fertool import distillation as methods
-    from fertool.data.dataset import FaceDataset
     from fertool.spec import Spec
 
 
@@ -67,7 +67,7 @@ def distill(
     """
     config, run = configured(config, options, run)
     task = StudentTask(teachers, data, config, run, reporter)
-    return run_once(task, Path(output) if output else None)
+    return run_once(task, as_path(output))
 
 
 class StudentTask(TrainingTask):
@@ -76,8 +76,6 @@ class StudentTask(TrainingTask):
     config: DistillConfig
     _teachers: Teachers
     _live_teachers: list[methods.Teacher]
-    _train: FaceDataset
-    _val: FaceDataset
 
     def __init__(
         self,
@@ -110,6 +108,7 @@ class StudentTask(TrainingTask):
         require_logits_output(logits, output, self.input_files)
         if logits.save_logits:
             require_no_recording(logits, self._teachers)
+        # Options of a recording that is neither made nor read would do nothing.
         elif not self._teachers.recordings:
             logits.require_recording()
         if logits.save_logits or self._teachers.recordings:
@@ -173,9 +172,7 @@ class StudentTask(TrainingTask):
             init_from=network.init_from,
             **self._teachers.digests,
         )
-        training = TrainingRun(
-            self._train, self._val, config.training, config.loss, run, output, self.reporter
-        )
+        training = self.training_run(config, run, output)
 
         def fit() -> Trained:
             spec, student = new_network(network, self._train, run.seed, self.reporter)
@@ -186,14 +183,17 @@ class StudentTask(TrainingTask):
 
     def _fit(
         self, config: DistillConfig, training: TrainingRun, spec: Spec, student: nn.Module
-    ) -> tuple[Spec, History]:
+    ) -> tuple[Spec, list[Epoch]]:
         """Train the student by the method; returns its spec and the history of all trainings."""
         from fertool.distillation import Student, load_method
 
         options = config.distillation
         method = load_method(options.method, **applicable(options))
-        live = [] if config.network.files else self._live_teachers
-        trainer = StudentTrainer(training, options, spec, student, live[0] if live else None)
+        # A method may start from a teacher's weights, unless others are given.
+        start_from = None
+        if self._live_teachers and not config.network.files:
+            start_from = self._live_teachers[0]
+        trainer = StudentTrainer(training, options, spec, student, start_from)
         teachers = self._teachers.ready(self.run.device, self.config.training.precision)
         number = method.train(Student(student, spec.input, spec.classes), teachers, trainer)
         return trainer.specs[number - 1], trainer.history

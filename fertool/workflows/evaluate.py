@@ -38,18 +38,28 @@ def evaluate(
     """Evaluate models or model files on one split, with 95 % intervals and paired tests.
 
     Each is compared with the first. Images that are exact copies of training images are left out of
-    a second figure. `options` are those of `EvaluationConfig`, by name.
+    a second figure. With ``detect`` the data are photographs whose faces are found first, and a
+    photograph without one counts as wrong. `options` are those of `EvaluationConfig`, by name.
 
     Raises FertoolError for a file that cannot be read, and for models whose classes make them
     answer about different images.
     """
     (config,) = configured(config, options)
+    if config.detect:
+        from fertool.workflows.evaluate_pictures import evaluate_pictures
+
+        predictors = [open_any(model, config.foreign, reporter) for model in as_list(models)]
+        found = evaluate_pictures(predictors, data, config, reporter)
+        evaluations = [evaluation for evaluation, _ in found]
+        right = [is_correct for _, is_correct in found]
+        return EvaluationReport(tuple(evaluations), tuple(compare(evaluations, right)))
     results: list[Evaluation] = []
     correct: list[NDArray[np.bool_]] = []
     first: DataSource | None = None
     for model in as_list(models):
         predictor = open_any(model, config.foreign, reporter)
         source = data.fitted_to(predictor)
+        # Of each model in its own shape, but the same images.
         first = first or source
         _require_same_images(predictor, source, results, first, config.split)
         result, is_correct = evaluate_predictor(
@@ -82,17 +92,21 @@ def evaluate_predictor(
 
     images = source.split(split)
     with reporter.progress(predictor.path.name) as on_progress:
-        answers = [
-            predictor.logits(view, on_progress=on_progress)
-            for view in tta_views(images.images, tta)
-        ]
-    # Views vote with probabilities; one view keeps its logits, which calibration needs.
-    logits = answers[0] if len(answers) == 1 else log_mean_softmax(np.stack(answers))
+        logits_of_views = []
+        for view in tta_views(images.images, tta):
+            logits_of_views.append(predictor.logits(view, on_progress=on_progress))
+    # One view keeps its logits, which calibration needs.
+    logits: NDArray[Any] = logits_of_views[0]
+    if len(logits_of_views) > 1:
+        logits = log_mean_softmax(np.stack(logits_of_views))
     labels = images.labels.numpy()
 
     single_crop = None
     if tta != "none":
-        alone = answers[0] if tta == "flip" else predictor.logits(images.images)
+        # The first view of `flip` is the image itself; no view of `ten-crop` is.
+        alone = logits_of_views[0]
+        if tta == "ten-crop":
+            alone = predictor.logits(images.images)
         single_crop = _headline(evaluate_logits(alone, labels, predictor.classes))
     deduplicated = None
     # Without training images at hand nothing is known about copies of them.
@@ -165,8 +179,8 @@ def _require_same_images(
     first_names = [first.classes[k] for k in first.labels.tolist()]
     if names != first_names:
         raise FertoolError(
-            f"{predictor.path}: knows {len(names)} of the images, {before[0].file} {len(first_names)}, "
-            "for their classes differ",
+            f"{predictor.path}: knows {len(names)} of the images, {before[0].file} "
+            f"{len(first_names)}, for their classes differ",
             "compare models of the same classes, or evaluate each file alone",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ from fertool.config.option import configured
 from fertool.errors import UsageError
 from fertool.registry import FORMATS
 from fertool.reporter import SILENT, Reporter
+from fertool.results import ExportResult, Parity
 from fertool.workflows.data import Data, drawn_faces
 from fertool.workflows.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fertool.exporting import Parity
     from fertool.spec import Spec
 
 PARITY_IMAGES = 512
@@ -35,9 +35,10 @@ class ExportedFile:
     parity: Parity
     size_bytes: int
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON beside the header of the file."""
-        return {"parity": asdict(self.parity)}
+    @property
+    def summary(self) -> ExportResult:
+        """What the command prints: the header that the file holds, and the comparison."""
+        return ExportResult.of(self.path, self.size_bytes, self.spec, parity=self.parity)
 
 
 def export(
@@ -67,6 +68,7 @@ def export(
 
     format = load_format(_format_name(path, config))
     images = _parity_images(model, data)
+    # Written elsewhere first: a file that fails the comparison never gets its name.
     with temporary_folder() as folder:
         file = folder / f"model{format.suffix}"
         format.write(file, model.spec, model.module, config, reporter.note)
@@ -79,6 +81,7 @@ def export(
         # Some formats have a second file, whose name follows the first one's.
         for other in sorted(set(folder.iterdir()) - {file}):
             write_atomic(path.with_suffix(other.suffix), other.read_bytes())
+    # Last, since this file is what a Makefile waits for.
     write_atomic(path, content)
     _report_parity(model, parity, reporter)
     return ExportedFile(path, model.spec, parity, len(content))
@@ -94,7 +97,9 @@ def _format_name(path: Path, config: ExportConfig) -> str:
     """Return the format that is asked for, or that has the suffix of the path."""
     from fertool.artifact.header import format_of
 
-    name = format_of(path) if config.format == "auto" else config.format
+    name: str | None = config.format
+    if name == "auto":
+        name = format_of(path)
     if name is None:
         suffixes = [FORMATS.attribute(each, "suffix", "") for each in FORMATS.names()]
         raise UsageError(
@@ -105,8 +110,9 @@ def _format_name(path: Path, config: ExportConfig) -> str:
 
 
 def _inputs(model: Model, data: Data | None) -> list[Path]:
-    inputs = [model.path] if model.path else []
-    return inputs + data.files if data else inputs
+    if data is None:
+        return model.files
+    return [*model.files, *data.files]
 
 
 def _parity_images(model: Model, data: Data | None) -> Tensor:

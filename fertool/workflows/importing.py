@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,9 @@ from fertool.artifact.atomic import require_writable
 from fertool.config.importing import ImportConfig
 from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
+from fertool.results import ImportFindings, ImportResult, LayerSurvey
 from fertool.workflows.model import Model
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ class ImportedModel(Model):
     """
 
     max_abs_diff: float = 0.0
-    layers: Sequence[dict[str, Any]] = ()
+    layers: tuple[LayerSurvey, ...] = ()
+
+    @property
+    def summary(self) -> ImportResult:
+        """What the command prints: the header of the file, and the comparison with the source."""
+        findings = ImportFindings(self.max_abs_diff, self.layers)
+        return ImportResult.of(self.path, self.size_bytes, self.spec, import_=findings)
 
 
 def import_model(
@@ -48,8 +55,13 @@ def import_model(
     fit, and for logits that are not those of the source.
     """
     (config,) = configured(config, options)
-    source = str(source) if isinstance(source, Path) else source
-    file = _file_of(source) if isinstance(source, str) else None
+    if isinstance(source, Path):
+        source = str(source)
+    # A module in memory has no file.
+    file = None
+    if isinstance(source, str):
+        file = _file_of(source)
+    # Before the network is captured, which takes seconds.
     if output:
         require_writable(Path(output), *(path for path in (config.weights, file) if path))
 
@@ -62,11 +74,18 @@ def import_model(
     recorded = {"source": found.spec.arch, "input_size": found.spec.input.size}
     step = make_step("import", recorded, None, weights=config.weights, source=file)
     model = Model(found.spec.with_step(step), found.network)
-    model = model.save(output) if output else model.sealed()
+    model = model.finished(as_path(output))
     reporter.note(f"logits within {found.difference:.1e} of the source's")
     surveyed = survey(found.network, found.spec.input)
     reporter.note(surveyed.summary)
     return ImportedModel(model.spec, model.module, model.path, found.difference, surveyed.layers)
+
+
+def name_of(source: str) -> str:
+    """Return the name for a model of a source: "torchvision.resnet18"."""
+    name = source.replace("\\", "/").rpartition("/")[2]
+    name = name.removesuffix(".onnx").removesuffix(".pt2")
+    return name.replace(".py:", ".").replace(":", ".")
 
 
 def _file_of(source: str) -> Path | None:

@@ -27,6 +27,7 @@ Channels = Annotated[int, Meta(ge=1, le=65_536)]
 _Ratio = Annotated[float, Meta(gt=0, lt=1)]
 
 ATTEMPTS = 6
+"""Networks that are pruned and timed for one budget; each takes some seconds."""
 TOLERANCE = (0.94, 1.01)
 """A measured network is what was asked for within these fractions of the budget."""
 BINDING_FRACTION = 0.98
@@ -46,7 +47,7 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
     from fertool.graph.surgery import resize
     from fertool.models import with_random_weights
     from fertool.pruning import learn_latency
-    from fertool.runtime.profile import profile_layers
+    from fertool.runtime.layer_times import time_layers
 
     graph = trace_channels(module)
     groups = find_groups(graph)
@@ -55,7 +56,7 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
         narrow = with_random_weights(resize(module, graph, groups, sizes))
         narrow_spec = replace(spec, graph=narrow.graph)
         content = export_model(narrow_spec, narrow, ExportConfig(simplify=False))
-        return profile_layers(content), trace_channels(narrow)
+        return time_layers(content), trace_channels(narrow)
 
     with reporter.progress("latency table") as on_progress:
         model = learn_latency(groups.as_map(), profile, on_progress)
@@ -130,6 +131,7 @@ class LatencySearch:
                 f"``round_to={round_to}``: widths between two multiples of {model.granularity} "
                 "are no faster here"
             )
+        # Narrower steps cost channels and win no time.
         round_to = round_to or max(_MIN_ROUND_TO, model.granularity)
         constraints = fit_latency_budget(
             asked,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
+from fertool.results import ModelSummary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,13 @@ class Model:
     def name(self) -> str:
         """What messages call the model: its file, or its architecture."""
         return str(self.path) if self.path else self.spec.arch
+
+    @property
+    def files(self) -> list[Path]:
+        """The file, in a list that is empty where there is none."""
+        if self.path is None:
+            return []
+        return [self.path]
 
     @property
     def graph(self) -> Graph:
@@ -67,10 +75,10 @@ class Model:
             return self.path.stat().st_size
         return len(self._packed()[1])
 
-    def described(self) -> dict[str, Any]:
-        """Return the keys of `show --json`."""
-        file = str(self.path) if self.path else None
-        return {"file": file, "size_bytes": self.size_bytes, **self.spec.shown()}
+    @property
+    def summary(self) -> ModelSummary:
+        """What a command prints of the model: the header of its file, with the size."""
+        return ModelSummary.of(self.path, self.size_bytes, self.spec)
 
     def save(self, path: str | Path) -> Model:
         """Write the model file, atomically; returns the model of that file.
@@ -83,8 +91,14 @@ class Model:
         write_atomic(Path(path), content)
         return replace(self, spec=spec, path=Path(path))
 
+    def finished(self, output: Path | None) -> Model:
+        """Return the model as its file has it, written to `output` if there is one."""
+        if output is None:
+            return self.sealed()
+        return self.save(output)
+
     def sealed(self) -> Model:
-        """Return the model with the digest, the parameters and the MACs that its file would have."""
+        """Return the model with the digest, parameters and MACs that its file would have."""
         return replace(self, spec=self._packed()[0])
 
     def predict(self, images: Any) -> NDArray[np.float32]:
@@ -105,8 +119,10 @@ class Model:
         parts = []
         with torch.no_grad(), eval_mode(self.module):
             for batch in torch.split(fitted, affordable_batch(256, self.input.size)):
-                logits = self.module(to_input(batch, self.input))
-                parts.append(logits.float().softmax(1))
+                logits = self.module(to_input(batch, self.input)).float()
+                if self.spec.temperature is not None:
+                    logits = logits / self.spec.temperature
+                parts.append(logits.softmax(1))
         if not parts:
             return np.empty((0, len(self.classes)), np.float32)
         return torch.cat(parts).numpy()
@@ -138,6 +154,7 @@ def _channels_first(images: NDArray[Any]) -> NDArray[np.uint8]:
             f"images of type {images.dtype}: the pixels must be uint8, 0 to 255",
             "convert them, for example with (255 * images).astype('uint8')",
         )
+    # Gray images have no axis of channels, as OpenCV and Pillow give them.
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3):

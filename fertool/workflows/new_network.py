@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fertool.config.network import NetworkConfig, parse_normalization
 from fertool.config.option import values_of
 from fertool.reporter import SILENT, Reporter
+from fertool.workflows.landmarks import measure_landmarks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +30,7 @@ def new_network(
     from fertool import models
     from fertool.models.initial_weights import load_initial_weights
 
+    # In a fork, so that the caller's own random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if config.init_from is None:
@@ -39,11 +42,14 @@ def new_network(
             spec, module = models.adapt_to_classes(given, loaded, train.classes)
             if len(given.classes) != len(spec.classes):
                 reporter.note(
-                    f"the classifier of {config.init_from} has {len(given.classes)} classes: it starts afresh"
+                    f"the classifier of {config.init_from} has {len(given.classes)} classes: "
+                    "it starts afresh"
                 )
     if config.init:
         for line in load_initial_weights(module, config.init):
             reporter.note(line)
+    if config.measure_landmarks:
+        spec = replace(spec, face_template=measure_landmarks(train.images).template)
     return spec, module
 
 
@@ -78,6 +84,7 @@ def recorded_network(config: NetworkConfig) -> dict[str, Any]:
     from fertool.models.architecture import resolve_arch_args
 
     values = values_of(config)
+    # The same options from a recipe, a flag or Python give the same bytes of the file.
     if config.arch_args and config.init_from is None:
         resolved = resolve_arch_args(config.arch, config.arch_args, config.input_size)
         values["arch_args"] = {name: resolved[name] for name in config.arch_args}

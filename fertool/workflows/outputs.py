@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-History = list[dict[str, Any]]
-"""The epochs of a training, as `results.Epoch` has them."""
+from fertool.results import Epoch, History
 
 
 def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> None:
@@ -25,6 +24,13 @@ def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> No
         require_writable(state_path(output, ".round-999"), *inputs)
 
 
+def as_path(output: str | Path | None) -> Path | None:
+    """Return an output that a caller may have given as text, or not at all."""
+    if output is None:
+        return None
+    return Path(output)
+
+
 def state_path(output: Path, part: str = "") -> Path:
     """Return where the work that makes `output`, or a `part` of it, keeps its state: OUT.resume."""
     from fertool.artifact.resume_file import resume_path
@@ -37,9 +43,10 @@ def history_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.history.json")
 
 
-def write_history(output: Path, history: History) -> None:
+def write_history(output: Path, history: Iterable[Epoch]) -> None:
     """Write OUT.history.json, atomically: `file`, and under `history` a record for each epoch."""
-    write_json(history_path(output), {"file": output.name, "history": history})
+    content = History(file=output.name, history=tuple(history))
+    write_json(history_path(output), content.as_dict())
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

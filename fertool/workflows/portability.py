@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fertool.reporter import SILENT, Reporter
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from fertool.spec import InputSpec
 
 
-def measure_portability(
+def accuracy_without_vnni(
     net: QuantizedNet,
     input: InputSpec,
     val: FaceDataset,
     accuracy: float,
     reporter: Reporter = SILENT,
-) -> dict[str, Any]:
+) -> float:
     """Return and note the accuracy on x86 processors without VNNI, the same or emulated."""
     from fertool.metrics import evaluate_logits
     from fertool.quant.saturation import can_saturate, simulate_saturation
@@ -28,7 +28,7 @@ def measure_portability(
         reporter.note(
             "no pair of products can leave 16 bits: the same answers with and without VNNI"
         )
-        return {"accuracy_without_vnni": accuracy}
+        return accuracy
     with reporter.progress("without VNNI", brief=True) as on_progress:
         logits = predict_logits(
             simulate_saturation(net, input), val, input, on_progress=on_progress
@@ -36,8 +36,9 @@ def measure_portability(
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
     reporter.note(
-        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), {lost:+.2f} points lost there"
+        f"{val.split} accuracy on x86 processors without VNNI {found:.3f} (emulated), "
+        f"{lost:+.2f} points lost there"
     )
     if lost > 0:
         reporter.note("``weight_range=reduced`` loses none")
-    return {"accuracy_without_vnni": found}
+    return found

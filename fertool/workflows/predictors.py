@@ -26,6 +26,7 @@ def open_any(
     from fertool.runtime.opening import open_predictor
     from fertool.runtime.runtimes.torch import torch_predictor
 
+    # A model in memory needs no file, and has the name of its file in messages all the same.
     if isinstance(model, Model):
         return torch_predictor(Path(model.name), model.spec, model.module)
     predictor = open_predictor(Path(model), foreign=foreign)
@@ -39,5 +40,6 @@ def note_assumptions(predictor: Predictor, foreign: ForeignModel, reporter: Repo
         reporter.note(f"{predictor.path}: {predictor.assumptions.description}")
     elif foreign.is_given:
         reporter.note(
-            f"{predictor.path}: says itself what it takes; options for files of other programs do not count"
+            f"{predictor.path}: says itself what it takes; options for files of other programs "
+            "do not count"
         )

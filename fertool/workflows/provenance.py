@@ -25,14 +25,14 @@ def make_step(
 ) -> ProvenanceStep:
     """Return the provenance step of one command; no file names and no clock stand in it.
 
-    `inputs` by role: a data set, a file (its bytes are digested), or a digest that is known already.
+    `inputs` by role: a data set, a file (its bytes are digested), or a digest that is known.
     """
     import torch
 
     import fertool
     from fertool.artifact.store import file_digest
 
-    digests = {}
+    digests: dict[str, str] = {}
     for role, value in inputs.items():
         if isinstance(value, Path):
             digests[role] = file_digest(value)
@@ -53,11 +53,17 @@ def recorded_options(*configs: Any) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for config in configs:
-        merged.update(values_of(config) if dataclasses.is_dataclass(config) else config)
+        if dataclasses.is_dataclass(config):
+            config = values_of(config)
+        merged.update(config)
     recorded: dict[str, Any] = {}
     for name, value in merged.items():
-        if _is_recorded(name, value):
-            recorded[name] = list(value) if isinstance(value, tuple) else value
+        if not _is_recorded(name, value):
+            continue
+        # JSON has no tuples: a step has to be equal to the one that is read back.
+        if isinstance(value, tuple):
+            value = list(value)
+        recorded[name] = value
     return recorded
 
 

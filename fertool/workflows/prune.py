@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
 
 from fertool.config.option import configured, values_of
 from fertool.config.pruning import PruneConfig
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import measure_changes, measure_unlabeled, warn_of_unlabeled
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, require_outputs, state_path
+from fertool.workflows.outputs import as_path, require_outputs, state_path
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.pruning_constraints import pruning_constraints
@@ -41,27 +42,30 @@ _NOTABLE_GAP = 1.2
 class PrunedModel(Model):
     """A pruned model, and what pruning did to the model `before`.
 
-    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has, as
-    far as they were measured, the accuracies on the validation images with their paired comparison
-    and the latencies. Without data `unlabeled` has what can be measured on drawn faces instead, and
-    there is no `history` of trainings.
+    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has the
+    accuracies on the validation images with their paired comparison and the latencies. Without data
+    `unlabeled` has what can be measured on drawn faces instead, and there is no `history` of
+    trainings.
     """
 
     before: Model
     plan: PrunePlan
-    change: Mapping[str, Any]
-    unlabeled: Mapping[str, Any] | None
-    history: History
+    change: Change
+    unlabeled: UnlabeledChange | None
+    history: list[Epoch]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON beside the header of the file."""
-        printed: dict[str, Any] = {}
-        if self.unlabeled is None:
-            printed["history"] = self.history
-        printed["plan"] = self.plan.as_dict()
-        printed["change"] = self.change
-        printed["unlabeled"] = self.unlabeled
-        return printed
+    @property
+    def summary(self) -> PruneResult:
+        """What the command prints."""
+        return PruneResult.of(
+            self.path,
+            self.size_bytes,
+            self.spec,
+            history=tuple(self.history) if self.unlabeled is None else UNSET,
+            plan=self.plan.summary,
+            change=self.change,
+            unlabeled=self.unlabeled,
+        )
 
 
 def prune(
@@ -87,7 +91,7 @@ def prune(
     cannot be met; UsageError for a wrong option.
     """
     config, run = configured(config, options, run)
-    work = _Pruning(model, data, config, run, reporter, Path(output) if output else None)
+    work = _Pruning(model, data, config, run, reporter, as_path(output))
     return work.prune(bench=bench)
 
 
@@ -163,9 +167,10 @@ class _Pruning:
 
         require_processes(self.config)
         if self.output is not None:
-            model_files = [self.model.path] if self.model.path else []
-            data_files = self.data.files if self.data else []
-            require_outputs(self.output, [*model_files, *data_files], trains=self.config.trains)
+            inputs = self.model.files
+            if self.data is not None:
+                inputs = [*inputs, *self.data.files]
+            require_outputs(self.output, inputs, trains=self.config.trains)
         self._require_possible()
         state = None
         if self.output is not None and self.config.trains:
@@ -182,7 +187,7 @@ class _Pruning:
             data=self.scoring,
         )
         pruned, history = self._run_schedule(session, step)
-        change: dict[str, Any] = {}
+        change = Change()
         unlabeled = None
         if distributed.is_main_process():
             change, unlabeled = self._measure(Model(pruned.spec, session.module), bench=bench)
@@ -221,7 +226,9 @@ class _Pruning:
 
     @cached_property
     def val(self) -> FaceDataset | None:
-        return validation_of(self.source) if self.source else None
+        if self.source is None:
+            return None
+        return validation_of(self.source)
 
     @cached_property
     def scoring(self) -> FaceDataset | None:
@@ -270,14 +277,16 @@ class _Pruning:
         session.remove_blocks(selection.prune_blocks)
         return session
 
-    def _run_schedule(self, session: PruningSession, step: ProvenanceStep) -> tuple[Model, History]:
+    def _run_schedule(
+        self, session: PruningSession, step: ProvenanceStep
+    ) -> tuple[Model, list[Epoch]]:
         """Prune and train; returns the model as its file has it, and the history."""
         from fertool.pruning import NoTrainer
 
         if self.source is None or self.val is None or self.scoring is None:
             self.schedule.run(session, NoTrainer())
             pruned = Model(session.spec.with_step(step), session.module)
-            return (pruned.save(self.output) if self.output else pruned.sealed()), []
+            return pruned.finished(self.output), []
         training = TrainingRun(
             train=self.source.split("train"),
             val=self.val,
@@ -309,32 +318,36 @@ class _Pruning:
 
     def _recorded(self) -> dict[str, Any]:
         """Return the options for the provenance, those of training only where there is one."""
+        # Budgets as they were given: 0.5 and 20M are different requests.
         recorded = {**values_of(self.config), **self.config.budget.texts}
         if self.config.trains:
             recorded.update(self.config.scheduling.options)
         else:
             for name in (*values_of(self.config.training), *values_of(self.config.loss)):
                 del recorded[name]
-        return recorded_options(recorded, self.data.read if self.data else {})
+        if self.data is None:
+            return recorded_options(recorded)
+        return recorded_options(recorded, self.data.read)
 
-    def _measure(
-        self, after: Model, *, bench: bool
-    ) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    def _measure(self, after: Model, *, bench: bool) -> tuple[Change, UnlabeledChange | None]:
         """Return what has changed, and without data what can be measured without labels."""
         change = measure_changes(self.before, after, self.val, bench=bench, reporter=self.reporter)
         unlabeled = None
         if self.val is None:
             unlabeled = measure_unlabeled(self.before, after, self.reporter)
             warn_of_unlabeled(after, unlabeled, self.reporter)
+        # A budget of MACs alone is often meant as one of time.
         budget = self.config.budget
         is_only_flops = budget.target_latency is None and not self.config.selection.prune_blocks
         if budget.target_flops is not None and is_only_flops and not after.spec.gates:
             self._note_time(after.spec.macs / self.before.spec.macs, change)
         return change, unlabeled
 
-    def _note_time(self, macs_ratio: float, change: Mapping[str, Any]) -> None:
+    def _note_time(self, macs_ratio: float, change: Change) -> None:
         """Note where the time falls clearly less than the MACs, which the budget was in."""
-        time_ratio = 1 / change.get("speedup", math.inf)
+        if change.speedup is UNSET:
+            return
+        time_ratio = 1 / change.speedup
         if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
             self.reporter.note(
                 f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "

@@ -56,6 +56,7 @@ def _stored_ratio(text: str, size_bytes: int, module: nn.Module) -> float:
     for tensor in module.state_dict().values():
         if tensor.is_floating_point():
             numbers += 4 * tensor.numel()
+    # The header stays as long as it is, whatever is pruned.
     rest = size_bytes - numbers + _STEP_BYTES
     if ratio * size_bytes <= rest:
         raise UsageError(

@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fertool.workflows.comparison import measured_metrics
-from fertool.workflows.outputs import History
 from fertool.workflows.rounds import for_epochs, for_round
 from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
     from fertool.reporter import Reporter
+    from fertool.results import Epoch
     from fertool.spec import Spec
-    from fertool.training.objective import LogitsObjective, Objective
 
 
 class ScheduleTrainer:
@@ -28,7 +28,7 @@ class ScheduleTrainer:
     def __init__(
         self, run: TrainingRun, scoring_subset: FaceDataset, objective: LogitsObjective
     ) -> None:
-        self.history: History = []
+        self.history: list[Epoch] = []
         self.scoring_subset = scoring_subset
         self._run = run
         self._objective = objective
@@ -41,6 +41,7 @@ class ScheduleTrainer:
         """
         self._number += 1
         run = self._run_of(phase)
+        # Only while this phase trains: the next one may train them.
         frozen = [session.module.get_parameter(name) for name in phase.frozen]
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -51,7 +52,7 @@ class ScheduleTrainer:
         assert session.spec.metrics is not None
         return session.spec.metrics.accuracy
 
-    def judge(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
         metrics = measured_metrics(
             session.module, self._run.val, session.spec.input, self._run.reporter
@@ -61,12 +62,11 @@ class ScheduleTrainer:
     def _run_of(self, phase: Phase) -> TrainingRun:
         from fertool.pruning import RECOVERY
 
-        run = replace(
-            self._run,
-            train=self.scoring_subset if phase.on_scoring_subset else self._run.train,
-            config=for_epochs(self._run.config, phase.epochs),
-            keep="last" if phase.keep_last_epoch else "best",
-        )
+        run = replace(self._run, config=for_epochs(self._run.config, phase.epochs))
+        if phase.on_scoring_subset:
+            run = replace(run, train=self.scoring_subset)
+        if phase.keep_last_epoch:
+            run = replace(run, keep="last")
         if self._number == 1 and phase.name == RECOVERY:
             # A single training has the state, the history and the bytes of one without rounds.
             return run

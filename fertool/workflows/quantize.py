@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
 
 from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.config.option import configured, values_of
 from fertool.config.quantization import QuantizeConfig
 from fertool.config.run import RunConfig
 from fertool.reporter import SILENT, Reporter
+from fertool.results import Change, Epoch, QuantizePreview, QuantizeResult
 from fertool.workflows.activation_replacement import replace_and_train
 from fertool.workflows.bit_widths import ChannelBits, choose_bits
 from fertool.workflows.comparison import measure_changes, measured_metrics
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, require_outputs
-from fertool.workflows.portability import measure_portability
+from fertool.workflows.outputs import as_path, require_outputs
+from fertool.workflows.portability import accuracy_without_vnni
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.recovery import recovery_objective
@@ -42,8 +45,8 @@ class QuantizedModel(Model):
     """
 
     before: Model
-    change: Mapping[str, Any]
-    history: History
+    change: Change
+    history: list[Epoch]
 
     @property
     def quant(self) -> QuantSpec:
@@ -53,7 +56,7 @@ class QuantizedModel(Model):
 
     @property
     def layer_bits(self) -> dict[str, tuple[int, ...]]:
-        """The bits of the weights of each convolution and linear layer: of all channels, or of each.
+        """The bits of the weights of each convolution and linear layer, one or one a channel.
 
         Those of a layer that stays float are empty.
         """
@@ -61,20 +64,33 @@ class QuantizedModel(Model):
 
         rules = self.quant.weights
         layers = weighted_layers(self.before.module)
-        return {name: rules[name].bits if name in rules else () for name in layers}
+        bits: dict[str, tuple[int, ...]] = {}
+        for name in layers:
+            bits[name] = ()
+            if name in rules:
+                bits[name] = rules[name].bits
+        return bits
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON beside the header of the file."""
-        return {"history": self.history, "change": self.change}
+    @property
+    def summary(self) -> QuantizeResult:
+        """What the command prints."""
+        return QuantizeResult.of(
+            self.path,
+            self.size_bytes,
+            self.spec,
+            history=tuple(self.history),
+            change=self.change,
+        )
 
-    def plan_as_dict(self) -> dict[str, Any]:
-        """Return what the command prints as JSON for a model that it does not write."""
-        return {
-            "quant": asdict(self.spec)["quant"],
-            "size_bytes_before": self.before.size_bytes,
-            "size_bytes": self.size_bytes,
-            "change": self.change,
-        }
+    @property
+    def preview(self) -> QuantizePreview:
+        """What the command prints of a model that it does not write."""
+        return QuantizePreview(
+            quant=self.quant,
+            size_bytes_before=self.before.size_bytes,
+            size_bytes=self.size_bytes,
+            change=self.change,
+        )
 
 
 def quantize(
@@ -146,15 +162,18 @@ def _start(
         sensitivity = None
     config, run = configured(config, options, run)
     config = replace(config, seed=run.seed)
+    # Traces in memory win over a file that the config names.
     if sensitivity is not None:
         config = replace(config, sensitivity=None)
         config.require_use_of_sensitivity()
     require_processes(config)
     if config.sensitivity is not None:
         require_file(config.sensitivity)
-    output = Path(output) if output else None
+    output = as_path(output)
     if output is not None:
-        files = [*data.files, *(path for path in (model.path, config.sensitivity) if path)]
+        files = [*data.files, *model.files]
+        if config.sensitivity is not None:
+            files.append(config.sensitivity)
         require_outputs(output, files, trains=bool(config.training.epochs))
 
     source = data.fitted_to(model)
@@ -199,12 +218,13 @@ class _Quantization:
 
     def preview(self) -> QuantizedModel:
         """Quantize without any training."""
+        # Without training the replaced activations cost accuracy, which the preview shows.
         network, _, _ = self._replaced(0)
         step, spec, integer = self._quantized(network)
         spec, change = self._measure(spec, integer, bench=False)
         return self._result(Model(spec.with_step(step), integer).sealed(), change, [])
 
-    def _replaced(self, epochs: int) -> tuple[Model, TrainingRun, History]:
+    def _replaced(self, epochs: int) -> tuple[Model, TrainingRun, list[Epoch]]:
         """Return the float network, the run of its training, and the history of this one."""
         if self.config.replace_activations == "none":
             return self.model, self.training, []
@@ -304,7 +324,7 @@ class _Quantization:
             recorded["target_size"] = str(self.config.target_size)
         return recorded_options(recorded, self.data.read)
 
-    def _train(self, spec: Spec, integer: QuantizedNet, training: TrainingRun) -> History:
+    def _train(self, spec: Spec, integer: QuantizedNet, training: TrainingRun) -> list[Epoch]:
         """Train with fake quantization, and fill the integers in again; returns the history."""
         from fertool.quant import convert, prepare_qat
 
@@ -312,27 +332,32 @@ class _Quantization:
         trained = prepare_qat(integer, spec.quant)
         objective = recovery_objective(self.model, training, distill=self.config.distill)
         _, history = training.fit(spec, trained, objective)
+        # What was trained are floats; the file has integers.
         convert(trained.cpu(), integer, spec.quant)
         return history
 
-    def _measure(
-        self, spec: Spec, integer: QuantizedNet, *, bench: bool
-    ) -> tuple[Spec, dict[str, Any]]:
+    def _measure(self, spec: Spec, integer: QuantizedNet, *, bench: bool) -> tuple[Spec, Change]:
         """Return the spec with its metrics, and what has changed."""
-        from fertool.models.weight_packing import average_bits
+        from fertool.models.stored_tensors import average_bits
 
         quant, val = spec.quant, self.training.val
         assert quant is not None
+        # Those that the header has are of the float network.
         spec = replace(spec, metrics=measured_metrics(integer, val, spec.input, self.reporter))
         after = Model(spec, integer)
         change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)
-        change["average_bits"] = average_bits(quant, integer)
-        change |= measure_portability(integer, spec.input, val, change["accuracy"], self.reporter)
+        assert change.accuracy is not UNSET
+        without_vnni = accuracy_without_vnni(
+            integer, spec.input, val, change.accuracy, self.reporter
+        )
+        change = replace(
+            change,
+            average_bits=average_bits(quant, integer),
+            accuracy_without_vnni=without_vnni,
+        )
         return spec, change
 
-    def _result(
-        self, written: Model, change: Mapping[str, Any], history: History
-    ) -> QuantizedModel:
+    def _result(self, written: Model, change: Change, history: list[Epoch]) -> QuantizedModel:
         return QuantizedModel(
             written.spec,
             written.module,

@@ -1,4 +1,4 @@
-"""What a changed network is trained on: the answers of the network it was made from, and the labels."""
+"""What a changed network is trained on: labels, and the logits of the network as it was."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fertool.workflows.model import Model
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
-    from fertool.training.objective import LogitsObjective
+    from fertool.objective import LogitsObjective
 
 
 def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> LogitsObjective:
@@ -24,6 +24,7 @@ def recovery_objective(before: Model, run: TrainingRun, *, distill: bool) -> Log
 
     if not distill:
         return Supervised(run.loss)
+    # A copy, since a module is moved in place.
     unchanged = copy.deepcopy(before.module).to(resolve_device(run.run.device))
     teacher = Teacher(unchanged, before.input, before.classes, run.config.precision)
     return KnowledgeDistillation(

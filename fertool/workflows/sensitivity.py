@@ -15,7 +15,7 @@ from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter, noting_resume
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import state_path
+from fertool.workflows.outputs import as_path, state_path
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
@@ -41,24 +41,19 @@ def sensitivity(
     """
     config, run = configured(config, options, run)
     config = replace(config, seed=run.seed)
-    output = Path(output) if output else None
-    inputs = [*([model.path] if model.path else []), *data.files]
-    state = state_path(output) if output else None
-    for path in (output, state):
-        if path is not None:
-            require_writable(path, *inputs)
+    output = as_path(output)
+    state = None
+    if output is not None:
+        state = state_path(output)
+        for path in (output, state):
+            require_writable(path, *model.files, *data.files)
 
     from fertool.artifact.resume_file import discard_resume
     from fertool.data.pixels import to_input
     from fertool.device import resolve_device
     from fertool.hessian import estimate_traces
 
-    if model.spec.quant is not None:
-        raise FertoolError(
-            f"{model.name}: a quantized model, whose rounding has no derivative",
-            "give the model that it was made from",
-        )
-    model.spec.require_static("measured channel by channel")
+    _require_differentiable(model)
     if state and not run.resume:
         discard_resume(state)
     source = data.fitted_to(model)
@@ -67,7 +62,9 @@ def sensitivity(
     module = copy.deepcopy(model.module).to(resolve_device(run.device))
 
     def states() -> list[Path]:
-        return [state] if state and state.exists() else []
+        if state is None or not state.exists():
+            return []
+        return [state]
 
     with noting_resume(reporter, states), reporter.progress("traces") as on_progress:
         found = estimate_traces(
@@ -78,12 +75,24 @@ def sensitivity(
             resume=state,
             on_progress=on_progress,
         )
+    # The estimation knows a module only; `quantize` refuses traces of another model.
     found = replace(found, model_digest=model.spec.digest)
+    # The state goes last: a run that is killed in between is finished by its state.
     if output and state:
         write_atomic(output, found.to_json().encode())
         discard_resume(state)
     _report_error(found, config, reporter)
     return found
+
+
+def _require_differentiable(model: Model) -> None:
+    """Raise FertoolError for a network without Hessian traces of its channels."""
+    if model.spec.quant is not None:
+        raise FertoolError(
+            f"{model.name}: a quantized model, whose rounding has no derivative",
+            "give the model that it was made from",
+        )
+    model.spec.require_static("measured channel by channel")
 
 
 def _report_error(found: Sensitivity, config: TraceConfig, reporter: Reporter) -> None:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fertool.config.distillation import DistillationConfig
-from fertool.workflows.outputs import History
 from fertool.workflows.rounds import for_round
 from fertool.workflows.training_run import Round, TrainingRun
 
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
 
     from fertool.config.training import PrecisionName
     from fertool.distillation import AnyTeacher, KnowledgeDistillation, Teacher
-    from fertool.distillation.method import Objective
+    from fertool.objective import Objective
+    from fertool.results import Epoch
     from fertool.spec import Spec
 
 
@@ -24,8 +24,8 @@ class StudentTrainer:
     """Trains one student, in place, as often as a method asks for.
 
     `specs` are those of the student after each training, with its measures; `history` is that of
-    all trainings. A numbered one is a round with a state of its own beside the output, which stands for
-    the round when a killed run resumes.
+    all trainings. A numbered one is a round with a state of its own beside the output, which stands
+    for the round when a killed run resumes.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class StudentTrainer:
     ) -> None:
         self.start_from = start_from
         self.specs: list[Spec] = []
-        self.history: History = []
+        self.history: list[Epoch] = []
         self._training = training
         self._config = config
         self._spec = spec
@@ -86,7 +86,7 @@ class StudentTrainer:
         spec, self.history = training.fit(self._spec, self._student, objective)
         self.specs.append(spec)
         epochs = self.history[before:]
-        return max((record["val_accuracy"], -record["val_loss"]) for record in epochs)
+        return max(record.rank for record in epochs)
 
     def note(self, text: str) -> None:
         """Tell the user."""

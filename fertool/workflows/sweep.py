@@ -1,8 +1,8 @@
 """The same training with several seeds and options, of which the best model is kept.
 
 A sweep is a list of trials. Each is an ordinary training with a file of its own beside the output,
-so that its model has the bytes that the same options would give alone; a result in OUT.seeds.json or
-OUT.grid.json tells that it is done.
+so that its model has the bytes that the same options would give alone; a result in OUT.seeds.json
+or OUT.grid.json tells that it is done.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fertool.config.sweep import Axes, SweepConfig, Value, sweep_config, with_op
 from fertool.config.train_teacher import TrainTeacherConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
-from fertool.results import ConfigSummary, SweepResults, TrialResult
+from fertool.results import ConfigSummary, SweepResults, TrainingResult, TrialResult
 from fertool.workflows.distill import StudentTask, distill
 from fertool.workflows.model import Model, load
 from fertool.workflows.outputs import history_path, require_outputs, write_history
@@ -59,9 +59,10 @@ class SweepResult(TrainedModel):
         """The mean over the seeds of each choice of options, best first."""
         return self.results.points
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what `--json` prints: the same as of one training, and the results."""
-        return {**super().as_dict(), "sweep": self.results.as_dict(histories=False)}
+    @property
+    def summary(self) -> TrainingResult:
+        """What the command prints: the same as of one training, and the results."""
+        return replace(super().summary, sweep=self.results.summary)
 
 
 def sweep(
@@ -92,6 +93,7 @@ def sweep(
     config, run = configured(config_type() if config is None else config, options, run)
     asked = sweep_config(config, seeds, grid)
     task = make_task(*inputs, config, run, reporter)
+    # Without an output the trials still need files, since the best is chosen at the end.
     if output is not None:
         return _sweep(task, asked, Path(output))
     require_one_process("a sweep without ``output``")
@@ -123,9 +125,10 @@ def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
     file = carry_out(plan, prepare, resume=task.run.resume, reporter=task.reporter)
     distributed.broadcast_scalars([_NO_MORE])
     best = file.best
-    history = [epoch.as_dict() for epoch in best.history]
     model = load(output)
-    result = SweepResult(model.spec, model.module, model.path, history, results=file.results)
+    result = SweepResult(
+        model.spec, model.module, model.path, list(best.history), results=file.results
+    )
     options = with_options(task.config, best.options)
     task.complete(result, options, replace(task.run, seed=best.seed))
     return result
@@ -208,6 +211,7 @@ def carry_out(
         else:
             reporter.note(title)
             _train(file, plan, trial, training)
+        # After each training, not at the end: a disk may not hold all of them.
         _remove_losers(file, plan)
     _keep_best(file, plan, prepared, reporter)
     return file
@@ -257,20 +261,28 @@ def _keep_best(
     content = None
     while content is None:
         best = file.best
-        trial, training = next(
-            pair for pair in prepared if fingerprint(pair[1].step) == best.fingerprint
-        )
+        trial, training = _trial_of(prepared, best)
         content = _content(trial.output, best) or _content(plan.output, best)
         if content is None:
             # Trained again on a GPU it may come out a little worse, and no longer be the best.
             reporter.note(f"its model is gone; training it again: {_label(trial)}")
             _train(file, plan, trial, training)
     write_atomic(plan.output, content)
-    write_history(plan.output, [epoch.as_dict() for epoch in best.history])
+    write_history(plan.output, best.history)
     if len(plan.seeds) == 1 and plan.axes:
         _remove(trial.output)
     file.finished = True
     file.write()
+
+
+def _trial_of(
+    prepared: Sequence[tuple[Trial, PreparedTraining]], result: TrialResult
+) -> tuple[Trial, PreparedTraining]:
+    """Return the trial that a result is of."""
+    for trial, training in prepared:
+        if fingerprint(training.step) == result.fingerprint:
+            return trial, training
+    raise AssertionError("a result is of a trial of this sweep")
 
 
 def _result_of_other_process(plan: SweepPlan, trained: Trained | None) -> SweepResult:

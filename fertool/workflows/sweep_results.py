@@ -14,7 +14,7 @@ from fertool.config.sweep import Axes, Value
 from fertool.errors import FertoolError
 from fertool.results import BestTrial, ConfigSummary, Epoch, SweepResults, TrialResult
 from fertool.strict_json import WrongContentError, as_type, parse_json
-from fertool.workflows.outputs import History, write_json
+from fertool.workflows.outputs import write_json
 
 if TYPE_CHECKING:
     from fertool.spec import ProvenanceStep, Spec
@@ -28,11 +28,11 @@ def fingerprint(step: ProvenanceStep) -> str:
 
 
 def trial_result(
-    options: Mapping[str, Value], step: ProvenanceStep, spec: Spec, history: History
+    options: Mapping[str, Value], step: ProvenanceStep, spec: Spec, history: list[Epoch]
 ) -> TrialResult:
     """Return the result of a training that was written as `spec`, with its epochs."""
     assert spec.metrics is not None
-    best = max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
+    best = max(history, key=lambda record: record.rank)
     return TrialResult(
         options=dict(options),
         seed=step.seed or 0,
@@ -40,13 +40,13 @@ def trial_result(
         n=spec.metrics.n,
         accuracy=spec.metrics.accuracy,
         accuracy_ci95=spec.metrics.accuracy_ci95,
-        loss=best["val_loss"],
+        loss=best.val_loss,
         best_epoch=history.index(best) + 1,
         epochs=len(history),
-        seconds=sum(record["seconds"] for record in history),
+        seconds=sum(record.seconds for record in history),
         digest=spec.digest,
         fingerprint=fingerprint(step),
-        history=tuple(Epoch(**record) for record in history),
+        history=tuple(history),
     )
 
 
@@ -113,11 +113,13 @@ class SweepFile:
     @property
     def summaries(self) -> list[ConfigSummary]:
         """The mean of each choice of options that all seeds have been trained with, best first."""
+        # By their text, since maps are no keys.
         by_options: dict[str, list[TrialResult]] = {}
         for trial in self.trials:
             by_options.setdefault(json.dumps(trial.options), []).append(trial)
         summaries = []
         for trials in by_options.values():
+            # A mean of fewer seeds could win by chance.
             if len(trials) == len(self.seeds):
                 summaries.append(_summarize(trials))
         return sorted(summaries, key=lambda summary: (-summary.accuracy_mean, summary.loss_mean))
@@ -157,13 +159,17 @@ class _FoundResults:
 
 def _summarize(trials: Sequence[TrialResult]) -> ConfigSummary:
     accuracies = [trial.accuracy for trial in trials]
-    has_seeds = len(trials) > 1
+    deviation: float | None = None
+    interval: tuple[float, float] | None = trials[0].accuracy_ci95
+    # The interval of one seed is of its images alone; several show how much trainings differ.
+    if len(trials) > 1:
+        deviation, interval = statistics.stdev(accuracies), None
     return ConfigSummary(
         options=trials[0].options,
         seeds=tuple(trial.seed for trial in trials),
         n=trials[0].n,
         accuracy_mean=statistics.fmean(accuracies),
-        accuracy_sd=statistics.stdev(accuracies) if has_seeds else None,
-        accuracy_ci95=None if has_seeds else trials[0].accuracy_ci95,
+        accuracy_sd=deviation,
+        accuracy_ci95=interval,
         loss_mean=statistics.fmean(trial.loss for trial in trials),
     )

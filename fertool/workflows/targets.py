@@ -33,11 +33,14 @@ def parse_target(
             f"``{name}={text}``: not a number",
             f"give a ratio, ``{name}=0.5``, or a value with a unit, ``{name}={example}``",
         )
-    value = float(match[1])
-    ratio = value * units[unit] / current if unit else value
+    value = ratio = float(match[1])
+    if unit:
+        ratio = value * units[unit] / current
     if not 0 < ratio < 1:
-        have = f"the model has {current:.3g}; " if unit else ""
-        if not unit and value > 1:
+        have = ""
+        if unit:
+            have = f"the model has {current:.3g}; "
+        elif value > 1:
             have = f"a number needs a unit, one of {', '.join(units)}; "
         raise UsageError(
             f"``{name}={text}``: must be more than 0 and less than the input model",
@@ -55,6 +58,7 @@ def parse_floors(
     of each group, `layers` those that make them. LAYER may have the wildcards * and ?, or be the
     path of a block. Raises UsageError for one that no layer has, and for a bad number.
     """
+    # Of several that a layer matches the strictest counts.
     floors: dict[str, int] = {}
     for text in texts:
         pattern, _, amount = text.partition("=")
@@ -88,8 +92,10 @@ def _floor_of(amount: str, width: int) -> int:
     """Return how many of the channels an amount stands for; all of them where it is empty."""
     if not amount:
         return width
-    channels = round(float(amount) * width) if "." in amount else int(amount)
-    return min(channels, width)
+    # A point tells a fraction from a number: 1.0 is all of them, 1 is one.
+    if "." in amount:
+        return min(round(float(amount) * width), width)
+    return min(int(amount), width)
 
 
 def _is_within(layer: str, pattern: str) -> bool:

@@ -119,7 +119,10 @@ class Teachers:
         """Return models as teachers, by copies: a teacher is frozen and moved to the device."""
         copies = []
         for model in models:
-            known = model if model.spec.digest else model.sealed()
+            known = model
+            # The provenance names teachers by their digests, which a model in memory may lack.
+            if not model.spec.digest:
+                known = model.sealed()
             copies.append(Model(known.spec, copy.deepcopy(known.module), known.path))
         return cls(tuple(copies))
 
@@ -210,6 +213,7 @@ def as_list(teachers: AnyTeacher | Sequence[AnyTeacher]) -> list[AnyTeacher]:
 
 def teacher_files(teachers: Iterable[AnyTeacher]) -> list[Path]:
     """Return the files among teachers, also those that models and recordings were read from."""
+    # Those of models, too: an output must not replace what the caller still reads.
     files: list[Path] = []
     for teacher in teachers:
         if isinstance(teacher, str | Path):
@@ -291,7 +295,9 @@ def write_logits(
     step = make_step(command, options, run.seed, data=train, **teachers.digests)
     digests = [model.spec.digest for model in teachers.models]
     plan = plan_cached_logits(train, config.views, config.augmentation, run.seed, digests, step)
-    cached = _recorded_before(path, plan) if run.resume else None
+    cached = None
+    if run.resume:
+        cached = _recorded_before(path, plan)
     if cached is None:
         with reporter.progress("logits") as on_progress:
             cached = compute_cached_logits(
@@ -316,8 +322,10 @@ def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:
         cached = load_logits(path)
     except FertoolError:
         return None
-    is_same = replace(cached.spec, digest="").to_json() == plan.to_json()
-    return cached if is_same else None
+    # The plan has no digest yet: that is of the logits, too.
+    if replace(cached.spec, digest="").to_json() != plan.to_json():
+        return None
+    return cached
 
 
 def _with_views(
@@ -334,6 +342,7 @@ def _with_views(
     changes: list[str] = []
     for name in FIXED_BY_VIEWS:
         value = getattr(views.config, name)
+        # An option that is at its default was not given, and contradicts nothing.
         if given_values[name] not in (value, defaults[name]):
             raise UsageError(
                 f"``{name}={given_values[name]:g}``: {recording.path} was recorded with "

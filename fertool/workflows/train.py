@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fertool.config.option import configured
 from fertool.config.run import RunConfig
@@ -12,9 +12,9 @@ from fertool.reporter import SILENT, Reporter
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.model import Model
 from fertool.workflows.new_network import input_of, new_network, recorded_network
+from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.teacher_logits import Teachers, require_logits_output, write_logits
-from fertool.workflows.training_run import TrainingRun
 from fertool.workflows.training_task import (
     PreparedTraining,
     Trained,
@@ -22,9 +22,6 @@ from fertool.workflows.training_task import (
     TrainingTask,
     run_once,
 )
-
-if TYPE_CHECKING:
-    from fertool.data.dataset import FaceDataset
 
 
 def train(
@@ -47,15 +44,13 @@ def train(
     """
     config, run = configured(config, options, run)
     task = TeacherTask(data, config, run, reporter)
-    return run_once(task, Path(output) if output else None)
+    return run_once(task, as_path(output))
 
 
 class TeacherTask(TrainingTask):
     """The trainings of `train`."""
 
     config: TrainTeacherConfig
-    _train: FaceDataset
-    _val: FaceDataset
 
     def require_outputs(self, output: Path | None) -> None:
         """Check the file of the logits, too."""
@@ -64,6 +59,7 @@ class TeacherTask(TrainingTask):
 
     def open(self, output: Path | None) -> None:
         """Open the data in the shape of the network's input."""
+        # Here and not in `prepare`, since all trials of a sweep share the images.
         source = self.data.fitted(input_of(self.config.network))
         self._train = source.split("train")
         self._val = validation_of(source)
@@ -83,9 +79,7 @@ class TeacherTask(TrainingTask):
             init=network.init,
             init_from=network.init_from,
         )
-        training = TrainingRun(
-            self._train, self._val, config.training, config.loss, run, output, self.reporter
-        )
+        training = self.training_run(config, run, output)
 
         def fit() -> Trained:
             spec, module = new_network(network, self._train, run.seed, self.reporter)

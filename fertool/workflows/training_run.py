@@ -1,4 +1,4 @@
-"""One training of a workflow: progress, metrics, history and the state of a killed run around the loop."""
+"""One training of a workflow: progress, metrics, history and state around the training loop."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from glob import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fertool.config.run import RunConfig
 from fertool.config.training import LossConfig, TrainConfig
 from fertool.reporter import SILENT, Reporter, noting_resume
+from fertool.results import Epoch
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, state_path, write_history
+from fertool.workflows.outputs import state_path, write_history
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +35,7 @@ class Round:
 
     number: int
     label: str
-    before: History
+    before: list[Epoch]
     resumable: bool = True
 
 
@@ -57,7 +58,9 @@ class TrainingRun:
         """The file that a killed run resumes from: OUT.resume, or OUT.round-N.resume."""
         if self.output is None or (self.round and not self.round.resumable):
             return None
-        return state_path(self.output, f".round-{self.round.number}" if self.round else "")
+        if self.round is None:
+            return state_path(self.output)
+        return state_path(self.output, f".round-{self.round.number}")
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -73,7 +76,7 @@ class TrainingRun:
 
     def fit(
         self, spec: Spec, module: nn.Module, objective: Objective | None = None
-    ) -> tuple[Spec, History]:
+    ) -> tuple[Spec, list[Epoch]]:
         """Train `module` in place to its best or last epoch, as `keep` asks.
 
         Returns the spec with its metrics, and the history, which is written epoch by epoch beside
@@ -85,6 +88,7 @@ class TrainingRun:
 
         state = self.state
         records: list[EpochRecord] = []
+        # The history of a resumed training starts with what the killed one has written.
         if state is not None and self.run.resume:
             records = list(read_history(state))
         elif state is not None:
@@ -119,7 +123,7 @@ class TrainingRun:
         return replace(spec, metrics=metrics), self._history(result.history)
 
     def finish(
-        self, spec: Spec, module: nn.Module, step: ProvenanceStep, history: History
+        self, spec: Spec, module: nn.Module, step: ProvenanceStep, history: list[Epoch]
     ) -> Model:
         """Return the model with `step` in its lineage, written to the output if there is one.
 
@@ -135,13 +139,12 @@ class TrainingRun:
         self.discard_states()
         return model
 
-    def save(self, model: Model, history: History) -> Model:
+    def save(self, model: Model, history: list[Epoch]) -> Model:
         """Return the model as its file has it, written to the output, with its history."""
-        if self.output is None:
-            return model.sealed()
-        if history:
+        # Before the model: whoever finds this one finds its history beside it.
+        if self.output is not None and history:
             write_history(self.output, history)
-        return model.save(self.output)
+        return model.finished(self.output)
 
     def discard_states(self) -> None:
         """Remove the files that a killed run would resume from, of all rounds."""
@@ -160,14 +163,15 @@ class TrainingRun:
             found += self.output.parent.glob(pattern)
         return found
 
-    def _history(self, records: Iterable[EpochRecord]) -> History:
+    def _history(self, records: Iterable[EpochRecord]) -> list[Epoch]:
         """Return the epochs of this training, behind those of the rounds before it."""
-        if self.round is None:
-            return [asdict(record) for record in records]
-        history = list(self.round.before)
-        for record in records:
+        history: list[Epoch] = []
+        mark: dict[str, Any] = {}
+        if self.round is not None:
+            history += self.round.before
             mark = {"round": self.round.number, "phase": self.round.label}
-            history.append({**mark, **asdict(record)})
+        for record in records:
+            history.append(Epoch(**mark, **asdict(record)))
         return history
 
     def _note_accuracy(self, result: FitResult) -> None:
@@ -178,14 +182,14 @@ class TrainingRun:
         from fertool.metrics import evaluate_logits
         from fertool.report.units import accuracy_text
 
-        split, figures = self.val.split, asdict(result.evaluation)
+        split, figures = self.val.split, result.evaluation
         kept = f"{self.keep} epoch {result.kept_epoch} of {len(result.history)}"
-        accuracy = accuracy_text({**figures, "split": split})
-        self.reporter.note(f"{kept}: accuracy {accuracy}; ECE {figures['ece']:.3f}")
+        accuracy = accuracy_text(figures, split)
+        self.reporter.note(f"{kept}: accuracy {accuracy}; ECE {figures.ece:.3f}")
 
         fresh = torch.from_numpy(distinct_from(self.val.images.numpy(), self.train.images.numpy()))
         copies = len(fresh) - int(fresh.sum())
         if 0 < copies < len(fresh):
             alone = evaluate_logits(result.logits[fresh], self.val.labels[fresh], self.val.classes)
-            accuracy = accuracy_text({**asdict(alone), "split": split})
+            accuracy = accuracy_text(alone, split)
             self.reporter.note(f"without {copies} copies of training images: {accuracy}")

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from fertool.artifact.input_files import require_file
 from fertool.config.run import RunConfig
 from fertool.reporter import Reporter
+from fertool.results import Epoch, TrainingResult
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
-from fertool.workflows.outputs import History, require_outputs
+from fertool.workflows.outputs import require_outputs
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from fertool.data.dataset import FaceDataset
     from fertool.spec import ProvenanceStep, Spec
 
 
@@ -26,11 +28,12 @@ if TYPE_CHECKING:
 class TrainedModel(Model):
     """A trained model with a record of each epoch."""
 
-    history: History = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what `--json` prints: the keys of `show`, and the epochs."""
-        return {**self.described(), "history": self.history}
+    @property
+    def summary(self) -> TrainingResult:
+        """What the command prints: the keys of `show`, and the epochs."""
+        return TrainingResult.of(self.path, self.size_bytes, self.spec, history=tuple(self.history))
 
 
 class Trained(NamedTuple):
@@ -39,7 +42,7 @@ class Trained(NamedTuple):
     run: TrainingRun
     spec: Spec
     module: nn.Module
-    history: History
+    history: list[Epoch]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class TrainingTask(ABC):
 
     `open` comes first; it may settle options in `config`.
     """
+
+    _train: FaceDataset
+    _val: FaceDataset
 
     def __init__(self, data: Data, config: Any, run: RunConfig, reporter: Reporter) -> None:
         self.data = data
@@ -82,6 +88,12 @@ class TrainingTask(ABC):
     @abstractmethod
     def open(self, output: Path | None) -> None:
         """Open data and teachers; `output` is the file of the model, if there will be one."""
+
+    def training_run(self, config: Any, run: RunConfig, output: Path | None) -> TrainingRun:
+        """Return a training on the images that `open` has opened, with these options."""
+        return TrainingRun(
+            self._train, self._val, config.training, config.loss, run, output, self.reporter
+        )
 
     @abstractmethod
     def prepare(self, config: Any, run: RunConfig, output: Path | None) -> PreparedTraining:

@@ -79,10 +79,23 @@ def test_the_seven_commands_of_the_contract_are_there(capsys):
 
 def test_generated_pages_are_current(tmp_path):
     subprocess.run([sys.executable, ROOT / "docs" / "make_cli.py", tmp_path], check=True)
-    made = {page.name: page.read_text() for page in tmp_path.iterdir()}
-    assert len(made) >= 13
-    for name, text in made.items():
-        assert text == (ROOT / "docs" / "commands" / name).read_text(), f"{name}; run: make docs"
+    made = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(made) >= 29
+    for path in made:
+        name = path.relative_to(tmp_path)
+        assert path.read_text() == (ROOT / "docs" / name).read_text(), f"{name}; run: make docs"
+
+
+def test_every_command_with_json_has_a_schema():
+    from fertool.results.schema import RESULTS
+
+    with_json = set()
+    for name in COMMANDS:
+        flags = [flag for parameter in click_command(name).params for flag in parameter.opts]
+        if "--json" in flags:
+            with_json.add(name.replace(" ", "-"))
+    assert with_json
+    assert with_json <= set(RESULTS)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import pytest
 from torch.distributed import HashStore
 
 from fertool.cli import app, processes
-from fertool.cli.processes import Crew, Outcome
+from fertool.cli.processes import MultiProcessRun, Outcome
+from fertool.workflows import processes as launched
 from fertool.workflows.processes import process_count, require_one_process
 
 
@@ -35,7 +36,7 @@ def crew(several):
 
     def make(rank, connected=True):
         several(rank)
-        made = Crew()
+        made = MultiProcessRun()
         made._store = store if connected else None
         return made
 
@@ -112,13 +113,13 @@ def test_each_process_gets_its_share_of_the_cores_unless_the_user_has_said_how_m
     several()
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(11)), raising=False)
     environment = tmp_path / "environ"
-    monkeypatch.setattr(processes, "Path", lambda path: environment)
+    monkeypatch.setattr(launched, "Path", lambda path: environment)
     environment.write_bytes(b"HOME=/\0PATH=/bin\0")
-    assert processes.threads_each() == 2
+    assert launched.threads_per_process() == 2
     environment.write_bytes(b"HOME=/\0OMP_NUM_THREADS=1\0")
-    assert processes.threads_each() is None
+    assert launched.threads_per_process() is None
     environment.unlink()
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert processes.threads_each() is None
+    assert launched.threads_per_process() is None
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert processes.threads_each() == 2
+    assert launched.threads_per_process() == 2

@@ -10,6 +10,7 @@ from fertool.cli.app import run
 from fertool.graph.channels import trace_channels
 from fertool.models import create, load_model, save_model
 from fertool.pruning.latency_model import typical_latency
+from fertool.results import Change
 from fertool.spec import InputSpec
 from fertool.training import engine
 from fertool.workflows import latency_budget, prune
@@ -405,7 +406,7 @@ def test_a_loop_that_the_judge_ends_before_the_budget_says_so(
     fertool, tmp_path, model, monkeypatch
 ):
     accuracies = iter([0.9, 0.9, 0.0])  # The input's, then what each cycle is left with.
-    monkeypatch.setattr(ScheduleTrainer, "judge", lambda self, net: next(accuracies))
+    monkeypatch.setattr(ScheduleTrainer, "measure_accuracy", lambda self, net: next(accuracies))
     train = ScheduleTrainer.train
     monkeypatch.setattr(
         ScheduleTrainer,
@@ -499,13 +500,13 @@ def test_blocks_go_and_the_file_still_goes_everywhere(fertool, tmp_path, model):
 def test_time_that_does_not_follow_the_macs_is_told_with_the_way_out(
     fertool, tmp_path, model, monkeypatch, speedup, told
 ):
-    changes = {
-        "speedup": speedup,
-        "speedup_ci95": (speedup, speedup),
-        "latency_s_before": 1.0,
-        "latency_s": 1.0,
-    }
-    monkeypatch.setattr(prune, "measure_changes", lambda *_, **__: changes)
+    change = Change(
+        speedup=speedup,
+        speedup_ci95=(speedup, speedup),
+        latency_s_before=1.0,
+        latency_s=1.0,
+    )
+    monkeypatch.setattr(prune, "measure_changes", lambda *_, **__: change)
     code, _, err = fertool(
         "prune", model, "-o", tmp_path / "p.pt", "--target-flops", 0.6, "--round-to", 1
     )

@@ -20,7 +20,7 @@ def views():
 
 @pytest.fixture
 def network():
-    """Make a small network that answers with logits of some size."""
+    """Make a small network with logits of some size."""
 
     def make(seed=0, channels=1, outputs=3):
         with torch.random.fork_rng():

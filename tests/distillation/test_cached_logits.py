@@ -53,7 +53,7 @@ def record(faces, network, shape, plan):
     return make
 
 
-def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
+def test_cached_logits_are_those_of_the_teacher_on_each_view(
     faces, network, shape, plan, monkeypatch
 ):
     monkeypatch.setattr("fertool.distillation.cached_logits._BATCH", 7)
@@ -70,7 +70,7 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
     assert recording.logits.shape == (1, 3, 20, 3)
     assert recording.logits.dtype == torch.float16
     for view in range(3):
-        pixels = apply_augmentation(data.images, recording.views.changes(20, view))
+        pixels = apply_augmentation(data.images, recording.views.augment_params(20, view))
         expected = teacher.eval()(to_input(pixels, shape)).detach()
         torch.testing.assert_close(
             recording.logits[0, view].float(), expected, rtol=1e-3, atol=1e-3
@@ -79,7 +79,7 @@ def test_what_is_recorded_is_what_the_teacher_says_of_each_view(
     assert seen == [(done, 60) for view in (0, 20, 40) for done in (view + 7, view + 14, view + 20)]
 
 
-def test_without_views_the_plain_images_are_looked_at_once(faces, network, shape, plan):
+def test_without_views_the_teacher_runs_once_on_the_plain_images(faces, network, shape, plan):
     data, teacher = faces(20), network(1).eval()
     recording = compute_cached_logits(
         plan(data, views=0), [Teacher(teacher, shape, CLASSES)], data, shape, device=CPU
@@ -90,7 +90,7 @@ def test_without_views_the_plain_images_are_looked_at_once(faces, network, shape
     assert recording.teachers[0].views is None
 
 
-def test_teachers_of_other_inputs_and_orders_say_what_they_say_when_they_are_there(
+def test_cached_logits_of_teachers_with_other_inputs_and_class_orders_equal_the_live_ones(
     faces, network, shape, plan
 ):
     data = faces(20)
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_refused(record, tmp_path, damage):
         ({"images": {"count": 20}}, "the fertool header is damaged"),
         ({"augmentation": {"vortex": 1.0}}, "the fertool header is damaged"),
         ({"views": 3}, r"do not fit the header, which says \[1, 3, 20, 3\]"),
-        ({"draws": "0" * 64}, "changes of the images that this fertool or PyTorch does not repeat"),
+        ({"draws": "0" * 64}, "augmentation that this fertool or PyTorch does not reproduce"),
     ],
 )
 def test_a_header_that_this_version_does_not_understand_is_refused(
@@ -195,9 +195,7 @@ def test_a_header_that_this_version_does_not_understand_is_refused(
     assert error.value.hint
 
 
-def test_the_images_and_their_order_have_to_be_those_of_the_recording_and_the_labels_do_not(
-    record, faces
-):
+def test_images_and_their_order_must_be_those_of_the_cache_but_not_the_labels(record, faces):
     spec, data = record().spec, faces(20)
     require_same_images(spec, data, "t.logits")
     require_same_images(spec, replace(data, labels=data.labels.flip(0), digest="other"), "t.logits")

@@ -23,18 +23,18 @@ class OnViews(KnowledgeDistillation):
         self.views = views
 
     def plan_epoch(self, epoch, targets):
-        return targets, self.views.changes(len(targets), (epoch - 1) % self.views.count)
+        return targets, self.views.augment_params(len(targets), (epoch - 1) % self.views.count)
 
 
-def listen(module, data, views, shape, half=True):
-    """What a network says about every view, found one view after the other."""
-    said = []
+def cache_logits(module, data, views, shape, half=True):
+    """Cache the logits of a network on every view, one after the other."""
+    logits = []
     for view in range(views.count):
-        pixels = apply_augmentation(data.images, views.changes(len(data), view))
+        pixels = apply_augmentation(data.images, views.augment_params(len(data), view))
         with torch.no_grad():
-            said.append(module.eval()(to_input(pixels, shape)))
+            logits.append(module.eval()(to_input(pixels, shape)))
     return CachedTeacher(
-        torch.stack(said).to(torch.float16 if half else torch.float32), CLASSES, views, "record"
+        torch.stack(logits).to(torch.float16 if half else torch.float32), CLASSES, views, "record"
     )
 
 
@@ -57,16 +57,16 @@ def trained(module, data, shape, objective, **changes):
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_training_on_a_record_is_training_with_the_teacher_on_the_same_views(
+def test_cached_logits_train_as_the_live_teacher_does_on_the_same_views(
     faces, network, shape, views, half
 ):
     data, teachers = faces(48), [network(seed=1), network(seed=2)]
-    records = [listen(teacher, data, views, shape, half) for teacher in teachers]
-    living = [Teacher(teacher, shape, CLASSES) for teacher in teachers]
+    records = [cache_logits(teacher, data, views, shape, half) for teacher in teachers]
+    live = [Teacher(teacher, shape, CLASSES) for teacher in teachers]
     options = {"input": shape, "classes": CLASSES, "temperature": 3.0, "alpha": 0.6}
-    expected, losses = trained(network(), data, shape, OnViews(views, living, **options))
+    expected, losses = trained(network(), data, shape, OnViews(views, live, **options))
     rounding = 2e-3 if half else 1e-5
-    for listed in (records, [records[0], living[1]], [living[0], records[1]]):
+    for listed in (records, [records[0], live[1]], [live[0], records[1]]):
         found, theirs = trained(network(), data, shape, KnowledgeDistillation(listed, **options))
         assert theirs == pytest.approx(losses, rel=rounding)
         for name, tensor in expected.items():
@@ -77,7 +77,7 @@ def test_training_on_a_record_is_training_with_the_teacher_on_the_same_views(
 
 def test_epochs_take_the_views_in_turn(faces, network, shape, views):
     data = faces(6)
-    record = listen(network(seed=1), data, views, shape)
+    record = cache_logits(network(seed=1), data, views, shape)
     objective = KnowledgeDistillation([record], input=shape, classes=CLASSES, temperature=2)
     for epoch in range(1, 8):
         targets, changes = objective.plan_epoch(epoch, data.targets())
@@ -85,7 +85,7 @@ def test_epochs_take_the_views_in_turn(faces, network, shape, views):
         assert torch.equal(targets[:, :3], data.targets())
         torch.testing.assert_close(targets[:, 3:], (record.logits[view].float() / 2).softmax(1))
         for name in ("mirror", "move", "color", "erase"):
-            assert torch.equal(getattr(changes, name), getattr(views.changes(6, view), name))
+            assert torch.equal(getattr(changes, name), getattr(views.augment_params(6, view), name))
 
 
 def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, shape, views):
@@ -94,13 +94,15 @@ def test_teachers_that_saw_plain_images_leave_the_changes_open(faces, network, s
     objective = KnowledgeDistillation([plain], input=shape, classes=CLASSES)
     assert objective.plan_epoch(5, data.targets())[1] is None
     with_views = KnowledgeDistillation(
-        [plain, listen(network(), data, views, shape)], input=shape, classes=CLASSES
+        [plain, cache_logits(network(), data, views, shape)], input=shape, classes=CLASSES
     )
     assert with_views.plan_epoch(5, data.targets())[1] is not None
 
 
 @pytest.mark.parametrize("mixing", [{"mixup": 1.0}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 0.5}])
-def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network, shape, mixing):
+def test_cached_distributions_are_mixed_with_the_weights_of_the_labels(
+    faces, network, shape, mixing
+):
     data, seen = faces(48), []
     logits = 3 * torch.randn(1, 48, 3, generator=torch.Generator().manual_seed(0))
     record = CachedTeacher(logits, CLASSES, None, "record")
@@ -110,7 +112,7 @@ def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network,
             seen.append(targets)
             return super().__call__(module, inputs, targets)
 
-    # Soft labels that are all different tell which two images were mixed, and by which share.
+    # Soft labels that are all different tell which two images were mixed, and by which fraction.
     own = torch.rand(48, 3, generator=torch.Generator().manual_seed(1)).double().softmax(1)
     augmentation = AugmentConfig(**{"mixup": 0.0, **mixing})
     trained(
@@ -121,19 +123,19 @@ def test_what_a_record_says_is_mixed_by_the_shares_of_the_labels(faces, network,
         epochs=1,
         augmentation=augmentation,
     )
-    rows, said = torch.cat(seen).double(), logits[0].softmax(1).double()
+    rows, probs = torch.cat(seen).double(), logits[0].softmax(1).double()
     gaps = own[:, None] - own[None]
-    # By brute force: the share of image i in its mixture with image j that comes nearest to each row.
+    # By brute force: the fraction of image i in the mixture with image j nearest to each row.
     shares = ((rows[:, None, None, :3] - own[None, None]) * gaps).sum(3) / (
         gaps.square().sum(2) + 1e-12
     )
     shares = shares.clamp(0, 1)
     errors = (own[None, None] + shares[..., None] * gaps - rows[:, None, None, :3]).abs().amax(3)
     i, j = errors.view(48, -1).argmin(1) // 48, errors.view(48, -1).argmin(1) % 48
-    share = shares[torch.arange(48), i, j]
-    assert ((share > 0.01) & (share < 0.99)).sum() > 10
+    fraction = shares[torch.arange(48), i, j]
+    assert ((fraction > 0.01) & (fraction < 0.99)).sum() > 10
     torch.testing.assert_close(
-        rows[:, 3:], torch.lerp(said[j], said[i], share[:, None]), atol=1e-4, rtol=0
+        rows[:, 3:], torch.lerp(probs[j], probs[i], fraction[:, None]), atol=1e-4, rtol=0
     )
 
 
@@ -147,7 +149,7 @@ def test_classes_are_matched_by_name(faces, shape):
         KnowledgeDistillation([replace(record, classes=("sad",))], input=shape, classes=CLASSES)
 
 
-def test_records_that_do_not_go_together_are_refused(faces, shape):
+def test_caches_of_other_images_or_views_are_refused(faces, shape):
     logits = torch.zeros(2, 6, 3)
 
     def record(**changes):
@@ -164,7 +166,7 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
         Views(2, AugmentConfig(rotation=10), 0),
         Views(3, AugmentConfig(), 0),
     ):
-        with pytest.raises(FertoolError, match="different changes"):
+        with pytest.raises(FertoolError, match="different augmentations"):
             objective(record(), record(views=other))
     with pytest.raises(FertoolError, match="logits of 5 training images, where there are 6"):
         objective(record(), record(logits=logits[:, :5]))
@@ -172,9 +174,11 @@ def test_records_that_do_not_go_together_are_refused(faces, shape):
         objective(record()).plan_epoch(1, faces(9).targets())
 
 
-def test_a_killed_run_on_a_record_ends_with_the_same_bytes(faces, network, shape, views, tmp_path):
+def test_a_resumed_run_on_cached_logits_ends_with_the_same_bytes(
+    faces, network, shape, views, tmp_path
+):
     data = faces(48)
-    record = listen(network(seed=1), data, views, shape)
+    record = cache_logits(network(seed=1), data, views, shape)
     config = TrainConfig(epochs=5, precision="fp32", batch_size=16, lr=0.01)
 
     def run(record, **options):
@@ -195,9 +199,9 @@ def test_a_killed_run_on_a_record_ends_with_the_same_bytes(faces, network, shape
     assert run(record, resume=resume) == run(record)
 
 
-def test_the_labels_part_does_not_see_the_record(faces, network, shape, views):
+def test_the_loss_on_the_labels_ignores_the_cached_logits(faces, network, shape, views):
     data = faces(12)
-    record = listen(network(seed=1), data, views, shape)
+    record = cache_logits(network(seed=1), data, views, shape)
     loss = ClassificationLoss(0.1, 2.0, (1.0, 2.0, 3.0))
     objective = KnowledgeDistillation([record], input=shape, classes=CLASSES, alpha=0.0, loss=loss)
     module, inputs = network().eval(), to_input(data.images, shape)

@@ -86,7 +86,7 @@ def test_classes_are_matched_by_name():
     )
 
 
-def test_a_teacher_sees_the_image_in_its_own_channels_size_and_scale():
+def test_a_teacher_gets_the_image_in_its_own_channels_size_and_scale():
     pixels = torch.full((1, 1, 8, 8), 60, dtype=torch.uint8)
     pixels[..., 4:] = 200
     seen = []
@@ -99,7 +99,7 @@ def test_a_teacher_sees_the_image_in_its_own_channels_size_and_scale():
     )
 
 
-def test_teachers_are_judges_not_pupils():
+def test_teachers_are_frozen_in_eval_mode():
     teacher = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 3)).train()
     before = teacher[1].running_mean.clone()
     inputs, targets = batch()
@@ -112,7 +112,7 @@ def test_a_student_follows_its_teacher_rather_than_wrong_labels():
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (200, 1, 8, 8), generator=generator, dtype=torch.uint8)
     teacher, student = linear(seed=1), linear()
-    # Labels that say nothing: every image is 'happy'.
+    # Labels without information: every image is 'happy'.
     data = FaceDataset(images, torch.zeros(200, dtype=torch.int64), CLASSES, "train", "source")
     objective = distillation([Teacher(teacher, GRAY, CLASSES)], alpha=1.0)
     fit(

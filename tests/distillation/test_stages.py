@@ -62,7 +62,7 @@ def test_every_network_of_the_zoo_has_maps_at_several_depths_of_any_input(arch):
         }
 
 
-def test_looking_leaves_no_trace():
+def test_capturing_feature_maps_does_not_change_the_network():
     _, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     with capture_feature_maps(module, [find_stages(module)[0].name]) as maps:

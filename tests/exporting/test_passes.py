@@ -33,7 +33,7 @@ def graphs(networks):
     """Their graphs, as they are traced and after onnxsim."""
     made = {}
     for kind, network in networks.items():
-        made[kind] = onnx.load_from_string(export_model(*network, RAW))
+        made[kind] = onnx.load_from_string(export_model(*network, RAW))  # type: ignore[call-arg]
         made[f"simplified {kind}"] = PASSES["simplify"](made[kind])
     return made
 
@@ -89,5 +89,5 @@ def test_files_get_their_passes_in_the_order_of_the_list():
 
 def test_an_unknown_pass_is_a_usage_error(networks):
     with pytest.raises(UsageError, match="unknown pass 'fold'") as caught:
-        export_model(*networks["floats"], ExportConfig(skipped_passes=("fold",)))
+        export_model(*networks["floats"], ExportConfig(skipped_passes=("fold",)))  # type: ignore[call-arg]
     assert "clip-gates" in caught.value.hint

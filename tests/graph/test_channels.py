@@ -8,6 +8,7 @@ from fertool import cost
 from fertool.errors import FertoolError
 from fertool.graph.capture import capture
 from fertool.graph.channels import trace_channels
+from fertool.graph.counting import total_macs
 from fertool.graph.groups import find_groups
 from fertool.spec import InputSpec
 
@@ -277,3 +278,23 @@ def test_tracing_needs_no_values_and_changes_nothing():
     graph = trace_channels(network.train())
     assert inputs(graph, "2") == outputs(graph, "0")
     assert network.training
+
+
+def test_rows_joined_with_the_images_count_as_often_as_they_are_multiplied():
+    def run(s, x):
+        rows = x.reshape(-1, 1, 4)
+        return s.head(s.embed(rows).reshape(-1, 4, 8).mean(1))
+
+    network = captured(Net(run, embed=nn.Linear(4, 8), head=nn.Linear(8, 7)), (1, 4, 4))
+    assert total_macs(network) == trace_channels(network).macs == 4 * 4 * 8 + 8 * 7
+
+
+def test_windows_in_the_place_of_images_are_one_error():
+    def run(s, x):
+        maps = s.stem(x).permute(0, 2, 3, 1)
+        windows = maps.reshape(-1, 2, 2, 2, 2, 8).permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, 8)
+        return s.head(s.embed(windows).mean(1).reshape(-1, 4, 8).mean(1))
+
+    layers = {"stem": nn.Conv2d(1, 8, 1), "embed": nn.Linear(8, 8), "head": nn.Linear(8, 7)}
+    with pytest.raises(FertoolError, match="does not treat each image by itself"):
+        captured(Net(run, **layers), (1, 4, 4))

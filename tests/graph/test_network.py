@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from graphs import network_of
+from small_networks import Net, captured
 from torch import nn
 from torch.nn import functional as F
 
@@ -300,3 +301,17 @@ def test_a_network_that_treats_images_together_is_refused():
 
     with pytest.raises(FertoolError, match="other batch sizes"):
         capture(Together(), IMAGE)
+
+
+@pytest.mark.parametrize("axes", [1, 2])
+def test_an_even_kernel_that_keeps_the_size_is_padded_by_a_node_of_its_own(axes):
+    if axes == 1:
+        net = Net(
+            lambda s, x: s.conv(x.flatten(2)).mean(2), conv=nn.Conv1d(1, 7, 4, padding="same")
+        )
+    else:
+        net = Net(lambda s, x: s.conv(x).mean((2, 3)), conv=nn.Conv2d(1, 7, 4, padding="same"))
+    network = captured(net, (1, 4, 4))
+    images = torch.rand(2, 1, 4, 4)
+    assert "pad" in [node.op for node in network.graph.nodes]
+    torch.testing.assert_close(network(images), net(images))

@@ -218,6 +218,17 @@ CASES = {
         ),
         "relu pad max_pool2d",
     ),
+    "max pool of negative products": (
+        model_of(
+            [
+                node("Relu", "x", "r"),
+                node("Mul", "r,c", "m"),
+                node("MaxPool", "m", kernel_shape=[3, 3], pads=[0, 0, 1, 1]),
+            ],
+            {"c": np.float32(-1)},
+        ),
+        "relu mul pad max_pool2d",
+    ),
     "max pool dilated": (one("MaxPool", kernel_shape=[2, 2], dilations=[2, 3]), "max_pool2d"),
     "average pool same": (
         one("AveragePool", kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_UPPER"),
@@ -575,6 +586,14 @@ def test_names_come_from_weights_then_from_nodes():
         "conv2d_1",
     ]
     assert "each use of W has its own tensors now" in found.notes
+
+
+@pytest.mark.parametrize("name", ["graph", "steps", "forward", "body.training", "body.type"])
+def test_layers_with_the_name_of_an_attribute_of_modules_get_another(name):
+    model = one("Conv", inputs=f"x,{name}.weight", weights={f"{name}.weight": W3})
+    found = graph_of_onnx(model)
+    assert [entry.name for entry in found.captured.graph.nodes] == [f"{name}_"]
+    assert difference(model, found) < 1e-6
 
 
 def test_a_constant_that_a_layer_reads_stands_beside_it():

@@ -14,7 +14,7 @@ from fertool.hessian import Sensitivity, estimate_traces
 
 
 def small_net(activation: type[nn.Module], seed: int = 0) -> nn.Sequential:
-    """Every kind of layer, few positions and many, activations in place right behind a convolution, BN with history."""
+    """All kinds of layers, few positions and many, in-place activations, BN with statistics."""
     torch.manual_seed(seed)
     net = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1, bias=False),
@@ -82,7 +82,7 @@ def brute_force_traces(net: nn.Module, x: Tensor, name: str, hessian: str = "kl"
 def brute_force_activation_traces(
     net: nn.Module, x: Tensor, name: str, hessian: str = "kl"
 ) -> Tensor:
-    """Channel sums of the diagonal of d^2 loss / d activation^2, mean over images, one image at a time."""
+    """Channel sums of the diagonal of d^2 loss / d activation^2, mean over images."""
     layer, loss = net.get_submodule(name), loss_of(net, x, hessian)
     seen = []
     hook = layer.register_forward_hook(lambda _, args, output: seen.append(output.detach().clone()))

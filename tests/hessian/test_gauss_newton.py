@@ -1,4 +1,4 @@
-"""Squared gradients against the brute-force Hessian of the KL divergence, and how honest probes are."""
+"""Squared gradients against the brute-force Hessian of KL, and the errors that probes state."""
 
 import math
 
@@ -55,7 +55,7 @@ def test_linear_layers_over_several_positions_equal_the_brute_force_hessian():
 
 @pytest.mark.parametrize("key", TRACES)
 @pytest.mark.parametrize("probes", [2, 10])
-def test_probe_errors_are_as_large_as_they_say(probes, key):
+def test_standard_errors_of_probes_are_as_large_as_stated(probes, key):
     net, x = small_net(nn.Hardswish), images(24)
     exact = values(measure(net, x), key)
     live = exact > 0
@@ -63,9 +63,10 @@ def test_probe_errors_are_as_large_as_they_say(probes, key):
     runs = [measure(net, x, method="probe", probes=probes, seed=seed) for seed in range(60)]
     error = np.array([values(run, key) - exact for run in runs])[:, live]
     sem = np.array([values(run, f"{key}_sem") for run in runs])[:, live]
-    # Unbiased: over 60 seeds the mean error of each channel stays within 4 of its own standard errors.
+    # Unbiased: over 60 seeds the mean error of each channel is within 4 of its standard errors.
     assert np.abs(error.mean(0) / (error.std(0, ddof=1) / math.sqrt(60))).max() < 4
-    # Honest: errors are as large as stated, and spread like a normal distribution's (0.68 within one, 0.997 in three).
+    # Errors are as large as stated, and spread like those of a normal distribution: 0.68 within
+    # one, 0.997 within three.
     assert np.mean(np.square(error).mean(0) / np.square(sem).mean(0)) == pytest.approx(1, abs=0.3)
     assert np.mean(np.abs(error) < sem) == pytest.approx(0.68, abs=0.1)
     assert np.mean(np.abs(error) < 3 * sem) > 0.97

@@ -109,7 +109,7 @@ def _edit(value: Any, draw: Random) -> None:
 
 
 def _edited(content: bytes, member: str, draw: Random, path: Any) -> None:
-    source = zipfile.ZipFile(content)
+    source = zipfile.ZipFile(content)  # type: ignore[call-overload]
     with zipfile.ZipFile(path, "w") as archive:
         for name in source.namelist():
             data = source.read(name)

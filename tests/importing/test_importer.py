@@ -257,10 +257,10 @@ def test_a_network_whose_forward_the_capture_does_not_see_is_not_written(tmp_pat
 def test_the_survey_says_what_can_be_pruned_and_why_the_rest_stays():
     found = import_network(PYTHON, PLAIN)
     surveyed = survey(found.network, found.spec.input)
-    layers = {layer["name"]: layer for layer in surveyed.layers}
-    assert layers["head"]["stays_because"] == "outputs of the network"
-    assert not layers["head"]["prunable"]
-    assert all(layer["prunable"] for name, layer in layers.items() if name != "head")
+    layers = {layer.name: layer for layer in surveyed.layers}
+    assert layers["head"].stays_because == "outputs of the network"
+    assert not layers["head"].prunable
+    assert all(layer.prunable for name, layer in layers.items() if name != "head")
     assert surveyed.summary.startswith(f"{len(layers) - 1} of {len(layers)} layers can be pruned")
 
 

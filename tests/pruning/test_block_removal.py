@@ -77,16 +77,18 @@ def test_the_block_goes_whose_absence_changes_least(faces, randomise_norms):
     assert found.plan.macs_before == cost.count(module, INPUT).macs
 
 
-def test_repaired_networks_stay_nearer(faces, randomise_norms):
+def test_reconstruction_brings_networks_without_a_block_nearer_to_the_original(
+    faces, randomise_norms
+):
     spec, module = a_net("resnet18", randomise_norms)
     wanted = predict_logits(module, faces, INPUT)
-    plain, repaired = (
+    plain, reconstructed = (
         predict_logits(
-            remove_block(spec, module, faces, reconstruct_layers=repair).module, faces, INPUT
+            remove_block(spec, module, faces, reconstruct_layers=reconstruct).module, faces, INPUT
         )
-        for repair in (False, True)
+        for reconstruct in (False, True)
     )
-    assert (repaired - wanted).square().mean() < 0.8 * (plain - wanted).square().mean()
+    assert (reconstructed - wanted).square().mean() < 0.8 * (plain - wanted).square().mean()
 
 
 def test_blocks_then_channels_meet_the_budget_of_the_file(faces, randomise_norms):
@@ -125,7 +127,7 @@ def test_blocks_with_a_group_that_must_not_fall_stay(faces, randomise_norms):
         net.remove_blocks(1)
 
 
-def test_when_all_are_gone_that_is_said(faces, randomise_norms):
+def test_removing_more_blocks_than_there_are_is_an_error(faces, randomise_norms):
     spec, module = a_net("nano_resnet", randomise_norms)
     net = PruningSession(
         spec, module, Constraints(), SelectionConfig(criterion="l1", reconstruct=False), faces

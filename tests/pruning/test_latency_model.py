@@ -28,18 +28,19 @@ def sizes(net):
     return find_groups(trace_channels(net[1])).as_map()
 
 
-def machine(network, grain, overhead=2e-7, ragged=0.0):
-    """Make what measures networks on a machine that works in whole grains of channels.
+def machine(network, granularity, overhead=2e-7, misaligned=0.0):
+    """Make what measures networks on a machine that works in multiples of `granularity` channels.
 
-    Layers take `ragged` seconds more for each channel that they read where these are no multiple of four.
+    Layers that read misaligned channels, no multiple of four, take `misaligned` seconds more for
+    each of them.
     """
 
     def rounded(count):
-        return grain * math.ceil(count / grain)
+        return granularity * math.ceil(count / granularity)
 
     def seconds(layer):
         made = rounded(len(layer.outputs))
-        more = overhead + (ragged * len(layer.inputs) if len(layer.inputs) % 4 else 0.0)
+        more = overhead + (misaligned * len(layer.inputs) if len(layer.inputs) % 4 else 0.0)
         if layer.kind == "dense":
             return more + layer.kernel_elements * layer.positions * (
                 1e-11 * rounded(len(layer.inputs)) * made + 1e-10 * made
@@ -57,11 +58,13 @@ def machine(network, grain, overhead=2e-7, ragged=0.0):
     return profile
 
 
-@pytest.mark.parametrize("grain", [1, 8, 16])
-def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(net, sizes, grain):
-    profile = machine(net[1], grain)
+@pytest.mark.parametrize("granularity", [1, 8, 16])
+def test_the_model_finds_the_granularity_and_predicts_networks_that_were_not_measured(
+    net, sizes, granularity
+):
+    profile = machine(net[1], granularity)
     model = learn_latency(sizes, profile)
-    assert model.granularity == grain
+    assert model.granularity == granularity
     for share in (0.9, 0.55, 0.3):
         seconds, graph = profile(
             {name: max(1, round(share * count)) for name, count in sizes.items()}
@@ -69,9 +72,9 @@ def test_it_finds_the_grain_and_foretells_networks_that_it_has_not_seen(net, siz
         assert model.seconds(graph) == pytest.approx(sum(seconds.values()), rel=0.02)
 
 
-def test_it_foretells_what_widths_that_no_register_holds_take_more(net, sizes):
+def test_the_model_predicts_what_misaligned_channels_cost(net, sizes):
     uneven = {name: count // 4 * 4 + 2 for name, count in sizes.items()}
-    profile = machine(net[1], 8, ragged=1e-7)
+    profile = machine(net[1], 8, misaligned=1e-7)
     model = learn_latency(uneven, profile)
     for more in (0, -2):
         seconds, graph = profile({name: count + more for name, count in uneven.items()})
@@ -79,7 +82,7 @@ def test_it_foretells_what_widths_that_no_register_holds_take_more(net, sizes):
 
 
 @pytest.mark.parametrize("target", [0.6, 0.5, 0.45, 0.4])
-def test_fewer_macs_leave_no_depthwise_layer_with_channels_that_no_register_holds(target):
+def test_a_budget_of_macs_leaves_no_depthwise_layer_misaligned(target):
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x1_0", {}, InputSpec(size=48), ("angry", "happy", "sad"))
     made = plan(
@@ -108,7 +111,7 @@ def test_the_search_and_the_plan_go_by_the_same_seconds(round_to):
     assert 0.57 < made.seconds_ratio <= 0.6
 
 
-def test_no_term_is_negative_and_noise_does_little_harm(net, sizes):
+def test_no_term_is_negative_and_noise_changes_little(net, sizes):
     noise, profile = torch.Generator().manual_seed(0), machine(net[1], 8)
 
     def noisy(wanted):
@@ -137,7 +140,7 @@ def test_a_budget_of_seconds_is_met_and_no_step_is_taken_that_saves_none(net, si
     )
     assert 0.55 < after / before < 0.61
     assert made.seconds_ratio == pytest.approx(after / before, rel=0.02)
-    # Steps go by single channels here, and still every narrowed layer ends at a multiple of the grain.
+    # Steps go by single channels, and still narrowed layers end at multiples of the granularity.
     ended = [
         made.widths[name] for name, count in made.widths_before.items() if made.widths[name] < count
     ]

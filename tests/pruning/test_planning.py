@@ -150,7 +150,7 @@ def test_a_target_below_the_floors_is_an_error_with_the_smallest_ratio(mixed):
 
 
 class Kept(nn.Module):
-    """A layer whose channels a softmax compares with each other, and one whose channels are free."""
+    """A layer whose channels meet in a softmax, and one whose channels are independent."""
 
     def __init__(self):
         super().__init__()
@@ -181,7 +181,7 @@ class Closed(nn.Module):
         return self.b(self.a(x).softmax(1)).flatten(1)
 
 
-def test_where_nothing_can_go_the_error_says_what_stands_in_the_way():
+def test_the_error_for_a_network_without_prunable_layers_names_the_reasons():
     with pytest.raises(
         FertoolError, match=r"no layer .* can be pruned: softmax: what softmax does to channels"
     ):
@@ -192,7 +192,7 @@ def test_widths_whose_positions_no_channel_fits_are_left_out():
     torch.manual_seed(0)
     spec, module = create("shufflenet_v2_x0_5", {}, InputSpec(), CLASSES)
     result = prune(spec, module, Constraints(Targets(macs=0.6)), SelectionConfig(round_to=8))
-    # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot stand in for them.
+    # Eight shuffles route the 48 channels of a half so that 32 or 24 survivors cannot replace them.
     assert result.plan.widths["stage3.0.branch1.2"] in (48, 40, 16, 8)
     assert 0.54 <= result.plan.macs_ratio <= 0.6
 
@@ -220,7 +220,7 @@ def test_costs_of_other_widths_are_known_without_building_them(arch):
     )
 
 
-def test_plan_by_taylor_scores_tells_what_prune_does():
+def test_the_plan_by_taylor_scores_is_what_prune_applies():
     torch.manual_seed(0)
     spec, module = create("micro_expnet", {"width_mult": 0.5}, INPUT, CLASSES)
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
@@ -278,7 +278,7 @@ def test_widths_stay_above_their_floors(net):
 
 
 class Funnel(nn.Module):
-    """Two pairs of layers with as many multiply-accumulates, one on a large map, one with many weights."""
+    """Two pairs of layers with equal MACs, one on a large map, one with many weights."""
 
     def __init__(self):
         super().__init__()

@@ -58,8 +58,8 @@ def without(net, kept):
 
 
 @pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
-def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeypatch):
-    monkeypatch.setattr("fertool.pruning.reconstruction.RIDGE", 0.0)
+def test_a_layer_becomes_the_least_squares_fit_to_its_original_output(stride, padding, monkeypatch):
+    monkeypatch.setattr("fertool.models.sampling.RIDGE", 0.0)
     monkeypatch.setattr("fertool.pruning.reconstruction.POSITIONS", 64)
     net = a_net(stride=stride, padding=padding)
     smaller, rows = without(net, [0, 2, 3, 5])
@@ -70,16 +70,16 @@ def test_a_layer_becomes_the_regression_of_what_it_said(stride, padding, monkeyp
         x = patches.transpose(1, 2).flatten(0, 1).double().numpy()
         y = net.two(arriving).flatten(2).transpose(1, 2).flatten(0, 1).double().numpy()
     solution, *_ = np.linalg.lstsq(np.hstack([x, np.ones((len(x), 1))]), y, rcond=None)
-    says = (
+    found = (
         x @ smaller.two.weight.detach().flatten(1).T.double().numpy()
         + smaller.two.bias.detach().double().numpy()
     )
-    np.testing.assert_allclose(says, np.hstack([x, np.ones((len(x), 1))]) @ solution, atol=1e-4)
+    np.testing.assert_allclose(found, np.hstack([x, np.ones((len(x), 1))]) @ solution, atol=1e-4)
 
 
 @torch.no_grad()
 def test_what_was_redundant_is_not_missed(monkeypatch):
-    monkeypatch.setattr("fertool.pruning.reconstruction.RIDGE", 1e-6)
+    monkeypatch.setattr("fertool.models.sampling.RIDGE", 1e-6)
     net = a_net()
     with torch.no_grad():
         for tensor in (
@@ -111,7 +111,7 @@ def test_statistics_follow_what_arrives():
     other = copy.deepcopy(net)
     with torch.no_grad():
         other.one.weight *= 3
-    # The first layer is not repaired itself, as a depthwise one would not be.
+    # The first layer is not reconstructed itself, as a depthwise one would not be.
     seen = images().float() / 255
     rows = {
         "norm": torch.arange(6),

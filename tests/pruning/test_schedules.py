@@ -61,7 +61,7 @@ class Trainer:
     scoring_subset = None
 
     def __init__(self, train, judge=lambda net: 0.6):
-        self.train, self.judge = train, judge
+        self.train, self.measure_accuracy = train, judge
 
 
 class Notes(list):
@@ -70,14 +70,14 @@ class Notes(list):
     def __init__(self, accuracies=(), judge=lambda net: 0.6):
         super().__init__()
         self.accuracies = list(accuracies)
-        self.judge = judge
+        self.measure_accuracy = judge
 
     def train(self, phase, net):
         self.append((phase.name, phase.epochs, net.plan.macs_ratio))
         return self.accuracies.pop(0) if self.accuracies else 1.0
 
 
-def test_in_steps_each_takes_the_same_share_of_what_is_left(net):
+def test_each_step_removes_the_same_fraction_of_what_remains(net):
     shrinking, notes = net(), Notes()
     load_schedule("iterative", 7, steps=4, step_epochs=2).run(shrinking, notes)
     assert [(name, epochs) for name, epochs, _ in notes] == [
@@ -107,7 +107,7 @@ def test_steps_keep_the_weights_that_the_plan_names(net):
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_in_one_shot_steps_are_scored_and_repaired_anew_and_the_preview_knows_the_end(
+def test_one_shot_steps_score_and_reconstruct_anew_and_the_preview_has_the_final_plan(
     net, shown, steps
 ):
     shrinking, by_hand = (net(data=shown, reconstruct=True) for _ in range(2))
@@ -178,7 +178,7 @@ def prj():
     return load_schedule("prj", 3, punish_epochs=4, punish_share=0.01, reward_epochs=2, max_drop=2)
 
 
-def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_stop_at_the_budget(
+def test_punishing_removes_a_fraction_of_the_channels_with_frozen_convolutions_up_to_the_budget(
     net,
 ):
     shrinking, phases = net(Targets(macs=0.8)), []
@@ -203,7 +203,7 @@ def test_punishments_take_a_share_of_the_channels_with_frozen_convolutions_and_s
     assert 0.77 < shrinking.plan.macs_ratio <= 0.8
 
 
-def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
+def test_a_cycle_that_the_judge_refuses_is_undone(net):
     shrinking = net(targets=None)
     cycle = [0.6] * 4
     accuracies = [*cycle, 0.59, *cycle, 0.585, *cycle, 0.57]
@@ -223,13 +223,13 @@ def test_a_cycle_that_the_judge_refuses_is_taken_back(net):
     assert shrinking.module.graph == states[1][0] != states[2][0]
 
 
-def test_a_first_cycle_that_costs_too_much_is_an_error_that_says_what_to_do(net):
+def test_a_first_cycle_that_loses_too_much_is_an_error_with_a_hint(net):
     with pytest.raises(FertoolError, match="lost more than 2 points") as caught:
         prj().run(net(), Notes([0.6] * 4 + [0.5]))
     assert "``max_drop``" in caught.value.hint
 
 
-def test_the_judge_goes_by_the_network_with_all_its_blocks(net):
+def test_the_judge_compares_with_the_network_before_blocks_were_removed(net):
     torch.manual_seed(0)
     spec, module = create("nano_resnet", {"width_mult": 0.5}, INPUT, ("angry", "happy", "sad"))
     images = open_data("synth:70", DataOptions(size=32)).split("train")
@@ -271,12 +271,12 @@ def test_several_cuts_keep_as_much_of_each_width_as_one_must(net):
     assert all(width >= 0.1 * before[name] for name, width in widths_of(shrinking.module).items())
 
 
-def test_punishments_that_can_remove_nothing_say_so_themselves(net):
+def test_punishing_that_can_remove_nothing_raises_the_error_of_the_budget(net):
     with pytest.raises(UnreachableError, match=r"channels at 1\.000"):
         prj().run(net(None, round_to=512), Notes())
 
 
-def test_the_judge_finds_the_smallest_network_that_passes(net):
+def test_max_drop_finds_the_smallest_network_that_passes(net):
     shrinking = net(targets=None)
     whole = count(shrinking.module, INPUT).macs
 
@@ -291,11 +291,11 @@ def test_the_judge_finds_the_smallest_network_that_passes(net):
     assert [(name, epochs) for name, epochs, _ in notes] == [("recovery", 3)]
 
 
-def test_a_judge_that_passes_nothing_ends_with_an_error(net):
-    verdicts = iter([1.0])
+def test_a_max_drop_that_no_network_meets_is_an_error(net):
+    accuracies = iter([1.0])
     with pytest.raises(FertoolError, match="loses less than 1 points"):
         load_schedule("one-shot", 1, max_drop=1).run(
-            net(targets=None), Notes(judge=lambda one: next(verdicts, 0.0))
+            net(targets=None), Notes(judge=lambda one: next(accuracies, 0.0))
         )
 
 

@@ -71,24 +71,24 @@ def test_the_plan_describes_the_pruned_network(arch):
 
 
 @pytest.mark.parametrize("arch", ZOO)
-def test_repaired_layers_bring_the_answers_nearer(arch, randomise_norms):
+def test_reconstruction_brings_the_logits_nearer_to_the_original(arch, randomise_norms):
     torch.manual_seed(0)
     spec, module = create(arch, {"width_mult": 0.5}, InputSpec(size=32), CLASSES)
     randomise_norms(module).eval()
     images = torch.from_numpy(draw_faces(192, 0, 32)[0])
     faces = FaceDataset(images, torch.zeros(192, dtype=torch.int64), CLASSES, "train", "")
     shown, fresh = faces.subset(torch.arange(128)), faces.subset(torch.arange(128, 192))
-    plain, repaired = (
+    plain, reconstructed = (
         plan_step(
             spec,
             module,
             Constraints(Targets(macs=0.5)),
-            SelectionConfig(criterion="l1", round_to=4, reconstruct=repair),
+            SelectionConfig(criterion="l1", round_to=4, reconstruct=reconstruct),
             shown,
         ).apply(module)
-        for repair in (False, True)
+        for reconstruct in (False, True)
     )
     wanted, without, with_repair = (
-        predict_logits(network, fresh, spec.input) for network in (module, plain, repaired)
+        predict_logits(network, fresh, spec.input) for network in (module, plain, reconstructed)
     )
     assert (with_repair - wanted).square().mean() < 0.5 * (without - wanted).square().mean()

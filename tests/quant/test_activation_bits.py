@@ -73,7 +73,7 @@ def test_losses_are_the_divergence_that_rounding_one_site_really_causes(network,
             )
             after = rounded(to_input(images, INPUT)).log_softmax(1)
             caused = F.kl_div(after, before, log_target=True, reduction="batchmean")
-            # One random direction for each image: the mean over 512 of them is known to about a tenth.
+            # One random direction for each image: the mean over 512 of them is within a tenth.
             assert float(items.losses[index, column]) == pytest.approx(float(caused), rel=0.4)
 
 

@@ -15,7 +15,7 @@ from fertool.spec import WEIGHT_BITS, InputSpec
 
 CLASSES = ("angry", "happy", "sad")
 
-CHECKED = [name for name in ALLOCATIONS.names() if not load_allocation(name).needs_trials]
+CHECKED = [name for name in ALLOCATIONS.names() if not load_allocation(name).needs_images]
 
 
 def problem_of(weights, traces, layers=None, seed=0):
@@ -97,7 +97,7 @@ def test_budgets_are_met_within_one_percent(name, bits):
     assert set(widths.tolist()) <= set(WEIGHT_BITS)
 
 
-def test_whole_layers_share_a_width_but_for_the_last_one():
+def test_hawq_gives_whole_layers_the_same_bits_but_for_the_last_one():
     layers = [0] * 8 + [1] * 8 + [2] * 8
     problem = problem_of([16] * 24, [1.0] * 8 + [50.0] * 8 + [0.01] * 8, layers)
     widths = allocate("hawq", problem, 4.1)
@@ -131,7 +131,7 @@ def test_a_budget_below_two_bits_and_an_unknown_name():
 
 
 def test_folding_batch_norm_changes_neither_traces_nor_losses():
-    """The loss that a rounding error causes is the same number, whichever weights it is told of."""
+    """The loss that a rounding error causes is the same number, with folded weights or not."""
     torch.manual_seed(0)
     spec, module = create("resnet18", {"width_mult": 0.125}, InputSpec(1, 32), CLASSES)
     for part in module.modules():
@@ -172,7 +172,7 @@ class Member(Allocation):
 
     needs_traces = False
 
-    def allocate(self, problem, average_bits, trials):
+    def allocate(self, problem, average_bits, evaluator):
         return torch.full_like(problem.weight_counts, 2)
 """
 

@@ -56,7 +56,7 @@ def test_percentile_is_numpys(positive):
 @pytest.mark.parametrize(
     ("spread", "high"), [(0.2, np.inf), (2, np.inf), (9, np.inf), (9, 3), (1, 3)]
 )
-def test_gated_grids_begin_at_minus_three_and_are_the_best_of_those(spread, high, bits):
+def test_gated_qparams_begin_at_minus_three_and_are_the_best_of_those(spread, high, bits):
     values, ends, levels = spread * normal(20000), (-3.0, high), 2**bits - 1
     counted = seen(values, ends)
     # HardSigmoid tells none beyond 3 apart, and needs no clipping on a grid that ends before.

@@ -66,7 +66,7 @@ def test_the_artifact_is_at_most_three_tenths_of_the_float_one(tmp_path):
 
 
 def test_errors_are_of_the_size_of_the_grids():
-    """From 8 to 15 % of the logits' deviation, by how the weights are drawn; the mean of five draws is 11 %."""
+    """From 8 to 15 % of the logits' deviation for five draws of the weights, 11 % in the mean."""
     shares = []
     for seed in range(3):
         spec, module = network("resnet18", seed)

@@ -54,7 +54,7 @@ def test_it_starts_and_ends_at_the_same_integers(two_bits):
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
-def test_training_helps_and_the_integers_say_what_was_trained(two_bits):
+def test_training_helps_and_the_integers_predict_what_was_trained(two_bits):
     spec, integer = two_bits
     trained, val = prepare_qat(integer, spec.quant), bars(60, "val", 4)
     start = nn.functional.cross_entropy(predict_logits(integer, val, spec.input), val.labels)

@@ -93,7 +93,7 @@ def test_patches_times_weights_are_the_output(layer):
 
 
 @pytest.mark.parametrize("arch", ["nano_resnet", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
-def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
+def test_gptq_with_few_bits_predicts_what_the_float_network_predicts(arch):
     torch.manual_seed(0)
     spec, module = create(arch, {"width_mult": 0.25}, InputSpec(1, 32), CLASSES)
     images = torch.randint(0, 256, (96, 1, 4, 4), dtype=torch.uint8)
@@ -104,7 +104,7 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = None
         module.train()(images.float() / 128 - 1)
-    said = predict_logits(module.eval(), data, spec.input)
+    float_logits = predict_logits(module.eval(), data, spec.input)
     error = {}
     for rounding in ("nearest", "gptq"):
         layers = {n: p for n, p in module.named_modules() if isinstance(p, nn.Conv2d | nn.Linear)}
@@ -112,7 +112,9 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
         _, integer = quantize_model(
             spec, module, data, QuantizeConfig(rounding=rounding), bits=bits
         )
-        error[rounding] = float((predict_logits(integer, data, spec.input) - said).square().mean())
+        error[rounding] = float(
+            (predict_logits(integer, data, spec.input) - float_logits).square().mean()
+        )
     assert error["gptq"] < 0.5 * error["nearest"]
 
 
@@ -120,8 +122,8 @@ def test_fitted_integers_of_few_bits_say_what_the_float_network_says(arch):
 def test_inputs_that_never_change_are_no_trouble(level):
     layer = nn.Conv2d(6, 4, 1)
     x = level * torch.rand(1, 6, 1, 1).expand(64, 6, 5, 5)
-    said = _Target(torch.arange(25), layer(x).detach().flatten(2))
-    moments = _moments(layer, x, said)
+    target = _Target(torch.arange(25), layer(x).detach().flatten(2))
+    moments = _moments(layer, x, target)
     assert moments.xx.abs().max() <= 1e-9 * level**2
     wanted = _regress(layer.weight.detach().double().reshape(1, 4, 6), moments)
     step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)

@@ -1,21 +1,29 @@
-"""Example results with the keys that the commands write."""
+"""Example results as the commands write them."""
 
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from graphs import toy_graph
 
 from fertool.results import (
+    AccuracyComparison,
     BenchResult,
     BenchWarning,
     Environment,
+    Epoch,
+    Evaluation,
     FileResult,
     Latency,
+    ModelSummary,
+    Sensitivity,
     SpeedComparison,
+    SweepResults,
 )
 from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
+from fertool.strict_json import as_type
 
 CLASSES = ("angry", "happy", "neutral")
 
@@ -48,11 +56,11 @@ def spec(**changes: Any) -> Spec:
 QUANT = QuantSpec({"conv": WeightQuant((4, 8)), "fc": WeightQuant((8,))}, {"conv": 8}, "qat")
 
 
-def shown(file: str = "models/student.pt", **changes: Any) -> dict[str, Any]:
-    return {"file": file, "size_bytes": 4870000, **spec(**changes).shown()}
+def summary(file: str = "models/student.pt", **changes: Any) -> ModelSummary:
+    return ModelSummary.of(Path(file), 4870000, spec(**changes))
 
 
-def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
+def bench_report(*files: str, accuracy: bool = True) -> BenchResult:
     results = tuple(
         FileResult(
             file=file,
@@ -69,7 +77,7 @@ def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
             macs=10_053_824,
             samples_s=(0.0019 / (k + 1), 0.002 / (k + 1), 0.0021 / (k + 1)),
             accuracy=0.64 if accuracy else None,
-            accuracy_ci95=[0.62, 0.66] if accuracy else None,
+            accuracy_ci95=(0.62, 0.66) if accuracy else None,
             split="val" if accuracy else None,
             n=3589 if accuracy else None,
         )
@@ -80,14 +88,12 @@ def bench_report(*files: str, accuracy: bool = True) -> dict[str, Any]:
         for k, file in enumerate(files[1:])
     )
     warnings = (BenchWarning("noisy", files[0], 1.71),)
-    return BenchResult(
-        results, comparisons, warnings, 100, 1000, Environment("Example CPU")
-    ).as_dict()
+    return BenchResult(results, comparisons, warnings, 100, 1000, Environment("Example CPU"))
 
 
-def evaluation(file: str = "models/student.pt") -> dict[str, Any]:
+def evaluation(file: str = "models/student.pt") -> Evaluation:
     per_class = {name: {"precision": 0.5, "recall": 0.75, "f1": 0.6, "n": 4} for name in CLASSES}
-    return {
+    document = {
         "file": file,
         "split": "val",
         "n": 12,
@@ -100,22 +106,23 @@ def evaluation(file: str = "models/student.pt") -> dict[str, Any]:
         "confusion": [[3, 1, 0], [1, 3, 0], [0, 1, 3]],
         "deduplicated": {"n": 10, "accuracy": 0.7, "accuracy_ci95": [0.4, 0.89]},
     }
+    return as_type(document, Evaluation)
 
 
-def history(epochs: int = 3) -> list[dict[str, Any]]:
+def history(epochs: int = 3) -> list[Epoch]:
     return [
-        {
-            "epoch": k + 1,
-            "lr": 0.1,
-            "train_loss": 2.0 - k / 4,
-            "val_loss": 2.1 - k / 5,
-            "val_accuracy": 0.3 + k / 10,
-        }
+        Epoch(
+            epoch=k + 1,
+            lr=0.1,
+            train_loss=2.0 - k / 4,
+            val_loss=2.1 - k / 5,
+            val_accuracy=0.3 + k / 10,
+        )
         for k in range(epochs)
     ]
 
 
-def sensitivity() -> dict[str, Any]:
+def sensitivity() -> Sensitivity:
     layers = [
         {
             "name": "conv",
@@ -126,29 +133,31 @@ def sensitivity() -> dict[str, Any]:
             "activation_trace_sem": [0.1] * 3,
         }
     ]
-    return {
+    document = {
         "model_digest": "ef" * 32,
+        "seed": 0,
         "samples": 32,
         "probes": 10,
         "method": "probe",
         "hessian": "kl",
         "layers": layers,
     }
+    return as_type(document, Sensitivity)
 
 
-COMPARISONS = [
-    {
-        "baseline": "models/student.pt",
-        "candidate": "models/int8.onnx",
-        "n": 3589,
-        "difference": -0.0042,
-        "difference_ci95": [-0.009, 0.001],
-        "mcnemar_p": 0.0001,
-    }
-]
+COMPARISONS = (
+    AccuracyComparison(
+        baseline="models/student.pt",
+        candidate="models/int8.onnx",
+        n=3589,
+        difference=-0.0042,
+        difference_ci95=(-0.009, 0.001),
+        mcnemar_p=0.0001,
+    ),
+)
 
 
-def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> dict[str, Any]:
+def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> SweepResults:
     """What OUT.grid.json or OUT.seeds.json holds, the first combination the best."""
     combinations = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     rows = [
@@ -163,7 +172,7 @@ def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> dict[str
             "best_epoch": 2,
             "epochs": 3,
             "seconds": 12.0,
-            "history": history(),
+            "history": [epoch.as_dict() for epoch in history()],
         }
         for k, options in enumerate(combinations)
         for seed in seeds
@@ -182,4 +191,4 @@ def sweep(axes: dict[str, list[Any]], seeds: tuple[int, ...] = (0,)) -> dict[str
     ]
     best = {"options": combinations[0], "seed": seeds[0]}
     names = {"file": "s.pt", "axes": axes, "seeds": list(seeds), "finished": True, "best": best}
-    return {**names, "points": points, "rows": rows}
+    return as_type({**names, "points": points, "rows": rows}, SweepResults)

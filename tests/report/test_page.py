@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from report_data import (
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
+from fertool.results import ClassFigures, EvaluationReport, History
+from fertool.results.fields import Result
 from fertool.spec import Spec
 
 pytest.importorskip("matplotlib")
@@ -60,8 +63,8 @@ def model_file(path: Path, header: Spec) -> Path:
     return path
 
 
-def json_file(path: Path, content: object) -> Path:
-    path.write_text(json.dumps(content))
+def json_file(path: Path, result: Result) -> Path:
+    path.write_text(json.dumps(result.as_dict()))
     return path
 
 
@@ -70,9 +73,11 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
         model_file(tmp_path / "student.onnx", spec()),
         model_file(tmp_path / "int8.onnx", spec(graph=toy_graph(8, 8), quant=QUANT)),
         json_file(tmp_path / "bench.json", bench_report("student.onnx", "int8.onnx")),
-        json_file(tmp_path / "eval.json", {"results": [evaluation()], "comparisons": COMPARISONS}),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
         json_file(tmp_path / "one.json", evaluation("alone.pt")),
-        json_file(tmp_path / "train.json", {"file": "build/student.pt", "history": history()}),
+        json_file(
+            tmp_path / "train.json", History(file="build/student.pt", history=tuple(history()))
+        ),
         json_file(tmp_path / "sens.json", sensitivity()),
         json_file(
             tmp_path / "s.pt.grid.json",
@@ -111,9 +116,8 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
 def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert('x')</script>&\"<img src=x onerror=y>"
     header = spec(classes=(evil, "b", "c"), arch=evil, arch_args={evil: evil})
-    entry = evaluation(evil)
-    entry["per_class"] = {evil: next(iter(entry["per_class"].values()))}
-    entry["confusion"] = [[1]]
+    per_class = {evil: ClassFigures(0.5, 0.5, 0.5, 1)}
+    entry = replace(evaluation(evil), per_class=per_class, confusion=((1,),))
     page = Page(
         render_page(
             [model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)]
@@ -134,7 +138,7 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
         ('{"results": [1]}', "f.json: not a result of a fertool command"),
         ('{"confusion": []}', "f.json: keys are missing: accuracy, accuracy_ci95"),
         ('{"results": [{"latency_s": {}}]}', "f.json: keys are missing: batch, file"),
-        ('{"layers": [{"name": "a"}]}', "f.json: keys are missing: model_digest"),
+        ('{"layers": [{"name": "a"}]}', "f.json: keys are missing: method, model_digest, probes"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
@@ -156,7 +160,7 @@ def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     files = [
         model_file(tmp_path / "a|b_[x].onnx", spec()),
-        json_file(tmp_path / "eval.json", {"results": [evaluation()], "comparisons": COMPARISONS}),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
     ]
     card = render_page(files, as_markdown=True)
     assert card.startswith("# Facial-expression models\n")
@@ -176,7 +180,7 @@ def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
         model_file(tmp_path / "student.onnx", spec()),
         model_file(tmp_path / "pruned.onnx", spec(graph=narrow)),
         model_file(tmp_path / "int8.onnx", spec(graph=narrow, quant=QUANT)),
-        json_file(tmp_path / "train.json", {"file": "student.pt", "history": history()}),
+        json_file(tmp_path / "train.json", History(file="student.pt", history=tuple(history()))),
     ]
     page = Page(render_page([*files, *files]))
     # Curves, widths of the pruned network, bits.
@@ -187,13 +191,12 @@ def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
 def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) -> None:
     hostile = "happy\x1b[31m\u202e\u2066\udce9<b>"
     entry = evaluation(hostile)
-    entry["per_class"] = {
-        f"{hostile}{k}": figures for k, figures in enumerate(entry["per_class"].values())
-    }
+    per_class = {f"{hostile}{k}": figures for k, figures in enumerate(entry.per_class.values())}
+    entry = replace(entry, per_class=per_class)
     files = [
         model_file(tmp_path / "m.onnx", spec()),
         json_file(tmp_path / "eval.json", entry),
-        json_file(tmp_path / "train.json", {"file": f"{hostile}.pt", "history": history()}),
+        json_file(tmp_path / "train.json", History(file=f"{hostile}.pt", history=tuple(history()))),
     ]
     for as_markdown in (False, True):
         content = render_page(files, as_markdown=as_markdown)
@@ -207,8 +210,7 @@ def test_texts_of_files_in_figures_print_nothing(
 ) -> None:
     odd = "\x1b[31m\u202e\u4e2d\x07"
     report = bench_report("a.onnx", "b.onnx")
-    for entry in report["results"]:
-        entry["split"] = odd
+    report = replace(report, results=tuple(replace(entry, split=odd) for entry in report.results))
     swept = sweep({odd: [odd, "b"], "c": [1, 2]})
     lines = sweep({odd: [odd, "b", "c"]})
     files = [
@@ -223,9 +225,9 @@ def test_texts_of_files_in_figures_print_nothing(
 
 def test_hundreds_of_entries_get_no_figures_that_nobody_could_read(tmp_path: Path) -> None:
     names = [f"{number}.onnx" for number in range(200)]
-    many = {"results": [evaluation(name) for name in names]}
+    many = EvaluationReport(tuple(evaluation(name) for name in names))
     seeds = sweep({}, tuple(range(300)))
-    contents = (many, bench_report(*names), seeds)
+    contents: tuple[Result, ...] = (many, bench_report(*names), seeds)
     files = [
         json_file(tmp_path / f"{index}.json", content) for index, content in enumerate(contents)
     ]

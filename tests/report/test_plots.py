@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,19 +20,22 @@ from fertool.report.plots import (
     training_curves,
 )
 from fertool.report.plots.point_labels import LabeledPoint, place_labels
+from fertool.results import LayerSensitivity, Sensitivity
 
 
-def many_layers() -> dict[str, Any]:
+def many_layers() -> Sensitivity:
     values = [(-1) ** k * 10.0 ** (k % 5 - 5) for k in range(20)]
-    layers = [
-        {
-            "name": f"features.{k}.conv",
-            "weight_trace": values[k % 7 :],
-            "activation_trace": values[k % 7 :],
-        }
-        for k in range(130)
-    ]
-    return {"hessian": "cross-entropy", "layers": layers}
+    layers = []
+    for k in range(130):
+        traces = tuple(values[k % 7 :])
+        errors = (0.1,) * len(traces)
+        layers.append(LayerSensitivity(f"features.{k}.conv", traces, errors, 9, traces, errors))
+    return replace(sensitivity(), hessian="cross-entropy", layers=tuple(layers))
+
+
+def without_activations() -> Sensitivity:
+    layer = LayerSensitivity("conv", (1.0, 2.0), (0.1, 0.1), 9)
+    return replace(sensitivity(), layers=(layer,))
 
 
 DRAWN: dict[str, Callable[[], bytes]] = {
@@ -40,10 +44,10 @@ DRAWN: dict[str, Callable[[], bytes]] = {
     ),
     "confusion_matrix": lambda: confusion_matrix.plot_confusion_matrix(evaluation()),
     "size_against_accuracy": lambda: tradeoff.plot_size_against_accuracy(
-        bench_report("a.pt", "b_$.onnx")["results"]
+        bench_report("a.pt", "b_$.onnx").results
     ),
     "latency_against_accuracy": lambda: tradeoff.plot_latency_against_accuracy(
-        bench_report("a.pt", "b.onnx")["results"]
+        bench_report("a.pt", "b.onnx").results
     ),
     "heat map": lambda: sweep_accuracy.plot_sweep(
         sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})
@@ -58,9 +62,7 @@ DRAWN: dict[str, Callable[[], bytes]] = {
     "seeds": lambda: sweep_accuracy.plot_sweep(sweep({}, (0, 1, 2))),
     "traces": lambda: trace_strips.plot_sensitivity(sensitivity()),
     "traces of many layers, some below 0": lambda: trace_strips.plot_sensitivity(many_layers()),
-    "traces without activations": lambda: trace_strips.plot_sensitivity(
-        {"layers": [{"name": "conv", "weight_trace": [1.0, 2.0], "weight_params": 9}]}
-    ),
+    "traces without activations": lambda: trace_strips.plot_sensitivity(without_activations()),
     "bits": lambda: layer_bars.plot_bits([(f"layer{k}", (2 + k % 7, 3, 8)) for k in range(30)]),
     "width_bars": lambda: layer_bars.plot_channels(
         [(f"layer{k}", 16, 16 - k % 9) for k in range(80)]
@@ -83,20 +85,21 @@ def test_a_figure_is_a_png_of_readable_size_and_the_same_bytes_each_time(name: s
 
 def test_a_grid_that_is_not_finished_is_drawn_as_far_as_it_is() -> None:
     begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]})
-    begun["points"], begun["rows"] = begun["points"][:1], begun["rows"][:1]
+    begun = replace(begun, points=begun.points[:1], rows=begun.rows[:1])
     assert sweep_accuracy.plot_sweep(begun).startswith(b"\x89PNG")
     begun = sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0], "lr": [0.1]})
-    begun["points"] = begun["points"][:1]
+    begun = replace(begun, points=begun.points[:1])
     assert sweep_accuracy.plot_sweep(begun).startswith(b"\x89PNG")
 
 
 def test_rounds_are_curves_of_their_own() -> None:
-    records = [{"round": 1, "epoch": 1}, {"round": 1, "epoch": 2}, {"round": 2, "epoch": 1}]
+    first, second, third = history(3)
+    records = [replace(first, round=1), replace(second, round=1), replace(third, round=2)]
     assert training_curves.split_rounds("s", records) == {
         "s, round 1": records[:2],
         "s, round 2": records[2:],
     }
-    assert training_curves.split_rounds("s", [{"epoch": 1}]) == {"s": [{"epoch": 1}]}
+    assert training_curves.split_rounds("s", [first]) == {"s": [first]}
 
 
 def test_labels_do_not_cover_each_other() -> None:
@@ -137,10 +140,10 @@ def test_labels_stand_off_the_bars_of_latency(monkeypatch: pytest.MonkeyPatch) -
             )
 
     monkeypatch.setattr(tradeoff, "place_labels", keep)
-    results = bench_report("teacher.onnx", "student.onnx", "int8.onnx")["results"]
-    for entry in results:
-        median = entry["latency_s"]["median"]
-        entry["samples_s"] = [0.7 * median, median, 2 * median]
+    results = []
+    for entry in bench_report("teacher.onnx", "student.onnx", "int8.onnx").results:
+        median = entry.latency_s.median
+        results.append(replace(entry, samples_s=(0.7 * median, median, 2 * median)))
     tradeoff.plot_latency_against_accuracy(results)
     assert len(placed) == 3
     for bar, labels in placed:

@@ -9,18 +9,18 @@ from mutations import mutations
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
+from fertool.results import EvaluationReport, History
 
 DOCUMENTS = {
-    "bench": report_data.bench_report("a.pt", "b.int8.onnx"),
-    "eval": {**report_data.evaluation("a.pt"), "tta": "flip", "single_crop": None},
-    "evals": {
-        "results": [report_data.evaluation("a.pt"), report_data.evaluation("b.pt")],
-        "comparisons": report_data.COMPARISONS,
-    },
-    "history": {"file": "x.pt", "history": report_data.history()},
-    "sensitivity": report_data.sensitivity(),
-    "seeds": report_data.sweep({}, (0, 1)),
-    "grid": report_data.sweep({"lr": [0.1, 0.2], "ema-decay": [0, 1]}, (0, 1)),
+    "bench": report_data.bench_report("a.pt", "b.int8.onnx").as_dict(),
+    "eval": {**report_data.evaluation("a.pt").as_dict(), "tta": "flip"},
+    "evals": EvaluationReport(
+        (report_data.evaluation("a.pt"), report_data.evaluation("b.pt")), report_data.COMPARISONS
+    ).as_dict(),
+    "history": History(file="x.pt", history=tuple(report_data.history())).as_dict(),
+    "sensitivity": report_data.sensitivity().as_dict(),
+    "seeds": report_data.sweep({}, (0, 1)).as_dict(),
+    "grid": report_data.sweep({"lr": [0.1, 0.2], "ema-decay": [0, 1]}, (0, 1)).as_dict(),
 }
 EVERY = 4
 """Of so many mutations one is tried here."""
@@ -47,7 +47,7 @@ def test_every_wrong_value_is_one_error_that_names_the_file_or_can_be_drawn(
 
 @pytest.mark.parametrize("runs", [1, 2, 3])
 def test_few_passes_can_be_drawn(runs: int, tmp_path: Path) -> None:
-    report = json.loads(json.dumps(report_data.bench_report("a.pt", "b.onnx")))
+    report = json.loads(json.dumps(report_data.bench_report("a.pt", "b.onnx").as_dict()))
     for entry in report["results"]:
         entry["samples_s"] = [0.001 * (k + 1) for k in range(runs)]
         entry["latency_s"]["median"] = 0.0005 * (runs + 1)

@@ -1,11 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from report_data import COMPARISONS, QUANT, bench_report, evaluation, shown, sweep
+from report_data import COMPARISONS, QUANT, bench_report, evaluation, summary, sweep
 from rich.console import Console, RenderableType
 
-from fertool.hessian import LayerSensitivity, Sensitivity
 from fertool.report import tables
+from fertool.results import (
+    BenchWarning,
+    Change,
+    ClassFigures,
+    DataInfo,
+    Headline,
+    LayerSensitivity,
+    Sensitivity,
+)
 from fertool.spec import InputSpec
 
 
@@ -49,10 +59,8 @@ def test_bench_of_a_file_against_itself() -> None:
 
 def test_bench_warnings_are_sentences_with_advice() -> None:
     report = bench_report("x/a.pt", "x/b.onnx", "x/c.onnx")
-    others = (
-        {"kind": "other-runtime", "file": file, "value": 2.0} for file in ("x/b.onnx", "x/c.onnx")
-    )
-    report["warnings"] = [*report["warnings"], *others]
+    others = [BenchWarning("other-runtime", file, 2.0) for file in ("x/b.onnx", "x/c.onnx")]
+    report = replace(report, warnings=(*report.warnings, *others))
     assert tables.bench_warnings(report) == [
         "a.pt: the 90th percentile is 1.7 times the median; close other programs and measure again",
         "b.onnx, c.onnx: not the baseline's runtime, so that the speed-up is not the model's alone",
@@ -81,14 +89,14 @@ def test_several_seeds_have_their_mean_and_standard_deviation() -> None:
     [("flip", "accuracy, image and mirror image"), ("ten-crop", "accuracy, ten crops")],
 )
 def test_figures_of_one_crop_and_of_several_views_are_told_apart(tta: str, name: str) -> None:
-    single = {"n": 12, "accuracy": 0.5, "accuracy_ci95": [0.25, 0.74]}
-    out = text(tables.eval_table({**evaluation(), "tta": tta, "single_crop": single}))
+    single = Headline(12, 0.5, (0.25, 0.74))
+    out = text(tables.eval_table(replace(evaluation(), tta=tta, single_crop=single)))
     assert (
         row(out, "accuracy, single crop")
         == "accuracy, single crop 50.0 % [25.0 to 74.0], val, n = 12"
     )
     assert row(out, name) == f"{name} 75.0 % [47.0 to 91.0], val, n = 12"
-    out = text(tables.eval_table({**evaluation(), "tta": "none", "single_crop": None}))
+    out = text(tables.eval_table(evaluation()))
     assert row(out, "accuracy") == "accuracy, single crop 75.0 % [47.0 to 91.0], val, n = 12"
 
 
@@ -102,11 +110,8 @@ def test_eval_carries_split_n_interval_and_the_deduplicated_figure() -> None:
 
 
 def test_eval_of_many_classes_leaves_the_matrix_out() -> None:
-    entry = evaluation()
-    entry["per_class"] = {
-        f"class{k}": {"precision": 0, "recall": 0, "f1": 0, "n": 1} for k in range(20)
-    }
-    entry["confusion"] = [[0] * 20] * 20
+    per_class = {f"class{k}": ClassFigures(0, 0, 0, 1) for k in range(20)}
+    entry = replace(evaluation(), per_class=per_class, confusion=((0,) * 20,) * 20)
     assert "in percent of its images" not in text(tables.eval_table(entry))
 
 
@@ -118,7 +123,7 @@ def test_comparison() -> None:
 def test_show() -> None:
     out = text(
         tables.show_table(
-            shown(quant=QUANT, input=InputSpec(3, 48, (0.0, 0.2, 1.0), (1.0, 1.0, 1.0)))
+            summary(quant=QUANT, input=InputSpec(3, 48, (0.0, 0.2, 1.0), (1.0, 1.0, 1.0)))
         ),
         100,
     )
@@ -138,7 +143,7 @@ def test_show() -> None:
 
 
 def test_show_of_a_new_model() -> None:
-    out = text(tables.show_table(shown(metrics=None, provenance=(), digest="")))
+    out = text(tables.show_table(summary(metrics=None, provenance=(), digest="")))
     assert "not measured" in out
     assert "float32" in out
 
@@ -155,8 +160,10 @@ def test_plan_and_change() -> None:
     )
     assert row(several, "channels") == "channels of before width 1 width 2"
     assert row(several, "conv") == "conv 16 12 8"
-    before = {"size_bytes": 4e6, "params": 1000, "macs": 2e6, "accuracy": 0.64}
-    out = text(tables.change_table(before, {"size_bytes": 1e6, "macs": 1e6, "accuracy": 0.632}))
+    before = tables.Costs(size_bytes=4_000_000, params=1000, macs=2_000_000)
+    after = tables.Costs(size_bytes=1_000_000, macs=1_000_000)
+    change = Change(accuracy_before=0.64, accuracy=0.632)
+    out = text(tables.change_table(before, after, change))
     assert row(out, "size") == "size 4.00 MB 1.00 MB 0.250"
     assert row(out, "accuracy") == "accuracy 64.0 % 63.2 % -0.8 points"
     assert "params" not in out
@@ -183,22 +190,25 @@ def test_sensitivity_of_the_cross_entropy_and_without_activations() -> None:
 
 @pytest.mark.parametrize("votes", [True, False])
 def test_data(votes: bool) -> None:
-    found = {
-        "source": "fer2013.csv",
-        "digest": "ab" * 32,
-        "classes": ("angry", "happy"),
-        "image_size": 48,
-        "channels": 1,
-        "counts": {"train": {"angry": 3995, "happy": 7215}, "val": {"angry": 467, "happy": 895}},
-        "images": 12572,
-        "distinct_images": 12000,
-        "copy_groups": 300,
-        "copies_across": {"val in train": 280},
-        "conflicting_groups": 47,
-        "constant_images": 12,
-        "not_faces": 160 if votes else None,
-        "ferplus_rule_counts": {"majority": {"train": 11000, "val": 1300}} if votes else None,
-    }
+    found = DataInfo(
+        source="fer2013.csv",
+        digest="ab" * 32,
+        classes=("angry", "happy"),
+        image_size=48,
+        channels=1,
+        counts={"train": {"angry": 3995, "happy": 7215}, "val": {"angry": 467, "happy": 895}},
+        images=12572,
+        distinct_images=12000,
+        copy_groups=300,
+        copies_across={"val in train": 280},
+        conflicting_groups=47,
+        constant_images=12,
+        not_faces=160 if votes else None,
+        ferplus_rule_counts={"majority": {"train": 11000, "val": 1300}} if votes else None,
+        converted={},
+        not_images={},
+        left_out={},
+    )
     out = text(tables.data_table(found))
     assert row(out, "angry") == "angry 3,995 467 4,462"
     assert row(out, "all ") == "all 11,210 1,362 12,572"

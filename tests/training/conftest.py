@@ -21,7 +21,7 @@ def shape():
 
 @pytest.fixture
 def network():
-    """Make a small network with all that a run has to keep: batch norm, depthwise convolution and dropout."""
+    """Make a small network with batch norm, a depthwise convolution and dropout."""
 
     def make(seed=0):
         with torch.random.fork_rng():
@@ -56,7 +56,7 @@ def quick():
 
 @pytest.fixture
 def adapted():
-    """Make an objective with a layer of its own, which sees what the network answers."""
+    """Make an objective with a layer of its own, which reads the logits of the network."""
 
     class Adapted:
         fingerprint = "adapted"

@@ -41,7 +41,7 @@ CASES = {
     "half": {"precision": "fp16", "max_grad_norm": 1.0, "epochs": 1},
 }
 PROCESSES, IMAGES = 3, 50
-"""So that parts differ in length, and that a last batch of 2 has fewer images than there are processes."""
+"""Shards differ in length, and a last batch of 2 has fewer images than there are processes."""
 
 
 class Killed(BaseException):
@@ -136,8 +136,8 @@ def turns(path):
 
 
 def refusals(resume):
-    """What is said when the processes do not do the same."""
-    rank, faces, said = distributed.rank(), bars(9), []
+    """Return the errors of processes that do not do the same."""
+    rank, faces, errors = distributed.rank(), bars(9), []
     for differ in (
         lambda: fit(nn.Linear(3, 2 + rank), faces, faces, SHAPE, TrainConfig()),
         lambda: fit(network(False), faces, faces, SHAPE, TrainConfig(seed=rank)),
@@ -147,8 +147,8 @@ def refusals(resume):
         try:
             differ()
         except FertoolError as error:
-            said.append(error.message)
-    return said
+            errors.append(error.message)
+    return errors
 
 
 def main(folder):
@@ -165,7 +165,7 @@ def main(folder):
         made["resumed"] = train("batch norm", resume=resume)
         made["seen"] = seen()
         made["turns"] = turns(folder / "turns")
-        made["said"] = refusals(resume)
+        made["errors"] = refusals(resume)
         torch.save(made, folder / f"{distributed.rank()}.pt")
 
 

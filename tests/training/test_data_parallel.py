@@ -56,7 +56,7 @@ def test_without_batch_norm_next_to_nothing_differs(made):
 
 
 @pytest.mark.parametrize("case", [*CASES, "resumed"])
-def test_all_processes_hold_the_same_network(made, case):
+def test_all_processes_have_the_same_weights(made, case):
     (state, history), *others = [process[case] for process in made[0]]
     for other, its_history in others:
         assert history == its_history
@@ -69,7 +69,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(made):
     assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
 
 
-def test_one_process_can_go_on_where_three_were_killed(made):
+def test_one_process_resumes_a_run_of_three(made):
     results, folder = made
     assert_alike(results[0]["batch norm"], train("batch norm", resume=folder / "begun"), 3e-5)
 
@@ -77,7 +77,7 @@ def test_one_process_can_go_on_where_three_were_killed(made):
 def test_each_image_is_seen_once_in_an_epoch(made):
     for epoch in range(2):
         parts = [process["seen"][epoch] for process in made[0]]
-        # The last batch has two images, which all three processes compute, a third of the weight each.
+        # All three processes compute the last batch, of two images, with a third of the weight.
         ends = [part[-2:] for part in parts]
         assert ends[0] == ends[1] == ends[2]
         assert sorted(sum((part[:-2] for part in parts), ends[0])) == list(range(IMAGES))
@@ -89,7 +89,7 @@ def test_the_first_process_decodes_the_data_and_the_others_find_it(made):
 
 def test_processes_that_do_not_do_the_same_are_refused(made):
     for process in made[0]:
-        network, seed, resume, batch = process["said"]
+        network, seed, resume, batch = process["errors"]
         assert "differ in their options, data, weights" in network == seed == resume
         assert batch == "``batch_size=2``: fewer images than the 3 processes"
 
@@ -118,7 +118,7 @@ def test_the_parts_of_a_batch_make_it_up(each, count, size):
         assert counted == len(part.positions) - 1
 
 
-def test_images_that_do_not_suffice_for_all_are_everyones(each):
+def test_a_batch_with_fewer_images_than_ranks_is_computed_by_all(each):
     assert [shard_batch(2, torch.device("cpu")) for _ in each(4)] == [(None, 0.5)] * 4
 
 

@@ -18,7 +18,7 @@ def state(module):
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_a_run_learns_and_hands_over_the_epoch_it_says_is_best(
+def test_a_run_learns_and_keeps_the_epoch_with_the_best_accuracy(
     faces, network, quick, shape, optimizer, ema_decay
 ):
     module, val = network(), faces(45, "val", seed=1)
@@ -80,14 +80,14 @@ def test_one_plain_step_is_the_textbook_update(faces, network, quick, shape):
         torch.testing.assert_close(module.get_parameter(name), expected, atol=1e-6, rtol=1e-4)
 
 
-def test_soft_labels_are_what_is_learnt(faces, network, quick, shape):
+def test_a_network_learns_the_soft_labels(faces, network, quick, shape):
     data = faces(96)
     turned = torch.eye(3)[(data.labels + 1) % 3]
     soft = replace(data, soft_labels=0.9 * turned + 0.1 / 3)
     module = network()
     fit(module, soft, replace(soft, labels=(data.labels + 1) % 3), shape, quick())
-    answers = predict_logits(module, data, shape).argmax(1)
-    assert (answers == (data.labels + 1) % 3).float().mean() > 0.9
+    predictions = predict_logits(module, data, shape).argmax(1)
+    assert (predictions == (data.labels + 1) % 3).float().mean() > 0.9
 
 
 @pytest.mark.parametrize(("images", "steps"), [(33, 2), (34, 3), (32, 2), (5, 1)])

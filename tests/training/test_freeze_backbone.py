@@ -9,7 +9,7 @@ from fertool.training.freeze_backbone import BackboneFreezer
 
 
 @pytest.mark.parametrize("arch", architecture_names())
-def test_what_the_number_of_classes_shapes_is_in_the_head_of_every_architecture(arch):
+def test_layers_shaped_by_the_number_of_classes_are_in_the_head_of_every_architecture(arch):
     shapes = []
     for classes in (7, 8):
         with torch.device("meta"):

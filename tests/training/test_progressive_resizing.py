@@ -25,7 +25,7 @@ def test_images_grow_from_the_asked_side_and_end_whole(epochs):
     assert all(side % 4 == 0 for side in grown)
 
 
-def test_a_single_epoch_sees_whole_images():
+def test_a_single_epoch_has_images_of_full_size():
     assert sides(32, 1) == [48]
 
 
@@ -46,7 +46,7 @@ class Watching(nn.Module):
         return self.head(self.conv(inputs).mean((2, 3)))
 
 
-def test_training_sees_growing_images_and_validation_whole_ones(faces, quick, shape):
+def test_training_images_grow_and_validation_images_have_full_size(faces, quick, shape):
     torch.manual_seed(0)
     data = faces(32)
     module = Watching(len(data.classes))

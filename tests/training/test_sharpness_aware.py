@@ -19,7 +19,7 @@ class Quadratic(nn.Module):
 
 
 @pytest.mark.parametrize("scale", [1.0, 65536.0])
-def test_the_gradient_is_taken_where_the_papers_equation_says(scale):
+def test_the_perturbation_is_equation_2_of_the_paper(scale):
     f, rho = Quadratic(), 0.1
     start = f.w.detach().clone()
     (scale * f()).backward()

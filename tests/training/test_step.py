@@ -259,7 +259,7 @@ def test_layers_of_the_objective_step_like_layers_of_the_network(
         **options,
     )
     beside, objective = plain(), adapted()
-    # Judged by the network without the layer, whose epochs may rank otherwise: only the last one is compared.
+    # Validated without the layer, epochs may rank otherwise: only the last one is compared.
     ends = []
     fit(
         beside,

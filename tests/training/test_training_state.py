@@ -129,7 +129,9 @@ def test_the_layers_of_the_objective_are_kept_too(run, quick, adapted, options):
     assert undisturbed[1] != state(adapted().adapters)
 
 
-def test_a_run_that_ended_answers_at_once_until_its_state_is_discarded(run, quick, tmp_path):
+def test_a_finished_run_returns_its_result_from_the_state_until_that_is_discarded(
+    run, quick, tmp_path
+):
     steps = []
     first = run(quick(epochs=2))
     assert run(quick(epochs=2), on_batch=lambda *_: steps.append(1)) == first

@@ -106,9 +106,9 @@ def test_a_model_in_memory_is_that_of_its_file_and_nothing_is_printed(
     assert pruned.path is None
     assert pruned.spec.macs <= 0.5 * pruned.before.spec.macs
     assert pruned.plan.macs == pruned.spec.macs
-    assert [epoch["phase"] for epoch in pruned.history] == ["sparsity", "recovery"]
-    assert pruned.change["accuracy"] == pytest.approx(pruned.metrics.accuracy)
-    assert json.dumps(pruned.as_dict())
+    assert [epoch.phase for epoch in pruned.history] == ["sparsity", "recovery"]
+    assert pruned.change.accuracy == pytest.approx(pruned.metrics.accuracy)
+    assert json.dumps(pruned.summary.as_dict())
     assert capsys.readouterr() == ("", "")
     after = model.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -135,8 +135,8 @@ def test_a_plan_is_what_is_carried_out(small, data, tmp_path):
 def test_without_data_it_is_told_that_the_accuracy_is_unknown(small):
     reporter = Notes()
     pruned = prune(load(small), flops=0.5, bench=False, reporter=reporter)
-    assert pruned.unlabeled["accuracy"] is None
-    assert "history" not in pruned.as_dict()
+    assert pruned.unlabeled.accuracy is None
+    assert "history" not in pruned.summary.as_dict()
     assert any("accuracy was not measured" in note for note in reporter.notes)
     assert not any("--" in note for note in reporter.notes)
 

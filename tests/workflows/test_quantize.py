@@ -1,7 +1,6 @@
 """Quantization as a function: the same files as the command, models in memory, nothing printed."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -61,9 +60,9 @@ def test_a_model_in_memory_is_that_of_its_file_and_nothing_is_printed(
     options = {"method": "qat", "epochs": 1, "batch_size": 16, "replace_activations": "relu"}
     result = quantize(model, data, bits=4, seed=3, **options, **CALIBRATION)
     assert result.path is None
-    assert [epoch["phase"] for epoch in result.history] == ["as floats", "with rounding"]
+    assert [epoch.phase for epoch in result.history] == ["as floats", "with rounding"]
     assert {bits for bits in result.layer_bits.values() if bits} == {(4,)}
-    assert result.change["average_bits"] == pytest.approx(4)
+    assert result.change.average_bits == pytest.approx(4)
     assert result.before is model
     assert capsys.readouterr() == ("", "")
     after = model.module.state_dict()
@@ -95,9 +94,7 @@ def test_a_preview_has_the_bits_and_the_size_of_the_model(small, data, tmp_path)
     assert planned.quant == made.quant
     assert planned.size_bytes == made.size_bytes == (tmp_path / "q.pt").stat().st_size
     assert planned.spec.digest == made.spec.digest
-    plan = planned.plan_as_dict()
-    assert plan["size_bytes_before"] == small.stat().st_size
-    assert json.dumps(plan)
+    assert planned.preview.size_bytes_before == small.stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from fertool.config.sweep import with_options
 from fertool.config.training import TrainConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT
+from fertool.results import Epoch
 from fertool.spec import InputSpec, Metrics
 from fertool.workflows.data import open_data
 from fertool.workflows.distill import distill
@@ -56,14 +57,7 @@ class Trainer:
             )
         accuracy = self.accuracy(trial)
         history = [
-            {
-                "epoch": k,
-                "lr": 0.1,
-                "train_loss": 1.0,
-                "val_loss": 2 - a,
-                "val_accuracy": a,
-                "seconds": 1.5,
-            }
+            Epoch(epoch=k, lr=0.1, train_loss=1.0, val_loss=2 - a, val_accuracy=a, seconds=1.5)
             for k, a in ((1, accuracy), (2, accuracy / 2))
         ]
         write_history(trial.output, history)
@@ -276,7 +270,9 @@ def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_n
 
     again, follower = Trainer(by_seed.accuracy), Trainer(by_seed.accuracy)
     monkeypatch.setattr(
-        distributed, "broadcast_scalars", lambda numbers: told.append(numbers) or numbers
+        distributed,
+        "broadcast_scalars",
+        lambda numbers: told.append(numbers) or numbers,  # type: ignore[func-returns-value]
     )
     again.carry_out(first)
     told.append([-1])

@@ -44,10 +44,10 @@ def test_training_gives_the_bytes_of_the_command(fertool, data, tmp_path):
         *("a.pt", "a.pt.history.json", "b.pt", "b.pt.history.json"),
     ]
     written = json.loads((tmp_path / "b.pt.history.json").read_text())
-    assert written == {"file": "b.pt", "history": found.history}
-    shown = found.as_dict()
-    assert shown["digest"] == load(tmp_path / "a.pt").spec.digest
-    assert (shown["file"], shown["history"]) == (str(tmp_path / "b.pt"), found.history)
+    assert written == {"file": "b.pt", "history": [epoch.as_dict() for epoch in found.history]}
+    summary = found.summary
+    assert summary.digest == load(tmp_path / "a.pt").spec.digest
+    assert (summary.file, summary.history) == (str(tmp_path / "b.pt"), tuple(found.history))
 
 
 def test_nothing_is_written_without_an_output_and_nothing_printed(
@@ -152,6 +152,6 @@ class Member(DistillationMethod):
 def test_a_method_of_another_package_trains_the_student(data, teacher, install):
     install("fertool.distillation_methods", "last", ANOTHER)
     student = distill([teacher, teacher], data, method="last", **SMALL)
-    assert [record["round"] for record in student.history] == [1, 2]
+    assert [record.round for record in student.history] == [1, 2]
     with pytest.raises(UsageError, match=r"``beta=1\.0``: ``method=last`` has none"):
         distill(teacher, data, method="last", beta=1, **SMALL)

@@ -1,1 +1,1 @@
-"""The methods of distillation, one file each; `fertool.registry.DISTILLATION_METHODS` finds them."""
+"""Methods of distillation, one file each; `fertool.registry.DISTILLATION_METHODS` finds them."""

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.artifact.store import pack
-from fertool.data.augment import AugmentParams
 from fertool.distillation.knowledge import AnyTeacher, KnowledgeDistillation, Teacher
 from fertool.distillation.method import DistillationMethod, Student, StudentTrainer
 from fertool.distillation.stages import Stage, capture_feature_maps, find_stages
 from fertool.errors import FertoolError, UsageError
 from fertool.header_json import canonical_json
 from fertool.losses import attention_transfer, guided_feature_loss
+from fertool.objective import EpochPlan
 from fertool.registry import DISTILLATION_METHODS
 from fertool.spec import InputSpec
 
 
 @dataclass(frozen=True)
 class _Match:
-    """A map of the student and one of the teacher with this index."""
+    """A feature map of the student, and the one of the teacher with this index to match it with."""
 
     index: int
     student: Stage
@@ -34,8 +34,11 @@ class _Match:
 
 @DISTILLATION_METHODS.register("feature")
 @dataclass(frozen=True)
-class OnFeatures(DistillationMethod):
-    """Inner feature maps are matched too: alpha T^2 KL + beta L_feature + gamma CE."""
+class FeatureMatching(DistillationMethod):
+    """Inner feature maps are matched too: alpha T^2 KL + beta L_feature + gamma CE.
+
+    Li, equation 2.
+    """
 
     needs_live_teachers: ClassVar[bool] = True
 
@@ -130,7 +133,7 @@ class FeatureDistillation:
             }
         )
 
-    def plan_epoch(self, epoch: int, targets: Tensor) -> tuple[Tensor, AugmentParams | None]:
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
         """Return what the objective on the logits plans."""
         return self._knowledge.plan_epoch(epoch, targets)
 
@@ -160,6 +163,7 @@ class FeatureDistillation:
     def _feature_loss(
         self, student_maps: Mapping[str, Tensor], teacher_maps: Sequence[Mapping[str, Tensor]]
     ) -> Tensor:
+        # A list and a mean, so that `beta` means the same for any number of matches.
         losses = []
         for match, adapter in zip(self._matches, self.adapters, strict=True):
             student_map = student_maps[match.student.name]

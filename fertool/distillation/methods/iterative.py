@@ -16,10 +16,11 @@ from fertool.registry import DISTILLATION_METHODS
 
 @DISTILLATION_METHODS.register("iterative")
 @dataclass(frozen=True)
-class InRounds(DistillationMethod):
+class IterativeDistillation(DistillationMethod):
     """kd in rounds, each student teaching the next, which goes on from its weights.
 
-    Iterative transfer, recipe 3; without the weights, Furlanello et al. 2018.
+    Iterative transfer, recipe 3; without the weights, the born-again networks of Furlanello et al.
+    2018, section 3.
     """
 
     rounds: int = 3
@@ -45,7 +46,7 @@ class InRounds(DistillationMethod):
                 best_round = number
                 best_score = score
                 best_weights = trained.state_dict()
-            # The student alone from now on: each round has one teacher, the round before.
+            # From the second round on there is one teacher: the student of the round before.
             teachers = [Teacher(trained, student.input, student.classes, trainer.precision)]
         student.module.load_state_dict(best_weights)
         trainer.note(f"round {best_round} of {self.rounds} is the best")

@@ -12,8 +12,11 @@ from fertool.registry import DISTILLATION_METHODS
 
 @DISTILLATION_METHODS.register("kd")
 @dataclass(frozen=True)
-class OnLogits(DistillationMethod):
-    """alpha T^2 KL(teacher, student) + (1 - alpha) CE."""
+class LogitDistillation(DistillationMethod):
+    """alpha T^2 KL(teacher, student) + (1 - alpha) CE.
+
+    Hinton et al. 2015, section 2.
+    """
 
     def train(
         self, student: Student, teachers: Sequence[AnyTeacher], trainer: StudentTrainer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +12,35 @@ from fertool.models.architecture import small_input
 from fertool.models.arguments import check_args, find_activation
 from fertool.models.blocks import (
     ConvNormAct,
+    Factory,
     InvertedResidual,
     SqueezeExcitation,
     initialize_convolutions_,
     make_divisible,
 )
 from fertool.registry import ARCHITECTURES
+
+
+class Stage(NamedTuple):
+    """One line of the paper's table 1: `depth` blocks, the first of them with the stride."""
+
+    expansion: int
+    kernel: int
+    stride: int
+    out: int
+    depth: int
+
+
+# Table 1 of the paper, without the stem and the last layers.
+STAGES = (
+    Stage(1, 3, 1, 16, 1),
+    Stage(6, 3, 2, 24, 2),
+    Stage(6, 5, 2, 40, 2),
+    Stage(6, 3, 2, 80, 3),
+    Stage(6, 5, 1, 112, 3),
+    Stage(6, 5, 2, 192, 4),
+    Stage(6, 3, 1, 320, 1),
+)
 
 
 class EfficientNet(nn.Module):
@@ -42,46 +66,14 @@ class EfficientNet(nn.Module):
             stochastic_depth=stochastic_depth,
         )
         act = find_activation(activation)
-        # Table 1 of the paper: expansion, kernel, stride of the first block, channels, blocks.
-        stages = (
-            (1, 3, 1, 16, 1),
-            (6, 3, early_stride, 24, 2),
-            (6, 5, 2, 40, 2),
-            (6, 3, 2, 80, 3),
-            (6, 5, 1, 112, 3),
-            (6, 5, 2, 192, 4),
-            (6, 3, 1, 320, 1),
-        )
-        # The later a block, the more often its branch is dropped: linearly from 0.
-        total = sum(depth for *_, depth in stages)
-        block_number = 0
         channels = make_divisible(32 * width_mult)
-        layers: list[nn.Module] = [ConvNormAct(in_channels, channels, 3, stem_stride, act=act)]
-        for expansion, kernel, first_stride, planes, depth in stages:
-            outputs = make_divisible(planes * width_mult)
-            blocks = []
-            for index in range(depth):
-                hidden = make_divisible(channels * expansion)
-                # A quarter of the block's inputs, as in the reference implementation.
-                attention = SqueezeExcitation(hidden, max(1, channels // 4), act=act)
-                block = InvertedResidual(
-                    inputs=channels,
-                    hidden=hidden,
-                    outputs=outputs,
-                    kernel=kernel,
-                    stride=first_stride if index == 0 else 1,
-                    act=act,
-                    attention=attention,
-                    drop_branch=stochastic_depth * block_number / total,
-                )
-                blocks.append(block)
-                block_number += 1
-                channels = outputs
-            layers.append(nn.Sequential(*blocks))
+        stem = ConvNormAct(in_channels, channels, 3, stem_stride, act=act)
+        blocks = _make_stages(channels, early_stride, width_mult, stochastic_depth, act)
+        channels = make_divisible(STAGES[-1].out * width_mult)
         last = 4 * channels
         # Ahead of the last convolution, whose initial values follow it in the stream of draws.
         fc = nn.Linear(last, num_classes)
-        self.features = nn.Sequential(*layers, ConvNormAct(channels, last, act=act))
+        self.features = nn.Sequential(stem, *blocks, ConvNormAct(channels, last, act=act))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(dropout), fc)
         initialize_convolutions_(self)
@@ -95,6 +87,40 @@ class EfficientNet(nn.Module):
         pooled = self.avgpool(self.features(x))
         logits: Tensor = self.classifier(torch.flatten(pooled, 1))
         return logits
+
+
+def _make_stages(
+    channels: int, early_stride: int, width_mult: float, stochastic_depth: float, act: Factory
+) -> list[nn.Module]:
+    """Return the stages behind a stem of so many channels; the second one has `early_stride`."""
+    strides = [stage.stride for stage in STAGES]
+    strides[1] = early_stride
+    total = sum(stage.depth for stage in STAGES)
+    block_number = 0
+    stages: list[nn.Module] = []
+    for stage, first_stride in zip(STAGES, strides, strict=True):
+        outputs = make_divisible(stage.out * width_mult)
+        blocks = []
+        for index in range(stage.depth):
+            hidden = make_divisible(channels * stage.expansion)
+            # A quarter of the block's inputs, as in the reference implementation.
+            attention = SqueezeExcitation(hidden, max(1, channels // 4), act=act)
+            block = InvertedResidual(
+                inputs=channels,
+                hidden=hidden,
+                outputs=outputs,
+                kernel=stage.kernel,
+                stride=first_stride if index == 0 else 1,
+                act=act,
+                attention=attention,
+                # The later a block, the more often its branch is dropped: linearly from 0.
+                drop_branch=stochastic_depth * block_number / total,
+            )
+            blocks.append(block)
+            block_number += 1
+            channels = outputs
+        stages.append(nn.Sequential(*blocks))
+    return stages
 
 
 @ARCHITECTURES.register("efficientnet_b0")

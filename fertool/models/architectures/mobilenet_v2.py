@@ -11,8 +11,12 @@ from fertool.models.blocks import ConvNormAct, initialize_, make_divisible
 from fertool.registry import ARCHITECTURES
 
 
-class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project without activation; a shortcut where shapes agree."""
+class LinearBottleneck(nn.Module):
+    """Expand, filter each channel, project without activation; a shortcut where shapes agree.
+
+    The block of MobileNetV2, an inverted residual with a linear bottleneck (section 3.3 of the
+    paper). That of `fertool.models.blocks` has other names of its tensors.
+    """
 
     def __init__(self, inputs: int, expansion: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -72,7 +76,7 @@ class MobileNetV2(nn.Module):
             outputs = make_divisible(planes * width_mult)
             for index in range(depth):
                 stride = first_stride if index == 0 else 1
-                layers.append(InvertedResidual(channels, expansion, outputs, stride))
+                layers.append(LinearBottleneck(channels, expansion, outputs, stride))
                 channels = outputs
         self.features = nn.Sequential(*layers, ConvNormAct(channels, last, act=nn.ReLU6))
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -12,7 +12,7 @@ from fertool.models.blocks import ConvNormAct, make_divisible
 from fertool.registry import ARCHITECTURES
 
 
-class InvertedResidual(nn.Module):
+class ShuffleUnit(nn.Module):
     """Two branches of half the channels each, concatenated and shuffled.
 
     Figure 3, c and d, of the paper. With stride 1 the first branch is half of the input, unchanged;
@@ -88,9 +88,9 @@ class ShuffleNetV2(nn.Module):
 
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
     """Return `depth` blocks, the first of which halves the map."""
-    blocks = [InvertedResidual(inputs, outputs, stride=2)]
+    blocks = [ShuffleUnit(inputs, outputs, stride=2)]
     for _ in range(depth - 1):
-        blocks.append(InvertedResidual(outputs, outputs, stride=1))
+        blocks.append(ShuffleUnit(outputs, outputs, stride=1))
     return nn.Sequential(*blocks)
 
 

@@ -12,7 +12,7 @@ from fertool.registry import CRITERIA
 class BatchNormScale(WeightCriterion):
     """Scale of the batch norm behind a filter.
 
-    Liu et al. 2017 (Network Slimming), arXiv 1708.06519.
+    Liu et al. 2017 (Network Slimming), arXiv 1708.06519, section 3.
     """
 
     # The BN behind a depthwise convolution closes the same path as the one before it.

@@ -16,7 +16,9 @@ class OutputDivergence(GateCriterion):
 
     Half the squared change of `u . z`, summed over images, which is KL(network || network without
     the channels) to second order. The first order of KL is zero at the network's own weights. All
-    gates of an id close at once, so that their changes are added before they are squared.
+    gates of an id close at once, so that their changes are added before they are squared. This is
+    Fisher pruning (Theis et al. 2018, arXiv 1801.05787; of coupled channels Liu et al. 2021, arXiv
+    2108.00708) by the network's own predictions in place of labels.
     """
 
     def loss(self, logits: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,10 @@ from fertool.registry import CRITERIA
 
 @CRITERIA.register("l2")
 class L2Norm(WeightCriterion):
-    """Root of the summed squares of the weights of a filter."""
+    """Root of the summed squares of the weights of a filter.
+
+    He et al. 2018, arXiv 1808.06866, section 3.2.
+    """
 
     def score_filters(self, weights: Tensor, scales: Tensor | None) -> Tensor:
         """Return the norms [out]."""

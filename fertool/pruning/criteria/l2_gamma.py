@@ -12,7 +12,7 @@ from fertool.registry import CRITERIA
 class ScaledL2Norm(WeightCriterion):
     """L2 norm of a filter times the scale of the batch norm behind it.
 
-    Recipe 3.
+    Recipe 3: `||W_i|| |γ_i|`.
     """
 
     def score_filters(self, weights: Tensor, scales: Tensor | None) -> Tensor:

@@ -14,8 +14,8 @@ from fertool.registry import CRITERIA
 class Taylor(GateCriterion):
     """Change of the loss to first order where the channel is closed; needs images.
 
-    Equation 3-6 of the PRJ thesis, |φ ∂L/∂φ| summed over images, L being the cross-entropy of one
-    image. The equation is read as the sum of absolute values, not the absolute value of the sum:
+    |φ ∂L/∂φ| summed over images, L being the cross-entropy of one image (Sun, thesis, equation
+    3-6). The equation is read as the sum of absolute values, not the absolute value of the sum:
     changes of opposite sign do not make a channel unimportant. Parallel gates of a residual stream
     add up.
     """

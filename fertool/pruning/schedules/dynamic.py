@@ -27,8 +27,8 @@ from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
 from fertool.spec import GateSpec, InputSpec
 
-# Fraction of the trainings in which the mean cost falls to the target.
-OPENING = 0.5
+# Fraction of the epochs in which the mean cost falls to the target; in the others it stays there.
+OPENING_FRACTION = 0.5
 
 
 @SCHEDULES.register("dynamic")
@@ -91,7 +91,7 @@ class Dynamic(Schedule):
         session.spec = replace(session.spec, graph=graphs[0], gates=gates, metrics=None)
         session.module, session.plan = module, plans[0]
 
-        opening = round(OPENING * self.epochs)
+        opening = round(OPENING_FRACTION * self.epochs)
         if opening:
             mean_cost = sum(costs) / len(costs)
             routing = Routing(costs, self.sparsity, start=mean_cost, end=target)
@@ -153,6 +153,7 @@ def prune_to_profiles(session: PruningSession, ratios: Sequence[float]) -> Itera
 
 def default_profiles(target: float) -> tuple[float, ...]:
     """Return the MACs of the profiles for a mean of `target`: more (0.9 at most), equal, half."""
+    # The widest and the narrowest cost about two targets: an image on each is within the budget.
     profiles = (min(0.9, 1.6 * target), target, target / 2)
     # A target above 0.9 would be there twice.
     return tuple(dict.fromkeys(profiles))

@@ -68,7 +68,7 @@ def prune_to_accuracy(session: PruningSession, max_drop: float, trainer: Trainer
     The smallest budget that passes is found by bisection. Raises FertoolError when even the
     smallest step loses more.
     """
-    wanted = trainer.judge(session.start) - max_drop / 100
+    least_accuracy = trainer.measure_accuracy(session.start) - max_drop / 100
     scored = session.score()
     low, high = 0.0, 1.0
     best: float | None = None
@@ -81,7 +81,7 @@ def prune_to_accuracy(session: PruningSession, max_drop: float, trainer: Trainer
             low = middle
             continue
         trial.module = step.apply(session.module)
-        if trainer.judge(trial) >= wanted:
+        if trainer.measure_accuracy(trial) >= least_accuracy:
             best = high = middle
         else:
             low = middle

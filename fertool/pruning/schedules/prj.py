@@ -23,7 +23,7 @@ from fertool.registry import SCHEDULES
 class PunishRewardJudge(Schedule):
     """Remove few channels at a time, train under sparsity, undo what loses too much.
 
-    PRJ thesis, section 3.3. Punishing removes the fraction `punish_share` of the channels
+    Sun, thesis, section 3.2.3. Punishing removes the fraction `punish_share` of the channels
     `punish_epochs` times, while all but the convolutions learns on a few images; the reward is a
     training of everything under `λ Σ|γ|` with λ = `sparsity`. A cycle after which the network is
     worse by more than `max_drop` points of validation accuracy is undone, and ends the loop; so
@@ -44,17 +44,21 @@ class PunishRewardJudge(Schedule):
         Raises FertoolError when the first cycle loses too much, or when not even the smallest step
         can be made.
         """
-        wanted = trainer.judge(session.start) - self.max_drop / 100
+        least_accuracy = trainer.measure_accuracy(session.start) - self.max_drop / 100
         first_plan = session.plan
         for cycle in itertools.count(1):
             # The reward trains in place: an undone cycle needs the weights of before.
-            before = (session.spec, copy.deepcopy(session.module), session.plan)
-            self._punish_cycle(session, trainer, cycle, must_remove=session.plan is first_plan)
-            if session.plan is before[2]:
+            plan_before = session.plan
+            spec_before = session.spec
+            module_before = copy.deepcopy(session.module)
+            self._punish_cycle(session, trainer, cycle, must_remove=plan_before is first_plan)
+            if session.plan is plan_before:
                 break
             accuracy = self._reward(session, trainer, cycle)
-            if accuracy < wanted:
-                session.spec, session.module, session.plan = before
+            if accuracy < least_accuracy:
+                session.plan = plan_before
+                session.spec = spec_before
+                session.module = module_before
                 break
 
         has_targets = session.constraints.targets is not None
@@ -100,12 +104,13 @@ class PunishRewardJudge(Schedule):
         return True
 
     def _reward(self, session: PruningSession, trainer: Trainer, cycle: int) -> float:
-        """Train everything under a penalty on the BN scales; returns the accuracy."""
+        """Train everything under a penalty on the BN scales (3-7); returns the accuracy."""
         penalty = ScaleSparsity.from_graph(trace_channels(session.module), self.sparsity)
         return trainer.train(Phase(f"cycle {cycle}, reward", self.reward_epochs, penalty), session)
 
 
 def _convolution_weights(module: nn.Module) -> tuple[str, ...]:
+    """Return the parameters that a punishing epoch freezes."""
     names = []
     for name, part in module.named_modules():
         if isinstance(part, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Bits learned by trial: recipe 5's allocation (Sun, section 4.2.3), in the manner of DDPG.
+"""Bits learned by trial: recipe 5's allocation (Sun, thesis, section 4.2.3), by DDPG.
 
 The channels are sorted by their mean traces. An episode goes through the bits: the actor gives a
 fraction of the remaining channels 2 bits, then 3, and so on; the rest gets the most there are. The
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fertool.quant.allocation import Allocation, Trials
+from fertool.quant.allocation import Allocation, BitEvaluator
 from fertool.quant.allocation_problem import AllocationProblem
 from fertool.quant.knapsack import spend_remaining_bits
 from fertool.registry import ALLOCATIONS
@@ -58,30 +58,33 @@ class DDPGConfig:
 class ActorCritic(Allocation):
     """Learned fractions of the channels sorted by trace, tried on validation images."""
 
-    needs_trials: ClassVar[bool] = True
+    needs_images: ClassVar[bool] = True
 
     def __init__(self, config: DDPGConfig = DDPGConfig()) -> None:
         self._config = config
 
     def allocate(
-        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator | None
     ) -> Tensor:
-        """Return the bits with the highest reward, the budget used up; trials are episodes."""
-        if trials is None:
+        """Return the bits with the highest reward, the budget used up; evaluations are episodes."""
+        if evaluator is None:
             raise AssertionError("the reward is an accuracy")
-        bits = self._search(problem, average_bits, trials)
+        bits = self._search(problem, average_bits, evaluator)
         items = problem.items
         return spend_remaining_bits(items, bits, items.budget(average_bits))
 
-    def _search(self, problem: AllocationProblem, average_bits: float, trials: Trials) -> Tensor:
+    def _search(
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator
+    ) -> Tensor:
         """Return the bits of the best episode, which may be over the budget."""
         config = self._config
-        generator = torch.Generator().manual_seed(trials.seed)
-        sampler = random.Random(trials.seed)
+        generator = torch.Generator().manual_seed(evaluator.seed)
+        sampler = random.Random(evaluator.seed)
         # The initial weights depend on the seed alone, and nothing outside on them.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(trials.seed)
+            torch.manual_seed(evaluator.seed)
             agent = _Agent(config)
+        # The first to be given bits, and so the fewest, are the channels that matter least.
         order = problem.traces.argsort(stable=True)
         best_reward = -torch.inf
         best = torch.full_like(problem.weight_counts, WEIGHT_BITS[0])
@@ -91,14 +94,15 @@ class ActorCritic(Allocation):
             act = partial(agent.act, noise=noise, generator=generator)
             bits, steps = _episode(problem, order, act)
             over = max(0.0, problem.average_bits(bits) / average_bits - 1)
-            reward = trials.accuracy(bits) - _PENALTY * over
+            reward = evaluator.accuracy(bits) - _PENALTY * over
             agent.remember(steps, reward)
             if episode >= config.explore:
                 for _ in steps:
                     agent.learn(sampler)
             if reward > best_reward:
-                best_reward, best = reward, bits
-            trials.on_progress(episode + 1, total)
+                best_reward = reward
+                best = bits
+            evaluator.on_progress(episode + 1, total)
         return best
 
 
@@ -115,18 +119,21 @@ def _episode(
     problem: AllocationProblem, order: Tensor, act: Callable[[Tensor], float]
 ) -> tuple[Tensor, list[_Transition]]:
     """Allocate all bits once; returns them, and what the actor saw and did."""
-    count, total = len(order), float(problem.weight_counts.sum())
+    count = len(order)
+    total = float(problem.weight_counts.sum())
     bits = torch.full_like(problem.weight_counts, problem.max_bits)
-    states, actions = [], []
-    start, last = 0, 0.0
-    for k, width in enumerate(range(WEIGHT_BITS[0], problem.max_bits)):
+    states = []
+    actions = []
+    start = 0
+    last = 0.0
+    for k, next_bits in enumerate(range(WEIGHT_BITS[0], problem.max_bits)):
         remaining = float(problem.weight_counts[order[start:]].sum()) / total
         state = torch.tensor([k / len(WEIGHT_BITS), remaining, start / count, 1.0, last])
         last = act(state)
         states.append(state)
         actions.append(torch.tensor([last]))
         end = start + round(last * (count - start))
-        bits[order[start:end]] = width
+        bits[order[start:end]] = next_bits
         start = end
 
     transitions = []

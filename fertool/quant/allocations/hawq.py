@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fertool.quant.allocation import Allocation, Trials
+from fertool.quant.allocation import Allocation, BitEvaluator
 from fertool.quant.allocation_problem import AllocationProblem
 from fertool.quant.knapsack import least_loss, spend_remaining_bits
 from fertool.registry import ALLOCATIONS
@@ -14,12 +14,15 @@ from fertool.registry import ALLOCATIONS
 
 @ALLOCATIONS.register("hawq")
 class Hawq(Allocation):
-    """Least sum of trace times rounding error, by whole layers (HAWQ-V2)."""
+    """Least sum of trace times rounding error, by whole layers (HAWQ-V2).
+
+    Dong et al. 2020, arXiv 1911.03852, equation 5.
+    """
 
     def allocate(
-        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator | None
     ) -> Tensor:
-        """Return the same bits for all channels of a layer, by the layer's mean trace (HAWQ-V2).
+        """Return the same bits for all channels of a layer, by the layer's mean trace.
 
         Only the few channels that the rest of the budget goes to have more.
         """

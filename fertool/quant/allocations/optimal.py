@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fertool.quant.allocation import Allocation, Trials
+from fertool.quant.allocation import Allocation, BitEvaluator
 from fertool.quant.allocation_problem import AllocationProblem
 from fertool.quant.knapsack import least_loss, spend_remaining_bits
 from fertool.registry import ALLOCATIONS
@@ -15,7 +15,7 @@ class Optimal(Allocation):
     """Least sum of trace times rounding error, channel by channel."""
 
     def allocate(
-        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator | None
     ) -> Tensor:
         """Return the bits of least loss, at most one channel's step away from the best possible.
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fertool.quant.allocation import Allocation, Trials
+from fertool.quant.allocation import Allocation, BitEvaluator
 from fertool.quant.allocation_problem import AllocationProblem
 from fertool.registry import ALLOCATIONS
 
@@ -19,9 +19,9 @@ class Uniform(Allocation):
     needs_traces: ClassVar[bool] = False
 
     def allocate(
-        self, problem: AllocationProblem, average_bits: float, trials: Trials | None
+        self, problem: AllocationProblem, average_bits: float, evaluator: BitEvaluator | None
     ) -> Tensor:
-        """Return the same bits for all channels or, where the budget lies between two, a mix of both.
+        """Return the same bits for all channels or, with a budget between two, a mix of both.
 
         The mix is even along the channels, so that no layer gets more than another.
         """

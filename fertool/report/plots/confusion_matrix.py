@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fertool.report.plots.drawing import new_figure
 from fertool.report.printable import printable
-from fertool.report.text_table import Data
+from fertool.results import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +17,11 @@ _MAX_NAME_LENGTH = 16
 _DARK_PERCENT = 55
 
 
-def plot_confusion_matrix(entry: Data) -> bytes:
+def plot_confusion_matrix(entry: Evaluation) -> bytes:
     """Return the confusion matrix of an evaluated file, each row in percent of its true class."""
-    names = [printable(name[:_MAX_NAME_LENGTH]) for name in entry["per_class"]]
+    names = [printable(name[:_MAX_NAME_LENGTH]) for name in entry.per_class]
     ylabels, percentages = [], []
-    for name, counts in zip(names, entry["confusion"], strict=True):
+    for name, counts in zip(names, entry.confusion, strict=True):
         images = sum(counts)
         ylabels.append(f"{name} ({images:,})")
         # A class may have no images.

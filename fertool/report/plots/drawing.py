@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from fertool.errors import FertoolError
-from fertool.report.text_table import Data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,11 +20,6 @@ GRID_COLOR = "#E5E5E5"
 BEFORE_COLOR = "#D0D7DE"
 """Of the network before a step, and of layers in float."""
 DPI = 144
-
-
-def values_of(records: Iterable[Data], key: str, factor: float = 1) -> list[float]:
-    """Return a value of each record; with `factor` 100 fractions become percentages."""
-    return [factor * record[key] for record in records]
 
 
 def require_matplotlib() -> None:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure, values_of
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
 from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 from fertool.report.printable import printable
-from fertool.report.text_table import Data
 from fertool.report.units import value_text
+from fertool.results import ConfigSummary, Epoch, SweepResults
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,34 +21,34 @@ _MAX_VALUE_LENGTH = 40
 _LINE_SHIFT = 0.04
 
 
-def plot_sweep(sweep: Data) -> bytes:
+def plot_sweep(sweep: SweepResults) -> bytes:
     """Return what a sweep found.
 
     Two options make a heat map, other numbers of options lines over the option with the most
     values, with the standard deviation of several seeds or the 95 % interval of one; seeds alone
     their training curves.
     """
-    if not sweep["axes"]:
+    if not sweep.axes:
         return _plot_seeds(sweep)
-    if len(sweep["axes"]) == 2:
+    if len(sweep.axes) == 2:
         return _plot_heat_map(sweep)
     return _plot_option_lines(sweep)
 
 
-def _plot_seeds(sweep: Data) -> bytes:
-    curves: dict[str, list[Data]] = {}
-    for trial in sorted(sweep["rows"], key=lambda trial: trial["seed"]):
-        curves.update(split_rounds(f"seed {trial['seed']}", trial["history"]))
+def _plot_seeds(sweep: SweepResults) -> bytes:
+    curves: dict[str, list[Epoch]] = {}
+    for trial in sorted(sweep.rows, key=lambda trial: trial.seed):
+        curves.update(split_rounds(f"seed {trial.seed}", trial.history))
     return plot_training_curves(curves)
 
 
-def _plot_heat_map(sweep: Data) -> bytes:
-    (row_option, row_values), (column_option, column_values) = sweep["axes"].items()
-    points = {}
-    for point in sweep["points"]:
-        options = point["options"]
+def _plot_heat_map(sweep: SweepResults) -> bytes:
+    (row_option, row_values), (column_option, column_values) = sweep.axes.items()
+    points, means = {}, []
+    for point in sweep.points:
+        options = point.options
         points[options[row_option], options[column_option]] = point
-    means = values_of(points.values(), "accuracy_mean", factor=100)
+        means.append(100 * point.accuracy_mean)
     low, high = min(means), max(means)
 
     with new_figure(2.6 + 1.0 * len(column_values), 1.6 + 0.7 * len(row_values)) as (figure, png):
@@ -58,12 +58,12 @@ def _plot_heat_map(sweep: Data) -> bytes:
         image = axes.imshow(cells, cmap="Blues", vmin=low, vmax=high + 1e-9, aspect="auto")
         for row, row_value in enumerate(row_values):
             for column, column_value in enumerate(column_values):
-                point = points.get((row_value, column_value))
-                if point is not None:
-                    is_dark = 100 * point["accuracy_mean"] > (low + high) / 2
+                cell = points.get((row_value, column_value))
+                if cell is not None:
+                    is_dark = 100 * cell.accuracy_mean > (low + high) / 2
                     # Points are sorted, the best first.
-                    is_best = point is sweep["points"][0]
-                    _write_point(axes, (column, row), point, is_dark, is_best)
+                    is_best = cell is sweep.points[0]
+                    _write_point(axes, (column, row), cell, is_dark, is_best)
 
         axes.set_xticks(range(len(column_values)), _tick_texts(column_values))
         axes.set_yticks(range(len(row_values)), _tick_texts(row_values))
@@ -76,7 +76,7 @@ def _plot_heat_map(sweep: Data) -> bytes:
 
 
 def _mean_cells(
-    points: Mapping[tuple[_Value, _Value], Data],
+    points: Mapping[tuple[_Value, _Value], ConfigSummary],
     row_values: Sequence[_Value],
     column_values: Sequence[_Value],
 ) -> list[list[float]]:
@@ -85,31 +85,31 @@ def _mean_cells(
     for row_value in row_values:
         row = []
         for column_value in column_values:
-            point = points.get((row_value, column_value), {})
-            row.append(100 * point.get("accuracy_mean", float("nan")))
+            point = points.get((row_value, column_value))
+            row.append(100 * point.accuracy_mean if point else float("nan"))
         cells.append(row)
     return cells
 
 
 def _write_point(
-    axes: Axes, position: tuple[int, int], point: Data, is_dark: bool, is_best: bool
+    axes: Axes, position: tuple[int, int], point: ConfigSummary, is_dark: bool, is_best: bool
 ) -> None:
     """Write mean and deviation of a combination into its cell of a heat map."""
-    text = f"{100 * point['accuracy_mean']:.1f}"
-    if point["accuracy_sd"] is not None:
-        text += f"\n± {100 * point['accuracy_sd']:.1f}"
+    text = f"{100 * point.accuracy_mean:.1f}"
+    if point.accuracy_sd is not None:
+        text += f"\n± {100 * point.accuracy_sd:.1f}"
     color = "white" if is_dark else "black"
     weight = "bold" if is_best else "normal"
     axes.text(*position, text, ha="center", va="center", color=color, weight=weight)
 
 
-def _plot_option_lines(sweep: Data) -> bytes:
+def _plot_option_lines(sweep: SweepResults) -> bytes:
     """Draw accuracy over one option, a line for each combination of the others."""
-    option = _longest_option(sweep["axes"])
-    values = sweep["axes"][option]
+    option = _longest_option(sweep.axes)
+    values = list(sweep.axes[option])
     if _is_numeric(values):
-        values = sorted(values)
-    lines = _split_lines(sweep["points"], option, values)
+        values.sort()
+    lines = _split_lines(sweep.points, option, values)
 
     with new_figure(7.5, 4.5) as (figure, png):
         axes = figure.subplots()
@@ -118,7 +118,7 @@ def _plot_option_lines(sweep: Data) -> bytes:
             shift = _LINE_SHIFT * (index - (len(lines) - 1) / 2)
             xs = []
             for point in points:
-                xs.append(values.index(point["options"][option]) + shift)
+                xs.append(values.index(point.options[option]) + shift)
             _plot_line(axes, xs, points, name, style)
         axes.set_xticks(range(len(values)), _tick_texts(values))
         axes.set(xlabel=printable(option), ylabel=_accuracy_label(sweep))
@@ -136,13 +136,13 @@ def _longest_option(options: Mapping[str, Sequence[_Value]]) -> str:
 
 
 def _split_lines(
-    points: Sequence[Data], option: str, values: Sequence[_Value]
-) -> dict[str, list[Data]]:
+    points: Sequence[ConfigSummary], option: str, values: Sequence[_Value]
+) -> dict[str, list[ConfigSummary]]:
     """Return the points by their other options, in the order of the values of this one."""
-    lines: dict[str, list[Data]] = {}
-    for point in sorted(points, key=lambda point: values.index(point["options"][option])):
+    lines: dict[str, list[ConfigSummary]] = {}
+    for point in sorted(points, key=lambda point: values.index(point.options[option])):
         others = []
-        for name, value in point["options"].items():
+        for name, value in point.options.items():
             if name != option:
                 others.append(f"{printable(name)} {_tick_text(value)}")
         lines.setdefault(", ".join(others), []).append(point)
@@ -151,17 +151,22 @@ def _split_lines(
 
 
 def _plot_line(
-    axes: Axes, xs: Sequence[float], points: Sequence[Data], name: str, style: tuple[str, str]
+    axes: Axes,
+    xs: Sequence[float],
+    points: Sequence[ConfigSummary],
+    name: str,
+    style: tuple[str, str],
 ) -> None:
     color, marker = style
-    below, above = [], []
+    means, below, above = [], [], []
     for point in points:
+        means.append(100 * point.accuracy_mean)
         lower, upper = _spread(point)
         below.append(lower)
         above.append(upper)
     axes.errorbar(
         xs,
-        values_of(points, "accuracy_mean", factor=100),
+        means,
         yerr=[below, above],
         fmt=f"{marker}-",
         color=color,
@@ -171,26 +176,28 @@ def _plot_line(
     )
 
 
-def _spread(point: Data) -> tuple[float, float]:
+def _spread(point: ConfigSummary) -> tuple[float, float]:
     """Return how far a bar reaches below and above a mean, in points of percent."""
-    deviation = point["accuracy_sd"]
+    deviation = point.accuracy_sd
     if deviation is not None:
         return 100 * deviation, 100 * deviation
-    low, high = point["accuracy_ci95"]
-    mean = point["accuracy_mean"]
+    # A single seed has an interval in its place.
+    assert point.accuracy_ci95 is not None
+    low, high = point.accuracy_ci95
+    mean = point.accuracy_mean
     # An interval in a file may lie beside its mean, which Matplotlib would refuse.
     return 100 * max(0.0, mean - low), 100 * max(0.0, high - mean)
 
 
-def _accuracy_label(sweep: Data) -> str:
+def _accuracy_label(sweep: SweepResults) -> str:
     """Return the label of the accuracy: split, images, and what the bars are."""
-    first = sweep["rows"][0]
-    lines = [f"accuracy (%), {printable(first['split'])}, n = {first['n']:,}"]
-    seeds = len(sweep["seeds"])
+    first = sweep.rows[0]
+    lines = [f"accuracy (%), {printable(first.split)}, n = {first.n:,}"]
+    seeds = len(sweep.seeds)
     if seeds > 1:
         lines.append(f"mean ± sd of {seeds} seeds")
     # A heat map of one seed has no bars.
-    elif len(sweep["axes"]) != 2:
+    elif len(sweep.axes) != 2:
         lines.append("95 % intervals")
     return "\n".join(lines)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
 from fertool.report.printable import printable
-from fertool.report.text_table import Data
 from fertool.report.units import hessian_text
+from fertool.results import Sensitivity
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -21,25 +21,31 @@ _STRIP_WIDTH = 0.8
 """Of the distance between two layers."""
 
 
-def plot_sensitivity(sensitivity: Data) -> bytes:
+def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
     """Return the Hessian traces: for each layer a strip of its channels, in order, and a mean.
 
     On a log scale: traces below 0 are drawn at their absolute value in a color of their own, those
     of 0 not at all.
     """
-    layers = sensitivity["layers"]
-    kinds = []
-    for kind in ("weight", "activation"):
-        if any(layer.get(f"{kind}_trace") for layer in layers):
-            kinds.append(kind)
+    layers = sensitivity.layers
+    of_weights, of_activations, names = [], [], []
+    for layer in layers:
+        of_weights.append(layer.weight_trace)
+        of_activations.append(layer.activation_trace)
+        names.append(printable(layer.name))
+    traces = {"weights": of_weights}
+    # Files of older versions have none, and a layer may lack them.
+    if any(of_activations):
+        traces["activations"] = of_activations
 
     width = min(13.5, 4 + 0.3 * len(layers))
-    height = 2 + 2.8 * len(kinds)
+    height = 2 + 2.8 * len(traces)
     with new_figure(width, height) as (figure, png):
-        panels = list(figure.subplots(len(kinds), 1, sharex=True, squeeze=False)[:, 0])
-        for axes, kind in zip(panels, kinds, strict=True):
-            _plot_traces(axes, layers, f"{kind}_trace")
-            ylabel = f"Hessian trace by {kind}s\n({hessian_text(sensitivity)}, nats)"
+        panels = list(figure.subplots(len(traces), 1, sharex=True, squeeze=False)[:, 0])
+        loss = hessian_text(sensitivity.hessian)
+        for axes, (kind, by_layer) in zip(panels, traces.items(), strict=True):
+            _plot_traces(axes, by_layer)
+            ylabel = f"Hessian trace by {kind}\n({loss}, nats)"
             axes.set(yscale="log", ylabel=ylabel)
             axes.yaxis.set_major_formatter("{x:g}")
             axes.minorticks_off()
@@ -49,7 +55,6 @@ def plot_sensitivity(sensitivity: Data) -> bytes:
 
         # Rounded up.
         step = -(-len(layers) // _MAX_NAMES)
-        names = [printable(layer["name"]) for layer in layers]
         panels[-1].set_xticks(range(0, len(layers), step), names[::step], rotation=90, fontsize=8)
         panels[-1].set(xlabel="layer, its channels from left to right")
         _add_legend(figure, panels)
@@ -72,10 +77,8 @@ def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     )
 
 
-def _plot_traces(axes: Axes, layers: Sequence[Data], key: str) -> None:
+def _plot_traces(axes: Axes, traces: Sequence[Sequence[float]]) -> None:
     """Draw dots for the channels of each layer, and a line at their mean."""
-    # A layer may lack the traces of its activations.
-    traces = [layer.get(key, ()) for layer in layers]
     _plot_traces_of_sign(axes, traces, sign=1, colors=(COLORS[5], COLORS[0]), suffix="")
     negative_colors = (COLORS[4], COLORS[1])
     _plot_traces_of_sign(axes, traces, -1, colors=negative_colors, suffix=" below 0, its size")

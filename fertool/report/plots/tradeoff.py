@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
 from fertool.report.plots.point_labels import LabeledPoint, place_labels
 from fertool.report.printable import printable
-from fertool.report.text_table import Data
 from fertool.report.units import short_file_names
+from fertool.results import FileResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,13 +18,13 @@ _Spread = tuple[float, float]
 """How far a bar reaches to the left and right of a point."""
 
 
-def plot_size_against_accuracy(results: Sequence[Data]) -> bytes:
+def plot_size_against_accuracy(results: Sequence[FileResult]) -> bytes:
     """Return file size against accuracy for entries of a benchmark that have an accuracy."""
-    sizes = [entry["size_bytes"] / 1e6 for entry in results]
+    sizes = [entry.size_bytes / 1e6 for entry in results]
     return _plot_tradeoff(results, sizes, [None] * len(results), "file size (MB, log scale)")
 
 
-def plot_latency_against_accuracy(results: Sequence[Data]) -> bytes:
+def plot_latency_against_accuracy(results: Sequence[FileResult]) -> bytes:
     """Return latency against accuracy for entries of a benchmark that have an accuracy.
 
     Horizontal bars reach from the 10th to the 90th percentile.
@@ -32,20 +32,20 @@ def plot_latency_against_accuracy(results: Sequence[Data]) -> bytes:
     medians: list[float] = []
     spreads: list[_Spread | None] = []
     for entry in results:
-        median = 1e3 * entry["latency_s"]["median"]
+        median = 1e3 * entry.latency_s.median
         medians.append(median)
-        samples = sorted(entry["samples_s"])
+        samples = sorted(entry.samples_s)
         last = len(samples) - 1
         low, high = 1e3 * samples[int(0.1 * last)], 1e3 * samples[int(0.9 * last)]
         # Of two passes the 90th percentile is the first, which is below their median.
         spreads.append((max(0.0, median - low), max(0.0, high - median)))
     first = results[0]
-    label = f"latency (ms, log scale), batch {first['batch']}, threads: {first['threads']}"
+    label = f"latency (ms, log scale), batch {first.batch}, threads: {first.threads}"
     return _plot_tradeoff(results, medians, spreads, label)
 
 
 def _plot_tradeoff(
-    results: Sequence[Data],
+    results: Sequence[FileResult],
     xs: Sequence[float],
     spreads: Sequence[_Spread | None],
     xlabel: str,
@@ -56,7 +56,7 @@ def _plot_tradeoff(
         points = []
         for index, (entry, x, spread) in enumerate(zip(results, xs, spreads, strict=True)):
             _plot_point(axes, index, entry, x, spread)
-            points.append(_labeled_point(entry, x, spread, names[entry["file"]]))
+            points.append(_labeled_point(entry, x, spread, names[entry.file]))
         _style_axes(axes, results[0], xs, xlabel)
         # Labels are placed in pixels, which are known once the layout is.
         figure.draw_without_rendering()
@@ -64,13 +64,17 @@ def _plot_tradeoff(
     return png.getvalue()
 
 
-def _accuracy_interval(entry: Data) -> tuple[float, float, float]:
+def _accuracy_interval(entry: FileResult) -> tuple[float, float, float]:
     """Return lower end of the interval, accuracy and upper end, in percent."""
-    low, high = entry["accuracy_ci95"]
-    return 100 * low, 100 * entry["accuracy"], 100 * high
+    figures = entry.headline
+    assert figures is not None
+    low, high = figures.accuracy_ci95
+    return 100 * low, 100 * figures.accuracy, 100 * high
 
 
-def _plot_point(axes: Axes, index: int, entry: Data, x: float, spread: _Spread | None) -> None:
+def _plot_point(
+    axes: Axes, index: int, entry: FileResult, x: float, spread: _Spread | None
+) -> None:
     low, y, high = _accuracy_interval(entry)
     axes.errorbar(
         x,
@@ -86,13 +90,13 @@ def _plot_point(axes: Axes, index: int, entry: Data, x: float, spread: _Spread |
     )
 
 
-def _labeled_point(entry: Data, x: float, spread: _Spread | None, name: str) -> LabeledPoint:
+def _labeled_point(entry: FileResult, x: float, spread: _Spread | None, name: str) -> LabeledPoint:
     left, right = spread or (0.0, 0.0)
     return LabeledPoint(name, x, _accuracy_interval(entry), bar=(x - left, x + right))
 
 
-def _style_axes(axes: Axes, first: Data, xs: Sequence[float], xlabel: str) -> None:
-    split, count = printable(first["split"]), f"{first['n']:,}"
+def _style_axes(axes: Axes, first: FileResult, xs: Sequence[float], xlabel: str) -> None:
+    split, count = printable(first.split or ""), f"{first.n:,}"
     axes.set_xscale("log")
     axes.grid(color=GRID_COLOR)
     axes.set_axisbelow(True)

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure, values_of
+from msgspec import UNSET
+
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
 from fertool.report.printable import printable
-from fertool.report.text_table import Data
+from fertool.results import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,11 +19,10 @@ if TYPE_CHECKING:
 _MAX_CURVES = 50
 
 
-def plot_training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
+def plot_training_curves(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
     """Return loss and validation accuracy by epoch, one color a model.
 
-    The best epoch has a mark. Each record has `epoch`, `train_loss`, `val_loss` and `val_accuracy`
-    (a fraction). Of very many histories only the first are drawn.
+    The best epoch has a mark. Of very many histories only the first are drawn.
     """
     shown = islice(histories.items(), _MAX_CURVES)
     with new_figure(10, 4) as (figure, png):
@@ -38,28 +39,33 @@ def plot_training_curves(histories: Mapping[str, Sequence[Data]]) -> bytes:
     return png.getvalue()
 
 
-def _plot_losses(axes: Axes, name: str, history: Sequence[Data], color: str) -> None:
-    epochs = values_of(history, "epoch")
-    train_losses, val_losses = values_of(history, "train_loss"), values_of(history, "val_loss")
+def _plot_losses(axes: Axes, name: str, history: Sequence[Epoch], color: str) -> None:
+    epochs, train_losses, val_losses = [], [], []
+    for record in history:
+        epochs.append(record.epoch)
+        train_losses.append(record.train_loss)
+        val_losses.append(record.val_loss)
     axes.plot(epochs, train_losses, linestyle="dashed", color=color, label=f"{name}, train")
     axes.plot(epochs, val_losses, color=color, label=f"{name}, validation")
 
 
-def _plot_accuracy(axes: Axes, name: str, history: Sequence[Data], color: str) -> None:
-    epochs = values_of(history, "epoch")
-    accuracies = values_of(history, "val_accuracy", factor=100)
+def _plot_accuracy(axes: Axes, name: str, history: Sequence[Epoch], color: str) -> None:
+    epochs, accuracies = [], []
+    for record in history:
+        epochs.append(record.epoch)
+        accuracies.append(100 * record.val_accuracy)
     best = accuracies.index(max(accuracies))
     axes.plot(epochs, accuracies, color=color, label=f"{name}, best {accuracies[best]:.1f} %")
     axes.plot(epochs[best], accuracies[best], "o", color=color)
 
 
-def split_rounds(name: str, history: Sequence[Data]) -> dict[str, list[Data]]:
+def split_rounds(name: str, history: Sequence[Epoch]) -> dict[str, list[Epoch]]:
     """Return a history as curves by name: one, or one for each round of which it has records."""
     name = printable(name)
-    curves: dict[str, list[Data]] = {}
+    curves: dict[str, list[Epoch]] = {}
     for record in history:
         curve = name
-        if "round" in record:
-            curve += f", round {record['round']}"
+        if record.round is not UNSET:
+            curve += f", round {record.round}"
         curves.setdefault(curve, []).append(record)
     return curves

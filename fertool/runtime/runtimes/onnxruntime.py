@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import ONNX_KEY
+from fertool.artifact.header import ONNX_KEY, PROFILE_OUTPUT
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
@@ -41,13 +41,12 @@ from fertool.runtime.predictor import (
 from fertool.runtime.runtime import Runtime
 from fertool.spec import InputSpec, Spec
 
-PROFILE_OUTPUT = "profile"
 _OPENING_S = 8.0
 _OPENED_BYTES_PER_S = 1e6
 """How long an ONNX file may take to open; the largest networks take a second for 20 MB."""
 _MEMORY_PER_FILE_BYTE = 8
 """What a byte of a file may take in memory: unpacked weights, and copies in other layouts."""
-_LOGIT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
+_LOGIT_TYPES = (FLOAT, "tensor(float16)", "tensor(double)")
 
 
 @RUNTIMES.register("onnxruntime")
@@ -138,13 +137,13 @@ class _OnnxPasses:
 
     def choose_profile(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the profile of each image, int64 [N]."""
+        feed = {self._entry.name: images}
         try:
-            profiles: NDArray[np.int64] = self._session.run(
-                [PROFILE_OUTPUT], {self._entry.name: images}
-            )[0]
+            (profiles,) = self._session.run([PROFILE_OUTPUT], feed)
         except Exception as error:
             raise failed_pass(error, str(self._path)) from None
-        return profiles
+        chosen: NDArray[np.int64] = profiles
+        return chosen
 
     def stop(self) -> None:
         """End the pass that is running."""

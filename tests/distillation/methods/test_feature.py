@@ -54,11 +54,11 @@ def batch(n=8):
 
 
 def feature(student, teachers, input=GRAY, temperature=4, alpha=0.7, gamma=None, **options):
-    answers = KnowledgeDistillation(
+    knowledge = KnowledgeDistillation(
         teachers, input=input, classes=CLASSES, temperature=temperature, alpha=alpha, gamma=gamma
     )
     options = {"beta": 1.0, "depths": 4, **options}
-    return FeatureDistillation(answers, student, input, teachers, **options)
+    return FeatureDistillation(knowledge, student, input, teachers, **options)
 
 
 def test_the_loss_is_the_sum_of_its_three_parts():
@@ -175,7 +175,7 @@ def bars(n, split):
     [{}, {"sam_rho": 0.05}, {"grad_accumulation": 2, "max_grad_norm": 1.0}, {"freeze_epochs": 2}],
     ids=str,
 )
-def test_matching_features_is_learnt_with_the_network_and_leaves_nothing_behind(options):
+def test_adapters_are_trained_with_the_network_and_dropped(options):
     student, teacher = network(), network((5, 6), seed=1)
     names = set(student.state_dict())
     objective = feature(student, [Teacher(teacher, GRAY, CLASSES)], alpha=0, gamma=0)
@@ -235,8 +235,8 @@ def test_networks_without_inner_maps_are_one_clear_error():
     assert "``method=kd``" in error.value.hint
     with pytest.raises(FertoolError, match="the student has no inner feature maps"):
         feature(flat, [Teacher(network(), GRAY, CLASSES)])
-    answers = KnowledgeDistillation(
+    knowledge = KnowledgeDistillation(
         [Teacher(network(), GRAY, CLASSES)], input=GRAY, classes=CLASSES
     )
     with pytest.raises(FertoolError, match="cached logits have no feature maps"):
-        FeatureDistillation(answers, network(), GRAY, [], beta=1.0, depths=4)
+        FeatureDistillation(knowledge, network(), GRAY, [], beta=1.0, depths=4)

@@ -10,6 +10,7 @@ from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
 from fertool.models.dynamic_network import DynamicNetwork
+from fertool.objective import Supervised
 from fertool.pruning import (
     Constraints,
     PruningSession,
@@ -22,7 +23,6 @@ from fertool.pruning.profile_gate import set_threshold
 from fertool.pruning.routing_objective import Routing
 from fertool.pruning.schedules.dynamic import default_profiles, profile_costs
 from fertool.spec import InputSpec
-from fertool.training.objective import Supervised
 
 INPUT = InputSpec(size=32)
 
@@ -99,7 +99,7 @@ def test_profiles_are_nested_and_the_trainings_close_in_on_the_budget(net, faces
 
 
 @pytest.mark.parametrize("target", [0.3, 0.5, 0.7])
-def test_the_threshold_spends_what_was_asked(net, faces, target):
+def test_the_threshold_meets_the_mean_budget(net, faces, target):
     torch.manual_seed(0)
     module = DynamicNetwork(Gate(3), [Constant([0.0, 0, 0]) for _ in range(3)], (1.0, 0, 0)).eval()
     costs = (0.8, 0.5, 0.25)

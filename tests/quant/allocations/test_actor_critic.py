@@ -5,8 +5,8 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.quant import (
     AllocationProblem,
+    BitEvaluator,
     RoundedAccuracy,
-    Trials,
     make_problem,
     quantize_model,
 )
@@ -33,8 +33,8 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
         calls.append(problem.average_bits(widths))
         return 1 - problem.loss(widths) / problem.loss(torch.full_like(widths, 2))
 
-    trials = Trials(accuracy, on_progress=lambda done, total: seen.append((done, total)))
-    widths = ActorCritic(SMALL).allocate(problem, 4.0, trials)
+    evaluator = BitEvaluator(accuracy, on_progress=lambda done, total: seen.append((done, total)))
+    widths = ActorCritic(SMALL).allocate(problem, 4.0, evaluator)
     assert seen[-1] == (80, 80)
     assert 0.99 * 4 <= problem.average_bits(widths) <= 4
     assert accuracy(widths) > 0.9
@@ -42,7 +42,7 @@ def test_it_learns_to_spend_the_budget_on_accuracy():
     assert (
         torch.sort(widths[problem.traces.argsort()]).values == widths[problem.traces.argsort()]
     ).float().mean() > 0.8
-    again = ActorCritic(SMALL).allocate(problem, 4.0, trials)
+    again = ActorCritic(SMALL).allocate(problem, 4.0, evaluator)
     assert torch.equal(widths, again)
 
 
@@ -59,7 +59,7 @@ def test_the_reward_is_the_accuracy_of_rounded_weights():
         config = QuantizeConfig(rounding="nearest", weight_observer="mse", weight_range="full")
         widths = torch.full_like(problem.weight_counts, bits)
         _, integer = quantize_model(spec, module, data, config, bits=problem.by_layer(widths))
-        answers = (
+        accuracy_of_network = (
             (predict_logits(integer, data, spec.input).argmax(1) == data.labels).float().mean()
         )
-        assert abs(measured(widths) - answers) <= 0.1
+        assert abs(measured(widths) - accuracy_of_network) <= 0.1

@@ -1,0 +1,1 @@
+"""Faces in pictures: find them, turn them upright, cut them as the training images are, follow them."""

@@ -1,0 +1,1 @@
+"""The face detectors, one file each; `fertool.registry.DETECTORS` finds them."""

@@ -1,0 +1,71 @@
+"""Write frames with their time stamps as an H.264 video that browsers and phones play."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from fertool.errors import FertoolError
+from fertool.faces.video import import_av
+
+_TICKS_PER_S = 90_000
+"""Of MPEG: fine enough for any rate of frames."""
+_NOMINAL_RATE = 30
+"""What the container says; each frame has its own time."""
+
+
+class VideoWriter:
+    """An MP4 in an open file; `close` makes it a whole one, whatever was written until then."""
+
+    def __init__(self, file: BinaryIO, size: tuple[int, int], threads: int) -> None:
+        av = import_av()
+        self._av = av
+        width, height = size
+        # Colors are stored for 2 x 2 pixels.
+        self._size = (width + width % 2, height + height % 2)
+        self._container = av.open(file, "w", format="mp4")
+        try:
+            options = {"preset": "veryfast", "crf": "23"}
+            self._stream: Any = self._container.add_stream(
+                "libx264", rate=_NOMINAL_RATE, options=options
+            )
+        except (av.FFmpegError, ValueError):
+            raise FertoolError(
+                "this PyAV writes no H.264", "take the one of pip install 'fertool[video]'"
+            ) from None
+        self._stream.width, self._stream.height = self._size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
+        self._stream.codec_context.thread_count = threads
+        self._last = -1
+
+    def write(self, image: Image.Image, time_s: float) -> None:
+        """Add an RGB image at a time that is later than that of the last one."""
+        if image.size != self._size:
+            image = self._fitted(image)
+        frame = self._av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        self._last = max(round(time_s * _TICKS_PER_S), self._last + 1)
+        frame.pts = self._last
+        frame.time_base = Fraction(1, _TICKS_PER_S)
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+
+    def close(self) -> None:
+        """Write what is still in the encoder, and the index."""
+        if self._last >= 0:
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+        self._container.close()
+
+    def _fitted(self, image: Image.Image) -> Image.Image:
+        width, height = self._size
+        is_odd_only = 0 <= width - image.width <= 1 and 0 <= height - image.height <= 1
+        if not is_odd_only:
+            # The pictures of a stream may change their size in the middle.
+            return image.resize(self._size)
+        padded = Image.new("RGB", self._size)
+        padded.paste(image)
+        return padded

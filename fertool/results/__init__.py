@@ -1,0 +1,124 @@
+"""The JSON that commands print and write about what they measured and made, as types.
+
+`report` draws it, and a sweep resumes from it. Other keys may stand beside these; files of older
+versions lack those that have a default here.
+"""
+
+from fertool.results.assumptions import Assumptions
+from fertool.results.benchmark import (
+    BenchResult,
+    BenchWarning,
+    Environment,
+    FileResult,
+    Latency,
+    ProfileResult,
+    SpeedComparison,
+    WarningKind,
+)
+from fertool.results.changes import (
+    Change,
+    PlanSummary,
+    PrunePreview,
+    PruneResult,
+    QuantizePreview,
+    QuantizeResult,
+    UnlabeledChange,
+)
+from fertool.results.data_info import DataInfo, DataProblem, Landmarks
+from fertool.results.evaluation import (
+    AccuracyComparison,
+    ClassFigures,
+    DetectionFigures,
+    Evaluation,
+    EvaluationReport,
+    Headline,
+)
+from fertool.results.model_results import (
+    ExportResult,
+    ImportFindings,
+    ImportResult,
+    LayerSurvey,
+    Parity,
+    TrainingResult,
+)
+from fertool.results.model_summary import (
+    GatesSummary,
+    LogitsSummary,
+    ModelSummary,
+    NodeSummary,
+    ShownModel,
+)
+from fertool.results.predictions import (
+    CropReport,
+    FaceResult,
+    PictureResult,
+    PredictionHeader,
+    PredictionReport,
+    PredictionSummary,
+)
+from fertool.results.sensitivity import Hessian, LayerSensitivity, Sensitivity
+from fertool.results.sweep import (
+    BestTrial,
+    ConfigSummary,
+    SweepResults,
+    SweepSummary,
+    TrialFigures,
+    TrialResult,
+)
+from fertool.results.training import Epoch, History
+
+__all__ = [
+    "AccuracyComparison",
+    "Assumptions",
+    "BenchResult",
+    "BenchWarning",
+    "BestTrial",
+    "Change",
+    "ClassFigures",
+    "ConfigSummary",
+    "CropReport",
+    "DataInfo",
+    "DataProblem",
+    "DetectionFigures",
+    "Environment",
+    "Epoch",
+    "Evaluation",
+    "EvaluationReport",
+    "ExportResult",
+    "FaceResult",
+    "FileResult",
+    "GatesSummary",
+    "Headline",
+    "Hessian",
+    "History",
+    "ImportFindings",
+    "ImportResult",
+    "Landmarks",
+    "Latency",
+    "LayerSensitivity",
+    "LayerSurvey",
+    "LogitsSummary",
+    "ModelSummary",
+    "NodeSummary",
+    "Parity",
+    "PictureResult",
+    "PlanSummary",
+    "PredictionHeader",
+    "PredictionReport",
+    "PredictionSummary",
+    "ProfileResult",
+    "PrunePreview",
+    "PruneResult",
+    "QuantizePreview",
+    "QuantizeResult",
+    "Sensitivity",
+    "ShownModel",
+    "SpeedComparison",
+    "SweepResults",
+    "SweepSummary",
+    "TrainingResult",
+    "TrialFigures",
+    "TrialResult",
+    "UnlabeledChange",
+    "WarningKind",
+]
