@@ -14,6 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST := .venv-oldest
+WEB_RUNTIME := .onnxruntime-web/onnxruntime-web-1.30.0.tgz
 BIN := $(VENV)/bin
 FERTOOL := $(BIN)/fertool
 DATA ?= synth
@@ -30,7 +31,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime test lint types docs notebooks site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime web-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -107,7 +108,8 @@ $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ $$(ls $(STAGES:%=$(RUN)/%.pt.history.json) 2>/dev/null) -o $@
 
 test: install
-	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) $(BIN)/python -m pytest -n auto --dist loadfile
+	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) \
+	FERTOOL_ORT_WEB=$(abspath $(wildcard $(WEB_RUNTIME))) $(BIN)/python -m pytest -n auto --dist loadfile
 
 # A second environment with the oldest ONNX Runtime that files have to run in; with it `make test` tests that too.
 oldest-runtime: $(OLDEST)/.installed
@@ -116,6 +118,14 @@ $(OLDEST)/.installed:
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check 'onnxruntime==1.17.3' 'numpy<2'
 	touch $@
+
+# What `fertool app` puts into its pages; with it, and a Chromium on the path, `make test` drives a page too.
+web-runtime: $(WEB_RUNTIME) $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+
+$(WEB_RUNTIME):
+	mkdir -p $(@D)
+	cd $(@D) && npm pack --silent onnxruntime-web@1.30.0
 
 lint: install
 	$(BIN)/ruff check .
@@ -156,4 +166,4 @@ bench: install
 	$(BIN)/python benchmarks/logits.py -o $(RUNS)/logits.json
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(RUNS) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(dir $(WEB_RUNTIME)) $(RUNS) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache

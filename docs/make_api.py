@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from tables import table
 
@@ -46,10 +46,13 @@ FUNCTIONS = (
     "sensitivity",
     "quantize",
     "export",
+    "predict",
+    "crop_faces",
     "evaluate",
     "benchmark",
 )
 CLASSES = ("Model", "Data")
+RESULTS = "fertool.results"
 
 
 def main() -> None:
@@ -105,7 +108,8 @@ def describe_class(kind: Any) -> str:
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         is_own = field.name in inspect.get_annotations(kind)
         if is_own and not field.name.startswith("_"):
-            rows.append((f"`{field.name}`", code(plain_type(field.type)), ""))
+            meaning = meaning_of(kind, field.name)
+            rows.append((f"`{field.name}`", code(plain_type(field.type)), meaning))
     for name, member in vars(kind).items():
         if not name.startswith("_") and is_documented_member(member):
             rows.append(describe_member(name, member))
@@ -171,23 +175,27 @@ def paragraphs(documented: Any) -> tuple[list[str], str]:
 
 
 def results(functions: Iterable[Any]) -> Iterator[Any]:
-    """Yield the classes that functions return."""
+    """Yield the classes that functions return, and those in their fields."""
     for function in functions:
-        module = importlib.import_module(function.__module__)
         annotation = str(inspect.signature(function).return_annotation)
-        for name in re.findall(r"\w+", annotation):
-            found = getattr(module, name, None) or result_type(name)
-            if inspect.isclass(found) and found.__module__.startswith("fertool"):
-                yield found
+        found = named_classes(annotation, importlib.import_module(function.__module__))
+        while found:
+            kind = found.pop(0)
+            yield kind
+            for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
+                found += named_classes(str(field.type))
 
 
-def result_type(name: str) -> Any:
-    """Return a class that a module imports for its annotations alone."""
-    for module in ("fertool.results", "fertool.hessian", "fertool.pruning"):
-        found = getattr(importlib.import_module(module), name, None)
-        if found is not None:
-            return found
-    return None
+def named_classes(annotation: str, *modules: Any) -> list[Any]:
+    """Return the classes of models and results that an annotation names."""
+    classes = []
+    for name in re.findall(r"\w+", annotation):
+        for module in (*modules, *map(importlib.import_module, (RESULTS, "fertool.pruning"))):
+            kind = getattr(module, name, None)
+            if inspect.isclass(kind) and kind.__module__.startswith(("fertool.", RESULTS)):
+                classes.append(kind)
+                break
+    return classes
 
 
 def configs_of(function: Any) -> list[Any]:
@@ -273,7 +281,17 @@ def code(annotation: Any) -> str:
 
 def plain_type(annotation: Any) -> str:
     """Return an annotation without the bounds of its values."""
-    return re.sub(r"^Annotated\[(.*), Meta\(.*\)\]$", r"\1", str(annotation))
+    text = " ".join(str(annotation).split())
+    return re.sub(r"^Annotated\[(.*?), (Meta|described)\(.*\)\]$", r"\1", text)
+
+
+def meaning_of(kind: Any, name: str) -> str:
+    """Return what a field of a result means, from its annotation; nothing for other fields."""
+    if not kind.__module__.startswith(RESULTS):
+        return ""
+    annotation = get_type_hints(kind, include_extras=True)[name]
+    meanings = [getattr(each, "description", None) for each in get_args(annotation)]
+    return next((meaning for meaning in meanings if meaning), "")
 
 
 def escaped_table(heads: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:

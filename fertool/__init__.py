@@ -2,7 +2,7 @@
 
 The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
 `train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`,
-`evaluate`, `benchmark`, `predict` and `crop_faces`.
+`evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fertool.workflows.app import app
     from fertool.workflows.benchmark import benchmark
     from fertool.workflows.crop_faces import crop_faces
     from fertool.workflows.data import Data, inspect_data, open_data
@@ -32,6 +33,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Data",
     "Model",
+    "app",
     "benchmark",
     "crop_faces",
     "distill",
@@ -54,6 +56,7 @@ __all__ = [
 _MODULES = {
     "Data": "data",
     "Model": "model",
+    "app": "app",
     "benchmark": "benchmark",
     "crop_faces": "crop_faces",
     "distill": "distill",

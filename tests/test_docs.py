@@ -1,4 +1,5 @@
 import re
+import shlex
 import subprocess
 import sys
 from functools import cache
@@ -29,22 +30,30 @@ def test_links_between_pages_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
-def test_every_command_that_a_page_shows_has_real_options():
-    lines = []
+def command_lines():
+    """Every `fertool …` in the shell blocks of the pages, with the name of its page."""
     # Guides to additions use what they add; tests/docs/test_guides.py runs them.
     for page in [page for page in PAGES if not page.name.startswith("add-")]:
         for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
-            lines += re.findall(r"^ *fertool (.+)$", block, re.MULTILINE)
-    assert len(lines) >= 40
-    for line in lines:
-        # Continued lines end in a backslash; a comment is no part of the command.
-        name, *words = line.partition(" #")[0].rstrip("\\").split()
-        if name.startswith("-"):
+            for line in block.replace("\\\n", " ").splitlines():
+                found = re.search(r"(?:^|-m |&& |; )fertool (\S.*)", line)
+                if found:
+                    yield page.name, re.split(r" #| \| | && | > |; ", found[1])[0].strip()
+
+
+def test_every_command_that_a_page_shows_is_one_that_the_program_takes():
+    lines = list(command_lines())
+    assert len(lines) >= 60
+    for page, line in lines:
+        name, *words = shlex.split(line)
+        if name.startswith("-") or "…" in words:
             continue
-        if name == "data":
-            name = f"data {words.pop(0)}"
-        flags = {word for word in words if word.startswith("-")}
-        assert flags <= options()[name], line
+        if name in GROUPS:
+            name = f"{name} {words.pop(0)}"
+        try:
+            commands()[name].make_context(name, words)
+        except Exception as error:
+            pytest.fail(f"{page}: fertool {line}: {error!r}")
 
 
 def test_pages_name_only_options_that_exist():
@@ -60,21 +69,26 @@ GROUPS = ("data",)
 
 
 @cache
-def options() -> dict[str, set[str]]:
-    """The options of every command, by its name."""
+def commands():
+    """The commands by name."""
     from typer.main import get_command
 
     from fertool.cli.app import app
 
-    commands = dict(get_command(app).commands)
+    found = dict(get_command(app).commands)
     for group in GROUPS:
-        for name, command in commands[group].commands.items():
-            commands[f"{group} {name}"] = command
+        for name, command in found.pop(group).commands.items():
+            found[f"{group} {name}"] = command
+    return found
+
+
+@cache
+def options() -> dict[str, set[str]]:
+    """The options of every command, by its name."""
     found = {}
-    for name, command in commands.items():
-        found[name] = {
-            flag
-            for parameter in command.params
-            for flag in [*parameter.opts, *parameter.secondary_opts]
-        }
+    for name, command in commands().items():
+        flags = set()
+        for parameter in command.params:
+            flags |= {*parameter.opts, *parameter.secondary_opts}
+        found[name] = flags
     return found

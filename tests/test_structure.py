@@ -32,6 +32,7 @@ LEVELS = [
         "exporting",
         "runtime",
         "importing",
+        "web",
         "faces",
     },
     {"formats"},

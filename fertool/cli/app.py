@@ -41,6 +41,7 @@ _COMMANDS = {
     "quantize": ("quantize.quantize", _SHRINK),
     "export": ("export.export", _SHRINK),
     "predict": ("predict.predict", _USE),
+    "app": ("webapp.app", _USE),
     "bench": ("bench.bench", _LOOK),
     "eval": ("evaluate.evaluate", _LOOK),
     "show": ("show.show", _LOOK),
