@@ -1,8 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
-The functions here do what the commands do: `load`, `open_data`, `import_model`, `train`, `distill`,
-`record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`, `evaluate`, `benchmark`,
-`predict`, `crop_faces` and `app`.
+The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
+`train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`,
+`evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fertool.workflows.app import app
     from fertool.workflows.benchmark import benchmark
     from fertool.workflows.crop_faces import crop_faces
-    from fertool.workflows.data import Data, open_data
+    from fertool.workflows.data import Data, inspect_data, open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.evaluate import evaluate
     from fertool.workflows.export import export
@@ -40,6 +40,7 @@ __all__ = [
     "evaluate",
     "export",
     "import_model",
+    "inspect_data",
     "load",
     "open_data",
     "plan_pruning",
@@ -62,6 +63,7 @@ _MODULES = {
     "evaluate": "evaluate",
     "export": "export",
     "import_model": "importing",
+    "inspect_data": "data",
     "load": "model",
     "open_data": "data",
     "plan_pruning": "prune",

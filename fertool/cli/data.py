@@ -12,7 +12,7 @@ from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
 from fertool.config.detection import DetectionConfig
 from fertool.config.predicting import CropConfig
-from fertool.config.reading import ReadConfig
+from fertool.config.reading import DataConfig
 from fertool.config.run import SynthConfig
 
 app = typer.Typer(
@@ -26,34 +26,36 @@ app = typer.Typer(
 @command
 def info(
     data: DataOption,
-    read: ReadConfig = ReadConfig(),
+    read: DataConfig = DataConfig(),
     landmarks: Annotated[
         bool, typer.Option("--landmarks", help="Measure where the landmarks of the faces lie.")
     ] = False,
     detection: DetectionConfig = DetectionConfig(),
     json: Json = False,
 ) -> None:
-    """Count the images by split and class, and find copies, contradictions and what is no face.
+    """Count the images by split and class, and list all problems of a data set.
+
+    These are unreadable files, duplicates, contradicting labels and odd sizes. Duplicates are exact
+    or near: the same photo resized, recompressed or brightened. Nothing is written.
 
     Example: fertool data info --data fer2013.csv --ferplus fer2013new.csv
     """
-    from dataclasses import replace
-
     from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
-    from fertool.workflows.data import open_data
+    from fertool.workflows.data import inspect_data, open_data
 
-    faces = open_data(data, read, reporter=CONSOLE)
-    # Only now, since it imports torch: a data set that is missing is told at once.
-    from fertool.data.info import inspect_source
-
-    found = inspect_source(faces.fitted())
+    # What cannot be read is a problem to list, no reason to stop.
+    faces = open_data(data, read, reporter=CONSOLE, skip_unreadable=True)
+    found = inspect_data(faces)
     if landmarks:
+        from dataclasses import replace
+
         from fertool.workflows.landmarks import measure_landmarks
 
         images = faces.fitted().split("train").images
-        found = replace(found, landmarks=measure_landmarks(images, detection, reporter=CONSOLE))
+        measured = measure_landmarks(images, detection, reporter=CONSOLE)
+        found = replace(found, landmarks=measured)
     if json:
         print_json(found)
     else:

@@ -12,7 +12,7 @@ from fertool.cli.options import Curves, DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
 from fertool.config.distillation import DistillConfig
-from fertool.config.reading import ReadConfig
+from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 
@@ -34,7 +34,7 @@ def distill(
     data: DataOption,
     output: Output = None,
     config: DistillConfig = DistillConfig(),
-    read: ReadConfig = ReadConfig(),
+    read: DataConfig = DataConfig(),
     run: RunConfig = RunConfig(),
     texts: SweepTexts = SweepTexts(),
     plot: Curves = None,

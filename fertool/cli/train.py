@@ -11,7 +11,7 @@ from fertool.cli.groups import training_command
 from fertool.cli.options import Curves, DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
-from fertool.config.reading import ReadConfig
+from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
 from fertool.config.train_teacher import TrainTeacherConfig
 
@@ -22,7 +22,7 @@ def train_teacher(
     data: DataOption,
     output: Output = None,
     config: TrainTeacherConfig = TrainTeacherConfig(),
-    read: ReadConfig = ReadConfig(),
+    read: DataConfig = DataConfig(),
     run: RunConfig = RunConfig(),
     texts: SweepTexts = SweepTexts(),
     plot: Curves = None,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fertool.config.option import check, option
+from fertool.errors import UsageError
 from fertool.registry import READERS
 
 DATA = "Data"
+
+_CLASSES_HINT = "for example ``classes=happy,sad,other=angry+fear``"
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,108 @@ class ReadConfig:
     ferplus_rule: Literal["majority", "soft", "cross-entropy"] = option(
         "majority", "How FER+ votes become labels.", panel=DATA, advanced=True
     )
+    skip_unreadable: bool | None = option(
+        None,
+        "Leave out image files that cannot be read, which are named, instead of stopping.",
+        panel=DATA,
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class DataConfig(ReadConfig):
+    """How a data set is read and divided for training.
+
+    A model's lineage records these options; the later commands take them from there. Raises
+    UsageError for a value out of bounds.
+    """
+
+    classes: str | None = option(
+        None,
+        "Classes in order, of the data set or merged: happy,sad,other=angry+fear. Images of others "
+        "are left out.",
+        panel=DATA,
+        metavar="NAMES",
+    )
+    split_seed: int | None = option(
+        None,
+        "Seed of the choice of images that are held out where a split is missing; 0 by default.",
+        panel=DATA,
+        minimum=0,
+        maximum=2**31,
+        advanced=True,
+    )
+    test_fraction: float | None = option(
+        None,
+        "Fraction of the training images of each class that is held out for test where there is no "
+        "test split; none by default.",
+        panel=DATA,
+        above=0,
+        maximum=0.5,
+        advanced=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes is not None:
+            parse_classes(self.classes)
+
+    @classmethod
+    def of(cls, read: ReadConfig, recorded: dict[str, Any] | None = None) -> DataConfig:
+        """Return the options of `read`, and those `recorded` of a model that it leaves open."""
+        values = {each.name: getattr(read, each.name) for each in fields(read)}
+        for name in _OF_TRAINING:
+            if values.get(name) is None:
+                values[name] = (recorded or {}).get(name)
+        return cls(**values)
+
+
+_OF_TRAINING = ("skip_unreadable", "classes", "split_seed", "test_fraction")
+
+
+def parse_classes(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the classes of `a,b,c=d+e` in order, with the names that each consists of.
+
+    Raises UsageError for an empty name, for one that occurs twice, and for a single class.
+    """
+    groups: dict[str, tuple[str, ...]] = {}
+    used: set[str] = set()
+    for item in text.split(","):
+        target, equals, members_text = item.partition("=")
+        target = target.strip()
+        members = [target]
+        if equals:
+            members = [member.strip() for member in members_text.split("+")]
+        if target in groups:
+            raise UsageError(f"``classes={text}``: '{target}' twice", _CLASSES_HINT)
+        for member in members:
+            if not target or not member:
+                raise UsageError(f"``classes={text}``: an empty name", _CLASSES_HINT)
+            if member in used:
+                raise UsageError(f"``classes={text}``: '{member}' twice", _CLASSES_HINT)
+            used.add(member)
+        groups[target] = tuple(members)
+    if len(groups) < 2:
+        raise UsageError(
+            f"``classes={text}``: one class leaves nothing to tell apart", _CLASSES_HINT
+        )
+    return groups
+
+
+def recorded_reading(lineage: Any) -> dict[str, Any]:
+    """Return the options of `DataConfig` that the last training in a model's lineage recorded."""
+    recorded: dict[str, Any] = {}
+    for step in lineage:
+        # The classes of an import name outputs, in any order, and merge nothing.
+        if step.command == "import":
+            continue
+        for name in _OF_TRAINING:
+            if name in step.options:
+                recorded[name] = step.options[name]
+    return recorded
 
 
 def named_format(source: str) -> str | None:

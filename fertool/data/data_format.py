@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,10 +10,9 @@ from fertool.data.decoding import image_suffixes
 from fertool.data.folders import Listing, SkippedFiles
 from fertool.data.image_tree import ImageTree
 from fertool.data.options import DataOptions
-from fertool.data.reader import Findings, Reader
+from fertool.data.reader import Findings, Note, Reader
 from fertool.errors import FertoolError
 
-Note = Callable[[str], None]
 LAST = 100
 """Formats of other packages are tried after fertool's."""
 
@@ -52,16 +50,19 @@ class DataFormat(ABC):
 
 
 class ImageFolders(DataFormat):
-    """A format of image files in folders."""
+    """A format of image files in folders, or in the folder of a list."""
 
     is_folder = True
 
     @abstractmethod
     def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
-        """Return the classes and the images by split; `skipped` counts what is skipped."""
+        """Return the classes and the images by split; `skipped` counts what is skipped.
+
+        `folder` is a list's own path where the format is not `is_folder`.
+        """
 
     def open(self, source: str, options: DataOptions, on_note: Note) -> ImageTree:
-        """List the images of a folder, and note what the listing skips."""
+        """List the images of a folder or a list, and note what the listing skips."""
         path = Path(source)
         skipped = SkippedFiles()
         classes, listing = self.list_images(path, skipped)
@@ -75,14 +76,16 @@ class ImageFolders(DataFormat):
                 on_note(f"{path}: the split '{split}' has no images")
 
         tree = ImageTree(
-            path,
+            path if path.is_dir() else path.parent,
             classes,
             listing,
             size=options.size,
             channels=options.channels,
+            name=source,
             skipped=Findings(
                 not_images=dict(skipped.not_images.most_common()), left_out=dict(skipped.folders)
             ),
+            skip_unreadable=options.skip_unreadable,
             on_note=on_note,
         )
         if not tree.splits:

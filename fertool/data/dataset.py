@@ -19,7 +19,7 @@ from fertool.data.storage import iter_chunks, select_images
 class FaceDataset:
     """Face images of one split, in memory or mapped from a file. Treat them as read-only.
 
-    `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes` (canonical names);
+    `images` uint8 [N, C, S, S]; `labels` int64 [N], indices into `classes`;
     `split` is train, val or test; `digest` is the SHA-256 of the whole source's content, the same
     for each of its splits; `soft_labels`, if any, float32 [N, K] with rows that sum to 1.
     """

@@ -163,6 +163,7 @@ class _Canvas:
         self.paint(0.25 * p["skin"], np.maximum(line, ends), p["shut"])
 
     def glasses(self) -> None:
+        """Round frames and the bar between them."""
         p = self.p
         frame = _ring(np.abs(self.fu) - _EYE_X, self.v - _EYE_Y, 0.25, 0.19, 0.022)
         bar = np.maximum(np.abs(self.v - _EYE_Y + 0.03) - 0.018, np.abs(self.fu) - 0.07)

@@ -1,4 +1,4 @@
-"""Folders named after expressions: `train|val|test/<class>/` as on Kaggle, or `<class>/` alone."""
+"""Folders named after classes: `train|val|test/<class>/` as on Kaggle, or `<class>/` alone."""
 
 from __future__ import annotations
 
@@ -8,36 +8,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fertool.data.image_tree import ImageEntry, image_files
-from fertool.data.labels import canonical_expression, find_expression, in_canonical_order
+from fertool.data.image_batches import ImageEntry
+from fertool.data.image_files import image_files
+from fertool.data.labels import class_order, find_expression, name_classes
 from fertool.data.reader import SPLITS
+from fertool.data.split_names import split_of
 from fertool.errors import FertoolError
 
 Listing = dict[str, list[ImageEntry]]
 
-_SPLIT_OF_NAME = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "dev": "val",
-    "devel": "val",
-    "development": "val",
-    "eval": "val",
-    "evaluation": "val",
-    "publictest": "val",
-    "test": "test",
-    "testing": "test",
-    "privatetest": "test",
-}
-_ENDINGS = ("set", "data", "images", "folder", "split")
-_DATASET_AND_YEAR = re.compile(
-    r"(fer|ferplus|fer\+|rafdb|affectnet|ck|ck\+|ckplus|expw|data|dataset)?"
-    r"((19|20)[0-9]{2})?(plus|\+)?"
-)
-"""What precedes or follows a split in the names of folders: a data set, a year."""
 _MOST_WRAPPERS = 8
 
 
@@ -51,31 +30,6 @@ class SkippedFiles:
 
     not_images: Counter[str] = field(default_factory=Counter)
     folders: Counter[str] = field(default_factory=Counter)
-
-
-def split_of(name: str) -> str | None:
-    """Return the split that a folder's name stands for; None for no split.
-
-    Case and separators do not matter.
-    """
-    plain = re.sub(r"[-_. ]+", "", name).lower()
-    for ending in ("", *_ENDINGS):
-        split = _split_of_word(plain.removesuffix(ending))
-        if split is not None:
-            return split
-    return None
-
-
-def _split_of_word(word: str) -> str | None:
-    if word in _SPLIT_OF_NAME:
-        return _SPLIT_OF_NAME[word]
-    for usual, split in _SPLIT_OF_NAME.items():
-        before, found, after = word.partition(usual)
-        # Nothing else may stand beside it: "contest" and "evalentine" name no split.
-        beside_is_known = _DATASET_AND_YEAR.fullmatch(before) and _DATASET_AND_YEAR.fullmatch(after)
-        if found and beside_is_known:
-            return split
-    return None
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -130,12 +84,25 @@ def unwrap_folders(root: Path) -> Iterator[Path]:
         root = inside[0]
 
 
-def is_class_tree(root: Path) -> bool:
+def is_expression_tree(root: Path) -> bool:
     """Return whether a folder, or any of its split folders, has folders named after expressions."""
     parts = split_folders(root)
     if not parts:
-        return _has_classes(root)
-    return any(_has_classes(_class_root(part)) for part in parts.values())
+        return _has_expressions(root)
+    return any(_has_expressions(class_root) for class_root in _class_roots(parts).values())
+
+
+def has_class_folders(root: Path) -> bool:
+    """Return whether a folder has split folders with folders of images, or two of these itself."""
+    parts = split_folders(root)
+    if not parts:
+        with_images = (folder for folder in subfolders(root) if has_images(folder))
+        # One alone is a wrapper, or the only class: nothing to tell apart.
+        return next(with_images, None) is not None and next(with_images, None) is not None
+    for class_root in _class_roots(parts).values():
+        if any(has_images(folder) for folder in subfolders(class_root)):
+            return True
+    return False
 
 
 def has_numbered_folders(root: Path) -> bool:
@@ -153,25 +120,35 @@ def list_class_folders(
 
     The classes are all whose folder exists in any split. Without split folders,
     `<class>/train|val|test/**` is read too. `skipped` counts what is skipped. Raises FertoolError
-    for a folder whose name is no expression.
+    for a folder whose name cannot be that of a class.
     """
     skipped = skipped or SkippedFiles()
     parts = split_folders(root)
-    listing: Listing = {}
-    classes: set[str] = set()
-    for split, part in (parts or {"train": root}).items():
-        listing.setdefault(split, [])
-        class_root = _class_root(part) if parts else root
+    class_roots = _class_roots(parts) if parts else {"train": root}
+    folders_of_split: dict[str, list[Path]] = {}
+    found: dict[str, str] = {}
+    for split, class_root in class_roots.items():
         _skip_loose_files(root, class_root, skipped)
-        for folder in subfolders(class_root):
-            expression = canonical_expression(folder.name, str(folder))
-            classes.add(expression)
+        folders_of_split[split] = subfolders(class_root)
+        for folder in folders_of_split[split]:
+            found.setdefault(folder.name, str(folder))
+
+    label_of = name_classes(found)
+    listing: Listing = {}
+    for split, folders in folders_of_split.items():
+        listing.setdefault(split, [])
+        for folder in folders:
             for path in walk_images(folder, skipped):
-                inner_split = None if parts else split_of(path.relative_to(folder).parts[0])
-                entries = listing.setdefault(inner_split or split, [])
-                entries.append(ImageEntry(path, expression))
+                inner_split = None if parts else _inner_split(path.relative_to(folder))
+                entry = ImageEntry(path, label_of[folder.name])
+                listing.setdefault(inner_split or split, []).append(entry)
     skip_other_folders(root, parts, skipped)
-    return in_canonical_order(classes), listing
+    return class_order(label_of.values()), listing
+
+
+def _inner_split(path: Path) -> str | None:
+    """Return the split that the first folder of a path inside a class folder stands for, if any."""
+    return split_of(path.parts[0]) if len(path.parts) > 1 else None
 
 
 def list_numbered_folders(
@@ -223,6 +200,18 @@ def walk_images(folder: Path, skipped: SkippedFiles) -> list[Path]:
     Other files are counted in `skipped`.
     """
     images: list[Path] = []
+    for inside in _walk_folders(folder):
+        images += image_files(inside, skipped.not_images)
+    return sorted(images)
+
+
+def has_images(folder: Path) -> bool:
+    """Return whether there is an image file at any depth inside a folder."""
+    return any(image_files(inside) for inside in _walk_folders(folder))
+
+
+def _walk_folders(folder: Path) -> Iterator[Path]:
+    """Yield a folder and the visible ones at any depth inside, each once."""
     entered: set[tuple[int, int]] = set()
     waiting = [folder]
     while waiting:
@@ -234,8 +223,7 @@ def walk_images(folder: Path, skipped: SkippedFiles) -> list[Path]:
             continue
         entered.add(identity)
         waiting += subfolders(folder)
-        images += image_files(folder, skipped.not_images)
-    return sorted(images)
+        yield folder
 
 
 def skip_other_folders(root: Path, parts: dict[str, Path], skipped: SkippedFiles) -> None:
@@ -256,13 +244,38 @@ def _skip_loose_files(root: Path, folder: Path, skipped: SkippedFiles) -> None:
         skipped.folders[path.as_posix()] += len(images)
 
 
-def _class_root(part: Path) -> Path:
-    """Return the folder whose subfolders are classes: the first within wrappers, else `part`."""
-    for folder in unwrap_folders(part):
-        if _has_classes(folder):
-            return folder
-    return part
+def _class_roots(parts: dict[str, Path]) -> dict[str, Path]:
+    """Return the folder inside each split folder whose subfolders are classes.
+
+    It is the first within wrappers that has folders named after expressions, else the first with
+    several folders, else the last with any. A lone folder that is a class in another split is no
+    wrapper.
+    """
+    roots: dict[str, Path] = {}
+    lone: dict[str, list[Path]] = {}
+    known: set[str] = set()
+    for split, part in parts.items():
+        wrappers = list(unwrap_folders(part))
+        roots[split] = part
+        for folder in wrappers:
+            names = {inside.name for inside in subfolders(folder)}
+            if len(names) > 1 or _has_expressions(folder):
+                roots[split] = folder
+                known |= names
+                break
+        else:
+            lone[split] = wrappers
+
+    for split, wrappers in lone.items():
+        for folder in wrappers:
+            inside = subfolders(folder)
+            if not inside:
+                break
+            roots[split] = folder
+            if inside[0].name in known or image_files(inside[0]):
+                break
+    return roots
 
 
-def _has_classes(folder: Path) -> bool:
+def _has_expressions(folder: Path) -> bool:
     return any(find_expression(inside.name) for inside in subfolders(folder))

@@ -1,4 +1,4 @@
-"""Image files decoded by parallel threads into the cache; a folder layout only lists the files."""
+"""A source of image files: digest, cache and findings; a folder layout only lists the files."""
 
 from __future__ import annotations
 
@@ -6,51 +6,41 @@ import hashlib
 import os
 import statistics
 import time
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from fertool.data.cache import Arrays, has_array, load_or_make
-from fertool.data.decoding import CONVERSIONS, decoded_image, file_state, image_suffixes, scan_image
-from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
+from fertool.data.decoding import CONVERSIONS, decoded_image, file_state, scan_image
+from fertool.data.image_batches import DecodingMarks, ImageEntry, decode_images, scan_images
+from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, RawSplit
 from fertool.data.storage import Chunks
 from fertool.errors import FertoolError
 
-_MODES = {1: "L", 3: "RGB"}
-
 _CACHE_VERSION = 2
-_BATCH_FILES = 256
-"""Files in work at once, so that memory stays bounded."""
-_BATCH_BYTES = 1 << 26
-"""Decoded pixels in work at once; fewer files are in work where images are large."""
 _LARGEST_SIDE = 1024
 """Pixels: images are resized to no larger side unless a size is given."""
 _SETTLED_NS = 2_000_000_000
 """A file modified later than this before it is read could change again with the same time stamp:
 the clocks of file systems are coarse."""
-
-T = TypeVar("T")
-
-Box = tuple[int, int, int, int]
-"""Left, top, right, bottom in pixels."""
+_NAMED = 5
+"""Unreadable files that a note names."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageEntry:
-    """One image file, the canonical name of its expression, and the box to crop (None: no crop)."""
+@dataclass(frozen=True)
+class _Files:
+    """The files that are read, in the order of the splits, with SHA-256 and (width, height)."""
 
-    path: Path
-    expression: str
-    box: Box | None = None
+    entries: Sequence[tuple[str, ImageEntry]]
+    digests: NDArray[np.uint8]
+    sizes: NDArray[np.int32]
+
+    def rows(self, split: str) -> Indices:
+        return np.array([k for k, (name, _) in enumerate(self.entries) if name == split], np.int64)
 
 
 class ImageTree:
@@ -61,7 +51,9 @@ class ImageTree:
     the relative path, label and bytes of every file; decoded images are cached under it. The
     digests of the files are cached by the path of the folder and the status of each file (device,
     inode, size, times of change, as git does), so that a large set is read once. The same bytes
-    elsewhere still have the same digest. `skipped` is what the listing skipped.
+    elsewhere still have the same digest. `name` is the root by default; `skipped` is what the
+    listing skipped. With `skip_unreadable` files that cannot be read are left out, noted and
+    reported in `findings`.
     """
 
     def __init__(
@@ -72,18 +64,22 @@ class ImageTree:
         *,
         size: int | None = None,
         channels: int = 1,
+        name: str = "",
         skipped: Findings = NO_FINDINGS,
+        skip_unreadable: bool = False,
         on_note: Callable[[str], None] = lambda note: None,
     ) -> None:
-        self.name = str(root)
+        self.name = name or str(root)
         self.classes = classes
         self._root = root
         self._listing = {split: tuple(listing[split]) for split in SPLITS if listing.get(split)}
         self._size = size
         self._channels = channels
         self._skipped = skipped
+        self._skip_unreadable = skip_unreadable
         self._on_note = on_note
         self._converted: dict[str, Mapping[str, int]] = {}
+        self._unreadable: dict[str, str] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -92,53 +88,106 @@ class ImageTree:
 
     @property
     def findings(self) -> Findings:
-        """What was skipped, and what was converted in the splits that were read."""
+        """What was skipped, and what was converted or unreadable in the splits that were read."""
         totals = dict.fromkeys(CONVERSIONS, 0)
         for counts in self._converted.values():
             for name, count in counts.items():
                 totals[name] += count
         converted = {name: count for name, count in totals.items() if count}
-        return replace(self._skipped, converted=converted)
+        return replace(self._skipped, converted=converted, unreadable=dict(self._unreadable))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over all files, hexadecimal."""
+        """SHA-256 over all files that are read, hexadecimal."""
         total = hashlib.sha256()
-        file_digests = iter(self._scanned["digests"])
-        for split, entries in self._listing.items():
-            for entry in entries:
-                path = self._relative_path(entry)
-                identity = f"{split}\0{path}\0{entry.expression}\0{entry.box}\0"
-                total.update(os.fsencode(identity))
-                total.update(next(file_digests))
+        for (split, entry), digest in zip(self._files.entries, self._files.digests, strict=True):
+            path = self._relative_path(entry)
+            identity = f"{split}\0{path}\0{entry.label}\0{entry.box}\0"
+            total.update(os.fsencode(identity))
+            total.update(digest.tobytes())
         return total.hexdigest()
 
     def read(self, split: str) -> RawSplit:
         """Decode the images of one of `splits`; raises FertoolError naming a damaged file."""
-        entries = self._listing[split]
-        class_indices = [self.classes.index(entry.expression) for entry in entries]
-        labels: Indices = np.array(class_indices, np.int64)
-
+        rows = self._files.rows(split)
+        entries = [self._files.entries[row][1] for row in rows]
         side = self._side
         channels = self._channels
         shape = (len(entries), channels, side, side)
-        conversions = np.zeros((len(entries), len(CONVERSIONS)), np.uint8)
-        images = Chunks(shape, lambda: decode_images(entries, side, channels, conversions))
+        marks = DecodingMarks.empty(len(entries))
+        images = Chunks(
+            shape,
+            lambda: decode_images(
+                entries, side, channels, marks, skip_unreadable=self._skip_unreadable
+            ),
+        )
 
         def is_valid(arrays: Arrays) -> bool:
-            return has_array(arrays, "images", np.uint8, shape) and has_array(
-                arrays, "conversions", np.uint8, conversions.shape
+            unreadable = arrays.get("unreadable", marks.unreadable)
+            return (
+                has_array(arrays, "images", np.uint8, shape)
+                and has_array(arrays, "conversions", np.uint8, marks.conversions.shape)
+                and has_array({"it": unreadable}, "it", np.uint8, marks.unreadable.shape)
             )
 
         stored = load_or_make(
             f"images-v{_CACHE_VERSION}-{self.digest}-{split}-{side}-{channels}",
-            # In this order: the conversions are known when the last image is decoded.
-            make=lambda: {"images": images, "conversions": conversions},
+            # In this order: the marks are known when the last image is decoded.
+            make=lambda: {
+                "images": images,
+                "conversions": marks.conversions,
+                "unreadable": marks.unreadable,
+            },
             on_note=self._on_note,
             valid=is_valid,
         )
         self._note_conversions(split, stored["conversions"])
-        return RawSplit(stored["images"], labels, self.classes)
+        class_indices = [self.classes.index(entry.label) for entry in entries]
+        found = RawSplit(
+            stored["images"],
+            np.array(class_indices, np.int64),
+            self.classes,
+            names=np.array([self._relative_path(entry) for entry in entries], object),
+            file_sizes=self._sizes[rows],
+        )
+        # Caches of older versions have none: all their images were readable.
+        unreadable = stored.get("unreadable", marks.unreadable)
+        return self._without_unreadable(split, found, entries, unreadable)
+
+    def _without_unreadable(
+        self,
+        split: str,
+        found: RawSplit,
+        entries: Sequence[ImageEntry],
+        unreadable: NDArray[np.uint8],
+    ) -> RawSplit:
+        """Return the images that could be decoded; notes the others, or raises the first error."""
+        for row in np.flatnonzero(unreadable).tolist():
+            self._require_readable(entries[row], _require_decodable)
+        self._note_unreadable(split)
+        return found.subset(unreadable == 0) if unreadable.any() else found
+
+    def _require_readable(self, entry: ImageEntry, check: Callable[[Path], object]) -> bool:
+        """Return whether a file passes a check; the reason why not is kept, or raised."""
+        try:
+            check(entry.path)
+        except FertoolError as error:
+            if not self._skip_unreadable:
+                raise
+            reason = error.message.removeprefix(f"{entry.path}: ")
+            self._unreadable[self._relative_path(entry)] = reason
+            return False
+        return True
+
+    def _note_unreadable(self, split: str) -> None:
+        of_split = {self._relative_path(entry) for entry in self._listing[split]}
+        reasons = [f"{name} ({why})" for name, why in self._unreadable.items() if name in of_split]
+        if not reasons:
+            return
+        named = ", ".join(reasons[:_NAMED])
+        if len(reasons) > _NAMED:
+            named += f" and {len(reasons) - _NAMED:,} more, which data info lists"
+        self._on_note(f"{self.name}: {len(reasons):,} unreadable {split} images skipped: {named}")
 
     def _note_conversions(self, split: str, conversions: NDArray[np.uint8]) -> None:
         """Count `conversions` [N, CONVERSIONS] of a split in the findings, and note them."""
@@ -154,26 +203,41 @@ class ImageTree:
                 f"{self.name}: {split} images that were converted to upright 8-bit sRGB: {details}"
             )
 
-    @cached_property
-    def _entries(self) -> tuple[ImageEntry, ...]:
-        entries: list[ImageEntry] = []
-        for of_split in self._listing.values():
-            entries += of_split
-        return tuple(entries)
-
     def _relative_path(self, entry: ImageEntry) -> str:
         return entry.path.relative_to(self._root).as_posix()
 
     @cached_property
-    def _scanned(self) -> Arrays:
-        """SHA-256 uint8 [F, 32] and size (width, height) int32 [F, 2] of the file of each entry."""
+    def _files(self) -> _Files:
+        listed: list[tuple[str, ImageEntry]] = []
+        for split, of_split in self._listing.items():
+            for entry in of_split:
+                if not self._skip_unreadable or self._require_readable(entry, file_state):
+                    listed.append((split, entry))
+        scanned = self._scan([entry for _, entry in listed])
+        is_image = scanned["sizes"].min(axis=1, initial=1) > 0
+        for row in np.flatnonzero(~is_image):
+            self._require_readable(listed[row][1], scan_image)
+        if not is_image.any():
+            first = next(iter(self._unreadable.items()), ("", "there is none"))
+            raise FertoolError(
+                f"{self.name}: none of its images can be read: {': '.join(first)}",
+                "look at what the files are",
+            )
+        readable = [listed[row] for row in np.flatnonzero(is_image)]
+        return _Files(readable, scanned["digests"][is_image], scanned["sizes"][is_image])
+
+    def _scan(self, entries: Sequence[ImageEntry]) -> Arrays:
+        """Return digests and sizes as `scan_images` does, from the cache where nothing changed."""
         # Before the files are looked at: one that changes meanwhile counts as not settled.
         now = time.time_ns()
-        key, newest = self._status_digest()
-        if newest > now - _SETTLED_NS:
-            return _scan(self._entries)
+        key, newest = self._status_digest(entries)
 
-        count = len(self._entries)
+        def scan() -> Arrays:
+            return scan_images(entries, skip_unreadable=self._skip_unreadable)
+
+        if newest > now - _SETTLED_NS:
+            return scan()
+        count = len(entries)
 
         def is_valid(arrays: Arrays) -> bool:
             return has_array(arrays, "digests", np.uint8, (count, 32)) and has_array(
@@ -181,17 +245,14 @@ class ImageTree:
             )
 
         return load_or_make(
-            f"files-v{_CACHE_VERSION}-{key}",
-            make=lambda: _scan(self._entries),
-            on_note=self._on_note,
-            valid=is_valid,
+            f"files-v{_CACHE_VERSION}-{key}", make=scan, on_note=self._on_note, valid=is_valid
         )
 
-    def _status_digest(self) -> tuple[str, int]:
+    def _status_digest(self, entries: Sequence[ImageEntry]) -> tuple[str, int]:
         """Return a digest of the status of all files, and the newest time of modification in ns."""
         digest = hashlib.sha256(os.fsencode(self._root.resolve()))
         newest = 0
-        for entry in self._entries:
+        for entry in entries:
             state = file_state(entry.path)
             identity = (
                 state.st_dev,
@@ -205,16 +266,21 @@ class ImageTree:
         return digest.hexdigest(), newest
 
     @cached_property
+    def _sizes(self) -> NDArray[np.int32]:
+        """The (width, height) of what is used of each file in pixels: of a box only the box."""
+        sizes = self._files.sizes.copy()
+        for i, (_, entry) in enumerate(self._files.entries):
+            if entry.box:
+                left, top, right, bottom = entry.box
+                sizes[i] = right - left, bottom - top
+        return sizes
+
+    @cached_property
     def _side(self) -> int:
         """The side of all images after resizing, in pixels: see `size` in the class."""
         if self._size is not None:
             return self._size
-        sizes = self._scanned["sizes"].copy()
-        # Of an image with a face box only the box is used.
-        for i, entry in enumerate(self._entries):
-            if entry.box:
-                left, top, right, bottom = entry.box
-                sizes[i] = right - left, bottom - top
+        sizes = self._sizes
         side: int = min(statistics.median_low(sizes.min(axis=1).tolist()), _LARGEST_SIDE)
         if (sizes != side).any():
             self._note_resizing(sizes, side)
@@ -231,122 +297,7 @@ class ImageTree:
         self._on_note(f"{self.name}: images of {described}, all resized to {side}x{side}")
 
 
-def decode_images(
-    entries: Sequence[ImageEntry],
-    size: int,
-    channels: int,
-    conversions: NDArray[np.uint8] | None = None,
-) -> Iterator[Pixels]:
-    """Decode, crop, convert to gray or RGB and resize: uint8 [<= 256, channels, size, size] each.
-
-    The images come in order. Resizing is bilinear with antialiasing, as in
-    `fertool.data.pixels.resize`. In `conversions` uint8 [entries, CONVERSIONS] a 1 is set for each
-    conversion of an image. Raises FertoolError naming the file.
-    """
-    image_bytes = channels * size * size
-    batch_size = max(1, min(_BATCH_FILES, _BATCH_BYTES // image_bytes))
-
-    def decode(entry: ImageEntry) -> tuple[Pixels, frozenset[str]]:
-        return _decode(entry, size, channels)
-
-    # Yielded in batches: all images together may be larger than memory.
-    done = 0
-    for batch in _in_threads(decode, entries, batch_size):
-        if conversions is not None:
-            _mark_conversions(conversions[done:], batch)
-        done += len(batch)
-        yield np.stack([pixels for pixels, _ in batch])
-
-
-def _mark_conversions(
-    conversions: NDArray[np.uint8], decoded: list[tuple[Pixels, frozenset[str]]]
-) -> None:
-    """Set a 1 in the rows of decoded images for each conversion that was applied."""
-    for row, (_, applied) in enumerate(decoded):
-        conversions[row] = [name in applied for name in CONVERSIONS]
-
-
-def image_files(folder: Path, others: Counter[str] | None = None) -> list[Path]:
-    """Return the image files directly inside a folder, sorted by name, without hidden ones.
-
-    Hidden files and those of other kinds are counted in `others` by suffix.
-    """
-    suffixes = image_suffixes()
-    images: list[Path] = []
-    # Sorted, for the order of images decides the digest of the data set and every random draw.
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            continue
-        kind = _kind_of_file(path)
-        if kind in suffixes:
-            images.append(path)
-        elif others is not None:
-            others[kind] += 1
-    return images
-
-
-def _kind_of_file(path: Path) -> str:
-    """Return the suffix of a file in lower case, or `hidden` or `no suffix`."""
-    if path.name.startswith("."):
-        return "hidden"
-    return path.suffix.lower() or "no suffix"
-
-
-def _decode(entry: ImageEntry, size: int, channels: int) -> tuple[Pixels, frozenset[str]]:
-    with decoded_image(entry.path) as decoded:
-        image = decoded.image
-        if image.mode != _MODES[channels]:
-            image = image.convert(_MODES[channels])
-        if entry.box is not None:
-            # Pillow fills what lies outside with black, even where that is all.
-            _require_overlap(entry.path, entry.box, image.size)
-            image = image.crop(entry.box)
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BILINEAR)
-        pixels: Pixels = np.asarray(image)
-    if channels == 1:
-        return pixels[None], decoded.conversions
-    return pixels.transpose(2, 0, 1), decoded.conversions
-
-
-def _require_overlap(path: Path, box: Box, size: tuple[int, int]) -> None:
-    """Raise FertoolError unless a face box overlaps an image of this (width, height)."""
-    left, top, right, bottom = box
-    width, height = size
-    if left >= width or top >= height or right <= 0 or bottom <= 0:
-        raise FertoolError(
-            f"{path}: {width}x{height} pixels, but the face box of the list is {left},{top} to "
-            f"{right},{bottom}",
-            "the list belongs to other images: copy the data set again",
-        )
-
-
-def _scan(entries: Sequence[ImageEntry]) -> Arrays:
-    """Return the SHA-256 `digests` and the `sizes` of the files, see `ImageTree._scanned`."""
-    digests = np.empty((len(entries), 32), np.uint8)
-    sizes = np.empty((len(entries), 2), np.int32)
-    row = 0
-    for batch in _in_threads(_scan_file, entries, _BATCH_FILES):
-        for digest, size in batch:
-            digests[row] = np.frombuffer(digest, np.uint8)
-            sizes[row] = size
-            row += 1
-    return {"digests": digests, "sizes": sizes}
-
-
-def _scan_file(entry: ImageEntry) -> tuple[bytes, tuple[int, int]]:
-    return scan_image(entry.path)
-
-
-def _in_threads(
-    work: Callable[[ImageEntry], T], entries: Sequence[ImageEntry], batch_size: int
-) -> Iterator[list[T]]:
-    """Yield the results in order, a list for every `batch_size` entries."""
-    # Threads are enough: decoding and hashing release the interpreter's lock.
-    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(entries), batch_size):
-            with warnings.catch_warnings():
-                # What Pillow warns of is either handled or an error by our own limits.
-                warnings.simplefilter("ignore")
-                results = list(pool.map(work, entries[start : start + batch_size]))
-            yield results
+def _require_decodable(path: Path) -> None:
+    """Raise FertoolError for an image file that cannot be decoded."""
+    with decoded_image(path):
+        pass

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
 
-from fertool.data.duplicates import group_indices, image_hashes
 from fertool.data.ferplus import RULES, label_by_votes
-from fertool.data.reader import Pixels, RawSplit
+from fertool.data.problems import Contents, find_problems
+from fertool.data.reader import RawSplit
 from fertool.data.source import DataSource
-from fertool.data.storage import iter_chunks
 from fertool.results import DataInfo
 
 _NOT_A_FACE = 9
@@ -22,22 +20,18 @@ _MANY_VOTES = 5
 def inspect_source(source: DataSource) -> DataInfo:
     """Count what a source holds; reads all its splits. Raises FertoolError as reading them does."""
     splits = {split: source.raw(split) for split in source.splits}
-    hashes: dict[str, list[bytes]] = {}
-    all_hashes: list[bytes] = []
     voted: dict[str, RawSplit] = {}
     for split, faces in splits.items():
-        hashes[split] = image_hashes(faces.images)
-        all_hashes += hashes[split]
         if faces.votes is not None:
             voted[split] = faces
-    group = group_indices(all_hashes)
-    group_sizes = np.bincount(group)
-    labels = np.concatenate([faces.labels for faces in splits.values()])
-    labels_of_group = np.bincount(np.unique(np.stack([group, labels]), axis=1)[0])
-
-    _, channels, _, image_size = next(iter(splits.values())).images.shape
     # After the splits are read: the readers find some of it only then.
     findings = source.findings
+    contents = Contents(splits, findings)
+    group = contents.duplicate_group
+    group_sizes = np.bincount(group)
+    labels_of_group = np.bincount(np.unique(np.stack([group, contents.labels]), axis=1)[0])
+
+    _, channels, _, image_size = next(iter(splits.values())).images.shape
     return DataInfo(
         source=source.name,
         digest=source.digest,
@@ -48,28 +42,17 @@ def inspect_source(source: DataSource) -> DataInfo:
         images=len(group),
         distinct_images=len(group_sizes),
         copy_groups=int(np.count_nonzero(group_sizes > 1)),
-        copies_across=_duplicates_across(hashes),
+        copies_across=_duplicates_across(contents),
         conflicting_groups=int(np.count_nonzero(labels_of_group > 1)),
-        constant_images=sum(_count_constant(faces.images) for faces in splits.values()),
+        constant_images=int(np.count_nonzero(contents.is_constant)),
         not_faces=_count_not_faces(voted),
         ferplus_rule_counts=_rule_counts(voted),
         converted=findings.converted,
         not_images=findings.not_images,
         left_out=findings.left_out,
+        unreadable=findings.unreadable,
+        problems=find_problems(contents),
     )
-
-
-def _count_constant(images: Pixels) -> int:
-    """Return how many images [N, C, H, W] have one gray level only.
-
-    In chunks, for the images may be larger than memory.
-    """
-    count = 0
-    for chunk in iter_chunks(images):
-        rows = chunk.reshape(len(chunk), math.prod(chunk.shape[1:]))
-        is_constant = (rows == rows[:, :1]).all(axis=1)
-        count += int(np.count_nonzero(is_constant))
-    return count
 
 
 def _class_counts(source: DataSource, split: str) -> dict[str, int]:
@@ -79,14 +62,15 @@ def _class_counts(source: DataSource, split: str) -> dict[str, int]:
     return {name: by_name.get(name, 0) for name in source.classes}
 
 
-def _duplicates_across(hashes: Mapping[str, list[bytes]]) -> dict[str, int]:
+def _duplicates_across(contents: Contents) -> dict[str, int]:
     """Return how many images of a split an earlier one has, by "val in train" and the like."""
     counts: dict[str, int] = {}
-    splits = list(hashes)
+    splits = list(contents.splits)
+    groups = [contents.duplicate_group[contents.split_of == k] for k in range(len(splits))]
     for k, earlier in enumerate(splits):
-        known = set(hashes[earlier])
-        for later in splits[k + 1 :]:
-            counts[f"{later} in {earlier}"] = sum(value in known for value in hashes[later])
+        for later in range(k + 1, len(splits)):
+            is_known = np.isin(groups[later], groups[k])
+            counts[f"{splits[later]} in {earlier}"] = int(np.count_nonzero(is_known))
     return counts
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from fertool.config.reading import named_format
 from fertool.data.data_format import DataFormat, ImageFolders
-from fertool.data.detection import detect_layout, find_layout, load_data_format
 from fertool.data.folders import Listing, SkippedFiles
+from fertool.data.format_detection import detect_layout, find_layout, load_data_format
 from fertool.data.options import DataOptions
-from fertool.data.reader import Reader
-from fertool.data.source import DataSource, Note
+from fertool.data.reader import Note, Reader
+from fertool.data.source import DataSource
 from fertool.errors import FertoolError, UsageError
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from fertool.data.class_groups import ClassGroups
 from fertool.data.ferplus import RULES
 from fertool.data.labels import find_expression
 from fertool.errors import UsageError, unknown_name
@@ -18,8 +19,12 @@ class DataOptions:
 
     `format`: the name of a reader, None to detect it. `ferplus`: fer2013new.csv, whose votes replace
     the labels by `ferplus_rule`. `size`, `channels`: what the images become; size None keeps
-    theirs. `classes`: a model's classes, in its order; images of others are dropped; None takes the
-    source's own. `seed`: of drawn faces only. Raises UsageError for a value out of its range.
+    theirs. `groups`: classes to be, with those of the source that each consists of; None keeps the
+    source's own. `classes`: a model's classes, in its order; None takes all. Images of no class are
+    dropped. Where the source has no test split, `test_fraction` of the training images of each
+    class are held out for it, then some for a missing validation split; `split_seed` chooses them.
+    `skip_unreadable`: leave out image files that cannot be read. `seed`: of drawn faces only.
+    Raises UsageError for a value out of its range.
     """
 
     format: str | None = None
@@ -27,7 +32,11 @@ class DataOptions:
     ferplus_rule: str = "majority"
     size: int | None = None
     channels: int = 1
+    groups: ClassGroups | None = None
     classes: tuple[str, ...] | None = None
+    test_fraction: float = 0.0
+    split_seed: int = 0
+    skip_unreadable: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -46,9 +55,11 @@ class DataOptions:
         self._require_distinct_classes()
 
     def _require_distinct_classes(self) -> None:
+        names = self.classes or ()
+        expressions = [find_expression(name) for name in names]
         # By meaning: "happy" and "happiness" would share the images of one class.
-        counts = Counter(find_expression(name) or name for name in self.classes or ())
-        for name, count in counts.items():
+        meanings = expressions if all(expressions) else names
+        for name, count in Counter(meanings).items():
             if count > 1:
                 raise UsageError(
                     f"two of the model's classes mean '{name}'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -96,3 +97,15 @@ def convert_channels(images: Tensor, channels: int) -> Tensor:
     products = images.to(torch.int32) * weights.view(1, 3, 1, 1)
     rounded = products.sum(dim=1, keepdim=True) + 0x8000
     return rounded.bitwise_right_shift(16).to(torch.uint8)
+
+
+def constant_images(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return bool [N]: which images [N, C, H, W] have one level only.
+
+    In chunks, for the images may be larger than memory.
+    """
+    found = [np.empty(0, np.bool_)]
+    for chunk in iter_chunks(images):
+        rows = chunk.reshape(len(chunk), math.prod(chunk.shape[1:]))
+        found.append((rows == rows[:, :1]).all(axis=1))
+    return np.concatenate(found)

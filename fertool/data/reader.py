@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -17,6 +17,8 @@ T = TypeVar("T", bound=np.generic)
 
 Pixels = NDArray[np.uint8]
 Indices = NDArray[np.int64]
+Note = Callable[[str], None]
+"""Receives a remark about the data."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class RawSplit:
 
     `images` uint8 [N, C, H, W]; `labels` int64 [N], indices into `classes`; `votes`, if the source
     has them, uint8 [N, 10] in the order of FER+ (eight expressions, unknown, not a face);
-    `soft_labels`, if any, float32 [N, K].
+    `soft_labels`, if any, float32 [N, K]. `names` [N] are what the source calls the images, paths
+    for one; `file_sizes` int32 [N, 2] are (width, height) in pixels before resizing.
     """
 
     images: Pixels
@@ -33,6 +36,8 @@ class RawSplit:
     classes: tuple[str, ...]
     votes: Pixels | None = None
     soft_labels: NDArray[np.float32] | None = None
+    names: NDArray[np.object_] | None = None
+    file_sizes: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +55,8 @@ class RawSplit:
             labels=self.labels[index],
             votes=_select(self.votes, index),
             soft_labels=_select(self.soft_labels, index),
+            names=_select(self.names, index),
+            file_sizes=_select(self.file_sizes, index),
         )
 
 
@@ -62,12 +69,13 @@ class Findings:
     """What a reader converted or skipped.
 
     `converted` counts images by conversion, `not_images` files by suffix, and `left_out` images by
-    folder within the source.
+    folder within the source. `unreadable` has the reason why each file was skipped, by its path.
     """
 
     converted: Mapping[str, int] = field(default_factory=dict)
     not_images: Mapping[str, int] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 NO_FINDINGS = Findings()

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fertool.data import pixels
+from fertool.data.class_groups import relabel, resolve_groups
 from fertool.data.dataset import FaceDataset
 from fertool.data.duplicates import distinct_from, hold_out
 from fertool.data.ferplus import label_by_votes
-from fertool.data.labels import FERPLUS_ORDER, canonical_expression, in_canonical_order
+from fertool.data.labels import FERPLUS_ORDER, class_order, match_classes, name_classes
 from fertool.data.options import DataOptions
-from fertool.data.reader import SPLITS, Findings, RawSplit, Reader
+from fertool.data.reader import SPLITS, Findings, Note, RawSplit, Reader
 from fertool.errors import FertoolError, unknown_name
 
 VALIDATION_FRACTION = 0.1
 """Held out of the training images of a source that has no validation split."""
-
-Note = Callable[[str], None]
 
 
 class DataSource:
@@ -47,19 +46,33 @@ class DataSource:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes of every split: those asked for, else the source's own."""
+        """The classes of every split: a model's, the groups asked for, or the source's own."""
         if self._options.classes is None:
-            return self._own_classes
+            return self._grouped_classes
         names = self._options.classes
-        return tuple(canonical_expression(name, "the model's classes") for name in names)
+        return tuple(name_classes(dict.fromkeys(names, "the model's classes")).values())
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that exist; `val` always does where `train` does."""
-        existing = set(self._reader.splits)
-        if "train" in existing:
-            existing.add("val")
+        existing = {*self._reader.splits, *self.held_out}
         return tuple(split for split in SPLITS if split in existing)
+
+    @cached_property
+    def held_out(self) -> dict[str, float]:
+        """The fraction of the training images that each missing split gets, test first."""
+        own = self._reader.splits
+        fractions: dict[str, float] = {}
+        if "train" in own and "test" not in own and self._options.test_fraction:
+            fractions["test"] = self._options.test_fraction
+        if "train" in own and "val" not in own:
+            fractions["val"] = VALIDATION_FRACTION
+        return fractions
+
+    @property
+    def division(self) -> tuple[int, Mapping[str, float]] | None:
+        """What decides which images are held out, None where the source divides them itself."""
+        return (self._options.split_seed, self.held_out) if self.held_out else None
 
     def split(self, name: str) -> FaceDataset:
         """Return one split, fitted to the options.
@@ -85,11 +98,20 @@ class DataSource:
         return self._raw[name]
 
     def labeled(self, name: str) -> RawSplit:
-        """Return one split as it was read, labeled by the FER+ rule where there are votes."""
+        """Return one split as it was read, labeled by the FER+ rule and the groups of classes."""
         faces = self.raw(name)
-        if faces.votes is None:
+        if faces.votes is not None:
+            faces = label_by_votes(faces, self._options.ferplus_rule)
+        if self._target_of is None:
             return faces
-        return label_by_votes(faces, self._options.ferplus_rule)
+        grouped = relabel(faces, self._target_of, self._grouped_classes)
+        left_out = len(faces) - len(grouped)
+        if left_out:
+            self._on_note(
+                f"{self.name}: {left_out} {name} images are left out, of classes that ``classes`` "
+                "does not name"
+            )
+        return grouped
 
     def distinct_from(self, split: str, other: str) -> Tensor:
         """Return bool [N]: which images of `split` are not exact duplicates of one in `other`."""
@@ -111,27 +133,48 @@ class DataSource:
     @property
     def _own_classes(self) -> tuple[str, ...]:
         if self._options.ferplus is not None:
-            return in_canonical_order(frozenset(FERPLUS_ORDER))
-        return in_canonical_order(frozenset(self._reader.classes))
+            return class_order(FERPLUS_ORDER)
+        return class_order(self._reader.classes)
+
+    @cached_property
+    def _target_of(self) -> dict[str, str] | None:
+        """The class to be of each of the source's own; None where they stay."""
+        if self._options.groups is None:
+            return None
+        return resolve_groups(self._options.groups, self._own_classes)
+
+    @property
+    def _grouped_classes(self) -> tuple[str, ...]:
+        if self._target_of is None:
+            return self._own_classes
+        names = name_classes(dict.fromkeys(self._options.groups or (), "``classes``"))
+        return tuple(names.values())
 
     def _read(self, name: str) -> None:
-        """Read a split, or both training and validation where the source does not divide them."""
-        own = self._reader.splits
-        if name in own and (name != "train" or "val" in own):
+        """Read a split; with the training images, whatever is held out of them."""
+        if name in self._reader.splits and (name != "train" or not self.held_out):
             self._raw[name] = self._reader.read(name)
             return
 
         everything = self._reader.read("train")
-        held_out = hold_out(everything, VALIDATION_FRACTION)
-        self._raw["train"] = everything.subset(~held_out)
-        self._raw["val"] = everything.subset(held_out)
-        if held_out.any():
-            count = f"{held_out.sum()} of {len(everything)} training images"
-            self._on_note(f"{self.name}: no validation split; {count} are held out for it")
-        else:
-            self._on_note(
-                f"{self.name}: no validation split, and too few images to hold any out for it"
-            )
+        seed = self._options.split_seed
+        masks = hold_out(everything, self.held_out, seed)
+        is_held_out = np.zeros(len(everything), bool)
+        for split, mask in masks.items():
+            self._raw[split] = everything.subset(mask)
+            is_held_out |= mask
+            called = "validation" if split == "val" else split
+            if mask.any():
+                self._on_note(
+                    f"{self.name}: no {called} split; {mask.sum()} of {len(everything)} training "
+                    f"images are held out for it, {self.held_out[split]:.0%} of each class by "
+                    f"``split_seed={seed}``"
+                )
+            else:
+                self._on_note(
+                    f"{self.name}: no {called} split, and too few images to hold any out for it"
+                )
+        self._raw["train"] = everything.subset(~is_held_out)
 
     def _fit(self, name: str) -> FaceDataset:
         labeled = self.labeled(name)
@@ -142,12 +185,12 @@ class DataSource:
                 "hold any out for it",
                 "two different images of a class are the least from which one is held out",
             )
-        faces = _map_classes(labeled, self.classes)
+        faces = relabel(labeled, match_classes(labeled.classes, self.classes), self.classes)
         self._note_dropped(name, len(labeled) - len(faces))
         if not len(faces):
             raise FertoolError(
                 f"{self.name}: no images in the split '{name}' show {', '.join(self.classes)}",
-                f"its classes are: {', '.join(self._own_classes)}",
+                f"its classes are: {', '.join(self._grouped_classes)}",
             )
         if name == "train":
             self._require_classes(faces)
@@ -170,7 +213,12 @@ class DataSource:
             )
 
     def _require_classes(self, faces: RawSplit) -> None:
-        """Raise FertoolError for training images that lack a class which the source should have."""
+        """Raise FertoolError for training images without a class that the source should have."""
+        if len(self._grouped_classes) == 1 and self._options.classes is None:
+            raise FertoolError(
+                f"{self.name}: all images are of one class, {faces.classes[0]}",
+                "a classifier needs two: give the folder that holds the folders of all classes",
+            )
         present = set(np.unique(faces.labels).tolist())
         missing: list[str] = []
         unknown: list[str] = []
@@ -178,36 +226,15 @@ class DataSource:
             if k in present:
                 continue
             # A source need not have every class of the model: only its own can be missing.
-            if name in self._own_classes:
+            if name in self._grouped_classes:
                 missing.append(name)
             else:
                 unknown.append(name)
         if missing:
             raise FertoolError(
                 f"{self.name}: no training images of {', '.join(missing)}",
-                "add some: a model cannot learn a class that it never sees",
+                "add some, or leave the class out with ``classes``: a model cannot learn a class "
+                "that it never sees",
             )
         if unknown:
             self._on_note(f"{self.name}: has no class {', '.join(unknown)}, which the model knows")
-
-
-def _map_classes(faces: RawSplit, classes: tuple[str, ...]) -> RawSplit:
-    """Map labels to indices into `classes`, by name; images of other classes are dropped."""
-    new_index = np.full(len(faces.classes), -1, np.int64)
-    for k, name in enumerate(faces.classes):
-        if name in classes:
-            new_index[k] = classes.index(name)
-    is_kept = new_index >= 0
-    faces = replace(faces, labels=new_index[faces.labels], classes=classes)
-    if faces.soft_labels is not None:
-        # Columns of classes that the source lacks stay 0.
-        soft = np.zeros((len(faces), len(classes)), np.float32)
-        soft[:, new_index[is_kept]] = faces.soft_labels[:, is_kept]
-        faces = replace(faces, soft_labels=soft)
-
-    faces = faces.subset(faces.labels >= 0)
-    if faces.soft_labels is not None:
-        # Dropped classes took their part of the votes with them.
-        total = faces.soft_labels.sum(axis=1, keepdims=True)
-        faces = replace(faces, soft_labels=faces.soft_labels / total)
-    return faces

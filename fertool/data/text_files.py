@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -11,6 +12,7 @@ from fertool.errors import FertoolError
 LONGEST_LINE = 1 << 22
 """Bytes of a line with its end: a row of 1024 x 1024 gray levels has as many."""
 _LONGEST_PATH = 1024
+_UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SHOWN = 60
 """Characters of a wrong path that an error shows."""
 
@@ -26,20 +28,38 @@ def read_lines(path: Path) -> Iterator[bytes]:
         number = 0
         while line := file.readline(LONGEST_LINE + 1):
             number += 1
-            if len(line) > LONGEST_LINE:
-                raise FertoolError(
-                    f"{path}:{number}: a line of more than {LONGEST_LINE:,} bytes",
-                    "this is not the list that its name says, or a damaged copy: copy it again",
-                )
+            _require_length(path, number, len(line))
             yield line
 
 
 def read_text_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a file as text. Raises what `read_lines` raises."""
-    for number, line in enumerate(read_lines(path)):
-        # Bytes that are not UTF-8 become surrogates, so that they still name files.
-        text = line.decode("utf-8", "surrogateescape")
-        yield text.removeprefix("\ufeff") if number == 0 else text
+    r"""Yield the lines of a file as text, each with `\n` at its end.
+
+    Raises FertoolError for what is not a regular file, and naming file and line for a line of more
+    than `LONGEST_LINE` characters.
+    """
+    require_file(path)
+    # Bytes that are not UTF-8 become surrogates, so that they still name files.
+    encoding, errors = "utf-8", "surrogateescape"
+    with open(path, "rb") as opened:
+        start = opened.read(len(_UTF16_MARKS[0]))
+    if start in _UTF16_MARKS:
+        # Spreadsheets call it Unicode text, and PowerShell writes it.
+        encoding, errors = "utf-16", "replace"
+    with open(path, encoding=encoding, errors=errors) as file:
+        number = 0
+        while line := file.readline(LONGEST_LINE + 1):
+            number += 1
+            _require_length(path, number, len(line))
+            yield line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _require_length(path: Path, number: int, length: int) -> None:
+    if length > LONGEST_LINE:
+        raise FertoolError(
+            f"{path}:{number}: a line of more than {LONGEST_LINE:,} bytes",
+            "this is not the list that its name says, or a damaged copy: copy it again",
+        )
 
 
 def require_path_inside(name: str, where: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fertool.data.pixels import resize
+from fertool.data.pixels import as_tensor, resize
+from fertool.data.storage import Chunks, assemble, iter_chunks
 
 Tta = Literal["none", "flip", "ten-crop"]
 
@@ -28,7 +32,7 @@ def tta_views(images: Tensor, tta: Tta) -> Iterator[Tensor]:
         yield view
         # Each beside its mirror image, so that the crop need not be made twice.
         if tta != "none":
-            yield view.flip(-1)
+            yield _map_images(view, lambda images: images.flip(-1))
 
 
 def _crops(images: Tensor) -> Iterator[Tensor]:
@@ -39,4 +43,19 @@ def _crops(images: Tensor) -> Iterator[Tensor]:
     corners = ((0, 0), (0, rest), (rest, 0), (rest, rest))
     center = (rest // 2, rest // 2)
     for top, left in (*corners, center):
-        yield resize(images[..., top : top + side, left : left + side], size)
+        yield _map_images(images, partial(_enlarged_crop, top=top, left=left, side=side))
+
+
+def _enlarged_crop(images: Tensor, top: int, left: int, side: int) -> Tensor:
+    return resize(images[..., top : top + side, left : left + side], images.shape[-1])
+
+
+def _map_images(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return images of the same shape, changed in chunks: a view may be larger than memory."""
+    pixels = images.numpy()
+
+    def parts() -> Iterator[NDArray[np.uint8]]:
+        for chunk in iter_chunks(pixels):
+            yield change(as_tensor(chunk)).numpy()
+
+    return as_tensor(assemble(Chunks(pixels.shape, parts)))

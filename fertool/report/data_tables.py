@@ -10,12 +10,25 @@ from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import channels_text
 from fertool.results import DataInfo, Landmarks
 
-_SKIPPED = {
-    "converted to upright 8-bit sRGB": "converted",
-    "files that are no images": "not_images",
-    "images left out": "left_out",
+_PROBLEMS = {
+    "unreadable": "unreadable images",
+    "duplicates_across_splits": "duplicates in several splits",
+    "conflicting_labels": "duplicates under different labels",
+    "duplicates": "duplicates in one split",
+    "near_duplicates_across_splits": "near duplicates in several splits",
+    "near_duplicates_with_other_labels": "near duplicates under different labels",
+    "near_duplicates": "near duplicates in one split",
+    "constant": "images of one gray level",
+    "odd_size": "much smaller or not square",
+    "few_training_images": "classes with few training images",
+    "converted": "converted to upright 8-bit sRGB",
+    "not_images": "files that are no images",
+    "left_out": "images left out, by folder",
 }
-"""Counts by kind that are empty for most data sets."""
+"""What each kind of problem is called."""
+_OF_SEVERAL_IMAGES = tuple(kind for kind in _PROBLEMS if "duplicates" in kind or "labels" in kind)
+_EXAMPLES = 3
+"""Groups of a problem that the table names."""
 
 
 def layout_class_counts(found: DataInfo) -> TextTable:
@@ -53,11 +66,6 @@ def data_facts(found: DataInfo) -> list[Fact]:
         facts.append((f"copies, {where}", f"{count:,}"))
     facts.append(("copies with different labels", f"{found.conflicting_groups:,} groups"))
     facts.append(("images of one gray level", f"{found.constant_images:,}"))
-
-    for name, key in _SKIPPED.items():
-        counts = getattr(found, key)
-        if counts:
-            facts.append((name, _counts_text(counts)))
     if found.not_faces is not None:
         facts.append(("voted not a face (more than 5 of 10)", f"{found.not_faces:,}"))
     rule_counts = found.ferplus_rule_counts or {}
@@ -74,6 +82,21 @@ def _landmark_facts(measured: Landmarks) -> list[Fact]:
         places.append(f"{x:.3f},{y:.3f}")
     count = f"{measured.with_face:,} of {measured.images:,} images"
     return [("landmarks, fractions of the side", "  ".join(places)), ("measured on", count)]
+
+
+def layout_problems(found: DataInfo) -> TextTable:
+    """Lay out the problems of a data set, each with a few examples."""
+    rows = []
+    for problem in found.problems:
+        is_of_several = problem.kind in _OF_SEVERAL_IMAGES
+        shown = []
+        for group in problem.groups[:_EXAMPLES]:
+            shown.append((" = " if is_of_several else ": ").join(group))
+        if problem.count > _EXAMPLES:
+            shown.append("…")
+        name = _PROBLEMS.get(problem.kind, problem.kind)
+        rows.append((name, f"{problem.count:,}", "\n".join(shown)))
+    return TextTable(("problem", ">count", "for example"), tuple(rows))
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:

@@ -12,7 +12,7 @@ from rich.text import Text
 from fertool.report import change_tables, graph_tables, model_tables, sweep_tables
 from fertool.report.benchmark_tables import bench_warnings, benchmark_caption, layout_benchmark
 from fertool.report.change_tables import Costs
-from fertool.report.data_tables import data_facts, layout_class_counts
+from fertool.report.data_tables import data_facts, layout_class_counts, layout_problems
 from fertool.report.evaluation_tables import (
     evaluation_facts,
     layout_classes,
@@ -138,8 +138,13 @@ def sensitivity_table(sensitivity: Sensitivity) -> RenderableType:
 
 
 def data_table(found: DataInfo) -> RenderableType:
-    """Return the images of each class in each split of a data set, then what can mislead."""
-    return Group(_draw(layout_class_counts(found)), _draw_facts(data_facts(found)))
+    """Return the images of each class in each split of a data set, its figures and problems."""
+    problems: RenderableType = Text("no problems found")
+    if found.problems:
+        problems = _draw(layout_problems(found))
+    return Group(
+        _draw(layout_class_counts(found)), _draw_facts(data_facts(found)), Text(), problems
+    )
 
 
 def sweep_table(sweep: SweepResults) -> RenderableType:

@@ -24,7 +24,7 @@ from fertool.results.changes import (
     QuantizeResult,
     UnlabeledChange,
 )
-from fertool.results.data_info import DataInfo, Landmarks
+from fertool.results.data_info import DataInfo, DataProblem, Landmarks
 from fertool.results.evaluation import (
     AccuracyComparison,
     ClassFigures,
@@ -78,6 +78,7 @@ __all__ = [
     "ConfigSummary",
     "CropReport",
     "DataInfo",
+    "DataProblem",
     "DetectionFigures",
     "Environment",
     "Epoch",

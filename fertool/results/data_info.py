@@ -32,6 +32,21 @@ class Landmarks:
 
 
 @dataclass(frozen=True)
+class DataProblem:
+    """One kind of problem; `count` are the images or groups of images that have it."""
+
+    kind: Annotated[Name, described("the kind of problem")]
+    count: Annotated[Count, described("images, or groups of duplicates, that have it")]
+    groups: Annotated[
+        tuple[tuple[Text, ...], ...],
+        described(
+            "their names, up to 1000 groups: the duplicates of one image, or one image, class, "
+            "suffix or folder with a detail"
+        ),
+    ]
+
+
+@dataclass(frozen=True)
 class DataInfo(Result):
     """Counts over all images of a source, before any is dropped for its label."""
 
@@ -60,6 +75,10 @@ class DataInfo(Result):
     converted: Annotated[_Counts, described("images by conversion to upright 8-bit sRGB")]
     not_images: Annotated[_Counts, described("skipped files by suffix")]
     left_out: Annotated[_Counts, described("images that no split or class takes, by folder")]
+    unreadable: Annotated[Mapping[Text, Text], described("the reason by file")]
+    problems: Annotated[
+        tuple[DataProblem, ...], described("all that a person should look at, the worst first")
+    ]
     landmarks: Annotated[
         Landmarks | UnsetType, described("with ``landmarks``: where those of the faces lie")
     ] = UNSET

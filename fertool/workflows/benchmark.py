@@ -51,13 +51,13 @@ def benchmark(
     if data:
         for path in paths:
             predictor = open_any(path, config.foreign, reporter)
-            source = data.fitted(predictor.input, predictor.classes)
+            source = data.fitted_to(predictor)
             evaluation, _ = evaluate_predictor(predictor, source, "val", "none", reporter)
             evaluations.append(evaluation)
 
     def images(predictor: Predictor) -> Any:
         if data:
-            source = data.fitted(predictor.input, predictor.classes)
+            source = data.fitted_to(predictor)
         else:
             note_assumptions(predictor, config.foreign, reporter)
             # Drawn faces have seven classes, which need not be the model's.

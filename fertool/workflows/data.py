@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
-from fertool.config.option import configured
-from fertool.config.reading import ReadConfig, named_format
+from fertool.config.option import configured, values_of
+from fertool.config.reading import (
+    DataConfig,
+    ReadConfig,
+    named_format,
+    parse_classes,
+    recorded_reading,
+)
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.data.info import DataInfo
     from fertool.data.source import DataSource
-    from fertool.spec import InputSpec
+    from fertool.runtime import Predictor
+    from fertool.spec import InputSpec, ProvenanceStep
+    from fertool.workflows.model import Model
 
 
 class Data:
@@ -25,7 +35,7 @@ class Data:
 
     def __init__(self, source: str, read: ReadConfig, reporter: Reporter) -> None:
         self.source = source
-        self.read = read
+        self.read = DataConfig.of(read)
         self._reporter = reporter
         self._opened: dict[Any, DataSource] = {}
 
@@ -45,6 +55,25 @@ class Data:
         """The classes of the source itself."""
         return self.fitted().classes
 
+    def fitted_to(self, model: Model | Predictor) -> DataSource:
+        """Return the source as `fitted` does, with the groups of classes and the split that the
+        model was trained with where `read` leaves them open.
+        """
+        read = self.read_as(model.spec.provenance if model.spec else ())
+        return self._fitted(model.input, model.classes, read)
+
+    def read_as(self, lineage: Iterable[ProvenanceStep]) -> DataConfig:
+        """Return the options of reading; what is not given is as a model's lineage records it."""
+        return DataConfig.of(self.read, recorded_reading(lineage))
+
+    def following(self, lineage: Iterable[ProvenanceStep]) -> Data:
+        """Return the data set read as `read_as` says, also where no model is fitted to."""
+        return self.with_reading(self.read_as(lineage))
+
+    def with_reading(self, read: DataConfig) -> Data:
+        """Return the same source, read in another way."""
+        return self if read == self.read else Data(self.source, read, self._reporter)
+
     def fitted(
         self, input: InputSpec | None = None, classes: tuple[str, ...] | None = None
     ) -> DataSource:
@@ -53,21 +82,30 @@ class Data:
         None stands for the source's own: its size in gray, its classes. Raises FertoolError for a
         source that is damaged, of an unknown layout, or without images of these classes.
         """
+        return self._fitted(input, classes, self.read)
+
+    def _fitted(
+        self, input: InputSpec | None, classes: tuple[str, ...] | None, read: DataConfig
+    ) -> DataSource:
         from fertool import distributed
         from fertool.data import DataOptions, open_data
 
         size, channels = None, 1
         if input is not None:
             size, channels = input.size, input.channels
-        key = (size, channels, classes)
+        key = (size, channels, classes, read)
         if key not in self._opened:
             options = DataOptions(
-                format=None if self.read.format == "auto" else self.read.format,
-                ferplus=self.read.ferplus,
-                ferplus_rule=self.read.ferplus_rule,
+                format=None if read.format == "auto" else read.format,
+                ferplus=read.ferplus,
+                ferplus_rule=read.ferplus_rule,
                 size=size,
                 channels=channels,
+                groups=parse_classes(read.classes) if read.classes else None,
                 classes=classes,
+                test_fraction=read.test_fraction or 0.0,
+                split_seed=read.split_seed or 0,
+                skip_unreadable=bool(read.skip_unreadable),
             )
             with distributed.main_process_first():
                 source = open_data(self.source, options, on_note=self._reporter.note)
@@ -81,14 +119,14 @@ class Data:
 
 def open_data(
     source: str | Path,
-    read: ReadConfig = ReadConfig(),
+    read: ReadConfig = DataConfig(),
     *,
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> Data:
     """Return the data set in a file or folder, or drawn faces: `synth`, `synth:COUNT`.
 
-    `options` are those of `ReadConfig`, by name. Remarks about the images go to the `reporter`.
+    `options` are those of `DataConfig`, by name. Remarks about the images go to the `reporter`.
     Raises FertoolError for a source that does not exist, UsageError for a wrong option.
     """
     (read,) = configured(read, options)
@@ -100,6 +138,18 @@ def open_data(
     if read.ferplus:
         require_file(read.ferplus)
     return Data(source, read, reporter)
+
+
+def inspect_data(data: Data) -> DataInfo:
+    """Return what a data set holds, and all its problems in one list.
+
+    Images that cannot be read are among the problems. Raises FertoolError for a data set of an
+    unknown layout, or in which nothing can be read.
+    """
+    from fertool.data.info import inspect_source
+
+    skipping = DataConfig(**{**values_of(data.read), "skip_unreadable": True})
+    return inspect_source(data.with_reading(skipping).fitted())
 
 
 def drawn_faces(count: int) -> Data:

@@ -115,6 +115,8 @@ class StudentTask(TrainingTask):
             self.fixed_options = FIXED_BY_VIEWS
         self.config = self._settled()
         input = input_of(self.config.network)
+        # A student of the teachers' classes, chosen on images that they were not trained on.
+        self.data = self.data.following(self._teachers.lineage)
         source = self.data.fitted(input)
         self._train = source.split("train")
         self._teachers.require_images(self._train, self.data)

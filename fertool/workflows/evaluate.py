@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fertool import metrics
-    from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
     from fertool.runtime import Predictor
 
@@ -56,14 +55,13 @@ def evaluate(
         return EvaluationReport(tuple(evaluations), tuple(compare(evaluations, right)))
     results: list[Evaluation] = []
     correct: list[NDArray[np.bool_]] = []
-    first: FaceDataset | None = None
+    first: DataSource | None = None
     for model in as_list(models):
         predictor = open_any(model, config.foreign, reporter)
-        source = data.fitted(predictor.input, predictor.classes)
-        images = source.split(config.split)
+        source = data.fitted_to(predictor)
         # Of each model in its own shape, but the same images.
-        first = first or images
-        _require_same_images(predictor, images, results, first)
+        first = first or source
+        _require_same_images(predictor, source, results, first, config.split)
         result, is_correct = evaluate_predictor(
             predictor, source, config.split, config.tta, reporter
         )
@@ -158,13 +156,25 @@ def _headline(evaluation: metrics.Evaluation) -> Headline:
 
 
 def _require_same_images(
-    predictor: Predictor, images: FaceDataset, before: Sequence[Evaluation], first: FaceDataset
+    predictor: Predictor,
+    source: DataSource,
+    before: Sequence[Evaluation],
+    first_source: DataSource,
+    split: Split,
 ) -> None:
     """Raise FertoolError unless two models answer about the same images.
 
     Images of classes that a model lacks are left out. Both sets come from one list in one order, so
-    that the same names in the same order are the same images.
+    that the same names in the same order are the same images, if the same ones were held out.
     """
+    if source.division != first_source.division:
+        raise FertoolError(
+            f"{predictor.path}: was trained with another division of {source.name} into splits than "
+            f"{before[0].file}",
+            "evaluate each file alone, or on data with splits of their own",
+        )
+    images = source.split(split)
+    first = first_source.split(split)
     names = [images.classes[k] for k in images.labels.tolist()]
     first_names = [first.classes[k] for k in first.labels.tolist()]
     if names != first_names:

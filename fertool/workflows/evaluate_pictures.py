@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fertool.config.evaluation import EvaluationConfig
+from fertool.config.reading import parse_classes
 from fertool.errors import FertoolError
 from fertool.reporter import Reporter
 from fertool.results import ClassFigures, DetectionFigures, Evaluation, Headline
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from fertool.data.image_tree import ImageEntry
+    from fertool.data.folders import Listing
+    from fertool.data.image_batches import ImageEntry
     from fertool.runtime import Predictor
 
 NO_FACE = "no face"
@@ -47,8 +49,8 @@ def evaluate_pictures(
                 f"{predictor.path}: other classes than {predictors[0].path}",
                 "compare models of the same classes, or evaluate each file alone",
             )
-    entries, split = _photographs(data, config.split, classes, reporter)
-    labels = np.array([_index_of(entry.expression, classes) for entry in entries])
+    entries, index_of, split = _photographs(data, config.split, predictors[0], reporter)
+    labels = np.array([index_of[entry.label] for entry in entries])
     logits = _logits(predictors, entries, config, reporter)
     has_face = logits[0][:, -1] < 0
     if not has_face.any():
@@ -64,9 +66,11 @@ def evaluate_pictures(
 
 
 def _photographs(
-    data: Data, split: str, classes: Sequence[str], reporter: Reporter
-) -> tuple[list[ImageEntry], str]:
-    """Return the photographs to evaluate, and the split that they are of, "all" without splits."""
+    data: Data, split: str, predictor: Predictor, reporter: Reporter
+) -> tuple[list[ImageEntry], dict[str, int], str]:
+    """Return the photographs to evaluate, the index of the class that each of their labels means,
+    and the split that they are of, "all" without splits.
+    """
     from fertool.data.opening import list_pictures
 
     format = None if data.read.format == "auto" else data.read.format
@@ -82,7 +86,8 @@ def _photographs(
             f"{data.source}: no images in the split '{split}'",
             f"its splits are: {', '.join(listing) or 'none'}",
         )
-    entries = [entry for entry in everything if _index_of(entry.expression, classes) >= 0]
+    index_of = _class_indices(data, listing, predictor)
+    entries = [entry for entry in everything if entry.label in index_of]
     left_out = len(everything) - len(entries)
     if left_out:
         reporter.note(f"{data.source}: {left_out:,} photographs of classes that the models lack")
@@ -90,18 +95,30 @@ def _photographs(
         raise FertoolError(
             f"{data.source}: no photographs of the models' classes", "see fertool data info"
         )
-    return entries, split
+    return entries, index_of, split
 
 
-def _index_of(expression: str, classes: Sequence[str]) -> int:
-    """Return the index of a class by any of its spellings, -1 for none of them."""
-    from fertool.data.labels import find_expression
+def _class_indices(data: Data, listing: Listing, predictor: Predictor) -> dict[str, int]:
+    """Return the index of the model's class that each label means; others are missing.
 
-    wanted = find_expression(expression) or expression
-    for index, name in enumerate(classes):
-        if wanted == (find_expression(name) or name):
-            return index
-    return -1
+    Classes that were merged for the training are merged here, by the model's lineage.
+    """
+    from fertool.data.class_groups import resolve_groups
+    from fertool.data.labels import match_classes
+
+    labels: set[str] = set()
+    for entries in listing.values():
+        labels |= {entry.label for entry in entries}
+    target_of = {label: label for label in labels}
+    read = data.read_as(predictor.spec.provenance if predictor.spec else ())
+    if read.classes:
+        target_of = resolve_groups(parse_classes(read.classes), tuple(sorted(labels)))
+    meant = match_classes(target_of.values(), predictor.classes)
+    index_of: dict[str, int] = {}
+    for label, target in target_of.items():
+        if target in meant:
+            index_of[label] = predictor.classes.index(meant[target])
+    return index_of
 
 
 def _logits(

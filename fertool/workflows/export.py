@@ -118,11 +118,10 @@ def _inputs(model: Model, data: Data | None) -> list[Path]:
 def _parity_images(model: Model, data: Data | None) -> Tensor:
     """Return the images uint8 [N, C, S, S] that the file is compared on."""
     if data is not None:
-        source = data.fitted(model.input, model.classes)
-    else:
-        # Of the seven expressions, which need not be the model's: only the images are used.
-        source = drawn_faces(_DRAWN_FACES).fitted(model.input)
-    return source.split("val").images[:PARITY_IMAGES]
+        return data.fitted_to(model).split("val").images[:PARITY_IMAGES]
+    # Of the seven expressions, which need not be the model's: only the images are used.
+    drawn = drawn_faces(_DRAWN_FACES).fitted(model.input)
+    return drawn.split("val").images[:PARITY_IMAGES]
 
 
 def _report_parity(model: Model, parity: Parity, reporter: Reporter) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fertool.config.network import NetworkConfig
+from fertool.config.network import NetworkConfig, parse_normalization
 from fertool.config.option import values_of
 from fertool.reporter import SILENT, Reporter
 from fertool.workflows.landmarks import measure_landmarks
@@ -56,10 +56,15 @@ def new_network(
 def input_of(config: NetworkConfig) -> InputSpec:
     """Return the input of the network that the options name."""
     from fertool.artifact.header import read_spec
+    from fertool.spec import InputSpec
 
     if config.init_from is not None:
         return read_spec(config.init_from).input
-    return default_input(config.input_size, config.input_channels)
+    if config.normalize is None:
+        return default_input(config.input_size, config.input_channels)
+    mean, std = parse_normalization(config.normalize)
+    repeats = config.input_channels // len(mean)
+    return InputSpec(config.input_channels, config.input_size, mean * repeats, std * repeats)
 
 
 def default_input(size: int, channels: int) -> InputSpec:

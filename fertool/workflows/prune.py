@@ -222,7 +222,7 @@ class _Pruning:
     def source(self) -> DataSource | None:
         if self.data is None:
             return None
-        return self.data.fitted(self.model.input, self.model.classes)
+        return self.data.fitted_to(self.model)
 
     @cached_property
     def val(self) -> FaceDataset | None:

@@ -176,7 +176,7 @@ def _start(
             files.append(config.sensitivity)
         require_outputs(output, files, trains=bool(config.training.epochs))
 
-    source = data.fitted(model.input, model.classes)
+    source = data.fitted_to(model)
     training = TrainingRun(
         train=source.split("train"),
         val=validation_of(source),

@@ -56,7 +56,7 @@ def sensitivity(
     _require_differentiable(model)
     if state and not run.resume:
         discard_resume(state)
-    source = data.fitted(model.input, model.classes)
+    source = data.fitted_to(model)
     faces = source.split("train").balanced_subset(config.max_images, run.seed)
     # A copy, since a module is moved in place.
     module = copy.deepcopy(model.module).to(resolve_device(run.device))

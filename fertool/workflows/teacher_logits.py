@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fertool.distillation import CachedTeacher, Teacher
     from fertool.distillation.cached_logits import CachedLogits
     from fertool.distillation.cached_teachers import Views
-    from fertool.spec import InputSpec
+    from fertool.spec import InputSpec, ProvenanceStep
 
 FIXED_BY_VIEWS = (
     "flip",
@@ -91,6 +91,7 @@ def record_logits(
     opened = open_teachers(given)
     require_no_recording(logits, opened)
     input = input_of(config.student)
+    data = data.following(opened.lineage)
     train = data.fitted(input).split("train")
     recorded = write_logits(
         Path(output),
@@ -124,6 +125,13 @@ class Teachers:
                 known = model.sealed()
             copies.append(Model(known.spec, copy.deepcopy(known.module), known.path))
         return cls(tuple(copies))
+
+    @property
+    def lineage(self) -> tuple[ProvenanceStep, ...]:
+        """The steps that made the first teacher, or the first recording where there is no model."""
+        if self.models:
+            return self.models[0].lineage
+        return self.recordings[0].spec.provenance if self.recordings else ()
 
     @property
     def views(self) -> int | None:

@@ -14,7 +14,8 @@ from PIL import Image, ImageCms, ImageOps
 
 from fertool.data import decoding
 from fertool.data.decoding import LARGEST_PIXELS, decoded_image, image_suffixes, scan_image
-from fertool.data.image_tree import ImageEntry, ImageTree, decode_images
+from fertool.data.image_batches import ImageEntry, decode_images
+from fertool.data.image_tree import ImageTree
 from fertool.errors import FertoolError
 
 LOSSLESS = {"png": {}, "tif": {}, "webp": {"lossless": True}}

@@ -18,20 +18,24 @@ def test_copies_and_only_copies_share_a_number():
     assert group_indices(image_hashes(images)).tolist() == [0, 1, 2, 1, 3]
 
 
+def held_out_of(faces):
+    return hold_out(faces, {"val": 0.1}, seed=0)["val"]
+
+
 def test_a_tenth_of_each_class_is_held_out_and_at_least_one():
     faces = random_faces([200, 30, 2])
-    assert np.bincount(faces.labels[hold_out(faces, 0.1)]).tolist() == [20, 3, 1]
+    assert np.bincount(faces.labels[held_out_of(faces)]).tolist() == [20, 3, 1]
 
 
 def test_copies_stay_on_one_side():
     faces = random_faces([300])
     faces.images[150:] = faces.images[:150]
-    held_out = hold_out(faces, 0.1)
+    held_out = held_out_of(faces)
     assert np.array_equal(held_out[:150], held_out[150:])
     assert held_out.sum() == 30
 
 
 def test_the_choice_is_the_same_each_time_and_not_the_first_ones():
-    held_out = hold_out(random_faces([100]), 0.1)
-    assert np.array_equal(held_out, hold_out(random_faces([100], seed=1), 0.1))
+    held_out = held_out_of(random_faces([100]))
+    assert np.array_equal(held_out, held_out_of(random_faces([100], seed=1)))
     assert not held_out[:10].all()

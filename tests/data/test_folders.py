@@ -5,12 +5,13 @@ from hypothesis import strategies as st
 from fertool.data.folders import (
     SkippedFiles,
     find_file,
-    is_class_tree,
+    is_expression_tree,
     list_class_folders,
     list_numbered_folders,
-    split_of,
     unwrap_folders,
 )
+from fertool.data.labels import MOST_CLASSES
+from fertool.data.split_names import split_of
 from fertool.errors import FertoolError
 
 
@@ -24,9 +25,7 @@ def test_split_and_class_folders_become_splits_and_names(write_image, tmp_path):
         write_image(tmp_path / place)
     classes, listing = list_class_folders(tmp_path)
     assert classes == ("angry", "happy", "surprise")
-    assert {
-        split: [(e.path.name, e.expression) for e in part] for split, part in listing.items()
-    } == {
+    assert {split: [(e.path.name, e.label) for e in part] for split, part in listing.items()} == {
         "train": [("1.png", "angry"), ("2.png", "happy")],
         "test": [("3.png", "surprise")],
     }
@@ -37,11 +36,45 @@ def test_class_folders_alone_are_for_training(write_image, tmp_path):
     assert list_class_folders(tmp_path)[1].keys() == {"train"}
 
 
-def test_an_unknown_class_folder_is_an_error_that_names_it(write_image, tmp_path):
+def test_other_names_than_expressions_are_classes_as_they_stand(write_image, tmp_path):
+    for place in (
+        "train/calm/1.png",
+        "train/Bored/1.png",
+        "val/anger/1.png",
+        "test/v1.5 (é)/1.png",
+    ):
+        write_image(tmp_path / place)
+    classes, listing = list_class_folders(tmp_path)
+    assert classes == ("Bored", "anger", "calm", "v1.5 (é)")
+    assert [entry.label for entry in listing["train"]] == ["Bored", "calm"]
+
+
+def test_names_that_differ_in_case_only_are_an_error_unless_they_are_expressions(
+    write_image, tmp_path
+):
+    write_image(tmp_path / "train" / "Happy" / "1.png")
     write_image(tmp_path / "train" / "happy" / "1.png")
-    write_image(tmp_path / "train" / "bored" / "1.png")
-    with pytest.raises(FertoolError, match="train/bored: 'bored'"):
+    assert list_class_folders(tmp_path)[0] == ("happy",)
+    write_image(tmp_path / "mine" / "train" / "Bored" / "1.png")
+    write_image(tmp_path / "mine" / "val" / "bored" / "1.png")
+    with pytest.raises(FertoolError, match="val/bored: the classes 'Bored' and 'bored' differ"):
+        list_class_folders(tmp_path / "mine")
+
+
+def test_thousands_of_folders_are_refused_with_words(tmp_path):
+    for number in range(MOST_CLASSES + 1):
+        (tmp_path / f"person {number}").mkdir()
+    with pytest.raises(FertoolError, match=r"1,001 classes, the first is 'person 0'") as error:
         list_class_folders(tmp_path)
+    assert "persons" in error.value.hint
+
+
+def test_the_only_class_of_a_split_is_no_wrapper_around_others(write_image, tmp_path):
+    for place in ("train/a/x/1.png", "train/b/1.png", "val/b/x/1.png", "test/test/b/1.png"):
+        write_image(tmp_path / place)
+    classes, listing = list_class_folders(tmp_path)
+    assert classes == ("a", "b")
+    assert [entry.label for entry in listing["val"] + listing["test"]] == ["b", "b"]
 
 
 def test_two_folders_for_one_split_are_an_error(write_image, tmp_path):
@@ -55,13 +88,13 @@ def test_numbers_count_from_the_first_one(write_image, tmp_path):
     for place in ("1/a.png", "2/b.png", "3/c.png"):
         write_image(tmp_path / place)
     listing = list_numbered_folders(tmp_path, ("sad", "fear"), first=1, ignored=1)
-    assert [(e.path.name, e.expression) for e in listing["train"]] == [
+    assert [(e.path.name, e.label) for e in listing["train"]] == [
         ("a.png", "sad"),
         ("b.png", "fear"),
     ]
     with pytest.raises(FertoolError, match="3: not a class folder"):
         list_numbered_folders(tmp_path, ("sad", "fear"), first=1)
-    assert not is_class_tree(tmp_path)
+    assert not is_expression_tree(tmp_path)
 
 
 SPELLINGS = {

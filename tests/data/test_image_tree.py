@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fertool.data import image_tree as reader
-from fertool.data.image_tree import ImageEntry, ImageTree, decode_images, image_files
+from fertool.data import image_batches
+from fertool.data.image_batches import ImageEntry, decode_images
+from fertool.data.image_files import image_files
+from fertool.data.image_tree import ImageTree
 from fertool.errors import FertoolError
 
 
@@ -117,8 +119,8 @@ def never(*arguments):
 def test_the_second_opening_reads_no_image_file(old_images, tmp_path, monkeypatch):
     first = tree(tmp_path, old_images)
     faces = first.read("train")
-    monkeypatch.setattr(reader, "_scan_file", never)
-    monkeypatch.setattr(reader, "_decode", never)
+    monkeypatch.setattr(image_batches, "scan_image", never)
+    monkeypatch.setattr(image_batches, "_decode", never)
     again = tree(tmp_path, old_images)
     assert np.array_equal(again.read("train").images, faces.images)
     assert faces.images[:, 0, 0, 0].tolist() == list(range(10))
@@ -129,7 +131,7 @@ def test_touched_files_are_read_again_but_not_decoded_again(old_images, tmp_path
     first = tree(tmp_path, old_images)
     first.read("train")
     os.utime(tmp_path / "3.pgm", (2, 2))
-    monkeypatch.setattr(reader, "_decode", never)
+    monkeypatch.setattr(image_batches, "_decode", never)
     again = tree(tmp_path, old_images)
     assert again.digest == first.digest
     assert again.read("train").images[3].max() == 3
@@ -147,7 +149,7 @@ def test_new_bytes_are_noticed_even_with_the_old_length_and_date(old_images, tmp
 def test_a_file_changed_just_now_is_not_taken_for_settled(write_image, tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", level=1)
     tree(tmp_path, ["a.png"]).read("train")
-    monkeypatch.setattr(reader, "_scan_file", never)
+    monkeypatch.setattr(image_batches, "scan_image", never)
     with pytest.raises(AssertionError, match="was read"):
         tree(tmp_path, ["a.png"]).read("train")
 
@@ -163,9 +165,49 @@ def test_decoding_needs_the_memory_of_a_few_images(tmp_path, monkeypatch):
     names = [f"{k}.pgm" for k in range(64)]
     for name in names:
         Image.fromarray(rng.integers(0, 256, (256, 256), dtype=np.uint8)).save(tmp_path / name)
-    monkeypatch.setattr(reader, "_BATCH_FILES", 2)
+    monkeypatch.setattr(image_batches, "_BATCH_FILES", 2)
     tracemalloc.start()
     images = tree(tmp_path, names).read("train").images
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < images.nbytes / 3
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Five good images, one cut off, one that is text and a folder's link to nowhere."""
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        pixels = rng.integers(0, 256, (40, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+        os.utime(tmp_path / f"{k}.png", (1, 1))
+    content = (tmp_path / "3.png").read_bytes()
+    (tmp_path / "3.png").write_bytes(content[:900])
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    return [*(f"{k}.png" for k in range(6)), "text.png", "gone.png"]
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_unreadable_images_are_skipped_when_asked_for_named_and_counted(
+    damaged, tmp_path, notes, size
+):
+    for _ in range(2):  # the second time from the cache
+        skipping = tree(tmp_path, damaged, size=size, skip_unreadable=True, on_note=notes.append)
+        faces = skipping.read("train")
+        assert len(faces) == len(faces.images) == 5
+        assert faces.names.tolist() == ["0.png", "1.png", "2.png", "4.png", "5.png"]
+        assert list(skipping.findings.unreadable) == ["gone.png", "text.png", "3.png"]
+        assert skipping.findings.unreadable["text.png"] == "not a readable image"
+    assert notes[0].startswith(f"{tmp_path}: 3 unreadable train images skipped: gone.png (no such")
+    # What the cache has of the damaged ones is no reason to stop naming them.
+    with pytest.raises(FertoolError, match=r"(3|text|gone)\.png: "):
+        tree(tmp_path, damaged, size=size).read("train")
+    with pytest.raises(FertoolError, match=r"3\.png: not a readable image"):
+        tree(tmp_path, damaged[:6], size=size).read("train")
+
+
+def test_nothing_but_unreadable_images_is_an_error_all_the_same(tmp_path):
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(FertoolError, match=r"none of its images can be read: a\.png: not a"):
+        tree(tmp_path, ["a.png"], skip_unreadable=True).read("train")

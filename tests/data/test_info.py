@@ -109,9 +109,9 @@ def test_conversions_and_what_was_passed_over_are_counted(photos, notes):
 def test_the_table_shows_them_and_json_always_has_them(photos, write_fer2013, capsys):
     run(["data", "info", "--data", str(photos)])
     shown = capsys.readouterr().out
-    assert "16-bit 1" in shown
-    assert ".txt 1" in shown
-    assert "extra 1" in shown
+    assert "16-bit: 1" in shown
+    assert ".txt: 1" in shown
+    assert "extra: 1" in shown
     run(["data", "info", "--data", str(write_fer2013()), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert (found["converted"], found["not_images"], found["left_out"]) == ({}, {}, {})

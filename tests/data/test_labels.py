@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fertool.data import labels
 from fertool.errors import FertoolError
@@ -15,13 +17,47 @@ from fertool.errors import FertoolError
     ],
 )
 def test_spellings_of_the_sources_become_one_name(spelling, name):
-    assert labels.canonical_expression(spelling, "here") == name
+    assert labels.find_expression(spelling) == name
 
 
-def test_an_unknown_name_is_an_error_that_says_where_and_lists_the_choices():
-    with pytest.raises(FertoolError, match="faces/boredom: 'boredom'") as error:
-        labels.canonical_expression("boredom", "faces/boredom")
-    assert "contempt" in error.value.hint
+def name_classes(*names):
+    return labels.name_classes(dict.fromkeys(names, "faces"))
+
+
+def test_aliases_count_only_where_all_names_are_expressions():
+    assert name_classes("joy", "CALM") == {"joy": "happy", "CALM": "neutral"}
+    assert name_classes("joy", "calm", "bored") == {"joy": "joy", "calm": "calm", "bored": "bored"}
+
+
+def test_a_name_in_two_forms_of_unicode_is_one_class():
+    assert set(name_classes("gelangweilt", "m\u00fcde", "mu\u0308de", " müde ").values()) == {
+        "gelangweilt",
+        "müde",
+    }
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[31m", "\udcff", "\u202eevil", "x" * 101])
+def test_a_name_that_cannot_be_printed_is_an_error_that_says_where(name):
+    with pytest.raises(FertoolError, match=r"faces/x: .* cannot be the name of a class"):
+        labels.name_classes({name: "faces/x"})
+
+
+@given(st.lists(st.text(max_size=30), max_size=20))
+def test_any_names_become_classes_or_an_error(names):
+    try:
+        classes = name_classes(*names)
+    except FertoolError:
+        return
+    assert set(classes) == set(names)
+    assert name_classes(*classes.values()) == {name: name for name in classes.values()}
+
+
+def test_a_models_classes_are_matched_by_name_then_by_meaning():
+    assert labels.match_classes(("happiness", "bored"), ("bored", "happy")) == {
+        "happiness": "happy",
+        "bored": "bored",
+    }
+    assert labels.match_classes(("calm", "neutral", "odd"), ("neutral",)) == {"neutral": "neutral"}
 
 
 @pytest.mark.parametrize(

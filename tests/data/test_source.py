@@ -8,8 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fertool.config.reading import DataConfig, parse_classes
 from fertool.data import DataOptions, image_tree, open_data, storage
+from fertool.data.class_groups import relabel
 from fertool.data.info import inspect_source
+from fertool.data.reader import RawSplit
 from fertool.errors import FertoolError, UsageError
 
 BASIC = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -287,18 +290,50 @@ def test_folders_beside_the_splits_are_named_in_a_note(kaggle, write_image, note
     assert any("sad (1 images)" in note for note in notes)
 
 
-def test_a_split_of_other_classes_names_the_folder_that_is_no_expression(tmp_path, write_image):
-    write_image(tmp_path / "train" / "cat" / "1.png")
-    with pytest.raises(FertoolError, match="train/cat: 'cat' is not an expression"):
-        open_data(str(tmp_path), DataOptions())
+def test_folders_of_any_names_are_classes(tmp_path, write_image, notes):
+    for name in ("bored", "engaged", "calm"):
+        for k in range(20):
+            write_image(tmp_path / "mine" / name / f"{k}.png", level=10 * k + len(name))
+    source = open_data(str(tmp_path), DataOptions(), on_note=notes.append)
+    assert source.classes == ("bored", "calm", "engaged")
+    assert source.split("val").class_counts().tolist() == [2, 2, 2]
+    assert source.split("train").class_counts().tolist() == [18, 18, 18]
 
 
-def test_folders_of_no_layout_are_named(tmp_path, write_image):
-    write_image(tmp_path / "cat" / "1.png")
-    write_image(tmp_path / "dog" / "1.png")
-    with pytest.raises(
-        FertoolError, match=r"not a layout that fertool knows: its folders \(cat, dog\) are neither"
-    ):
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ((), r"there are no images in \S*faces$"),
+        (("a/notes.txt", "b/list.csv"), r"no images in the folders of \S*faces \(a, b\)"),
+        (("1.png", "2.png"), r"2 images lie directly in \S*faces; .* a folder for each class"),
+        (("train/1.png",), r"1 images lie directly in \S*train"),
+        (("bored/1.png", "empty/notes.txt"), r"only one folder inside has images \(bored\)"),
+        (("1/a.png", "2/a.png"), r"\(1, 2\) are numbers"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_named_with_the_reason(
+    tmp_path, write_image, files, reason
+):
+    (tmp_path / "faces").mkdir()
+    for place in files:
+        path = tmp_path / "faces" / place
+        if path.suffix == ".png":
+            write_image(path)
+        else:
+            path.parent.mkdir()
+            path.write_text("hello")
+    with pytest.raises(FertoolError, match=f"not a layout that fertool knows: .*{reason}"):
+        open_data(str(tmp_path / "faces"), DataOptions())
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, write_image, monkeypatch):
+    write_image(tmp_path / "bored" / "1.png")
+
+    def forbid(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", forbid)
+    with pytest.raises(FertoolError, match=f"{tmp_path}: Permission denied"):
         open_data(str(tmp_path), DataOptions())
 
 
@@ -462,3 +497,75 @@ def test_a_format_of_another_package_is_detected_and_read(install, tmp_path):
 def test_a_package_that_does_not_load_is_no_hindrance_to_other_formats(kaggle, install):
     install("fertool.readers", "pixels", "import a_package_that_is_not_there")
     assert open_data(str(kaggle), DataOptions()).splits == ("train", "val", "test")
+
+
+def test_classes_are_merged_in_the_order_asked_for_and_others_left_out(write_fer2013, notes):
+    groups = parse_classes("other=anger+fear, Happiness")
+    options = DataOptions(groups=groups)
+    source = open_data(str(write_fer2013()), options, on_note=notes.append)
+    assert source.classes == ("other", "Happiness")
+    assert source.split("val").class_counts().tolist() == [4, 2]
+    assert notes == [
+        "fer2013.csv: 8 val images are left out, of classes that ``classes`` does not name"
+    ]
+    swapped = DataOptions(groups=groups, classes=("Happiness", "other"))
+    assert open_data(str(write_fer2013()), swapped).split("val").class_counts().tolist() == [2, 4]
+    with pytest.raises(UsageError, match="unknown class in ``classes`` 'hapy'") as error:
+        open_data(str(write_fer2013()), DataOptions(groups=parse_classes("hapy,sad"))).split("val")
+    assert "did you mean 'happy'" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("happy", "one class"),
+        ("", "an empty name"),
+        ("a,,b", "an empty name"),
+        ("a,b=", "an empty name"),
+        ("a,a", "'a' twice"),
+        ("a,b=a+c", "'a' twice"),
+        ("a=x,a=y", "'a' twice"),
+    ],
+)
+def test_classes_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(UsageError, match=message):
+        DataConfig(classes=text)
+
+
+def test_soft_labels_of_merged_classes_are_added_up():
+    soft = np.array([[0.4, 0.3, 0.3, 0], [0.5, 0.5, 0, 0], [0, 0, 0.25, 0.75]], np.float32)
+    pixels = np.zeros((3, 1, 2, 2), np.uint8)
+    faces = RawSplit(pixels, np.array([0, 0, 3]), ("a", "b", "c", "d"), soft_labels=soft)
+    found = relabel(faces, {"a": "a", "b": "other", "c": "other"}, ("a", "other"))
+    assert found.labels.tolist() == [1, 0]
+    assert np.allclose(found.soft_labels, [[0.4, 0.6], [0.5, 0.5]])
+
+
+def test_a_test_split_is_held_out_when_asked_for_by_a_seed_that_is_told(
+    tmp_path, write_image, notes
+):
+    for name in ("bored", "engaged"):
+        for k in range(40):
+            write_image(tmp_path / name / f"{k}.png", level=2 * k + (name == "bored"))
+
+    def levels(split, **options):
+        source = open_data(str(tmp_path), DataOptions(**options), on_note=notes.append)
+        assert source.splits == ("train", "val", "test")
+        return set(source.split(split).images[:, 0, 4, 4].tolist())
+
+    options = {"test_fraction": 0.25, "split_seed": 3}
+    train, val, test = (levels(split, **options) for split in ("train", "val", "test"))
+    assert [len(train), len(val), len(test)] == [54, 6, 20]
+    assert len(train | val | test) == 80
+    assert any("no test split; 20 of 80" in note and "``split_seed=3``" in note for note in notes)
+    assert levels("test", test_fraction=0.25, split_seed=4) != test
+    assert levels("test", **options) == test
+
+
+def test_training_on_a_single_class_is_an_error_but_looking_is_not(tmp_path, write_image):
+    for k in range(5):
+        write_image(tmp_path / "train" / "bored" / f"{k}.png", level=k)
+    source = open_data(str(tmp_path), DataOptions())
+    assert inspect_source(source).classes == ("bored",)
+    with pytest.raises(FertoolError, match="all images are of one class, bored"):
+        source.split("train")

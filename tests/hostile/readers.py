@@ -547,19 +547,21 @@ FIELDS += (
 
 
 def tables(shared: Path, draw: Draw) -> Jobs:
-    """fer2013.csv, FER+ votes and the lists of RAF-DB and AffectNet with damaged lines, fields and bytes."""
+    """fer2013.csv, FER+ votes and lists of labels with damaged lines, fields and bytes."""
     faces = (shared / "tiny.csv").read_text().splitlines()[:30]
     votes = (shared / "votes.csv").read_text().splitlines()
     rafdb = [f"train_{number:05}.jpg {number % 7 + 1}" for number in range(1, 15)]
     columns = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
     affectnet = [columns, *(f"{number}.png,0,0,16,16,0;0,{number % 8},0,0" for number in range(16))]
+    boxes = ["path,label,split,x,y,w,h"]
+    boxes += [f"{number}.png,class {number % 3},train,0,0,16,16" for number in range(16)]
     picture = _picture(0)
     pictures = {
         f"d/Image/aligned/train_{number:05}_aligned.jpg": picture for number in range(1, 15)
     }
     crops = {f"d/{number}.png": picture for number in range(16)}
     while True:
-        kind = draw.randrange(4)
+        kind = draw.randrange(5)
         if kind == 0:
             what, content = _damaged_table(faces, draw)
             files, words = {"d.csv": content}, ("--data", "d.csv")
@@ -572,10 +574,13 @@ def tables(shared: Path, draw: Draw) -> Jobs:
                 {**pictures, "d/EmoLabel/list_patition_label.txt": content},
                 ("--data", "d"),
             )
-        else:
+        elif kind == 3:
             what, content = _damaged_table(affectnet, draw)
             files, words = {**crops, "d/training.csv": content}, ("--data", "d")
-        name = ("fer2013.csv", "votes", "list of RAF-DB", "list of AffectNet")[kind]
+        else:
+            what, content = _damaged_table(boxes, draw)
+            files, words = {**crops, "d/labels.csv": content}, ("--data", "d/labels.csv")
+        name = ("fer2013.csv", "votes", "list of RAF-DB", "list of AffectNet", "list")[kind]
         yield Job(f"{name}, {what}", (*draw.choice(DATA_COMMANDS), *words), files)
 
 

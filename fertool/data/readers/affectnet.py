@@ -13,7 +13,6 @@ import numpy as np
 
 from fertool.artifact.input_files import require_file
 from fertool.data.data_format import ImageFolders
-from fertool.data.decoding import LARGEST_PIXELS
 from fertool.data.folders import (
     Listing,
     SkippedFiles,
@@ -23,8 +22,9 @@ from fertool.data.folders import (
     skip_other_folders,
     split_folders,
 )
-from fertool.data.image_tree import Box, ImageEntry, image_files
-from fertool.data.labels import AFFECTNET_ORDER, in_canonical_order
+from fertool.data.image_batches import ImageEntry, require_box
+from fertool.data.image_files import image_files
+from fertool.data.labels import AFFECTNET_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 from fertool.registry import READERS
@@ -36,8 +36,6 @@ _PATH_COLUMN = "subDirectory_filePath"
 _NUMBER_COLUMNS = ("face_x", "face_y", "face_width", "face_height", "expression")
 _UNLABELED = 3
 """Numbers after contempt: none, uncertain, no face."""
-_FARTHEST = 1 << 16
-"""Pixels: no photo has a face farther from its corner."""
 _LARGEST_ANNOTATION = 4096
 """Bytes of a file of one number; most of them are the header."""
 _LARGEST_ITEM = 256
@@ -56,7 +54,7 @@ class AffectNet(ImageFolders):
         return bool(find_lists(path)) or has_annotations(path)
 
     def may_have_layout(self, folder: Path, *, named: bool) -> bool:
-        """Return whether a folder has numbered ones, which do not tell one data set from another."""
+        """Return whether there are numbered folders, which do not tell the data set."""
         return named and has_numbered_folders(folder)
 
     def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
@@ -109,10 +107,10 @@ def list_affectnet(
 
     expressions: set[str] = set()
     for entries in listing.values():
-        expressions |= {entry.expression for entry in entries}
+        expressions |= {entry.label for entry in entries}
     # AffectNet-7 is the same release without contempt, the last of the eight.
     classes = AFFECTNET_ORDER if "contempt" in expressions else AFFECTNET_ORDER[:7]
-    return in_canonical_order(frozenset(classes)), listing
+    return class_order(classes), listing
 
 
 def _from_list(root: Path, path: Path) -> Iterator[ImageEntry]:
@@ -161,21 +159,10 @@ def _entry_of_row(images: Path, row: dict[str, str], where: str) -> ImageEntry |
     if width <= 0 or height <= 0 or not is_labeled:
         return None
     box = (x, y, x + width, y + height)
-    _require_box(box, where)
+    require_box(box, where, _COPY_AGAIN)
     path = row[_PATH_COLUMN]
     require_path_inside(path or "", where)
     return ImageEntry(images / path, AFFECTNET_ORDER[expression], box)
-
-
-def _require_box(box: Box, where: str) -> None:
-    """Raise FertoolError for a face box that no photo has."""
-    left, top, right, bottom = box
-    is_far = max(abs(edge) for edge in box) > _FARTHEST
-    if is_far or (right - left) * (bottom - top) > LARGEST_PIXELS:
-        raise FertoolError(
-            f"{where}: a face box from {left},{top} to {right},{bottom} lies in no photo",
-            _COPY_AGAIN,
-        )
 
 
 def _from_annotations(part: Path, skipped: SkippedFiles) -> Iterator[ImageEntry]:

@@ -13,7 +13,7 @@ import numpy as np
 from fertool.artifact.input_files import require_file
 from fertool.artifact.store import file_digest
 from fertool.data.cache import Arrays, has_array, load_or_make
-from fertool.data.data_format import DataFormat, Note
+from fertool.data.data_format import DataFormat
 from fertool.data.fer2013_csv import (
     LONGEST_HEADER,
     SPLIT_OF_USAGE,
@@ -24,7 +24,7 @@ from fertool.data.fer2013_csv import (
 from fertool.data.folders import find_file
 from fertool.data.labels import FER2013_ORDER
 from fertool.data.options import DataOptions
-from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
+from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Note, Pixels, RawSplit
 from fertool.data.text_files import read_text_lines
 from fertool.errors import FertoolError
 from fertool.registry import READERS
@@ -61,7 +61,8 @@ class Fer2013:
 
     def read(self, split: str) -> RawSplit:
         """Return the rows of one split, in the order of the file."""
-        everything = RawSplit(self.images, self.labels, self.classes, self.votes)
+        names = np.array([f"row {row}" for row in range(1, len(self.labels) + 1)], object)
+        everything = RawSplit(self.images, self.labels, self.classes, self.votes, names=names)
         return everything.subset(self.split_index == SPLITS.index(split))
 
 
@@ -69,7 +70,7 @@ class Fer2013:
 class Fer2013Csv(DataFormat):
     """A file of one face a row, fer2013.csv or icml_face_data.csv, with FER+ votes if given."""
 
-    detection_order = 4
+    detection_order = 5
     has_votes = True
 
     def has_layout(self, path: Path) -> bool:

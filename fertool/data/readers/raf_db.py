@@ -12,8 +12,8 @@ from fertool.data.folders import (
     has_numbered_folders,
     list_numbered_folders,
 )
-from fertool.data.image_tree import ImageEntry
-from fertool.data.labels import RAFDB_ORDER, in_canonical_order
+from fertool.data.image_batches import ImageEntry
+from fertool.data.labels import RAFDB_ORDER, class_order
 from fertool.data.text_files import read_text_lines, require_path_inside
 from fertool.errors import FertoolError
 from fertool.registry import READERS
@@ -37,12 +37,12 @@ class RafDb(ImageFolders):
         return find_label_list(path) is not None
 
     def may_have_layout(self, folder: Path, *, named: bool) -> bool:
-        """Return whether a folder has numbered ones, which do not tell one data set from another."""
+        """Return whether there are numbered folders, which do not tell the data set."""
         return named and has_numbered_folders(folder)
 
     def list_images(self, folder: Path, skipped: SkippedFiles) -> tuple[tuple[str, ...], Listing]:
         """List the aligned images; the classes are the seven expressions."""
-        return in_canonical_order(frozenset(RAFDB_ORDER)), list_rafdb(folder, skipped)
+        return class_order(RAFDB_ORDER), list_rafdb(folder, skipped)
 
 
 def find_label_list(root: Path) -> Path | None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from fertool.data.cache import has_array, load_or_make
-from fertool.data.data_format import DataFormat, Note
+from fertool.data.data_format import DataFormat
 from fertool.data.labels import BASIC
 from fertool.data.options import DataOptions
-from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Pixels, RawSplit
+from fertool.data.reader import NO_FINDINGS, SPLITS, Findings, Indices, Note, Pixels, RawSplit
 from fertool.data.storage import Chunks
 from fertool.data.synth import class_indices, draw_in_chunks, split_names
 from fertool.errors import UsageError

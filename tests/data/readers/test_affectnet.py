@@ -242,7 +242,7 @@ def test_an_annotation_may_be_of_any_type_and_version(annotated, number):
     path.write_bytes(content)
     _, listing = list_affectnet(annotated)
     expected = [*ORDER[:4], "surprise", *ORDER[5:]]
-    assert [entry.expression for entry in listing["train"]] == expected
+    assert [entry.label for entry in listing["train"]] == expected
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "missing"])

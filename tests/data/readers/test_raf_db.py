@@ -49,7 +49,7 @@ def test_numbered_folders_are_read_when_the_format_is_named(tmp_path, write_imag
     for k in range(7):
         write_image(tmp_path / "train" / str(k + 1) / "a.png", level=k)
         write_image(tmp_path / "valid" / str(k + 1) / "a.png", level=k)
-    with pytest.raises(FertoolError, match="not a layout") as error:
+    with pytest.raises(FertoolError, match=r"numbers, which stand for other classes") as error:
         open_data(str(tmp_path), DataOptions())
     assert "``format``" in error.value.hint
     data = open_data(str(tmp_path), DataOptions(format="raf-db")).split("val")

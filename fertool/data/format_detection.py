@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fertool.data import folders
 from fertool.data.data_format import DataFormat
+from fertool.data.image_files import image_files
 from fertool.errors import FertoolError, UsageError
 from fertool.registry import READERS
 
@@ -23,7 +24,7 @@ def load_data_format(name: str) -> DataFormat:
 def detect_layout(path: Path) -> tuple[str, Path]:
     """Return the format of a source, and the file or folder that has it, maybe inside of wrappers.
 
-    Raises FertoolError for an unknown layout, naming a few of its folders.
+    Raises FertoolError for an unknown layout, naming the reason.
     """
     formats = _formats_in_order()
     for inside in folders.unwrap_folders(path) if path.is_dir() else [path]:
@@ -32,7 +33,7 @@ def detect_layout(path: Path) -> tuple[str, Path]:
             return name, inside
     known = [f"{name} ({READERS.summary(name)})" for name, _ in formats]
     raise FertoolError(
-        f"{path}: not a layout that fertool knows{_describe_folders(path)}",
+        f"{path}: not a layout that fertool knows: {_why_unknown(path)}",
         f"known: {', '.join(known)}; numbered class folders need ``format``",
     )
 
@@ -73,17 +74,38 @@ def _format_of(path: Path, formats: Iterable[tuple[str, DataFormat]]) -> str | N
     return None
 
 
-def _describe_folders(path: Path) -> str:
-    """Return the names of a few folders of an unknown layout, as the end of an error."""
+def _why_unknown(path: Path) -> str:
+    """Return why no format has the layout of a file or folder, as the end of an error."""
     if not path.is_dir():
-        return ""
+        return "its first lines are neither the header of fer2013.csv nor paths and labels"
     parts = folders.split_folders(path)
     parent = next(iter(parts.values()), path)
-    names = [folder.name for folder in folders.subfolders(parent)]
-    if not names:
-        return ""
+    inside = folders.subfolders(parent)
+    with_images = [folder.name for folder in inside if folders.has_images(folder)]
+    names = _a_few([folder.name for folder in inside])
+    if not with_images:
+        return _why_no_images(parent, names)
+    if folders.has_numbered_folders(path):
+        return (
+            f"the folders of {parent} ({names}) are numbers, which stand for other classes in "
+            "RAF-DB (from 1) than in AffectNet (from 0)"
+        )
+    return f"only one folder inside has images ({with_images[0]}), which is one class"
+
+
+def _why_no_images(folder: Path, names: str) -> str:
+    """Return why a folder whose subfolders, of these names, have no images holds no classes."""
+    loose = len(image_files(folder))
+    if loose:
+        return (
+            f"{loose:,} images lie directly in {folder}; there should be a folder for each class, "
+            "or a list of paths and labels (labels.csv)"
+        )
+    if names:
+        return f"there are no images in the folders of {folder} ({names})"
+    return f"there are no images in {folder}"
+
+
+def _a_few(names: list[str]) -> str:
     shown = ", ".join(names[:_SHOWN_FOLDERS])
-    if len(names) > _SHOWN_FOLDERS:
-        shown += ", …"
-    whose = f"the folders of {parent.name}" if parts else "its folders"
-    return f": {whose} ({shown}) are neither splits nor expressions"
+    return f"{shown}, …" if len(names) > _SHOWN_FOLDERS else shown
