@@ -36,6 +36,7 @@ The names are imported when they are first used, so that `import fertool` itself
 FUNCTIONS = (
     "load",
     "open_data",
+    "inspect_data",
     "import_model",
     "train",
     "distill",

@@ -20,8 +20,8 @@ from fertool.reporter import SILENT, Reporter
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
-    from fertool.data.info import DataInfo
     from fertool.data.source import DataSource
+    from fertool.results import DataInfo
     from fertool.runtime import Predictor
     from fertool.spec import InputSpec, ProvenanceStep
     from fertool.workflows.model import Model

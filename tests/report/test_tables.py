@@ -208,6 +208,8 @@ def test_data(votes: bool) -> None:
         converted={},
         not_images={},
         left_out={},
+        unreadable={},
+        problems=(),
     )
     out = text(tables.data_table(found))
     assert row(out, "angry") == "angry 3,995 467 4,462"
