@@ -138,6 +138,9 @@ def _make_layer(layer: Any, as_float: bool) -> nn.Module:
     operators = torch.ops.quantized_decomposed
 
     class Layer(torch.nn.Module):
+        weight: Tensor
+        bias: Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("weight", layer.float_weight() if as_float else layer.weight)

@@ -1,6 +1,9 @@
-"""What converters from PyTorch are given: one network in operators of PyTorch, behind raw pixels."""
+"""What converters from PyTorch are given: a network in operators of PyTorch, behind raw pixels."""
 
 from __future__ import annotations
+
+import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +48,15 @@ def example_image(spec: Spec, dtype: torch.dtype = torch.uint8) -> Tensor:
     """Return one black image [1, C, S, S], which converters follow through a network."""
     input = spec.input
     return torch.zeros(1, input.channels, input.size, input.size, dtype=dtype)
+
+
+def trace_network(network: nn.Module, image: Tensor) -> Any:
+    """Return TorchScript of a network, made without the warning that it is deprecated."""
+    # Without an annotation in PyTorch.
+    trace: Any = torch.jit.trace
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        return trace(network, (image,))
 
 
 def require_one_network(spec: Spec, suffix: str) -> None:

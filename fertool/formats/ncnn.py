@@ -24,7 +24,7 @@ _CONVERSION_S = 300.0
 
 @FORMATS.register("ncnn")
 class Ncnn(Format):
-    """ncnn for phones and boards, float networks only: .param, and the weights beside it in .bin."""
+    """ncnn for phones and boards, float networks only: .param, and the weights beside it, .bin."""
 
     suffix = ".param"
     runtime = "ncnn"
@@ -46,6 +46,7 @@ class Ncnn(Format):
             make_image_network,
             require_float,
             require_one_network,
+            trace_network,
         )
         from fertool.runtime.packages import import_extra
 
@@ -55,7 +56,7 @@ class Ncnn(Format):
         # ncnn has no integer input, so the pixels are floats from 0 to 255.
         image = example_image(spec, torch.float32)
         with temporary_folder() as folder:
-            traced = torch.jit.trace(make_image_network(spec, module), (image,))
+            traced = trace_network(make_image_network(spec, module), image)
             traced.save(str(folder / "model.pt"))
             shape = ",".join(map(str, image.shape))
             _run([program, "model.pt", f"inputshape=[{shape}]", "fp16=0"], folder)

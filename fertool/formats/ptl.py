@@ -28,7 +28,7 @@ _MEMBER = f"fertool/extra/{_HEADER}"
 
 @FORMATS.register("ptl")
 class LiteInterpreter(Format):
-    """PyTorch Mobile's lite interpreter, deprecated by PyTorch for ExecuTorch; computes in float."""
+    """PyTorch Mobile's lite interpreter, deprecated for ExecuTorch; computes in float."""
 
     suffix = ".ptl"
     runtime = "torchlite"
@@ -42,13 +42,12 @@ class LiteInterpreter(Format):
         on_note: Note = lambda note: None,
     ) -> None:
         """Write the traced network; integer weights are stored as such and used as floats."""
-        import torch
-
         from fertool.formats.image_network import (
             example_image,
             make_image_network,
             require_not_packed,
             require_one_network,
+            trace_network,
         )
 
         require_not_packed(config.packed, self.suffix)
@@ -56,9 +55,9 @@ class LiteInterpreter(Format):
         network = make_image_network(spec, module)
         written = path.with_name(_WRITTEN_AS)
         # It warns that the interpreter is deprecated, which the note says.
-        with warnings.catch_warnings(), torch.inference_mode():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(network, (example_image(spec),))
+            traced = trace_network(network, example_image(spec))
             traced._save_for_lite_interpreter(
                 str(written), _extra_files={_HEADER: spec.to_json(deflated=True)}
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ class ExecuTorchRuntime(Runtime):
     package = "executorch"
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
-        """Open a `.pte` file; XNNPACK's threads are those of its own pool."""
+        """Open a `.pte` file; its threads are a setting of the whole process."""
         verify_trailer(path)
         spec = read_spec(path)
         runtime = import_extra("executorch.runtime", "executorch")
@@ -64,6 +66,18 @@ class ExecuTorchRuntime(Runtime):
             batch=_IMAGES,
             prepare=prepare,
         )
+
+    @contextmanager
+    def limited_threads(self, count: int) -> Iterator[None]:
+        """Compute with `count` threads in the block, then with as many as before."""
+        library = import_extra("executorch.extension.pybindings.portable_lib", "executorch")
+        before = library._threadpool_get_thread_count()
+        # Unsafe while a program runs, which none does here.
+        library._unsafe_reset_threadpool(count)
+        try:
+            yield
+        finally:
+            library._unsafe_reset_threadpool(before)
 
 
 def _failure(path: Path, action: str, error: Exception) -> FertoolError:

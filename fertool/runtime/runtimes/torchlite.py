@@ -31,12 +31,15 @@ class TorchLite(Runtime):
         spec = read_spec(path)
 
         import torch
-        from torch.jit.mobile import _load_for_lite_interpreter
+        from torch.jit import mobile
+
+        # Without an annotation in PyTorch.
+        load: Any = mobile._load_for_lite_interpreter
 
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                network: Any = _load_for_lite_interpreter(str(path))
+                network = load(str(path))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise FertoolError(
