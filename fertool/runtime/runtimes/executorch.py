@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +27,11 @@ class ExecuTorchRuntime(Runtime):
     """ExecuTorch: `.pte` files of fertool."""
 
     package = "executorch"
+    # A program aborts that runs after the pool of threads it was loaded with is gone.
+    _methods: ClassVar[WeakSet[Any]] = WeakSet()
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
-        """Open a `.pte` file; its threads are a setting of the whole process."""
+        """Open a `.pte` file; its threads are those of one pool in the process."""
         verify_trailer(path)
         spec = read_spec(path)
         runtime = import_extra("executorch.runtime", "executorch")
@@ -39,11 +40,15 @@ class ExecuTorchRuntime(Runtime):
 
         import torch
 
+        if threads is not None:
+            self._set_threads(path, threads)
         try:
             program = runtime.Runtime.get().load_program(str(path))
             method = program.load_method("forward")
         except RuntimeError as error:
             raise _failure(path, "open", error) from None
+
+        self._methods.add(method)
 
         def prepare(images: NDArray[np.uint8]) -> Forward:
             inputs = (torch.from_numpy(images),)
@@ -67,17 +72,18 @@ class ExecuTorchRuntime(Runtime):
             prepare=prepare,
         )
 
-    @contextmanager
-    def limited_threads(self, count: int) -> Iterator[None]:
-        """Compute with `count` threads in the block, then with as many as before."""
+    def _set_threads(self, path: Path, count: int) -> None:
+        """Let the pool of the process have `count` threads, where no program holds the pool."""
         library = import_extra("executorch.extension.pybindings.portable_lib", "executorch")
-        before = library._threadpool_get_thread_count()
-        # Unsafe while a program runs, which none does here.
+        current = library._threadpool_get_thread_count()
+        if count == current:
+            return
+        if len(self._methods) > 0:
+            raise FertoolError(
+                f"{path}: ``threads={count}`` beside a .pte file that computes with {current}",
+                "open them with as many threads, or in processes of their own",
+            )
         library._unsafe_reset_threadpool(count)
-        try:
-            yield
-        finally:
-            library._unsafe_reset_threadpool(before)
 
 
 def _failure(path: Path, action: str, error: Exception) -> FertoolError:
