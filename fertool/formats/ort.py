@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from fertool.config.exporting import ExportConfig
 
 _NOT_PORTABLE = ("NchwcTransformer",)
-"""Writes a layout that the kernels of x86 alone have, as wide as the registers of this processor."""
+"""Writes a layout that the kernels of x86 alone have, as wide as this processor's registers."""
 
 
 @FORMATS.register("ort")
@@ -44,7 +45,8 @@ class Ort(Format):
         from fertool.onnx_runtime import open_session, session_options
 
         require_not_packed(config.packed, self.suffix)
-        content = export_model(spec, module, config, on_note)
+        whole = replace(config, packed=False)
+        content = export_model(spec, module, whole, on_note, arranged=True)
         options = session_options(threads=1)
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.save_model_format", "ORT")
@@ -60,12 +62,22 @@ class Ort(Format):
 
     def read_header(self, path: Path) -> str:
         """Return the entry of the metadata."""
+        from fertool.artifact.onnx_digest import verify_digest
         from fertool.onnx_runtime import open_session, read_metadata, session_options
 
+        # Before ONNX Runtime reads it, which has no reader for the header alone.
+        if not verify_digest(path):
+            raise _without_header(path)
         session = open_session(path, session_options(threads=1), str(path))
         header = read_metadata(session, ONNX_KEY, str(path))
         if header is None:
-            raise FertoolError(f"{path}: has no header of fertool", "export the model again")
+            raise _without_header(path)
         if len(header) > MAX_HEADER_BYTES:
             raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
         return header
+
+
+def _without_header(path: Path) -> FertoolError:
+    return FertoolError(
+        f"{path}: has no header of fertool, or is truncated", "export the model again"
+    )
