@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +45,7 @@ class ExecuTorch(Format):
         import torch
 
         from fertool.formats.image_network import (
+            converting,
             example_image,
             make_image_network,
             require_not_packed,
@@ -64,9 +64,7 @@ class ExecuTorch(Format):
         network = make_image_network(spec, module)
         if spec.quant is not None:
             network.network = _with_decomposed_integers(network.network, spec)
-        # Of the libraries that it imports, about their own future.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with converting("ExecuTorch"):
             program = torch.export.export(network, (example_image(spec),))
             edge = lowering.to_edge_transform_and_lower(
                 program, partitioner=[partition.XnnpackPartitioner()]

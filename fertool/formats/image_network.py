@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +59,24 @@ def trace_network(network: nn.Module, image: Tensor) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         return trace(network, (image,))
+
+
+@contextmanager
+def converting(converter: str) -> Iterator[None]:
+    """Convert in the block without warnings; raises FertoolError for whatever a converter raises.
+
+    The libraries that it imports warn of their own future.
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            yield
+    # Converters have no base class of their errors; some fail by assertions.
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise FertoolError(
+            f"{converter} cannot convert the network ({lines[0]})", "export .onnx or .ort instead"
+        ) from error
 
 
 def require_one_network(spec: Spec, suffix: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +35,8 @@ class TfLite(Format):
         on_note: Note = lambda note: None,
     ) -> None:
         """Write what litert-torch makes of the network, weights in float32."""
-        import torch
-
         from fertool.formats.image_network import (
+            converting,
             example_image,
             make_image_network,
             require_float,
@@ -50,9 +48,7 @@ class TfLite(Format):
         require_float(spec, self.suffix, _REASON)
         converter = import_extra("litert_torch", "litert")
         network = make_image_network(spec, module)
-        # Of the libraries that it imports, about their own future.
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with converting("LiteRT"):
             converter.convert(network, (example_image(spec),)).export(str(path))
         append_trailer(path, spec.to_json())
 

@@ -103,7 +103,7 @@ def test_the_commands_of_the_guides_run(tree):
     for guide in GUIDES:
         texts += [text for _, text in blocks(guide, "sh")]
     output = call(tree, "-c", RUN_COMMANDS, input="----".join(texts))
-    assert 'layer1.0.0: ' in output
+    assert "layer1.0.0: " in output
 
 
 def test_the_tests_of_the_guides_pass_and_those_of_the_structure_still_do(tree):
