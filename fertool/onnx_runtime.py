@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -72,12 +72,19 @@ def open_session_with_time_limit(path: Path, options: Any, limit_s: float) -> An
     return run_with_time_limit(open_file, stop, limit_s, str(path), failure="not open")
 
 
-def open_session(source: Path | bytes, options: Any, where: str) -> Any:
+def open_session(
+    source: Path | bytes, options: Any, where: str, disabled_optimizers: Sequence[str] = ()
+) -> Any:
     """Open an ONNX file or its bytes on the CPU; raises FertoolError about `where`."""
     model = source if isinstance(source, bytes) else str(source)
     onnxruntime = import_onnxruntime()
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model,
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(disabled_optimizers),
+        )
     except Exception as error:
         raise FertoolError(
             f"{where}: ONNX Runtime cannot open it ({_reason(error, where)})",

@@ -49,6 +49,15 @@ def format_of(path: Path) -> str | None:
     return FORMATS.having("suffix", suffix)
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a model file and, in formats of two files, the one that belongs to it."""
+    format = format_of(path)
+    companion = FORMATS.attribute(format, "companion", "") if format else ""
+    if not companion:
+        return [path]
+    return [path, path.with_suffix(companion)]
+
+
 def not_an_artifact(path: Path) -> FertoolError:
     """Return the error for a file that no fertool command wrote."""
     return FertoolError(

@@ -17,7 +17,7 @@ def export(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Export a float or INT8 model to ONNX: raw pixels in, logits out.
+    """Export a float or INT8 model to ONNX or another format: raw pixels in, logits out.
 
     Before the file gets its name its logits are compared with the model's, on validation images of
     --data or on drawn faces: FP32 logits within 1e-4, INT8 with the same top class on at least 99 %

@@ -81,7 +81,7 @@ def require_parity(parity: Parity) -> None:
     if parity.ok:
         return
     raise FertoolError(
-        "the ONNX file does not give the module's logits: largest difference "
+        "the exported file does not give the module's logits: largest difference "
         f"{parity.max_abs_diff:.2g} on logits up to {parity.logit_scale:.2g}, same class on "
         f"{parity.top1_agreement:.1%} of {parity.n} images",
         "nothing was written; compare on images that the model knows, with ``data``; a model "

@@ -11,7 +11,7 @@ from fertool.errors import UsageError
 from fertool.exporting.compaction import compact_graph
 from fertool.exporting.gate_clipping import clip_gates
 from fertool.exporting.kernel_layout import arrange_for_kernels
-from fertool.exporting.pool_layout import transpose_pooled_maps
+from fertool.exporting.pool_layout import reduce_extreme_pools, transpose_pooled_maps
 from fertool.exporting.redundant_relus import remove_redundant_relus
 from fertool.exporting.scale_packing import pack_scales
 from fertool.exporting.simplification import simplify_graph
@@ -22,10 +22,18 @@ Pass = Callable[[ModelProto], ModelProto]
 
 # Simplification comes first: onnxsim knows neither the packed form nor the kernels' layout, and
 # would fold both away.
-STANDARD_OPERATORS = ("simplify", "clip-gates", "transpose-pooled-maps", "remove-redundant-relus")
+STANDARD_OPERATORS = (
+    "simplify",
+    "clip-gates",
+    "reduce-extreme-pools",
+    "transpose-pooled-maps",
+    "remove-redundant-relus",
+)
 """Passes for every file; their graphs have standard operators, and integer weights of one byte."""
+PLAIN = ("compact",)
+"""Passes after those, for the operators that every runtime computes on integers."""
 FAST = ("pack-scales", "arrange-for-kernels", "compact")
-"""Passes after those, for the speed of ONNX Runtime alone."""
+"""Passes in place of those, for the speed of ONNX Runtime alone."""
 SMALL = ("pack-scales", "pack-weights", "arrange-for-kernels", "compact")
 """Passes in place of those, for weights in as few bits as they need."""
 
@@ -40,6 +48,7 @@ def list_passes(
     return {
         "simplify": partial(simplify_graph, timeout_s=simplify_timeout_s, on_note=on_note),
         "clip-gates": clip_gates,
+        "reduce-extreme-pools": reduce_extreme_pools,
         "transpose-pooled-maps": transpose_pooled_maps,
         "remove-redundant-relus": remove_redundant_relus,
         "pack-scales": pack_scales,

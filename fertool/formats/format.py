@@ -23,12 +23,14 @@ class Format(ABC):
     """A kind of file that a network is exported to; a member has no arguments.
 
     `suffix` is that of its files, with a dot and in lower case; `runtime` is the one that runs them
-    unless another is asked for.
+    unless another is asked for. `companion` is the suffix of a second file that lies beside each
+    of its files, "" where there is none.
     """
 
     # Literals, which the registry reads from the source.
     suffix: ClassVar[str]
     runtime: ClassVar[str]
+    companion: ClassVar[str] = ""
 
     @abstractmethod
     def write(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool import __version__
+from fertool.artifact.header import files_of
 from fertool.config.benchmark import BenchConfig
 from fertool.errors import UsageError
 from fertool.registry import RUNTIMES
@@ -217,7 +218,7 @@ def _file_result(
         latency_s=latency,
         throughput_per_s=config.batch_size / latency.mean,
         peak_rss_bytes=peak_rss_bytes,
-        size_bytes=predictor.path.stat().st_size,
+        size_bytes=sum(file.stat().st_size for file in files_of(predictor.path)),
         params=predictor.params,
         macs=predictor.macs,
         samples_s=tuple(times.tolist()),

@@ -6,7 +6,9 @@ torch's.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fertool.artifact.header import format_of
 from fertool.artifact.input_files import require_file
@@ -14,6 +16,9 @@ from fertool.config.foreign_files import ForeignModel
 from fertool.registry import FORMATS, RUNTIMES
 from fertool.runtime.predictor import Predictor
 from fertool.runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _OF_MODELS = "torch"
 """Runs fertool's own files."""
@@ -47,3 +52,18 @@ def _runtime_of(path: Path) -> str:
         return _OF_MODELS
     runtime: str = FORMATS.attribute(format, "runtime", "")
     return runtime
+
+
+def open_logits(path: Path, runtime: str) -> Callable[[Tensor], Tensor]:
+    """Return a function from images uint8 [N, C, S, S] to the logits [N, K] of a file.
+
+    In the runtime of this name, on as many threads as torch uses.
+    """
+    import torch
+
+    predictor = open_predictor(path, threads=torch.get_num_threads(), runtime=runtime)
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(predictor.logits(images.numpy()))
+
+    return run

@@ -78,13 +78,16 @@ def export(
             )
         require_parity(parity)
         content = file.read_bytes()
+        size_bytes = len(content)
         # Some formats have a second file, whose name follows the first one's.
         for other in sorted(set(folder.iterdir()) - {file}):
-            write_atomic(path.with_suffix(other.suffix), other.read_bytes())
+            companion = other.read_bytes()
+            size_bytes += len(companion)
+            write_atomic(path.with_suffix(other.suffix), companion)
     # Last, since this file is what a Makefile waits for.
     write_atomic(path, content)
     _report_parity(model, parity, reporter)
-    return ExportedFile(path, model.spec, parity, len(content))
+    return ExportedFile(path, model.spec, parity, size_bytes)
 
 
 def require_exportable(path: Path, config: ExportConfig, *inputs: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_network_in_training_mode_is_compared_as_it_is_exported(small, tmp_pat
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.tflite", {}, "no format has the suffix '.tflite'"),
+        ("a.mlmodel", {}, "no format has the suffix '.mlmodel'"),
         ("a.onnx", {"opsett": 17}, "unknown option 'opsett'"),
         ("a.onnx", {"opset": 12}, "``opset=12``: must be 13 or more and at most 20"),
         ("a.onnx", {"opset": 17, "packed": True}, "``packed=True`` with ``opset=17``"),
@@ -97,4 +97,4 @@ def test_a_format_of_another_package_is_written_and_compared(small, install, tmp
     assert (tmp_path / "a.txt").read_text() == model.spec.arch
     with pytest.raises(UsageError) as raised:
         export(model, tmp_path / "a.other")
-    assert "use .onnx or .wrapped" in raised.value.hint
+    assert "or .wrapped" in raised.value.hint

@@ -1,0 +1,91 @@
+"""ncnn's files: a .param file with the layers, and a .bin file with the weights beside it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fertool.artifact.atomic import temporary_folder
+from fertool.artifact.trailer import append_trailer, read_trailer
+from fertool.errors import FertoolError
+from fertool.formats.format import Format, Note
+from fertool.registry import FORMATS
+from fertool.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from fertool.config.exporting import ExportConfig
+
+_CONVERSION_S = 300.0
+
+
+@FORMATS.register("ncnn")
+class Ncnn(Format):
+    """ncnn for phones and boards, float networks only: .param, and the weights beside it, .bin."""
+
+    suffix = ".param"
+    runtime = "ncnn"
+    companion = ".bin"
+
+    def write(
+        self,
+        path: Path,
+        spec: Spec,
+        module: nn.Module,
+        config: ExportConfig,
+        on_note: Note = lambda note: None,
+    ) -> None:
+        """Write what pnnx makes of the traced network, weights in float32."""
+        import torch
+
+        from fertool.formats.image_network import (
+            example_image,
+            make_image_network,
+            require_float,
+            require_one_network,
+            trace_network,
+        )
+        from fertool.runtime.packages import import_extra
+
+        require_one_network(spec, self.suffix)
+        require_float(spec, self.suffix, "pnnx drops the rounding of quantized networks")
+        program = import_extra("pnnx", "ncnn").EXEC_PATH
+        # ncnn has no integer input, so the pixels are floats from 0 to 255.
+        image = example_image(spec, torch.float32)
+        with temporary_folder() as folder:
+            traced = trace_network(make_image_network(spec, module), image)
+            traced.save(str(folder / "model.pt"))
+            shape = ",".join(map(str, image.shape))
+            _run([program, "model.pt", f"inputshape=[{shape}]", "fp16=0"], folder)
+            path.write_bytes((folder / "model.ncnn.param").read_bytes())
+            weights = path.with_suffix(".bin")
+            weights.write_bytes((folder / "model.ncnn.bin").read_bytes())
+        append_trailer(path, spec.to_json(), [weights])
+
+    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
+        """Return the logits by ncnn, image by image."""
+        from fertool.runtime.opening import open_logits
+
+        return open_logits(path, self.runtime)
+
+    def read_header(self, path: Path) -> str:
+        """Return the header behind the last layer of the .param file."""
+        return read_trailer(path)
+
+
+def _run(command: list[str], folder: Path) -> None:
+    """Run pnnx; raises FertoolError where it ends without the two files."""
+    try:
+        result = subprocess.run(command, cwd=folder, capture_output=True, timeout=_CONVERSION_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FertoolError(f"pnnx does not run ({error})", "reinstall pnnx") from None
+    names = ("model.ncnn.param", "model.ncnn.bin")
+    if result.returncode == 0 and all((folder / name).is_file() for name in names):
+        return
+    lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+    raise FertoolError(
+        f"pnnx cannot convert the network ({lines[-1]})", "export .onnx or .ort instead"
+    )

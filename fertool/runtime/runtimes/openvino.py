@@ -1,0 +1,80 @@
+"""OpenVINO, which runs its own files and ONNX files of fertool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fertool.artifact.header import read_spec
+from fertool.artifact.onnx_digest import verify_digest
+from fertool.artifact.trailer import verify_trailer
+from fertool.config.foreign_files import ForeignModel
+from fertool.errors import FertoolError
+from fertool.registry import RUNTIMES
+from fertool.runtime.packages import import_extra
+from fertool.runtime.predictor import Forward, Predictor
+from fertool.runtime.runtime import Runtime
+
+_LOGITS, _PROFILE = 0, 1
+"""Outputs of a graph; the second is that of a dynamic network."""
+
+
+@RUNTIMES.register("openvino")
+class OpenVinoRuntime(Runtime):
+    """OpenVINO: its own files and ONNX files, with fertool's header."""
+
+    package = "openvino"
+
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open an `.xml` or `.onnx` file for float32 and integer arithmetic."""
+        if path.suffix.lower() == ".xml":
+            verify_trailer(path, [path.with_suffix(".bin")])
+        else:
+            verify_digest(path)
+        spec = read_spec(path)
+        openvino = import_extra("openvino", "openvino")
+        # Without the hint it computes in bfloat16 where the processor has that.
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            compiled = openvino.Core().compile_model(str(path), "CPU", options)
+        except RuntimeError as error:
+            raise _failure(path, "open", error) from None
+
+        request = compiled.create_infer_request()
+
+        def run(images: NDArray[np.uint8], output: int) -> Any:
+            try:
+                return request.infer({0: images})[output]
+            except RuntimeError as error:
+                raise _failure(path, "run", error) from None
+
+        def prepare(images: NDArray[np.uint8]) -> Forward:
+            return lambda: run(images, _LOGITS)
+
+        def choose_profile(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+            profiles: NDArray[np.int64] = run(images, _PROFILE)
+            return profiles
+
+        return Predictor(
+            path=path,
+            runtime="openvino",
+            spec=spec,
+            classes=spec.classes,
+            input=spec.input,
+            batch=None,
+            prepare=prepare,
+            choose_profile=choose_profile if spec.gates else None,
+        )
+
+
+def _failure(path: Path, action: str, error: Exception) -> FertoolError:
+    reason = str(error).strip().splitlines()[-1]
+    return FertoolError(f"{path}: OpenVINO cannot {action} it ({reason})", "export it again")

@@ -1,0 +1,72 @@
+"""PyTorch's lite interpreter, which runs `.ptl` files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fertool.artifact.header import read_spec
+from fertool.config.foreign_files import ForeignModel
+from fertool.errors import FertoolError
+from fertool.registry import RUNTIMES
+from fertool.runtime.predictor import Forward, Predictor
+from fertool.runtime.runtime import Runtime
+from fertool.runtime.runtimes.torch import Torch
+
+
+@RUNTIMES.register("torchlite")
+class TorchLite(Runtime):
+    """PyTorch's lite interpreter: `.ptl` files of fertool."""
+
+    package = "torch"
+
+    def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
+        """Open a `.ptl` file; the threads of torch are a setting of the whole process."""
+        spec = read_spec(path)
+
+        import torch
+        from torch.jit import mobile
+
+        # Without an annotation in PyTorch.
+        load: Any = mobile._load_for_lite_interpreter
+
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                network = load(str(path))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise FertoolError(
+                f"{path}: the lite interpreter cannot open it ({reason})", "export it again"
+            ) from None
+
+        def prepare(images: NDArray[np.uint8]) -> Forward:
+            pixels = torch.from_numpy(images)
+
+            def forward() -> Any:
+                with torch.inference_mode():
+                    return network(pixels)
+
+            return forward
+
+        return Predictor(
+            path=path,
+            runtime="torchlite",
+            spec=spec,
+            classes=spec.classes,
+            input=spec.input,
+            batch=None,
+            prepare=prepare,
+        )
+
+    @contextmanager
+    def limited_threads(self, count: int) -> Iterator[None]:
+        """Compute with `count` threads in the block, then with as many as before."""
+        with Torch().limited_threads(count):
+            yield
