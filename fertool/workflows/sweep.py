@@ -124,6 +124,7 @@ def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
     if not distributed.is_main_process():
         return _result_of_other_process(plan, follow(plan, prepare))
     file = carry_out(plan, prepare, resume=task.run.resume, reporter=task.reporter)
+    # The other processes wait for the number of the next training.
     distributed.broadcast_scalars([_NO_MORE])
     best = file.best
     # Read back, since the best training may have been one of a run that was killed before.
