@@ -1,9 +1,12 @@
-"""Bits of activations: all layers alike, and shared out by what rounding each layer's does to the answers.
+"""Bits of activations: all layers alike, and shared out by what rounding each layer's does to the
+answers.
 
-    python benchmarks/activation_bits.py MODEL.pt --data fer2013.csv --means 6,5,4.5 --seeds 0,1,2 -o activations.json
+    python benchmarks/activation_bits.py MODEL.pt --data fer2013.csv --means 6,5,4.5 \\
+        --seeds 0,1,2 -o activations.json
 
-Weights keep their 8 bits (7 in a portable file), nothing is trained; a seed draws the images of the calibration. Of a
-mean that is no whole number there is no network with all layers alike. Rows that the output has already are kept.
+Weights keep their 8 bits (7 in a portable file), nothing is trained; a seed draws the images of the
+calibration. Of a mean that is no whole number there is no network with all layers alike. Rows that
+the output has already are kept.
 """
 
 from __future__ import annotations

@@ -40,7 +40,9 @@ class Answers:
         )
 
     def report(self, data: str, output: Path, **head: Any) -> dict[str, Any]:
-        """Return the report to go on with, or a new one that begins with what the network is and does."""
+        """Return the report to go on with, or a new one that begins with what the network is and
+        does.
+        """
         if output.exists():
             found: dict[str, Any] = json.loads(output.read_text())
             return found
@@ -55,7 +57,9 @@ class Answers:
         }
 
     def compared(self, other: nn.Module) -> dict[str, Any]:
-        """Return another network's accuracy, its divergence from this one in nats, and how often both say the same."""
+        """Return another network's accuracy, its divergence from this one in nats,
+        and how often both say the same.
+        """
         logits = predict_logits(other, self.val, self.spec.input)
         divergence = (
             (self.logits.softmax(1) * (self.logits.log_softmax(1) - logits.log_softmax(1)))

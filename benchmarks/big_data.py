@@ -1,14 +1,15 @@
-"""More images than memory: a million 48 x 48 gray images (2.3 GB of pixels) trained on in a process of 2 GiB.
+"""More images than memory: a million 48 x 48 gray images (2.3 GB of pixels) trained on in a process
+of 2 GiB.
 
     python benchmarks/big_data.py [--images 1000000] [--budget 2] -o big_data.json
 
-The budget is RLIMIT_DATA: Linux refuses any memory beyond it that belongs to the process alone (heap, anonymous and
-private writable mappings, used or not). Pages of the mapped images are not of that kind: the system drops them when it
-needs room, and they are reported apart. To see it drop them, limit those too:
-`systemd-run --scope -p MemoryMax=2G python benchmarks/big_data.py`.
+The budget is RLIMIT_DATA: Linux refuses any memory beyond it that belongs to the process alone
+(heap, anonymous and private writable mappings, used or not). Pages of the mapped images are not of
+that kind: the system drops them when it needs room, and they are reported apart. To see it drop
+them, limit those too: `systemd-run --scope -p MemoryMax=2G python benchmarks/big_data.py`.
 
-The images are drawn faces, moved and with new grain, each once; all steps but the drawing are fertool's own: cache
-file, class mapping, search for copies, and one epoch of `fit`.
+The images are drawn faces, moved and with new grain, each once; all steps but the drawing are
+fertool's own: cache file, class mapping, search for copies, and one epoch of `fit`.
 """
 
 from __future__ import annotations
@@ -132,7 +133,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 class Crowd:
-    """A reader of many faces: drawn ones, each shifted and grained anew; the last hundredth is for validation."""
+    """A reader of many faces: drawn ones, each shifted and grained anew.
+
+    The last hundredth is for validation.
+    """
 
     name, classes, splits = "crowd", BASIC, ("train", "val")
     findings = NO_FINDINGS
@@ -153,7 +157,9 @@ class Crowd:
 
 
 def crowd(drawn: Pixels, count: int, seed: int) -> Iterator[Pixels]:
-    """Yield the images in pieces: grey levels shrunk by an eighth, moved by up to three pixels, and grain added."""
+    """Yield the images in pieces: grey levels shrunk by an eighth, moved by up to three pixels,
+    and grain added.
+    """
     rng = np.random.default_rng(seed)
     shrunk = drawn - drawn // (256 // GRAIN)
     for start in range(0, count, CHUNK):
@@ -191,7 +197,9 @@ class Memory:
         self._thread.join()
 
     def peaks(self) -> dict[str, int]:
-        """Return bytes: what the limit counts, what of it is in use, mapped files, and the last two at once."""
+        """Return bytes: what the limit counts, what of it is in use, mapped files,
+        and the last two at once.
+        """
         resident = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {
             "peak_limited_bytes": self.limited,

@@ -1,10 +1,12 @@
-"""Who gets the bits: every allocation at the same mean of bits, and what rounding with compensation is worth.
+"""Who gets the bits: every allocation at the same mean of bits, and what rounding with compensation
+is worth.
 
-    python benchmarks/bits.py MODEL.pt --data fer2013.csv --average-bits 3.22 --seeds 0,1,2 -o bits.json
+    python benchmarks/bits.py MODEL.pt --data fer2013.csv --average-bits 3.22 --seeds 0,1,2 \\
+        -o bits.json
 
-A seed draws the images of the traces and of the calibration, and the actor-critic's chance. Nothing is trained.
-Accuracies and answers are those of the integer network on the validation images. Rows that the output has already are
-kept.
+A seed draws the images of the traces and of the calibration, and the actor-critic's chance. Nothing
+is trained. Accuracies and answers are those of the integer network on the validation images. Rows
+that the output has already are kept.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Which channels to remove: every criterion and normalisation at the same budgets, before any training.
+"""Which channels to remove: every criterion and normalisation at the same budgets, before any
+training.
 
     python benchmarks/criteria.py MODEL.pt [MODEL.pt …] --data fer2013.csv -o criteria.json
 
-Each network is pruned in one shot as `fertool prune` does, with and without the repair of its layers, and judged on
-the validation images. What separates two criteria here a fine-tuning narrows, but it has to start somewhere.
+Each network is pruned in one shot as `fertool prune` does, with and without the repair of its
+layers, and judged on the validation images. What separates two criteria here a fine-tuning narrows,
+but it has to start somewhere.
 """
 
 from __future__ import annotations

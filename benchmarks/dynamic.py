@@ -1,10 +1,12 @@
-"""What a dynamic network saves and what its gate is worth, beside the network that it was pruned from.
+"""What a dynamic network saves and what its gate is worth, beside the network that it was pruned
+from.
 
-    fertool prune MODEL.pt -o dynamic.pt --schedule dynamic --target-flops 0.45 --data fer2013.csv --epochs 10
+    fertool prune MODEL.pt -o dynamic.pt --schedule dynamic --target-flops 0.45 \\
+        --data fer2013.csv --epochs 10
     python benchmarks/dynamic.py MODEL.pt dynamic.pt --data fer2013.csv -o dynamic.json
 
-Beside the figures of `eval` and `bench`: every profile alone, on all images, and the same shares of the images sent
-through the profiles at random, which is what a gate that knew nothing would do.
+Beside the figures of `eval` and `bench`: every profile alone, on all images, and the same shares of
+the images sent through the profiles at random, which is what a gate that knew nothing would do.
 """
 
 from __future__ import annotations

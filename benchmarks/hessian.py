@@ -1,13 +1,15 @@
-"""How fast and how right Hessian traces are: exact ones, probes as fertool draws them, and what others do.
+"""How fast and how right Hessian traces are: exact ones, probes as fertool draws them, and what
+others do.
 
     pip install --no-deps pyhessian==0.1
     python benchmarks/hessian.py [MODEL] [--data fer2013.csv] [-o result.json]
 
-Without MODEL an untrained ResNet-18 for 48 x 48 gray images; without --data drawn faces. Times are medians of rounds in
-which all methods take turns. Units are a forward and backward pass of all images as in training, and one iteration of
-PyHessian's trace, which is one number for the whole network, on a graph made before. A plain probe is one backward pass
-of the random combination summed over all images, squared afterwards: the same mean, more noise. With ReLUs and frozen
-BN the cross-entropy's traces, which Hutchinson's products estimate, are the exact ones too.
+Without MODEL an untrained ResNet-18 for 48 x 48 gray images; without --data drawn faces. Times are
+medians of rounds in which all methods take turns. Units are a forward and backward pass of all
+images as in training, and one iteration of PyHessian's trace, which is one number for the whole
+network, on a graph made before. A plain probe is one backward pass of the random combination summed
+over all images, squared afterwards: the same mean, more noise. With ReLUs and frozen BN the
+cross-entropy's traces, which Hutchinson's products estimate, are the exact ones too.
 """
 
 from __future__ import annotations
@@ -121,7 +123,10 @@ def parse_args() -> argparse.Namespace:
 def take_turns(
     methods: dict[str, Callable[[], Traces | None]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Traces | None]]:
-    """Run every method once to warm up and then in turns; returns all times in seconds and the first results."""
+    """Run every method once to warm up and then in turns.
+
+    Returns all times in seconds and the first results.
+    """
     traces = {name: method() for name, method in methods.items()}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
@@ -140,7 +145,9 @@ def forward_backward(module: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 def plain_probes(module: nn.Module, images: Tensor, probes: int, seed: int) -> Traces:
-    """Return the mean over probes of squared weight gradients, one ordinary backward pass for each."""
+    """Return the mean over probes of squared weight gradients,
+    one ordinary backward pass for each.
+    """
     weights = [layer.weight for layer in weighted_layers(module).values()]
     generator = torch.Generator().manual_seed(seed)
     logits = module(images)
@@ -166,7 +173,9 @@ def flat(layers: tuple[LayerSensitivity, ...]) -> Traces:
 def row(
     name: str, seconds: dict[str, list[float]], traces: dict[str, Traces | None], exact: Traces
 ) -> dict[str, Any]:
-    """Return one method's times and, where it has traces, how they compare with exact ones, by kind."""
+    """Return one method's times and, where it has traces, how they compare with exact ones,
+    by kind.
+    """
     passes, iterations = (
         float(
             np.median([own / unit for own, unit in zip(seconds[name], seconds[other], strict=True)])
@@ -185,7 +194,9 @@ def row(
 
 
 def compare(estimated: np.ndarray, exact: np.ndarray) -> dict[str, float]:
-    """Return the rank correlation with exact traces, the distance of the median channel, the share of negatives."""
+    """Return the rank correlation with exact traces, the distance of the median channel,
+    the share of negatives.
+    """
     live = exact > 0
     return {
         "spearman": spearman(estimated, exact),
@@ -206,13 +217,15 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 def print_table(report: dict[str, Any]) -> None:
     print(
-        f"{report['arch']} ({report['model']}), {report['channels']} channels, {report['samples']} images, ",
+        f"{report['arch']} ({report['model']}), {report['channels']} channels, "
+        f"{report['samples']} images, ",
         end="",
     )
     print(f"{report['data']}, {report['threads']} threads")
     heads = f"{'seconds':>9}{'passes':>8}{'PyHessian':>11}"
     print(
-        f"{'method':<26}{heads}{'traces by':>12}{'Spearman':>10}{'median error':>14}{'negative':>10}"
+        f"{'method':<26}{heads}{'traces by':>12}{'Spearman':>10}"
+        f"{'median error':>14}{'negative':>10}"
     )
     for entry in report["methods"]:
         times = (
@@ -223,11 +236,13 @@ def print_table(report: dict[str, Any]) -> None:
         line = f"{entry['method']:<26}{times[0]:>9.2f}{times[1]:>8.1f}{times[2]:>11.1f}"
         for kind in [kind for kind in ("weight", "activation") if kind in entry] or [""]:
             found = entry.get(kind)
-            right = (
-                found
-                and f"{found['spearman']:>10.4f}{found['median_channel_error']:>14.2%}{found['negative']:>10.1%}"
-            )
-            print(f"{line:<54}{kind:>12}{right or ''}".rstrip())
+            right = ""
+            if found:
+                right = (
+                    f"{found['spearman']:>10.4f}{found['median_channel_error']:>14.2%}"
+                    f"{found['negative']:>10.1%}"
+                )
+            print(f"{line:<54}{kind:>12}{right}".rstrip())
             line = ""
 
 

@@ -1,12 +1,14 @@
-"""What INT8 is worth in ONNX Runtime: fertool's files, and ONNX Runtime's own quantize_static, against FP32.
+"""What INT8 is worth in ONNX Runtime: fertool's files, and ONNX Runtime's own quantize_static,
+against FP32.
 
     python benchmarks/int8.py --size 48,224 -o int8_speed.json
 
-Weights are random and batch norms have the statistics of drawn faces, so that ranges are those of a network in use:
-speed depends on shapes and ranges alone. The rival quantises the same FP32 export, per channel, unsigned activations
-and signed weights, in each of its formats, all operators or those with weights alone. Networks with HardSwish or SiLU
-are also timed INT8-friendly, with ReLU, against the same FP32 network. All files of one architecture and size are timed
-interleaved, on one thread. Rows that the output has already are kept.
+Weights are random and batch norms have the statistics of drawn faces, so that ranges are those of a
+network in use: speed depends on shapes and ranges alone. The rival quantises the same FP32 export,
+per channel, unsigned activations and signed weights, in each of its formats, all operators or those
+with weights alone. Networks with HardSwish or SiLU are also timed INT8-friendly, with ReLU, against
+the same FP32 network. All files of one architecture and size are timed interleaved, on one thread.
+Rows that the output has already are kept.
 """
 
 from __future__ import annotations

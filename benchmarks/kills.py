@@ -1,11 +1,13 @@
-"""Commands that are killed again and again (SIGKILL, SIGTERM) and started again each time, against undisturbed ones.
+"""Commands that are killed again and again (SIGKILL, SIGTERM) and started again each time, against
+undisturbed ones.
 
     python benchmarks/kills.py [--signals 6] [--commands train-teacher export] -o kills.json
 
-Each command of the installed `fertool` runs once undisturbed. Then it runs until it has been killed so often by each of
-the signals, at a moment drawn evenly over what the undisturbed run took, imports included; whenever a run ends before
-its moment, its model is compared with the undisturbed one byte by byte, and the next starts anew. At the end nothing
-may be left: no state, no temporary file or folder, no process. A run that SIGTERM ends says nothing but how to go on.
+Each command of the installed `fertool` runs once undisturbed. Then it runs until it has been killed
+so often by each of the signals, at a moment drawn evenly over what the undisturbed run took,
+imports included; whenever a run ends before its moment, its model is compared with the undisturbed
+one byte by byte, and the next starts anew. At the end nothing may be left: no state, no temporary
+file or folder, no process. A run that SIGTERM ends says nothing but how to go on.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class Found:
 
     @property
     def is_right(self) -> bool:
-        """Whether the model was always the same, nothing was left and nothing unexpected was said."""
+        """Whether the model was always the same, nothing was left, nothing unexpected said."""
         return self.same_bytes and not self.said and not self.left_over
 
     def as_json(self) -> dict[str, Any]:
@@ -68,7 +70,10 @@ class Place:
     def run(
         self, arguments: list[str], output: Path, life_s: float | None, how: int
     ) -> tuple[int | None, str]:
-        """Run a command; returns its exit code, None if it was killed after `life_s`, and what it said on stderr."""
+        """Run a command.
+
+        Returns its exit code, None if it was killed after `life_s`, and what it said on stderr.
+        """
         command = [sys.executable, "-m", "fertool", *arguments, "-o", str(output)]
         pipes: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
         process = subprocess.Popen(
@@ -137,7 +142,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def commands(options: argparse.Namespace, files: Path) -> dict[str, list[str]]:
-    """Return the arguments of each command, which reads what those before it have made undisturbed."""
+    """Return the arguments of each command, which reads what those before it made undisturbed."""
     teacher, student = (str(_undisturbed(files, name)) for name in ("train-teacher", "distill"))
     small = ["--arch", "micro_expnet", "--arch-arg", "width_mult=0.25"]
     common = ["--data", options.data, "--seed", str(options.seed), "--device", "cpu"]
@@ -156,7 +161,9 @@ def commands(options: argparse.Namespace, files: Path) -> dict[str, list[str]]:
 def measure(
     place: Place, name: str, arguments: list[str], times: int, chance: random.Random
 ) -> Found:
-    """Run a command undisturbed and then with `times` of each signal, in an order drawn by `chance`."""
+    """Run a command undisturbed and then with `times` of each signal,
+    in an order drawn by `chance`.
+    """
     whole = _undisturbed(place.files, name)
     disturbed = whole.with_name(f"{name}.killed{whole.suffix}")
     start = time.perf_counter()

@@ -1,10 +1,12 @@
-"""Seconds of an epoch of distillation from a logits file against running the teacher beside the student.
+"""Seconds of an epoch of distillation from a logits file against running the teacher beside the
+student.
 
     python benchmarks/logits.py -o logits.json
 
-Both train the same student on the same images with the same loop; only where the teacher's answers come from differs.
-Turns of one epoch alternate; the ratio is that of the medians, with a bootstrap interval over rounds. The weights are
-random: speed does not depend on them. What recording costs, once, stands beside it.
+Both train the same student on the same images with the same loop; only where the teacher's answers
+come from differs. Turns of one epoch alternate; the ratio is that of the medians, with a bootstrap
+interval over rounds. The weights are random: speed does not depend on them. What recording costs,
+once, stands beside it.
 """
 
 from __future__ import annotations
@@ -132,11 +134,13 @@ def print_report(report: Mapping[str, Any]) -> None:
     low, high = report["speedup_ci95"]
     for name in ("live", "file"):
         print(
-            f"{name:<6}{float(np.median(report[f'{name}_s'])):>8.2f} s an epoch of {report['images']} images"
+            f"{name:<6}{float(np.median(report[f'{name}_s'])):>8.2f} s an epoch"
+            f" of {report['images']} images"
         )
     print(f"the file is faster by {report['speedup']:.2f} [{low:.2f}, {high:.2f}]")
     print(
-        f"recording {report['views']} views took {report['recording_s']:.2f} s, {report['file_bytes']:,} bytes"
+        f"recording {report['views']} views took {report['recording_s']:.2f} s,"
+        f" {report['file_bytes']:,} bytes"
     )
 
 

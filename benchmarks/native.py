@@ -1,12 +1,14 @@
-"""Which small network suits 48 x 48 faces and ONNX Runtime: candidates trained alike, then timed in float and INT8.
+"""Which small network suits 48 x 48 faces and ONNX Runtime: candidates trained alike, then timed in
+float and INT8.
 
     python benchmarks/native.py --data fer2013.csv -o native.json
 
-A candidate is a plan: `c32s2` is a 3 x 3 convolution to 32 channels with stride 2, `d` a separable one; `4bot` are four
-residual blocks, `basic` (3 x 3 twice), `bot` (1 x 1 to half the channels, 3 x 3, 1 x 1), `fused` (3 x 3 to twice the
-channels, 1 x 1), `mb` (1 x 1 to four times the channels, 3 x 3 depthwise, 1 x 1); all with batch norm and ReLU. A name
-of the zoo is a candidate too. All files are timed in turns, one thread, after the last training. Rows that the output
-has already are kept. On a GPU: --epochs 60 --seeds 0,1,2 --device cuda.
+A candidate is a plan: `c32s2` is a 3 x 3 convolution to 32 channels with stride 2, `d` a separable
+one; `4bot` are four residual blocks, `basic` (3 x 3 twice), `bot` (1 x 1 to half the channels,
+3 x 3, 1 x 1), `fused` (3 x 3 to twice the channels, 1 x 1), `mb` (1 x 1 to four times the channels,
+3 x 3 depthwise, 1 x 1); all with batch norm and ReLU. A name of the zoo is a candidate too. All
+files are timed in turns, one thread, after the last training. Rows that the output has already are
+kept. On a GPU: --epochs 60 --seeds 0,1,2 --device cuda.
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ def planned(*, num_classes: int = 7, in_channels: int = 1, plan: str = "c32s2") 
 
 
 class Planned(nn.Module):
-    """Convolutions and residual blocks in the order of a plan, a global average pool, a classifier."""
+    """Convolutions and residual blocks in the order of a plan, a global average pool,
+    a classifier.
+    """
 
     def __init__(self, plan: str, num_classes: int, in_channels: int) -> None:
         super().__init__()
@@ -161,7 +165,10 @@ def train_one(
     options: argparse.Namespace,
     files: Path,
 ) -> dict[str, Any]:
-    """Train one candidate; returns its costs and accuracies, and leaves its ONNX files in `files`."""
+    """Train one candidate.
+
+    Returns its costs and accuracies, and leaves its ONNX files in `files`.
+    """
     torch.manual_seed(seed)
     arch, args = (plan, {}) if plan in architecture_names() else ("planned", {"plan": plan})
     spec, module = create(arch, args, InputSpec(), train.classes)

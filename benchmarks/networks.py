@@ -1,18 +1,24 @@
-"""How many common networks can be imported, pruned to half their MACs, quantized and exported, and what comes of each.
+"""How many common networks can be imported, pruned to half their MACs, quantized and exported, and
+what comes of each.
 
-    python benchmarks/networks.py -o docs/results/networks.json            # every network of the list
+    python benchmarks/networks.py -o docs/results/networks.json  # all of the list
     python benchmarks/networks.py -o networks.json timm:dla34 torchvision:resnet18
 
-Networks begin with random weights (no download) and are trained on drawn faces until 97 % of others are right, or for
-SECONDS of processor time; then the last linear layer is solved for, by least squares, so that a large network that
-these seconds are too few for gives answers worth comparing. Each row says, or gives the one reason why not:
+Networks begin with random weights (no download) and are trained on drawn faces until 97 % of others
+are right, or for SECONDS of processor time; then the last linear layer is solved for, by least
+squares, so that a large network that these seconds are too few for gives answers worth comparing.
+Each row says, or gives the one reason why not:
 
     import     largest difference of a logit from the library's own module
-    prune      MACs left where half was asked, and how far removal is from masking (relative, before any repair)
-    quantize   images with the same top class as floats (INT8, each weight rounded by itself, 128 calibration images)
-    export     ONNX Runtime against the network, float and INT8, and the speed of all against the unpruned floats
+    prune      MACs left where half was asked, and how far removal is from masking (relative,
+               before any repair)
+    quantize   images with the same top class as floats (INT8, each weight rounded by itself,
+               128 calibration images)
+    export     ONNX Runtime against the network, float and INT8, and the speed of all
+               against the unpruned floats
 
-Needs torchvision and timm (`pip install torchvision timm`). Rows that the output has already are kept.
+Needs torchvision and timm (`pip install torchvision timm`). Rows that the output has already are
+kept.
 """
 
 from __future__ import annotations
@@ -55,7 +61,9 @@ BATCH, STEPS, RATE, ENOUGH = 16, 20, 1e-3, 0.97
 SECONDS = 45.0
 """The most that the training of a network takes, of processor time."""
 RIDGE = 0.1
-"""Weight of the squared coefficients of the last layer, as a part of the mean square of its inputs."""
+"""Weight of the squared coefficients of the last layer,
+as a part of the mean square of its inputs.
+"""
 
 NETWORKS = {
     "torchvision": (
@@ -250,7 +258,10 @@ def count(network: Network) -> int:
 def fit(
     row: dict[str, Any], network: Network, spec: Spec, train: FaceDataset, val: FaceDataset
 ) -> None:
-    """Train until most images of the other split are right, or the time is over; the row says what was reached."""
+    """Train until most images of the other split are right, or the time is over.
+
+    The row says what was reached.
+    """
     begun, steps, accuracy = time.process_time(), 0, 0.0
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=1e-4)
     order = torch.Generator().manual_seed(0)
@@ -281,7 +292,9 @@ def fit(
 
 @torch.no_grad()
 def calibrate_norms_(network: nn.Module, spec: Spec, train: FaceDataset) -> None:
-    """Set the statistics of batch norm to those of the training images: of few steps they are still far off."""
+    """Set the statistics of batch norm to those of the training images:
+    of few steps they are still far off.
+    """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
@@ -294,7 +307,9 @@ def calibrate_norms_(network: nn.Module, spec: Spec, train: FaceDataset) -> None
 
 @torch.no_grad()
 def solve_last_layer_(network: nn.Module, spec: Spec, train: FaceDataset) -> None:
-    """Set the last linear layer to the ridge regression of the centered classes on its inputs, if there is one."""
+    """Set the last linear layer to the ridge regression of the centered classes on its inputs,
+    if there is one.
+    """
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     if not linear or linear[-1].out_features != len(CLASSES):
         return
@@ -332,7 +347,9 @@ def answers(network: nn.Module, spec: Spec, val: FaceDataset) -> Tensor:
 
 
 def prune(row: dict[str, Any], spec: Spec, network: Network, val: FaceDataset) -> Network:
-    """Prune to half the MACs by the sizes of weights, and compare the result with the masked network."""
+    """Prune to half the MACs by the sizes of weights,
+    and compare the result with the masked network.
+    """
     cut = plan_step(
         spec, network, Constraints(Targets(macs=TARGET)), SelectionConfig(round_to=ROUND_TO)
     )
@@ -391,7 +408,9 @@ def export(
     integer: Any,
     val: FaceDataset,
 ) -> None:
-    """Export float, pruned and INT8 networks, check each in ONNX Runtime, and time them in turns."""
+    """Export float, pruned and INT8 networks, check each in ONNX Runtime,
+    and time them in turns.
+    """
     found: dict[str, Any] = {}
     kinds: dict[str, Any] = {"float": (spec, network)}
     if pruned is not None:

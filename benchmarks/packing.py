@@ -1,10 +1,12 @@
-"""What packed weights cost and save: each quantised network's ONNX file beside the same with 8 bits for every weight.
+"""What packed weights cost and save: each quantised network's ONNX file beside the same with 8 bits
+for every weight.
 
     python benchmarks/packing.py MIXED.pt … -o packing.json
 
-Bytes against the least there could be (bits / 8 and a float16 scale for each channel), the same logits to the last bit,
-the integer convolutions that ONNX Runtime makes, seconds to load, and latency in turns, on one thread. Below operator
-set 18 fertool does not pack: that is the other file.
+Bytes against the least there could be (bits / 8 and a float16 scale for each channel), the same
+logits to the last bit, the integer convolutions that ONNX Runtime makes, seconds to load, and
+latency in turns, on one thread. Below operator set 18 fertool does not pack: that is the other
+file.
 """
 
 from __future__ import annotations

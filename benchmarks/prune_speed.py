@@ -1,12 +1,14 @@
-"""What half the MACs are worth in ONNX Runtime: each architecture pruned in several ways against its unpruned self.
+"""What half the MACs are worth in ONNX Runtime: each architecture pruned in several ways against
+its unpruned self.
 
     python benchmarks/prune_speed.py --round-to 1,16 --latency 0.55 --size 48,96 -o prune_speed.json
     python benchmarks/prune_speed.py A.pt B.pt --data fer2013.csv --round-to 16 -o prune_speed.json
 
-Widths come from rounding alone, or, with --latency, from `--target-flops` and `--target-latency` together, which
-measures this machine first. Networks that nobody has trained are pruned by the sizes of their random weights, those of
-files by KL on images, as `fertool prune` does by default: which widths go decides on the speed. The files of one
-network are timed interleaved, on one thread. Rows that the output has already are kept.
+Widths come from rounding alone, or, with --latency, from `--target-flops` and `--target-latency`
+together, which measures this machine first. Networks that nobody has trained are pruned by the
+sizes of their random weights, those of files by KL on images, as `fertool prune` does by default:
+which widths go decides on the speed. The files of one network are timed interleaved, on one thread.
+Rows that the output has already are kept.
 """
 
 from __future__ import annotations
@@ -151,7 +153,10 @@ def measure(
 def pruned_networks(
     spec: Spec, module: Network, data: FaceDataset | None, options: argparse.Namespace
 ) -> Iterator[tuple[str, PruneResult]]:
-    """Prune by each rule that can meet the budget; weights, which take no time, are not reconstructed."""
+    """Prune by each rule that can meet the budget.
+
+    Weights, which take no time, are not reconstructed.
+    """
     constraints = Constraints(Targets(macs=options.target))
     plain = SelectionConfig(reconstruct=False)
 

@@ -1,8 +1,10 @@
-"""What one-shot pruning itself takes: graph, plan and surgery, and scores beside the passes that they need.
+"""What one-shot pruning itself takes: graph, plan and surgery, and scores beside the passes that
+they need.
 
     python benchmarks/prune_time.py [--arch resnet50] -o prune_time.json
 
-Scores need one forward and one backward pass of each image; both are timed in turns on the same drawn faces.
+Scores need one forward and one backward pass of each image; both are timed in turns on the same
+drawn faces.
 """
 
 from __future__ import annotations

@@ -1,14 +1,17 @@
-"""Accuracy at a budget of MACs: fertool's pruning beside Torch-Pruning's, then the same fine-tuning for all.
+"""Accuracy at a budget of MACs: fertool's pruning beside Torch-Pruning's, then the same fine-tuning
+for all.
 
     pip install torch-pruning==1.6.1
-    python benchmarks/pruners.py MODEL.pt --data fer2013.csv --epochs 3 --seeds 0,1,2 -o pruners.json
+    python benchmarks/pruners.py MODEL.pt --data fer2013.csv --epochs 3 --seeds 0,1,2 \\
+        -o pruners.json
 
-What is pruned is the same file; the channels are scored on the same images; the budget is met from below as nearly as
-the widths, multiples of 16 everywhere, allow. Every network then has the same training, distilled from the unpruned
-one, in fertool's loop. `fertool` is `prune --target-flops` as it comes, `unrepaired` leaves out the repair of the
-layers. The other methods are Torch-Pruning's importances; each runs with channels ranked over the whole network and
-layer by layer: both with the first seed, and the better of the two with the other seeds. Rows that the output has
-already are kept; those of `--rows`, made elsewhere with the same options, are added.
+What is pruned is the same file; the channels are scored on the same images; the budget is met from
+below as nearly as the widths, multiples of 16 everywhere, allow. Every network then has the same
+training, distilled from the unpruned one, in fertool's loop. `fertool` is `prune --target-flops` as
+it comes, `unrepaired` leaves out the repair of the layers. The other methods are Torch-Pruning's
+importances; each runs with channels ranked over the whole network and layer by layer: both with the
+first seed, and the better of the two with the other seeds. Rows that the output has already are
+kept; those of `--rows`, made elsewhere with the same options, are added.
 """
 
 from __future__ import annotations
@@ -203,7 +206,10 @@ def recover(
     options: argparse.Namespace,
     seed: int,
 ) -> float:
-    """Train in place; returns the accuracy of the last epoch, so that nothing is chosen on these images."""
+    """Train in place.
+
+    Returns the accuracy of the last epoch, so that nothing is chosen on these images.
+    """
     teacher = Teacher(copy.deepcopy(unpruned).to(options.device), spec.input, spec.classes)
     config = TrainConfig(
         epochs=options.epochs, batch_size=128, lr=options.lr, warmup_epochs=0.5, seed=seed
@@ -221,7 +227,9 @@ def prune_by_rival(
     scoring: FaceDataset,
     target: float,
 ) -> nn.Module:
-    """Return the smaller network by Torch-Pruning: the largest that its one ratio gives under the budget."""
+    """Return the smaller network by Torch-Pruning:
+    the largest that its one ratio gives under the budget.
+    """
     gradients = loss_gradients(module, input, scoring) if importance == "taylor" else {}
     whole = cost.count(module, input).macs
     attempt = partial(cut_by_rival, importance, ranking, module, input, gradients)
@@ -270,7 +278,9 @@ def cut_by_rival(
 
 
 def loss_gradients(module: nn.Module, input: InputSpec, scoring: FaceDataset) -> dict[str, Tensor]:
-    """Return the gradient of the mean cross-entropy over the scoring images, as its Taylor importance wants."""
+    """Return the gradient of the mean cross-entropy over the scoring images,
+    as its Taylor importance wants.
+    """
     total = {name: torch.zeros_like(parameter) for name, parameter in module.named_parameters()}
     targets = scoring.targets()
     for start in range(0, len(scoring), BATCH):

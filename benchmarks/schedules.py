@@ -1,10 +1,11 @@
-"""The thesis's table 3-3 in our numbers: PRJ beside Network Slimming, GREG, and fertool's own schedules.
+"""The thesis's table 3-3 in our numbers: PRJ beside Network Slimming, GREG, and fertool's own
+schedules.
 
     python benchmarks/schedules.py MODEL.pt --data fer2013.csv --target-params 0.5 -o schedules.json
 
-Each schedule is one `fertool prune` with the same budget of parameters. What each trains in all is told by its
-epochs over all images; those without a training before the cut get as many in the end. Rows that the output has
-already are kept.
+Each schedule is one `fertool prune` with the same budget of parameters. What each trains in all is
+told by its epochs over all images; those without a training before the cut get as many in the end.
+Rows that the output has already are kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""How small a trained network gets at what loss: `hessian-sensitivity` and `quantize` on each, nothing trained.
+"""How small a trained network gets at what loss: `hessian-sensitivity` and `quantize` on each,
+nothing trained.
 
-    python benchmarks/small_files.py MODEL.pt:3.22 … --data fer2013.csv --keep mixed -o small_files.json
+    python benchmarks/small_files.py MODEL.pt:3.22 … --data fer2013.csv --keep mixed \\
+        -o small_files.json
 
 After the colon stands the mean of bits, or `8` for INT8. The networks stay in the folder --keep.
 """

@@ -1,9 +1,11 @@
-"""Which strides suit 48 x 48 images: validation accuracy and latency of an architecture with early strides removed.
+"""Which strides suit 48 x 48 images: validation accuracy and latency of an architecture with early
+strides removed.
 
     python benchmarks/small_input.py --data fer2013.csv --epochs 4 --share 3 -o small_input.json
 
-The same short training for every variant, on every `--share`-th training image, at a reduced width, so that two CPU
-cores suffice; on a GPU: --share 1 --epochs 40 --width 1 --seeds 0,1,2. Rows that the file has already are kept.
+The same short training for every variant, on every `--share`-th training image, at a reduced width,
+so that two CPU cores suffice; on a GPU: --share 1 --epochs 40 --width 1 --seeds 0,1,2. Rows that
+the file has already are kept.
 """
 
 from __future__ import annotations

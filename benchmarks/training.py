@@ -1,13 +1,17 @@
-"""Images per second of fertool's training loop against a plain PyTorch loop: same network, optimiser and maths.
+"""Images per second of fertool's training loop against a plain PyTorch loop: same network,
+optimiser and maths.
 
     python benchmarks/training.py --arch resnet18,mobilenet_v3_small -o training.json
 
-The plain loop is what a tutorial teaches: a DataLoader, with and without worker processes, that changes one image after
-the other with PIL (flip, rotation, brightness, contrast) and torch (normalising, erasing), mixup by batch, the default
-memory format. Turns of one epoch alternate, each loop in a process of its own; the ratio is that of the
-medians, with a bootstrap interval over rounds. Where `--precision auto` is bf16 on this processor, fertool's loop runs
-so too: no longer the same maths, and reported apart.
-Then, on one batch: what augmentation takes of a step, and channels-last against contiguous by number of threads.
+The plain loop is what a tutorial teaches: a DataLoader, with and without worker processes, that
+changes one image after the other with PIL (flip, rotation, brightness, contrast) and torch
+(normalising, erasing), mixup by batch, the default memory format. Turns of one epoch alternate,
+each loop in a process of its own; the ratio is that of the medians, with a bootstrap interval over
+rounds. Where `--precision auto` is bf16 on this processor, fertool's loop runs so too: no longer
+the same maths, and reported apart.
+
+Then, on one batch: what augmentation takes of a step, and channels-last against contiguous by
+number of threads.
 """
 
 from __future__ import annotations
@@ -122,7 +126,10 @@ def plain_config(options: argparse.Namespace) -> TrainConfig:
 def compare_loops(
     arch: str, module: nn.Module, workers: list[int], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Let the loops take turns of one epoch; returns their seconds and how many times faster fertool's are."""
+    """Let the loops take turns of one epoch.
+
+    Returns their seconds and how many times faster fertool's are.
+    """
     loops = {"fertool": Apart(own_loop, arch, "fp32", options)}
     if resolve_precision("auto", torch.device("cpu"), module) == torch.bfloat16:
         loops["fertool, bf16"] = Apart(own_loop, arch, "bf16", options)
@@ -280,7 +287,9 @@ def plain_mixup(inputs: Tensor, targets: Tensor, alpha: float) -> tuple[Tensor, 
 def take_apart(
     spec: Spec, module: nn.Module, train: FaceDataset, config: TrainConfig, rounds: int
 ) -> dict[str, float | list[float]]:
-    """Time the parts of fertool's step on one batch after the other, and what augmentation takes of the whole."""
+    """Time the parts of fertool's step on one batch after the other,
+    and what augmentation takes of the whole.
+    """
     learn = learner(module, config, torch.channels_last)
     generator, toss = torch.Generator().manual_seed(0), torch.Generator().manual_seed(1)
     targets = train.targets()
@@ -318,7 +327,9 @@ def compare_formats(
     threads: list[int],
     rounds: int,
 ) -> list[dict[str, Any]]:
-    """Time the step without augmentation in both memory formats, by number of threads, all in turns."""
+    """Time the step without augmentation in both memory formats, by number of threads,
+    all in turns.
+    """
     inputs, targets = (
         to_input(train.images[: config.batch_size], spec.input),
         train.targets()[: config.batch_size],
@@ -386,13 +397,15 @@ def print_network(found: dict[str, Any]) -> None:
             )
         print(f"  {row['loop']:<20}{row['images_per_s']:>9.1f} images/s{faster}")
     print(
-        f"  augmentation takes {found['step']['share']:.1%} of a step of {1e3 * found['step']['step_s']:.1f} ms"
+        f"  augmentation takes {found['step']['share']:.1%} of a step of"
+        f" {1e3 * found['step']['step_s']:.1f} ms"
     )
     for row in found["formats"]:
         low, high = row["speedup_ci95"]
         print(
             f"  {row['threads']} threads: channels-last {1e3 * row['channels_last_s']:.1f} ms,"
-            f" contiguous {1e3 * row['contiguous_s']:.1f} ms, ratio {row['channels_last_speedup']:.2f}"
+            f" contiguous {1e3 * row['contiguous_s']:.1f} ms,"
+            f" ratio {row['channels_last_speedup']:.2f}"
             f" [{low:.2f}, {high:.2f}]",
             flush=True,
         )

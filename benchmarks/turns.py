@@ -27,7 +27,10 @@ def faces(images: int) -> tuple[FaceDataset, FaceDataset]:
 
 
 def take_turns(methods: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Call every method once to warm up, then all in turns; returns the seconds that they say they took."""
+    """Call every method once to warm up, then all in turns.
+
+    Returns the seconds that they say they took.
+    """
     for method in methods.values():
         method()
     seconds: dict[str, list[float]] = {name: [] for name in methods}
@@ -48,7 +51,8 @@ def machine() -> dict[str, Any]:
 
 
 class Apart:
-    """A method that lives in a process of its own: `make(*arguments)` gives it there, and calls go there.
+    """A method that lives in a process of its own: `make(*arguments)` gives it there, and calls go
+    there.
 
     What one method does to its process, as the allocator's settings, does not reach the others.
     """

@@ -1,4 +1,7 @@
-"""Print docs/networks.md from docs/results/networks.json, which benchmarks/networks.py writes; see `make results`."""
+"""Print docs/networks.md from docs/results/networks.json, which benchmarks/networks.py writes.
+
+See `make results`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,30 @@ Row = dict[str, Any]
 
 _HEAD = """# Networks of other people
 
-Made by `make results` from `docs/results/networks.json` (`python benchmarks/networks.py`); do not edit. {count}
-networks of torchvision and timm: random weights (nothing is downloaded), {seconds:.0f} s of training on drawn faces on
-one core (fewer where 97 % of other faces were right before), then the last linear layer solved for by least squares.
+Made by `make results` from `docs/results/networks.json` (`python benchmarks/networks.py`); \
+do not edit. {count}
+networks of torchvision and timm: random weights (nothing is downloaded), \
+{seconds:.0f} s of training on drawn faces on
+one core (fewer where 97 % of other faces were right before), \
+then the last linear layer solved for by least squares.
 {images} images for calibration and as many others for agreement. One thread, {machine}.
 
-- **import**: largest difference of a logit from the library's own module, which passes within 1e-5 of the largest
+- **import**: largest difference of a logit from the library's own module, \
+which passes within 1e-5 of the largest
   logit.
-- **prune**: MACs left where half was asked, in steps of {round_to} channels, by sizes of weights; in brackets how far
-  the smaller network's logits are from those of the network with the same channels masked, relative to the largest.
-- **top-1**: accuracy on the images for agreement before quantization. The seconds are few for large networks: a
+- **prune**: MACs left where half was asked, in steps of {round_to} channels, \
+by sizes of weights; in brackets how far
+  the smaller network's logits are from those of the network with the same channels masked, \
+relative to the largest.
+- **top-1**: accuracy on the images for agreement before quantization. \
+The seconds are few for large networks: a
   network near chance (1 in 7) has logits close together, and rounding changes its top class easily.
-- **INT8**: images with the same top class as floats, each weight rounded by itself; how many of the layers with weights
+- **INT8**: images with the same top class as floats, each weight rounded by itself; \
+how many of the layers with weights
   are integer.
 - **export**: the same top class in ONNX Runtime as in PyTorch, floats and INT8.
-- **speed** in ONNX Runtime, of the pruned network and of the INT8 one, over that of the unpruned floats. Another
+- **speed** in ONNX Runtime, of the pruned network and of the INT8 one, \
+over that of the unpruned floats. Another
   process ran on the second core meanwhile; the files were timed interleaved.
 
 {totals}
@@ -90,7 +102,8 @@ def _cells(row: Row) -> list[str]:
     )
     int8 = "no"
     if done["quantize"]:
-        int8 = f"{row['quantize']['agreement']:.1%}, {row['quantize']['integer_layers']}/{row['quantize']['layers']}"
+        found = row["quantize"]
+        int8 = f"{found['agreement']:.1%}, {found['integer_layers']}/{found['layers']}"
     return [
         name,
         f"{row['params'] / 1e6:.1f} M" if "params" in row else "",

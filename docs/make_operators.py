@@ -12,8 +12,10 @@ _HEAD = """# What a network is made of
 
 Made by `make docs` from the operator table (`fertool/graph/operators.py`); do not edit.
 
-A model file holds its network as a graph of these operators, and every command works on any such graph. `fertool
-import` writes a network down in them, whatever spelling its author used: methods, functions, in-place forms, modules.
+A model file holds its network as a graph of these operators, \
+and every command works on any such graph. `fertool
+import` writes a network down in them, whatever spelling its author used: methods, functions, \
+in-place forms, modules.
 
 What an operator does to channels, which decides what pruning can remove:
 
@@ -27,13 +29,18 @@ What an operator does to channels, which decides what pruning can remove:
 | rearranges | moves values, and channels with them |
 | fixes | anything else: the channels of its inputs and outputs are not removed |
 
-Batch norm is per channel; layer norm and group norm compute over all channels, so that those of their input are not
-removed. A grouped convolution loses whole groups. *Integer* tells whether ONNX Runtime computes the operator on
+Batch norm is per channel; layer norm and group norm compute over all channels, \
+so that those of their input are not
+removed. A grouped convolution loses whole groups. *Integer* tells whether ONNX Runtime computes \
+the operator on
 integers; the others run in float between two quantizers.
 
-A network with another function is refused, with its place and its name. What to write instead: mean and standard
-deviation as a batch norm; indexing by a tensor, sorting and control flow that depends on values have no place in a
-graph; multi-head attention as linear layers, `scaled_dot_product_attention` and reshapes; `einsum` as `matmul`.
+A network with another function is refused, with its place and its name. What to write instead: \
+mean and standard
+deviation as a batch norm; indexing by a tensor, sorting and control flow that depends on values \
+have no place in a
+graph; multi-head attention as linear layers, `scaled_dot_product_attention` and reshapes; \
+`einsum` as `matmul`.
 """
 
 

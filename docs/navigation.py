@@ -1,4 +1,6 @@
-"""A hook of MkDocs: put the pages of all commands into the navigation, so that none is listed twice."""
+"""A hook of MkDocs: put the pages of all commands into the navigation,
+so that none is listed twice.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ def _require_json_of_command(arguments, text):
 
 @pytest.fixture
 def faces():
-    """Make data of one split: a bright bar at the top, in the middle or at the bottom, under noise."""
+    """Make data of one split: a bright bar at the top, in the middle or at the bottom,
+    under noise.
+    """
 
     def make(n, split="train", seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -78,7 +80,7 @@ def faces():
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Install a package of one module whose class `Member` is the entry point of a name in a group."""
+    """Install a package of one module whose class `Member` is an entry point of a group."""
     loaded = []
 
     def install(group, name, source):

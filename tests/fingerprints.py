@@ -1,11 +1,16 @@
-"""What pruning, quantising and exporting make of fixed weights, and short chains of commands, to compare two versions.
+"""What pruning, quantising and exporting make of fixed weights, and short chains of commands, to
+compare two versions.
 
-    python tests/fingerprints.py record before.json         # each network of the zoo; its tensors' names decide weights
-    python tests/fingerprints.py chain chains_before.json   # ten chains from train-teacher or import to export
+    python tests/fingerprints.py record before.json         # each network of the zoo
+    python tests/fingerprints.py chain chains_before.json   # ten chains of commands
     python tests/fingerprints.py compare before.json after.json
 
-Only the command line, `fertool.models.create` and `save_model` are used, and the `state_dict` of the files, so that it
-runs with versions that represent networks in other ways. Files are the same on the same kind of processor alone.
+`record` draws weights by the names of the tensors; a chain goes from `train-teacher` or `import` to
+`export`.
+
+Only the command line, `fertool.models.create` and `save_model` are used, and the `state_dict` of
+the files, so that it runs with versions that represent networks in other ways. Files are the same
+on the same kind of processor alone.
 """
 
 from __future__ import annotations
@@ -51,7 +56,9 @@ FRIENDLY = ("efficientnet_b0", "micro_expnet", "mobilenet_v3_small")
 ARGUMENTS: dict[str, Record] = {"resnet18": {"width_mult": 0.5}, "resnet50": {"width_mult": 0.25}}
 """Of the largest networks, which at their usual widths take longer than all others together."""
 GAINS = {"mobilenet_v2": 0.8, "mobilenet_v3_large": 0.9}
-"""Of weights, where at usual sizes the answers are so chaotic that export's comparison of rounded networks fails."""
+"""Of weights, where at usual sizes the answers are so chaotic that export's comparison of rounded
+networks fails.
+"""
 
 
 class Step(NamedTuple):
@@ -149,7 +156,8 @@ CHAINS = {
     ],
     "blocks": [
         *_beginning(
-            "eff_resnet18 --arch-arg width_mult=0.5 --optimizer sgd --lr 0.01 --label-smoothing 0.1",
+            "eff_resnet18 --arch-arg width_mult=0.5 --optimizer sgd --lr 0.01 "
+            "--label-smoothing 0.1",
             "nano_resnet --arch-arg width_mult=0.5 --method iterative --rounds 2",
         ),
         Step(
@@ -159,7 +167,8 @@ CHAINS = {
         _sensitivity(16),
         Step(
             "quantised.pt",
-            f"quantize pruned.pt --average-bits 5 --allocation hawq --sensitivity sensitivity.json {_QUANTISE}",
+            "quantize pruned.pt --average-bits 5 --allocation hawq "
+            f"--sensitivity sensitivity.json {_QUANTISE}",
         ),
         Step("quantised.onnx", "export quantised.pt --opset 17"),
     ],
@@ -175,7 +184,8 @@ CHAINS = {
         _sensitivity(16),
         Step(
             "quantised.pt",
-            f"quantize pruned.pt --weight-range full --rounding nearest --average-activation-bits 6 {_QUANTISE}",
+            "quantize pruned.pt --weight-range full --rounding nearest "
+            f"--average-activation-bits 6 {_QUANTISE}",
         ),
         Step("quantised.onnx", "export quantised.pt --no-simplify"),
     ],
@@ -186,12 +196,14 @@ CHAINS = {
         ),
         Step(
             "pruned.pt",
-            f"prune student.pt --target-flops 0.5 --schedule iterative --steps 2 --criterion taylor {_PRUNE}",
+            "prune student.pt --target-flops 0.5 --schedule iterative --steps 2 "
+            f"--criterion taylor {_PRUNE}",
         ),
         _sensitivity(16),
         Step(
             "quantised.pt",
-            f"quantize pruned.pt --method qat --replace-activations relu {_TRAIN} --float-epochs 1 {_QUANTISE}",
+            f"quantize pruned.pt --method qat --replace-activations relu {_TRAIN} "
+            f"--float-epochs 1 {_QUANTISE}",
         ),
         Step("dynamic.pt", f"prune student.pt --target-flops 0.5 --schedule dynamic {_PRUNE}"),
         Step("quantised.onnx", "export quantised.pt"),
@@ -200,11 +212,13 @@ CHAINS = {
     "recorded": [
         Step(
             "teacher.pt",
-            f"train-teacher --data synth:160 {_TRAIN} --arch mobilenet_v2 --arch-arg width_mult=0.25",
+            f"train-teacher --data synth:160 {_TRAIN} --arch mobilenet_v2 "
+            "--arch-arg width_mult=0.25",
         ),
         Step(
             "student.pt",
-            f"distill teacher.pt --data synth:160 {_TRAIN} --save-logits teacher.logits --logit-views 2 --alpha 0.9",
+            f"distill teacher.pt --data synth:160 {_TRAIN} --save-logits teacher.logits "
+            "--logit-views 2 --alpha 0.9",
         ),
         Step(
             "again.pt", f"distill teacher.logits --data synth:160 {_TRAIN} --temperature 2 --seed 3"
@@ -224,7 +238,8 @@ CHAINS = {
         ),
         Step(
             "kept.pt",
-            f"prune student.pt --target-flops 0.6 --min-channels features.3.*=0.9 --no-distill {_PRUNE}",
+            "prune student.pt --target-flops 0.6 --min-channels features.3.*=0.9 "
+            f"--no-distill {_PRUNE}",
         ),
         Step("pruned.onnx", "export pruned.pt"),
     ],
@@ -239,7 +254,8 @@ CHAINS = {
         ),
         Step(
             "mixed.pt",
-            "quantize student.pt --average-bits 4 --allocation actor-critic --sensitivity sensitivity.json "
+            "quantize student.pt --average-bits 4 --allocation actor-critic "
+            "--sensitivity sensitivity.json "
             f"{_QUANTISE}",
         ),
         Step("mixed.onnx", "export mixed.pt"),
@@ -247,11 +263,13 @@ CHAINS = {
     "grid": [
         Step(
             "best.pt",
-            f"train-teacher --data synth:160 {_TRAIN} --arch ean --arch-arg width_mult=0.5 --seeds 2",
+            f"train-teacher --data synth:160 {_TRAIN} --arch ean --arch-arg width_mult=0.5 "
+            "--seeds 2",
         ),
         Step(
             "student.pt",
-            f"distill best.pt --data synth:160 {_TRAIN} --arch nano_resnet --arch-arg width_mult=0.5 "
+            f"distill best.pt --data synth:160 {_TRAIN} --arch nano_resnet "
+            "--arch-arg width_mult=0.5 "
             "--grid temperature=2,4 --grid alpha=0.5,0.9",
         ),
         Step("pruned.pt", "prune student.pt --target-size 0.7 --no-bench"),
@@ -408,7 +426,9 @@ def fertool(folder: Path, words: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def drawn(name: str, tensor: Tensor, gain: float = 1.0) -> Tensor:
-    """Return weights that a tensor's name and shape alone decide, of sizes that keep activations in range."""
+    """Return weights that a tensor's name and shape alone decide,
+    of sizes that keep activations in range.
+    """
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     generator = torch.Generator().manual_seed(seed)
     shape, kind = tensor.shape, name.rpartition(".")[2]
@@ -515,7 +535,10 @@ def different_logits(old: list[list[float]], new: list[list[float]]) -> str:
     top = int((before.argmax(1) != after.argmax(1)).sum())
     most = np.abs(before - after).max()
     largest = np.abs(before).max()
-    return f"logits differ by up to {most:.5f} (largest {largest:.5f}), the top class of {top}/{len(before)}"
+    return (
+        f"logits differ by up to {most:.5f} (largest {largest:.5f}), "
+        f"the top class of {top}/{len(before)}"
+    )
 
 
 def column(record: Record, file: str) -> dict[str, str]:

@@ -9,9 +9,11 @@ from fertool.graph.channels import trace_channels
 
 
 def masked(network, kept):
-    """Return a copy of a network in which the channels that are not `kept` of dense layers are 0 wherever they pass.
+    """Return a copy of a network in which the channels that are not `kept` of dense layers are 0
+    wherever they pass.
 
-    Weights, biases, scales and shifts of these channels become 0; local attention does not see them.
+    Weights, biases, scales and shifts of these channels become 0; local attention does not see
+    them.
     """
     zeroed, graph = copy.deepcopy(network), trace_channels(network)
     alive = {*graph.inputs.tolist(), *graph.fixed.nonzero().flatten().tolist()}
@@ -54,7 +56,9 @@ class _Among(nn.Module):
 
 
 def randomise_norms(module):
-    """Draw the scales, shifts and statistics of batch norms, which are of no effect as they are made."""
+    """Draw the scales, shifts and statistics of batch norms,
+    which are of no effect as they are made.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5)

@@ -1,4 +1,6 @@
-"""Wrong values for every place of a JSON value: other types, numbers out of range, missing, repeated, nested deep."""
+"""Wrong values for every place of a JSON value: other types, numbers out of range, missing,
+repeated, nested deep.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ def places(value: Any, here: Place = (), most: int = 3) -> Iterator[Place]:
 
 
 def mutations(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a description and a copy of `value` with one place wrong; all of them differ from `value`."""
+    """Yield a description and a copy of `value` with one place wrong.
+
+    All of them differ from `value`.
+    """
     for place in places(value):
         for wrong in WRONG:
             yield f"{place} = {str(wrong)[:20]!r}", _changed(value, place, wrong)

@@ -178,7 +178,11 @@ def gated(draw, width, side):
 
 
 def pooled(draw, width, side):
-    """Pool; adaptive pools to several places are a case of their own, since PyTorch's exporter fails on some."""
+    """Pool.
+
+    Adaptive pools to several places are a case of their own, since PyTorch's exporter fails on
+    some.
+    """
     if side < 4 or side % 2:
         return nn.Identity(), width, side
     return draw.choice((nn.MaxPool2d, nn.AvgPool2d))(2), width, side // 2

@@ -95,7 +95,8 @@ def test_nothing_is_left_in_the_home_or_temporary_folder(tmp_path):
     for place in places.values():
         place.mkdir()
     code = (
-        "import subprocess, sys; from fertool.onnx_runtime import import_onnxruntime; import_onnxruntime();"
+        "import subprocess, sys; from fertool.onnx_runtime import import_onnxruntime;"
+        " import_onnxruntime();"
         "subprocess.run([sys.executable, '-c', 'import onnxruntime'], check=True)"
     )
     environment = {

@@ -1,4 +1,6 @@
-"""The package where parts of POSIX are missing, as on Windows: simulated, for want of such a machine."""
+"""The package where parts of POSIX are missing, as on Windows: simulated,
+for want of such a machine.
+"""
 
 import json
 import os
@@ -8,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Missing for fertool's own modules only: other packages have their own ways on each system, which they choose by its
-# name.
+# Missing for fertool's own modules only: other packages have their own ways on each system, which
+# they choose by its name.
 SIMULATION = """
 import builtins, os, pkgutil, signal, sys
 import numpy, onnx, onnxruntime, PIL.Image, rich, torch, torch.distributed, typer
@@ -21,7 +23,8 @@ def without_posix(name, globals=None, *others, **more):
         raise ImportError(name)
     return real_import(name, globals, *others, **more)
 builtins.__import__ = without_posix
-for name in ("fchmod", "sched_getaffinity", "O_NOFOLLOW", "O_NONBLOCK", "mkfifo", "killpg", "setsid"):
+for name in ("fchmod", "sched_getaffinity", "O_NOFOLLOW", "O_NONBLOCK", "mkfifo", "killpg",
+             "setsid"):
     delattr(os, name)
 del signal.SIGHUP
 real_replace = os.replace

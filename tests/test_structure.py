@@ -76,7 +76,7 @@ def test_imports_go_downwards_and_techniques_do_not_know_each_other(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_modules_fit_in_a_head_and_only_the_top_prints(path):
     text = path.read_text()
-    assert text.count("\n") <= 480
+    assert text.count("\n") <= 400
     if room_of(path) not in {"cli", "report"}:
         assert not re.search(r"^\s*print\(", text, re.MULTILINE)
 
@@ -98,7 +98,10 @@ def test_no_file_names_a_registry_or_a_path_of_a_machine():
 
 
 def test_help_is_light():
-    code = "import sys; from fertool.cli.app import run; run(['--help']); print([m for m in HEAVY if m in sys.modules])"
+    code = (
+        "import sys; from fertool.cli.app import run; run(['--help']); "
+        "print([m for m in HEAVY if m in sys.modules])"
+    )
     code = code.replace("HEAVY", "('torch', 'onnx', 'onnxruntime', 'numpy', 'matplotlib')")
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

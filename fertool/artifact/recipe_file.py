@@ -1,8 +1,8 @@
 """Recipes as YAML: a map of commands to options, read without the surprises of YAML.
 
 A value is the text that stands there, as on a command line: the option alone says what kind it is,
-so that `yes`, `1:30` and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key stands
-once, and what aliases repeat counts.
+so that `yes`, `1:30` and `2001-12-14` are neither numbers nor dates. Tags make nothing, a key
+stands once, and what aliases repeat counts.
 """
 
 from __future__ import annotations

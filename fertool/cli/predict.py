@@ -36,7 +36,8 @@ def predict(
     draw: Annotated[
         Path | None,
         typer.Option(
-            help="A folder for pictures and videos with boxes, or for one source a .jpg, .png or .mp4.",
+            help="A folder for pictures and videos with boxes, or for one source "
+            "a .jpg, .png or .mp4.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -51,14 +52,16 @@ def predict(
 ) -> None:
     """Label the expressions of the faces in pictures, videos and cameras.
 
-    Faces are found, turned upright and cut as the training images are. A picture without a face is a line that says
-    so; one that cannot be read is named, and the exit code is 1 when all others are done. Ctrl-C ends with whole files.
+    Faces are found, turned upright and cut as the training images are. A picture without a face is
+    a line that says so; one that cannot be read is named, and the exit code is 1 when all others
+    are done. Ctrl-C ends with whole files.
 
-    Not for inferring emotions at work or in education, which Art. 5(1)(f) of the EU's AI Act prohibits.
+    Not for inferring emotions at work or in education, which Art. 5(1)(f) of the EU's AI Act
+    prohibits.
 
     Example: fertool predict student.onnx photos/ -o faces.csv --draw drawn/
 
-    Example: fertool predict student.onnx clip.mp4 -o faces.jsonl --draw clip.faces.mp4 --detect-size 320
+    Example: fertool predict student.onnx clip.mp4 -o faces.jsonl --draw faces.mp4 --detect-size 320
     """
     from fertool.cli.output import print_predictions
     from fertool.workflows.predict import predict as workflow

@@ -24,8 +24,8 @@ class DetectionConfig:
     )
     detect_size: int = option(
         640,
-        "Long side, pixels, at which a picture is looked at first: 320 is faster, 1280 finds smaller "
-        "faces.",
+        "Long side, pixels, at which a picture is looked at first: 320 is faster, 1280 finds "
+        "smaller faces.",
         panel=DETECTION,
         minimum=32,
         maximum=4096,

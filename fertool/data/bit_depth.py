@@ -60,6 +60,7 @@ def read_sample_format(file: ImageFile.ImageFile) -> SampleFormat:
         if file.mode == "RGB" and largest_value > 255:
             return SampleFormat(16)
     if file.format == "PNG":
+        # The decoder's raw mode, such as `L;2` or `RGB;16B`, keeps the depth that the file has.
         stated_bits = re.search(r";(\d+)", str(arguments))
         if stated_bits:
             return SampleFormat(int(stated_bits[1]))

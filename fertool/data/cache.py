@@ -43,12 +43,15 @@ def load_or_make(
         on_note(f"the data is not cached: {error.strerror}")
         return _in_memory(make())
 
+    # A damaged cache is no error: the source is still there, and making the arrays anew costs time
+    # alone.
     stored = _load(path, valid)
     if stored is not None:
         return stored
 
     made = make()
     try:
+        # An atomic write replaces whatever has the name, a device or a link included.
         _require_replaceable(path)
         with replacing(path) as file:
             _save(file, made)
@@ -143,13 +146,17 @@ def _read_array(file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.ZipInfo)
         np.lib.format.read_magic(member)
         shape, _, dtype = np.lib.format.read_array_header_1_0(member)
         header_size = member.tell()
+        # Checked before anything is allocated or mapped: a header can declare any shape.
         if dtype.itemsize * math.prod(shape) != info.file_size - header_size:
             raise ValueError(f"{info.filename}: declares another size than it has")
+        # Only images are large; other arrays take little memory.
         if dtype != np.uint8:
             member.seek(0)
             array: NDArray[Any] = np.lib.format.read_array(member, allow_pickle=False)
             return array
 
+    # The central directory does not tell where the content starts: the extra field of the local
+    # header may have another length than its own.
     file.seek(info.header_offset)
     name_size, extra_size = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     member_start = info.header_offset + _LOCAL_HEADER.size + name_size + extra_size

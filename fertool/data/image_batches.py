@@ -48,6 +48,7 @@ def require_box(box: Box, where: str, hint: str) -> None:
     left, top, right, bottom = box
     width = right - left
     height = bottom - top
+    # Coordinates of a damaged list may be of any size; their product alone could still be small.
     is_far = max(abs(edge) for edge in box) > _FARTHEST
     if min(width, height) <= 0 or is_far or width * height > LARGEST_PIXELS:
         raise FertoolError(

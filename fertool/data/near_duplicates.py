@@ -36,6 +36,7 @@ def perceptual_hashes(images: Pixels) -> tuple[Hashes, NDArray[np.float32]]:
     of 32 x 32 pixels is above their median (pHash: Zauner, Implementation and Benchmarking of
     Perceptual Image Hash Functions, 2010, section 3.2.1). Thumbnails have mean 0 and length 1.
     """
+    # Not an empty list, which `np.concatenate` refuses where there are no images.
     hashes = [np.empty(0, np.uint64)]
     thumbnails = [np.empty((0, _THUMBNAIL**2), np.float32)]
     for chunk in iter_chunks(images):
@@ -55,6 +56,7 @@ def near_duplicate_pairs(hashes: Hashes, thumbnails: NDArray[np.float32]) -> Ind
         differences = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
         pairs = pairs[differences <= _MOST_DIFFERENT_BITS]
         first, second = thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]
+        # Rows have mean 0 and length 1, so that their inner product is the correlation.
         correlation = np.einsum("ij,ij->i", first, second)
         found.append(pairs[correlation >= _LEAST_CORRELATION])
     # A pair may have several bands in common.
@@ -69,6 +71,7 @@ def _hashes_of(pixels: NDArray[np.float32]) -> Hashes:
     # Without the first, the mean, which says how bright the image is.
     low = spectra.reshape(len(pixels), _FREQUENCIES**2)[:, 1:]
     bits = low > np.median(low, axis=1, keepdims=True)
+    # 63 bits do not fill a machine word; a constant last bit adds nothing to a distance.
     padded = np.pad(bits, ((0, 0), (0, 1)))
     hashes: Hashes = np.packbits(padded, axis=1).view(np.uint64)[:, 0]
     return hashes
@@ -96,6 +99,7 @@ def _candidates(hashes: Hashes) -> Iterator[Indices]:
 
 def _pairs_of(members: Indices) -> Iterator[Indices]:
     """Yield all pairs of sorted indices, in blocks."""
+    # Many like images share a band, and their pairs grow with the square of their number.
     rows = max(1, _MOST_PAIRS_AT_ONCE // max(1, len(members)))
     for start in range(0, len(members), rows):
         first, second = np.triu_indices(

@@ -85,6 +85,7 @@ def assemble(chunks: Chunks) -> NDArray[np.uint8]:
     file cannot be written.
     """
     if np.prod(chunks.shape, dtype=np.int64) > IN_MEMORY:
+        # A full or read-only disk is no reason to fail as long as memory may do.
         with contextlib.suppress(OSError):
             return _assemble_in_file(chunks)
 

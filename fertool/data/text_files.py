@@ -43,6 +43,7 @@ def read_text_lines(path: Path) -> Iterator[str]:
     encoding, errors = "utf-8", "surrogateescape"
     with open(path, "rb") as opened:
         start = opened.read(len(_UTF16_MARKS[0]))
+    # The mark alone decides, since UTF-16 without one cannot be told from other bytes for sure.
     if start in _UTF16_MARKS:
         # Spreadsheets call it Unicode text, and PowerShell writes it.
         encoding, errors = "utf-16", "replace"

@@ -47,6 +47,7 @@ def _crops(images: Tensor) -> Iterator[Tensor]:
 
 
 def _enlarged_crop(images: Tensor, top: int, left: int, side: int) -> Tensor:
+    # An exported network takes images of one size, so that a smaller crop has to fill it.
     return resize(images[..., top : top + side, left : left + side], images.shape[-1])
 
 

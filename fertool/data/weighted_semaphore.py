@@ -18,6 +18,7 @@ class WeightedSemaphore:
     @contextmanager
     def acquire(self, amount: int) -> Iterator[None]:
         """Hold `amount` units inside the block, or all there are if it is more."""
+        # One that asks for more than there is would wait forever; it runs alone instead.
         held = min(amount, self.total)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= held)
@@ -27,4 +28,5 @@ class WeightedSemaphore:
         finally:
             with self._changed:
                 self._free += held
+                # All of them: the one that would be woken alone may need more than is free now.
                 self._changed.notify_all()

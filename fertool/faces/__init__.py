@@ -1,1 +1,3 @@
-"""Faces in pictures: find them, turn them upright, cut them as the training images are, follow them."""
+"""Faces in pictures: find them, turn them upright, cut them as the training images are,
+follow them.
+"""

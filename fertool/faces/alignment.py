@@ -1,4 +1,6 @@
-"""Cut a face out of a picture as the training images show it: upright, landmarks in their places."""
+"""Cut a face out of a picture as the training images show it: upright,
+landmarks in their places.
+"""
 
 from __future__ import annotations
 

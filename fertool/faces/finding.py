@@ -42,8 +42,8 @@ def find_faces(
 ) -> list[DetectedFace]:
     """Return the faces of a picture (mode L or RGB), the surest first.
 
-    It is looked at with a long side of ``detect_size`` pixels at most, and again at others if nothing
-    is found.
+    It is looked at with a long side of ``detect_size`` pixels at most, and again at others if
+    nothing is found.
     """
     for size in _looked_at(image.size, config.detect_size):
         found = detector.detect(_pixels_at(image, size), config.min_score)

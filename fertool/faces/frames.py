@@ -62,6 +62,8 @@ def _frames_of_video(
     number = -1
     try:
         for number, (time_s, image) in enumerate(read_video(source, every, threads, reporter)):
+            # Skipped frames are counted all the same: `number` is that of the frame within the
+            # video.
             if image is not None:
                 yield Frame(source, number, time_s, image)
     except FertoolError as error:
@@ -84,6 +86,7 @@ def _read_picture(source: Source, reporter: Reporter) -> Image.Image:
 
 
 def _read_stdin() -> bytes:
+    # One byte more than is allowed tells that there is more, without reading it all.
     content = sys.stdin.buffer.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise FertoolError(

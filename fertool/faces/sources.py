@@ -76,6 +76,7 @@ def _named(name: str, excluded: set[tuple[int, int]]) -> list[Source]:
     if name.startswith(_CAMERA):
         return [Source("live", name, PurePath(name.replace(":", "-").replace("/", "-")))]
     if name.startswith(_STREAM_SCHEMES):
+        # Results are passed on and published; the address is needed for opening alone.
         return [Source("live", _without_password(name), PurePath("stream"), address=name)]
     path = Path(name)
     try:
@@ -86,6 +87,7 @@ def _named(name: str, excluded: set[tuple[int, int]]) -> list[Source]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         return [_missing(name, f"cannot be read ({reason})")]
+    # After the look for a file of this very name: brackets are common in names of photos.
     if any(sign in name for sign in _PATTERN_SIGNS):
         return _matching(name)
     return [_missing(name, "no such file or folder")]
@@ -149,6 +151,7 @@ def _walk(root: Path, excluded: set[tuple[int, int]], closed: list[Source]) -> I
 
 
 def _identity(path: Path) -> tuple[int, int]:
+    # Device and inode, since one folder can have several paths by links and mounts.
     state = path.stat()
     return state.st_dev, state.st_ino
 

@@ -63,7 +63,9 @@ class Tracker:
         if track.average is None or self._smooth_s == 0:
             track.average = probabilities
         else:
+            # Time stamps of a stream may step back.
             elapsed = max(0.0, time_s - track.seen_s)
+            # By the time that passed and not by frames, of which some are skipped or lost.
             weight = math.exp(-elapsed / self._smooth_s)
             track.average = weight * track.average + (1 - weight) * probabilities
         track.seen_s = time_s
@@ -82,6 +84,7 @@ class Tracker:
             return matched
         old_boxes = np.array([track.box for track in self._tracks])
         shared = np.stack([overlaps(np.array(box), old_boxes) for box in boxes])
+        # Greedily, which differs from the best assignment only where faces overlap one another.
         while shared.max() >= _SAME_FACE:
             row, column = np.unravel_index(int(shared.argmax()), shared.shape)
             matched[row] = self._tracks[column]

@@ -57,6 +57,7 @@ def read_video(
                 raise FertoolError(f"{source.name}: no pictures in it, sound only", "give a video")
             stream = container.streams.video[0]
             stream.codec_context.thread_count = threads
+            # A live stream starts its time anywhere, for example at the camera's own start.
             clock = _Clock(stream)
             try:
                 for frame in container.decode(stream):
@@ -129,6 +130,7 @@ def _upright(frame: Any) -> Image.Image:
     """Return a frame as an RGB image, turned as its display matrix says."""
     pixels = frame.to_ndarray(format="rgb24")
     quarter_turns = round(frame.rotation / 90) % 4
+    # Phones store every film as the sensor lies, and say in a matrix how it was held.
     if quarter_turns:
         pixels = np.ascontiguousarray(np.rot90(pixels, quarter_turns))
     return Image.fromarray(pixels)
@@ -136,6 +138,7 @@ def _upright(frame: Any) -> Image.Image:
 
 def _unreadable(source: Source, count: int, error: Exception) -> FertoolError:
     reason = getattr(error, "strerror", None) or str(error)
+    # FFmpeg ends a read that took too long by its interrupt, which PyAV raises as ExitError.
     if isinstance(error, TimeoutError) or type(error).__name__ == "ExitError":
         return FertoolError(
             f"{source.name}: nothing for {_STALLED_S:g} s", "is the camera or its network down?"

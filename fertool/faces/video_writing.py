@@ -37,6 +37,7 @@ class VideoWriter:
                 "this PyAV writes no H.264", "take the one of pip install 'fertool[video]'"
             ) from None
         self._stream.width, self._stream.height = self._size
+        # Most browsers and phones decode H.264 with halved colors only.
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         self._stream.codec_context.thread_count = threads
@@ -47,6 +48,8 @@ class VideoWriter:
         if image.size != self._size:
             image = self._fitted(image)
         frame = self._av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        # The encoder refuses a time that does not rise, and those of a stream may repeat or step
+        # back.
         self._last = max(round(time_s * _TICKS_PER_S), self._last + 1)
         frame.pts = self._last
         frame.time_base = Fraction(1, _TICKS_PER_S)

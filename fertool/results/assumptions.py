@@ -29,6 +29,7 @@ class Assumptions:
         mean = ",".join(f"{value:g}" for value in self.mean)
         std = ",".join(f"{value:g}" for value in self.std)
         preprocessing = f"gets pixels of {self.pixel_range}, less {mean}, divided by {std}"
+        # Where there is one output, no choice was made that the reader could doubt.
         if len(self.outputs) == 1:
             return preprocessing
         outputs = ", ".join(self.outputs)

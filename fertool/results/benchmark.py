@@ -84,6 +84,8 @@ class FileResult:
     ] = None
 
     def __post_init__(self) -> None:
+        # An accuracy without interval and images could not be compared with another by `report`,
+        # which reads files of any origin.
         if self.accuracy is None:
             return
         if self.accuracy_ci95 is None or self.split is None or self.n is None:
@@ -153,6 +155,7 @@ class BenchResult(Result):
     def __post_init__(self) -> None:
         if len(self.comparisons) != len(self.results) - 1:
             raise ValueError("`comparisons` has not one entry for each of `results` but the first")
+        # A warning is shown beside the figure that it is about: without its file it would be lost.
         files = {entry.file for entry in self.results}
         for warning in self.warnings:
             if warning.file not in files:
@@ -160,6 +163,7 @@ class BenchResult(Result):
 
     def with_accuracies(self, evaluations: Iterable[Evaluation]) -> BenchResult:
         """Return the result with the accuracies of these evaluations, by file name."""
+        # By name and not by place: not every file that is timed has been evaluated.
         by_file = {evaluation.file: evaluation for evaluation in evaluations}
         filled = []
         for result in self.results:

@@ -123,6 +123,8 @@ class PrunePreview(Result):
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; the keys of a single plan stand beside `profiles` too."""
         preview = super().as_dict()
+        # A static network has one plan, whose figures scripts want to read without a list around
+        # them.
         alone = preview["profiles"][0] if len(self.profiles) == 1 else {}
         return {**alone, **preview}
 

@@ -88,6 +88,8 @@ class Evaluation(Headline):
     def __post_init__(self) -> None:
         super().__post_init__()
         size = len(self.per_class)
+        # The shape cannot be told by a type, and the page draws the matrix with the names of
+        # `per_class`.
         row_lengths = {len(row) for row in self.confusion}
         if len(self.confusion) != size or row_lengths != {size}:
             raise ValueError(
@@ -123,5 +125,6 @@ class EvaluationReport(Result):
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; of a single file its figures stand beside `results` too."""
         report = super().as_dict()
+        # Most calls are of one file, and scripts want its figures without a list around them.
         alone = report["results"][0] if len(self.results) == 1 else {}
         return {**alone, **report}

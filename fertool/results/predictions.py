@@ -23,8 +23,8 @@ class FaceResult:
     box: Annotated[
         tuple[Finite, Finite, Finite, Finite],
         described(
-            "x, y, width and height, pixels of the upright picture; may leave it. Without ``detect`` "
-            "the whole picture"
+            "x, y, width and height, pixels of the upright picture; may leave it. "
+            "Without ``detect`` the whole picture"
         ),
     ]
     label: Annotated[

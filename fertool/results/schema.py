@@ -46,6 +46,7 @@ RESULTS: Mapping[str, type[Result]] = {
 
 def json_schema(kind: type[Result]) -> dict[str, Any]:
     """Return the JSON Schema of a result, with the meaning of each key and its unit."""
+    # msgspec names a key by its field, while the JSON drops the underscore of `import_`.
     schema = _with_json_keys(msgspec.json.schema(kind))
     return {"$schema": _DIALECT, **schema}
 

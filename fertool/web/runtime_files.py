@@ -76,6 +76,7 @@ def find_runtime(place: Path | None) -> RuntimeFiles:
             )
         place = PACKAGED
     if place.is_dir():
+        # npm unpacks the two files into dist/; who copies them by hand has them side by side.
         folder = place / "dist" if (place / "dist").is_dir() else place
         return _read_files(place, lambda name: read_bytes(folder / name, _MAX_BYTES))
     return _read_archive(place)

@@ -36,6 +36,7 @@ class AppServer(ThreadingHTTPServer):
     where it cannot be had.
     """
 
+    # A browser may keep a connection open, and Ctrl-C must not wait for them.
     daemon_threads = True
 
     def __init__(self, port: int) -> None:
@@ -56,6 +57,7 @@ class AppServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: AppServer
+    # Not the versions of fertool and Python: no page needs them.
     server_version = "fertool"
     sys_version = ""
 

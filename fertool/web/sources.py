@@ -27,6 +27,7 @@ def module_names() -> list[str]:
 
 
 def _visit(name: str, found: list[str]) -> None:
+    # A module that two others import must come once, since a script cannot declare a name twice.
     if name in found:
         return
     for imported in _IMPORT.findall(read_source(name)):

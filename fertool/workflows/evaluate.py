@@ -169,8 +169,8 @@ def _require_same_images(
     """
     if source.division != first_source.division:
         raise FertoolError(
-            f"{predictor.path}: was trained with another division of {source.name} into splits than "
-            f"{before[0].file}",
+            f"{predictor.path}: was trained with another division of {source.name} into splits "
+            f"than {before[0].file}",
             "evaluate each file alone, or on data with splits of their own",
         )
     images = source.split(split)

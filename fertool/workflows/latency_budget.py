@@ -97,6 +97,7 @@ class LatencySearch:
 
         require_scorable(self.spec, self.selection, has_data=self.scoring is not None)
         fingerprint = self._fingerprint(text)
+        # A state of an earlier run would otherwise be found by the next one that resumes.
         if state and not resume:
             discard_resume(state)
         if state and (known := load_state(state, fingerprint)):
@@ -113,6 +114,7 @@ class LatencySearch:
         """Return the digest of all that the search depends on."""
         from fertool.header_json import canonical_json, digest_text
 
+        # The scores, and by them the widths that are timed, follow from these images.
         images = self.scoring.digest if self.scoring else ""
         described = [
             text,
@@ -219,6 +221,7 @@ def fit_latency_budget(
         try:
             step = plan_step(spec, module, tried, unreconstructed, data, scored=scored)
         except UnreachableError:
+            # The first budget is the one that was asked for; later ones are corrections of it.
             if not found:
                 raise
             _require_fast_enough(found, asked)
@@ -235,6 +238,8 @@ def fit_latency_budget(
         if measured < asked and given and not uses_it_up:
             # Another budget binds, and the network is fast enough.
             break
+        # Towards the middle of the tolerance, so that noise of the clock leads out of it less
+        # often.
         budget *= asked * sum(TOLERANCE) / 2 / measured
     return _best_attempt(found, asked, reporter)
 
@@ -268,6 +273,8 @@ def _best_attempt(
     def distance(attempt: tuple[float, Constraints]) -> tuple[bool, float]:
         measured, _ = attempt
         is_too_slow = measured > TOLERANCE[1] * asked
+        # False sorts first: of a slower and a faster network as near as it, the faster keeps the
+        # promise.
         return is_too_slow, abs(measured / asked - sum(TOLERANCE) / 2)
 
     measured, best = min(found, key=distance)

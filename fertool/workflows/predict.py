@@ -180,8 +180,8 @@ def template_of(predictor: Predictor, detect: bool, reporter: Reporter) -> tuple
         return spec.face_template, "header"
     if detect and not _is_of_fer2013(predictor):
         reporter.note(
-            f"{predictor.path}: faces are cut as in FER2013, since its header has no face template; "
-            "crops of another kind cost accuracy"
+            f"{predictor.path}: faces are cut as in FER2013, since its header has no face "
+            "template; crops of another kind cost accuracy"
         )
     return FER2013_TEMPLATE, "fer2013"
 

@@ -1,4 +1,6 @@
-"""The files that predictions go into as they are made: results, drawn pictures and videos, crops."""
+"""The files that predictions go into as they are made: results, drawn pictures and videos,
+crops.
+"""
 
 from __future__ import annotations
 

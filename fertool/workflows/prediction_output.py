@@ -22,7 +22,9 @@ from fertool.workflows.prediction_files import (
 
 @dataclass(frozen=True)
 class PredictionOutputs:
-    """What is written: a file of results, drawn pictures or videos, the crops that were classified."""
+    """What is written: a file of results, drawn pictures or videos,
+    the crops that were classified.
+    """
 
     results: Path | None = None
     draw: Path | None = None
@@ -35,7 +37,7 @@ class PredictionOutputs:
 
 
 def require_prediction_outputs(outputs: PredictionOutputs, predictions: Predictions) -> None:
-    """Raise FertoolError, before any work, for outputs that cannot be written or replace an input."""
+    """Raise FertoolError early for outputs that cannot be written or replace an input."""
     from fertool.artifact.atomic import require_writable
 
     inputs = [Path(predictions.header.model), *predictions.files]

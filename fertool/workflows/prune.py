@@ -189,6 +189,8 @@ class _Pruning:
         pruned, history = self._run_schedule(session, step)
         change = Change()
         unlabeled = None
+        # Times and accuracies are measured once: other processes have the same network and share
+        # the cores.
         if distributed.is_main_process():
             change, unlabeled = self._measure(Model(pruned.spec, session.module), bench=bench)
         return PrunedModel(
@@ -214,6 +216,8 @@ class _Pruning:
         """The model with its costs as they are: those in a header, nothing has checked."""
         from fertool import cost
 
+        # A budget is a fraction of these figures, so that a wrong header would prune to a wrong
+        # size.
         counted = cost.count(self.model.module, self.model.input)
         spec = replace(self.model.spec, params=counted.params, macs=counted.macs)
         return replace(self.model, spec=spec)
@@ -236,6 +240,7 @@ class _Pruning:
         if self.source is None:
             return None
         count = self.config.selection.scoring_images
+        # Balanced, since in common data sets a rare class would hardly count in the scores.
         return self.source.split("train").balanced_subset(count, self.run.seed)
 
     def _require_possible(self) -> None:
@@ -323,6 +328,7 @@ class _Pruning:
         if self.config.trains:
             recorded.update(self.config.scheduling.options)
         else:
+            # A file that nothing trained must not differ by options that had no effect.
             for name in (*values_of(self.config.training), *values_of(self.config.loss)):
                 del recorded[name]
         if self.data is None:

@@ -120,11 +120,14 @@ def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
         config = with_options(task.config, trial.options)
         return task.prepare(config, replace(task.run, seed=trial.seed), trial.output)
 
+    # Results and models are files of the first process; the others only share in its trainings.
     if not distributed.is_main_process():
         return _result_of_other_process(plan, follow(plan, prepare))
     file = carry_out(plan, prepare, resume=task.run.resume, reporter=task.reporter)
+    # The other processes wait for the number of the next training.
     distributed.broadcast_scalars([_NO_MORE])
     best = file.best
+    # Read back, since the best training may have been one of a run that was killed before.
     model = load(output)
     result = SweepResult(
         model.spec, model.module, model.path, list(best.history), results=file.results
@@ -183,6 +186,7 @@ class SweepPlan:
     def require_outputs(self, inputs: Sequence[Path]) -> None:
         """Raise FertoolError when a file cannot be written or would replace an input."""
         require_writable(self.path, *inputs)
+        # All at the start: a grid runs for hours, and a name that is taken must not end it midway.
         for path in (self.output, *(trial.output for trial in self.trials)):
             require_outputs(path, inputs, trains=True)
 
@@ -238,6 +242,7 @@ def _train(file: SweepFile, plan: SweepPlan, trial: Trial, training: PreparedTra
     run, spec, module, history = training.fit()
     written = run.save(Model(spec.with_step(training.step), module), history)
     file.add(trial_result(trial.options, training.step, written.spec, history))
+    # After the result is on the disk: killed in between, the training resumes at its last epoch.
     run.discard_states()
 
 
@@ -262,6 +267,7 @@ def _keep_best(
     while content is None:
         best = file.best
         trial, training = _trial_of(prepared, best)
+        # A sweep that ended may have moved the winner to the output and removed its own file.
         content = _content(trial.output, best) or _content(plan.output, best)
         if content is None:
             # Trained again on a GPU it may come out a little worse, and no longer be the best.
@@ -269,6 +275,7 @@ def _keep_best(
             _train(file, plan, trial, training)
     write_atomic(plan.output, content)
     write_history(plan.output, best.history)
+    # With several seeds the models of the best options all stay, the winner's among them.
     if len(plan.seeds) == 1 and plan.axes:
         _remove(trial.output)
     file.finished = True
@@ -312,6 +319,7 @@ def _content(path: Path, result: TrialResult) -> bytes | None:
     from fertool.artifact import store
 
     try:
+        # By the digest: the name may hold the model of another sweep.
         is_model = store.load(path).spec.digest == result.digest
         return path.read_bytes() if is_model else None
     except (FertoolError, OSError):

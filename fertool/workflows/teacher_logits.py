@@ -249,6 +249,7 @@ def require_logits_output(config: LogitsConfig, model: Path | None, inputs: Sequ
         return
     require_one_process("``save_logits``")
     require_writable(path, *inputs)
+    # By the resolved paths: both names may lead to one file.
     if model is not None and path.resolve() == model.resolve():
         raise UsageError(
             f"``save_logits={path}``: the model goes there",
@@ -296,6 +297,8 @@ def write_logits(
     digests = [model.spec.digest for model in teachers.models]
     plan = plan_cached_logits(train, config.views, config.augmentation, run.seed, digests, step)
     cached = None
+    # Recording takes a pass of every teacher for each view; a killed distillation need not repeat
+    # it.
     if run.resume:
         cached = _recorded_before(path, plan)
     if cached is None:

@@ -160,6 +160,7 @@ class TrainingRun:
         found: list[Path] = []
         for part in ("", ".latency", ".round-*"):
             pattern = state_path(Path(escape(self.output.name)), part).name
+            # By pattern: how many rounds a killed run had reached nobody knows any more.
             found += self.output.parent.glob(pattern)
         return found
 

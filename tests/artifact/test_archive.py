@@ -29,7 +29,9 @@ def saved(tmp_path):
 
 
 def rewritten(path, change=None, *, deflated=(), comment=b"", before=b"", twice=""):
-    """Pack a zip anew: members changed, deflated or doubled, bytes before it and a comment behind it."""
+    """Pack a zip anew: members changed, deflated or doubled,
+    bytes before it and a comment behind it.
+    """
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     members = {
@@ -144,7 +146,10 @@ def test_many_tensors_of_one_storage_are_no_more_than_the_file(tmp_path):
 
 
 def nested(levels, width):
-    """Pickle a map whose key is a tuple of tuples; each level names the one below it `width` times."""
+    """Pickle a map whose key is a tuple of tuples.
+
+    Each level names the one below it `width` times.
+    """
     below = pickle.BINGET
     parts = [
         pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.EMPTY_TUPLE + pickle.BINPUT + b"\x00"

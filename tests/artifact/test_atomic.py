@@ -63,8 +63,10 @@ def test_kill_9_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "a.pt"
     path.write_bytes(b"0" * 4_000_000)
     writer = (
-        "import sys, pathlib\nfrom fertool.artifact.atomic import write_atomic\nn = 0\nprint('go', flush=True)\n"
-        "while True:\n    n += 1\n    write_atomic(pathlib.Path(sys.argv[1]), str(n % 10).encode() * 4_000_000)\n"
+        "import sys, pathlib\nfrom fertool.artifact.atomic import write_atomic\n"
+        "n = 0\nprint('go', flush=True)\n"
+        "while True:\n    n += 1\n"
+        "    write_atomic(pathlib.Path(sys.argv[1]), str(n % 10).encode() * 4_000_000)\n"
     )
     for delay in (0.001, 0.003, 0.007, 0.02, 0.05):
         process = subprocess.Popen(

@@ -24,7 +24,8 @@ def test_channels_are_sorted_by_width_and_layer():
 
 
 def test_bytes_by_hand():
-    # Of 3 bits: -3 and 2 are 1 and 6 above -4, in binary 0 01 and 1 10 by low bit last: digits 00, 11 and 1, 0.
+    # Of 3 bits: -3 and 2 are 1 and 6 above -4, in binary 0 01 and 1 10 by low bit last: digits 00,
+    # 11 and 1, 0.
     planes = pack({"w": torch.tensor([[-3, 2]], dtype=torch.int8)}, {"w": (3,)})
     assert {digit: plane.tolist() for digit, plane in planes.items()} == {2: [0b1100], 1: [0b01]}
 

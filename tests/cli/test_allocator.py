@@ -15,7 +15,8 @@ def faults(rows):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(rows, 2**20)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-# Each a little smaller, so that it fits into the memory of the one before, whatever lies behind that.
+# Each a little smaller, so that it fits into the memory of the one before,
+# whatever lies behind that.
 print([faults(rows) for rows in (64, 63, 62, 61)][-1])
 """
 

@@ -1,4 +1,6 @@
-"""What a user can get wrong: one `error:` line, a hint, exit code 1 or 2, no traceback, nothing damaged."""
+"""What a user can get wrong: one `error:` line, a hint, exit code 1 or 2, no traceback,
+nothing damaged.
+"""
 
 import io
 import json

@@ -1,4 +1,6 @@
-"""`export` as a user meets it: forms of a file, capitals in its name, and what `eval` makes of it afterwards."""
+"""`export` as a user meets it: forms of a file, capitals in its name,
+and what `eval` makes of it afterwards.
+"""
 
 import json
 

@@ -11,7 +11,7 @@ CLASSES = "angry,disgust,fear,happy,sad,surprise,neutral"
 
 
 def write(path, last, kind=TensorProto.FLOAT, shape=("batch", 7)):
-    """Write a linear classifier of 48 x 48 float pixels whose logits go through one more operator."""
+    """Write a linear classifier of 48 x 48 float pixels with one more operator on its logits."""
     weight = np.random.default_rng(0).normal(size=(2304, 7)).astype(np.float32)
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"]),

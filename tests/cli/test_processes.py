@@ -31,7 +31,10 @@ def several(monkeypatch):
 
 @pytest.fixture
 def crew(several):
-    """Make the processes of one command, which share a store; one that ends stops listening to the launcher."""
+    """Make the processes of one command, which share a store.
+
+    One that ends stops listening to the launcher.
+    """
     before, store = signal.getsignal(signal.SIGTERM), HashStore()
 
     def make(rank, connected=True):

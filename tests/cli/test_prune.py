@@ -322,7 +322,8 @@ def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path):
     )
     assert code == 0, err
     found = json.loads(out)
-    # Other work on the machine moves every measurement, so that only what the table says is certain.
+    # Other work on the machine moves every measurement, so that only what the table says is
+    # certain.
     assert found["plan"]["latency_ratio"] < 1
     assert found["macs"] < read_spec(model).macs
     assert re.search(

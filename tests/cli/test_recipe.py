@@ -1,4 +1,6 @@
-"""`--recipe`: what a file may say, and that every other file is one error that names file, line, option and value."""
+"""`--recipe`: what a file may say, and that every other file is one error that names file, line,
+option and value.
+"""
 
 import json
 
@@ -7,7 +9,10 @@ import pytest
 
 @pytest.fixture
 def refused(fertool, tmp_path):
-    """Run a training with a recipe that must be refused before any work; returns what the error says."""
+    """Run a training with a recipe that must be refused before any work.
+
+    Returns what the error says.
+    """
 
     def call(text, code=2):
         path, out = tmp_path / "r.yaml", tmp_path / "t.pt"
@@ -125,8 +130,9 @@ def test_files_that_are_no_text_or_too_long_are_refused(refused, text):
 
 def test_values_are_those_of_the_flags_and_sections_may_be_merged(fertool, tmp_path):
     (tmp_path / "r.yaml").write_bytes(
-        b"\xef\xbb\xbftrain-teacher: &common\n  arch: micro_expnet\n  arch-arg: width_mult=0.25\n  epochs: 1\n"
-        b"  lr: 2e-3\n  flip: 0.25\n  nesterov: yes\n  batch-size: '32'\ndistill:\n  <<: *common\n  lr: 1\n"
+        b"\xef\xbb\xbftrain-teacher: &common\n  arch: micro_expnet\n  arch-arg: width_mult=0.25\n"
+        b"  epochs: 1\n  lr: 2e-3\n  flip: 0.25\n  nesterov: yes\n  batch-size: '32'\n"
+        b"distill:\n  <<: *common\n  lr: 1\n"
     )
     out = tmp_path / "t.pt"
     code, printed, err = fertool(

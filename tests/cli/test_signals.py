@@ -1,4 +1,6 @@
-"""However a command is stopped, it takes its children and temporary files along and says no more than it should."""
+"""However a command is stopped, it takes its children and temporary files along and says no more
+than it should.
+"""
 
 import os
 import signal
@@ -30,7 +32,9 @@ NATIVE = "print(1, flush=True); import hashlib; hashlib.pbkdf2_hmac('sha256', b'
 
 
 def listen():
-    """Undo what nohup, or a shell that starts the tests in its background, has set to be ignored."""
+    """Undo what nohup, or a shell that starts the tests in its background,
+    has set to be ignored.
+    """
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 

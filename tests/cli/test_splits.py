@@ -1,4 +1,7 @@
-"""Nothing is chosen on test images, whichever way it is asked for; evaluating on them is no choice."""
+"""Nothing is chosen on test images, whichever way it is asked for.
+
+Evaluating on them is no choice.
+"""
 
 import os
 
@@ -53,7 +56,10 @@ def refused(fertool, model, tmp_path):
 
 @pytest.fixture
 def csv(tmp_path):
-    """Write 98 drawn faces; of the 14 for validation the first `same` are the first of the 14 for testing."""
+    """Write 98 drawn faces.
+
+    Of the 14 for validation the first `same` are the first of the 14 for testing.
+    """
 
     def make(same):
         images, labels = draw_faces(98, 0)

@@ -1,4 +1,6 @@
-"""Standard streams as daemons, full disks and old terminals have them: no traceback, and the work is done."""
+"""Standard streams as daemons, full disks and old terminals have them: no traceback,
+and the work is done.
+"""
 
 import json
 import os

@@ -32,7 +32,10 @@ def write_image():
 
 @pytest.fixture
 def write_fer2013(tmp_path):
-    """Write a small fer2013.csv: `rows` are (label, levels, usage); by default two faces of each class and usage."""
+    """Write a small fer2013.csv: `rows` are (label, levels, usage).
+
+    By default two faces of each class and usage.
+    """
 
     def write(rows=None, header="emotion,pixels,Usage", name="fer2013.csv"):
         if rows is None:

@@ -168,7 +168,9 @@ def test_a_portable_float_map_is_read(tmp_path, order):
 
 
 def png(bits, color, rows, transparent=None):
-    """Write a PNG by hand: Pillow writes neither wide colors nor few gray levels with a transparent one."""
+    """Write a PNG by hand: Pillow writes neither wide colors nor few gray levels with a transparent
+    one.
+    """
 
     def chunk(kind, data):
         return (
@@ -306,7 +308,9 @@ def test_other_color_spaces_of_tiff_become_rgb(tmp_path, mode):
 
 
 def other_profile():
-    """An RGB profile with sRGB's red and green primaries exchanged: a conversion that nobody overlooks."""
+    """An RGB profile with sRGB's red and green primaries exchanged:
+    a conversion that nobody overlooks.
+    """
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = struct.unpack(">I", profile[128:132])[0]
     places = {bytes(profile[i : i + 4]): i for i in range(132, 132 + 12 * count, 12)}
@@ -518,7 +522,9 @@ def test_exif_transpose_of_pillow_agrees(tmp_path):
 
 
 def tiff_of_planes(levels):
-    """A TIFF of 16-bit RGB [H, W, 3] in which each color is a plane of its own, as some microscopes write."""
+    """A TIFF of 16-bit RGB [H, W, 3] in which each color is a plane of its own,
+    as some microscopes write.
+    """
     planes = [levels[..., k].astype("<u2").tobytes() for k in range(3)]
     height, width = levels.shape[:2]
     places = [8 + sum(map(len, planes[:k])) for k in range(3)]

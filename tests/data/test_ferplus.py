@@ -76,7 +76,8 @@ def test_cross_entropy_keeps_the_leading_expressions():
 
 def test_cross_entropy_agrees_with_a_search_by_hand():
     rng = np.random.default_rng(0)
-    # Few sharp and many flat distributions, so that ties, unknown and not-a-face all lead somewhere.
+    # Few sharp and many flat distributions, so that ties, unknown and not-a-face all lead
+    # somewhere.
     votes = np.stack(
         [rng.multinomial(10, rng.dirichlet([rng.choice([0.1, 0.5, 2.0])] * 10)) for _ in range(200)]
     )

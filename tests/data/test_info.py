@@ -19,7 +19,9 @@ def face(k):
 
 @pytest.fixture
 def rows():
-    """Eleven faces: three of one image, two of another under different labels, one of one grey level."""
+    """Eleven faces: three of one image, two of another under different labels,
+    one of one grey level.
+    """
     return [
         *[(k, face(k), "Training") for k in range(7)],
         (0, face(0), "Training"),

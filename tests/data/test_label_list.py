@@ -52,8 +52,12 @@ def test_splits_and_boxes_are_read_with_and_without_a_header(tmp_path):
     expected = [("test", "b.jpg", "y", None), ("train", "a.jpg", "x", (1, 2, 11, 22))]
     rows = {
         "plain.csv": "a.jpg,x,train,1,2,10,20\nb.jpg,y,Test,,,,\n",
-        "corners.csv": "path,label,xmin,ymin,xmax,ymax,Set\na.jpg,x,1,2,11,22,training\nb.jpg,y,,,,,test\n",
-        "commas.csv": 'path;label;split;x;y;w;h\na.jpg;x;Train;1,0;2,0;10,0;"20,0"\nb.jpg;y;test;;;;\n',
+        "corners.csv": (
+            "path,label,xmin,ymin,xmax,ymax,Set\na.jpg,x,1,2,11,22,training\nb.jpg,y,,,,,test\n"
+        ),
+        "commas.csv": (
+            'path;label;split;x;y;w;h\na.jpg;x;Train;1,0;2,0;10,0;"20,0"\nb.jpg;y;test;;;;\n'
+        ),
     }
     for name, text in rows.items():
         (tmp_path / name).write_text(text)

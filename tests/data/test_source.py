@@ -163,7 +163,10 @@ def test_what_does_not_fit_in_memory_is_the_same(kaggle, monkeypatch):
 
 @pytest.fixture
 def ferplus(write_fer2013, tmp_path):
-    """Faces of every FER+ expression for training; three to check: certain, torn, and not a face."""
+    """Faces of every FER+ expression for training.
+
+    Three to check: certain, torn, and not a face.
+    """
     votes = [np.eye(10, dtype=int)[k] * 10 for k in range(8)]
     votes += [
         [0, 6, 4, 0, 0, 0, 0, 0, 0, 0],

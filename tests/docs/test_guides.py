@@ -49,7 +49,9 @@ def files(guide):
 
 
 def insertions(guide):
-    """The lines that a guide adds to files: the path, the name that a collection has there, the text."""
+    """The lines that a guide adds to files: the path, the name that a collection has there,
+    the text.
+    """
     for title, text in blocks(guide, "python"):
         path, separator, name = title.partition(", in ")
         if separator:

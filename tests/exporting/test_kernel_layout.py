@@ -119,7 +119,8 @@ def test_first_layers_read_four_pixels_and_change_no_bit(kernel, stride):
     rows, columns = attribute(arranged, "kernel_shape")[0]
     assert rows == kernel
     assert attribute(arranged, "strides")[0] == [stride, 1] or stride == 1
-    # The window of all the columns of one block, in whole blocks of pixels; 6 channels are so few that they take 8.
+    # The window of all the columns of one block, in whole blocks of pixels; 6 channels are so few
+    # that they take 8.
     first, last = -(kernel // 2), (8 // stride - 1) * stride - kernel // 2 + kernel - 1
     assert columns == last // 8 - first // 8 + 1
 

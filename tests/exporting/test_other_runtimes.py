@@ -1,4 +1,6 @@
-"""Every kind of exported file gives the answers of ONNX Runtime in OpenVINO and in OpenCV, where they are installed."""
+"""Every kind of exported file gives the answers of ONNX Runtime in OpenVINO and in OpenCV,
+where they are installed.
+"""
 
 import functools
 from dataclasses import replace

@@ -1,4 +1,6 @@
-"""The oldest ONNX Runtime that is supported has to make the same network of a file as the installed one."""
+"""The oldest ONNX Runtime that is supported has to make the same network of a file as the installed
+one.
+"""
 
 import json
 import os

@@ -61,7 +61,9 @@ def test_the_runtime_makes_the_same_network_of_packed_weights(mixed, tmp_path):
 
 
 def quantized(arch, draw):
-    """Return spec and integer module of a network, with the widths that `draw` makes of a problem [channels]."""
+    """Return spec and integer module of a network,
+    with the widths that `draw` makes of a problem [channels].
+    """
     spec, module, data = settled(arch, steps=1)
     problem = make_problem(spec, module, None)
     widths = draw(problem)
@@ -91,7 +93,9 @@ def test_three_bits_a_weight_take_little_more_than_their_bits(tmp_path):
 
 @pytest.mark.parametrize("widths", [(2, 2), (3, 8), (7, 4)])
 def test_layers_of_one_width_each_are_the_same_network(widths, tmp_path):
-    """Layers whose channels have one shape are packed together, whether their widths differ or not."""
+    """Layers whose channels have one shape are packed together,
+    whether their widths differ or not.
+    """
     spec, module, _ = quantized(
         "nano_resnet", lambda problem: torch.tensor(widths)[problem.layers % 2]
     )

@@ -48,8 +48,8 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
         float_logits, integer_logits = (
             net(to_input(images, spec.input)) for net in (module, integer)
         )
-    # Values near a tie round differently in the runtime; a hardly trained network amplifies that, and rounding at all
-    # much more. Saturation or a wrong scale would not stay below.
+    # Values near a tie round differently in the runtime; a hardly trained network amplifies that,
+    # and rounding at all much more. Saturation or a wrong scale would not stay below.
     assert rms(logits - integer_logits) < 0.4 * rms(integer_logits - float_logits)
 
     convolutions = sum(isinstance(layer, torch.nn.Conv2d) for layer in module.modules())
@@ -60,7 +60,7 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
         entrance,
     )
     assert (operators["QGemm"], operators["Gemm"]) == (linears, 0)
-    # No island of floats between integers: without onnxsim only the sizes of a shuffle are read from floats. Behind a
-    # float entrance all is rounded once.
+    # No island of floats between integers: without onnxsim only the sizes of a shuffle are read
+    # from floats. Behind a float entrance all is rounded once.
     assert operators["QuantizeLinear"] == bool(entrance)
     assert entrance or not operators.keys() & {"HardSigmoid", "HardSwish", "Sigmoid"}

@@ -22,7 +22,7 @@ def astronaut():
 
 @pytest.fixture(scope="session")
 def drawn():
-    """Draw a scene of 640 x 480 with a face at each of these places (x, y of the left top corner)."""
+    """Draw a scene of 640 x 480 with a face at each place (x, y of its left top corner)."""
     tiles = draw_faces(8, 3, 160)[0]
 
     def draw(*places, faces=range(8)):

@@ -1,4 +1,6 @@
-"""Batch normalization over the batches of several processes; `training/test_data_parallel.py` has whole runs."""
+"""Batch normalization over the batches of several processes; `training/test_data_parallel.py` has
+whole runs.
+"""
 
 import pytest
 import torch

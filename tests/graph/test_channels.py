@@ -176,7 +176,8 @@ def test_a_convolution_along_the_channels_leaves_them_where_they_are(bias):
 def test_a_parameter_for_each_channel_is_one_with_it():
     graph = graph_of(
         lambda s, x: s.c(s.a(x) * s.gamma + s.beta), a=nn.Conv2d(1, 4, 1, bias=False),
-        gamma=nn.Parameter(torch.ones(4, 1, 1)), beta=nn.Parameter(torch.zeros(1)), c=nn.Conv2d(4, 2, 1),
+        gamma=nn.Parameter(torch.ones(4, 1, 1)), beta=nn.Parameter(torch.zeros(1)),
+        c=nn.Conv2d(4, 2, 1),
     )  # fmt: skip
     assert outputs(graph, "gamma") == outputs(graph, "a")
     assert not graph.fixed[graph.by_name["a"].outputs].any()
@@ -189,10 +190,14 @@ def test_a_parameter_for_each_channel_is_one_with_it():
         (lambda s, x: s.a(x).softmax(1), {}, "softmax", "softmax does to channels is not known"),
         (lambda s, x: (lambda y: y @ y.mT)(s.a(x).flatten(2)), {}, "matmul", "matmul does"),
         (lambda s, x: F.normalize(s.a(x)), {}, "normalize", "normalize does"),
-        (lambda s, x: s.gn(s.a(x)), {"gn": nn.GroupNorm(2, 4)}, "gn", "normalizes over the channels"),
-        (lambda s, x: s.ln(s.a(x).movedim(1, 3)), {"ln": nn.LayerNorm(4)}, "ln", "normalizes over the channels"),
-        (lambda s, x: s.bn(s.a(x).transpose(1, 2)), {"bn": nn.BatchNorm2d(4)}, "bn", "different channels"),
-        (lambda s, x: s.mix(s.a(x).flatten(2)), {"mix": nn.Linear(16, 5)}, "mix", "different channels"),
+        (lambda s, x: s.gn(s.a(x)), {"gn": nn.GroupNorm(2, 4)},
+         "gn", "normalizes over the channels"),
+        (lambda s, x: s.ln(s.a(x).movedim(1, 3)), {"ln": nn.LayerNorm(4)},
+         "ln", "normalizes over the channels"),
+        (lambda s, x: s.bn(s.a(x).transpose(1, 2)), {"bn": nn.BatchNorm2d(4)},
+         "bn", "different channels"),
+        (lambda s, x: s.mix(s.a(x).flatten(2)), {"mix": nn.Linear(16, 5)},
+         "mix", "different channels"),
         (lambda s, x: s.a(x).mean(1), {}, "mean", "over the channels"),
         (lambda s, x: s.a(x).amax((1, 2)), {}, "amax", "over the channels"),
         (lambda s, x: s.a(x)[:, 2], {}, "select", "single channels"),
@@ -201,7 +206,8 @@ def test_a_parameter_for_each_channel_is_one_with_it():
         (lambda s, x: torch.stack(s.a(x).unbind(1)[:2], 1), {}, "unbind", "single channels"),
         (lambda s, x: F.pad(s.a(x), (0, 0, 0, 0, 1, 1)), {}, "pad", "along the channels"),
         (lambda s, x: s.a(x).reshape(len(x), 2, 2, 16), {}, "reshape", "along several axes"),
-        (lambda s, x: s.t(s.a(x)), {"t": nn.ConvTranspose2d(4, 4, 1, groups=2)}, "t", "a transposed convolution in"),
+        (lambda s, x: s.t(s.a(x)), {"t": nn.ConvTranspose2d(4, 4, 1, groups=2)},
+         "t", "a transposed convolution in"),
         (along, {"eca": nn.Conv2d(1, 1, (1, 3))}, "eca", "different channels"),
         (along, {"eca": nn.Conv2d(1, 2, (1, 3), padding=(0, 1))}, "eca", "different channels"),
     ],

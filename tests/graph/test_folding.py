@@ -10,7 +10,9 @@ IMAGE = (1, 9, 9)
 
 
 class Branches(nn.Module):
-    """One batch norm that can be folded, one whose convolution has another reader, dropout, and a mean over pixels."""
+    """One batch norm that can be folded, one whose convolution has another reader, dropout,
+    and a mean over pixels.
+    """
 
     def __init__(self):
         super().__init__()

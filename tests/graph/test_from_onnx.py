@@ -1,4 +1,6 @@
-"""ONNX files in: what the imported graph computes, how its nodes are called, and what is refused."""
+"""ONNX files in: what the imported graph computes, how its nodes are called,
+and what is refused.
+"""
 
 import io
 import warnings
@@ -311,7 +313,9 @@ def test_every_network_of_the_zoo_comes_in_with_its_norms_folded(arch):
 
 
 def test_what_comes_in_is_what_is_captured():
-    """The ONNX file of a module and the module itself make the same graph, but for what vanishes in an export."""
+    """The ONNX file of a module and the module itself make the same graph,
+    but for what vanishes in an export.
+    """
     module = trained(of_the_zoo("mobilenet_v3_small"))
     image = (InputSpec().channels, InputSpec().size, InputSpec().size)
     found = graph_of_onnx(exported(module, image, keep_batch_norm=True)).captured.graph

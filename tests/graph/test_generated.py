@@ -1,4 +1,6 @@
-"""Networks drawn at random from the whole kind: captured, cut, written, exported and read again, they stay the same."""
+"""Networks drawn at random from the whole kind: captured, cut, written, exported and read again,
+they stay the same.
+"""
 
 import io
 import os
@@ -42,7 +44,9 @@ def images(n=3, kind=torch.float32):
 
 
 def cut_to(network, target):
-    """Return the cut to this part of the MACs; None where channels that stay, or go together, do not allow it."""
+    """Return the cut to this part of the MACs; None where channels that stay, or go together,
+    do not allow it.
+    """
     try:
         return plan_step(
             described(network),

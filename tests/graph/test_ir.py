@@ -39,7 +39,9 @@ def test_a_graph_comes_back_from_json():
 
 
 def test_what_is_left_out_and_what_is_written_out_are_the_same_graph():
-    """Arguments at their default, however they are written, give one text, so that a file has one digest."""
+    """Arguments at their default, however they are written, give one text,
+    so that a file has one digest.
+    """
     written = as_json(toy_graph())
     for node in written["nodes"]:
         node["args"] = {**node.get("args", {})}

@@ -17,7 +17,9 @@ IMAGE = (1, 10, 10)
 
 
 class Mixed(nn.Module):
-    """Batch norm, dropout, a residual, a gate, chunk and concatenation, layer scale and a constant."""
+    """Batch norm, dropout, a residual, a gate, chunk and concatenation,
+    layer scale and a constant.
+    """
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,6 @@
-"""ONNX files that PyTorch does not write: operators node by node, layouts, older opsets, and bad files."""
+"""ONNX files that PyTorch does not write: operators node by node, layouts, older opsets,
+and bad files.
+"""
 
 import time
 
@@ -433,7 +435,8 @@ CASES = {
             ],
             {"s": np.array([-1, 12, 3, 8], INT), "first": np.array([0], INT)},
         ),
-        "reshape permute split getitem getitem getitem squeeze squeeze squeeze permute matmul softmax matmul",
+        "reshape permute split getitem getitem getitem squeeze squeeze squeeze "
+        "permute matmul softmax matmul",
     ),
     "constants of all kinds": (
         model_of(
@@ -767,7 +770,9 @@ def test_bad_files_are_refused(name):
 
 
 def test_long_files_take_seconds():
-    """Nodes without names, sums as positive as what they add: no work grows with the square of their number."""
+    """Nodes without names, sums as positive as what they add:
+    no work grows with the square of their number.
+    """
     op, count = "Add", 5_000
     nodes = [node(op, f"t{i},t{i}", f"t{i + 1}") for i in range(1, count - 1)]
     model = model_of(

@@ -18,7 +18,9 @@ INPUT = InputSpec(channels=3, size=8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 def cut(network, sizes, seed=0):
-    """Return the network with groups of these sizes and what is kept of each layer, drawn at random."""
+    """Return the network with groups of these sizes and what is kept of each layer,
+    drawn at random.
+    """
     graph = trace_channels(network)
     skeleton = resize(network, graph, find_groups(graph), sizes)
     pruned = trace_channels(skeleton)

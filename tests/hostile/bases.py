@@ -1,4 +1,6 @@
-"""Undamaged files of every format, made by the commands themselves, so that they are always of the current formats."""
+"""Undamaged files of every format, made by the commands themselves,
+so that they are always of the current formats.
+"""
 
 import os
 import random

@@ -1,6 +1,8 @@
-"""Model files, logits and states written by hand, as docs/artifact.md describes them, with a digest that is right.
+"""Model files, logits and states written by hand, as docs/artifact.md describes them, with a digest
+that is right.
 
-Independent of the package's own writer, so that a header of any content can be given a valid digest.
+Independent of the package's own writer, so that a header of any content can be given a valid
+digest.
 """
 
 import base64
@@ -24,7 +26,10 @@ def read(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def write(header: str, tensors: dict[str, Tensor]) -> bytes:
-    """Return a file with this header text; its digest is put right where the text is an object with one."""
+    """Return a file with this header text.
+
+    Its digest is put right where the text is an object with one.
+    """
     text = signed(header, tensors)
     buffer = io.BytesIO()
     torch.save({"state_dict": tensors, "spec": text}, buffer)

@@ -39,7 +39,9 @@ Path = tuple[str | int, ...]
 
 
 def walk(document: Any, draw: random.Random) -> Path:
-    """Return a random place inside a document, each level as likely as the others however large it is."""
+    """Return a random place inside a document,
+    each level as likely as the others however large it is.
+    """
     path: list[str | int] = []
     value = document
     while isinstance(value, dict | list) and value and draw.random() < 0.85:

@@ -109,7 +109,10 @@ def model_headers(shared: Path, draw: Draw) -> Jobs:
 
 
 def model_graphs(shared: Path, draw: Draw) -> Jobs:
-    """Model files, now and then ONNX files, whose graph is damaged under a valid digest; errors have to be quick."""
+    """Model files, now and then ONNX files, whose graph is damaged under a valid digest.
+
+    Errors have to be quick.
+    """
     files = [shared / f"{name}.pt" for name in ("float", "int8", "mixed", "dynamic")]
     contents = [forge.read(file.read_bytes()) for file in files]
     exported = onnx.load(shared / "float.onnx")
@@ -551,7 +554,10 @@ def tables(shared: Path, draw: Draw) -> Jobs:
     faces = (shared / "tiny.csv").read_text().splitlines()[:30]
     votes = (shared / "votes.csv").read_text().splitlines()
     rafdb = [f"train_{number:05}.jpg {number % 7 + 1}" for number in range(1, 15)]
-    columns = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+    columns = (
+        "subDirectory_filePath,face_x,face_y,face_width,face_height,"
+        "facial_landmarks,expression,valence,arousal"
+    )
     affectnet = [columns, *(f"{number}.png,0,0,16,16,0;0,{number % 8},0,0" for number in range(16))]
     boxes = ["path,label,split,x,y,w,h"]
     boxes += [f"{number}.png,class {number % 3},train,0,0,16,16" for number in range(16)]
@@ -691,7 +697,9 @@ def checkpoints(shared: Path, draw: Draw) -> Jobs:
 
 
 def _signed(model: onnx.ModelProto, draw: Draw) -> bytes:
-    """Return the bytes of a model, mostly with a digest that is right: else nothing but the digest would be read."""
+    """Return the bytes of a model, mostly with a digest that is right:
+    else nothing but the digest would be read.
+    """
     for entry in [entry for entry in model.metadata_props if entry.key == DIGEST_KEY]:
         model.metadata_props.remove(entry)
     content = model.SerializeToString()

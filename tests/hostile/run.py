@@ -3,8 +3,8 @@
     python tests/hostile/run.py --count 2200 --seed 7 --keep kept
     python tests/hostile/run.py --kind recipes --count 500
 
-All in processes forked from this one. Prints what went wrong, and for each kind how many files ran; exit code 1 if
-anything was wrong. With --keep the files of failed runs stay there.
+All in processes forked from this one. Prints what went wrong, and for each kind how many files ran;
+exit code 1 if anything was wrong. With --keep the files of failed runs stay there.
 """
 
 import argparse

@@ -1,4 +1,6 @@
-"""Command lines in forked processes: the package is imported once, and each run is watched from outside."""
+"""Command lines in forked processes: the package is imported once,
+and each run is watched from outside.
+"""
 
 import os
 import resource
@@ -16,15 +18,18 @@ BYTES = 2 << 30
 """How long a run may take and how much memory it may hold, what was imported before included."""
 QUICK_SECONDS = 2
 QUICK_BYTES = 500 << 20
-"""The same for the error that a small file with a wrong header gets, beside what was imported before."""
+"""The same for the error that a small file with a wrong header gets,
+beside what was imported before.
+"""
 
 
 @dataclass(frozen=True)
 class Job:
     """One command line on files that are written for it.
 
-    `files` maps names to contents. `{output}` in the command stands for a file that exists already; `{shared}` for the
-    folder of undamaged files. `codes` are the exit codes that are right. `quick` errors come before any work is done.
+    `files` maps names to contents. `{output}` in the command stands for a file that exists already;
+    `{shared}` for the folder of undamaged files. `codes` are the exit codes that are right. `quick`
+    errors come before any work is done.
     """
 
     name: str

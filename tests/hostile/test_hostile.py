@@ -1,4 +1,6 @@
-"""Damaged files of every format through every command that reads them; `run.py` beside it runs more of them."""
+"""Damaged files of every format through every command that reads them; `run.py` beside it runs more
+of them.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""A network as people write them by hand: squeeze-and-excitation, depthwise, concat, split, residual, a decoder."""
+"""A network as people write them by hand: squeeze-and-excitation, depthwise, concat, split,
+residual, a decoder.
+"""
 
 import torch
 from torch import nn

@@ -1,4 +1,5 @@
-"""Damaged programs and ONNX files: each is imported, or refused by one error; none ends in a traceback.
+"""Damaged programs and ONNX files: each is imported, or refused by one error; none ends in a
+traceback.
 
 FERTOOL_DAMAGE_SEED and FERTOOL_DAMAGED_FILES draw others, and more.
 """

@@ -1,4 +1,7 @@
-"""Networks of torchvision and timm, where these packages are installed; what is said where they are not."""
+"""Networks of torchvision and timm, where these packages are installed.
+
+What is said where they are not.
+"""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,6 @@
-"""Write golden.json from torchvision (0.28 was used): `python tests/models/make_golden.py`, torchvision installed."""
+"""Write golden.json from torchvision (0.28 was used): `python tests/models/make_golden.py`,
+torchvision installed.
+"""
 
 import json
 

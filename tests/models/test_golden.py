@@ -1,4 +1,6 @@
-"""The same names, shapes and outputs as torchvision's networks; `make_golden.py` wrote what it gives."""
+"""The same names, shapes and outputs as torchvision's networks; `make_golden.py` wrote what it
+gives.
+"""
 
 import hashlib
 import json
@@ -13,8 +15,8 @@ from graphs import network_of
 from fertool.models.architecture import get_architecture
 
 GOLDEN = Path(__file__).with_name("golden.json")
-# Architecture, arguments of torchvision's function, and the scale of batch norm at which a pass stays between vanishing
-# and explosion; None: names and shapes alone.
+# Architecture, arguments of torchvision's function, and the scale of batch norm at which a pass
+# stays between vanishing and explosion; None: names and shapes alone.
 CASES = [
     ("resnet18", {"num_classes": 7}, 0.7),
     ("resnet50", {"num_classes": 7}, 0.7),
@@ -36,7 +38,10 @@ def case_id(arch, args):
 
 
 def fill_(module, scale):
-    """Give every tensor values that depend on its name and shape alone; return the module in eval mode."""
+    """Give every tensor values that depend on its name and shape alone.
+
+    Return the module in eval mode.
+    """
     for name, tensor in module.state_dict().items():
         draw = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(tensor.shape))
         if name.endswith("num_batches_tracked"):

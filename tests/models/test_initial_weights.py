@@ -40,7 +40,8 @@ def test_a_thousand_class_head_starts_afresh_and_the_rest_is_taken(tmp_path):
     fresh = module.classifier[3].weight.clone()
     notes = load_initial_weights(module, saved(tmp_path, source.state_dict()))
     assert notes == [
-        "classifier.3: 256 inputs and 1000 outputs in the file, 256 inputs and 7 outputs here: keeps its initial values"
+        "classifier.3: 256 inputs and 1000 outputs in the file, "
+        "256 inputs and 7 outputs here: keeps its initial values"
     ]
     assert torch.equal(module.classifier[3].weight, fresh)
     assert torch.equal(module.classifier[0].weight, source.classifier[0].weight)

@@ -112,7 +112,8 @@ def test_ties_go_to_even_and_the_ends_saturate():
 def test_sites_follow_what_a_runtime_can_fuse():
     found = plan_of(Net())
     points = {point.name: set(point.nodes) for point in found.points}
-    # One grid from the stem through chunk, concatenation and pooling; the ReLUs close their convolutions' points.
+    # One grid from the stem through chunk, concatenation and pooling; the ReLUs close their
+    # convolutions' points.
     assert points["stem.0"] == {"stem.2", "chunk.0", "chunk.1", "branch.2", "cat", "pool"}
     assert points["squeeze"] == {"relu"}
     assert points["last"] == {"last"}

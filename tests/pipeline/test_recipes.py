@@ -1,4 +1,6 @@
-"""The recipes that come with fertool: known options all of them, and the trainings of two of them in small."""
+"""The recipes that come with fertool: known options all of them,
+and the trainings of two of them in small.
+"""
 
 import json
 import re

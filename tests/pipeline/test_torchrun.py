@@ -1,4 +1,7 @@
-"""Two processes of torchrun train one network; a run of which one was killed goes on to the same bytes."""
+"""Two processes of torchrun train one network.
+
+A run of which one was killed goes on to the same bytes.
+"""
 
 import json
 import os

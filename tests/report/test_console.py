@@ -124,7 +124,8 @@ def test_a_stdout_without_the_signs_gets_question_marks() -> None:
 
 def test_messages_need_no_rich() -> None:
     code = (
-        "import sys; from fertool.report import console; console.error('a', 'b'); console.note('c');"
+        "import sys; from fertool.report import console; console.error('a', 'b');"
+        " console.note('c');"
         "t = console.TrainingProgress(1); t.__enter__(); t.__exit__(None, None, None);"
         "assert 'rich' not in sys.modules and 'torch' not in sys.modules"
     )

@@ -87,7 +87,8 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
     content = render_page(files)
     page = Page(content)
     assert page.open == []
-    # Size and latency against accuracy, two confusion matrices, curves, a grid, widths, bits, traces.
+    # Size and latency against accuracy, two confusion matrices, curves, a grid, widths, bits,
+    # traces.
     assert len(page.sources) == 9
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "script" not in page.tags

@@ -1,4 +1,6 @@
-"""Files that `report` reads: every wrong value in one is an error that names the file, or can be drawn."""
+"""Files that `report` reads: every wrong value in one is an error that names the file,
+or can be drawn.
+"""
 
 import json
 from pathlib import Path

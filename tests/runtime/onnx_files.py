@@ -51,7 +51,9 @@ def write_onnx(
     channels: int | str = 1,
     work: int = 0,
 ) -> Path:
-    """logits = mean pixel x WEIGHT + BIAS; `work` adds that many useless multiplications of a 256 x 256 matrix."""
+    """logits = mean pixel x WEIGHT + BIAS; `work` adds that many useless multiplications
+    of a 256 x 256 matrix.
+    """
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("GlobalAveragePool", ["pixels"], ["pooled"]),
@@ -99,7 +101,7 @@ def write_graph(
     outputs: dict[str, tuple[int, tuple[int | str, ...] | None]] | None = None,
     constants: dict[str, np.ndarray] | None = None,
 ) -> Path:
-    """Write a foreign graph of float32 "x" with these nodes; `outputs` has type and shape of each."""
+    """Write a foreign graph of float32 "x"; `outputs` has type and shape of each."""
     ends = outputs or {"y": (TensorProto.FLOAT, ("batch", 3))}
     graph = helper.make_graph(
         nodes,
@@ -119,7 +121,9 @@ def write_graph(
 def linear(
     last: str = "logits", weight: np.ndarray | None = None
 ) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
-    """Return nodes and constants of `last` [N, 3], by default three means of the pixels [N, 1, 8, 8]."""
+    """Return nodes and constants of `last` [N, 3], by default three means
+    of the pixels [N, 1, 8, 8].
+    """
     nodes = [
         helper.make_node("Flatten", ["x"], ["flat"]),
         helper.make_node("MatMul", ["flat", "w"], [last]),

@@ -24,7 +24,10 @@ def test_json_keys_and_figures(tmp_path: Path) -> None:
     result = bench([slow, fast], QUICK, lambda predictor: random_images(3, predictor.input.size))
     data = json.loads(json.dumps(result.as_dict()))
     entry = data["results"][0]
-    contract = "file runtime threads batch latency_s throughput_per_s peak_rss_bytes size_bytes params macs accuracy"
+    contract = (
+        "file runtime threads batch latency_s throughput_per_s peak_rss_bytes size_bytes "
+        "params macs accuracy"
+    )
     assert set(contract.split()) | {"samples_s"} <= set(entry)
     assert set(entry["latency_s"]) == {"median", "mean", "p90", "p99", "min"}
     assert (entry["file"], entry["threads"], entry["batch"]) == (str(slow), 1, 1)

@@ -1,4 +1,6 @@
-"""Graphs of other programs: how they are fed, what they must answer, and that none can fill the memory or the day."""
+"""Graphs of other programs: how they are fed, what they must answer,
+and that none can fill the memory or the day.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,10 @@ from fertool.workflows import latency_budget
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that always says that the cut network takes 0.3 of the time; returns the number of its readings."""
+    """A clock that always says that the cut network takes 0.3 of the time.
+
+    Returns the number of its readings.
+    """
     readings = []
 
     def bench(*networks, reporter):
@@ -27,7 +30,8 @@ def clock(monkeypatch):
     return readings
 
 
-# A network of coarse widths may leave part of a budget by the table unused: alone that is no reason to stop.
+# A network of coarse widths may leave part of a budget by the table unused: alone that is no reason
+# to stop.
 @pytest.mark.parametrize(("macs", "readings"), [(0.3, 1), (None, latency_budget.ATTEMPTS)])
 def test_a_network_that_another_budget_makes_fast_enough_is_not_timed_again(clock, macs, readings):
     torch.manual_seed(0)

@@ -34,7 +34,9 @@ class Killed(BaseException):
 
 
 class Trainer:
-    """Trains in no time: weights that follow from the options, an accuracy from a table, two epochs."""
+    """Trains in no time: weights that follow from the options, an accuracy from a table,
+    two epochs.
+    """
 
     def __init__(self, accuracy, training=TRAINING):
         self.accuracy, self.training, self.trained = accuracy, training, []

@@ -1,4 +1,6 @@
-"""OUT.seeds.json and OUT.grid.json as a killed sweep left them: other content is refused, never taken over."""
+"""OUT.seeds.json and OUT.grid.json as a killed sweep left them: other content is refused,
+never taken over.
+"""
 
 import json
 from dataclasses import replace

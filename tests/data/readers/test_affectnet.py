@@ -13,12 +13,17 @@ from fertool.data.readers.affectnet import list_affectnet
 from fertool.errors import FertoolError
 
 ORDER = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "angry", "contempt")
-HEADER = "subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,expression,valence,arousal"
+HEADER = (
+    "subDirectory_filePath,face_x,face_y,face_width,face_height,"
+    "facial_landmarks,expression,valence,arousal"
+)
 
 
 @pytest.fixture
 def write_lists(tmp_path, write_image):
-    """AffectNet with lists: a face of 10 x 10 in the middle of a 20 x 20 image for each expression number."""
+    """AffectNet with lists: a face of 10 x 10 in the middle of a 20 x 20 image for each expression
+    number.
+    """
 
     def write(numbers, box="5,5,10,10"):
         for name in ("training.csv", "validation.csv"):
