@@ -36,7 +36,9 @@ def report(
     from fertool.artifact.atomic import require_writable, write_atomic
     from fertool.report.console import path_result
     from fertool.report.page import render_page
+    from fertool.report.result_files import read_result_files
 
     require_writable(output, *files)
-    write_atomic(output, render_page(files, as_markdown=output.suffix.lower() == ".md").encode())
+    found = read_result_files(files)
+    write_atomic(output, render_page(found, as_markdown=output.suffix.lower() == ".md").encode())
     path_result(output)

@@ -64,8 +64,9 @@ def read_result_files(files: Sequence[Path]) -> ReportData:
     Raises FertoolError for a file that is neither, or that was changed.
     """
     found = ReportData()
-    # JSON by its suffix: of other files the content tells what they are.
-    for path in files:
+    # JSON by its suffix: of other files the content tells what they are. A file that is named twice
+    # is shown once.
+    for path in dict.fromkeys(files):
         if path.suffix == ".json":
             _add_json(found, path)
         else:
