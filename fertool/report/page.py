@@ -18,6 +18,7 @@ from fertool.report import (
     model_tables,
     sweep_tables,
 )
+from fertool.report.mistakes import mistake_section
 from fertool.report.page_writer import PageWriter, section
 from fertool.report.plots import sweep_accuracy, tradeoff, training_curves
 from fertool.report.plots.drawing import SVG
@@ -72,6 +73,7 @@ def render_page(found: ReportData, *, as_markdown: bool = False) -> str:
         _models,
         _benchmarks,
         _evaluations,
+        _mistakes,
         _trainings,
         _sweeps,
         layer_sections.pruned_channels,
@@ -193,6 +195,10 @@ def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[Section]:
             parts.append(writer.matrix(evaluation_tables.layout_confusion(entry), caption))
     if parts:
         yield section("Accuracy", *parts)
+
+
+def _mistakes(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    return mistake_section(found.mistakes, writer)
 
 
 def _trainings(found: ReportData, writer: PageWriter) -> Iterator[Section]:

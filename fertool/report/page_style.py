@@ -17,7 +17,7 @@ h3 { font-size: 1.05rem; margin-top: 1.8rem; overflow-wrap: anywhere; }
 a { color: var(--accent); }
 .verdict { font-size: clamp(1.25rem, 4vw, 1.7rem); line-height: 1.3; font-weight: 650; \
 margin: .4rem 0 1rem; overflow-wrap: anywhere; text-wrap: balance; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); \
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); \
 gap: .75rem; margin: 1rem 0; }
 .cards div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; \
 padding: .6rem .9rem; }
@@ -49,9 +49,9 @@ text-align: left; font-weight: 400; padding: .3rem .1rem; }
 overflow-wrap: anywhere; max-width: 8rem; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); \
 gap: 1rem .75rem; padding: 0; list-style: none; }
-.tiles.pairs { grid-template-columns: repeat(auto-fill, minmax(14rem, 1fr)); }
+.tiles.pairs { grid-template-columns: repeat(auto-fill, minmax(18rem, 1fr)); }
 .tiles figure { margin: 0; } .tiles .row { display: flex; gap: .3rem; }
-.tiles img { width: 6rem; min-width: 0; aspect-ratio: 1; object-fit: cover; \
+.tiles img { width: min(100%, 9rem); min-width: 0; aspect-ratio: 1; object-fit: cover; \
 border-radius: .25rem; image-rendering: auto; }
 .tiles.pairs img { width: calc(33.3% - .2rem); }
 .tiles figcaption { color: var(--ink); font-size: .9rem; line-height: 1.35; \
@@ -59,6 +59,7 @@ overflow-wrap: anywhere; }
 @media (max-width: 30rem) { figure.plot { margin-right: 0; } \
 th, td { padding: .25rem .35rem; } table { font-size: .82rem; } \
 table.stacked, .stacked tbody, .stacked tr, .stacked td { display: block; } \
+td.text:first-child { overflow-wrap: anywhere; min-width: 4.5rem; } \
 .stacked thead { display: none; } .stacked tr { border-bottom: 2px solid var(--line); } \
 .stacked td { border: 0; padding: .1rem 0; text-align: right; overflow: hidden; \
 white-space: normal; } \

@@ -57,6 +57,7 @@ class Pair:
     results: tuple[FileResult, FileResult] | None = None
     evaluations: tuple[Evaluation, Evaluation] | None = None
     comparison: AccuracyComparison | None = None
+    split: str = ""
     speedup: float | None = None
     speedup_ci95: tuple[float, float] = (0, 0)
 
@@ -76,11 +77,18 @@ def find_pair(found: ReportData) -> Pair | None:
     if ends is None:
         return None
     baseline, candidate = ends
+    evaluations = _both(found.evaluations, baseline, candidate)
+    split = ""
+    if evaluations is not None:
+        split = evaluations[0].split
+    elif found.mistakes is not None:
+        split = found.mistakes.split
     pair = Pair(
         baseline=str(baseline.file),
         candidate=str(candidate.file),
         models=_both(found.models, baseline, candidate),
-        evaluations=_both(found.evaluations, baseline, candidate),
+        evaluations=evaluations,
+        split=split,
         comparison=_find_comparison(found, baseline, candidate),
     )
     return _with_speed(pair, found, baseline, candidate)
@@ -215,8 +223,8 @@ def _accuracy_part(pair: Pair) -> str:
     if comparison is None:
         return _untested_part(pair)
     on = f"n {comparison.n:,}"
-    if pair.evaluations is not None:
-        on = f"{pair.evaluations[0].split}, {on}"
+    if pair.split:
+        on = f"{pair.split}, {on}"
     p = comparison.mcnemar_p
     p_text = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
     meaning = "not distinguishable" if p >= SIGNIFICANCE else "more than chance"
