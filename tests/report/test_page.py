@@ -6,10 +6,12 @@ import sys
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
 import pytest
+from colors import contrast
 from graphs import toy_graph
 from onnx import helper
 from report_data import (
@@ -25,6 +27,7 @@ from report_data import (
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
+from fertool.report.page_style import STYLE
 from fertool.report.result_files import read_result_files
 from fertool.results import ClassFigures, EvaluationReport, History
 from fertool.results.fields import Result
@@ -242,3 +245,93 @@ def test_hundreds_of_entries_get_no_figures_that_nobody_could_read(tmp_path: Pat
     assert page.text.count("Confusion matrix of") == 30
     # The curves of the first seeds.
     assert len([source for source in page.sources if source.startswith("data:")]) == 1
+
+
+def headings(content: str) -> list[str]:
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", content)
+
+
+def test_the_contents_lead_to_every_section_and_a_short_page_has_none(tmp_path: Path) -> None:
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
+    ]
+    content = render(files)
+    links = re.findall(r'<li><a href="#([^"]+)">(.*?)</a>', content)
+    assert [title for _, title in links] == headings(content)
+    for target, _ in links:
+        assert content.count(f'id="{target}"') == 1
+    alone = render([json_file(tmp_path / "one.json", evaluation())])
+    assert headings(alone) == ["Accuracy"]
+    assert "<nav" not in alone
+
+
+def test_the_verdict_stands_above_everything(tmp_path: Path) -> None:
+    files = [
+        json_file(tmp_path / "bench.json", bench_report("models/student.pt", "models/int8.onnx")),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
+    ]
+    content = render(files)
+    verdict = "int8.onnx against student.pt: 2.0 x smaller, 2.0 x faster"
+    assert content.index(verdict) < content.index("Article 5(1)(f)") < content.index("<h2")
+    assert content.index("before 4.87 MB") < content.index("<h2")
+    card = render(files, as_markdown=True)
+    assert card.splitlines()[2].startswith(f"**{verdict}")
+
+
+def test_no_figure_stands_in_two_tables(tmp_path: Path) -> None:
+    header = spec()
+    path = model_file(tmp_path / "student.onnx", header)
+    measured = replace(
+        evaluation(str(path)), n=3589, accuracy=0.6417, accuracy_ci95=(0.6258, 0.6572)
+    )
+    measured = replace(measured, digest=header.digest, deduplicated=None)
+    report = bench_report(str(path))
+    (entry,) = report.results
+    entry = replace(
+        entry,
+        digest=header.digest,
+        size_bytes=path.stat().st_size,
+        accuracy=0.6417,
+        accuracy_ci95=(0.6258, 0.6572),
+    )
+    report = replace(report, results=(entry,), warnings=())
+    files = [
+        path,
+        json_file(tmp_path / "bench.json", report),
+        json_file(tmp_path / "eval.json", measured),
+    ]
+    tables = "".join(re.findall(r"<table.*?</table>", render(files), re.DOTALL))
+    for figure in ("64.2 %", "1.19 M", "10.1 M", "float32"):
+        assert tables.count(figure) == 1, figure
+    # Another network's accuracy is a figure of its own.
+    other = json_file(tmp_path / "eval.json", replace(measured, digest="aa"))
+    tables = "".join(re.findall(r"<table.*?</table>", render([*files[:2], other]), re.DOTALL))
+    assert tables.count("64.2 %") == 3
+
+
+def test_pictures_and_tables_can_be_read_without_seeing(tmp_path: Path) -> None:
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        json_file(tmp_path / "bench.json", bench_report("a.onnx", "b.onnx")),
+        json_file(tmp_path / "one.json", evaluation("alone.pt")),
+    ]
+    content = render(files)
+    assert all(re.search(r'alt="[^"]{20,}"', image) for image in re.findall("<img[^>]*>", content))
+    assert "<th>" not in content, "each has a scope"
+    assert content.count("<h1") == 1
+    levels = [int(level) for level in re.findall(r"<h(\d)", content)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert 'lang="en"' in content
+    # On a phone, where rows of wide tables are lists, every value has its column's title.
+    assert 'data-title="latency, 90th pct."' in content
+
+
+def test_colors_of_the_page_can_be_read_by_day_and_by_night() -> None:
+    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
+    for block in (light, dark):
+        colors = dict(re.findall(r"--(\w+): (#\w+)", block))
+        for name in ("ink", "quiet", "accent"):
+            for ground in ("paper", "card", "notice"):
+                assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
+    assert "prefers-color-scheme: dark" in STYLE

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from colors import contrast
 from report_data import bench_report, history, sensitivity, sweep
 
 pytest.importorskip("matplotlib")
@@ -116,18 +117,6 @@ def test_colors_of_a_dark_page_stand_out() -> None:
         # Lines of the grid are to be faint.
         least = 1.2 if color in ("#e5e5e5", "#d0d7de") else 3
         assert contrast(in_the_dark, "#12161b") >= least, color
-
-
-def contrast(one: str, other: str) -> float:
-    """The ratio of WCAG 2."""
-    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(color: str) -> float:
-    parts = [int(color[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_a_grid_that_is_not_finished_is_drawn_as_far_as_it_is() -> None:
