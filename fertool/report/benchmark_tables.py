@@ -124,9 +124,7 @@ def benchmark_caption(report: BenchResult) -> str:
     """Return how a benchmark was measured: threads, batch, runs, accuracy and processor."""
     results = report.results
     first = results[0]
-    threads = f"{first.threads} thread"
-    if first.threads != 1:
-        threads += "s"
+    threads = threads_text(first.threads)
     runs = f"{report.runs:,} runs, {_typical_latency(report)}s"
     parts = [f"{threads}, batch {first.batch}, {runs}"]
     measured = _first_measured(results)
@@ -134,6 +132,11 @@ def benchmark_caption(report: BenchResult) -> str:
         parts.append(f"accuracy: {measured.split}, n = {measured.n:,}")
     parts.append(report.environment.processor)
     return "; ".join(parts)
+
+
+def threads_text(threads: int) -> str:
+    """Return a number of threads: "1 thread"."""
+    return f"{threads} thread" if threads == 1 else f"{threads} threads"
 
 
 def bench_warnings(report: BenchResult) -> list[str]:

@@ -64,8 +64,9 @@ def layout_evaluations(entries: Sequence[Evaluation]) -> TextTable:
 
     rows = []
     for index, entry in enumerate(entries):
-        views = "" if entry.tta == "none" else f", {_TTA_NAMES[entry.tta]}"
-        on = f"{entry.split}, n = {entry.n:,}{views}"
+        on = f"{entry.split}, n = {entry.n:,}"
+        if entry.tta != "none":
+            on += f", {_TTA_NAMES[entry.tta]}"
         cells = [f"{names[entry.file]}\n{on}", accuracy_cell(entry)]
         for figures in extras.values():
             cells.append(_extra_cell(figures[index]))

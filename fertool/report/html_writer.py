@@ -72,8 +72,8 @@ def cards(figures: Sequence[Card]) -> str:
     """Return a few figures in large type."""
     shown = []
     for figure in figures:
-        note = f"<dd><small>{_escape(figure.note)}</small></dd>" if figure.note else ""
         value = f'<dd class="value">{_escape(figure.value)}</dd>'
+        note = f"<dd><small>{_escape(figure.note)}</small></dd>"
         shown.append(f"<div><dt>{_escape(figure.name)}</dt>{value}{note}</div>")
     return f'<dl class="cards">{"".join(shown)}</dl>'
 
@@ -81,6 +81,12 @@ def cards(figures: Sequence[Card]) -> str:
 def heading(text: str, level: int = 3) -> str:
     """Return a heading inside a section."""
     return f"<h{level}>{_escape(text)}</h{level}>"
+
+
+def folded(title: str, *parts: str) -> str:
+    """Return parts that a reader unfolds under their heading."""
+    body = "\n".join(parts)
+    return f"<details><summary>{heading(title)}</summary>\n{body}\n</details>"
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -100,7 +106,9 @@ def table(content: TextTable) -> str:
     for row in content.rows:
         rows.append(_row(row, titles, _kinds(numeric)))
     body = "\n".join(rows)
-    stacked = ' class="stacked"' if len(titles) > _MOST_COLUMNS else ""
+    stacked = ""
+    if len(titles) > _MOST_COLUMNS:
+        stacked = ' class="stacked"'
     # Without a tab stop a table that is wider than the page could not be scrolled by keyboard.
     return f"""<div class="wide" tabindex="0"><table{stacked}>
 <thead><tr>{"".join(head)}</tr></thead>
@@ -153,12 +161,14 @@ def tiles(pictures: Sequence[Tile]) -> str:
         images = []
         for number, png in enumerate(tile.pngs):
             # The first one is described; those beside it are the same face.
-            text = _escape(tile.description) if number == 0 else ""
-            images.append(f'<img src="{_source(png, "png")}" alt="{text}">')
+            text = tile.description * (number == 0)
+            images.append(f'<img src="{_source(png, "png")}" alt="{_escape(text)}">')
         caption = _lines("\n".join(tile.lines))
         row = f'<div class="row">{"".join(images)}</div>'
         shown.append(f"<li><figure>{row}<figcaption>{caption}</figcaption></figure></li>")
-    kind = "tiles pairs" if any(len(tile.pngs) > 1 for tile in pictures) else "tiles"
+    kind = "tiles"
+    if any(len(tile.pngs) > 1 for tile in pictures):
+        kind += " pairs"
     entries = "\n".join(shown)
     return f'<ul class="{kind}">\n{entries}\n</ul>'
 

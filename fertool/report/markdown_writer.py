@@ -31,6 +31,11 @@ def heading(text: str, level: int = 3) -> str:
     return f"{'#' * level} {_escape(text)}"
 
 
+def folded(title: str, *parts: str) -> str:
+    """Return parts under their heading."""
+    return "\n\n".join([heading(title), *parts])
+
+
 def verdict(text: str) -> str:
     """Return the sentence that stands above everything."""
     return f"**{_escape(text)}**"

@@ -230,8 +230,9 @@ def _model_cards(found: ReportData, writer: PageWriter) -> Iterator[Section]:
         if model.metrics and model.metrics.split == "val":
             parts.append(writer.paragraph(CHOSEN_ON_VAL, "quiet"))
         if model.provenance:
-            parts.append(writer.heading("How it was made"))
-            parts.append(writer.table(model_tables.layout_history(model.provenance)))
+            steps = writer.table(model_tables.layout_history(model.provenance))
+            # Long, and asked for seldom.
+            parts.append(writer.folded("How it was made", steps))
         yield section(f"Model card: {names[str(model.file)]}", *parts)
 
 

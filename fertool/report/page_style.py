@@ -25,6 +25,8 @@ padding: .6rem .9rem; }
 .cards dd.value { font-size: 1.5rem; font-weight: 650; font-variant-numeric: tabular-nums; }
 nav ol { columns: 17rem; padding-left: 1.4rem; margin: .3rem 0; } \
 nav li { overflow-wrap: anywhere; padding: .1rem 0; }
+summary { cursor: pointer; } summary h3 { display: inline; }
+details { margin: 1rem 0; } details[open] summary { margin-bottom: .6rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid var(--line); \
@@ -57,7 +59,7 @@ border-radius: .25rem; image-rendering: auto; }
 .tiles figcaption { color: var(--ink); font-size: .9rem; line-height: 1.35; \
 overflow-wrap: anywhere; }
 @media (max-width: 30rem) { figure.plot { margin-right: 0; } \
-th, td { padding: .25rem .35rem; } table { font-size: .82rem; } \
+th, td { padding: .25rem .25rem; } table { font-size: .8rem; } \
 table.stacked, .stacked tbody, .stacked tr, .stacked td { display: block; } \
 td.text:first-child { overflow-wrap: anywhere; min-width: 4.5rem; } \
 .stacked thead { display: none; } .stacked tr { border-bottom: 2px solid var(--line); } \

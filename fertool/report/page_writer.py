@@ -23,6 +23,9 @@ class PageWriter(Protocol):
     def heading(self, text: str) -> str:
         """Return a heading inside a section."""
 
+    def folded(self, title: str, *parts: str) -> str:
+        """Return parts under their heading, which may be hidden until they are asked for."""
+
     def paragraph(self, text: str, kind: str = "") -> str:
         """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
 

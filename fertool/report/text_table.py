@@ -51,7 +51,7 @@ class Card:
 
     name: str
     value: str
-    note: str = ""
+    note: str
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from fertool.report.benchmark_tables import RUNTIMES
+from fertool.report.benchmark_tables import RUNTIMES, threads_text
 from fertool.report.result_files import ReportData
 from fertool.report.units import (
     count_text,
@@ -213,9 +213,14 @@ def _speed_part(pair: Pair) -> str:
 def _ratio_text(ratio: float, if_above: str, if_below: str, if_same: str) -> str:
     if abs(ratio - 1) < _SAME_RATIO:
         return if_same
-    word, factor = (if_above, ratio) if ratio > 1 else (if_below, 1 / ratio)
-    digits = f"{factor:.1f}" if factor < 9.95 else f"{factor:.0f}"
-    return f"{digits} x {word}"
+    if ratio > 1:
+        return f"{_factor_text(ratio)} x {if_above}"
+    return f"{_factor_text(1 / ratio)} x {if_below}"
+
+
+def _factor_text(factor: float) -> str:
+    # With two digits 9.96 is 10, not 10.0.
+    return f"{factor:.1f}" if factor < 9.95 else f"{factor:.0f}"
 
 
 def _accuracy_part(pair: Pair) -> str:
@@ -226,8 +231,12 @@ def _accuracy_part(pair: Pair) -> str:
     if pair.split:
         on = f"{pair.split}, {on}"
     p = comparison.mcnemar_p
-    p_text = "p < 0.001" if p < 0.001 else f"p {p:.2g}"
-    meaning = "not distinguishable" if p >= SIGNIFICANCE else "more than chance"
+    p_text = f"p {p:.2g}"
+    if p < 0.001:
+        p_text = "p < 0.001"
+    meaning = "not distinguishable"
+    if p < SIGNIFICANCE:
+        meaning = "more than chance"
     points = points_text(comparison.difference)
     return f"{points} of accuracy, {meaning} ({on}, {p_text})"
 
@@ -247,7 +256,8 @@ def points_text(difference: float) -> str:
     """Return a difference of accuracies: -0.0013 is "-0.1 points"."""
     points = 100 * difference
     # What would round to zero has its second digit.
-    return f"{points:+.1f} points" if abs(points) >= 0.05 else f"{points:+.2f} points"
+    decimals = 1 if abs(points) >= 0.05 else 2
+    return f"{points:+.{decimals}f} points"
 
 
 def headline_figures(pair: Pair) -> list[Headline]:
@@ -258,8 +268,7 @@ def headline_figures(pair: Pair) -> list[Headline]:
         figures.append(_headline("file size", size_text, *sizes))
     if pair.results is not None:
         before, after = (entry.latency_s.median for entry in pair.results)
-        threads = pair.results[0].threads
-        name = f"latency, {threads} thread{'s' if threads > 1 else ''}"
+        name = f"latency, {threads_text(pair.results[0].threads)}"
         figures.append(_headline(name, time_text, before, after))
     if pair.evaluations is not None:
         first, last = pair.evaluations
