@@ -89,6 +89,12 @@ def folded(title: str, *parts: str) -> str:
     return f"<details><summary>{heading(title)}</summary>\n{body}\n</details>"
 
 
+def beside(*parts: str) -> str:
+    """Return parts that stand beside each other where the page is wide enough."""
+    body = "\n".join(parts)
+    return f'<div class="beside">\n{body}\n</div>'
+
+
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
     if kind:

@@ -36,6 +36,11 @@ def folded(title: str, *parts: str) -> str:
     return "\n\n".join([heading(title), *parts])
 
 
+def beside(*parts: str) -> str:
+    """Return parts below each other."""
+    return "\n\n".join(part for part in parts if part)
+
+
 def verdict(text: str) -> str:
     """Return the sentence that stands above everything."""
     return f"**{_escape(text)}**"

@@ -188,11 +188,12 @@ def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[Section]:
     names = short_file_names(found.evaluations)
     for index, entry in enumerate(found.evaluations):
         parts.append(writer.heading(names[entry.file]))
-        parts.append(writer.table(evaluation_tables.layout_classes(entry)))
+        classes = [writer.table(evaluation_tables.layout_classes(entry))]
         if index < _MAX_MATRICES and len(entry.per_class) <= _MAX_CONFUSION_CLASSES:
             axes = "true class by row, answer by column, in %"
             caption = f"Confusion matrix of {names[entry.file]}: {axes}"
-            parts.append(writer.matrix(evaluation_tables.layout_confusion(entry), caption))
+            classes.append(writer.matrix(evaluation_tables.layout_confusion(entry), caption))
+        parts.append(writer.beside(*classes))
     if parts:
         yield section("Accuracy", *parts)
 

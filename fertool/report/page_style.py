@@ -40,6 +40,10 @@ figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
 figure.plot { display: inline-block; vertical-align: top; width: min(100%, 30rem); \
 margin-right: 1.5rem; }
 figure.plot img { width: 100%; }
+@media (min-width: 48rem) and (max-width: 64rem) { figure.plot { \
+width: calc(50% - 1.6rem); margin-right: 1.2rem; } }
+.beside { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start; } \
+.beside > * { max-width: 100%; } .beside figure { margin-top: 0; }
 .matrix table { font-size: .85rem; } \
 .matrix td { padding: .35rem .1rem; text-align: center; min-width: 2.1rem; border: 0; \
 background: color-mix(in srgb, var(--heat) var(--part), var(--paper)); }

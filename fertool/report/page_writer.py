@@ -26,6 +26,9 @@ class PageWriter(Protocol):
     def folded(self, title: str, *parts: str) -> str:
         """Return parts under their heading, which may be hidden until they are asked for."""
 
+    def beside(self, *parts: str) -> str:
+        """Return parts that stand beside each other where there is room."""
+
     def paragraph(self, text: str, kind: str = "") -> str:
         """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
 
