@@ -105,7 +105,7 @@ $(RUN)/bench.json: $(ONNX) | $(SENSITIVITY) $(RUN)/eval.json
 	$(FERTOOL) bench $^ -o $@ $(WITH)
 
 $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
-	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ $$(ls $(STAGES:%=$(RUN)/%.pt.history.json) 2>/dev/null) -o $@
+	$(FERTOOL) report $(STAGES:%=$(RUN)/%.pt) $^ -o $@
 
 test: install
 	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) \

@@ -18,7 +18,7 @@ LEVELS = [
     {"header_json"},
     {"spec"},
     {"distributed"},
-    {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision"},
+    {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision", "grad_cam"},
     {"results"},
     {"data"},
     {"cost", "objective"},

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from fertool.report.text_table import TextTable
 from fertool.report.units import (
@@ -16,6 +17,8 @@ from fertool.report.units import (
 )
 from fertool.results import BenchResult, FileResult, SpeedComparison, WarningKind
 
+Column = Literal["size", "counts", "accuracy"]
+"""A column that a page can have in another table."""
 RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
 _WARNINGS: Mapping[WarningKind, str] = {
     "noisy": "{file}: the 90th percentile is {value:.1f} times the median; "
@@ -31,22 +34,20 @@ _WARNINGS: Mapping[WarningKind, str] = {
 }
 
 
-def layout_benchmark(report: BenchResult) -> TextTable:
+def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> TextTable:
     """Lay out a benchmark, two lines a file; the profiles of a dynamic network stand below it.
 
-    There are columns of accuracy and of speed-up only where there is something to show.
+    There are columns of accuracy and of speed-up only where there is something to show; `omitted`
+    are left out.
     """
     results = report.results
     names = short_file_names(results)
-    has_accuracy = _first_measured(results) is not None
+    has_accuracy = "accuracy" not in omitted and _first_measured(results) is not None
     has_speedup = len(results) > 1
-    headers = [
-        "file\nruntime",
-        ">size\nmemory",
-        ">params\nMACs",
-        ">latency\n90th pct.",
-        ">images/s",
-    ]
+    headers = ["file\nruntime", ">memory" if "size" in omitted else ">size\nmemory"]
+    if "counts" not in omitted:
+        headers.append(">params\nMACs")
+    headers += [">latency\n90th pct.", ">images/s"]
     if has_accuracy:
         headers.append(">accuracy\n95 % CI")
     if has_speedup:
@@ -56,29 +57,32 @@ def layout_benchmark(report: BenchResult) -> TextTable:
     # The baseline comes first and has no comparison.
     comparisons = [None, *report.comparisons]
     for entry, comparison in zip(results, comparisons, strict=True):
-        cells = _file_cells(entry, names[entry.file], _typical_latency(report))
+        cells = _file_cells(entry, names[entry.file], _typical_latency(report), omitted)
         if has_accuracy:
             cells.append(accuracy_cell(entry.headline))
         if has_speedup:
             cells.append(_speedup_cell(comparison))
         rows.append(tuple(cells))
-        rows += _profile_rows(entry, columns=len(headers))
+        rows += _profile_rows(entry, headers)
     return TextTable(tuple(headers), tuple(rows))
 
 
-def _file_cells(entry: FileResult, name: str, typical: str) -> list[str]:
+def _file_cells(
+    entry: FileResult, name: str, typical: str, omitted: Collection[Column]
+) -> list[str]:
     """Return the cells of a file; `typical` is the key of the latency that stands for all."""
     latency = entry.latency_s
     runtime = RUNTIMES.get(entry.runtime, entry.runtime)
     if entry.quantized:
         runtime += " INT8"
-    return [
-        f"{name}\n{runtime}",
-        f"{size_text(entry.size_bytes)}\n{size_text(entry.peak_rss_bytes)}",
-        f"{count_text(entry.params)}\n{count_text(entry.macs)}",
-        f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}",
-        count_text(entry.throughput_per_s),
-    ]
+    memory = size_text(entry.peak_rss_bytes)
+    size = "" if "size" in omitted else f"{size_text(entry.size_bytes)}\n"
+    cells = [f"{name}\n{runtime}", f"{size}{memory}"]
+    if "counts" not in omitted:
+        cells.append(f"{count_text(entry.params)}\n{count_text(entry.macs)}")
+    cells.append(f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}")
+    cells.append(count_text(entry.throughput_per_s))
+    return cells
 
 
 def _speedup_cell(comparison: SpeedComparison | None) -> str:
@@ -87,14 +91,16 @@ def _speedup_cell(comparison: SpeedComparison | None) -> str:
     return speedup_cell(comparison.speedup, comparison.speedup_ci95)
 
 
-def _profile_rows(entry: FileResult, columns: int) -> list[tuple[str, ...]]:
+def _profile_rows(entry: FileResult, headers: Sequence[str]) -> list[tuple[str, ...]]:
     """Return a row for each profile of a dynamic network: its fraction of images and latency."""
     rows = []
+    place = headers.index(">latency\n90th pct.")
     for profile in entry.profiles:
         fraction = percent_text(profile.share)
         name = f"  profile {profile.profile}: {fraction} of the images"
-        cells = [name, "", "", time_text(profile.latency_s)]
-        rows.append((*cells, *[""] * (columns - len(cells))))
+        cells = [name, *[""] * (len(headers) - 1)]
+        cells[place] = time_text(profile.latency_s)
+        rows.append(tuple(cells))
     return rows
 
 
@@ -118,9 +124,7 @@ def benchmark_caption(report: BenchResult) -> str:
     """Return how a benchmark was measured: threads, batch, runs, accuracy and processor."""
     results = report.results
     first = results[0]
-    threads = f"{first.threads} thread"
-    if first.threads != 1:
-        threads += "s"
+    threads = threads_text(first.threads)
     runs = f"{report.runs:,} runs, {_typical_latency(report)}s"
     parts = [f"{threads}, batch {first.batch}, {runs}"]
     measured = _first_measured(results)
@@ -128,6 +132,11 @@ def benchmark_caption(report: BenchResult) -> str:
         parts.append(f"accuracy: {measured.split}, n = {measured.n:,}")
     parts.append(report.environment.processor)
     return "; ".join(parts)
+
+
+def threads_text(threads: int) -> str:
+    """Return a number of threads: "1 thread"."""
+    return f"{threads} thread" if threads == 1 else f"{threads} threads"
 
 
 def bench_warnings(report: BenchResult) -> list[str]:

@@ -7,13 +7,16 @@ from collections.abc import Mapping, Sequence
 from fertool.config.evaluation import Tta
 from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import (
+    MISSING,
+    accuracy_cell,
     accuracy_text,
     interval_text,
     p_value_text,
     percent_text,
+    short_file_names,
     short_names,
 )
-from fertool.results import AccuracyComparison, Evaluation
+from fertool.results import AccuracyComparison, Evaluation, Headline
 
 _TTA_NAMES: Mapping[Tta, str] = {
     "none": "single crop",
@@ -42,6 +45,47 @@ def evaluation_facts(entry: Evaluation) -> list[Fact]:
     figures = f"{entry.macro_f1:.3f}, {balanced}, {entry.ece:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))
     return facts
+
+
+def layout_evaluations(entries: Sequence[Evaluation]) -> TextTable:
+    """Lay out the figures over all classes of several evaluated files, a row for each.
+
+    There are columns of what only some evaluations have where one has it.
+    """
+    names = short_file_names(entries)
+    extras: dict[str, list[Headline | None]] = {}
+    for title, figures in (
+        ("single crop", [entry.single_crop for entry in entries]),
+        ("without copies of training images", [entry.deduplicated for entry in entries]),
+        ("photographs with a face", [_with_face(entry) for entry in entries]),
+    ):
+        if any(figures):
+            extras[title] = figures
+
+    rows = []
+    for index, entry in enumerate(entries):
+        on = f"{entry.split}, n = {entry.n:,}"
+        if entry.tta != "none":
+            on += f", {_TTA_NAMES[entry.tta]}"
+        cells = [f"{names[entry.file]}\n{on}", accuracy_cell(entry)]
+        for figures in extras.values():
+            cells.append(_extra_cell(figures[index]))
+        cells.append(f"{entry.macro_f1:.3f}")
+        cells.append(percent_text(entry.balanced_accuracy))
+        cells.append(f"{entry.ece:.3f}")
+        rows.append(tuple(cells))
+    headers = ["accuracy\n95 % CI", *extras, "macro F1", "balanced accuracy", "ECE"]
+    return TextTable(("file\nimages", *numeric_headers(headers)), tuple(rows))
+
+
+def _with_face(entry: Evaluation) -> Headline | None:
+    return entry.detection.with_face if entry.detection else None
+
+
+def _extra_cell(figures: Headline | None) -> str:
+    if figures is None:
+        return MISSING
+    return f"{accuracy_cell(figures)}\nn = {figures.n:,}"
 
 
 def layout_classes(entry: Evaluation) -> TextTable:

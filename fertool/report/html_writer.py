@@ -9,34 +9,31 @@ import base64
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
+from fertool.report.page_style import STYLE
 from fertool.report.printable import printable_lines
-from fertool.report.text_table import Fact, TextTable
+from fertool.report.text_table import Card, Fact, Section, TextTable, Tile
 
-_STYLE = """
-:root { color: #1f2328; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
-body { max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.7rem; } \
-h2 { font-size: 1.3rem; margin-top: 2.5rem; border-bottom: 1px solid #d0d7de; }
-h3 { font-size: 1.05rem; margin-top: 1.8rem; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #e5e8eb; \
-text-align: left; vertical-align: top; }
-thead th { border-bottom: 2px solid #57606a; vertical-align: bottom; }
-td.number, th.number { text-align: right; white-space: nowrap; }
-td.text { overflow-wrap: break-word; min-width: 5rem; }
-small, figcaption, .quiet { color: #57606a; }
-.notice { border-left: 4px solid #d55e00; background: #fff6f0; padding: .6rem 1rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; }
-@media print { body { max-width: none; } h2, h3, figure, tr { break-inside: avoid; } }
-"""
+# A white number is easier to read on a cell of a higher percentage, a dark one on others.
+_DARK_PERCENT = 55
+# More do not fit beside each other on a phone.
+_MOST_COLUMNS = 5
 
 
-def page(title: str, parts: Iterable[str]) -> str:
+def page(title: str, head: Iterable[str], sections: Sequence[Section]) -> str:
     """Return a whole document; it loads nothing from anywhere and runs no script."""
     # Nothing in a page may load or run anything, whatever the texts of the files contain.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     shown = _escape(title)
+    parts = [*head]
+    # A page of one section is read in one piece.
+    if len(sections) > 1:
+        parts.append(_contents(sections))
+    for number, section in enumerate(sections, start=1):
+        name = f"section-{number}"
+        parts.append(f'<section aria-labelledby="{name}">')
+        parts.append(f'<h2 id="{name}">{_escape(section.title)}</h2>')
+        parts += section.parts
+        parts.append("</section>")
     body = "\n".join(parts)
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -45,19 +42,57 @@ def page(title: str, parts: Iterable[str]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{shown}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}</style>
 </head>
 <body>
+<main>
 <h1>{shown}</h1>
 {body}
+</main>
 </body>
 </html>
 """
 
 
-def heading(text: str, level: int = 2) -> str:
-    """Return a heading of level 2 or 3."""
+def _contents(sections: Sequence[Section]) -> str:
+    """Return the table of contents."""
+    lines = []
+    for number, section in enumerate(sections, start=1):
+        lines.append(f'<li><a href="#section-{number}">{_escape(section.title)}</a></li>')
+    entries = "\n".join(lines)
+    return f'<nav aria-label="Contents"><ol>\n{entries}\n</ol></nav>'
+
+
+def verdict(text: str) -> str:
+    """Return the sentence that stands above everything."""
+    return f'<p class="verdict">{_escape(text)}</p>'
+
+
+def cards(figures: Sequence[Card]) -> str:
+    """Return a few figures in large type."""
+    shown = []
+    for figure in figures:
+        value = f'<dd class="value">{_escape(figure.value)}</dd>'
+        note = f"<dd><small>{_escape(figure.note)}</small></dd>"
+        shown.append(f"<div><dt>{_escape(figure.name)}</dt>{value}{note}</div>")
+    return f'<dl class="cards">{"".join(shown)}</dl>'
+
+
+def heading(text: str, level: int = 3) -> str:
+    """Return a heading inside a section."""
     return f"<h{level}>{_escape(text)}</h{level}>"
+
+
+def folded(title: str, *parts: str) -> str:
+    """Return parts that a reader unfolds under their heading."""
+    body = "\n".join(parts)
+    return f"<details><summary>{heading(title)}</summary>\n{body}\n</details>"
+
+
+def beside(*parts: str) -> str:
+    """Return parts that stand beside each other where the page is wide enough."""
+    body = "\n".join(parts)
+    return f'<div class="beside">\n{body}\n</div>'
 
 
 def paragraph(text: str, kind: str = "") -> str:
@@ -69,13 +104,20 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def table(content: TextTable) -> str:
     """Return a table."""
-    head = _row("th", content.numeric, content.titles)
+    titles, numeric = content.titles, content.numeric
+    head = []
+    for title, kind in zip(titles, _kinds(numeric), strict=True):
+        head.append(f'<th class="{kind}" scope="col">{_lines(title)}</th>')
     rows = []
     for row in content.rows:
-        rows.append(_row("td", content.numeric, row))
+        rows.append(_row(row, titles, _kinds(numeric)))
     body = "\n".join(rows)
-    return f"""<div class="wide"><table>
-<thead>{head}</thead>
+    stacked = ""
+    if len(titles) > _MOST_COLUMNS:
+        stacked = ' class="stacked"'
+    # Without a tab stop a table that is wider than the page could not be scrolled by keyboard.
+    return f"""<div class="wide" tabindex="0"><table{stacked}>
+<thead><tr>{"".join(head)}</tr></thead>
 <tbody>
 {body}
 </tbody></table></div>"""
@@ -85,24 +127,72 @@ def facts(pairs: Iterable[Fact]) -> str:
     """Return a table of names and values."""
     rows = []
     for name, value in pairs:
-        rows.append(f'<tr><th>{_lines(name)}</th><td class="text">{_lines(value)}</td></tr>')
+        head = f'<th scope="row">{_lines(name)}</th>'
+        rows.append(f'<tr>{head}<td class="text">{_lines(value)}</td></tr>')
     body = "\n".join(rows)
     return f'<div class="wide"><table><tbody>\n{body}\n</tbody></table></div>'
 
 
-def picture(draw: Callable[[], bytes], caption: str, width: int) -> str:
-    """Return the PNG that `draw` makes, inside the page; `width` in CSS pixels."""
-    source = f"data:image/png;base64,{base64.b64encode(draw()).decode()}"
+def matrix(content: TextTable, caption: str) -> str:
+    """Return a table of percentages whose cells are the darker the higher theirs is."""
+    head = "".join(f'<th scope="col">{_escape(title)}</th>' for title in content.titles)
+    rows = []
+    for name, *values in content.rows:
+        cells = [f'<th scope="row">{_escape(name)}</th>']
+        for value in values:
+            percent = float(value)
+            kind = ' class="dark"' if percent > _DARK_PERCENT else ""
+            cells.append(f'<td{kind} style="--part:{percent:.0f}%">{_escape(value)}</td>')
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    body = "\n".join(rows)
+    return f"""<figure class="matrix"><figcaption>{_escape(caption)}</figcaption>
+<div class="wide" tabindex="0" role="region" aria-label="{_escape(caption)}"><table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody></table></div></figure>"""
+
+
+def picture(draw: Callable[[], bytes], caption: str) -> str:
+    """Return the SVG that `draw` makes, inside the page."""
     shown = _escape(caption)
-    image = f'<img src="{source}" alt="{shown}" width="{width}">'
-    return f"<figure>{image}<figcaption>{shown}</figcaption></figure>"
+    image = f'<img src="{_source(draw(), "svg+xml")}" alt="{shown}">'
+    return f'<figure class="plot">{image}<figcaption>{shown}</figcaption></figure>'
 
 
-def _row(tag: str, numeric: Sequence[bool], cells: Sequence[str]) -> str:
+def tiles(pictures: Sequence[Tile]) -> str:
+    """Return a grid of small pictures."""
+    shown = []
+    for tile in pictures:
+        images = []
+        for number, png in enumerate(tile.pngs):
+            # The first one is described; those beside it are the same face.
+            text = tile.description * (number == 0)
+            images.append(f'<img src="{_source(png, "png")}" alt="{_escape(text)}">')
+        caption = _lines("\n".join(tile.lines))
+        row = f'<div class="row">{"".join(images)}</div>'
+        shown.append(f"<li><figure>{row}<figcaption>{caption}</figcaption></figure></li>")
+    kind = "tiles"
+    if any(len(tile.pngs) > 1 for tile in pictures):
+        kind += " pairs"
+    entries = "\n".join(shown)
+    return f'<ul class="{kind}">\n{entries}\n</ul>'
+
+
+def _source(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _kinds(numeric: Sequence[bool]) -> list[str]:
+    return ["number" if is_numeric else "text" for is_numeric in numeric]
+
+
+def _row(cells: Sequence[str], titles: Sequence[str], kinds: Sequence[str]) -> str:
     columns = []
-    for is_numeric, cell in zip(numeric, cells, strict=True):
-        kind = "number" if is_numeric else "text"
-        columns.append(f'<{tag} class="{kind}">{_lines(cell)}</{tag}>')
+    for cell, title, kind in zip(cells, titles, kinds, strict=True):
+        # Where a phone shows each row as a list, every value has its column's title.
+        shown = _escape(title.replace("\n", ", "))
+        columns.append(f'<td class="{kind}" data-title="{shown}">{_lines(cell)}</td>')
     return f"<tr>{''.join(columns)}</tr>"
 
 

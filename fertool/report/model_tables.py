@@ -30,22 +30,42 @@ _MODEL_HEADERS = (
 )
 
 
-def layout_models(summaries: Sequence[ModelSummary]) -> TextTable:
+def layout_models(summaries: Sequence[ModelSummary], *, with_accuracy: bool = True) -> TextTable:
     """Lay out several models side by side."""
     names = short_file_names(summaries)
     rows = []
     for summary in summaries:
-        row = (
+        cells = [
             names[str(summary.file)],
             summary.arch,
             size_text(summary.size_bytes),
             count_text(summary.params),
             count_text(summary.macs),
             quant_text(summary.quant),
-            _metrics_cell(summary.metrics),
-        )
-        rows.append(row)
-    return TextTable(_MODEL_HEADERS, tuple(rows))
+        ]
+        if with_accuracy:
+            cells.append(_metrics_cell(summary.metrics))
+        rows.append(tuple(cells))
+    return TextTable(_MODEL_HEADERS[: len(rows[0])], tuple(rows))
+
+
+def card_facts(summary: ModelSummary) -> list[Fact]:
+    """Return what a card of a model has beside the row that `layout_models` gives it."""
+    facts = []
+    arguments = _options_text(summary.arch_args)
+    if arguments:
+        facts.append(("arguments", arguments))
+    if summary.gates:
+        facts.append(("profiles", _profiles_text(summary.gates)))
+    facts.append(("input", _input_text(summary.input)))
+    facts.append(("classes", ", ".join(summary.classes)))
+    if summary.metrics:
+        macro_f1 = f"{summary.metrics.macro_f1:.3f} on {summary.metrics.split}"
+        facts.append(("macro F1", macro_f1))
+    else:
+        facts.append(("accuracy", "not measured"))
+    facts.append(("digest", summary.digest or MISSING))
+    return facts
 
 
 def model_facts(summary: ModelSummary) -> list[Fact]:

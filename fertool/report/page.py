@@ -1,38 +1,32 @@
 """The page of `fertool report`, as HTML or as Markdown.
 
-It shows models side by side, what was measured, and a card for each model.
+A verdict and headline figures come first, then what was measured, then a card for each model. No
+figure stands in two tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 from fertool.report import (
     benchmark_tables,
-    change_tables,
     evaluation_tables,
     html_writer,
+    layer_sections,
     markdown_writer,
     model_tables,
-    sensitivity_tables,
     sweep_tables,
 )
-from fertool.report.plots import (
-    confusion_matrix,
-    layer_bars,
-    sweep_accuracy,
-    trace_strips,
-    tradeoff,
-    training_curves,
-)
-from fertool.report.result_files import ReportData, read_result_files
-from fertool.report.text_table import Fact, TextTable
-from fertool.report.units import layer_order, short_file_names
-from fertool.results import Epoch, FileResult, ModelSummary
-from fertool.spec import QuantSpec
+from fertool.report.mistakes import mistake_section
+from fertool.report.page_writer import PageWriter, section
+from fertool.report.plots import sweep_accuracy, tradeoff, training_curves
+from fertool.report.plots.drawing import SVG
+from fertool.report.result_files import ReportData
+from fertool.report.text_table import Card, Section
+from fertool.report.units import short_file_names, short_names
+from fertool.report.verdict import find_pair, headline_figures, verdict_text
+from fertool.results import BenchResult, Epoch, Evaluation, FileResult, ModelSummary
 
 PROHIBITED = (
     "Inferring the emotions of people at workplaces and in education institutions is prohibited in"
@@ -44,9 +38,8 @@ INTENDED = (
     " where the people shown know and agree and a wrong answer does no harm; comparing methods of"
     " compression."
 )
-EXCLUDED = (
-    f"{PROHIBITED} Not for decisions about people: hiring, policing, insurance, credit, health."
-)
+_NO_DECISIONS = "Not for decisions about people: hiring, policing, insurance, credit, health."
+EXCLUDED = f"{PROHIBITED} {_NO_DECISIONS}"
 LIMITS = (
     "A label says what annotators saw in a picture, not what a person felt. Labels of"
     " facial-expression data sets are noisy, their classes unequal in size, and accuracy differs"
@@ -63,234 +56,189 @@ _BENCHMARK_NOTE = (
 )
 # Of more classes, a matrix with a number in each cell is too large a picture.
 _MAX_CONFUSION_CLASSES = 60
-# Each takes a third of a second to draw.
+# Of more files, nobody would look at them one by one.
 _MAX_MATRICES = 30
 # Of more files, nobody could tell the points and names of a figure apart.
 _MAX_POINTS = 60
-_MAX_BIT_BARS = 300
 
 
-class PageWriter(Protocol):
-    """Writes the pieces of a page, each as a text; see `fertool.report.html_writer`."""
+def render_page(found: ReportData, *, as_markdown: bool = False) -> str:
+    """Return one document, HTML or Markdown, about models and the results of commands.
 
-    def page(self, title: str, parts: Iterable[str]) -> str:
-        """Return a whole document."""
-
-    def heading(self, text: str, level: int = 2) -> str:
-        """Return a heading of level 2 or 3."""
-
-    def paragraph(self, text: str, kind: str = "") -> str:
-        """Return a paragraph; `kind` "notice" or "quiet" changes its looks."""
-
-    def table(self, content: TextTable) -> str:
-        """Return a table."""
-
-    def facts(self, pairs: Iterable[Fact]) -> str:
-        """Return names and values."""
-
-    def picture(self, draw: Callable[[], bytes], caption: str, width: int) -> str:
-        """Return the PNG that `draw` makes, `width` CSS pixels wide.
-
-        Nothing where the document has no room for it.
-        """
-
-
-def render_page(files: Sequence[Path], *, as_markdown: bool = False) -> str:
-    """Return one document, HTML or Markdown, about model files and the JSON of commands.
-
-    The same files give the same text; Markdown leaves out the pictures. Raises FertoolError for
-    files of other kinds, and when figures are needed but Matplotlib is missing.
+    The same results give the same text; Markdown leaves out the pictures. Raises FertoolError when
+    figures are needed but Matplotlib is missing.
     """
-    # A file that is named twice is shown once.
-    found = read_result_files(list(dict.fromkeys(files)))
     writer: PageWriter = markdown_writer if as_markdown else html_writer
-    sections = (
-        _overview,
+    makers = (
+        _models,
         _benchmarks,
         _evaluations,
+        _mistakes,
         _trainings,
         _sweeps,
-        _pruned_channels,
-        _bits,
-        _sensitivities,
+        layer_sections.pruned_channels,
+        layer_sections.layer_bits,
+        layer_sections.sensitivities,
         _model_cards,
+        _uses,
     )
+    sections = []
+    for make in makers:
+        for made in make(found, writer):
+            # Markdown has no pictures, and some sections have nothing else.
+            if made.parts:
+                sections.append(made)
+    return writer.page("Facial-expression models", _head(found, writer), sections)
+
+
+def _head(found: ReportData, writer: PageWriter) -> list[str]:
+    """Return what stands above the sections: the verdict and the figures behind it."""
     parts = []
-    for section in sections:
-        for part in section(found, writer):
-            # Markdown has no pictures.
-            if part:
-                parts.append(part)
-    return writer.page("Facial-expression models", parts)
+    pair = find_pair(found)
+    if pair is not None:
+        parts.append(writer.verdict(verdict_text(pair)))
+        figures = []
+        for figure in headline_figures(pair):
+            figures.append(Card(figure.name, figure.after, f"before {figure.before}"))
+        if figures:
+            parts.append(writer.cards(figures))
+    parts.append(writer.paragraph(PROHIBITED, "notice"))
+    return [part for part in parts if part]
 
 
-def _overview(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    yield writer.paragraph(PROHIBITED, "notice")
-    if found.models:
-        yield writer.heading("Models")
-        yield writer.table(model_tables.layout_models(found.models))
-        text = "MACs: multiply-accumulates of one image. CI: confidence interval."
-        yield writer.paragraph(text, "quiet")
+def _models(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    if not found.models:
+        return
+    # Figures of the same network on the same images stand in the section about accuracy.
+    has_accuracy = not all(_is_evaluated(model, found.evaluations) for model in found.models)
+    yield section(
+        "Models",
+        writer.table(model_tables.layout_models(found.models, with_accuracy=has_accuracy)),
+        writer.paragraph("MACs: multiply-accumulates of one image.", "quiet"),
+    )
 
 
-def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[str]:
+def _is_evaluated(model: ModelSummary, evaluations: Sequence[Evaluation]) -> bool:
+    """Return whether an evaluation repeats the figure of a model's header."""
+    metrics = model.metrics
+    if metrics is None:
+        return True
+    for entry in evaluations:
+        same_images = (entry.split, entry.n) == (metrics.split, metrics.n)
+        if same_images and entry.digest == model.digest and entry.tta == "none":
+            return True
+    return False
+
+
+def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[Section]:
     for report in found.benchmarks:
-        yield writer.heading("Speed, memory and size")
-        yield writer.table(benchmark_tables.layout_benchmark(report))
+        omitted = _shown_elsewhere(report, found)
         caption = benchmark_tables.benchmark_caption(report)
-        yield writer.paragraph(f"{caption}. {_BENCHMARK_NOTE}", "quiet")
+        parts = [
+            writer.table(benchmark_tables.layout_benchmark(report, omitted)),
+            writer.paragraph(f"{caption}. {_BENCHMARK_NOTE}", "quiet"),
+        ]
         for line in benchmark_tables.bench_warnings(report):
-            yield writer.paragraph(line, "notice")
+            parts.append(writer.paragraph(line, "notice"))
         measured = []
         for entry in report.results:
             if entry.accuracy is not None:
                 measured.append(entry)
         if 0 < len(measured) <= _MAX_POINTS:
-            yield from _tradeoff_pictures(measured, writer)
+            parts += _tradeoff_pictures(measured, writer)
+        yield section("Speed, memory and size", *parts)
+
+
+def _shown_elsewhere(report: BenchResult, found: ReportData) -> frozenset[benchmark_tables.Column]:
+    """Return the columns of a benchmark whose figures other tables of the page have."""
+    sizes, counts = set(), set()
+    for model in found.models:
+        sizes.add((model.digest, model.size_bytes))
+        counts.add((model.digest, model.params, model.macs))
+    evaluated = {(entry.digest, entry.split, entry.n) for entry in found.evaluations}
+
+    shown: set[benchmark_tables.Column] = set()
+    if all((entry.digest, entry.size_bytes) in sizes for entry in report.results):
+        shown.add("size")
+    if all((entry.digest, entry.params, entry.macs) in counts for entry in report.results):
+        shown.add("counts")
+    if all((entry.digest, entry.split, entry.n) in evaluated for entry in report.results):
+        shown.add("accuracy")
+    return frozenset(shown)
 
 
 def _tradeoff_pictures(measured: Sequence[FileResult], writer: PageWriter) -> Iterator[str]:
     caption = "Accuracy with 95 % interval against"
-    draw = partial(tradeoff.plot_size_against_accuracy, measured)
-    yield writer.picture(draw, f"{caption} file size", width=720)
+    draw = partial(tradeoff.plot_size_against_accuracy, measured, SVG)
+    yield writer.picture(draw, f"{caption} file size")
 
     bars = "horizontal bars reach from the 10th to the 90th percentile"
-    draw = partial(tradeoff.plot_latency_against_accuracy, measured)
-    yield writer.picture(draw, f"{caption} latency; {bars}", width=720)
+    draw = partial(tradeoff.plot_latency_against_accuracy, measured, SVG)
+    yield writer.picture(draw, f"{caption} latency; {bars}")
 
 
-def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[str]:
+def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    parts = []
     if found.evaluations:
-        yield writer.heading("Accuracy")
-    for index, entry in enumerate(found.evaluations):
-        yield writer.heading(entry.file, 3)
-        yield writer.facts(evaluation_tables.evaluation_facts(entry))
-        yield writer.table(evaluation_tables.layout_classes(entry))
-        if index < _MAX_MATRICES and len(entry.per_class) <= _MAX_CONFUSION_CLASSES:
-            draw = partial(confusion_matrix.plot_confusion_matrix, entry)
-            yield writer.picture(draw, f"Confusion matrix of {entry.file}", width=620)
+        parts.append(writer.table(evaluation_tables.layout_evaluations(found.evaluations)))
     for comparisons in found.comparisons:
-        baseline = comparisons[0].baseline
-        yield writer.heading(f"Accuracy less that of {baseline}, on the same images", 3)
-        yield writer.table(evaluation_tables.layout_comparisons(comparisons))
+        name = short_names([comparisons[0].baseline])[comparisons[0].baseline]
+        parts.append(writer.heading(f"Accuracy less that of {name}, on the same images"))
+        parts.append(writer.table(evaluation_tables.layout_comparisons(comparisons)))
+    names = short_file_names(found.evaluations)
+    for index, entry in enumerate(found.evaluations):
+        parts.append(writer.heading(names[entry.file]))
+        classes = [writer.table(evaluation_tables.layout_classes(entry))]
+        if index < _MAX_MATRICES and len(entry.per_class) <= _MAX_CONFUSION_CLASSES:
+            axes = "true class by row, answer by column, in %"
+            caption = f"Confusion matrix of {names[entry.file]}: {axes}"
+            classes.append(writer.matrix(evaluation_tables.layout_confusion(entry), caption))
+        parts.append(writer.beside(*classes))
+    if parts:
+        yield section("Accuracy", *parts)
 
 
-def _trainings(found: ReportData, writer: PageWriter) -> Iterator[str]:
+def _mistakes(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    return mistake_section(found.mistakes, writer)
+
+
+def _trainings(found: ReportData, writer: PageWriter) -> Iterator[Section]:
     if not found.histories:
         return
-    yield writer.heading("Training")
     curves: dict[str, list[Epoch]] = {}
     for name, history in found.histories.items():
         curves.update(training_curves.split_rounds(name, history))
-    draw = partial(training_curves.plot_training_curves, curves)
+    draw = partial(training_curves.plot_training_curves, curves, SVG)
     caption = f"Loss and validation accuracy: {', '.join(found.histories)}"
-    yield writer.picture(draw, caption, width=960)
+    yield section("Training", writer.picture(draw, caption))
 
 
-def _sweeps(found: ReportData, writer: PageWriter) -> Iterator[str]:
+def _sweeps(found: ReportData, writer: PageWriter) -> Iterator[Section]:
     for sweep in found.sweeps:
-        yield writer.heading(f"Several trainings: {sweep.file}")
+        draw = partial(sweep_accuracy.plot_sweep, sweep, SVG)
+        parts = [writer.paragraph(sweep_tables.sweep_caption(sweep), "quiet")]
         if len(sweep.seeds) > 1:
-            yield writer.table(sweep_tables.layout_means(sweep))
-        yield writer.table(sweep_tables.layout_trials(sweep))
-        yield writer.paragraph(sweep_tables.sweep_caption(sweep), "quiet")
-        draw = partial(sweep_accuracy.plot_sweep, sweep)
-        yield writer.picture(draw, f"Accuracy of the trainings for {sweep.file}", width=720)
+            parts.append(writer.table(sweep_tables.layout_means(sweep)))
+        parts.append(writer.picture(draw, f"Accuracy of the trainings for {sweep.file}"))
+        parts.append(writer.table(sweep_tables.layout_trials(sweep)))
+        yield section(f"Several trainings: {sweep.file}", *parts)
 
 
-def _pruned_channels(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    """Yield a figure for each model that has fewer channels than an earlier one of its kind."""
-    names = short_file_names(found.models)
-    for index, model in enumerate(found.models):
-        earlier_models = found.models[:index]
-        original = _find_original(model, earlier_models)
-        # Quantization keeps the channels, whose picture is on the page already.
-        if original is None or _has_same_channels(model, earlier_models):
-            continue
-        groups = []
-        for name in sorted(original.channels, key=layer_order):
-            groups.append((name, original.channels[name], model.channels[name]))
-        before, after = names[str(original.file)], names[str(model.file)]
-        yield writer.heading(f"Channels of {after}")
-        draw = partial(layer_bars.plot_channels, groups)
-        yield writer.picture(draw, f"Channels of {before} (before) and {after} (after)", width=720)
-
-
-def _find_original(
-    model: ModelSummary, earlier_models: Iterable[ModelSummary]
-) -> ModelSummary | None:
-    """Return the first of the earlier models that this one can have been pruned from."""
-    for other in earlier_models:
-        if _is_same_network(model, other) and _is_narrower(model, other):
-            return other
-    return None
-
-
-def _has_same_channels(model: ModelSummary, earlier_models: Iterable[ModelSummary]) -> bool:
-    same = filter(partial(_is_same_network, model), earlier_models)
-    return any(other.channels == model.channels for other in same)
-
-
-def _is_same_network(model: ModelSummary, other: ModelSummary) -> bool:
-    """Return whether two models differ in nothing but their numbers of channels."""
-    if model.arch != other.arch or model.arch_args != other.arch_args:
-        return False
-    return set(model.channels) == set(other.channels)
-
-
-def _is_narrower(model: ModelSummary, other: ModelSummary) -> bool:
-    channels, other_channels = model.channels, other.channels
-    if channels == other_channels:
-        return False
-    return all(channels[name] <= other_channels[name] for name in channels)
-
-
-def _bits(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    """Yield a table and a figure for each model whose weights have several numbers of bits."""
+def _model_cards(found: ReportData, writer: PageWriter) -> Iterator[Section]:
     names = short_file_names(found.models)
     for model in found.models:
-        quant = model.quant
-        if quant is None:
-            continue
-        bits_by_layer = _bits_by_layer(quant)
-        distinct: set[int] = set()
-        for bits in bits_by_layer.values():
-            distinct.update(bits)
-        # One number of bits for all layers is in the table of models.
-        if len(distinct) <= 1:
-            continue
-        name = names[str(model.file)]
-        yield writer.heading(f"Bits of {name}")
-        yield writer.table(change_tables.layout_bits(quant))
-        layers = sorted(bits_by_layer.items(), key=lambda layer: layer_order(layer[0]))
-        draw = partial(layer_bars.plot_bits, layers[:_MAX_BIT_BARS])
-        yield writer.picture(draw, f"Bits of {name} by layer", width=720)
-
-
-def _bits_by_layer(quant: QuantSpec) -> dict[str, Sequence[int]]:
-    bits: dict[str, Sequence[int]] = {}
-    for name, rule in quant.weights.items():
-        bits[name] = rule.bits
-    return bits
-
-
-def _sensitivities(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    for name, data in found.sensitivities.items():
-        yield writer.heading(f"Sensitivity: {name}")
-        yield writer.table(sensitivity_tables.layout_sensitivity(data))
-        yield writer.paragraph(sensitivity_tables.sensitivity_caption(data), "quiet")
-        draw = partial(trace_strips.plot_sensitivity, data)
-        yield writer.picture(draw, "Hessian traces by layer and channel", width=900)
-
-
-def _model_cards(found: ReportData, writer: PageWriter) -> Iterator[str]:
-    names = short_file_names(found.models)
-    use = [("intended use", INTENDED), ("excluded uses", EXCLUDED), ("limits", LIMITS)]
-    for model in found.models:
-        yield writer.heading(f"Model card: {names[str(model.file)]}")
-        yield writer.facts([*use, *model_tables.model_facts(model)])
+        parts = [writer.facts(model_tables.card_facts(model))]
         if model.metrics and model.metrics.split == "val":
-            yield writer.paragraph(CHOSEN_ON_VAL, "quiet")
+            parts.append(writer.paragraph(CHOSEN_ON_VAL, "quiet"))
         if model.provenance:
-            yield writer.heading("How it was made", 3)
-            yield writer.table(model_tables.layout_history(model.provenance))
+            steps = writer.table(model_tables.layout_history(model.provenance))
+            # Long, and asked for seldom.
+            parts.append(writer.folded("How it was made", steps))
+        yield section(f"Model card: {names[str(model.file)]}", *parts)
+
+
+def _uses(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    if found.models:
+        # What is prohibited stands at the top of the page.
+        uses = [("intended use", INTENDED), ("excluded uses", _NO_DECISIONS), ("limits", LIMITS)]
+        yield section("Use and limits", writer.facts(uses))

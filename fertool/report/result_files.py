@@ -10,6 +10,7 @@ from typing import Any
 from fertool.artifact.header import read_spec
 from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.errors import FertoolError
+from fertool.report.mistakes import Mistakes
 from fertool.results import (
     AccuracyComparison,
     BenchResult,
@@ -56,6 +57,7 @@ class ReportData:
     sensitivities: dict[str, Sensitivity] = field(default_factory=dict)
     histories: dict[str, Sequence[Epoch]] = field(default_factory=dict)
     sweeps: list[SweepResults] = field(default_factory=list)
+    mistakes: Mistakes | None = None
 
 
 def read_result_files(files: Sequence[Path]) -> ReportData:
@@ -64,8 +66,9 @@ def read_result_files(files: Sequence[Path]) -> ReportData:
     Raises FertoolError for a file that is neither, or that was changed.
     """
     found = ReportData()
-    # JSON by its suffix: of other files the content tells what they are.
-    for path in files:
+    # JSON by its suffix: of other files the content tells what they are. A file that is named twice
+    # is shown once.
+    for path in dict.fromkeys(files):
         if path.suffix == ".json":
             _add_json(found, path)
         else:
@@ -74,14 +77,26 @@ def read_result_files(files: Sequence[Path]) -> ReportData:
     return found
 
 
-def _add_json(found: ReportData, path: Path) -> None:
+def read_history(path: Path) -> Sequence[Epoch]:
+    """Return the epochs of OUT.history.json; raises FertoolError for any other file."""
+    result = _read_result(path)
+    if not isinstance(result, History):
+        raise FertoolError(f"{path}: no history of a training", _REMAKE_HINT)
+    return result.history
+
+
+def _read_result(path: Path) -> Any:
     data = _read_json(path)
     result_type = _find_type(path, data)
     _require_keys(path, result_type, data)
     with wrapping_content_errors(str(path), "not as the command wrote it", _REMAKE_HINT):
         result = as_type(data, result_type)
         _require_few_rounds(result)
+    return result
 
+
+def _add_json(found: ReportData, path: Path) -> None:
+    result = _read_result(path)
     if isinstance(result, BenchResult):
         found.benchmarks.append(result)
     elif isinstance(result, EvaluationReport):

@@ -35,3 +35,32 @@ class TextTable:
     def numeric(self) -> list[bool]:
         """Whether each column has numbers."""
         return [header.startswith(">") for header in self.headers]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled part of a page; `parts` are what a writer made."""
+
+    title: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure of a page's head: its name, its value, and a second line."""
+
+    name: str
+    value: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A small picture of a grid: PNGs side by side, what they show, and lines below them.
+
+    The first line is the most important one.
+    """
+
+    pngs: tuple[bytes, ...]
+    description: str
+    lines: tuple[str, ...]

@@ -8,6 +8,9 @@ from typing import Any
 
 from fertool.results import Epoch, History
 
+HISTORY_SUFFIX = ".history.json"
+"""What a training's file of epochs has after the name of its model."""
+
 
 def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> None:
     """Raise FertoolError when a file cannot be written or would replace an input.
@@ -40,7 +43,7 @@ def state_path(output: Path, part: str = "") -> Path:
 
 def history_path(output: Path) -> Path:
     """Return where the epochs of the training that makes `output` are written."""
-    return output.with_name(f"{output.name}.history.json")
+    return output.with_name(f"{output.name}{HISTORY_SUFFIX}")
 
 
 def write_history(output: Path, history: Iterable[Epoch]) -> None:

@@ -6,10 +6,12 @@ import sys
 import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import onnx
 import pytest
+from colors import contrast
 from graphs import toy_graph
 from onnx import helper
 from report_data import (
@@ -25,6 +27,8 @@ from report_data import (
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
+from fertool.report.page_style import STYLE
+from fertool.report.result_files import read_result_files
 from fertool.results import ClassFigures, EvaluationReport, History
 from fertool.results.fields import Result
 from fertool.spec import Spec
@@ -56,6 +60,10 @@ class Page(HTMLParser):
         self.text += data
 
 
+def render(files: list[Path], *, as_markdown: bool = False) -> str:
+    return render_page(read_result_files(files), as_markdown=as_markdown)
+
+
 def model_file(path: Path, header: Spec) -> Path:
     model = helper.make_model(helper.make_graph([], "empty", [], []))
     helper.set_model_props(model, {"fertool": header.to_json()})
@@ -84,17 +92,17 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
             sweep({"alpha": [0.2, 0.4], "temperature": [4.0, 6.0]}, (0, 1)),
         ),
     ]
-    content = render_page(files)
+    content = render(files)
     page = Page(content)
     assert page.open == []
-    # Size and latency against accuracy, two confusion matrices, curves, a grid, widths, bits,
-    # traces.
-    assert len(page.sources) == 9
-    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    # Size and latency against accuracy, curves, a grid, widths, bits, traces.
+    pictures = [source for source in page.sources if not source.startswith("#section-")]
+    assert len(pictures) == 7
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in pictures)
     assert "script" not in page.tags
     for expected in (
         "Article 5(1)(f)",
-        "64.2 % [62.6 to 65.7], val, n = 3,589",
+        "64.2 %62.6-65.7val, n = 3,589",
         "integers, weights 4/8 bit",
         "Model card: student.onnx",
         "intended use",
@@ -105,12 +113,13 @@ def test_a_page_of_everything_is_whole_and_loads_nothing(tmp_path: Path) -> None
         "epochs=2 seed=0; read data abababababab",
         "2.00 x",
         "without copies of training images",
+        "Confusion matrix of student.pt: true class by row",
         "< 0.001",
         "32 images, 10 probes",
         "student.onnx (before) and int8.onnx (after)",
     ):
         assert expected in page.text
-    assert render_page(files) == content
+    assert render(files) == content
     assert str(tmp_path) not in content
 
 
@@ -120,9 +129,7 @@ def test_everything_from_files_is_escaped(tmp_path: Path) -> None:
     per_class = {evil: ClassFigures(0.5, 0.5, 0.5, 1)}
     entry = replace(evaluation(evil), per_class=per_class, confusion=((1,),))
     page = Page(
-        render_page(
-            [model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)]
-        )
+        render([model_file(tmp_path / "m<b>.onnx", header), json_file(tmp_path / "e.json", entry)])
     )
     assert "script" not in page.tags
     assert not any(source == "x" for source in page.sources)
@@ -146,13 +153,13 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
     path = tmp_path / "f.json"
     path.write_text(content)
     with pytest.raises(FertoolError, match=message):
-        render_page([path])
+        render([path])
 
 
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     for name in ("gone.pt", "gone.json"):
         with pytest.raises(FertoolError, match="no such file"):
-            render_page([tmp_path / name])
+            render([tmp_path / name])
 
 
 def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
@@ -163,7 +170,7 @@ def test_a_card_in_markdown_has_every_figure_and_needs_no_matplotlib(
         model_file(tmp_path / "a|b_[x].onnx", spec()),
         json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
     ]
-    card = render_page(files, as_markdown=True)
+    card = render(files, as_markdown=True)
     assert card.startswith("# Facial-expression models\n")
     assert "## Model card: a\\|b\\_\\[x\\].onnx" in card
     assert "Article 5(1)(f)" in card
@@ -183,10 +190,11 @@ def test_no_picture_stands_twice_on_a_page(tmp_path: Path) -> None:
         model_file(tmp_path / "int8.onnx", spec(graph=narrow, quant=QUANT)),
         json_file(tmp_path / "train.json", History(file="student.pt", history=tuple(history()))),
     ]
-    page = Page(render_page([*files, *files]))
+    page = Page(render([*files, *files]))
     # Curves, widths of the pruned network, bits.
-    assert len(page.sources) == 3
-    assert len(set(page.sources)) == 3
+    pictures = [source for source in page.sources if source.startswith("data:")]
+    assert len(pictures) == 3
+    assert len(set(page.sources)) == len(page.sources)
 
 
 def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) -> None:
@@ -200,10 +208,10 @@ def test_marks_of_direction_and_escapes_in_a_file_reach_no_page(tmp_path: Path) 
         json_file(tmp_path / "train.json", History(file=f"{hostile}.pt", history=tuple(history()))),
     ]
     for as_markdown in (False, True):
-        content = render_page(files, as_markdown=as_markdown)
+        content = render(files, as_markdown=as_markdown)
         content.encode()
         assert not set("\x1b\u202e\u2066\udce9") & set(content)
-    assert Page(render_page(files)).open == []
+    assert Page(render(files)).open == []
 
 
 def test_texts_of_files_in_figures_print_nothing(
@@ -220,7 +228,7 @@ def test_texts_of_files_in_figures_print_nothing(
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        render_page(files)
+        render(files)
     assert capfd.readouterr() == ("", "")
 
 
@@ -232,6 +240,98 @@ def test_hundreds_of_entries_get_no_figures_that_nobody_could_read(tmp_path: Pat
     files = [
         json_file(tmp_path / f"{index}.json", content) for index, content in enumerate(contents)
     ]
-    page = Page(render_page(files))
+    page = Page(render(files))
     assert "199.onnx" in page.text
-    assert len(page.sources) == 31  # thirty confusion matrices and the curves of the first seeds
+    assert page.text.count("Confusion matrix of") == 30
+    # The curves of the first seeds.
+    assert len([source for source in page.sources if source.startswith("data:")]) == 1
+
+
+def headings(content: str) -> list[str]:
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", content)
+
+
+def test_the_contents_lead_to_every_section_and_a_short_page_has_none(tmp_path: Path) -> None:
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
+    ]
+    content = render(files)
+    links = re.findall(r'<li><a href="#([^"]+)">(.*?)</a>', content)
+    assert [title for _, title in links] == headings(content)
+    for target, _ in links:
+        assert content.count(f'id="{target}"') == 1
+    alone = render([json_file(tmp_path / "one.json", evaluation())])
+    assert headings(alone) == ["Accuracy"]
+    assert "<nav" not in alone
+
+
+def test_the_verdict_stands_above_everything(tmp_path: Path) -> None:
+    files = [
+        json_file(tmp_path / "bench.json", bench_report("models/student.pt", "models/int8.onnx")),
+        json_file(tmp_path / "eval.json", EvaluationReport((evaluation(),), COMPARISONS)),
+    ]
+    content = render(files)
+    verdict = "int8.onnx against student.pt: 2.0 x smaller, 2.0 x faster"
+    assert content.index(verdict) < content.index("Article 5(1)(f)") < content.index("<h2")
+    assert content.index("before 4.87 MB") < content.index("<h2")
+    card = render(files, as_markdown=True)
+    assert card.splitlines()[2].startswith(f"**{verdict}")
+
+
+def test_no_figure_stands_in_two_tables(tmp_path: Path) -> None:
+    header = spec()
+    path = model_file(tmp_path / "student.onnx", header)
+    measured = replace(
+        evaluation(str(path)), n=3589, accuracy=0.6417, accuracy_ci95=(0.6258, 0.6572)
+    )
+    measured = replace(measured, digest=header.digest, deduplicated=None)
+    report = bench_report(str(path))
+    (entry,) = report.results
+    entry = replace(
+        entry,
+        digest=header.digest,
+        size_bytes=path.stat().st_size,
+        accuracy=0.6417,
+        accuracy_ci95=(0.6258, 0.6572),
+    )
+    report = replace(report, results=(entry,), warnings=())
+    files = [
+        path,
+        json_file(tmp_path / "bench.json", report),
+        json_file(tmp_path / "eval.json", measured),
+    ]
+    tables = "".join(re.findall(r"<table.*?</table>", render(files), re.DOTALL))
+    for figure in ("64.2 %", "1.19 M", "10.1 M", "float32"):
+        assert tables.count(figure) == 1, figure
+    # Another network's accuracy is a figure of its own.
+    other = json_file(tmp_path / "eval.json", replace(measured, digest="aa"))
+    tables = "".join(re.findall(r"<table.*?</table>", render([*files[:2], other]), re.DOTALL))
+    assert tables.count("64.2 %") == 3
+
+
+def test_pictures_and_tables_can_be_read_without_seeing(tmp_path: Path) -> None:
+    files = [
+        model_file(tmp_path / "student.onnx", spec()),
+        json_file(tmp_path / "bench.json", bench_report("a.onnx", "b.onnx")),
+        json_file(tmp_path / "one.json", evaluation("alone.pt")),
+    ]
+    content = render(files)
+    assert all(re.search(r'alt="[^"]{20,}"', image) for image in re.findall("<img[^>]*>", content))
+    assert "<th>" not in content, "each has a scope"
+    assert content.count("<h1") == 1
+    levels = [int(level) for level in re.findall(r"<h(\d)", content)]
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    assert 'lang="en"' in content
+    # On a phone, where rows of wide tables are lists, every value has its column's title.
+    assert 'data-title="latency, 90th pct."' in content
+
+
+def test_colors_of_the_page_can_be_read_by_day_and_by_night() -> None:
+    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
+    for block in (light, dark):
+        colors = dict(re.findall(r"--(\w+): (#\w+)", block))
+        for name in ("ink", "quiet", "accent"):
+            for ground in ("paper", "card", "notice"):
+                assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
+    assert "prefers-color-scheme: dark" in STYLE

@@ -1,24 +1,28 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
-from report_data import bench_report, evaluation, history, sensitivity, sweep
+from colors import contrast
+from report_data import bench_report, history, sensitivity, sweep
 
 pytest.importorskip("matplotlib")
 
 from fertool.report.plots import (
-    confusion_matrix,
+    drawing,
     layer_bars,
     sweep_accuracy,
     trace_strips,
     tradeoff,
     training_curves,
 )
+from fertool.report.plots.drawing import PNG, SVG, FigureFormat
 from fertool.report.plots.point_labels import LabeledPoint, place_labels
 from fertool.results import LayerSensitivity, Sensitivity
 
@@ -38,34 +42,39 @@ def without_activations() -> Sensitivity:
     return replace(sensitivity(), layers=(layer,))
 
 
-DRAWN: dict[str, Callable[[], bytes]] = {
-    "training_curves": lambda: training_curves.plot_training_curves(
-        {"teacher $x$": history(5), "student": history(1)}
+DRAWN: dict[str, Callable[[FigureFormat], bytes]] = {
+    "training_curves": lambda form: training_curves.plot_training_curves(
+        {"teacher $x$": history(5), "student": history(1)}, form
     ),
-    "confusion_matrix": lambda: confusion_matrix.plot_confusion_matrix(evaluation()),
-    "size_against_accuracy": lambda: tradeoff.plot_size_against_accuracy(
-        bench_report("a.pt", "b_$.onnx").results
+    "size_against_accuracy": lambda form: tradeoff.plot_size_against_accuracy(
+        bench_report("a.pt", "b_$.onnx").results, form
     ),
-    "latency_against_accuracy": lambda: tradeoff.plot_latency_against_accuracy(
-        bench_report("a.pt", "b.onnx").results
+    "latency_against_accuracy": lambda form: tradeoff.plot_latency_against_accuracy(
+        bench_report("a.pt", "b.onnx").results, form
     ),
-    "heat map": lambda: sweep_accuracy.plot_sweep(
-        sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]})
+    "heat map": lambda form: sweep_accuracy.plot_sweep(
+        sweep({"alpha": [0.2, 0.4, 0.6], "temperature": [4.0, 6.0]}), form
     ),
-    "heat map of means": lambda: sweep_accuracy.plot_sweep(
-        sweep({"method": ["kd", "feature"], "ema-decay": [0, 0.9]}, (0, 1))
+    "heat map of means": lambda form: sweep_accuracy.plot_sweep(
+        sweep({"method": ["kd", "feature"], "ema-decay": [0, 0.9]}, (0, 1)), form
     ),
-    "lines": lambda: sweep_accuracy.plot_sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]})),
-    "many lines": lambda: sweep_accuracy.plot_sweep(
-        sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1))
+    "lines": lambda form: sweep_accuracy.plot_sweep(sweep({"lr": [1e-3, 3e-3, 1e-2]}), form),
+    "many lines": lambda form: sweep_accuracy.plot_sweep(
+        sweep({"alpha": [0.2, 0.4], "flip": [True, False], "lr": [1e-3, 2e-3, 3e-3]}, (0, 1)), form
     ),
-    "seeds": lambda: sweep_accuracy.plot_sweep(sweep({}, (0, 1, 2))),
-    "traces": lambda: trace_strips.plot_sensitivity(sensitivity()),
-    "traces of many layers, some below 0": lambda: trace_strips.plot_sensitivity(many_layers()),
-    "traces without activations": lambda: trace_strips.plot_sensitivity(without_activations()),
-    "bits": lambda: layer_bars.plot_bits([(f"layer{k}", (2 + k % 7, 3, 8)) for k in range(30)]),
-    "width_bars": lambda: layer_bars.plot_channels(
-        [(f"layer{k}", 16, 16 - k % 9) for k in range(80)]
+    "seeds": lambda form: sweep_accuracy.plot_sweep(sweep({}, (0, 1, 2)), form),
+    "traces": lambda form: trace_strips.plot_sensitivity(sensitivity(), form),
+    "traces of many layers, some below 0": lambda form: trace_strips.plot_sensitivity(
+        many_layers(), form
+    ),
+    "traces without activations": lambda form: trace_strips.plot_sensitivity(
+        without_activations(), form
+    ),
+    "bits": lambda form: layer_bars.plot_bits(
+        [(f"layer{k}", (2 + k % 7, 3, 8)) for k in range(30)], form
+    ),
+    "width_bars": lambda form: layer_bars.plot_channels(
+        [(f"layer{k}", 16, 16 - k % 9) for k in range(80)], form
     ),
 }
 
@@ -74,13 +83,40 @@ DRAWN: dict[str, Callable[[], bytes]] = {
 def test_a_figure_is_a_png_of_readable_size_and_the_same_bytes_each_time(name: str) -> None:
     from matplotlib import image
 
-    png = DRAWN[name]()
-    assert png == DRAWN[name]()
+    png = DRAWN[name](PNG)
+    assert png == DRAWN[name](PNG)
     import io
 
     height, width = image.imread(io.BytesIO(png)).shape[:2]
     assert 400 < width < 2000
     assert 300 < height < 2600
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_figure_of_a_page_can_be_read_on_a_phone_by_day_and_by_night(name: str) -> None:
+    svg = DRAWN[name](SVG).decode()
+    assert svg == DRAWN[name](SVG).decode()
+    root = ElementTree.fromstring(svg)
+    _, _, width, _ = map(float, root.attrib["viewBox"].split())
+    # On a phone of 390 pixels a figure has 358, so that a point is no less than a pixel.
+    assert width <= 358
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: [a-z ]*([\d.]+)px", svg)]
+    assert len(sizes) > 3
+    assert min(sizes) >= 7.5, "signs of exponents are the smallest"
+    assert "prefers-color-scheme:dark" in svg
+    # Nothing has the color of the paper's opposite.
+    drawn = svg[svg.index("</style>") :]
+    assert "#1f2328" not in drawn
+    assert "fill: #ffffff" not in drawn or "heat map" in name
+    # No address is fetched: those that are left are names of namespaces.
+    assert not re.search(r"(?:href|src)=.(?!#|data:)", drawn)
+
+
+def test_colors_of_a_dark_page_stand_out() -> None:
+    for color, in_the_dark in drawing._DARK_COLORS.items():
+        # Lines of the grid are to be faint.
+        least = 1.2 if color in ("#e5e5e5", "#d0d7de") else 3
+        assert contrast(in_the_dark, "#12161b") >= least, color
 
 
 def test_a_grid_that_is_not_finished_is_drawn_as_far_as_it_is() -> None:

@@ -11,6 +11,7 @@ from mutations import mutations
 
 from fertool.errors import FertoolError
 from fertool.report.page import render_page
+from fertool.report.result_files import read_result_files
 from fertool.results import EvaluationReport, History
 
 DOCUMENTS = {
@@ -33,7 +34,7 @@ def test_every_wrong_value_is_one_error_that_names_the_file_or_can_be_drawn(
     name: str, tmp_path: Path
 ) -> None:
     path, document = tmp_path / "f.json", json.loads(json.dumps(DOCUMENTS[name]))
-    render_page([_written(path, document)], as_markdown=True)
+    render_page(read_result_files([_written(path, document)]), as_markdown=True)
     refused = 0
     for number, (what, changed) in enumerate(mutations(document)):
         if number % EVERY:
@@ -53,7 +54,8 @@ def test_few_passes_can_be_drawn(runs: int, tmp_path: Path) -> None:
     for entry in report["results"]:
         entry["samples_s"] = [0.001 * (k + 1) for k in range(runs)]
         entry["latency_s"]["median"] = 0.0005 * (runs + 1)
-    assert "<img" in render_page([_written(tmp_path / "f.json", report)])
+    found = read_result_files([_written(tmp_path / "f.json", report)])
+    assert "<img" in render_page(found)
 
 
 @pytest.mark.parametrize(
@@ -63,13 +65,13 @@ def test_what_is_no_json_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "f.json"
     path.write_bytes(content)
     with pytest.raises(FertoolError, match=r"f\.json: "):
-        render_page([path])
+        read_result_files([path])
 
 
 def _message(path: Path) -> str:
     """Return the error of drawing a file, or nothing."""
     try:
-        render_page([path], as_markdown=True)
+        render_page(read_result_files([path]), as_markdown=True)
     except FertoolError as error:
         return error.message
     return ""

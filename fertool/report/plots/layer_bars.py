@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fertool.report.plots.drawing import BEFORE_COLOR, COLORS, new_figure
+from fertool.report.plots.drawing import BEFORE_COLOR, COLORS, PNG, FigureFormat, new_figure
 from fertool.report.printable import printable
 from fertool.spec import WEIGHT_BITS
 
@@ -19,7 +19,7 @@ _Group = tuple[str, int, int]
 _LayerBits = tuple[str, Sequence[int]]
 
 
-def plot_channels(groups: Sequence[_Group]) -> bytes:
+def plot_channels(groups: Sequence[_Group], format: FigureFormat = PNG) -> bytes:
     """Return bars of the channels of each group (name, before, after) of a pruned network.
 
     Groups stand from the top in the order given. Of very many only those that lose most channels
@@ -32,19 +32,19 @@ def plot_channels(groups: Sequence[_Group]) -> bytes:
         before.append(channels_before)
         after.append(channels_after)
 
-    with new_figure(8, 1.4 + 0.24 * len(groups)) as (figure, png):
+    with new_figure(8, 1.4 + 0.24 * len(groups), format) as (figure, drawn):
         axes = figure.subplots()
         rows = range(len(groups))
         axes.barh(rows, before, color=BEFORE_COLOR, label="before")
         axes.barh(rows, after, color=COLORS[0], height=0.5, label="after")
-        axes.set_yticks(rows, names, fontsize=8)
+        axes.set_yticks(rows, names, fontsize=format.small_font)
         # Rows count from the bottom.
         axes.invert_yaxis()
         axes.margins(y=0.01)
         axes.set(xlabel="channels")
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False)
-    return png.getvalue()
+    return format.finish(drawn)
 
 
 def _most_pruned(groups: Sequence[_Group]) -> Sequence[_Group]:
@@ -60,7 +60,7 @@ def _change(group: _Group) -> int:
     return after - before
 
 
-def plot_bits(layers: Sequence[_LayerBits]) -> bytes:
+def plot_bits(layers: Sequence[_LayerBits], format: FigureFormat = PNG) -> bytes:
     """Return a bar for each layer (name, bits of its channels) of a quantized network.
 
     Its parts are the fractions of channels of each number of bits. Layers stand from the top in the
@@ -68,7 +68,7 @@ def plot_bits(layers: Sequence[_LayerBits]) -> bytes:
     """
     colors = dict(zip(WEIGHT_BITS, _BIT_COLORS, strict=True))
     colors[FLOAT_BITS] = BEFORE_COLOR
-    with new_figure(8, 1.4 + 0.24 * len(layers)) as (figure, png):
+    with new_figure(8, 1.4 + 0.24 * len(layers), format) as (figure, drawn):
         axes = figure.subplots()
         rows = range(len(layers))
         left = [0.0] * len(layers)
@@ -80,7 +80,7 @@ def plot_bits(layers: Sequence[_LayerBits]) -> bytes:
                 axes.barh(rows, parts, left=left, color=color, label=label)
                 left = [start + part for start, part in zip(left, parts, strict=True)]
 
-        axes.set_yticks(rows, [printable(name) for name, _ in layers], fontsize=8)
+        axes.set_yticks(rows, [printable(name) for name, _ in layers], fontsize=format.small_font)
         axes.invert_yaxis()
         axes.margins(x=0, y=0.01)
         axes.set(xlabel="channels of the layer, %")
@@ -89,11 +89,11 @@ def plot_bits(layers: Sequence[_LayerBits]) -> bytes:
             handles,
             labels,
             loc="outside upper right",
-            ncols=len(labels),
+            ncols=min(len(labels), format.legend_columns),
             frameon=False,
             title="bits",
         )
-    return png.getvalue()
+    return format.finish(drawn)
 
 
 def _percentages(layers: Sequence[_LayerBits], bits: int) -> list[float]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, PNG, FigureFormat, new_figure
 from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 from fertool.report.printable import printable
 from fertool.report.units import value_text
@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 _Value = bool | int | float | str
 _MAX_VALUE_LENGTH = 40
+_LINES_WIDTH = 7.5
+"""Inches of lines with their legend beside them."""
 # Points of two lines at the same value stand so far apart that both intervals can be seen.
 _LINE_SHIFT = 0.04
 
 
-def plot_sweep(sweep: SweepResults) -> bytes:
+def plot_sweep(sweep: SweepResults, format: FigureFormat = PNG) -> bytes:
     """Return what a sweep found.
 
     Two options make a heat map, other numbers of options lines over the option with the most
@@ -29,20 +31,20 @@ def plot_sweep(sweep: SweepResults) -> bytes:
     their training curves.
     """
     if not sweep.axes:
-        return _plot_seeds(sweep)
+        return _plot_seeds(sweep, format)
     if len(sweep.axes) == 2:
-        return _plot_heat_map(sweep)
-    return _plot_option_lines(sweep)
+        return _plot_heat_map(sweep, format)
+    return _plot_option_lines(sweep, format)
 
 
-def _plot_seeds(sweep: SweepResults) -> bytes:
+def _plot_seeds(sweep: SweepResults, format: FigureFormat) -> bytes:
     curves: dict[str, list[Epoch]] = {}
     for trial in sorted(sweep.rows, key=lambda trial: trial.seed):
         curves.update(split_rounds(f"seed {trial.seed}", trial.history))
-    return plot_training_curves(curves)
+    return plot_training_curves(curves, format)
 
 
-def _plot_heat_map(sweep: SweepResults) -> bytes:
+def _plot_heat_map(sweep: SweepResults, format: FigureFormat) -> bytes:
     (row_option, row_values), (column_option, column_values) = sweep.axes.items()
     points, means = {}, []
     for point in sweep.points:
@@ -51,7 +53,8 @@ def _plot_heat_map(sweep: SweepResults) -> bytes:
         means.append(100 * point.accuracy_mean)
     low, high = min(means), max(means)
 
-    with new_figure(2.6 + 1.0 * len(column_values), 1.6 + 0.7 * len(row_values)) as (figure, png):
+    width, height = 2.6 + 1.0 * len(column_values), 1.6 + 0.7 * len(row_values)
+    with new_figure(width, height, format) as (figure, drawn):
         axes = figure.subplots()
         cells = _mean_cells(points, row_values, column_values)
         # A range of one value would have no colors.
@@ -72,7 +75,7 @@ def _plot_heat_map(sweep: SweepResults) -> bytes:
         axes.tick_params(length=0)
         bar = figure.colorbar(image, ax=axes, label=_accuracy_label(sweep))
         bar.outline.set_visible(False)
-    return png.getvalue()
+    return format.finish(drawn)
 
 
 def _mean_cells(
@@ -103,7 +106,7 @@ def _write_point(
     axes.text(*position, text, ha="center", va="center", color=color, weight=weight)
 
 
-def _plot_option_lines(sweep: SweepResults) -> bytes:
+def _plot_option_lines(sweep: SweepResults, format: FigureFormat) -> bytes:
     """Draw accuracy over one option, a line for each combination of the others."""
     option = _longest_option(sweep.axes)
     values = list(sweep.axes[option])
@@ -111,7 +114,7 @@ def _plot_option_lines(sweep: SweepResults) -> bytes:
         values.sort()
     lines = _split_lines(sweep.points, option, values)
 
-    with new_figure(7.5, 4.5) as (figure, png):
+    with new_figure(_LINES_WIDTH, 4.5, format) as (figure, drawn):
         axes = figure.subplots()
         styles = zip(cycle(COLORS), cycle(MARKERS), strict=False)
         for index, ((name, points), style) in enumerate(zip(lines.items(), styles, strict=False)):
@@ -126,8 +129,10 @@ def _plot_option_lines(sweep: SweepResults) -> bytes:
         axes.margins(x=0.1)
         if len(lines) > 1:
             handles, labels = axes.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=9)
-    return png.getvalue()
+            is_narrow = format.max_width < _LINES_WIDTH
+            place = "outside upper left" if is_narrow else "outside right upper"
+            figure.legend(handles, labels, loc=place, frameon=False, fontsize=9)
+    return format.finish(drawn)
 
 
 def _longest_option(options: Mapping[str, Sequence[_Value]]) -> str:

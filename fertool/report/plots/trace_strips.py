@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, PNG, FigureFormat, new_figure
 from fertool.report.printable import printable
 from fertool.report.units import hessian_text
 from fertool.results import Sensitivity
@@ -15,13 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# So many names of layers fit below them; of more layers every second one has its name, and so on.
-_MAX_NAMES = 60
 _STRIP_WIDTH = 0.8
 """Of the distance between two layers."""
 
 
-def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
+def plot_sensitivity(sensitivity: Sensitivity, format: FigureFormat = PNG) -> bytes:
     """Return the Hessian traces: for each layer a strip of its channels, in order, and a mean.
 
     On a log scale: traces below 0 are drawn at their absolute value in a color of their own, those
@@ -40,7 +38,7 @@ def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
 
     width = min(13.5, 4 + 0.3 * len(layers))
     height = 2 + 2.8 * len(traces)
-    with new_figure(width, height) as (figure, png):
+    with new_figure(width, height, format) as (figure, drawn):
         panels = list(figure.subplots(len(traces), 1, sharex=True, squeeze=False)[:, 0])
         loss = hessian_text(sensitivity.hessian)
         for axes, (kind, by_layer) in zip(panels, traces.items(), strict=True):
@@ -53,15 +51,17 @@ def plot_sensitivity(sensitivity: Sensitivity) -> bytes:
             axes.set_axisbelow(True)
             axes.margins(x=0.01)
 
-        # Rounded up.
-        step = -(-len(layers) // _MAX_NAMES)
-        panels[-1].set_xticks(range(0, len(layers), step), names[::step], rotation=90, fontsize=8)
+        # Of more layers than have room every second one has its name, and so on; rounded up.
+        step = -(-len(layers) // format.names_that_fit)
+        ticks = range(0, len(layers), step)
+        size = format.small_font
+        panels[-1].set_xticks(ticks, names[::step], rotation=90, fontsize=size)
         panels[-1].set(xlabel="layer, its channels from left to right")
-        _add_legend(figure, panels)
-    return png.getvalue()
+        _add_legend(figure, panels, columns=1 if format.max_width < width else 4)
+    return format.finish(drawn)
 
 
-def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def _add_legend(figure: Figure, panels: Sequence[Axes], columns: int) -> None:
     """Add one legend for all panels, each label once."""
     handles_by_label: dict[str, Artist] = {}
     for axes in panels:
@@ -71,7 +71,7 @@ def _add_legend(figure: Figure, panels: Sequence[Axes]) -> None:
         list(handles_by_label.values()),
         list(handles_by_label),
         loc="outside upper right",
-        ncols=len(handles_by_label),
+        ncols=min(columns, len(handles_by_label)),
         frameon=False,
         fontsize=9,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, PNG, FigureFormat, new_figure
 from fertool.report.plots.point_labels import LabeledPoint, place_labels
 from fertool.report.printable import printable
 from fertool.report.units import short_file_names
@@ -18,13 +18,16 @@ _Spread = tuple[float, float]
 """How far a bar reaches to the left and right of a point."""
 
 
-def plot_size_against_accuracy(results: Sequence[FileResult]) -> bytes:
+def plot_size_against_accuracy(results: Sequence[FileResult], format: FigureFormat = PNG) -> bytes:
     """Return file size against accuracy for entries of a benchmark that have an accuracy."""
     sizes = [entry.size_bytes / 1e6 for entry in results]
-    return _plot_tradeoff(results, sizes, [None] * len(results), "file size (MB, log scale)")
+    label = "file size (MB, log scale)"
+    return _plot_tradeoff(results, sizes, [None] * len(results), label, format)
 
 
-def plot_latency_against_accuracy(results: Sequence[FileResult]) -> bytes:
+def plot_latency_against_accuracy(
+    results: Sequence[FileResult], format: FigureFormat = PNG
+) -> bytes:
     """Return latency against accuracy for entries of a benchmark that have an accuracy.
 
     Horizontal bars reach from the 10th to the 90th percentile.
@@ -41,7 +44,7 @@ def plot_latency_against_accuracy(results: Sequence[FileResult]) -> bytes:
         spreads.append((max(0.0, median - low), max(0.0, high - median)))
     first = results[0]
     label = f"latency (ms, log scale), batch {first.batch}, threads: {first.threads}"
-    return _plot_tradeoff(results, medians, spreads, label)
+    return _plot_tradeoff(results, medians, spreads, label, format)
 
 
 def _plot_tradeoff(
@@ -49,9 +52,10 @@ def _plot_tradeoff(
     xs: Sequence[float],
     spreads: Sequence[_Spread | None],
     xlabel: str,
+    format: FigureFormat,
 ) -> bytes:
     names = short_file_names(results)
-    with new_figure(7.5, 4.8) as (figure, png):
+    with new_figure(7.5, 4.8, format) as (figure, drawn):
         axes = figure.subplots()
         points = []
         for index, (entry, x, spread) in enumerate(zip(results, xs, spreads, strict=True)):
@@ -61,7 +65,7 @@ def _plot_tradeoff(
         # Labels are placed in pixels, which are known once the layout is.
         figure.draw_without_rendering()
         place_labels(axes, points)
-    return png.getvalue()
+    return format.finish(drawn)
 
 
 def _accuracy_interval(entry: FileResult) -> tuple[float, float, float]:
@@ -101,7 +105,7 @@ def _style_axes(axes: Axes, first: FileResult, xs: Sequence[float], xlabel: str)
     axes.grid(color=GRID_COLOR)
     axes.set_axisbelow(True)
     axes.margins(x=0.2, y=0.15)
-    axes.set(xlabel=xlabel, ylabel=f"accuracy (%), {split}, n = {count}, 95 % intervals")
+    axes.set(xlabel=xlabel, ylabel=f"accuracy (%), {split}, n = {count},\n95 % intervals")
     axes.xaxis.set_major_formatter(_number_text)
     axes.xaxis.set_minor_formatter(_minor_formatter(max(xs) / min(xs)))
     # In line with the labels at the major ticks, which are longer.

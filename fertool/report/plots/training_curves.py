@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from fertool.report.plots.drawing import COLORS, GRID_COLOR, new_figure
+from fertool.report.plots.drawing import COLORS, GRID_COLOR, PNG, FigureFormat, new_figure
 from fertool.report.printable import printable
 from fertool.results import Epoch
 
@@ -17,16 +17,22 @@ if TYPE_CHECKING:
 
 # More curves could not be told apart, and each takes a line of the legend.
 _MAX_CURVES = 50
+_WIDTH = 10
+"""Inches of both panels side by side."""
 
 
-def plot_training_curves(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
+def plot_training_curves(
+    histories: Mapping[str, Sequence[Epoch]], format: FigureFormat = PNG
+) -> bytes:
     """Return loss and validation accuracy by epoch, one color a model.
 
     The best epoch has a mark. Of very many histories only the first are drawn.
     """
     shown = islice(histories.items(), _MAX_CURVES)
-    with new_figure(10, 4) as (figure, png):
-        losses, accuracies = figure.subplots(1, 2)
+    is_narrow = format.max_width < _WIDTH
+    rows, columns, height = (2, 1, 7) if is_narrow else (1, 2, 4)
+    with new_figure(_WIDTH, height, format) as (figure, drawn):
+        losses, accuracies = figure.subplots(rows, columns)
         for (name, history), color in zip(shown, cycle(COLORS), strict=False):
             _plot_losses(losses, name, history, color)
             _plot_accuracy(accuracies, name, history, color)
@@ -36,7 +42,7 @@ def plot_training_curves(histories: Mapping[str, Sequence[Epoch]]) -> bytes:
             axes.grid(color=GRID_COLOR)
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.legend(frameon=False, fontsize=9)
-    return png.getvalue()
+    return format.finish(drawn)
 
 
 def _plot_losses(axes: Axes, name: str, history: Sequence[Epoch], color: str) -> None:
