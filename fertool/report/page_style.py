@@ -72,7 +72,8 @@ white-space: normal; } \
 .stacked td::before { content: attr(data-title); float: left; color: var(--quiet); \
 padding-right: 1rem; } \
 .stacked td:first-child { font-weight: 650; text-align: left; padding-top: .5rem; } \
-.stacked td:first-child::before { content: none; } .stacked td:last-child { padding-bottom: .5rem; } \
+.stacked td:first-child::before { content: none; } \
+.stacked td:last-child { padding-bottom: .5rem; } \
 .tiles { grid-template-columns: repeat(2, 1fr); } .tiles.pairs { grid-template-columns: 1fr; } }
 @media print { body { max-width: none; } nav { display: none; } \
 h2, h3, figure, tr { break-inside: avoid; } }

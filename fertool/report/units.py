@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from fertool.report.printable import printable
-from fertool.results import FileResult, Hessian, ModelSummary
+from fertool.results import Evaluation, FileResult, Hessian, ModelSummary
 
 MISSING = "-"
 
@@ -130,7 +130,7 @@ def layer_order(name: str) -> tuple[bool, list[int | str]]:
     return name.partition(".")[0] in _LAST_LAYERS, parts
 
 
-def short_file_names(entries: Iterable[FileResult | ModelSummary]) -> dict[str, str]:
+def short_file_names(entries: Iterable[FileResult | Evaluation | ModelSummary]) -> dict[str, str]:
     """Return `short_names` of the files of results."""
     return short_names([str(entry.file) for entry in entries])
 

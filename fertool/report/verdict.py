@@ -242,7 +242,7 @@ def _accuracy_part(pair: Pair) -> str:
 
 
 def _untested_part(pair: Pair) -> str:
-    """Return the difference of two accuracies that no paired test compared, or that none is known."""
+    """Return the difference of two accuracies without a paired test, or that none is known."""
     if pair.models is None:
         return "accuracy not compared"
     before, after = pair.models[0].metrics, pair.models[1].metrics

@@ -107,7 +107,7 @@ def _add_mistakes(
     found.mistakes = mistakes
     if comparison is None:
         return
-    compared = set()
+    compared: set[tuple[str, str]] = set()
     for comparisons in found.comparisons:
         compared.update((entry.baseline, entry.candidate) for entry in comparisons)
     if (comparison.baseline, comparison.candidate) not in compared:

@@ -31,7 +31,10 @@ _HEAT_OPACITY = 0.65
 
 @dataclass(frozen=True)
 class _Predictions:
-    """The probabilities [N, K] of one model; `answers` and `confidence` [N] are of the best class."""
+    """The probabilities [N, K] of one model.
+
+    `answers` and `confidence` [N] are of the best class.
+    """
 
     file: str
     images: FaceDataset

@@ -34,7 +34,7 @@ def require_refusal(name, network, folder, message):
     format = load_format(name)
     path = folder / f"refused{format.suffix}"
     with pytest.raises(FertoolError, match=message) as raised:
-        format.write(path, *network, PLAIN)
+        format.write(path, *network, config=PLAIN)
     assert ".onnx" in raised.value.hint
     assert not path.exists()
 

@@ -16,7 +16,7 @@ PLAIN = ExportConfig(simplify=False)
 def written(networks, tmp_path):
     """Return the path of the float network's file."""
     path = tmp_path / "model.xml"
-    load_format("openvino").write(path, *networks["float"], PLAIN)
+    load_format("openvino").write(path, *networks["float"], config=PLAIN)
     return path
 
 
@@ -34,7 +34,7 @@ def test_files_carry_the_header_and_give_the_logits_of_torch(networks, images, t
 
 def test_a_dynamic_file_tells_the_profiles(networks, images, tmp_path):
     path = tmp_path / "model.xml"
-    load_format("openvino").write(path, *networks["dynamic"], PLAIN)
+    load_format("openvino").write(path, *networks["dynamic"], config=PLAIN)
     profiles = open_predictor(path).choose_profile(images.numpy())
     assert profiles.shape == (len(images),)
 
@@ -58,7 +58,7 @@ def test_it_opens_onnx_files_too(written, networks, images):
 def test_packed_weights_are_refused(networks, tmp_path):
     with pytest.raises(UsageError, match=r"``packed=True``: an .xml file"):
         load_format("openvino").write(
-            tmp_path / "a.xml", *networks["int8"], ExportConfig(packed=True)
+            tmp_path / "a.xml", *networks["int8"], config=ExportConfig(packed=True)
         )
 
 

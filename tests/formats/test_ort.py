@@ -30,14 +30,14 @@ def test_a_file_has_the_header_and_the_logits_of_the_onnx_file(networks, images,
 
 def test_a_dynamic_file_tells_the_profiles(networks, images, tmp_path):
     path = tmp_path / "model.ort"
-    load_format("ort").write(path, *networks["dynamic"], PLAIN)
+    load_format("ort").write(path, *networks["dynamic"], config=PLAIN)
     profiles = open_predictor(path).choose_profile(images.numpy())
     assert profiles.shape == (len(images),)
 
 
 def test_bench_takes_the_file(networks, tmp_path):
     path = tmp_path / "model.ort"
-    load_format("ort").write(path, *networks["int8"], PLAIN)
+    load_format("ort").write(path, *networks["int8"], config=PLAIN)
     (result,) = bench([path], BenchConfig(warmup=1, runs=3, memory=False)).results
     assert result.runtime == "onnxruntime"
     assert result.quantized
@@ -45,13 +45,15 @@ def test_bench_takes_the_file(networks, tmp_path):
 
 def test_packed_weights_are_refused(networks, tmp_path):
     with pytest.raises(UsageError, match=r"``packed=True``: an .ort file") as raised:
-        load_format("ort").write(tmp_path / "a.ort", *networks["int8"], ExportConfig(packed=True))
+        load_format("ort").write(
+            tmp_path / "a.ort", *networks["int8"], config=ExportConfig(packed=True)
+        )
     assert ".onnx" in raised.value.hint
 
 
 def test_damage_is_found(networks, tmp_path):
     path = tmp_path / "model.ort"
-    load_format("ort").write(path, *networks["float"], PLAIN)
+    load_format("ort").write(path, *networks["float"], config=PLAIN)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)

@@ -17,12 +17,16 @@ def test_files_carry_the_header_and_give_the_logits_of_torch(networks, images, t
 def test_dynamic_networks_and_packed_weights_are_refused(networks, tmp_path):
     require_refusal("ptl", networks["dynamic"], tmp_path, "holds no choice between networks")
     with pytest.raises(UsageError, match="``packed=True``"):
-        load_format("ptl").write(tmp_path / "a.ptl", *networks["int8"], ExportConfig(packed=True))
+        load_format("ptl").write(
+            tmp_path / "a.ptl", *networks["int8"], config=ExportConfig(packed=True)
+        )
 
 
 def test_writing_says_that_the_format_is_deprecated(networks, tmp_path):
     notes = []
-    load_format("ptl").write(tmp_path / "a.ptl", *networks["float"], ExportConfig(), notes.append)
+    load_format("ptl").write(
+        tmp_path / "a.ptl", *networks["float"], config=ExportConfig(), on_note=notes.append
+    )
     assert "deprecated" in notes[0]
 
 

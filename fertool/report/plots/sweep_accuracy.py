@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fertool.report.plots.drawing import COLORS, GRID_COLOR, MARKERS, PNG, FigureFormat, new_figure
 from fertool.report.plots.training_curves import plot_training_curves, split_rounds
@@ -130,7 +130,9 @@ def _plot_option_lines(sweep: SweepResults, format: FigureFormat) -> bytes:
         if len(lines) > 1:
             handles, labels = axes.get_legend_handles_labels()
             is_narrow = format.max_width < _LINES_WIDTH
-            place = "outside upper left" if is_narrow else "outside right upper"
+            place: Literal["outside upper left", "outside right upper"] = "outside right upper"
+            if is_narrow:
+                place = "outside upper left"
             figure.legend(handles, labels, loc=place, frameon=False, fontsize=9)
     return format.finish(drawn)
 
