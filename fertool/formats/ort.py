@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,8 +44,7 @@ class Ort(Format):
         from fertool.onnx_runtime import open_session, session_options
 
         require_not_packed(config.packed, self.suffix)
-        whole = replace(config, packed=False)
-        content = export_model(spec, module, whole, on_note, arranged=True)
+        content = export_model(spec, module, config, on_note)
         options = session_options(threads=1)
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.save_model_format", "ORT")
