@@ -133,14 +133,15 @@ def test_mistakes_are_counted_and_the_surest_come_first(pair, data):
         if of_kind.any():
             assert f"{title}: {of_kind.sum()} of {n}" in page
     both = np.where(kinds["Wrong before and after"], np.minimum(before.max(1), after.max(1)), 0)
-    surest = int(both.argmax())
     first = TILE.findall(page[page.index("Wrong before and after") :].replace("\n", ""))[0]
-    assert f"labeled {model.classes[labels[surest]]}" in first
-    assert (
-        f"after: {model.classes[after[surest].argmax()]} {100 * after[surest].max():.1f} %" in first
-    )
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(PNG.findall(first)[0]))))
-    assert np.array_equal(pixels, images.images[surest, 0].numpy())
+    (shown,) = np.flatnonzero((images.images[:, 0].numpy() == pixels).all((1, 2)))
+    # In float32 two may be equally sure.
+    assert both[shown] >= both.max() - 1e-6
+    assert f"labeled {model.classes[labels[shown]]}" in first
+    assert (
+        f"after: {model.classes[after[shown].argmax()]} {100 * after[shown].max():.1f} %" in first
+    )
     # The paired test comes with the images, and so does the verdict.
     assert "points of accuracy, " in page
     assert f"(val, n {n}, p " in page
