@@ -13,6 +13,7 @@ from PIL import Image
 
 from fertool import models
 from fertool.artifact.header import read_spec
+from fertool.data.pixels import to_input
 from fertool.errors import UsageError
 from fertool.results import Epoch, History
 from fertool.spec import ProvenanceStep
@@ -44,23 +45,35 @@ class Notes:
 
 
 @pytest.fixture(scope="module")
-def pair(small, tmp_path_factory):
+def data():
+    return open_data("synth:400")
+
+
+@pytest.fixture(scope="module")
+def pair(small, data, tmp_path_factory):
     """A teacher and a student that was distilled from it and predicts otherwise now and then."""
     folder = tmp_path_factory.mktemp("pair")
     teacher, student = folder / "teacher.pt", folder / "student.pt"
     model = load(small)
+    images = data.fitted(model.input, model.classes).split("train")
+    set_statistics(model, images)
     models.save_model(teacher, model.spec, model.module)
     torch.manual_seed(1)
     for parameter in model.module.parameters():
         parameter.data += 0.3 * parameter.abs().mean() * torch.randn_like(parameter)
+    set_statistics(model, images)
     step = ProvenanceStep("distill", {}, {"teacher0": read_spec(teacher).digest})
     models.save_model(student, replace(model.spec, provenance=(step,)), model.module)
     return teacher, student
 
 
-@pytest.fixture(scope="module")
-def data():
-    return open_data("synth:400")
+def set_statistics(model, images):
+    """Fit batch normalization to the images: without it all logits would be about the same."""
+    model.module.train()
+    with torch.no_grad():
+        for _ in range(30):
+            model.module(to_input(images.images[:128], model.input))
+    model.module.eval()
 
 
 def write_history(model, accuracy=0.5):
@@ -120,14 +133,15 @@ def test_mistakes_are_counted_and_the_surest_come_first(pair, data):
         if of_kind.any():
             assert f"{title}: {of_kind.sum()} of {n}" in page
     both = np.where(kinds["Wrong before and after"], np.minimum(before.max(1), after.max(1)), 0)
-    surest = int(both.argmax())
     first = TILE.findall(page[page.index("Wrong before and after") :].replace("\n", ""))[0]
-    assert f"labeled {model.classes[labels[surest]]}" in first
-    assert (
-        f"after: {model.classes[after[surest].argmax()]} {100 * after[surest].max():.1f} %" in first
-    )
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(PNG.findall(first)[0]))))
-    assert np.array_equal(pixels, images.images[surest, 0].numpy())
+    (shown,) = np.flatnonzero((images.images[:, 0].numpy() == pixels).all((1, 2)))
+    # In float32 two may be equally sure.
+    assert both[shown] >= both.max() - 1e-6
+    assert f"labeled {model.classes[labels[shown]]}" in first
+    assert (
+        f"after: {model.classes[after[shown].argmax()]} {100 * after[shown].max():.1f} %" in first
+    )
     # The paired test comes with the images, and so does the verdict.
     assert "points of accuracy, " in page
     assert f"(val, n {n}, p " in page

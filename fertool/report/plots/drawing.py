@@ -93,8 +93,8 @@ _DARK_COLORS = {
     "#cc79a7": "#dd93bb",
     "#e69f00": "#e6a92e",
     "#56b4e9": "#7cc7f0",
-    "#440154": "#6f4296",
-    "#443a83": "#625bb0",
+    "#440154": "#8a5cb3",
+    "#443a83": "#6f69c4",
 }
 """What a color of a figure is on a dark page, each at a contrast of 3 or more to it."""
 # Verdana has the widths of DejaVu Sans, with which the figure was laid out, on most other systems.
