@@ -122,7 +122,7 @@ def test_the_reference_shows_what_was_added(tree):
     pages = {page.name: page.read_text() for page in (tree / "docs" / "commands").glob("*.md")}
     assert "`geometric-median`" in pages["prune.md"]
     assert "`water-filling`" in pages["quantize.md"]
-    assert "`ort`" in pages["export.md"]
+    assert "`folded`" in pages["export.md"]
     assert "`expw`" in pages["train-teacher.md"]
     assert "Print the layers whose output channels differ" in pages["diff.md"]
     listed = "from navigation import command_pages; from pathlib import Path; "
