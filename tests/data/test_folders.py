@@ -162,12 +162,12 @@ def test_what_lies_beside_the_splits_is_counted(write_image, tmp_path):
 
 def test_files_that_are_no_images_are_counted_by_suffix(write_image, tmp_path):
     write_image(tmp_path / "train" / "happy" / "1.png")
-    for name in ("a.txt", "b.TXT", "c.heic", "d", ".DS_Store", "._1.png"):
+    for name in ("a.txt", "b.TXT", "c.psd", "d", ".DS_Store", "._1.png"):
         (tmp_path / "train" / "happy" / name).write_text("x")
     (tmp_path / "train" / "readme.txt").write_text("x")
     skipped = SkippedFiles()
     list_class_folders(tmp_path, skipped)
-    assert skipped.not_images == {".txt": 3, ".heic": 1, "no suffix": 1, "hidden": 2}
+    assert skipped.not_images == {".txt": 3, ".psd": 1, "no suffix": 1, "hidden": 2}
 
 
 @pytest.mark.parametrize(

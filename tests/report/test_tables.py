@@ -12,6 +12,7 @@ from fertool.results import (
     Change,
     ClassFigures,
     DataInfo,
+    DataProblem,
     Headline,
     LayerSensitivity,
     Sensitivity,
@@ -209,9 +210,15 @@ def test_data(votes: bool) -> None:
         not_images={},
         left_out={},
         unreadable={},
-        problems=(),
+        problems=(
+            DataProblem("duplicates", 4, tuple((f"{k}.png", f"{k} too.png") for k in range(4))),
+            DataProblem("odd_size", 1, (("wide.png", "300x60"),)),
+        ),
     )
     out = text(tables.data_table(found))
+    assert row(out, "duplicates") == "duplicates in one split 4 0.png = 0 too.png"
+    assert row(out, "much") == "much smaller or not square 1 wide.png: 300x60"
+    assert "3.png" not in out
     assert row(out, "angry") == "angry 3,995 467 4,462"
     assert row(out, "all ") == "all 11,210 1,362 12,572"
     assert "copies, val in train" in out
