@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fertool.config.importing import ImportConfig
 from fertool.data.labels import FER2013_ORDER
 from fertool.data.pixels import to_input
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError, UsageError, unknown_name
 from fertool.graph.capture import capture
 from fertool.graph.network import Network
 from fertool.importing.exported_programs import load_program_network
@@ -295,4 +295,8 @@ def _unknown_source(source: str) -> FertoolError:
             f"{source}: weights alone, without the network that they belong to",
             "name the network and give this file as ``weights``; the network is " + _SOURCE_KINDS,
         )
+    if source.isidentifier():
+        # Most likely a name of the zoo that is spelled in another way.
+        unknown = unknown_name("network of the zoo", source, architecture_names())
+        return UsageError(unknown.message, f"{unknown.hint}; or give {_SOURCE_KINDS}")
     return UsageError(f"{source}: not a network that can be imported", f"give {_SOURCE_KINDS}")

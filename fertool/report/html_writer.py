@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from pathlib import Path
 
-from fertool.report.page_style import STYLE
 from fertool.report.printable import printable_lines
 from fertool.report.text_table import Card, Fact, Section, TextTable, Tile
+
+STYLE_SHEET = Path(__file__).with_name("page.css")
 
 # A white number is easier to read on a cell of a higher percentage, a dark one on others.
 _DARK_PERCENT = 55
@@ -24,6 +26,8 @@ def page(title: str, head: Iterable[str], sections: Sequence[Section]) -> str:
     # Nothing in a page may load or run anything, whatever the texts of the files contain.
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     shown = _escape(title)
+    # In the page, which has to look right where it is sent alone.
+    style_sheet = STYLE_SHEET.read_text(encoding="utf-8")
     parts = [*head]
     # A page of one section is read in one piece.
     if len(sections) > 1:
@@ -42,7 +46,8 @@ def page(title: str, head: Iterable[str], sections: Sequence[Section]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{shown}</title>
-<style>{STYLE}</style>
+<style>
+{style_sheet}</style>
 </head>
 <body>
 <main>

@@ -151,7 +151,8 @@ def test_gray_images_get_a_stem_that_sums_the_colours():
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ("nothing", "not a network that can be imported"),
+        ("nothing", "unknown network of the zoo 'nothing'"),
+        ("no source", "not a network that can be imported"),
         ("weights.pth", "weights alone"),
         ("there_is_none.py:build", "there is no file"),
         (PYTHON.replace(":build", ":missing"), "it has no function 'missing'"),

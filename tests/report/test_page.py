@@ -26,8 +26,8 @@ from report_data import (
 )
 
 from fertool.errors import FertoolError
+from fertool.report.html_writer import STYLE_SHEET
 from fertool.report.page import render_page
-from fertool.report.page_style import STYLE
 from fertool.report.result_files import read_result_files
 from fertool.results import ClassFigures, EvaluationReport, History
 from fertool.results.fields import Result
@@ -328,10 +328,11 @@ def test_pictures_and_tables_can_be_read_without_seeing(tmp_path: Path) -> None:
 
 
 def test_colors_of_the_page_can_be_read_by_day_and_by_night() -> None:
-    light, dark = re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL)[:2]
+    style = STYLE_SHEET.read_text()
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[:2]
     for block in (light, dark):
         colors = dict(re.findall(r"--(\w+): (#\w+)", block))
         for name in ("ink", "quiet", "accent"):
             for ground in ("paper", "card", "notice"):
                 assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
-    assert "prefers-color-scheme: dark" in STYLE
+    assert "prefers-color-scheme: dark" in style
