@@ -25,7 +25,7 @@ _LONGEST_NAME = 100
 """Characters of the name of a class."""
 _SHOWN = 60
 """Characters of a wrong name that an error shows."""
-_JOINERS = {0x200C: None, 0x200D: None}
+_PART_OF_WORDS = {0x200C: None, 0x200D: None}
 """Unicode's joiners: not printable by themselves, but letters of words in Persian and Hindi."""
 
 # Spellings in releases of data sets and in the names of folders.
@@ -98,13 +98,19 @@ def _plain_name(name: str, where: str) -> str:
     """
     # Composed, since macOS writes the same name of a folder in decomposed form.
     plain = unicodedata.normalize("NFC", name).strip()
-    visible = plain.translate(_JOINERS)
-    if not visible.strip() or len(plain) > _LONGEST_NAME or not visible.isprintable():
+    visible = plain.translate(_PART_OF_WORDS)
+    is_visible = bool(visible.strip()) and all(_is_visible(letter) for letter in visible)
+    if not is_visible or len(plain) > _LONGEST_NAME:
         raise FertoolError(
             f"{where}: {name[:_SHOWN]!a} cannot be the name of a class",
             f"use 1 to {_LONGEST_NAME} printable characters, in UTF-8",
         )
     return plain
+
+
+def _is_visible(letter: str) -> bool:
+    # Python calls spaces other than the plain one, Japanese ones for example, not printable.
+    return letter.isprintable() or unicodedata.category(letter) == "Zs"
 
 
 def class_order(names: Iterable[str]) -> tuple[str, ...]:

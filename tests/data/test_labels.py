@@ -52,6 +52,14 @@ def test_any_names_become_classes_or_an_error(names):
     assert name_classes(*classes.values()) == {name: name for name in classes.values()}
 
 
+def test_spaces_of_other_scripts_are_parts_of_names():
+    name = "\u9000\u5c48\u3000\u9854"
+    assert name_classes("bored\u00a0face", name) == {
+        "bored\u00a0face": "bored\u00a0face",
+        name: name,
+    }
+
+
 def test_a_models_classes_are_matched_by_name_then_by_meaning():
     assert labels.match_classes(("happiness", "bored"), ("bored", "happy")) == {
         "happiness": "happy",
