@@ -31,8 +31,13 @@ def to_input(images: Tensor, input: InputSpec) -> Tensor:
             f"images of shape {_shape_text(shape)} for a model that takes {_shape_text(expected)}",
             "open the data with the model's size and channels",
         )
-    zero_point = _per_channel(input.zero_point, images.device)
-    scale = _per_channel(input.scale, images.device)
+    zero_point = per_channel(input.zero_point, images.device)
+    scale = per_channel(input.scale, images.device)
+    return normalize(images, zero_point, scale)
+
+
+def normalize(images: Tensor, zero_point: Tensor, scale: Tensor) -> Tensor:
+    """Return `(images - zero_point) * scale` in float32; both constants are of `per_channel`."""
     return (images.to(torch.float32) - zero_point) * scale
 
 
@@ -40,7 +45,8 @@ def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)
 
 
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+def per_channel(values: tuple[float, ...], device: torch.device | None = None) -> Tensor:
+    """Return a value a channel as float32 [1, C, 1, 1], beside images [N, C, S, S]."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.artifact.trailer import append_trailer, read_trailer
+from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
 from fertool.spec import Spec
@@ -71,16 +70,6 @@ class ExecuTorch(Format):
             )
             path.write_bytes(edge.to_executorch().buffer)
         append_trailer(path, spec.to_json())
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by ExecuTorch's runtime, image by image."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
-
-    def read_header(self, path: Path) -> str:
-        """Return the header behind the program."""
-        return read_trailer(path)
 
 
 def _with_decomposed_integers(network: Any, spec: Spec) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from fertool.artifact.trailer import read_trailer
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
@@ -48,19 +49,23 @@ class Format(ABC):
         for a network that the format cannot hold, with what to use instead.
         """
 
-    @abstractmethod
     def open(self, path: Path) -> Callable[[Tensor], Tensor]:
         """Return a function from images uint8 [N, C, S, S] to the logits [N, K] of a file.
 
-        It runs in the format's own runtime, as far as this machine can.
+        It runs in the format's own runtime, on as many threads as torch uses.
         """
+        # Imported here: headers are read without torch.
+        from fertool.runtime.opening import open_logits
 
-    @abstractmethod
+        return open_logits(path, self.runtime)
+
     def read_header(self, path: Path) -> str:
         """Return the JSON text of the spec in a file, without torch.
 
-        Raises FertoolError for a file of another kind or without a header.
+        It is the text that `append_trailer` wrote behind the file, unless a format has a place of
+        its own for it. Raises FertoolError for a file of another kind or without a header.
         """
+        return read_trailer(path)
 
 
 def load_format(name: str) -> Format:

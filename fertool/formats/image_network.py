@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fertool.data.pixels import normalize, per_channel
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
@@ -25,16 +26,13 @@ class ImageNetwork(nn.Module):
     def __init__(self, network: nn.Module, input: InputSpec) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer(
-            "scale", torch.tensor(input.scale, dtype=torch.float32).view(1, -1, 1, 1)
-        )
-        self.register_buffer(
-            "zero_point", torch.tensor(input.zero_point, dtype=torch.float32).view(1, -1, 1, 1)
-        )
+        # Buffers, since converters follow tensors.
+        self.register_buffer("scale", per_channel(input.scale))
+        self.register_buffer("zero_point", per_channel(input.zero_point))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits, by the same map of pixels as `fertool.data.pixels.to_input`."""
-        logits: Tensor = self.network((images.to(torch.float32) - self.zero_point) * self.scale)
+        logits: Tensor = self.network(normalize(images, self.zero_point, self.scale))
         return logits
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.artifact.atomic import temporary_folder
-from fertool.artifact.trailer import append_trailer, read_trailer
+from fertool.artifact.trailer import append_trailer
 from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fertool.config.exporting import ExportConfig
 
@@ -64,16 +63,6 @@ class Ncnn(Format):
             weights = path.with_suffix(".bin")
             weights.write_bytes((folder / "model.ncnn.bin").read_bytes())
         append_trailer(path, spec.to_json(), [weights])
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by ncnn, image by image."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
-
-    def read_header(self, path: Path) -> str:
-        """Return the header behind the last layer of the .param file."""
-        return read_trailer(path)
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fertool.artifact.trailer import append_trailer, read_trailer
+from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fertool.config.exporting import ExportConfig
 
@@ -49,13 +48,3 @@ class OpenVino(Format):
         openvino.save_model(model, str(path), compress_to_fp16=False)
         graph.unlink()
         append_trailer(path, spec.to_json(deflated=True), [path.with_suffix(".bin")])
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by OpenVINO in float32 or integers, never in bfloat16."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
-
-    def read_header(self, path: Path) -> str:
-        """Return the header at the end of the .xml file."""
-        return read_trailer(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from fertool.registry import FORMATS
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fertool.config.exporting import ExportConfig
 
@@ -51,12 +50,6 @@ class Ort(Format):
         # Opening a session writes the file.
         open_session(content, options, str(path), _NOT_PORTABLE)
         path.write_bytes(append_digest(path.read_bytes()))
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by ONNX Runtime, on as many threads as torch uses."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
 
     def read_header(self, path: Path) -> str:
         """Return the entry of the metadata."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from fertool.spec import Spec
 from fertool.strict_json import WrongContentError
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fertool.config.exporting import ExportConfig
 
@@ -63,12 +62,6 @@ class LiteInterpreter(Format):
             )
         written.replace(path)
         on_note("PyTorch has deprecated this format; its successor is ExecuTorch's (.pte)")
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by PyTorch's lite interpreter."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
 
     def read_header(self, path: Path) -> str:
         """Return the member of the archive."""

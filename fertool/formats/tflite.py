@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fertool.artifact.trailer import append_trailer, read_trailer
+from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from fertool.config.exporting import ExportConfig
 
@@ -51,13 +50,3 @@ class TfLite(Format):
         with converting("LiteRT"):
             converter.convert(network, (example_image(spec),)).export(str(path))
         append_trailer(path, spec.to_json())
-
-    def open(self, path: Path) -> Callable[[Tensor], Tensor]:
-        """Return the logits by LiteRT's interpreter, image by image."""
-        from fertool.runtime.opening import open_logits
-
-        return open_logits(path, self.runtime)
-
-    def read_header(self, path: Path) -> str:
-        """Return the header behind the graph."""
-        return read_trailer(path)

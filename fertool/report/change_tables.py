@@ -13,6 +13,7 @@ from fertool.report.units import (
     count_text,
     p_value_text,
     percent_text,
+    points_text,
     size_text,
     speedup_cell,
     time_text,
@@ -117,7 +118,7 @@ def _accuracy_rows(change: Change) -> list[_Row]:
     before, after = change.accuracy_before, change.accuracy
     if before is UNSET or after is UNSET:
         return []
-    points = f"{100 * (after - before):+.1f} points"
+    points = points_text(after - before)
     if change.difference_ci95 is not UNSET and change.mcnemar_p is not UNSET:
         low, high = change.difference_ci95
         p_value = p_value_text(change.mcnemar_p)

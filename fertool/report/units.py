@@ -130,6 +130,14 @@ def layer_order(name: str) -> tuple[bool, list[int | str]]:
     return name.partition(".")[0] in _LAST_LAYERS, parts
 
 
+def points_text(difference: float) -> str:
+    """Return a difference of accuracies: -0.0013 is "-0.1 points"."""
+    points = 100 * difference
+    # What would round to zero, and is not, has its second digit.
+    decimals = 2 if 0 < abs(points) < 0.05 else 1
+    return f"{points:+.{decimals}f} points"
+
+
 def short_file_names(entries: Iterable[FileResult | Evaluation | ModelSummary]) -> dict[str, str]:
     """Return `short_names` of the files of results."""
     return short_names([str(entry.file) for entry in entries])

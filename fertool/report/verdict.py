@@ -14,6 +14,7 @@ from fertool.report.result_files import ReportData
 from fertool.report.units import (
     count_text,
     percent_text,
+    points_text,
     short_names,
     size_text,
     time_text,
@@ -250,14 +251,6 @@ def _untested_part(pair: Pair) -> str:
         return "accuracy not compared"
     points = points_text(after.accuracy - before.accuracy)
     return f"{points} of accuracy by their headers ({after.split}, n {after.n:,}; no paired test)"
-
-
-def points_text(difference: float) -> str:
-    """Return a difference of accuracies: -0.0013 is "-0.1 points"."""
-    points = 100 * difference
-    # What would round to zero has its second digit.
-    decimals = 1 if abs(points) >= 0.05 else 2
-    return f"{points:+.{decimals}f} points"
 
 
 def headline_figures(pair: Pair) -> list[Headline]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,29 @@ class Predictor:
     assumptions: Assumptions | None = None
     stop: Callable[[], None] | None = None
     time_limit_s: float = ForeignModel().time_limit
+
+    @classmethod
+    def of(
+        cls,
+        path: Path,
+        runtime: str,
+        spec: Spec,
+        prepare: Callable[[NDArray[np.uint8]], Forward],
+        *,
+        batch: int | None = None,
+        choose_profile: ChooseProfile | None = None,
+    ) -> Self:
+        """Return the predictor for a file of fertool, whose classes and input its spec has."""
+        return cls(
+            path=path,
+            runtime=runtime,
+            spec=spec,
+            classes=spec.classes,
+            input=spec.input,
+            batch=batch,
+            prepare=prepare,
+            choose_profile=choose_profile if spec.gates else None,
+        )
 
     @property
     def params(self) -> int | None:

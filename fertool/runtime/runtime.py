@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from fertool.config.foreign_files import ForeignModel
+from fertool.errors import FertoolError
 from fertool.runtime.predictor import Predictor
 
 
@@ -31,3 +32,9 @@ class Runtime(ABC):
     def limited_threads(self, count: int) -> AbstractContextManager[None]:
         """Compute with `count` threads in the block, where that is a setting of the process."""
         return nullcontext()
+
+
+def failure(library: str, path: Path, action: str, error: Exception) -> FertoolError:
+    """Return the error for a file that a library cannot open or run, with its first line."""
+    reason = str(error).strip().partition("\n")[0]
+    return FertoolError(f"{path}: {library} cannot {action} it ({reason})", "export it again")

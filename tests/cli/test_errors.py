@@ -187,7 +187,7 @@ class TestData:
         line = fails("train-teacher", "--data", path, "-o", tmp_path / "o.pt", code=1)
         assert "disgust" in line
 
-    def test_an_unreadable_image_is_named(self, fails, tmp_path):
+    def test_an_unreadable_image_is_named(self, fails, fertool, tmp_path):
         for split in ("train", "test"):
             for name in ("happy", "sad"):
                 folder = tmp_path / "faces" / split / name
@@ -196,7 +196,12 @@ class TestData:
                     pixels = np.full((48, 48), 20 * index, np.uint8)
                     Image.fromarray(pixels).save(folder / f"{index}.png")
         (tmp_path / "faces" / "train" / "sad" / "3.png").write_bytes(b"\x89PNG not really")
-        assert "3.png" in fails("data", "info", "--data", tmp_path / "faces", code=1)
+        data = ("--data", tmp_path / "faces")
+        assert "3.png" in fails("train-teacher", *data, "-o", tmp_path / "o.pt", code=1)
+        # It is there to tell of them all.
+        code, out, _ = fertool("data", "info", *data)
+        assert code == 0
+        assert "3.png" in out
 
     def test_no_such_data(self, fails, tmp_path):
         assert "gone" in fails("data", "info", "--data", tmp_path / "gone", code=1)

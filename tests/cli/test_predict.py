@@ -154,7 +154,13 @@ def test_ctrl_c_in_a_video_leaves_whole_files(tmp_path):
         "--draw",
         drawn,
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored by all they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not (results.exists() and results.stat().st_size > 2000):
         assert process.poll() is None
         time.sleep(0.02)

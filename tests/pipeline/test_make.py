@@ -44,6 +44,7 @@ def test_names_that_make_would_take_apart_are_refused(name):
         assert "choose another folder" in done.stderr
 
 
-def test_the_report_gets_the_training_curves():
+def test_the_report_gets_the_models_beside_which_it_finds_the_training_curves():
     (line,) = [line for line in dry_run("chain").stdout.splitlines() if " report " in line]
-    assert "teacher.pt.history.json" in line
+    names = {Path(word).name for word in shlex.split(line)}
+    assert {"teacher.pt", "student.pt", "pruned.pt", "bench.json", "eval.json"} <= names

@@ -217,8 +217,11 @@ def test_a_width_that_is_no_number_of_use_is_not_followed(
 
 
 def test_a_stderr_that_is_full_stops_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
     class Full(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "stderr", Full())
@@ -226,3 +229,4 @@ def test_a_stderr_that_is_full_stops_no_work(monkeypatch: pytest.MonkeyPatch) ->
     console.story("b")
     with console.progress("c") as on_progress:
         on_progress(1, 1)
+    assert tried

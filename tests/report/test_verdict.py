@@ -6,7 +6,8 @@ import pytest
 from report_data import COMPARISONS, bench_report, evaluation, summary
 
 from fertool.report.result_files import ReportData
-from fertool.report.verdict import find_pair, headline_figures, points_text, verdict_text
+from fertool.report.units import points_text
+from fertool.report.verdict import find_pair, headline_figures, verdict_text
 from fertool.spec import Metrics
 
 FILES = ("models/student.pt", "models/int8.onnx")
@@ -106,3 +107,4 @@ def test_headline_figures_stand_beside_those_of_before() -> None:
 def test_small_differences_keep_a_digit() -> None:
     assert points_text(-0.0013) == "-0.1 points"
     assert points_text(0.0003) == "+0.03 points"
+    assert points_text(0.0) == "+0.0 points"

@@ -16,7 +16,7 @@ from fertool.errors import FertoolError
 from fertool.registry import RUNTIMES
 from fertool.runtime.packages import import_extra
 from fertool.runtime.predictor import Forward, Predictor
-from fertool.runtime.runtime import Runtime
+from fertool.runtime.runtime import Runtime, failure
 
 _IMAGES = 1
 """A program has the batch that it was exported with."""
@@ -46,7 +46,7 @@ class ExecuTorchRuntime(Runtime):
             program = runtime.Runtime.get().load_program(str(path))
             method = program.load_method("forward")
         except RuntimeError as error:
-            raise _failure(path, "open", error) from None
+            raise failure("ExecuTorch", path, "open", error) from None
 
         self._methods.add(method)
 
@@ -58,19 +58,11 @@ class ExecuTorchRuntime(Runtime):
                     # A copy, since the next pass reuses the memory.
                     return method.execute(inputs)[0].clone()
                 except RuntimeError as error:
-                    raise _failure(path, "run", error) from None
+                    raise failure("ExecuTorch", path, "run", error) from None
 
             return forward
 
-        return Predictor(
-            path=path,
-            runtime="executorch",
-            spec=spec,
-            classes=spec.classes,
-            input=spec.input,
-            batch=_IMAGES,
-            prepare=prepare,
-        )
+        return Predictor.of(path, "executorch", spec, prepare, batch=_IMAGES)
 
     def _set_threads(self, path: Path, count: int) -> None:
         """Let the pool of the process have `count` threads, where no program holds the pool."""
@@ -84,8 +76,3 @@ class ExecuTorchRuntime(Runtime):
                 "open them with as many threads, or in processes of their own",
             )
         library._unsafe_reset_threadpool(count)
-
-
-def _failure(path: Path, action: str, error: Exception) -> FertoolError:
-    reason = str(error).strip().splitlines()[0]
-    return FertoolError(f"{path}: ExecuTorch cannot {action} it ({reason})", "export it again")

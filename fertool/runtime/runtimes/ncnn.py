@@ -60,12 +60,4 @@ class NcnnRuntime(Runtime):
 
             return forward
 
-        return Predictor(
-            path=path,
-            runtime="ncnn",
-            spec=spec,
-            classes=spec.classes,
-            input=spec.input,
-            batch=_IMAGES,
-            prepare=prepare,
-        )
+        return Predictor.of(path, "ncnn", spec, prepare, batch=_IMAGES)

@@ -63,16 +63,7 @@ class OpenVinoRuntime(Runtime):
             profiles: NDArray[np.int64] = run(images, _PROFILE)
             return profiles
 
-        return Predictor(
-            path=path,
-            runtime="openvino",
-            spec=spec,
-            classes=spec.classes,
-            input=spec.input,
-            batch=None,
-            prepare=prepare,
-            choose_profile=choose_profile if spec.gates else None,
-        )
+        return Predictor.of(path, "openvino", spec, prepare, choose_profile=choose_profile)
 
 
 def _failure(path: Path, action: str, error: Exception) -> FertoolError:

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from fertool.artifact.header import read_spec
 from fertool.artifact.trailer import verify_trailer
 from fertool.config.foreign_files import ForeignModel
-from fertool.errors import FertoolError
 from fertool.registry import RUNTIMES
 from fertool.runtime.packages import import_extra
 from fertool.runtime.predictor import Forward, Predictor
-from fertool.runtime.runtime import Runtime
+from fertool.runtime.runtime import Runtime, failure
 
 _IMAGES = 1
 """A graph has the batch that it was exported with."""
@@ -36,7 +35,7 @@ class TfLiteRuntime(Runtime):
             interpreter = litert.Interpreter(str(path), num_threads=threads)
             interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise _failure(path, "open", error) from None
+            raise failure("LiteRT", path, "open", error) from None
         input_index = interpreter.get_input_details()[0]["index"]
         output_index = interpreter.get_output_details()[0]["index"]
 
@@ -47,21 +46,8 @@ class TfLiteRuntime(Runtime):
                     interpreter.invoke()
                     return interpreter.get_tensor(output_index)
                 except (RuntimeError, ValueError) as error:
-                    raise _failure(path, "run", error) from None
+                    raise failure("LiteRT", path, "run", error) from None
 
             return forward
 
-        return Predictor(
-            path=path,
-            runtime="tflite",
-            spec=spec,
-            classes=spec.classes,
-            input=spec.input,
-            batch=_IMAGES,
-            prepare=prepare,
-        )
-
-
-def _failure(path: Path, action: str, error: Exception) -> FertoolError:
-    reason = str(error).strip().splitlines()[0]
-    return FertoolError(f"{path}: LiteRT cannot {action} it ({reason})", "export it again")
+        return Predictor.of(path, "tflite", spec, prepare, batch=_IMAGES)

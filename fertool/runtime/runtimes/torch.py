@@ -66,13 +66,4 @@ def torch_predictor(path: Path, spec: Spec, module: Any) -> Predictor:
             profiles: NDArray[np.int64] = network.choose(inputs).numpy()
         return profiles
 
-    return Predictor(
-        path=path,
-        runtime="torch",
-        spec=spec,
-        classes=spec.classes,
-        input=spec.input,
-        batch=None,
-        prepare=prepare,
-        choose_profile=choose_profile if spec.gates else None,
-    )
+    return Predictor.of(path, "torch", spec, prepare, choose_profile=choose_profile)

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from fertool.artifact.header import read_spec
 from fertool.config.foreign_files import ForeignModel
-from fertool.errors import FertoolError
 from fertool.registry import RUNTIMES
 from fertool.runtime.predictor import Forward, Predictor
-from fertool.runtime.runtime import Runtime
+from fertool.runtime.runtime import Runtime, failure
 from fertool.runtime.runtimes.torch import Torch
 
 
@@ -41,10 +40,7 @@ class TorchLite(Runtime):
                 warnings.simplefilter("ignore")
                 network = load(str(path))
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise FertoolError(
-                f"{path}: the lite interpreter cannot open it ({reason})", "export it again"
-            ) from None
+            raise failure("the lite interpreter", path, "open", error) from None
 
         def prepare(images: NDArray[np.uint8]) -> Forward:
             pixels = torch.from_numpy(images)
@@ -55,15 +51,7 @@ class TorchLite(Runtime):
 
             return forward
 
-        return Predictor(
-            path=path,
-            runtime="torchlite",
-            spec=spec,
-            classes=spec.classes,
-            input=spec.input,
-            batch=None,
-            prepare=prepare,
-        )
+        return Predictor.of(path, "torchlite", spec, prepare)
 
     @contextmanager
     def limited_threads(self, count: int) -> Iterator[None]:
