@@ -18,8 +18,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from io import BufferedWriter
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from fertool.errors import FertoolError
 
@@ -58,7 +59,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path) -> Iterator[BufferedWriter]:
     """Yield an empty file that replaces `path` when the block ends, and is removed if it fails.
 
     For content that is not in memory as a whole. Raises OSError when the disk is full or the folder

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Any, BinaryIO
+from io import BufferedWriter
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,13 +21,15 @@ _NOMINAL_RATE = 30
 class VideoWriter:
     """An MP4 in an open file; `close` makes it a whole one, whatever was written until then."""
 
-    def __init__(self, file: BinaryIO, size: tuple[int, int], threads: int) -> None:
+    def __init__(self, file: BufferedWriter, size: tuple[int, int], threads: int) -> None:
         av = import_av()
         self._av = av
         width, height = size
         # Colors are stored for 2 x 2 pixels.
         self._size = (width + width % 2, height + height % 2)
-        self._container = av.open(file, "w", format="mp4")
+        # Not through the file's own buffer: that one looks for Ctrl-C when it writes, and to FFmpeg
+        # the exception is a disk that failed. It has a buffer itself.
+        self._container = av.open(file.raw, "w", format="mp4")
         try:
             options = {"preset": "veryfast", "crf": "23"}
             self._stream: Any = self._container.add_stream(
@@ -41,6 +44,8 @@ class VideoWriter:
         self._stream.pix_fmt = "yuv420p"
         self._stream.codec_context.time_base = Fraction(1, _TICKS_PER_S)
         self._stream.codec_context.thread_count = threads
+        # PyAV does it with the first packet otherwise, in Python code.
+        self._container.start_encoding()
         self._last = -1
 
     def write(self, image: Image.Image, time_s: float) -> None:
@@ -53,15 +58,20 @@ class VideoWriter:
         self._last = max(round(time_s * _TICKS_PER_S), self._last + 1)
         frame.pts = self._last
         frame.time_base = Fraction(1, _TICKS_PER_S)
-        for packet in self._stream.encode(frame):
-            self._container.mux(packet)
+        self._encode(frame)
 
     def close(self) -> None:
         """Write what is still in the encoder, and the index."""
         if self._last >= 0:
-            for packet in self._stream.encode(None):
-                self._container.mux(packet)
+            self._encode(None)
         self._container.close()
+
+    def _encode(self, frame: Any) -> None:
+        """Put a frame into the encoder, None at the end, and what comes out of it into the file."""
+        # In one call of compiled code: Ctrl-C comes between two of Python's instructions, and a
+        # packet lost there would take all frames that build on it along.
+        encoded = map(self._stream.encode, [frame])
+        list(map(self._container.mux, encoded))
 
     def _fitted(self, image: Image.Image) -> Image.Image:
         width, height = self._size

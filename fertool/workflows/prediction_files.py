@@ -245,8 +245,11 @@ class DrawnFiles:
             place = frame.source.place
             named = self._single or self._names.unused(place.with_name(place.stem + _VIDEO_SUFFIX))
             self._path, self._source = named, frame.source
-            file = self._open.enter_context(replacing(named))
-            self._video = VideoWriter(file, drawn.size, self._threads)
+            with ExitStack() as opened:
+                file = opened.enter_context(replacing(named))
+                self._video = VideoWriter(file, drawn.size, self._threads)
+                # Only now: a file without a video in it is removed.
+                self._open = opened.pop_all()
         time_s = frame.number / _USUAL_RATE if frame.time_s is None else frame.time_s
         try:
             self._video.write(drawn, time_s)

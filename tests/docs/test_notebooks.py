@@ -25,6 +25,8 @@ def chain():
 def test_the_chain_in_python_ends_with_the_bytes_of_the_commands(chain, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    # As many as the tests have in their own process: sums of floats follow the threads.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for cell in notebooks.code_cells(chain):
         source = text_of(cell)
         for epochs in ("epochs=5", "epochs=2", "--epochs 5", "--epochs 2"):

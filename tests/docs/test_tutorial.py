@@ -31,7 +31,8 @@ def folder(tmp_path, monkeypatch):
 def test_photographs_of_own_classes_end_in_a_page(folder):
     for kind, title, text in BLOCK.findall(PAGE.read_text()):
         if kind == "python":
-            (folder / title).write_text(text)
+            # Half of the photographs, for time.
+            (folder / title).write_text(text.replace("draw_faces(700,", "draw_faces(350,"))
         elif kind == "sh":
             for line in text.splitlines():
                 carry_out(line)
@@ -45,13 +46,13 @@ def test_photographs_of_own_classes_end_in_a_page(folder):
     photographs = held_out.images.permute(0, 2, 3, 1).numpy()
     answers = model.predict(photographs).argmax(axis=1)
     accuracy = np.mean(answers == held_out.labels.numpy())
-    # Chance is a third; the page tells 81 %.
+    # Chance is a third; the page tells 81 % of twice as many.
     assert accuracy > 0.55
 
     rows = Path("answers.csv").read_text().splitlines()
     assert rows[0].endswith("p_bored,p_confused,p_engaged")
     engaged = [row for row in rows[1:] if ",engaged," in row]
-    assert len(rows) > 95
+    assert len(rows) > 45
     assert len(engaged) > len(rows) / 2
     page = Path("app.html").read_text()
     assert "Attention" in page
