@@ -169,3 +169,11 @@ def test_a_chain_in_memory_ends_with_the_bytes_of_the_commands(fertool, tmp_path
     assert integers.save(tmp_path / "again.pt").path.read_bytes() == mixed.read_bytes()
     ft.export(integers, tmp_path / "again.onnx", data=faces)
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "mixed.onnx").read_bytes()
+
+
+def test_pictures_are_options_as_at_the_command_line(file, tmp_path):
+    picture = tmp_path / "widths.png"
+    ft.prune(ft.load(file), flops=0.5, bench=False, plot_widths=picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="``plot``: without ``epochs``"):
+        ft.prune(ft.load(file), flops=0.5, bench=False, plot=picture)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fertool.cli.groups import training_command
-from fertool.cli.options import Curves, DataOption, Json, Output, Recipe
+from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
 from fertool.config.distillation import DistillConfig
+from fertool.config.pictures import CurvePictures, pictures_of
 from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
@@ -37,7 +38,7 @@ def distill(
     read: DataConfig = DataConfig(),
     run: RunConfig = RunConfig(),
     texts: SweepTexts = SweepTexts(),
-    plot: Curves = None,
+    pictures: CurvePictures = CurvePictures(),
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
@@ -56,36 +57,42 @@ def distill(
 
     Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,8"
     """
-    from fertool.cli.output import print_trained, require_pictures
+    from fertool.cli.output import print_trained
     from fertool.workflows.data import open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.sweep import sweep
 
     # Only to record the teachers: there is no student, and nothing that it would need.
     if not config.training.epochs:
-        _require_no_model(output, plot)
+        _require_no_model(output, pictures)
         _record(teachers, open_data(data, read, reporter=CONSOLE), config, run, json)
         return
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    inputs = [*teachers, *faces.files, *config.network.files]
-    require_pictures({"--plot": plot}, output, inputs)
-    settings: dict[str, Any] = {"config": config, "output": output, "run": run, "reporter": CONSOLE}
+    settings: dict[str, Any] = {
+        "config": config,
+        "output": output,
+        "pictures": pictures,
+        "run": run,
+        "reporter": CONSOLE,
+    }
     if asked is None:
         student = distill(teachers, faces, **settings)
     else:
         student = sweep(distill, teachers, faces, seeds=asked.seeds, grid=asked.axes, **settings)
-    print_trained(student, output, plot, json)
+    print_trained(student, json)
 
 
-def _require_no_model(output: Path | None, plot: Path | None) -> None:
+def _require_no_model(output: Path | None, pictures: CurvePictures) -> None:
     """Raise UsageError when more is asked for than comes out without training."""
-    for flag, path in (("-o", output), ("--plot", plot)):
-        if path:
-            raise UsageError(
-                f"{flag} {path}: without training there is none", "leave it out, or give --epochs"
-            )
+    asked = dict(pictures_of(pictures))
+    if output is not None:
+        asked["output"] = output
+    for name, path in asked.items():
+        raise UsageError(
+            f"``{name}={path}``: without training there is none", "leave it out, or give ``epochs``"
+        )
 
 
 def _record(

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperOption
 
 from fertool.cli.flags import with_flags
 from fertool.config.option import Option, about, help_of, type_of
-from fertool.errors import UsageError
+from fertool.config.option_text import is_map, type_as_given, value_as_given, without_none
 from fertool.workflows.processes import require_one_process
 
 
@@ -112,7 +111,7 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             yield from _parameters(value)
             continue
         if known is not None:
-            given = _type_as_given(type_of(field, kind), known)
+            given = type_as_given(type_of(field, kind), known)
             kind = Annotated[given, _typer_option(field.name, kind, known)]
             # Of a list or a map Typer takes None for "not given".
             if value in ((), {}):
@@ -126,12 +125,12 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
 def _typer_option(name: str, kind: Any, known: Option) -> Any:
     flag = flag_of(name, known)
     flags = [flag, *(f"--{alias}" for alias in known.flag_aliases)]
-    plain = _without_none(kind)
+    plain = without_none(kind)
     if plain is bool:
         off_flag = known.off_flag or f"no-{flag.removeprefix('--')}"
         flags = [f"{flag}/--{off_flag}"]
     metavar = known.metavar
-    if metavar is None and _is_map(plain):
+    if metavar is None and is_map(plain):
         metavar = "KEY=VALUE"
     elif metavar is None and plain in (int, float):
         # Without bounds, which would leave the texts half a line; errors name them.
@@ -148,19 +147,6 @@ def _typer_option(name: str, kind: Any, known: Option) -> Any:
     )
 
 
-def _type_as_given(kind: Any, known: Option) -> Any:
-    """Return the type that Typer reads an option as: lists, maps and budgets are given as text."""
-    plain = _without_none(kind)
-    if _is_list(plain) and known.separator:
-        return str | None
-    if _is_list(plain) or _is_map(plain):
-        return list[str] | None
-    # A number or a text with a unit: the config reads it, and names what is wrong.
-    if get_origin(plain) in (Union, UnionType):
-        return str | None
-    return kind
-
-
 def _filled(config: type[Any], values: dict[str, Any]) -> Any:
     """Return a config whose options have these values; what is not among them keeps its default."""
     hints = get_type_hints(config)
@@ -172,58 +158,9 @@ def _filled(config: type[Any], values: dict[str, Any]) -> Any:
         elif field.name in values and known is None:
             own[field.name] = values[field.name]
         elif known is not None:
-            value = _parsed(field.name, kind, known, values[field.name])
+            value = value_as_given(field.name, kind, known, values[field.name])
             # The config's own default then counts, which Typer was not told.
-            is_not_given = value is None and _without_none(kind) is kind
+            is_not_given = value is None and without_none(kind) is kind
             if not is_not_given:
                 own[field.name] = value
     return config(**own)
-
-
-def _parsed(name: str, kind: Any, known: Option, given: Any) -> Any:
-    """Return an option's value from what Typer read; raises UsageError for text of another form."""
-    plain = _without_none(kind)
-    if given is None:
-        return None
-    if _is_map(plain):
-        return _pairs(flag_of(name, known), given)
-    if not _is_list(plain):
-        return given
-    if not known.separator:
-        return tuple(given)
-    parts = [part.strip() for part in given.split(known.separator)]
-    try:
-        return tuple(get_args(plain)[0](part) for part in parts)
-    except ValueError:
-        raise UsageError(
-            f"{flag_of(name, known)} {given}: not numbers",
-            f"one value, or several with '{known.separator}' between",
-        ) from None
-
-
-def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
-    """Return `KEY=VALUE` texts as a dict; raises UsageError for others."""
-    parsed = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise UsageError(f"{flag} {text}: not KEY=VALUE", f"for example {flag} width_mult=0.5")
-        parsed[key] = value
-    return parsed
-
-
-def _without_none(kind: Any) -> Any:
-    """Return a type without the None that an option may be."""
-    if get_origin(kind) not in (Union, UnionType):
-        return kind
-    rest = tuple(part for part in get_args(kind) if part is not NoneType)
-    # Of the one type that is left this is the type itself.
-    return Union[rest]  # noqa: UP007
-
-
-def _is_list(kind: Any) -> bool:
-    return get_origin(kind) is tuple
-
-
-def _is_map(kind: Any) -> bool:
-    return get_origin(kind) is Mapping

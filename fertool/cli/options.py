@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from fertool.cli.recipe import apply_recipe
+from fertool.config.pictures import OUTPUT
 from fertool.config.reading import DATA
-
-OUTPUT = "Output"
 
 DataOption = Annotated[
     str,
@@ -55,10 +54,6 @@ Recipe = Annotated[
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the plan and write nothing.", rich_help_panel=OUTPUT),
-]
-Curves = Annotated[
-    Path | None,
-    typer.Option("--plot", help="Write the training curves as a PNG.", rich_help_panel=OUTPUT),
 ]
 Bench = Annotated[
     bool,

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from fertool.artifact.atomic import require_writable, write_atomic
+from fertool.artifact.atomic import require_writable
 from fertool.artifact.input_files import require_file
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
     from fertool.results import (
         CropReport,
-        Epoch,
         LogitsSummary,
         ModelSummary,
         PictureResult,
@@ -43,30 +42,6 @@ def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     if not stage:
         return model.with_suffix(suffix)
     return model.with_name(f"{model.stem}.{stage}{suffix}")
-
-
-def require_pictures(
-    pictures: Mapping[str, Path | None], output: Path, inputs: Iterable[Path]
-) -> None:
-    """Fail before any work when a picture cannot be drawn or written, or would replace a file.
-
-    `pictures` are the files that are asked for, by flag.
-    """
-    from fertool.report.plots.drawing import require_matplotlib
-
-    # Two pictures must not have the same file either.
-    taken = list(inputs)
-    for flag, path in pictures.items():
-        if path is None:
-            continue
-        require_writable(path, *taken)
-        if path.resolve() == output.resolve():
-            raise UsageError(
-                f"{flag} {path}: the result goes there",
-                "name another file, for example picture.png",
-            )
-        require_matplotlib()
-        taken.append(path)
 
 
 def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
@@ -108,20 +83,18 @@ def announce(summary: ModelSummary | LogitsSummary, as_json: bool) -> None:
         path_result(Path(str(summary.file)))
 
 
-def write_curves(path: Path | None, name: str, history: Sequence[Epoch]) -> None:
-    """Write the curves of a model's trainings as a PNG, if a path is given."""
-    from fertool.report.plots.training_curves import plot_training_curves, split_rounds
+def print_changed(changed: PrunedModel | QuantizedModel, warning: str, as_json: bool) -> None:
+    """Print the table of two models and the path of the new one, or all as JSON.
 
-    if path is not None:
-        write_atomic(path, plot_training_curves(split_rounds(name, history)))
-
-
-def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
-    """Print the table of two models, and a warning where the new one is not measurably faster."""
+    With a warning where it is not measurably faster. Of several processes the first one does it.
+    """
     from fertool.report.console import note, story
     from fertool.report.tables import Costs, change_table
     from fertool.workflows.prune import PrunedModel
 
+    # Another process has written the model.
+    if changed.path is None:
+        return
     unlabeled = changed.unlabeled if isinstance(changed, PrunedModel) else None
     before, after = Costs.of(changed.before.summary), Costs.of(changed.summary)
     story(change_table(before, after, changed.change, unlabeled))
@@ -129,28 +102,24 @@ def print_change(changed: PrunedModel | QuantizedModel, warning: str) -> None:
     # Where the interval holds 1 the difference may be chance.
     if interval is not UNSET and interval[0] <= 1:
         note(warning)
+    announce(changed.summary, as_json)
 
 
-def print_trained(model: TrainedModel, output: Path, plot: Path | None, json: bool) -> None:
-    """Print the path of a trained model, or as JSON what is known of it; draw its curves.
+def print_trained(model: TrainedModel, as_json: bool) -> None:
+    """Print the path of a trained model, or as JSON what is known of it.
 
     Of several processes the first one does it.
     """
     from fertool import distributed
-    from fertool.report import tables
     from fertool.report.console import story
-    from fertool.report.plots.sweep_accuracy import plot_sweep
+    from fertool.report.tables import sweep_table
     from fertool.workflows.sweep import SweepResult
 
     if not distributed.is_main_process():
         return
     if isinstance(model, SweepResult):
-        if plot:
-            write_atomic(plot, plot_sweep(model.results))
-        story(tables.sweep_table(model.results))
-    elif plot:
-        write_curves(plot, output.stem, model.history)
-    announce(model.summary, json)
+        story(sweep_table(model.results))
+    announce(model.summary, as_json)
 
 
 def print_predictions(

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from fertool.cli.groups import command
-from fertool.cli.options import OUTPUT, Json, Recipe
+from fertool.cli.options import Json, Recipe
 from fertool.cli.reporting import CONSOLE
+from fertool.config.pictures import OUTPUT
 from fertool.config.predicting import PredictConfig
 
 

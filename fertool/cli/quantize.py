@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
-
 from fertool.cli.groups import training_command
-from fertool.cli.options import (
-    OUTPUT,
-    Bench,
-    Curves,
-    DataOption,
-    DryRun,
-    Json,
-    ModelFile,
-    Output,
-    Recipe,
-)
+from fertool.cli.options import Bench, DataOption, DryRun, Json, ModelFile, Output, Recipe
 from fertool.cli.reporting import CONSOLE
+from fertool.config.pictures import QuantizePictures
 from fertool.config.quantization import QuantizeConfig
 from fertool.config.reading import ReadConfig
 from fertool.config.run import RunConfig
-
-if TYPE_CHECKING:
-    from fertool.workflows.quantize import QuantizedModel
 
 _NOT_FASTER = (
     "INT8 is not measurably faster on this machine: it may lack VNNI, or the network be too small "
@@ -42,13 +25,7 @@ def quantize(
     read: ReadConfig = ReadConfig(),
     run: RunConfig = RunConfig(),
     bench: Bench = True,
-    plot: Curves = None,
-    plot_bits: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a PNG of the bits of every layer's channels.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    pictures: QuantizePictures = QuantizePictures(),
     dry_run: DryRun = False,
     recipe: Recipe = None,
     json: Json = False,
@@ -60,14 +37,7 @@ def quantize(
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
-    from fertool.cli.output import (
-        announce,
-        default_output,
-        print_change,
-        print_preview,
-        require_pictures,
-        write_curves,
-    )
+    from fertool.cli.output import default_output, print_changed, print_preview
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import require_outputs
@@ -82,20 +52,19 @@ def quantize(
         planned = preview_quantization(load(model), faces, config, run=run, reporter=CONSOLE)
         print_preview(planned.preview, json)
         return
-    inputs = [model, *faces.files]
-    if config.sensitivity:
-        inputs.append(config.sensitivity)
-    require_outputs(output, inputs, trains=bool(config.training.epochs))
-    require_pictures({"--plot": plot, "--plot-bits": plot_bits}, output, inputs)
+    # Before PyTorch is imported, which takes long too.
+    require_outputs(output, [model, *faces.files], trains=bool(config.training.epochs))
     quantized = quantize(
-        load(model), faces, config, output=output, bench=bench, run=run, reporter=CONSOLE
+        load(model),
+        faces,
+        config,
+        output=output,
+        bench=bench,
+        pictures=pictures,
+        run=run,
+        reporter=CONSOLE,
     )
-    if quantized.path is None:
-        return  # Another process has written the model.
-    write_curves(plot, output.stem, quantized.history)
-    _write_bits(plot_bits, quantized)
-    print_change(quantized, _NOT_FASTER)
-    announce(quantized.summary, json)
+    print_changed(quantized, _NOT_FASTER, json)
 
 
 def _stage(config: QuantizeConfig) -> str:
@@ -103,14 +72,3 @@ def _stage(config: QuantizeConfig) -> str:
     if config.is_mixed:
         return "mixed"
     return f"int{config.bits or 8}"
-
-
-def _write_bits(path: Path | None, quantized: QuantizedModel) -> None:
-    """Write the picture of the bits of each layer."""
-    from fertool.artifact.atomic import write_atomic
-    from fertool.report.plots.layer_bars import FLOAT_BITS, plot_bits
-
-    if path is None:
-        return
-    layers = quantized.layer_bits.items()
-    write_atomic(path, plot_bits([(name, bits or (FLOAT_BITS,)) for name, bits in layers]))

@@ -10,15 +10,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from fertool.cli.splits import refused_split
-from fertool.errors import UsageError
+from fertool.errors import UsageError, join_problems
 from fertool.strict_json import shown
 
 if TYPE_CHECKING:
     from fertool.artifact.recipe_file import Preset, Presets
 
 _NOT_PRESETS = {"recipe", "help", "output", "json"}
-_LISTED = 20
-"""Problems that an error lists."""
 _LONGEST_REASON = 200
 _LONGEST_NAME = 80
 """Characters of what an error quotes."""
@@ -77,7 +75,7 @@ def _require_known(ctx: typer.Context, path: Path, recipe: Presets) -> None:
     problems = unknown_commands + unknown_options
     if problems:
         hint = "the names are those of the flags, without the dashes"
-        raise UsageError(f"{path}: {_joined(problems)}", hint)
+        raise UsageError(f"{path}: {join_problems(problems)}", hint)
 
 
 def _unknown_options(name: str, command: Any, section: Iterable[str]) -> list[str]:
@@ -109,7 +107,7 @@ def _require_fit(
             problems.append(f"{place}: {key} is {shown(preset.value)}: {reason}")
     if problems:
         hint = f"the values are those of the flags; see: {ctx.command_path} --help"
-        raise UsageError(_joined(problems), hint)
+        raise UsageError(join_problems(problems), hint)
 
 
 def _unfit(ctx: typer.Context, value: str | list[str], parameter: Any) -> str:
@@ -134,13 +132,6 @@ def _as_given(value: str | list[str], parameter: Any) -> str | list[str]:
     if parameter.multiple and isinstance(value, str):
         return [value]
     return value
-
-
-def _joined(problems: list[str]) -> str:
-    text = "; ".join(problems[:_LISTED])
-    if len(problems) > _LISTED:
-        text += f"; and {len(problems) - _LISTED} more"
-    return text
 
 
 def _quoted(name: str) -> str:

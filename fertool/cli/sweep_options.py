@@ -9,14 +9,21 @@ from typing import Annotated, Any
 import typer
 
 from fertool.cli.splits import refused_split
-from fertool.config.option import parse_value
-from fertool.config.sweep import Axes, SweepConfig, Value, axis_types, require_axis
+from fertool.config.sweep import (
+    Axes,
+    SweepConfig,
+    Value,
+    axis_types,
+    parse_grid,
+    parse_seeds,
+    parse_values,
+    require_axis,
+)
 from fertool.config.training import TRAINING
 from fertool.errors import UsageError
 
 _GIVEN = {"COMMANDLINE": 2, "DEFAULT_MAP": 1}
 """Where a value comes from: a flag wins over a recipe, a recipe over the default."""
-_MAX_SEED_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -75,51 +82,23 @@ def _seeds(context: typer.Context, text: str | None, seed: int) -> tuple[int, ..
             f"--seed {seed} and --seeds {text} exclude each other",
             "give all the seeds with --seeds",
         )
-    seeds = []
-    for word in text.split(","):
-        digits = word.strip()
-        # Longer ones are no seeds, and Python refuses to convert thousands of digits.
-        if not digits.isdecimal() or len(digits) > _MAX_SEED_DIGITS:
-            raise UsageError(
-                f"--seeds {text}: not whole numbers with commas between",
-                "for example --seeds 0,1,2",
-            )
-        seeds.append(int(digits))
-    return tuple(seeds)
+    return parse_seeds(text)
 
 
 def _axes(context: typer.Context, grid: str, config: Any) -> Axes:
-    """Read `NAME=V,V;NAME=V,V`; every value is converted by the option that it is for."""
+    """Read `NAME=V,V;NAME=V,V`."""
     kinds = axis_types(config)
     axes: dict[str, tuple[Value, ...]] = {}
-    for text in grid.split(";"):
-        part = text.strip()
-        # A semicolon may stand at the end, too.
-        if not part:
-            continue
-        name, words = _split_axis(grid, part)
+    for name, words in parse_grid(grid):
         axis = _require_free_axis(context, name, kinds)
-        values = tuple(_value(axis, kinds[axis], word) for word in words)
+        values = parse_values(axis, kinds[axis], words)
         if axis in axes or len(set(values)) < len(values):
+            written = f"{name}={','.join(words)}"
             raise UsageError(
-                f"--grid {grid}: '{part}' repeats a name or a value", "name every value once"
+                f"--grid {grid}: '{written}' repeats a name or a value", "name every value once"
             )
         axes[axis] = values
-    if not axes:
-        raise UsageError(f"--grid '{grid}': names no option", "for example --grid 'lr=0.001,0.002'")
     return axes
-
-
-def _split_axis(grid: str, part: str) -> tuple[str, list[str]]:
-    """Return the name and the values of `NAME=V,V`."""
-    name, equals, listed = part.partition("=")
-    words = [word.strip() for word in listed.split(",")]
-    if not (name.strip() and equals and all(words)):
-        raise UsageError(
-            f"--grid {grid}: '{part}' is not NAME=VALUE,VALUE",
-            "for example --grid 'lr=0.001,0.002;ema-decay=0,0.999'",
-        )
-    return name.strip(), words
 
 
 def _require_free_axis(context: typer.Context, name: str, kinds: Mapping[str, Any]) -> str:
@@ -134,13 +113,6 @@ def _require_free_axis(context: typer.Context, name: str, kinds: Mapping[str, An
             f"leave --{axis} out, or take it out of --grid",
         )
     return axis
-
-
-def _value(name: str, kind: Any, word: str) -> Value:
-    try:
-        return parse_value(kind, word)
-    except ValueError as error:
-        raise UsageError(f"--{name} {word}: {error}", f"see the values of --{name}") from None
 
 
 def _rank(context: typer.Context, name: str) -> int:

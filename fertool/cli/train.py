@@ -8,9 +8,10 @@ from typing import Any
 import typer
 
 from fertool.cli.groups import training_command
-from fertool.cli.options import Curves, DataOption, Json, Output, Recipe
+from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
+from fertool.config.pictures import CurvePictures
 from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
 from fertool.config.train_teacher import TrainTeacherConfig
@@ -25,7 +26,7 @@ def train_teacher(
     read: DataConfig = DataConfig(),
     run: RunConfig = RunConfig(),
     texts: SweepTexts = SweepTexts(),
-    plot: Curves = None,
+    pictures: CurvePictures = CurvePictures(),
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
@@ -38,7 +39,7 @@ def train_teacher(
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --seeds 0,1,2 --plot curves.png
     """
-    from fertool.cli.output import print_trained, require_pictures
+    from fertool.cli.output import print_trained
     from fertool.workflows.data import open_data
     from fertool.workflows.sweep import sweep
     from fertool.workflows.train import train
@@ -46,10 +47,10 @@ def train_teacher(
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    require_pictures({"--plot": plot}, output, [*faces.files, *config.network.files])
     settings: dict[str, Any] = {
         "config": config,
         "output": output,
+        "pictures": pictures,
         "run": run,
         "reporter": CONSOLE,
     }
@@ -57,4 +58,4 @@ def train_teacher(
         model = train(faces, **settings)
     else:
         model = sweep(train, faces, seeds=asked.seeds, grid=asked.axes, **settings)
-    print_trained(model, output, plot, json)
+    print_trained(model, json)

@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from fertool.cli.groups import command
-from fertool.cli.options import OUTPUT, Output
+from fertool.cli.options import Output
 from fertool.cli.reporting import CONSOLE
 from fertool.config.app import AppConfig
+from fertool.config.pictures import OUTPUT
 
 
 @command

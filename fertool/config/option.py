@@ -21,8 +21,6 @@ from fertool.registry import Registry
 
 _KEY = "option"
 """Of the metadata of a field."""
-_TRUE = ("true", "yes", "on", "1")
-_FALSE = ("false", "no", "off", "0")
 Config = TypeVar("Config")
 
 
@@ -228,7 +226,7 @@ def applicable(config: Any) -> dict[str, Any]:
 
 def choices_of(kind: Any) -> tuple[Any, ...]:
     """Return the values of a Literal type, also of one that may be None; none for other types."""
-    for part in _parts(kind):
+    for part in parts_of(kind):
         if get_origin(part) is Literal:
             return get_args(part)
     return ()
@@ -289,7 +287,7 @@ def types_of(config: Any) -> dict[str, Any]:
 
 def is_scalar(kind: Any) -> bool:
     """Return whether a type has numbers, switches or choices as values, and maybe None."""
-    return bool(choices_of(kind)) or any(part in (bool, int, float) for part in _parts(kind))
+    return bool(choices_of(kind)) or any(part in (bool, int, float) for part in parts_of(kind))
 
 
 def typed(kind: Any, value: Any) -> Any:
@@ -297,7 +295,7 @@ def typed(kind: Any, value: Any) -> Any:
 
     So an option that is given in Python is recorded like the same one of the command line.
     """
-    parts = _parts(kind)
+    parts = parts_of(kind)
     if isinstance(value, str) and Path in parts:
         return Path(value)
     if type(value) is int and float in parts and int not in parts:
@@ -305,30 +303,7 @@ def typed(kind: Any, value: Any) -> Any:
     return value
 
 
-def parse_value(kind: Any, text: str) -> bool | int | float | str:
-    """Return the value of a scalar type that a text has; raises ValueError for other text."""
-    if choices_of(kind):
-        return text
-    parts = _parts(kind)
-    # First, since a bool is an int in Python.
-    if bool in parts:
-        return _parse_switch(text)
-    number: type[int] | type[float] = int if int in parts else float
-    try:
-        return number(text)
-    except ValueError:
-        raise ValueError("not a whole number" if number is int else "not a number") from None
-
-
-def _parse_switch(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in _FALSE:
-        return False
-    raise ValueError("not true or false")
-
-
-def _parts(kind: Any) -> tuple[Any, ...]:
+def parts_of(kind: Any) -> tuple[Any, ...]:
     """Return the types that a union is made of, for another type itself alone."""
     # `Optional[int]` and `int | None` are two classes in Python 3.11.
     if get_origin(kind) in (Union, types.UnionType):

@@ -10,11 +10,13 @@ from typing import Any
 from fertool.config.distillation import LogitsConfig
 from fertool.config.network import NetworkConfig
 from fertool.config.option import is_scalar, typed, types_of, with_values
+from fertool.config.option_text import parse_value
 from fertool.errors import UsageError, unknown_name
 
 Value = bool | int | float | str
 Axes = Mapping[str, tuple[Value, ...]]
 """The values of each option that a grid varies, by the option's name in recipes."""
+_MAX_SEED_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -112,3 +114,61 @@ def with_options(config: Any, options: Mapping[str, Value]) -> Any:
     """Return a config with options, by their names in recipes, in the place of its own."""
     values = {name.replace("-", "_"): value for name, value in options.items()}
     return with_values(config, values)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of `S,S,...`; raises UsageError for other text."""
+    seeds = []
+    for word in text.split(","):
+        digits = word.strip()
+        # Longer ones are no seeds, and Python refuses to convert thousands of digits.
+        if not digits.isdecimal() or len(digits) > _MAX_SEED_DIGITS:
+            raise UsageError(
+                f"``seeds={text}``: not whole numbers with commas between",
+                "for example ``seeds=0,1,2``",
+            )
+        seeds.append(int(digits))
+    return tuple(seeds)
+
+
+def parse_grid(text: str) -> list[tuple[str, list[str]]]:
+    """Return the names and the values, both as they are written, of `NAME=V,V;NAME=V,V`.
+
+    Raises UsageError for other text.
+    """
+    axes = []
+    for axis in text.split(";"):
+        part = axis.strip()
+        # A semicolon may stand at the end, too.
+        if not part:
+            continue
+        name, equals, listed = part.partition("=")
+        words = [word.strip() for word in listed.split(",")]
+        if not (name.strip() and equals and all(words)):
+            raise UsageError(
+                f"``grid={text}``: '{part}' is not NAME=VALUE,VALUE",
+                "for example ``grid='lr=0.001,0.002;ema-decay=0,0.999'``",
+            )
+        axes.append((name.strip(), words))
+    if not axes:
+        raise UsageError(
+            f"``grid='{text}'``: names no option", "for example ``grid='lr=0.001,0.002'``"
+        )
+    return axes
+
+
+def parse_values(axis: str, kind: Any, words: Sequence[str]) -> tuple[Value, ...]:
+    """Return the values of one option of a grid; raises UsageError for those that it cannot have.
+
+    Every value is converted by the option that it is for.
+    """
+    values = []
+    name = axis.replace("-", "_")
+    for word in words:
+        try:
+            values.append(parse_value(kind, word))
+        except ValueError as error:
+            raise UsageError(
+                f"``{name}={word}``: {error}", f"see the values of ``{name}``"
+            ) from None
+    return tuple(values)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.config.distillation import DistillConfig
 from fertool.config.option import applicable, configured, values_of, with_values
+from fertool.config.pictures import CurvePictures
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
@@ -50,6 +51,7 @@ def distill(
     config: DistillConfig = DistillConfig(),
     *,
     output: str | Path | None = None,
+    pictures: CurvePictures = CurvePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -60,14 +62,14 @@ def distill(
     chosen on the validation split. With an `output` the student is written there and its epochs
     beside it, and a killed run resumes from OUT.resume (OUT.round-N.resume in rounds). With
     ``save_logits`` the teachers are recorded before the training, which then learns from the
-    recording. `options` are those of `DistillConfig` and `RunConfig`, by name.
+    recording. `options` are those of `DistillConfig`, `CurvePictures` and `RunConfig`, by name.
 
     Raises UsageError for a wrong option, FertoolError for teachers of other classes, and for data
     and files that cannot be used.
     """
-    config, run = configured(config, options, run)
+    config, pictures, run = configured(config, options, pictures, run)
     task = StudentTask(teachers, data, config, run, reporter)
-    return run_once(task, as_path(output))
+    return run_once(task, as_path(output), pictures)
 
 
 class StudentTask(TrainingTask):

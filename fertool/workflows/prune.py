@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from fertool.config.option import configured, values_of
+from fertool.config.pictures import PrunePictures
 from fertool.config.pruning import PruneConfig
 from fertool.config.run import RunConfig
 from fertool.errors import UsageError
@@ -21,6 +22,7 @@ from fertool.workflows.data import Data, validation_of
 from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import as_path, require_outputs, state_path
+from fertool.workflows.pictures import draw_pruning, require_pictures
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.pruning_constraints import pruning_constraints
@@ -75,6 +77,7 @@ def prune(
     *,
     output: str | Path | None = None,
     bench: bool = True,
+    pictures: PrunePictures = PrunePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -84,15 +87,19 @@ def prune(
     The training images score the channels, the validation images measure the accuracy before and
     after; without `data` the weights alone decide. With an `output` the model is written there,
     with the history of the trainings beside it, and a killed training resumes. `bench` measures the
-    latency of both networks in ONNX Runtime. `options` are those of `PruneConfig` and `RunConfig`,
-    by name: `prune(model, data, flops=0.5, epochs=6)`.
+    latency of both networks in ONNX Runtime. `options` are those of `PruneConfig`, `PrunePictures`
+    and `RunConfig`, by name: `prune(model, data, flops=0.5, epochs=6)`.
 
     Raises FertoolError for a model that is quantized or dynamic already, and for a budget that
     cannot be met; UsageError for a wrong option.
     """
-    config, run = configured(config, options, run)
+    config, pictures, run = configured(config, options, pictures, run)
+    _require_training(pictures, config)
     work = _Pruning(model, data, config, run, reporter, as_path(output))
-    return work.prune(bench=bench)
+    require_pictures(pictures, work.output, work.input_files)
+    pruned = work.prune(bench=bench)
+    draw_pruning(pictures, pruned)
+    return pruned
 
 
 def plan_pruning(
@@ -140,6 +147,14 @@ def require_data(config: PruneConfig, *, has_data: bool) -> None:
         )
 
 
+def _require_training(pictures: PrunePictures, config: PruneConfig) -> None:
+    """Raise UsageError for curves of a training that there is not."""
+    if pictures.plot and not (config.training.epochs or config.scheduling.trains_first):
+        raise UsageError(
+            "``plot``: without ``epochs`` there is no training to plot", "for example ``epochs=5``"
+        )
+
+
 @dataclass(frozen=True)
 class _Pruning:
     """One pruning of a model."""
@@ -150,6 +165,13 @@ class _Pruning:
     run: RunConfig
     reporter: Reporter
     output: Path | None = None
+
+    @property
+    def input_files(self) -> list[Path]:
+        """The files that are read: none of them may become an output."""
+        if self.data is None:
+            return self.model.files
+        return [*self.model.files, *self.data.files]
 
     def plan(self) -> list[PrunePlan]:
         require_processes(self.config, is_preview=True)
@@ -167,10 +189,7 @@ class _Pruning:
 
         require_processes(self.config)
         if self.output is not None:
-            inputs = self.model.files
-            if self.data is not None:
-                inputs = [*inputs, *self.data.files]
-            require_outputs(self.output, inputs, trains=self.config.trains)
+            require_outputs(self.output, self.input_files, trains=self.config.trains)
         self._require_possible()
         state = None
         if self.output is not None and self.config.trains:

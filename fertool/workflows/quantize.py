@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from msgspec import UNSET
 
 from fertool.artifact.input_files import MAX_JSON_BYTES, read_text, require_file
 from fertool.config.option import configured, values_of
+from fertool.config.pictures import QuantizePictures
 from fertool.config.quantization import QuantizeConfig
 from fertool.config.run import RunConfig
 from fertool.reporter import SILENT, Reporter
@@ -22,6 +22,7 @@ from fertool.workflows.comparison import measure_changes, measured_metrics
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import as_path, require_outputs
+from fertool.workflows.pictures import draw_quantization, require_pictures
 from fertool.workflows.portability import accuracy_without_vnni
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
@@ -101,6 +102,7 @@ def quantize(
     sensitivity: Sensitivity | str | Path | None = None,
     output: str | Path | None = None,
     bench: bool = True,
+    pictures: QuantizePictures = QuantizePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -112,13 +114,17 @@ def quantize(
     that needs it and has none has it estimated with the default options. With an `output` the model
     is written there, with the history of a training beside it, and a killed training resumes from
     OUT.resume. `bench` measures the latency of both networks in ONNX Runtime. `options` are those
-    of `QuantizeConfig` and `RunConfig`, by name.
+    of `QuantizeConfig`, `QuantizePictures` and `RunConfig`, by name.
 
     Raises FertoolError for a model that is quantized already or dynamic, and for a budget that
     cannot be met; UsageError for a wrong option.
     """
-    work = _start(model, data, config, sensitivity, output, run, reporter, options)
-    return work.quantize(bench=bench)
+    config, pictures, run = configured(config, options, pictures, run)
+    work = _start(model, data, config, sensitivity, output, run, reporter)
+    require_pictures(pictures, work.training.output, _input_files(model, data, work.config))
+    quantized = work.quantize(bench=bench)
+    draw_quantization(pictures, quantized)
+    return quantized
 
 
 def preview_quantization(
@@ -136,7 +142,8 @@ def preview_quantization(
     The bits and the size of the file are those that it will have, the accuracy is the one from
     which a training would start. The arguments and errors are those of `quantize`.
     """
-    work = _start(model, data, config, sensitivity, None, run, reporter, options)
+    config, run = configured(config, options, run)
+    work = _start(model, data, config, sensitivity, None, run, reporter)
     return work.preview()
 
 
@@ -154,13 +161,11 @@ def _start(
     output: str | Path | None,
     run: RunConfig,
     reporter: Reporter,
-    options: Mapping[str, Any],
 ) -> _Quantization:
     """Check the options and the files, and open the data."""
     if isinstance(sensitivity, str | Path):
-        options = {**options, "sensitivity": Path(sensitivity)}
+        config = replace(config, sensitivity=Path(sensitivity))
         sensitivity = None
-    config, run = configured(config, options, run)
     config = replace(config, seed=run.seed)
     # Traces in memory win over a file that the config names.
     if sensitivity is not None:
@@ -171,9 +176,7 @@ def _start(
         require_file(config.sensitivity)
     output = as_path(output)
     if output is not None:
-        files = [*data.files, *model.files]
-        if config.sensitivity is not None:
-            files.append(config.sensitivity)
+        files = _input_files(model, data, config)
         require_outputs(output, files, trains=bool(config.training.epochs))
 
     source = data.fitted_to(model)
@@ -187,6 +190,14 @@ def _start(
         reporter=reporter,
     )
     return _Quantization(model, data, config, training, sensitivity)
+
+
+def _input_files(model: Model, data: Data, config: QuantizeConfig) -> list[Path]:
+    """Return the files that are read: none of them may become an output."""
+    files = [*data.files, *model.files]
+    if config.sensitivity is not None:
+        files.append(config.sensitivity)
+    return files
 
 
 @dataclass(frozen=True)

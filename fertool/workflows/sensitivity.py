@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.config.option import configured
+from fertool.config.pictures import TracePictures
 from fertool.config.run import RunConfig
 from fertool.config.sensitivity import TraceConfig
 from fertool.errors import FertoolError
@@ -16,6 +17,7 @@ from fertool.reporter import SILENT, Reporter, noting_resume
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import as_path, state_path
+from fertool.workflows.pictures import draw_traces, require_pictures
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
@@ -27,6 +29,7 @@ def sensitivity(
     config: TraceConfig = TraceConfig(),
     *,
     output: str | Path | None = None,
+    pictures: TracePictures = TracePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -35,18 +38,20 @@ def sensitivity(
 
     They are those of the channel's weights and of its activation, the layer's output ahead of batch
     norm. With an `output` the JSON is written there, and a killed run resumes from OUT.resume.
-    `options` are those of `TraceConfig` and `RunConfig`, by name.
+    `options` are those of `TraceConfig`, `TracePictures` and `RunConfig`, by name.
 
     Raises FertoolError for a quantized or dynamic model, UsageError for a wrong option.
     """
-    config, run = configured(config, options, run)
+    config, pictures, run = configured(config, options, pictures, run)
     config = replace(config, seed=run.seed)
     output = as_path(output)
+    inputs = [*model.files, *data.files]
     state = None
     if output is not None:
         state = state_path(output)
         for path in (output, state):
-            require_writable(path, *model.files, *data.files)
+            require_writable(path, *inputs)
+    require_pictures(pictures, output, inputs)
 
     from fertool.artifact.resume_file import discard_resume
     from fertool.data.pixels import to_input
@@ -81,6 +86,7 @@ def sensitivity(
     if output and state:
         write_atomic(output, found.to_json().encode())
         discard_resume(state)
+    draw_traces(pictures, found)
     _report_error(found, config, reporter)
     return found
 

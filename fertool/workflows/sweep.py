@@ -15,6 +15,7 @@ from typing import Any
 from fertool.artifact.atomic import require_writable, temporary_folder, write_atomic
 from fertool.config.distillation import DistillConfig
 from fertool.config.option import configured
+from fertool.config.pictures import CurvePictures
 from fertool.config.run import RunConfig
 from fertool.config.sweep import Axes, SweepConfig, Value, sweep_config, with_options
 from fertool.config.train_teacher import TrainTeacherConfig
@@ -24,6 +25,7 @@ from fertool.results import ConfigSummary, SweepResults, TrainingResult, TrialRe
 from fertool.workflows.distill import StudentTask, distill
 from fertool.workflows.model import Model, load
 from fertool.workflows.outputs import history_path, require_outputs, write_history
+from fertool.workflows.pictures import draw_sweep, require_pictures
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.sweep_results import SweepFile, fingerprint, trial_result
 from fertool.workflows.train import TeacherTask, train
@@ -72,6 +74,7 @@ def sweep(
     grid: Mapping[str, Sequence[Value]] | None = None,
     output: str | Path | None = None,
     config: Any = None,
+    pictures: CurvePictures = CurvePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -90,23 +93,28 @@ def sweep(
         name = getattr(function, "__name__", str(function))
         raise UsageError(f"sweep({name}): repeats train and distill only", "give one of them")
     config_type, make_task = _TASKS[function]
-    config, run = configured(config_type() if config is None else config, options, run)
+    if config is None:
+        config = config_type()
+    config, pictures, run = configured(config, options, pictures, run)
     asked = sweep_config(config, seeds, grid)
     task = make_task(*inputs, config, run, reporter)
     # Without an output the trials still need files, since the best is chosen at the end.
     if output is not None:
-        return _sweep(task, asked, Path(output))
+        return _sweep(task, asked, Path(output), pictures)
     require_one_process("a sweep without ``output``")
     with temporary_folder() as folder:
-        return replace(_sweep(task, asked, folder / "best.pt"), path=None)
+        return replace(_sweep(task, asked, folder / "best.pt", pictures), path=None)
 
 
-def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
+def _sweep(
+    task: TrainingTask, asked: SweepConfig, output: Path, pictures: CurvePictures
+) -> SweepResult:
     from fertool import distributed
 
     plan = SweepPlan(output, asked.axes, asked.seeds or (task.run.seed,))
     plan.require_outputs(task.input_files)
     task.require_outputs(output)
+    require_pictures(pictures, output, task.input_files)
     task.require_inputs()
     task.open(output)
     for axis in plan.axes:
@@ -134,6 +142,7 @@ def _sweep(task: TrainingTask, asked: SweepConfig, output: Path) -> SweepResult:
     )
     options = with_options(task.config, best.options)
     task.complete(result, options, replace(task.run, seed=best.seed))
+    draw_sweep(pictures, result.results)
     return result
 
 

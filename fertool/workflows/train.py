@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fertool.config.option import configured
+from fertool.config.pictures import CurvePictures
 from fertool.config.run import RunConfig
 from fertool.config.train_teacher import TrainTeacherConfig
 from fertool.reporter import SILENT, Reporter
@@ -29,6 +30,7 @@ def train(
     config: TrainTeacherConfig = TrainTeacherConfig(),
     *,
     output: str | Path | None = None,
+    pictures: CurvePictures = CurvePictures(),
     run: RunConfig = RunConfig(),
     reporter: Reporter = SILENT,
     **options: Any,
@@ -38,13 +40,13 @@ def train(
     Epochs are chosen on the validation split, never on test images. With an `output` the model is
     written there and its epochs beside it, and a killed run resumes from OUT.resume. With
     ``save_logits`` the logits of the trained model on the training images are written too.
-    `options` are those of `TrainTeacherConfig` and `RunConfig`, by name.
+    `options` are those of `TrainTeacherConfig`, `CurvePictures` and `RunConfig`, by name.
 
     Raises UsageError for a wrong option, FertoolError for data and files that cannot be used.
     """
-    config, run = configured(config, options, run)
+    config, pictures, run = configured(config, options, pictures, run)
     task = TeacherTask(data, config, run, reporter)
-    return run_once(task, as_path(output))
+    return run_once(task, as_path(output), pictures)
 
 
 class TeacherTask(TrainingTask):

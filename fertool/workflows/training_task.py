@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fertool.artifact.input_files import require_file
+from fertool.config.pictures import CurvePictures
 from fertool.config.run import RunConfig
 from fertool.reporter import Reporter
 from fertool.results import Epoch, TrainingResult
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import require_outputs
+from fertool.workflows.pictures import draw_training, require_pictures
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -103,13 +105,15 @@ class TrainingTask(ABC):
         """Do what follows the training of the `best` model, which had these options."""
 
 
-def run_once(task: TrainingTask, output: Path | None) -> TrainedModel:
-    """Return the model of one training with the task's options."""
+def run_once(task: TrainingTask, output: Path | None, pictures: CurvePictures) -> TrainedModel:
+    """Return the model of one training with the task's options, and draw its curves."""
     task.require_outputs(output)
+    require_pictures(pictures, output, task.input_files)
     task.require_inputs()
     task.open(output)
     prepared = task.prepare(task.config, task.run, output)
     run, spec, module, history = prepared.fit()
     model = run.finish(spec, module, prepared.step, history)
     task.complete(model, task.config, task.run)
+    draw_training(pictures, model, history)
     return TrainedModel(model.spec, model.module, model.path, history)

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from fertool.config.distillation import DistillationConfig
-from fertool.config.option import about, advanced, changed, check, option, parse_value
+from fertool.config.option import about, advanced, changed, check, option
 from fertool.config.pruning import ScheduleConfig
 from fertool.config.training import FineTuneConfig, TrainConfig
 from fertool.distillation.knowledge import KnowledgeDistillation
@@ -66,24 +66,6 @@ def test_fine_tuning_may_be_left_out_and_training_may_not():
     assert FineTuneConfig().epochs == 0
     with pytest.raises(UsageError, match="``epochs=0``"):
         TrainConfig(epochs=0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "value"),
-    [(bool, "Yes", True), (bool, "off", False), (int, "3", 3), (float | None, "3", 3.0)],
-)
-def test_a_text_becomes_a_value_of_the_type(kind, text, value):
-    parsed = parse_value(kind, text)
-    assert (parsed, type(parsed)) == (value, type(value))
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "message"),
-    [(bool, "2", "true or false"), (int, "0.5", "whole number"), (float, "x", "not a number")],
-)
-def test_a_text_of_another_type_is_an_error(kind, text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_value(kind, text)
 
 
 def test_defaults_of_variants_in_help_texts_are_those_of_the_members():
