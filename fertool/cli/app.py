@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 import typer
 
 from fertool import __version__
-from fertool.cli import data, streams
+from fertool.cli import streams
 from fertool.cli.allocator import keep_freed_memory
+from fertool.cli.commands import CommandGroup, Entry
 from fertool.cli.flags import with_flags
 from fertool.cli.memory_limit import limit_growth
 from fertool.cli.processes import MultiProcessRun, Outcome
@@ -21,40 +21,39 @@ from fertool.errors import FertoolError
 from fertool.onnx_runtime import guard_memory, has_running_pass
 from fertool.workflows.processes import process_count
 
+_MAKE = "Make a model"
+_SHRINK = "Make it smaller and faster"
+_USE = "Use it"
+_LOOK = "Measure and look"
+
+
+class _Commands(CommandGroup):
+    table: ClassVar = {
+        "import": Entry("importing.import_", _MAKE),
+        "train-teacher": Entry("train.train_teacher", _MAKE, is_shared=True),
+        "distill": Entry("distill.distill", _MAKE, is_shared=True),
+        "prune": Entry("prune.prune", _SHRINK, is_shared=True),
+        "hessian-sensitivity": Entry("hessian.hessian_sensitivity", _SHRINK),
+        "quantize": Entry("quantize.quantize", _SHRINK, is_shared=True),
+        "export": Entry("export.export", _SHRINK),
+        "predict": Entry("predict.predict", _USE),
+        "app": Entry("webapp.app", _USE),
+        "bench": Entry("bench.bench", _LOOK),
+        "eval": Entry("evaluate.evaluate", _LOOK),
+        "show": Entry("show.show", _LOOK),
+        "report": Entry("report.report", _LOOK),
+        "data": Entry("data.app", _LOOK),
+    }
+
+
 app = typer.Typer(
     name="fertool",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start here: fertool train-teacher -o teacher.pt --data synth",
 )
-_MAKE = "Make a model"
-_SHRINK = "Make it smaller and faster"
-_USE = "Use it"
-_LOOK = "Measure and look"
-_COMMANDS = {
-    "import": ("importing.import_", _MAKE),
-    "train-teacher": ("train.train_teacher", _MAKE),
-    "distill": ("distill.distill", _MAKE),
-    "prune": ("prune.prune", _SHRINK),
-    "hessian-sensitivity": ("hessian.hessian_sensitivity", _SHRINK),
-    "quantize": ("quantize.quantize", _SHRINK),
-    "export": ("export.export", _SHRINK),
-    "predict": ("predict.predict", _USE),
-    "app": ("webapp.app", _USE),
-    "bench": ("bench.bench", _LOOK),
-    "eval": ("evaluate.evaluate", _LOOK),
-    "show": ("show.show", _LOOK),
-    "report": ("report.report", _LOOK),
-}
-"""The commands in the order of the help: the function in `fertool.cli`, and its panel."""
-for _name, (_function, _panel) in _COMMANDS.items():
-    _module, _, _attribute = _function.partition(".")
-    _command = getattr(importlib.import_module(f"fertool.cli.{_module}"), _attribute)
-    app.command(_name, rich_help_panel=_panel, no_args_is_help=True)(_command)
-app.add_typer(data.app, rich_help_panel=_LOOK)
-_TRAINING = {"train-teacher", "distill", "prune", "quantize"}
-"""The commands that may train."""
 
 # ClickException, wherever this version of Typer keeps it.
 _CLICK_ERROR = cast(type[typer.BadParameter], typer.BadParameter.__mro__[2])
@@ -80,8 +79,9 @@ def root(
 
     Each command reads model files and writes one file, so that steps compose in shell, Make and CI.
     """
-    # Of the whole process, so that library code leaves it alone.
-    if context.invoked_subcommand in _TRAINING:
+    # Of the whole process, so that library code leaves it alone; those that train can be shared.
+    entry = _Commands.table.get(context.invoked_subcommand or "")
+    if entry is not None and entry.is_shared:
         keep_freed_memory()
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, Json, OptionalData, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.benchmark import BenchConfig
 from fertool.config.reading import ReadConfig
 
 
-@command
 def bench(
     files: AnyModelFiles,
     data: OptionalData = None,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
-from fertool.cli.groups import command
+from fertool.cli.commands import CommandGroup, Entry
 from fertool.cli.options import DataOption, Json
 from fertool.cli.reporting import CONSOLE
 from fertool.config.detection import DetectionConfig
@@ -15,15 +15,29 @@ from fertool.config.predicting import CropConfig
 from fertool.config.reading import DataConfig
 from fertool.config.run import SynthConfig
 
+
+class _DataCommands(CommandGroup):
+    table: ClassVar = {
+        "info": Entry("data.info"),
+        "synth": Entry("data.synth"),
+        "crop": Entry("data.crop"),
+    }
+
+
 app = typer.Typer(
     name="data",
+    cls=_DataCommands,
+    add_completion=False,
     help="Look at a data set, draw one, cut one out of photographs.",
     no_args_is_help=True,
 )
 
 
-@app.command("info", no_args_is_help=True)
-@command
+@app.callback()
+def data() -> None:
+    """Do nothing by itself."""
+
+
 def info(
     data: DataOption,
     read: DataConfig = DataConfig(),
@@ -62,8 +76,6 @@ def info(
         result(tables.data_table(found))
 
 
-@app.command("synth", no_args_is_help=True)
-@command
 def synth(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The CSV to write, in the form of fer2013.csv.")
@@ -83,8 +95,6 @@ def synth(
     path_result(output)
 
 
-@app.command("crop", no_args_is_help=True)
-@command
 def crop(
     source: Annotated[str, typer.Argument(help="A folder of photographs.", metavar="SOURCE")],
     output: Annotated[

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fertool.cli.groups import training_command
 from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
@@ -28,7 +27,6 @@ Teachers = Annotated[
 ]
 
 
-@training_command
 def distill(
     context: typer.Context,
     teachers: Teachers,

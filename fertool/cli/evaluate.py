@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import command
 from fertool.cli.options import AnyModelFiles, DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.evaluation import EvaluationConfig
 from fertool.config.reading import ReadConfig
 
 
-@command
 def evaluate(
     files: AnyModelFiles,
     data: DataOption,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import command
 from fertool.cli.options import Json, ModelFile, OptionalData, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.exporting import ExportConfig
 
 
-@command
 def export(
     model: ModelFile,
     output: Output = None,

@@ -22,7 +22,7 @@ from fertool.config.option_text import is_map, type_as_given, value_as_given, wi
 from fertool.workflows.processes import require_one_process
 
 
-def command(function: Callable[..., None], *, shared: bool = False) -> Callable[..., None]:
+def with_options(function: Callable[..., None], *, shared: bool) -> Callable[..., None]:
     """Return `function` with one keyword parameter per option in the place of dataclasses.
 
     Several processes are refused unless it is `shared`.
@@ -57,11 +57,6 @@ def command(function: Callable[..., None], *, shared: bool = False) -> Callable[
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
-
-
-def training_command(function: Callable[..., None]) -> Callable[..., None]:
-    """Return the same for a command whose work several processes can share."""
-    return command(function, shared=True)
 
 
 def _show_all(context: typer.Context, asked: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import command
 from fertool.cli.options import DataOption, Json, ModelFile, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import TracePictures
@@ -11,7 +10,6 @@ from fertool.config.run import RunConfig
 from fertool.config.sensitivity import TraceConfig
 
 
-@command
 def hessian_sensitivity(
     model: ModelFile,
     data: DataOption,

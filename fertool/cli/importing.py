@@ -7,13 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fertool.cli.groups import command
 from fertool.cli.options import Json, Output
 from fertool.cli.reporting import CONSOLE
 from fertool.config.importing import ImportConfig
 
 
-@command
 def import_(
     source: Annotated[
         str,

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fertool.cli.groups import command
 from fertool.cli.options import Json, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import OUTPUT
 from fertool.config.predicting import PredictConfig
 
 
-@command
 def predict(
     model: Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")],
     sources: Annotated[

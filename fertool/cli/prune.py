@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import training_command
 from fertool.cli.options import Bench, DryRun, Json, ModelFile, OptionalData, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import PrunePictures
@@ -15,7 +14,6 @@ _NOT_FASTER = (
 )
 
 
-@training_command
 def prune(
     model: ModelFile,
     config: PruneConfig = PruneConfig(),

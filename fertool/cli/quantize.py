@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fertool.cli.groups import training_command
 from fertool.cli.options import Bench, DataOption, DryRun, Json, ModelFile, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import QuantizePictures
@@ -16,7 +15,6 @@ _NOT_FASTER = (
 )
 
 
-@training_command
 def quantize(
     model: ModelFile,
     data: DataOption,

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fertool.cli.groups import command
 from fertool.cli.options import OptionalData
 from fertool.cli.reporting import CONSOLE
 from fertool.config.reading import ReadConfig
 from fertool.config.reporting import ReportConfig
 
 
-@command
 def report(
     files: Annotated[
         list[Path],

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec import UNSET
 
-from fertool.cli.groups import command
 from fertool.cli.options import Json
 from fertool.errors import UsageError
 
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from fertool.results import LogitsSummary, ShownModel
 
 
-@command
 def show(
     file: Annotated[
         Path, typer.Argument(help="A .pt or .onnx file, or one of logits.", metavar="FILE")

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from fertool.cli.groups import training_command
 from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import SweepTexts, requested_sweep
@@ -17,7 +16,6 @@ from fertool.config.run import RunConfig
 from fertool.config.train_teacher import TrainTeacherConfig
 
 
-@training_command
 def train_teacher(
     context: typer.Context,
     data: DataOption,

@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from fertool.cli.groups import command
 from fertool.cli.options import Output
 from fertool.cli.reporting import CONSOLE
 from fertool.config.app import AppConfig
 from fertool.config.pictures import OUTPUT
 
 
-@command
 def app(
     model: Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")],
     output: Output = None,

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.main import get_command
 
 from fertool.cli.app import app, run
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = [command.name for command in app.registered_commands] + ["data info", "data synth"]
+ROOT_COMMAND = get_command(app)
+DATA_COMMANDS = [f"data {name}" for name in ROOT_COMMAND.commands["data"].commands]
+COMMANDS = [name for name in ROOT_COMMAND.commands if name != "data"] + DATA_COMMANDS
 
 
 def click_command(name):
-    from typer.main import get_command
-
-    found = get_command(app)
+    found = ROOT_COMMAND
     for part in name.split():
         found = found.commands[part]
     return found
