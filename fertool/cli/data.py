@@ -61,15 +61,7 @@ def info(
 
     # What cannot be read is a problem to list, no reason to stop.
     faces = open_data(data, read, reporter=CONSOLE, skip_unreadable=True)
-    found = inspect_data(faces)
-    if landmarks:
-        from dataclasses import replace
-
-        from fertool.workflows.landmarks import measure_landmarks
-
-        images = faces.fitted().split("train").images
-        measured = measure_landmarks(images, detection, reporter=CONSOLE)
-        found = replace(found, landmarks=measured)
+    found = inspect_data(faces, landmarks=detection if landmarks else None)
     if json:
         print_json(found)
     else:

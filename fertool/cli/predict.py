@@ -10,7 +10,7 @@ import typer
 from fertool.cli.options import Json, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import OUTPUT
-from fertool.config.predicting import PredictConfig
+from fertool.config.predicting import PredictConfig, PredictionPictures
 
 
 def predict(
@@ -32,20 +32,7 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    draw: Annotated[
-        Path | None,
-        typer.Option(
-            help="A folder for pictures and videos with boxes, or for one source "
-            "a .jpg, .png or .mp4.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    crops: Annotated[
-        Path | None,
-        typer.Option(
-            help="A folder for the crops that the model is given.", rich_help_panel=OUTPUT
-        ),
-    ] = None,
+    pictures: PredictionPictures = PredictionPictures(),
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
@@ -70,7 +57,7 @@ def predict(
         require_prediction_outputs,
     )
 
-    outputs = PredictionOutputs(output, draw, crops)
+    outputs = PredictionOutputs(output, pictures.draw, pictures.crops)
     predictions = workflow(model, sources, config, outputs=outputs.paths, reporter=CONSOLE)
     require_prediction_outputs(outputs, predictions)
     summary = print_predictions(predictions, outputs, json, config.threads)

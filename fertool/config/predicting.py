@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from fertool.config.detection import DETECTION, DetectionConfig
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
+from fertool.config.pictures import OUTPUT
 
 UNSURE = "unsure"
 """The label of a face whose probability is below the least one."""
@@ -44,6 +46,20 @@ class PredictConfig:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+@dataclass(frozen=True)
+class PredictionPictures:
+    """Where pictures of the work go: with boxes drawn in, and the crops that were classified."""
+
+    draw: Path | None = option(
+        None,
+        "A folder for pictures and videos with boxes, or for one source a .jpg, .png or .mp4.",
+        panel=OUTPUT,
+    )
+    crops: Path | None = option(
+        None, "A folder for the crops that the model is given.", panel=OUTPUT
+    )
 
 
 @dataclass(frozen=True)

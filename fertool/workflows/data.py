@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.input_files import require_file
+from fertool.config.detection import DetectionConfig
 from fertool.config.option import configured, values_of
 from fertool.config.reading import (
     DataConfig,
@@ -17,6 +19,7 @@ from fertool.config.reading import (
 )
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.workflows.landmarks import measure_landmarks
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
@@ -36,7 +39,7 @@ class Data:
     def __init__(self, source: str, read: ReadConfig, reporter: Reporter) -> None:
         self.source = source
         self.read = DataConfig.of(read)
-        self._reporter = reporter
+        self.reporter = reporter
         self._opened: dict[Any, DataSource] = {}
 
     @property
@@ -72,7 +75,7 @@ class Data:
 
     def with_reading(self, read: DataConfig) -> Data:
         """Return the same source, read in another way."""
-        return self if read == self.read else Data(self.source, read, self._reporter)
+        return self if read == self.read else Data(self.source, read, self.reporter)
 
     def fitted(
         self, input: InputSpec | None = None, classes: tuple[str, ...] | None = None
@@ -108,7 +111,7 @@ class Data:
                 skip_unreadable=bool(read.skip_unreadable),
             )
             with distributed.main_process_first():
-                source = open_data(self.source, options, on_note=self._reporter.note)
+                source = open_data(self.source, options, on_note=self.reporter.note)
                 if distributed.world_size() > 1:
                     # Only training is shared, and it reads these; decoding them takes long.
                     for split in ("train", "val"):
@@ -140,16 +143,23 @@ def open_data(
     return Data(source, read, reporter)
 
 
-def inspect_data(data: Data) -> DataInfo:
+def inspect_data(data: Data, *, landmarks: DetectionConfig | None = None) -> DataInfo:
     """Return what a data set holds, and all its problems in one list.
 
-    Images that cannot be read are among the problems. Raises FertoolError for a data set of an
+    Images that cannot be read are among the problems. With `landmarks` their places in the training
+    images are measured, in faces that are found so. Raises FertoolError for a data set of an
     unknown layout, or in which nothing can be read.
     """
     from fertool.data.info import inspect_source
 
     skipping = DataConfig(**{**values_of(data.read), "skip_unreadable": True})
-    return inspect_source(data.with_reading(skipping).fitted())
+    source = data.with_reading(skipping).fitted()
+    found = inspect_source(source)
+    if landmarks is None:
+        return found
+    images = source.split("train").images
+    measured = measure_landmarks(images, landmarks, reporter=data.reporter)
+    return replace(found, landmarks=measured)
 
 
 def drawn_faces(count: int) -> Data:
