@@ -61,3 +61,13 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     if nearest:
         hint = f"did you mean '{nearest[0]}'? {hint}"
     return UsageError(f"unknown {kind} '{name}'", hint)
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether memory is lacking, as Python, torch's allocator or a GPU's says it."""
+    if isinstance(error, MemoryError):
+        return True
+    # torch has no class of its own for it.
+    text = str(error)
+    is_allocation = "can't allocate memory" in text or "out of memory" in text
+    return isinstance(error, RuntimeError) and is_allocation

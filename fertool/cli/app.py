@@ -17,7 +17,7 @@ from fertool.cli.flags import with_flags
 from fertool.cli.memory_limit import limit_growth
 from fertool.cli.processes import MultiProcessRun, Outcome
 from fertool.cli.signals import Stop
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, is_lack_of_memory
 from fertool.onnx_runtime import guard_memory, has_running_pass
 from fertool.workflows.processes import process_count
 
@@ -156,7 +156,7 @@ def _failure(error: BaseException) -> Outcome | None:
         return Outcome(1)
     if isinstance(error, OSError):
         return _failed_file(error)
-    if _is_lack_of_memory(error):
+    if is_lack_of_memory(error):
         hint = "give smaller images, fewer of them, or a smaller --batch-size"
         return Outcome(1, "not enough memory", hint)
     return None
@@ -179,16 +179,6 @@ def _failed_file(error: OSError) -> Outcome:
     if error.filename:
         message = f"{error.filename}: {message}"
     return Outcome(1, message, "check the path, its permissions and the free space")
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    """Return whether memory is lacking, as Python, torch's allocator or a GPU's says it."""
-    if isinstance(error, MemoryError):
-        return True
-    # torch has no class of its own for it.
-    text = str(error)
-    is_allocation = "can't allocate memory" in text or "out of memory" in text
-    return isinstance(error, RuntimeError) and is_allocation
 
 
 def _refused_split(error: Exception) -> FertoolError | None:

@@ -24,12 +24,12 @@ def bench(
 
     Example: fertool bench student.onnx int8.onnx --data fer2013.csv
     """
-    from fertool.cli.output import print_json, require_files
+    from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
     from fertool.workflows.benchmark import benchmark
     from fertool.workflows.data import open_data
-    from fertool.workflows.outputs import write_json
+    from fertool.workflows.outputs import require_files, write_json
 
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     require_files(files, output, faces)

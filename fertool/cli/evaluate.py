@@ -26,12 +26,12 @@ def evaluate(
 
     Example: fertool eval student.onnx --data fer2013.csv --tta ten-crop
     """
-    from fertool.cli.output import print_json, require_files
+    from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import result
     from fertool.workflows import evaluate as workflow
     from fertool.workflows.data import open_data
-    from fertool.workflows.outputs import write_json
+    from fertool.workflows.outputs import require_files, write_json
 
     faces = open_data(data, read, reporter=CONSOLE)
     require_files(files, output, faces)

@@ -23,10 +23,11 @@ def export(
 
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
     """
-    from fertool.cli.output import announce, default_output
+    from fertool.cli.output import announce
     from fertool.workflows.data import open_data
     from fertool.workflows.export import export, require_exportable
     from fertool.workflows.model import load
+    from fertool.workflows.outputs import default_output
 
     output = output or default_output(model, "", config.suffix)
     faces = open_data(data, reporter=CONSOLE) if data else None

@@ -30,11 +30,12 @@ def hessian_sensitivity(
 
     Example: fertool hessian-sensitivity pruned.pt -o sens.json --data fer2013.csv --plot traces.png
     """
-    from fertool.cli.output import default_output, print_json
+    from fertool.cli.output import print_json
     from fertool.report import tables
     from fertool.report.console import path_result, result
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
+    from fertool.workflows.outputs import default_output
     from fertool.workflows.sensitivity import sensitivity
 
     output = output or default_output(model, "sensitivity", ".json")

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from fertool.artifact.atomic import require_writable
-from fertool.artifact.input_files import require_file
 from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
@@ -24,35 +21,11 @@ if TYPE_CHECKING:
         QuantizePreview,
     )
     from fertool.results.fields import Result
-    from fertool.workflows.data import Data
     from fertool.workflows.predict import Predictions
     from fertool.workflows.prediction_output import PredictionOutputs
     from fertool.workflows.prune import PrunedModel
     from fertool.workflows.quantize import QuantizedModel
     from fertool.workflows.training_task import TrainedModel
-
-
-def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
-    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`.
-
-    Raises FertoolError for `.` and `/`, which are no files and have no name to follow.
-    """
-    if not model.name:
-        require_file(model)
-    if not stage:
-        return model.with_suffix(suffix)
-    return model.with_name(f"{model.stem}.{stage}{suffix}")
-
-
-def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
-    """Raise FertoolError for a missing file, and for an output that would replace an input."""
-    inputs = list(files)
-    if data:
-        inputs += data.files
-    if output:
-        require_writable(output, *inputs)
-    for file in files:
-        require_file(file)
 
 
 def print_json(result: Result) -> None:

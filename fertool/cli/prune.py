@@ -34,11 +34,11 @@ def prune(
 
     Example: fertool prune student.pt --target-flops 0.5 --data fer2013.csv --epochs 10
     """
-    from fertool.cli.output import default_output, print_changed, print_preview
+    from fertool.cli.output import print_changed, print_preview
     from fertool.results import PrunePreview
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
-    from fertool.workflows.outputs import require_outputs
+    from fertool.workflows.outputs import default_output, require_outputs
     from fertool.workflows.prune import plan_pruning, prune, require_data, require_processes
 
     output = output or default_output(model, "pruned")

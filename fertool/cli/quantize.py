@@ -35,10 +35,10 @@ def quantize(
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
     """
-    from fertool.cli.output import default_output, print_changed, print_preview
+    from fertool.cli.output import print_changed, print_preview
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
-    from fertool.workflows.outputs import require_outputs
+    from fertool.workflows.outputs import default_output, require_outputs
     from fertool.workflows.quantize import preview_quantization, quantize, require_processes
 
     output = output or default_output(model, _stage(config))

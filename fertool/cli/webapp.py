@@ -38,10 +38,10 @@ def app(
 
     Example: fertool app student.pt -o site --folder --runtime node_modules/onnxruntime-web
     """
-    from fertool.cli.output import default_output
     from fertool.report.console import note, path_result
     from fertool.web.server import AppServer
     from fertool.workflows.app import app as write_app
+    from fertool.workflows.outputs import default_output
 
     output = output or default_output(model, "", "-app" if config.folder else ".html")
     server = AppServer(serve) if serve is not None else None

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from fertool.artifact.input_files import require_file
 from fertool.results import Epoch, History
+
+if TYPE_CHECKING:
+    from fertool.workflows.data import Data
 
 HISTORY_SUFFIX = ".history.json"
 """What a training's file of epochs has after the name of its model."""
@@ -25,6 +29,31 @@ def require_outputs(output: Path, inputs: Iterable[Path], *, trains: bool) -> No
         require_writable(history_path(output), *inputs)
         # The longest name that a state may have.
         require_writable(state_path(output, ".round-999"), *inputs)
+
+
+def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
+    """Return the output's name when there is no -o: `model.pt` pruned is `model.pruned.pt`.
+
+    Raises FertoolError for `.` and `/`, which are no files and have no name to follow.
+    """
+    if not model.name:
+        require_file(model)
+    if not stage:
+        return model.with_suffix(suffix)
+    return model.with_name(f"{model.stem}.{stage}{suffix}")
+
+
+def require_files(files: Iterable[Path], output: Path | None, data: Data | None) -> None:
+    """Raise FertoolError for a missing file, and for an output that would replace an input."""
+    from fertool.artifact.atomic import require_writable
+
+    inputs = list(files)
+    if data:
+        inputs += data.files
+    if output:
+        require_writable(output, *inputs)
+    for file in files:
+        require_file(file)
 
 
 def as_path(output: str | Path | None) -> Path | None:
