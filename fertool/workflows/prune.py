@@ -14,7 +14,7 @@ from fertool.config.option import configured, values_of
 from fertool.config.pictures import PrunePictures
 from fertool.config.pruning import PruneConfig
 from fertool.config.run import RunConfig
-from fertool.errors import UsageError
+from fertool.errors import UsageError, naming
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import measure_changes, measure_unlabeled, warn_of_unlabeled
@@ -275,7 +275,8 @@ class _Pruning:
         from fertool.models import require_static
         from fertool.pruning import PruningSession, require_float
 
-        require_float(self.model.spec)
+        with naming(self.model.name):
+            require_float(self.model.spec)
         # The trainings change it in place.
         module = copy.deepcopy(require_static(self.model.module)).cpu()
         constraints = pruning_constraints(self.before, module, self.config)

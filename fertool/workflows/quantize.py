@@ -14,6 +14,7 @@ from fertool.config.option import configured, values_of
 from fertool.config.pictures import QuantizePictures
 from fertool.config.quantization import QuantizeConfig
 from fertool.config.run import RunConfig
+from fertool.errors import naming
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, Epoch, QuantizePreview, QuantizeResult
 from fertool.workflows.activation_replacement import replace_and_train
@@ -265,7 +266,8 @@ class _Quantization:
         from fertool.quant import plan_quantization
 
         # First, because it refuses networks that cannot be quantized.
-        quant = plan_quantization(network.spec, network.module, self.config)
+        with naming(self.model.name):
+            quant = plan_quantization(network.spec, network.module, self.config)
         sensitivity, digest = self._traces_of(network)
         step = make_step(
             "quantize",

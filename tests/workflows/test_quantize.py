@@ -128,7 +128,7 @@ def test_traces_without_a_use_are_refused(small, data, traces):
 
 def test_a_quantized_model_is_refused(small, data):
     made = quantize(load(small), data, **CALIBRATION)
-    with pytest.raises(FertoolError, match="quantized already"):
+    with pytest.raises(FertoolError, match="mobilenet_v3_small: the model is quantized already"):
         quantize(made, data, average_bits=3)
 
 
