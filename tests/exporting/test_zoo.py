@@ -17,6 +17,7 @@ from fertool.models import architecture_names
 from fertool.quant import quantize_model
 
 PLAIN = ExportConfig(simplify=False)
+FLOAT_OPERATORS = {"BatchNormalization", "Erf", "Gelu", "LayerNormalization", "Softmax"}
 
 
 def run(content, images, tmp_path):
@@ -61,6 +62,8 @@ def test_float_and_int8_files_give_torchs_answers_with_integer_convolutions(arch
     )
     assert (operators["QGemm"], operators["Gemm"]) == (linears, 0)
     # No island of floats between integers: without onnxsim only the sizes of a shuffle are read
-    # from floats. Behind a float entrance all is rounded once.
-    assert operators["QuantizeLinear"] == bool(entrance)
+    # from floats. Behind a float entrance all is rounded once. What has no integer kernel makes
+    # islands.
+    if not operators.keys() & FLOAT_OPERATORS:
+        assert operators["QuantizeLinear"] == bool(entrance)
     assert entrance or not operators.keys() & {"HardSigmoid", "HardSwish", "Sigmoid"}
