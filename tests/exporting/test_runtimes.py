@@ -45,7 +45,7 @@ print(json.dumps({"version": onnxruntime.__version__, "logits": logits.tolist()}
     ],
 )
 def test_old_and_new_make_the_same_integer_network(arch, mixed, tmp_path):
-    spec, module, data = settled(arch, steps=1)
+    spec, module, data = settled(arch, steps=1, width_mult=0.5)
     bits = None
     if mixed:
         problem = make_problem(spec, module, None)

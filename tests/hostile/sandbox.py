@@ -16,7 +16,7 @@ OUTPUT = "out/result"
 SECONDS = 15
 BYTES = 2 << 30
 """How long a run may take and how much memory it may hold, what was imported before included."""
-QUICK_SECONDS = 2
+QUICK_SECONDS = 4
 QUICK_BYTES = 500 << 20
 """The same for the error that a small file with a wrong header gets,
 beside what was imported before.

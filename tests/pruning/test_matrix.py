@@ -30,7 +30,7 @@ def faces():
 @pytest.mark.parametrize("arch", architecture_names())
 def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
     torch.manual_seed(0)
-    args = {} if arch == "eff_resnet18" else {"width_mult": 0.5}
+    args = {} if arch == "eff_resnet18" else {"width_mult": 0.25}
     spec, module = create(arch, args, INPUT, faces.classes)
     randomise_norms(module).eval()
     whole = cost.count(module, INPUT).macs
