@@ -88,7 +88,7 @@ def main() -> None:
         files[1].write_bytes(export_model(spec, module, ExportConfig()))
         timed = bench(
             files,
-            BenchConfig(runs=options.runs, warmup=100, memory=False),
+            BenchConfig(runs=options.runs, warmup=100, memory=False, starts=0),
             lambda _: val.images[:256].numpy(),
         ).as_dict()
     for result in timed["results"]:

@@ -95,7 +95,9 @@ def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
         for name, network in networks.items():
             paths[name].write_bytes(integer_file(*network, faces))
         paths |= dict(rivals(paths["fp32"], faces))
-        timed = bench([*paths.values()], BenchConfig(warmup=30, runs=runs, threads=1, memory=False))
+        timed = bench(
+            [*paths.values()], BenchConfig(warmup=30, runs=runs, threads=1, memory=False, starts=0)
+        )
     found = dict(zip([*paths][1:], speedups(timed), strict=True))
     row = {"arch": arch, "size": size, "processor": timed.environment.processor}
     row |= {"latency_s": timed.results[0].latency_s.median, **found.pop("int8")}

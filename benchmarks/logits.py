@@ -37,7 +37,7 @@ from fertool.distillation.cached_logits import (
     save_logits,
 )
 from fertool.models import create
-from fertool.runtime.interleaved import speedup_ci95
+from fertool.runtime.time_ratios import paired_ratio
 from fertool.spec import InputSpec, ProvenanceStep, Spec
 from fertool.training import TrainConfig, fit
 
@@ -65,7 +65,7 @@ def main() -> None:
         {"live": lambda: epoch(teacher), "file": lambda: epoch(*recording.teachers)}, options.rounds
     )
     live, file = (np.array(times)[:, None] for times in seconds.values())
-    speedup, interval = speedup_ci95(live, file, options.seed)
+    speedup, interval = paired_ratio(live, file)
     report = {
         "teacher": options.teacher,
         "student": options.student,

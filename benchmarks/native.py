@@ -208,7 +208,7 @@ def latencies(files: Path, plans: list[str]) -> dict[str, dict[str, float]]:
     names = [(plan, suffix) for plan in dict.fromkeys(plans) for suffix in ("onnx", "int8.onnx")]
     timed = bench(
         [files / f"{plan}.{suffix}" for plan, suffix in names],
-        BenchConfig(runs=1000, threads=1, memory=False),
+        BenchConfig(runs=1000, threads=1, memory=False, starts=0),
     )
     found: dict[str, dict[str, float]] = {}
     for (plan, suffix), entry in zip(names, timed.results, strict=True):

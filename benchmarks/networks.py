@@ -428,7 +428,9 @@ def export(
             }
             files[name] = Path(folder) / f"{name}.onnx"
             files[name].write_bytes(content)
-        times = bench(list(files.values()), BenchConfig(runs=40, warmup=5, threads=1, memory=False))
+        times = bench(
+            list(files.values()), BenchConfig(runs=40, warmup=5, threads=1, memory=False, starts=0)
+        )
         for name, result in zip(files, times.results, strict=True):
             found[name] |= {"median_s": result.latency_s.median, "size_bytes": result.size_bytes}
     row["export"] = found

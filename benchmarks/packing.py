@@ -89,7 +89,8 @@ def measure(model: Path, runs: int) -> dict[str, Any]:
                 )
                 loads[name].append(time.perf_counter() - start)
         timed = bench(
-            list(files.values()), BenchConfig(warmup=50, runs=runs, threads=1, memory=False)
+            list(files.values()),
+            BenchConfig(warmup=50, runs=runs, threads=1, memory=False, starts=0),
         )
         sizes = {f"{name}_bytes": file.stat().st_size for name, file in files.items()}
     return {

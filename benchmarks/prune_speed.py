@@ -135,7 +135,9 @@ def measure(
             paths.append(Path(folder) / f"{len(paths)}.onnx")
             smaller = replace(spec, graph=result.module.graph)
             paths[-1].write_bytes(export_model(smaller, result.module, ExportConfig()))
-        timed = bench(paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False))
+        timed = bench(
+            paths, BenchConfig(warmup=30, runs=options.runs, threads=1, memory=False, starts=0)
+        )
     rows = [
         {
             "rule": rule,

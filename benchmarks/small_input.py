@@ -100,7 +100,7 @@ def latencies(arch: str, width: float) -> list[float]:
             paths.append(Path(folder) / f"{index}.onnx")
             spec, module = network(arch, variant, width)
             paths[-1].write_bytes(export_model(spec, module.eval(), ExportConfig(simplify=False)))
-        timed = bench(paths, BenchConfig(warmup=20, runs=300, memory=False))
+        timed = bench(paths, BenchConfig(warmup=20, runs=300, memory=False, starts=0))
     return [entry.latency_s.median for entry in timed.results]
 
 

@@ -42,7 +42,7 @@ from fertool.data.augment import augment, mix
 from fertool.data.pixels import to_input
 from fertool.models import create
 from fertool.precision import resolve_precision
-from fertool.runtime.interleaved import speedup_ci95
+from fertool.runtime.time_ratios import paired_ratio
 from fertool.spec import InputSpec, Spec
 from fertool.training import TrainConfig, fit
 
@@ -149,8 +149,8 @@ def compare_loops(
         }
         if name not in plain:
             baseline, candidate = np.array(seconds[best]), np.array(times)
-            row["speedup"], row["speedup_ci95"] = speedup_ci95(
-                baseline[:, None], candidate[:, None], options.seed
+            row["speedup"], row["speedup_ci95"] = paired_ratio(
+                baseline[:, None], candidate[:, None]
             )
         rows.append(row)
     return {"rows": rows, "best_plain": best}
@@ -357,7 +357,7 @@ def compare_formats(
     rows = []
     for count in threads:
         last, first = (np.array(seconds[f"{count} {name}"])[:, None] for name in FORMATS)
-        speedup, interval = speedup_ci95(first, last, config.seed)
+        speedup, interval = paired_ratio(first, last)
         row = {
             "threads": count,
             "channels_last_s": float(np.median(last)),

@@ -31,6 +31,12 @@ class UsageError(FertoolError):
     exit_code = 2
 
 
+class LimitError(FertoolError):
+    """The work is done, and its result misses a limit that the user set (exit code 3)."""
+
+    exit_code = 3
+
+
 @contextmanager
 def naming(where: str) -> Iterator[None]:
     """Put `where`, a file or a model, before the message of a FertoolError inside the block."""

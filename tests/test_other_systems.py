@@ -108,9 +108,9 @@ print(left.exists(), folder.exists())
 
 def test_memory_that_a_system_does_not_tell_is_none(tmp_path: Path) -> None:
     code = """
-from fertool.runtime import memory_child
-memory_child._vm_high_water_bytes = lambda: None
-print(memory_child.peak_rss_bytes())
+from fertool.runtime import fresh_process_child
+fresh_process_child._vm_high_water_bytes = lambda: None
+print(fresh_process_child.peak_rss_bytes())
 """
     assert run(code, tmp_path) == "None\n"
 

@@ -88,8 +88,8 @@ def root(
 def main() -> None:
     """Run the command line.
 
-    Exit codes: 0 done, 1 the work failed, 2 wrong usage; 130 after Ctrl-C, 143 after SIGTERM, 129
-    after SIGHUP.
+    Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 a limit that the user set is missed; 130
+    after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     streams.open_missing()
     streams.forget_useless_size()

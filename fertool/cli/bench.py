@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fertool.cli.options import AnyModelFiles, Json, OptionalData, Output, Recipe
 from fertool.cli.reporting import CONSOLE
-from fertool.config.benchmark import BenchConfig
+from fertool.config.benchmark import BenchConfig, SpeedLimit
 from fertool.config.reading import ReadConfig
 
 
@@ -12,6 +12,7 @@ def bench(
     files: AnyModelFiles,
     data: OptionalData = None,
     config: BenchConfig = BenchConfig(),
+    limit: SpeedLimit = SpeedLimit(),
     read: ReadConfig = ReadConfig(),
     output: Output = None,
     recipe: Recipe = None,
@@ -20,9 +21,15 @@ def bench(
     """Measure latency, throughput, memory and size of model files, and with --data the accuracy.
 
     Passes of the files alternate, so that what the machine does meanwhile cancels out of the
-    speed-ups. The first file is the baseline. Accuracy is that of the validation split.
+    speed-ups. The first file is the baseline. Accuracy is that of the validation split. Loading and
+    the first pass are timed in new processes. With --against the exit code is 3 if a file is slower
+    than the limit allows beyond doubt.
 
     Example: fertool bench student.onnx int8.onnx --data fer2013.csv
+
+    Example: fertool bench int8.onnx --runtime onnxruntime --runtime openvino --batch-size 1,8,32
+
+    Example: fertool bench candidate.onnx --against current.json --max-regression 5%
     """
     from fertool.cli.output import print_json
     from fertool.report import tables
@@ -30,15 +37,18 @@ def bench(
     from fertool.workflows.benchmark import benchmark
     from fertool.workflows.data import open_data
     from fertool.workflows.outputs import require_files, write_json
+    from fertool.workflows.speed_regression import require_speed
 
     faces = open_data(data, read, reporter=CONSOLE) if data else None
-    require_files(files, output, faces)
-    measured = benchmark(files, config, data=faces, reporter=CONSOLE)
+    older = [limit.against] if limit.against else []
+    require_files([*files, *older], output, faces)
+    measured = benchmark(files, config, limit, data=faces, reporter=CONSOLE)
     if output:
         write_json(output, measured.as_dict())
     if json:
         print_json(measured)
-        return
-    result(tables.bench_table(measured))
-    for line in tables.bench_warnings(measured):
-        CONSOLE.warn(line)
+    else:
+        result(tables.bench_table(measured))
+        for line in tables.bench_warnings(measured):
+            CONSOLE.warn(line)
+    require_speed(measured)

@@ -111,6 +111,8 @@ def _parameters(default: Any) -> Iterator[inspect.Parameter]:
             # Of a list or a map Typer takes None for "not given".
             if value in ((), {}):
                 value = None
+            elif known.separator and value is not None:
+                value = known.separator.join(map(str, value))
         elif not hasattr(kind, "__metadata__"):
             continue
         keyword = inspect.Parameter.KEYWORD_ONLY

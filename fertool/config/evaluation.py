@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from fertool.config.detection import DETECTION, DetectionConfig
@@ -10,8 +11,51 @@ from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
 from fertool.errors import UsageError
 
+LIMIT = "Limit"
 Split = Literal["train", "val", "test"]
 Tta = Literal["none", "flip", "ten-crop"]
+
+
+@dataclass(frozen=True)
+class AccuracyLimit:
+    """How much worse than another file files may be; raises UsageError for options without it."""
+
+    not_worse_than: Path | None = option(
+        None,
+        "Fail with exit code 3 if a file is worse than this one by more than ``points``, beyond "
+        "doubt: if the whole 95 % interval of the paired difference is below. It is the baseline.",
+        panel=LIMIT,
+        metavar="OLD",
+    )
+    points: float | None = option(
+        None,
+        "Points of accuracy that may be lost. Default: 0.",
+        panel=LIMIT,
+        minimum=0,
+        maximum=100,
+    )
+    strict: bool = option(
+        False,
+        "Fail unless it is certain that no more is lost: unless the whole interval is above. Needs "
+        "more images.",
+        panel=LIMIT,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.not_worse_than is not None:
+            return
+        given = f"``points={self.points:g}``" if self.points is not None else "``strict=True``"
+        if self.points is not None or self.strict:
+            raise UsageError(
+                f"{given} without ``not_worse_than``",
+                "name the file to compare with: ``not_worse_than=OLD.onnx``",
+            )
+
+    @property
+    def margin(self) -> float:
+        """The allowed loss of accuracy, a fraction of the images."""
+        return (self.points or 0.0) / 100
 
 
 @dataclass(frozen=True)

@@ -291,11 +291,14 @@ def is_scalar(kind: Any) -> bool:
 
 
 def typed(kind: Any, value: Any) -> Any:
-    """Return a value as the type has it: text as a path, a whole number as a float.
+    """Return a value as the type has it: text as a path, a whole number as a float, one as a list.
 
     So an option that is given in Python is recorded like the same one of the command line.
     """
     parts = parts_of(kind)
+    is_list = any(get_origin(part) is tuple for part in parts)
+    if is_list and isinstance(value, str | int | float):
+        return (value,)
     if isinstance(value, str) and Path in parts:
         return Path(value)
     if type(value) is int and float in parts and int not in parts:

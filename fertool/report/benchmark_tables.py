@@ -15,11 +15,29 @@ from fertool.report.units import (
     speedup_cell,
     time_text,
 )
-from fertool.results import BenchResult, FileResult, SpeedComparison, WarningKind
+from fertool.results import (
+    BenchResult,
+    FileResult,
+    OperatorTime,
+    SpeedComparison,
+    SpeedRegression,
+    StartTime,
+    WarningKind,
+)
 
 Column = Literal["size", "counts", "accuracy"]
 """A column that a page can have in another table."""
-RUNTIMES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+RUNTIMES = {
+    "torch": "PyTorch",
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tflite": "LiteRT",
+    "executorch": "ExecuTorch",
+    "torchlite": "lite interpreter",
+}
+_SMALL_SHARE = 0.01
+"""Operators of less of the time stand in one line of a table; the JSON has each."""
+_METHODS = {"rerun": "measured now, interleaved", "stored": "those of the older run"}
 _WARNINGS: Mapping[WarningKind, str] = {
     "noisy": "{file}: the 90th percentile is {value:.1f} times the median; "
     "close other programs and measure again",
@@ -31,6 +49,8 @@ _WARNINGS: Mapping[WarningKind, str] = {
     "this processor may lack VNNI",
     "undecided": "{file}: no measurable difference in speed to the baseline; "
     "more runs narrow the interval",
+    "no-profile": "{file}: this runtime has no profiler, so that no time by operator is known",
+    "one-batch": "{file}: takes batches of {value:.0f} only, and was measured with these alone",
 }
 
 
@@ -42,22 +62,27 @@ def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> T
     """
     results = report.results
     names = short_file_names(results)
+    several_batches = len({entry.batch for entry in results}) > 1
+    has_energy = any(entry.energy_j is not None for entry in results)
     has_accuracy = "accuracy" not in omitted and _first_measured(results) is not None
-    has_speedup = len(results) > 1
+    has_speedup = len(report.comparisons) > 0
     headers = ["file\nruntime", ">memory" if "size" in omitted else ">size\nmemory"]
     if "counts" not in omitted:
         headers.append(">params\nMACs")
-    headers += [">latency\n90th pct.", ">images/s"]
+    headers.append(">latency\n90th pct.")
+    headers.append(">images/s\nenergy" if has_energy else ">images/s")
     if has_accuracy:
         headers.append(">accuracy\n95 % CI")
     if has_speedup:
         headers.append(">speed-up\n95 % CI")
 
     rows = []
-    # The baseline comes first and has no comparison.
-    comparisons = [None, *report.comparisons]
-    for entry, comparison in zip(results, comparisons, strict=True):
-        cells = _file_cells(entry, names[entry.file], _typical_latency(report), omitted)
+    for entry, _, comparison in report.compared():
+        name = names[entry.file]
+        if several_batches:
+            name += f", batch {entry.batch}"
+        cells = _file_cells(entry, name, _typical_latency(report), omitted)
+        cells.append(_throughput_cell(entry))
         if has_accuracy:
             cells.append(accuracy_cell(entry.headline))
         if has_speedup:
@@ -81,8 +106,14 @@ def _file_cells(
     if "counts" not in omitted:
         cells.append(f"{count_text(entry.params)}\n{count_text(entry.macs)}")
     cells.append(f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}")
-    cells.append(count_text(entry.throughput_per_s))
     return cells
+
+
+def _throughput_cell(entry: FileResult) -> str:
+    text = count_text(entry.throughput_per_s)
+    if entry.energy_j is None:
+        return text
+    return f"{text}\n{1000 * entry.energy_j:.3g} mJ"
 
 
 def _speedup_cell(comparison: SpeedComparison | None) -> str:
@@ -126,11 +157,13 @@ def benchmark_caption(report: BenchResult) -> str:
     first = results[0]
     threads = threads_text(first.threads)
     runs = f"{report.runs:,} runs, {_typical_latency(report)}s"
-    parts = [f"{threads}, batch {first.batch}, {runs}"]
+    batches = ", ".join(str(batch) for batch in dict.fromkeys(entry.batch for entry in results))
+    parts = [f"{threads}, batch {batches}, {runs}"]
     measured = _first_measured(results)
     if measured is not None:
         parts.append(f"accuracy: {measured.split}, n = {measured.n:,}")
-    parts.append(report.environment.processor)
+    environments = [entry.environment or report.environment for entry in results]
+    parts += dict.fromkeys(environment.processor for environment in environments)
     return "; ".join(parts)
 
 
@@ -141,10 +174,9 @@ def threads_text(threads: int) -> str:
 
 def bench_warnings(report: BenchResult) -> list[str]:
     """Return the warnings of a benchmark as sentences, each with what helps."""
-    names = short_file_names(report.results)
     lines, other_runtimes = [], []
     for entry in report.warnings:
-        name = names[entry.file]
+        name = _row_name(report, entry.file, entry.runtime, entry.batch)
         if entry.kind == "other-runtime":
             other_runtimes.append(name)
         else:
@@ -153,3 +185,96 @@ def bench_warnings(report: BenchResult) -> list[str]:
     if other_runtimes:
         lines.append(_WARNINGS["other-runtime"].format(file=", ".join(other_runtimes)))
     return lines
+
+
+def _row_name(report: BenchResult, file: str, runtime: str, batch: int) -> str:
+    """Return the name of a file, with runtime and batch size where it was measured with several."""
+    runtimes, batches = set(), set()
+    for result in report.results:
+        if result.file == file:
+            runtimes.add(result.runtime)
+            batches.add(result.batch)
+    details = []
+    if runtime and len(runtimes) > 1:
+        details.append(RUNTIMES.get(runtime, runtime))
+    if batch and len(batches) > 1:
+        details.append(f"batch {batch}")
+    name = short_file_names(report.results)[file]
+    if details:
+        name += f" ({', '.join(details)})"
+    return name
+
+
+def layout_starts(report: BenchResult) -> TextTable | None:
+    """Lay out the times of new processes, None where none were started for them."""
+    rows = []
+    for entry in report.results:
+        if entry.load_s is None or entry.first_pass_s is None:
+            continue
+        name = _row_name(report, entry.file, entry.runtime, 0)
+        loading, first_pass = _start_cell(entry.load_s), _start_cell(entry.first_pass_s)
+        rows.append((name, str(len(entry.load_s.samples)), loading, first_pass))
+    if not rows:
+        return None
+    headers = ("file", ">new processes", ">loading\n95 % CI", ">first pass\n95 % CI")
+    return TextTable(headers, tuple(rows))
+
+
+def _start_cell(time: StartTime) -> str:
+    low, high = (time_text(bound) for bound in time.median_ci95)
+    return f"{time_text(time.median)}\n{low} to {high}"
+
+
+def layout_operators(entry: FileResult) -> TextTable:
+    """Lay out the time by operator of a file, the longest first, those of little share in one."""
+    shown, rest = [], []
+    for operator in entry.operators:
+        group = rest if operator.share < _SMALL_SHARE else shown
+        group.append(operator)
+    # One alone needs no line of its own kind.
+    if len(rest) > 1:
+        calls = sum(operator.calls for operator in rest)
+        time_s = sum(operator.time_s for operator in rest)
+        share = sum(operator.share for operator in rest)
+        rest = [OperatorTime(f"{len(rest)} others", calls, time_s, share)]
+    rows = []
+    for operator in [*shown, *rest]:
+        share_text = percent_text(operator.share)
+        calls_text = f"{operator.calls:.4g}"
+        rows.append((operator.operator, calls_text, time_text(operator.time_s), share_text))
+    return TextTable(("operator", ">calls", ">time", ">share"), tuple(rows))
+
+
+def operators_caption(entry: FileResult) -> str:
+    """Return what the times by operator are of."""
+    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+    return f"{entry.file} in {runtime}, batch {entry.batch}: one pass, while the profiler counts"
+
+
+def layout_regression(report: BenchResult, regression: SpeedRegression) -> TextTable:
+    """Lay out how files compare with those of older results."""
+    rows = []
+    for entry in regression.comparisons:
+        low, high = (_change_text(bound) for bound in entry.ratio_ci95)
+        name = _row_name(report, entry.candidate, entry.runtime, entry.batch)
+        verdict = "too slow" if entry.exceeded else "within the limit"
+        rows.append(
+            (
+                f"{name}\n{entry.baseline}",
+                f"{time_text(entry.candidate_s)}\n{time_text(entry.baseline_s)}",
+                f"{_change_text(entry.ratio)}\n{low} to {high}",
+                f"{verdict}\n{_METHODS[entry.method]}",
+            )
+        )
+    headers = ("file\nold file", ">median\nold", ">time\n95 % CI", "limit\nold times")
+    return TextTable(headers, tuple(rows))
+
+
+def regression_caption(regression: SpeedRegression) -> str:
+    """Return what files were compared with, and the limit."""
+    limit = f"{100 * regression.max_regression:g} %"
+    return f"against {regression.file}: at most {limit} slower"
+
+
+def _change_text(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"

@@ -138,10 +138,22 @@ def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[Section]:
             writer.table(benchmark_tables.layout_benchmark(report, omitted)),
             writer.paragraph(f"{caption}. {_BENCHMARK_NOTE}", "quiet"),
         ]
+        starts = benchmark_tables.layout_starts(report)
+        if starts is not None:
+            parts.append(writer.table(starts))
+        if report.against is not None:
+            parts.append(writer.heading(benchmark_tables.regression_caption(report.against)))
+            regression = benchmark_tables.layout_regression(report, report.against)
+            parts.append(writer.table(regression))
+        for entry in report.results:
+            if entry.operators:
+                parts.append(writer.heading(benchmark_tables.operators_caption(entry)))
+                parts.append(writer.table(benchmark_tables.layout_operators(entry)))
         for line in benchmark_tables.bench_warnings(report):
             parts.append(writer.paragraph(line, "notice"))
+        # A picture that has latencies side by side compares them.
         measured = []
-        for entry in report.results:
+        for entry in report.comparable_with_first():
             if entry.accuracy is not None:
                 measured.append(entry)
         if 0 < len(measured) <= _MAX_POINTS:

@@ -85,6 +85,17 @@ def read_history(path: Path) -> Sequence[Epoch]:
     return result.history
 
 
+def read_benchmark(path: Path) -> BenchResult:
+    """Return what `bench` wrote; raises FertoolError for any other file."""
+    require_file(path)
+    result = _read_result(path)
+    if not isinstance(result, BenchResult):
+        raise FertoolError(
+            f"{path}: not what bench wrote", "make it: fertool bench FILE -o OLD.json"
+        )
+    return result
+
+
 def _read_result(path: Path) -> Any:
     data = _read_json(path)
     result_type = _find_type(path, data)

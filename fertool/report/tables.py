@@ -10,7 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from fertool.report import change_tables, graph_tables, model_tables, sweep_tables
-from fertool.report.benchmark_tables import bench_warnings, benchmark_caption, layout_benchmark
+from fertool.report.benchmark_tables import (
+    bench_warnings,
+    benchmark_caption,
+    layout_benchmark,
+    layout_operators,
+    layout_regression,
+    layout_starts,
+    operators_caption,
+    regression_caption,
+)
 from fertool.report.change_tables import Costs
 from fertool.report.data_tables import data_facts, layout_class_counts, layout_problems
 from fertool.report.evaluation_tables import (
@@ -60,8 +69,18 @@ _MAX_CONFUSION_COLUMNS = 8
 
 
 def bench_table(report: BenchResult) -> RenderableType:
-    """Return the table of a benchmark."""
-    return Group(_draw(layout_benchmark(report)), Text(benchmark_caption(report), "dim"))
+    """Return the table of a benchmark, and those of operators and of older results, if any."""
+    parts = [_draw(layout_benchmark(report)), Text(benchmark_caption(report), "dim")]
+    starts = layout_starts(report)
+    if starts is not None:
+        parts.append(_draw(starts))
+    for entry in report.results:
+        if entry.operators:
+            parts += [_draw(layout_operators(entry)), Text(operators_caption(entry), "dim")]
+    if report.against is not None:
+        parts.append(_draw(layout_regression(report, report.against)))
+        parts.append(Text(regression_caption(report.against), "dim"))
+    return Group(*parts)
 
 
 def eval_table(entry: Evaluation) -> RenderableType:

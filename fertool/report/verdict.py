@@ -97,8 +97,10 @@ def find_pair(found: ReportData) -> Pair | None:
 
 def _first_and_last(found: ReportData) -> tuple[_OfAFile, _OfAFile] | None:
     for report in found.benchmarks:
-        if len(report.results) > 1:
-            return report.results[0], report.results[-1]
+        # Of the last one that is compared: behind it may be results of another machine, alone.
+        for result, baseline, _ in reversed(list(report.compared())):
+            if baseline is not None:
+                return baseline, result
     for comparisons in found.comparisons:
         first = _by_name(found.evaluations, comparisons[0].baseline)
         last = _by_name(found.evaluations, comparisons[-1].candidate)
@@ -161,13 +163,13 @@ def _is_named(found: ReportData, file: str, wanted: _OfAFile) -> bool:
 
 def _with_speed(pair: Pair, found: ReportData, baseline: _OfAFile, candidate: _OfAFile) -> Pair:
     for report in found.benchmarks:
-        if not _is_same(report.results[0], baseline):
-            continue
-        for result, comparison in zip(report.results[1:], report.comparisons, strict=True):
+        for result, first, comparison in report.compared():
+            if first is None or comparison is None or not _is_same(first, baseline):
+                continue
             if _is_same(result, candidate):
                 return replace(
                     pair,
-                    results=(report.results[0], result),
+                    results=(first, result),
                     speedup=comparison.speedup,
                     speedup_ci95=comparison.speedup_ci95,
                 )

@@ -8,11 +8,12 @@ from fertool.results.assumptions import Assumptions
 from fertool.results.benchmark import (
     BenchResult,
     BenchWarning,
-    Environment,
     FileResult,
     Latency,
+    OperatorTime,
     ProfileResult,
     SpeedComparison,
+    StartTime,
     WarningKind,
 )
 from fertool.results.changes import (
@@ -25,6 +26,7 @@ from fertool.results.changes import (
     UnlabeledChange,
 )
 from fertool.results.data_info import DataInfo, DataProblem, Landmarks
+from fertool.results.environment import Environment
 from fertool.results.evaluation import (
     AccuracyComparison,
     ClassFigures,
@@ -56,6 +58,7 @@ from fertool.results.predictions import (
     PredictionReport,
     PredictionSummary,
 )
+from fertool.results.regression import AccuracyRegression, SpeedRegression, TimeRatio
 from fertool.results.sensitivity import Hessian, LayerSensitivity, Sensitivity
 from fertool.results.sweep import (
     BestTrial,
@@ -69,6 +72,7 @@ from fertool.results.training import Epoch, History
 
 __all__ = [
     "AccuracyComparison",
+    "AccuracyRegression",
     "Assumptions",
     "BenchResult",
     "BenchWarning",
@@ -100,6 +104,7 @@ __all__ = [
     "LogitsSummary",
     "ModelSummary",
     "NodeSummary",
+    "OperatorTime",
     "Parity",
     "PictureResult",
     "PlanSummary",
@@ -114,8 +119,11 @@ __all__ = [
     "Sensitivity",
     "ShownModel",
     "SpeedComparison",
+    "SpeedRegression",
+    "StartTime",
     "SweepResults",
     "SweepSummary",
+    "TimeRatio",
     "TrainingResult",
     "TrialFigures",
     "TrialResult",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from fertool.config.evaluation import Tta
 from fertool.results.assumptions import Assumptions
@@ -18,6 +18,7 @@ from fertool.results.fields import (
     described,
     require_inside,
 )
+from fertool.results.regression import AccuracyRegression
 from fertool.strict_json import Count, Fraction, Name, Positive, Text
 
 _CI95 = described("its 95 % interval, Wilson's")
@@ -121,6 +122,9 @@ class EvaluationReport(Result):
     comparisons: Annotated[
         tuple[AccuracyComparison, ...], described("one for each file but the first")
     ] = ()
+    limit: Annotated[
+        AccuracyRegression | UnsetType, described("with ``not_worse_than``: what it found")
+    ] = UNSET
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; of a single file its figures stand beside `results` too."""

@@ -13,6 +13,7 @@ from fertool.strict_json import Count, Finite, Fraction, Name, NonNegative, Posi
 # Keys of JSON Schema that are not in its standard are free to use.
 _SECONDS = Meta(extra_json_schema={"unit": "s"})
 _BYTES = Meta(extra_json_schema={"unit": "byte"})
+_JOULES = Meta(extra_json_schema={"unit": "J"})
 _NATS = Meta(extra_json_schema={"unit": "nat"})
 
 Value = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite | Text
@@ -20,9 +21,11 @@ Value = bool | Annotated[int, Meta(ge=-(2**53), le=2**53)] | Finite | Text
 Options = Annotated[Mapping[Name, Value], Meta(max_length=100)]
 Interval = tuple[Fraction, Fraction]
 Seconds = Annotated[float, Meta(gt=0, le=1e9), _SECONDS]
+SecondsInterval = tuple[Seconds, Seconds]
 WallTime = Annotated[NonNegative, _SECONDS]
 FileSize = Annotated[Positive, _BYTES]
 MemorySize = Annotated[Count, _BYTES]
+Joules = Annotated[NonNegative, _JOULES]
 Nats = Annotated[Finite, _NATS]
 Difference = Annotated[float, Meta(ge=-1, le=1)]
 DifferenceInterval = tuple[Difference, Difference]

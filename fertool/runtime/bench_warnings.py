@@ -13,26 +13,34 @@ FEW_RUNS = 100
 
 
 def find_warnings(
-    results: Sequence[FileResult], comparisons: Sequence[SpeedComparison]
+    pairs: Sequence[tuple[FileResult, FileResult | None]], comparisons: Sequence[SpeedComparison]
 ) -> tuple[BenchWarning, ...]:
-    """Return the warnings about files and their comparisons with the first file."""
-    baseline = results[0]
+    """Return the warnings about results, each with its baseline, and about their comparisons."""
     warnings: list[BenchWarning] = []
-    for result in results:
+    for result, _ in pairs:
         spread = result.latency_s.p90 / result.latency_s.median
         # The passes of a dynamic network differ by their images.
         if spread > NOISY_RATIO and not result.profiles:
-            warnings.append(BenchWarning("noisy", result.file, spread))
+            warnings.append(_warning("noisy", result, spread))
 
-    runs = len(baseline.samples_s)
+    first, _ = pairs[0]
+    runs = len(first.samples_s)
     if runs < FEW_RUNS:
-        warnings.append(BenchWarning("few-runs", baseline.file, runs))
+        warnings.append(BenchWarning("few-runs", first.file, runs))
 
-    for result, comparison in zip(results[1:], comparisons, strict=True):
+    remaining = iter(comparisons)
+    for result, baseline in pairs:
+        if baseline is None:
+            continue
+        comparison = next(remaining)
         kind = _comparison_warning(baseline, result, comparison.speedup_ci95)
         if kind is not None:
-            warnings.append(BenchWarning(kind, result.file, comparison.speedup))
+            warnings.append(_warning(kind, result, comparison.speedup))
     return tuple(warnings)
+
+
+def _warning(kind: WarningKind, result: FileResult, value: float) -> BenchWarning:
+    return BenchWarning(kind, result.file, value, result.runtime, result.batch)
 
 
 def _comparison_warning(

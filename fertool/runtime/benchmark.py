@@ -2,61 +2,69 @@
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib import metadata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool import __version__
 from fertool.artifact.header import files_of
 from fertool.config.benchmark import BenchConfig
-from fertool.errors import UsageError
 from fertool.registry import RUNTIMES
 from fertool.results import (
     BenchResult,
-    Environment,
+    BenchWarning,
     FileResult,
     Latency,
     ProfileResult,
     SpeedComparison,
 )
+from fertool.results.benchmark import baselines
+from fertool.runtime.bench_rows import (
+    Candidate,
+    ImageSource,
+    Row,
+    open_candidates,
+    plan_rows,
+    reopen,
+)
 from fertool.runtime.bench_warnings import find_warnings
-from fertool.runtime.interleaved import speedup_ci95, time_interleaved
-from fertool.runtime.memory import peak_memory
-from fertool.runtime.opening import open_predictor
-from fertool.runtime.predictor import Forward, Predictor, largest_batch
+from fertool.runtime.energy import EnergyMeter, open_energy_meter
+from fertool.runtime.environment import read_environment
+from fertool.runtime.fresh_process import FreshProcess, run_fresh_process
+from fertool.runtime.interleaved import Passes, block_size, time_interleaved
+from fertool.runtime.order_statistics import start_time
+from fertool.runtime.runtime import Runtime
 from fertool.runtime.threads import limited_threads
+from fertool.runtime.time_ratios import paired_ratio, ratio_of_means
 
-DISTINCT_BATCHES = 16
-"""Batches that the passes cycle through, the same for every file."""
-DYNAMIC_BATCHES = 256
-"""The same where a network adapts its work to the image: the figures depend on the images."""
-
-ImageSource = Callable[[Predictor], NDArray[np.uint8]]
-"""Returns images uint8 [N, C, S, S] in the shape that a predictor takes."""
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class _Candidate:
-    """One file of a benchmark with the batches that are shown to it, each uint8 [B, C, S, S]."""
+class Measurement:
+    """What passes in this process tell of the rows of a benchmark.
 
-    predictor: Predictor
-    batches: list[NDArray[np.uint8]]
-    passes: list[Forward]
+    `of_rows` has a result for each row, None for one that a file does not take.
+    """
+
+    of_rows: tuple[FileResult | None, ...]
+    warnings: tuple[BenchWarning, ...]
+    energy_source: str
+    dynamic: bool
+
+    @property
+    def results(self) -> tuple[FileResult, ...]:
+        """The results that there are."""
+        return tuple(result for result in self.of_rows if result is not None)
 
 
 def bench(
     paths: Sequence[Path],
     config: BenchConfig,
     images: ImageSource | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> BenchResult:
     """Measure latency, throughput, memory and size of model files; the first one is the baseline.
 
@@ -66,111 +74,176 @@ def bench(
     Raises FertoolError for files that cannot be opened and UsageError for a batch size that one
     does not take.
     """
-    predictors = _open_all(paths, config)
-    dynamic = any(predictor.choose_profile for predictor in predictors)
-    most_batches = DYNAMIC_BATCHES if dynamic else DISTINCT_BATCHES
-    candidates = []
-    for predictor in predictors:
-        batches = _make_batches(predictor, config, images, most_batches)
-        passes = [predictor.prepare_pass(batch) for batch in batches]
-        candidates.append(_Candidate(predictor, batches, passes))
+    measured = measure_rows(plan_rows(paths, config), config, images, on_progress)
+    return summarize(measured, with_starts(measured.results, config), config)
 
+
+def measure_rows(
+    rows: Sequence[Row],
+    config: BenchConfig,
+    images: ImageSource | None = None,
+    on_progress: OnProgress | None = None,
+) -> Measurement:
+    """Time rows interleaved in this process; then measure energy and, if asked, operators."""
+    candidates, warnings = open_candidates(rows, config, images)
     samples = _time(candidates, config, on_progress)
-    results: list[FileResult] = []
+    meter = open_energy_meter()
+    results: list[FileResult | None] = [None] * len(rows)
     for candidate, times in zip(candidates, samples, strict=True):
-        results.append(_file_result(candidate, times.reshape(-1), config))
-    # The median of a dynamic network is that of one of its profiles; the mean is of all images.
-    typical: Callable[..., Any] = np.mean if dynamic else np.median
-    comparisons = _compare(results, samples, config.seed, typical)
+        result = _file_result(candidate, times.reshape(-1), config)
+        result = replace(result, energy_j=_energy(candidate, meter, config))
+        if config.profile:
+            result = _with_operators(result, candidate, config)
+            if not result.operators:
+                row = candidate.row
+                warning = BenchWarning("no-profile", result.file, 0, row.runtime, row.batch_size)
+                warnings.append(warning)
+        results[candidate.index] = result
+    dynamic = any(candidate.predictor.choose_profile for candidate in candidates)
+    return Measurement(tuple(results), tuple(warnings), meter.source, dynamic)
+
+
+def summarize(
+    measured: Measurement, results: Sequence[FileResult], config: BenchConfig
+) -> BenchResult:
+    """Return the comparisons and warnings that results call for, of all that were measured."""
+    environment = read_environment()
+    comparisons: list[SpeedComparison] = []
+    pairs = baselines(results, environment)
+    for result, baseline in pairs:
+        if baseline is not None:
+            # The median of a dynamic network is that of one of its profiles; the mean is of all
+            # images.
+            comparisons.append(_compare(baseline, result, measured.dynamic, config.seed))
+    warnings = find_warnings(pairs, comparisons)
+    files = {result.file for result in results}
+    warnings += tuple(warning for warning in measured.warnings if warning.file in files)
     return BenchResult(
         results=tuple(results),
-        comparisons=comparisons,
-        warnings=find_warnings(results, comparisons),
+        comparisons=tuple(comparisons),
+        warnings=warnings,
         warmup=config.warmup,
         runs=config.runs,
-        environment=_environment(),
+        environment=environment,
+        energy_source=measured.energy_source,
     )
 
 
-def _open_all(paths: Sequence[Path], config: BenchConfig) -> list[Predictor]:
-    """Open and check all files before anything is timed, which may take minutes."""
-    predictors = []
-    for path in paths:
-        predictors.append(open_predictor(path, threads=config.threads, foreign=config.foreign))
-    for predictor in predictors:
-        _require_batch_size(predictor, config.batch_size)
-    return predictors
+def with_starts(
+    results: Iterable[FileResult], config: BenchConfig, on_progress: OnProgress | None = None
+) -> tuple[FileResult, ...]:
+    """Add what new processes tell: memory of all results, and start times.
+
+    The latter with the first batch size alone, since loading takes as long with another one.
+    `on_progress` counts processes.
+    """
+    results = list(results)
+    found: list[list[FreshProcess]] = [[] for _ in results]
+    # All files in turn, so that a disturbance affects each of them once.
+    turns = []
+    for number in range(max(config.starts, 1)):
+        for index, result in enumerate(results):
+            if number < _process_count(result, config):
+                turns.append(index)
+    for done, index in enumerate(turns, start=1):
+        found[index].append(_run_process(results[index], config))
+        if on_progress:
+            on_progress(done, len(turns))
+    filled = []
+    for result, processes in zip(results, found, strict=True):
+        filled.append(_with_processes(result, processes, config))
+    return tuple(filled)
+
+
+def _process_count(result: FileResult, config: BenchConfig) -> int:
+    if result.batch == config.batch_size[0]:
+        return max(config.starts, int(config.memory))
+    return int(config.memory)
+
+
+def _run_process(result: FileResult, config: BenchConfig) -> FreshProcess:
+    return run_fresh_process(
+        Path(result.file),
+        runtime=result.runtime,
+        threads=config.threads,
+        batch_size=result.batch,
+        foreign=config.foreign,
+    )
+
+
+def _with_processes(
+    result: FileResult, processes: Sequence[FreshProcess], config: BenchConfig
+) -> FileResult:
+    if config.memory:
+        result = replace(result, peak_rss_bytes=processes[0].peak_rss_bytes)
+    if not config.starts or result.batch != config.batch_size[0]:
+        return result
+    return replace(
+        result,
+        load_s=start_time([process.load_s for process in processes]),
+        first_pass_s=start_time([process.first_pass_s for process in processes]),
+    )
+
+
+@dataclass
+class _Openings:
+    """Opens the candidates anew each time that passes are asked for, but the first time."""
+
+    candidates: Sequence[Candidate]
+    config: BenchConfig
+    count: int = field(default=0, init=False)
+
+    def open_passes(self) -> Passes:
+        """Return the passes of all candidates."""
+        if self.count:
+            # The former ones are still there, so that the new ones lie elsewhere in memory.
+            self.candidates = [reopen(candidate, self.config) for candidate in self.candidates]
+        self.count += 1
+        return [candidate.passes for candidate in self.candidates]
 
 
 def _time(
-    candidates: Sequence[_Candidate],
-    config: BenchConfig,
-    on_progress: Callable[[int, int], None] | None,
+    candidates: Sequence[Candidate], config: BenchConfig, on_progress: OnProgress | None
 ) -> list[NDArray[np.float64]]:
-    """Return the seconds [rounds, block] of each file's passes."""
+    """Return the seconds [rounds, block] of each candidate's passes."""
     predictors = [candidate.predictor for candidate in candidates]
-    passes = [candidate.passes for candidate in candidates]
+    openings = _Openings(candidates, config)
     with limited_threads(predictors, config.threads):
         # One pass each under the limits of time and memory, which the timed ones do without.
         for candidate in candidates:
-            candidate.predictor.run_checked(candidate.passes[0], config.batch_size)
-        return time_interleaved(passes, config.warmup, config.runs, on_progress)
+            candidate.predictor.run_checked(candidate.passes[0], candidate.row.batch_size)
+        return time_interleaved(openings.open_passes, config.warmup, config.runs, on_progress)
 
 
-def _compare(
-    results: Sequence[FileResult],
-    samples: Sequence[NDArray[np.float64]],
-    seed: int,
-    typical: Callable[..., Any],
-) -> tuple[SpeedComparison, ...]:
-    """Return the speedup of each file over the first one, by their `typical` times."""
-    baseline = results[0].file
-    comparisons: list[SpeedComparison] = []
-    for result, times in zip(results[1:], samples[1:], strict=True):
-        speedup, interval = speedup_ci95(samples[0], times, seed, typical)
-        comparisons.append(SpeedComparison(baseline, result.file, speedup, interval))
-    return tuple(comparisons)
+def _energy(candidate: Candidate, meter: EnergyMeter, config: BenchConfig) -> float | None:
+    with limited_threads([candidate.predictor], config.threads):
+        return meter.measure(candidate.passes, candidate.row.batch_size)
 
 
-def _require_batch_size(predictor: Predictor, batch_size: int) -> None:
-    if predictor.batch not in (None, batch_size):
-        raise UsageError(
-            f"``batch_size={batch_size}``: {predictor.path} takes batches "
-            f"of {predictor.batch} only",
-            f"use ``batch_size={predictor.batch}``, or export it with a dynamic batch",
-        )
-    most = largest_batch(predictor.input)
-    if batch_size > most:
-        raise UsageError(
-            f"``batch_size={batch_size}``: of the images of {predictor.path} {most} fit the memory",
-            f"for example ``batch_size={min(256, most)}``",
-        )
+def _with_operators(result: FileResult, candidate: Candidate, config: BenchConfig) -> FileResult:
+    """Add the time by operator, where the runtime has a profiler."""
+    member: type[Runtime] = RUNTIMES.load(candidate.row.runtime)
+    times = member().profile(candidate.row.path, config.threads, config.foreign, candidate.batches)
+    if times is None:
+        return result
+    return replace(result, operators=times.of_a_pass())
 
 
-def _make_batches(
-    predictor: Predictor, config: BenchConfig, images: ImageSource | None, most: int
-) -> list[NDArray[np.uint8]]:
-    """Return up to `most` batches of images, as many as there are images for and fit the memory."""
-    pixels = images(predictor) if images else _noise(predictor, config)
-    affordable = max(1, largest_batch(predictor.input) // config.batch_size)
-    available = max(1, len(pixels) // config.batch_size)
-    count = min(most, affordable, available)
-    wanted = count * config.batch_size
-    # Repeated where there are fewer images than a single batch has.
-    if len(pixels) < wanted:
-        pixels = np.resize(pixels, (wanted, *pixels.shape[1:]))
-    return np.split(pixels[:wanted], count)
+def samples_of(result: FileResult) -> NDArray[np.float64]:
+    """Return the seconds [rounds, block] of a result's passes."""
+    return np.reshape(result.samples_s, (-1, result.block))
 
 
-def _noise(predictor: Predictor, config: BenchConfig) -> NDArray[np.uint8]:
-    size = predictor.input.size
-    shape = (config.batch_size, predictor.input.channels, size, size)
-    return np.random.default_rng(config.seed).integers(0, 256, shape, dtype=np.uint8)
+def _compare(baseline: FileResult, result: FileResult, dynamic: bool, seed: int) -> SpeedComparison:
+    """Return the speedup of a file over the baseline: by means where the work is dynamic."""
+    times = samples_of(baseline), samples_of(result)
+    speedup, interval = ratio_of_means(*times, seed) if dynamic else paired_ratio(*times)
+    return SpeedComparison(
+        baseline.file, result.file, speedup, interval, result.runtime, result.batch
+    )
 
 
-def _profile_results(
-    candidate: _Candidate, times: NDArray[np.float64]
-) -> tuple[ProfileResult, ...]:
+def _profile_results(candidate: Candidate, times: NDArray[np.float64]) -> tuple[ProfileResult, ...]:
     """Split the times [passes] by the profile of the pass's image, where a pass has one image."""
     choose_profile = candidate.predictor.choose_profile
     batches = candidate.batches
@@ -188,9 +261,12 @@ def _profile_results(
 
 
 def _file_result(
-    candidate: _Candidate, times: NDArray[np.float64], config: BenchConfig
+    candidate: Candidate, times: NDArray[np.float64], config: BenchConfig
 ) -> FileResult:
-    predictor = candidate.predictor
+    # Imported here, since the store imports torch.
+    from fertool.artifact.store import file_digest
+
+    predictor, row = candidate.predictor, candidate.row
     p90, p99 = np.percentile(times, [90, 99])
     latency = Latency(
         median=float(np.median(times)),
@@ -199,56 +275,23 @@ def _file_result(
         p99=float(p99),
         min=float(times.min()),
     )
-    peak_rss_bytes = None
-    # Optional, since it starts a process for each file.
-    if config.memory:
-        peak_rss_bytes = peak_memory(
-            predictor.path,
-            threads=config.threads,
-            batch_size=config.batch_size,
-            foreign=config.foreign,
-        )
     return FileResult(
         file=str(predictor.path),
         runtime=predictor.runtime,
         quantized=predictor.quantized,
         digest=predictor.digest,
         threads=config.threads,
-        batch=config.batch_size,
+        batch=row.batch_size,
         latency_s=latency,
-        throughput_per_s=config.batch_size / latency.mean,
-        peak_rss_bytes=peak_rss_bytes,
+        throughput_per_s=row.batch_size / latency.mean,
+        peak_rss_bytes=None,
         size_bytes=sum(file.stat().st_size for file in files_of(predictor.path)),
         params=predictor.params,
         macs=predictor.macs,
         samples_s=tuple(times.tolist()),
         profiles=_profile_results(candidate, times),
         foreign=predictor.assumptions,
+        block=block_size(config.runs),
+        sha256=file_digest(row.path),
+        environment=read_environment(row.runtime),
     )
-
-
-def _environment() -> Environment:
-    """Return what the figures depend on besides the files; no host name."""
-    versions = {"fertool": __version__}
-    for runtime in RUNTIMES.names():
-        package = RUNTIMES.attribute(runtime, "package", runtime)
-        # Some runtimes need not be installed.
-        with suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return Environment(
-        processor=_processor(),
-        cores=os.cpu_count(),
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        versions=versions,
-    )
-
-
-def _processor() -> str:
-    # platform.processor() is empty or an architecture on Linux.
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("model name", "Model", "Hardware")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -1,11 +1,11 @@
-"""Interleaved timing of several models, and the speedup between two of them with its interval."""
+"""Interleaved timing of several models."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,45 +15,89 @@ from fertool.runtime.predictor import Forward
 BLOCK = 10
 """The most passes of one file in a row; fewer when that gives less than `MIN_ROUNDS` rounds."""
 MIN_ROUNDS = 20
-RESAMPLES = 2000
-_RESAMPLES_AT_ONCE = 50
-"""Bounds the memory of the bootstrap, which holds so many copies of all samples."""
+MAX_OPENINGS = 10
+"""How often the files are opened: where memory lies makes one opening faster than the next."""
+MIN_ROUNDS_PER_OPENING = 5
+WARMUP_AGAIN = 20
+"""Passes before timing, at most, of a file that was open before."""
+
+Passes = Sequence[Sequence[Forward]]
+"""The passes of each file; pass number i of a file is `passes[file][i % len]`."""
 
 
 def time_interleaved(
-    passes: Sequence[Sequence[Forward]],
+    open_passes: Callable[[], Passes],
     warmup: int,
     runs: int,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[NDArray[np.float64]]:
     """Return seconds [rounds, block] for each file.
 
-    Pass number i of a file is `passes[file][i % len]`. Each round runs a block of every file, which
-    starts with one pass that is not timed: the one before it was another model's, and left its data
-    in the caches. `on_progress` counts rounds.
+    `open_passes` opens all files anew, and is called several times: two openings of one file differ
+    by up to 2 %, which would pass for a difference between two files. Each round runs a block of
+    every file, every second one in reverse order; a block starts with one pass that is not timed,
+    since the one before it was another model's, and left its data in the caches. `on_progress`
+    counts rounds.
     """
-    block = _block_size(runs)
+    block = block_size(runs)
     rounds = runs // block
-    samples = [np.empty((rounds, block)) for _ in passes]
+    first_of_opening = _split_evenly(rounds, openings_of(rounds))
+    samples: list[NDArray[np.float64]] = []
+    passes: Passes = ()
+    for number in range(rounds):
+        if number in first_of_opening:
+            passes = open_passes()
+            _warm_up(passes, warmup if number == 0 else min(warmup, WARMUP_AGAIN))
+        if not samples:
+            samples = [np.empty((rounds, block)) for _ in passes]
+        order = list(range(len(passes)))
+        # What the first file of a round gains or loses by its place cancels out.
+        if number % 2:
+            order.reverse()
+        with _without_collection():
+            for file in order:
+                _time_block(passes[file], number * block, samples[file][number])
+        if on_progress:
+            on_progress(number + 1, rounds)
+    return samples
+
+
+def block_size(runs: int) -> int:
+    """Return the largest divisor of `runs` up to BLOCK that leaves MIN_ROUNDS rounds, else 1."""
+    size = min(BLOCK, max(1, runs // MIN_ROUNDS))
+    while runs % size:
+        size -= 1
+    return size
+
+
+def openings_of(rounds: int) -> int:
+    """Return how often the files are opened for so many rounds."""
+    return min(MAX_OPENINGS, max(1, rounds // MIN_ROUNDS_PER_OPENING))
+
+
+def _split_evenly(rounds: int, parts: int) -> set[int]:
+    """Return the first rounds of parts of nearly equal length."""
+    return {part * rounds // parts for part in range(parts)}
+
+
+def _warm_up(passes: Passes, count: int) -> None:
     for file_passes in passes:
-        for index in range(warmup):
+        for index in range(count):
             file_passes[index % len(file_passes)]()
 
-    gc_was_enabled = gc.isenabled()
-    # A collection in the middle of a pass would be charged to it.
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect no garbage in the block: that would be charged to the pass it falls into."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for number in range(rounds):
-            for file_passes, times in zip(passes, samples, strict=True):
-                _time_block(file_passes, number * block, times[number])
-            # Between rounds, so that young objects do not pile up while collection is off.
-            gc.collect(0)
-            if on_progress:
-                on_progress(number + 1, rounds)
+        yield
     finally:
-        if gc_was_enabled:
+        # Young objects alone, so that they do not pile up while collection is off.
+        gc.collect(0)
+        if was_enabled:
             gc.enable()
-    return samples
 
 
 def _time_block(passes: Sequence[Forward], first: int, times: NDArray[np.float64]) -> None:
@@ -64,38 +108,3 @@ def _time_block(passes: Sequence[Forward], first: int, times: NDArray[np.float64
         start = time.perf_counter_ns()
         forward()
         times[index] = (time.perf_counter_ns() - start) * 1e-9
-
-
-def _block_size(runs: int) -> int:
-    """Return the largest divisor of `runs` up to BLOCK that leaves MIN_ROUNDS rounds, else 1."""
-    size = min(BLOCK, max(1, runs // MIN_ROUNDS))
-    while runs % size:
-        size -= 1
-    return size
-
-
-def speedup_ci95(
-    baseline: NDArray[np.float64],
-    candidate: NDArray[np.float64],
-    seed: int,
-    typical: Callable[..., Any] = np.median,
-) -> tuple[float, tuple[float, float]]:
-    """Return the speedup and its 95 % interval.
-
-    It is the ratio of the typical times, medians or means, of two samples [rounds, block].
-
-    Percentile bootstrap over whole rounds (Efron and Tibshirani 1993, chapter 13), the same rounds
-    for both files: what slows the machine for a while slows both, and passes within a block are not
-    independent.
-    """
-    generator = np.random.default_rng(seed)
-    rounds = len(baseline)
-    ratios = np.empty(RESAMPLES)
-    for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
-        drawn = generator.integers(rounds, size=(_RESAMPLES_AT_ONCE, rounds))
-        baseline_times = typical(baseline[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1)
-        candidate_times = typical(candidate[drawn].reshape(_RESAMPLES_AT_ONCE, -1), axis=1)
-        ratios[start : start + _RESAMPLES_AT_ONCE] = baseline_times / candidate_times
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    speedup = float(typical(baseline) / typical(candidate))
-    return speedup, (float(low), float(high))

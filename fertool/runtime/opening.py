@@ -7,12 +7,14 @@ torch's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.artifact.header import format_of
 from fertool.artifact.input_files import require_file
 from fertool.config.foreign_files import ForeignModel
+from fertool.errors import FertoolError
 from fertool.registry import FORMATS, RUNTIMES
 from fertool.runtime.predictor import Predictor
 from fertool.runtime.runtime import Runtime
@@ -42,16 +44,39 @@ def open_predictor(
     runtime, and when classes or size are missing or do not fit.
     """
     require_file(path)
-    member: type[Runtime] = RUNTIMES.load(runtime or _runtime_of(path))
+    member: type[Runtime] = RUNTIMES.load(runtime or default_runtime(path))
     return member().open(path, threads, foreign)
 
 
-def _runtime_of(path: Path) -> str:
+def default_runtime(path: Path) -> str:
+    """Return the runtime of a file's format."""
     format = format_of(path)
     if format is None:
         return _OF_MODELS
     runtime: str = FORMATS.attribute(format, "runtime", "")
     return runtime
+
+
+def runtimes_for(path: Path) -> list[str]:
+    """Return the runtimes that open files with this suffix, that of the format first."""
+    found = [default_runtime(path)]
+    suffix = path.suffix.lower()
+    for name in RUNTIMES.names():
+        if suffix in RUNTIMES.attribute(name, "also_opens", ()):
+            found.append(name)
+    return found
+
+
+def require_runtime(name: str) -> None:
+    """Raise UsageError for an unknown runtime, FertoolError for one that is not installed."""
+    RUNTIMES.require(name)
+    for module in RUNTIMES.attribute(name, "modules", ())[:1]:
+        if find_spec(module.partition(".")[0]) is None:
+            extra = RUNTIMES.attribute(name, "extra", "")
+            raise FertoolError(
+                f"``runtime={name}``: {module.partition('.')[0]} is not installed",
+                f"pip install 'fertool[{extra}]'",
+            )
 
 
 def open_logits(path: Path, runtime: str) -> Callable[[Tensor], Tensor]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fertool.config.evaluation import EvaluationConfig, Split, Tta
+from fertool.config.evaluation import AccuracyLimit, EvaluationConfig, Split, Tta
 from fertool.config.option import configured
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import AccuracyComparison, ClassFigures, Evaluation, EvaluationReport, Headline
+from fertool.workflows.accuracy_regression import find_losses, with_baseline
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
 from fertool.workflows.predictors import open_any
@@ -31,6 +32,7 @@ def evaluate(
     models: AnyModel | Iterable[AnyModel],
     data: Data,
     config: EvaluationConfig = EvaluationConfig(),
+    limit: AccuracyLimit = AccuracyLimit(),
     *,
     reporter: Reporter = SILENT,
     **options: Any,
@@ -39,16 +41,30 @@ def evaluate(
 
     Each is compared with the first. Images that are exact copies of training images are left out of
     a second figure. With ``detect`` the data are photographs whose faces are found first, and a
-    photograph without one counts as wrong. `options` are those of `EvaluationConfig`, by name.
+    photograph without one counts as wrong. With ``not_worse_than`` that file is the baseline, and
+    `limit` of the result says which files are worse than allowed. `options` are those of
+    `EvaluationConfig` and `AccuracyLimit`, by name.
 
     Raises FertoolError for a file that cannot be read, and for models whose classes make them
     answer about different images.
     """
-    (config,) = configured(config, options)
+    config, limit = configured(config, options, limit)
+    compared = as_list(models)
+    if limit.not_worse_than is not None:
+        compared = with_baseline(limit.not_worse_than, compared)
+    report = _evaluate_all(compared, data, config, reporter)
+    if limit.not_worse_than is None:
+        return report
+    return replace(report, limit=find_losses(report.comparisons, limit))
+
+
+def _evaluate_all(
+    models: Sequence[AnyModel], data: Data, config: EvaluationConfig, reporter: Reporter
+) -> EvaluationReport:
     if config.detect:
         from fertool.workflows.evaluate_pictures import evaluate_pictures
 
-        predictors = [open_any(model, config.foreign, reporter) for model in as_list(models)]
+        predictors = [open_any(model, config.foreign, reporter) for model in models]
         found = evaluate_pictures(predictors, data, config, reporter)
         evaluations = [evaluation for evaluation, _ in found]
         right = [is_correct for _, is_correct in found]
@@ -56,7 +72,7 @@ def evaluate(
     results: list[Evaluation] = []
     correct: list[NDArray[np.bool_]] = []
     first: DataSource | None = None
-    for model in as_list(models):
+    for model in models:
         predictor = open_any(model, config.foreign, reporter)
         source = data.fitted_to(predictor)
         # Of each model in its own shape, but the same images.

@@ -42,6 +42,6 @@ def bench_networks(
         if images is not None:
             pixels = images.images[:TIMED_IMAGES].numpy()
             shown = lambda _: pixels  # noqa: E731
-        config = BenchConfig(runs=runs, threads=1, memory=False)
+        config = BenchConfig(runs=runs, threads=1, memory=False, starts=0)
         with reporter.progress("latency", brief=True) as on_progress:
             return bench(files, config, shown, on_progress)

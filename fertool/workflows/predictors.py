@@ -17,11 +17,13 @@ def open_any(
     model: Model | str | Path,
     foreign: ForeignModel,
     reporter: Reporter,
+    runtime: str | None = None,
 ) -> Predictor:
     """Return a predictor for a model, or for a model file of any kind.
 
-    What is assumed of a file of another program is noted. Raises FertoolError for a file that
-    cannot be read, UsageError where its classes or its size are missing.
+    A file runs in its format's own runtime unless another one is named. What is assumed of a file
+    of another program is noted. Raises FertoolError for a file that cannot be read, UsageError
+    where its classes or its size are missing.
     """
     from fertool.runtime.opening import open_predictor
     from fertool.runtime.runtimes.torch import torch_predictor
@@ -29,7 +31,7 @@ def open_any(
     # A model in memory needs no file, and has the name of its file in messages all the same.
     if isinstance(model, Model):
         return torch_predictor(Path(model.name), model.spec, model.module)
-    predictor = open_predictor(Path(model), foreign=foreign)
+    predictor = open_predictor(Path(model), foreign=foreign, runtime=runtime)
     note_assumptions(predictor, foreign, reporter)
     return predictor
 

@@ -156,7 +156,9 @@ class TestModelFiles:
         assert code == 0
         assert json.loads(out)["n"] == 28
         own = ("--classes", "a,b,c,d,e,f,g", "--input-size", 48)
-        code, out, err = fertool("bench", path, *own, "--runs", 2, "--warmup", 0, "--json")
+        code, out, err = fertool(
+            "bench", path, *own, "--runs", 2, "--warmup", 0, "--starts", 1, "--json"
+        )
         assert code == 0, err
         assert json.loads(out)["results"][0]["macs"] is None
 

@@ -60,7 +60,9 @@ def test_what_is_assumed_is_noted_and_in_the_json(fertool, foreign):
         "output": "y",
         "outputs": ["y"],
     }
-    code, out, err = fertool("bench", foreign, *data, *told, "--runs", "2", "--warmup", "0")
+    code, out, err = fertool(
+        "bench", foreign, *data, *told, "--runs", "2", "--warmup", "0", "--starts", "1"
+    )
     assert code == 0, err
     (result,) = json.loads(out)["results"]
     assert result["foreign"]["pixel_range"] == "-1..1"
@@ -91,7 +93,7 @@ def test_wrong_options_are_one_error(fertool, foreign, command, options, code, m
 @pytest.mark.parametrize("data", [("--data", "synth:70"), ()])
 def test_an_answer_of_classes_is_one_error_in_eval_and_bench(fertool, tmp_path, data):
     path = write(tmp_path / "m.onnx", "ArgMax", TensorProto.INT64, ["batch"])
-    for command in (("eval",), ("bench", "--runs", "2", "--warmup", "0")):
+    for command in (("eval",), ("bench", "--runs", "2", "--warmup", "0", "--starts", "1")):
         if command[0] == "bench" or data:
             code, out, err = fertool(*command, path, *data, "--classes", CLASSES)
             assert (code, out) == (1, "")

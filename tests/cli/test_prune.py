@@ -65,11 +65,11 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     assert sum(made["gates"]["shares"]) == pytest.approx(1)
     assert {"latency_s", "latency_s_before", "accuracy"} <= set(made["change"])
     assert fertool("export", dynamic, "-o", exported)[0] == 0
-    code, out, _ = fertool("bench", dynamic, exported, "--runs", 40, "--json")
+    code, out, _ = fertool("bench", dynamic, exported, "--runs", 40, "--starts", 0, "--json")
     assert code == 0
     for result in json.loads(out)["results"]:
         assert sum(profile["share"] for profile in result["profiles"]) == pytest.approx(1)
-    _, table, _ = fertool("bench", exported, "--runs", 40)
+    _, table, _ = fertool("bench", exported, "--runs", 40, "--starts", 0)
     assert "of the images" in table
     assert "2 widths" in fertool("show", dynamic)[1]
     code, out, _ = fertool("eval", dynamic, exported, "--data", "synth:210", "--json")

@@ -27,7 +27,19 @@ COMMANDS = (
     ("export", "mixed.pt", "-o", "mixed.onnx"),
     ("export", "dynamic.pt", "-o", "dynamic.onnx"),
     ("eval", "float.onnx", "mixed.onnx", "-o", "eval.json", "--data", "tiny.csv"),
-    ("bench", "float.onnx", "mixed.onnx", "--runs", "5", "--warmup", "1", "-o", "bench.json"),
+    (
+        "bench",
+        "float.onnx",
+        "mixed.onnx",
+        "--runs",
+        "5",
+        "--warmup",
+        "1",
+        "--starts",
+        "1",
+        "-o",
+        "bench.json",
+    ),
     (
         *(
             "distill",

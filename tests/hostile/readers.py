@@ -84,7 +84,7 @@ ONNX_COMMANDS = (
     ("show", "m.onnx", "--json"),
     ("report", "m.onnx", "-o", "{output}.html"),
     ("eval", "m.onnx", "--data", "{shared}/tiny.csv"),
-    ("bench", "m.onnx", "--runs", "2", "--warmup", "0", "-o", "{output}"),
+    ("bench", "m.onnx", "--runs", "2", "--warmup", "0", "--starts", "0", "-o", "{output}"),
 )
 DATA_COMMANDS = (("data", "info"), ("data", "info", "--json"))
 

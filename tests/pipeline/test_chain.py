@@ -73,6 +73,8 @@ def chain(tmp_path_factory):
         20,
         "--warmup",
         2,
+        "--starts",
+        1,
         "-o",
         f["b.json"],
     )

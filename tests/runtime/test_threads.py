@@ -25,7 +25,7 @@ def test_threads_are_those_of_before_after_a_benchmark(torch_file: Path) -> None
     predictor = open_predictor(torch_file)
     with limited_threads([predictor], before + 2):
         assert torch.get_num_threads() == before + 2
-    bench([torch_file], BenchConfig(warmup=0, runs=1, threads=before + 1, memory=False))
+    bench([torch_file], BenchConfig(warmup=0, runs=1, threads=before + 1, memory=False, starts=0))
     assert torch.get_num_threads() == before
 
 

@@ -27,6 +27,8 @@ class ExecuTorchRuntime(Runtime):
     """ExecuTorch: `.pte` files of fertool."""
 
     package = "executorch"
+    extra = "executorch"
+    modules = ("torch", "executorch.runtime", "executorch.kernels.quantized")
     # A program aborts that runs after the pool of threads it was loaded with is gone.
     _methods: ClassVar[WeakSet[Any]] = WeakSet()
 

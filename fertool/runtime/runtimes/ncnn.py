@@ -28,6 +28,8 @@ class NcnnRuntime(Runtime):
     """ncnn: `.param` files of fertool, with the `.bin` file beside them."""
 
     package = "ncnn"
+    extra = "ncnn"
+    modules = ("ncnn",)
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open both files, for arithmetic in float32."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.artifact.atomic import temporary_folder
 from fertool.artifact.header import ONNX_KEY, PROFILE_OUTPUT
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
@@ -30,6 +32,12 @@ from fertool.runtime.foreign import (
     foreign_input,
     preprocess,
     resolve_assumptions,
+)
+from fertool.runtime.operator_times import (
+    MICROSECOND,
+    Images,
+    OperatorTimes,
+    profiled_passes,
 )
 from fertool.runtime.predictor import (
     PASS_BYTES,
@@ -54,12 +62,34 @@ class OnnxRuntime(Runtime):
     """ONNX Runtime: ONNX files of fertool and of other programs."""
 
     package = "onnxruntime"
+    modules = ("onnxruntime",)
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open an `.onnx` file within bounds of time and memory."""
+        predictor, _ = self._open(path, session_options(threads), foreign)
+        return predictor
+
+    def profile(
+        self, path: Path, threads: int | None, foreign: ForeignModel, batches: Sequence[Images]
+    ) -> OperatorTimes:
+        """Return the time by operator, from the runtime's profiler."""
+        with temporary_folder() as folder:
+            options = session_options(threads)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(folder / "profile")
+            predictor, session = self._open(path, options, foreign)
+            passes = profiled_passes(predictor, batches)
+            passes.warm_up()
+            passes.run()
+            profile = Path(session.end_profiling())
+            events = json.loads(profile.read_text(encoding="utf-8"))
+        return _operator_times(events, passes.warmup)
+
+    def _open(self, path: Path, options: Any, foreign: ForeignModel) -> tuple[Predictor, Any]:
+        """Return the predictor of a file, and its session with these options."""
         # Before the runtime reads it: a damaged graph is not run at all.
         sealed = verify_digest(path)
-        session = _open_session(path, threads, foreign.time_limit)
+        session = _open_session(path, options, foreign.time_limit)
         entry = _only_input(path, session)
         outputs = {output.name: output for output in session.get_outputs()}
         if not outputs:
@@ -87,7 +117,7 @@ class OnnxRuntime(Runtime):
         choose_profile: ChooseProfile | None = None
         if spec is not None and spec.gates:
             choose_profile = passes.choose_profile
-        return Predictor(
+        predictor = Predictor(
             path=path,
             runtime="onnxruntime",
             spec=spec,
@@ -100,6 +130,7 @@ class OnnxRuntime(Runtime):
             stop=passes.stop,
             time_limit_s=foreign.time_limit,
         )
+        return predictor, session
 
 
 class _OnnxPasses:
@@ -150,12 +181,28 @@ class _OnnxPasses:
         self._options.terminate = True
 
 
-def _open_session(path: Path, threads: int | None, time_limit_s: float) -> Any:
+def _operator_times(events: Sequence[Mapping[str, Any]], warmup: int) -> OperatorTimes:
+    """Return the time by operator from the events of a profile, without the first passes."""
+    starts = []
+    for event in events:
+        if event.get("name") == "model_run":
+            starts.append(event["ts"])
+    first_timed_us = sorted(starts)[warmup]
+    times = OperatorTimes()
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        if event["ts"] >= first_timed_us:
+            times.add(event["args"]["op_name"], event["dur"] * MICROSECOND)
+    return times
+
+
+def _open_session(path: Path, options: Any, time_limit_s: float) -> Any:
     """Open an ONNX file within bounds of time and memory that grow with its size."""
     size_bytes = path.stat().st_size
     limit_s = max(time_limit_s, _OPENING_S + size_bytes / _OPENED_BYTES_PER_S)
     with guarded_memory(PASS_BYTES + _MEMORY_PER_FILE_BYTE * size_bytes):
-        return open_session_with_time_limit(path, session_options(threads), limit_s)
+        return open_session_with_time_limit(path, options, limit_s)
 
 
 def _read_spec(path: Path, session: Any, sealed: bool) -> Spec | None:

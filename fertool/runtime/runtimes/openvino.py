@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fertool.artifact.trailer import verify_trailer
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
 from fertool.registry import RUNTIMES
+from fertool.runtime.operator_times import Images, OperatorTimes, profiled_passes
 from fertool.runtime.packages import import_extra
 from fertool.runtime.predictor import Forward, Predictor
 from fertool.runtime.runtime import Runtime
@@ -27,9 +29,29 @@ class OpenVinoRuntime(Runtime):
     """OpenVINO: its own files and ONNX files, with fertool's header."""
 
     package = "openvino"
+    extra = "openvino"
+    modules = ("openvino",)
+    also_opens = (".onnx",)
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open an `.xml` or `.onnx` file for float32 and integer arithmetic."""
+        return self._open(path, threads)
+
+    def profile(
+        self, path: Path, threads: int | None, foreign: ForeignModel, batches: Sequence[Images]
+    ) -> OperatorTimes:
+        """Return the time by type of node, from the counters of each pass."""
+        times = OperatorTimes()
+        passes = profiled_passes(self._open(path, threads, times), batches)
+        passes.warm_up()
+        times.clear()
+        passes.run()
+        return times
+
+    def _open(
+        self, path: Path, threads: int | None, times: OperatorTimes | None = None
+    ) -> Predictor:
+        """Open a file; each pass then adds the counters of its nodes to `times`, if given."""
         if path.suffix.lower() == ".xml":
             verify_trailer(path, [path.with_suffix(".bin")])
         else:
@@ -41,6 +63,8 @@ class OpenVinoRuntime(Runtime):
             "INFERENCE_PRECISION_HINT": "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if times is not None:
+            options["PERF_COUNT"] = True
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -52,9 +76,15 @@ class OpenVinoRuntime(Runtime):
 
         def run(images: NDArray[np.uint8], output: int) -> Any:
             try:
-                return request.infer({0: images})[output]
+                result = request.infer({0: images})[output]
             except RuntimeError as error:
                 raise _failure(path, "run", error) from None
+            if times is not None:
+                for node in request.profiling_info:
+                    # Others were fused into a neighbor, or computed when the file was opened.
+                    if node.status.name == "EXECUTED":
+                        times.add(node.node_type, node.real_time.total_seconds())
+            return result
 
         def prepare(images: NDArray[np.uint8]) -> Forward:
             return lambda: run(images, _LOGITS)

@@ -25,6 +25,8 @@ class TfLiteRuntime(Runtime):
     """LiteRT: `.tflite` files of fertool."""
 
     package = "ai-edge-litert"
+    extra = "litert"
+    modules = ("ai_edge_litert.interpreter",)
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open a `.tflite` file with LiteRT's kernels of XNNPACK."""

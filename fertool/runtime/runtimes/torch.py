@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.registry import RUNTIMES
+from fertool.runtime.operator_times import (
+    MICROSECOND,
+    Images,
+    OperatorTimes,
+    profiled_passes,
+)
 from fertool.runtime.predictor import Forward, Predictor
 from fertool.runtime.runtime import Runtime
 from fertool.spec import Spec
@@ -22,6 +28,7 @@ class Torch(Runtime):
     """PyTorch: fertool's own files, float or quantized."""
 
     package = "torch"
+    modules = ("fertool.models", "fertool.data.pixels")
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open a `.pt` file; the threads of torch are a setting of the whole process."""
@@ -29,6 +36,23 @@ class Torch(Runtime):
 
         spec, module = load_model(path)
         return torch_predictor(path, spec, module)
+
+    def profile(
+        self, path: Path, threads: int | None, foreign: ForeignModel, batches: Sequence[Images]
+    ) -> OperatorTimes:
+        """Return the time in each operator of ATen itself, without those that it calls."""
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+
+        times = OperatorTimes()
+        passes = profiled_passes(self.open(path, threads, foreign), batches)
+        with self.limited_threads(threads or torch.get_num_threads()):
+            passes.warm_up()
+            with profile(activities=[ProfilerActivity.CPU]) as profiler:
+                passes.run()
+        for event in profiler.key_averages():
+            times.add(event.key, event.self_cpu_time_total * MICROSECOND, event.count)
+        return times
 
     @contextmanager
     def limited_threads(self, count: int) -> Iterator[None]:

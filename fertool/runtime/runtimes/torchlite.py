@@ -24,6 +24,7 @@ class TorchLite(Runtime):
     """PyTorch's lite interpreter: `.ptl` files of fertool."""
 
     package = "torch"
+    modules = ("torch.jit.mobile",)
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open a `.ptl` file; the threads of torch are a setting of the whole process."""

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +12,13 @@ from onnx_files import CLASSES, example_spec, write_onnx
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
-from fertool.runtime.memory import peak_memory
+from fertool.runtime.fresh_process import run_fresh_process
 
 MB = 1_000_000
+
+
+def peak_memory(path: Path, **options: Any) -> int:
+    return run_fresh_process(path, **options).peak_rss_bytes or 0
 
 
 def test_the_parent_s_size_does_not_count(tmp_path: Path) -> None:
@@ -42,9 +48,12 @@ def test_a_failing_child_is_one_line(tmp_path: Path) -> None:
 def test_by_hand(tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "m.onnx", spec=example_spec())
     child = subprocess.run(
-        [sys.executable, "-m", "fertool.runtime.memory_child", str(path)],
+        [sys.executable, "-m", "fertool.runtime.fresh_process_child", str(path)],
         capture_output=True,
         text=True,
         check=True,
     )
     assert child.stdout.startswith('{"peak_rss_bytes": ')
+    figures = json.loads(child.stdout)
+    assert figures["load_s"] > 0
+    assert figures["first_pass_s"] > 0

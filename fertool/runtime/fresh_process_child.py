@@ -1,12 +1,14 @@
-"""The process started by `fertool.runtime.memory`: runs one model file, prints its peak memory.
+"""The process started by `fertool.runtime.fresh_process`: runs one model file, prints figures.
 
-By hand: `python -m fertool.runtime.memory_child FILE`, with options as JSON behind it.
+By hand: `python -m fertool.runtime.fresh_process_child FILE`, with options as JSON behind it.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from fertool.config.foreign_files import ForeignModel
-from fertool.runtime.opening import open_predictor
+from fertool.registry import RUNTIMES
+from fertool.runtime.opening import default_runtime, open_predictor
 from fertool.runtime.threads import limited_threads
 
 RUNS = 5
@@ -58,23 +61,45 @@ def _vm_high_water_bytes() -> int | None:
 def main() -> None:
     """Measure the file named on the command line; JSON on stdout."""
     file, *texts = sys.argv[1:]
+    path = Path(file)
     options = json.loads(texts[0]) if texts else {}
     batch_size = options.get("batch_size", 1)
     threads = options.get("threads", 1)
+    runtime = options.get("runtime") or default_runtime(path)
+    # The import is a matter of the library, not of the file.
+    for module in RUNTIMES.load(runtime).modules:
+        importlib.import_module(module)
+    before_loading = time.perf_counter()
     predictor = open_predictor(
-        Path(file),
+        path,
         threads=threads,
         foreign=_foreign_model(options.get("foreign", {})),
+        runtime=runtime,
     )
+    load_s = time.perf_counter() - before_loading
+
     size = predictor.input.size
     images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
+    seconds: list[float] = []
+
+    def timed() -> Any:
+        start = time.perf_counter()
+        result = forward()
+        seconds.append(time.perf_counter() - start)
+        return result
+
     # The first pass is checked and may be stopped; a graph that passes it ends.
     with limited_threads([predictor], threads):
-        predictor.run_checked(forward, batch_size)
+        predictor.run_checked(timed, batch_size)
         for _ in range(RUNS - 1):
             forward()
-    sys.stdout.write(json.dumps({"peak_rss_bytes": peak_rss_bytes()}))
+    figures = {
+        "peak_rss_bytes": peak_rss_bytes(),
+        "load_s": load_s,
+        "first_pass_s": seconds[0],
+    }
+    sys.stdout.write(json.dumps(figures))
 
 
 def _foreign_model(values: Mapping[str, Any]) -> ForeignModel:
