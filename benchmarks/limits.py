@@ -38,7 +38,7 @@ SIZE = 48
 def write_chain(path: Path, blocks: int) -> Path:
     """Write an ONNX file of so many equal convolutions; returns its path."""
     generator = np.random.default_rng(0)
-    constants = []
+    constants: list[Any] = []
     nodes = [_convolution(constants, generator, "images", "value_0", 1, strides=[2, 2])]
     for number in range(blocks):
         before, between = f"value_{number}", f"sum_{number}"
@@ -126,7 +126,7 @@ def main() -> None:
         files = {}
         for name, blocks in BLOCKS.items():
             files[name] = write_chain(Path(folder) / f"{name}.onnx", blocks)
-        found = {
+        found: dict[str, Any] = {
             "environment": read_environment("onnxruntime").__dict__,
             "machine": platform.machine(),
             "load_average_before": load_before,

@@ -227,7 +227,8 @@ def _start_cell(time: StartTime) -> str:
 
 def layout_operators(entry: FileResult) -> TextTable:
     """Lay out the time by operator of a file, the longest first, those of little share in one."""
-    shown, rest = [], []
+    shown: list[OperatorTime] = []
+    rest: list[OperatorTime] = []
     for operator in entry.operators:
         group = rest if operator.share < _SMALL_SHARE else shown
         group.append(operator)

@@ -70,7 +70,8 @@ _MAX_CONFUSION_COLUMNS = 8
 
 def bench_table(report: BenchResult) -> RenderableType:
     """Return the table of a benchmark, and those of operators and of older results, if any."""
-    parts = [_draw(layout_benchmark(report)), Text(benchmark_caption(report), "dim")]
+    parts: list[RenderableType] = [_draw(layout_benchmark(report))]
+    parts.append(Text(benchmark_caption(report), "dim"))
     starts = layout_starts(report)
     if starts is not None:
         parts.append(_draw(starts))
