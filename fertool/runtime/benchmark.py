@@ -237,7 +237,7 @@ def samples_of(result: FileResult) -> NDArray[np.float64]:
 def _compare(baseline: FileResult, result: FileResult, dynamic: bool, seed: int) -> SpeedComparison:
     """Return the speedup of a file over the baseline: by means where the work is dynamic."""
     times = samples_of(baseline), samples_of(result)
-    speedup, interval = ratio_of_means(*times, seed) if dynamic else paired_ratio(*times)
+    speedup, interval = ratio_of_means(*times, seed) if dynamic else paired_ratio(*times, seed)
     return SpeedComparison(
         baseline.file, result.file, speedup, interval, result.runtime, result.batch
     )

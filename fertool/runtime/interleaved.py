@@ -15,7 +15,7 @@ from fertool.runtime.predictor import Forward
 BLOCK = 10
 """The most passes of one file in a row; fewer when that gives less than `MIN_ROUNDS` rounds."""
 MIN_ROUNDS = 20
-MAX_OPENINGS = 10
+MAX_OPENINGS = 20
 """How often the files are opened: where memory lies makes one opening faster than the next."""
 MIN_ROUNDS_PER_OPENING = 5
 WARMUP_AGAIN = 20
@@ -41,11 +41,13 @@ def time_interleaved(
     """
     block = block_size(runs)
     rounds = runs // block
-    first_of_opening = _split_evenly(rounds, openings_of(rounds))
+    rounds_per_opening = rounds // openings_of(rounds)
     samples: list[NDArray[np.float64]] = []
     passes: Passes = ()
     for number in range(rounds):
-        if number in first_of_opening:
+        # What a division leaves is the end of the last opening.
+        is_last = number // rounds_per_opening == openings_of(rounds)
+        if number % rounds_per_opening == 0 and not is_last:
             passes = open_passes()
             _warm_up(passes, warmup if number == 0 else min(warmup, WARMUP_AGAIN))
         if not samples:
@@ -73,11 +75,6 @@ def block_size(runs: int) -> int:
 def openings_of(rounds: int) -> int:
     """Return how often the files are opened for so many rounds."""
     return min(MAX_OPENINGS, max(1, rounds // MIN_ROUNDS_PER_OPENING))
-
-
-def _split_evenly(rounds: int, parts: int) -> set[int]:
-    """Return the first rounds of parts of nearly equal length."""
-    return {part * rounds // parts for part in range(parts)}
 
 
 def _warm_up(passes: Passes, count: int) -> None:

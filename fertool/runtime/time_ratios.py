@@ -9,21 +9,32 @@ from fertool.runtime.interleaved import openings_of
 from fertool.runtime.order_statistics import median_interval
 
 RESAMPLES = 2000
+_RESAMPLES_AT_ONCE = 50
+"""Bounds the memory of the bootstrap, which holds so many copies of the medians of all rounds."""
 _PERCENTILES = (2.5, 97.5)
+# With 20 parts the bootstrap at 95 % covers 92 % of the true medians, in simulations, and this 96.
+_PERCENTILES_OF_PARTS = (1, 99)
 Samples = NDArray[np.float64]
 """Seconds [rounds, block] of one file."""
 
 
-def paired_ratio(numerator: Samples, denominator: Samples) -> tuple[float, tuple[float, float]]:
+def paired_ratio(
+    numerator: Samples, denominator: Samples, seed: int = 0
+) -> tuple[float, tuple[float, float]]:
     """Return the ratio of the times of two files that were measured interleaved, and its interval.
 
     It is the median over the rounds of the ratio of the two blocks' medians: the blocks of a round
     follow each other within milliseconds, so that what slows the machine for longer cancels out of
-    each ratio. The interval is that of the median by order statistics, which assumes nothing of the
-    distribution.
+    each ratio. The interval is the hull of two: that of the median of all rounds by order
+    statistics, right where rounds are independent, and the percentile bootstrap over the openings
+    of the files, right where all rounds of an opening have something in common.
     """
     ratios = np.median(numerator, axis=1) / np.median(denominator, axis=1)
-    return float(np.median(ratios)), median_interval(ratios.tolist())
+    low, high = median_interval(ratios.tolist())
+    medians = _resampled_medians(ratios, np.random.default_rng(seed))
+    low_of_parts, high_of_parts = np.percentile(medians, _PERCENTILES_OF_PARTS)
+    interval = (min(low, float(low_of_parts)), max(high, float(high_of_parts)))
+    return float(np.median(ratios)), interval
 
 
 def ratio_of_means(
@@ -53,17 +64,23 @@ def unpaired_ratio(
     beyond what changed within either measurement is not in it.
     """
     generator = np.random.default_rng(seed)
-    ratios = _resampled_medians(numerator, generator) / _resampled_medians(denominator, generator)
-    low, high = np.percentile(ratios, _PERCENTILES)
+    ratios = _resampled_medians(np.median(numerator, axis=1), generator)
+    ratios /= _resampled_medians(np.median(denominator, axis=1), generator)
+    low, high = np.percentile(ratios, _PERCENTILES_OF_PARTS)
     ratio = float(np.median(numerator) / np.median(denominator))
     return ratio, (float(low), float(high))
 
 
-def _resampled_medians(samples: Samples, generator: np.random.Generator) -> Samples:
-    """Return the median of each resample [RESAMPLES]."""
-    parts = np.array_split(np.median(samples, axis=1), openings_of(len(samples)))
-    drawn = generator.integers(len(parts), size=(RESAMPLES, len(parts)))
+def _resampled_medians(values: Samples, generator: np.random.Generator) -> Samples:
+    """Return the medians [RESAMPLES] of values [rounds] whose openings are drawn with repetition.
+
+    What a division of the rounds by the openings leaves does not count.
+    """
+    count = openings_of(len(values))
+    parts = values[: len(values) // count * count].reshape(count, -1)
     medians = np.empty(RESAMPLES)
-    for index, chosen in enumerate(drawn):
-        medians[index] = np.median(np.concatenate([parts[part] for part in chosen]))
+    for start in range(0, RESAMPLES, _RESAMPLES_AT_ONCE):
+        drawn = generator.integers(count, size=(_RESAMPLES_AT_ONCE, count))
+        resamples = parts[drawn].reshape(_RESAMPLES_AT_ONCE, -1)
+        medians[start : start + _RESAMPLES_AT_ONCE] = np.median(resamples, axis=1)
     return medians

@@ -210,7 +210,7 @@ def _time_ratio(
     elif new.profiles or rerun.profiles:
         ratio, interval = ratio_of_means(*times, config.seed)
     else:
-        ratio, interval = paired_ratio(*times)
+        ratio, interval = paired_ratio(*times, config.seed)
     return TimeRatio(
         baseline=baseline.file,
         candidate=new.file,

@@ -138,6 +138,17 @@ def test_a_paired_ratio_cancels_drift_and_its_interval_covers() -> None:
     assert found >= 0.99 * trials
 
 
+def test_the_interval_covers_where_an_opening_of_a_file_is_slower_than_the_next() -> None:
+    covered, trials = 0, 200
+    for seed in range(trials):
+        generator = np.random.default_rng(seed)
+        opening = np.repeat(np.exp(generator.normal(0, 0.01, 20)), 5)[:, None]
+        noise = np.exp(generator.normal(0, 0.001, (2, 100, 10)))
+        _, (low, high) = paired_ratio(1e-3 * opening * noise[0], 1e-3 * noise[1])
+        covered += low <= 1 <= high
+    assert covered >= 0.95 * trials
+
+
 def test_times_of_two_runs_have_a_wider_interval() -> None:
     numerator, denominator = _drifting_times(0, 1.05)
     _, paired = paired_ratio(numerator, denominator)
