@@ -103,7 +103,9 @@ def count_exit_codes(files: dict[str, Path], repeats: int, runs: int) -> dict[st
     report: dict[str, Any] = {"repeats": repeats, "runs": runs, "max_regression": "5%"}
     for name in ("copy", "slower_10"):
         arguments = ["bench", str(files[name]), "--against", str(old), "--max-regression", "5%"]
-        codes = [_run([*arguments, *told, *quick]) for _ in range(repeats)]
+        codes = []
+        for _ in range(repeats):
+            codes.append(_run([*arguments, *told, *quick]))
         report[f"{name}_exit_codes"] = codes
     return report
 
@@ -130,16 +132,18 @@ def main() -> None:
             "environment": read_environment("onnxruntime").__dict__,
             "machine": platform.machine(),
             "load_average_before": load_before,
-            "intervals": count_intervals(files, options.repeats, options.runs),
-            "gate": count_exit_codes(files, options.gate_repeats, options.runs),
         }
+        # Printed as they come: each part takes minutes.
+        found["gate"] = gate = count_exit_codes(files, options.gate_repeats, options.runs)
+        print(f"exit codes of the copy: {gate['copy_exit_codes']}")
+        print(f"exit codes of 10 % slower: {gate['slower_10_exit_codes']}", flush=True)
+        found["intervals"] = counts = count_intervals(files, options.repeats, options.runs)
+        print(
+            f"1 inside the interval of a copy: {counts['copy_has_1_inside']} of {options.repeats}"
+        )
+        print(f"5 % slower found: {counts['slower_5_found']} of {options.repeats}")
+        print(f"10 % slower found: {counts['slower_10_found']} of {options.repeats}")
     found["load_average_after"] = os.getloadavg() if hasattr(os, "getloadavg") else None
-    intervals, gate = found["intervals"], found["gate"]
-    print(f"1 inside the interval of a copy: {intervals['copy_has_1_inside']} of {options.repeats}")
-    print(f"5 % slower found:  {intervals['slower_5_found']} of {options.repeats}")
-    print(f"10 % slower found: {intervals['slower_10_found']} of {options.repeats}")
-    print(f"exit codes of the copy: {gate['copy_exit_codes']}")
-    print(f"exit codes of 10 % slower: {gate['slower_10_exit_codes']}")
     if options.output:
         options.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
