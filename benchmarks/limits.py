@@ -111,8 +111,13 @@ def count_exit_codes(files: dict[str, Path], repeats: int, runs: int) -> dict[st
 
 
 def _run(arguments: Sequence[str]) -> int:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return run(list(arguments))
+    story = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(story):
+        code = run(list(arguments))
+    # Neither fine nor a missed limit.
+    if code not in (0, 3):
+        print(story.getvalue(), flush=True)
+    return code
 
 
 def main() -> None:
