@@ -164,7 +164,7 @@ def _make_batches(
 
 def _noise(predictor: Predictor, config: BenchConfig) -> NDArray[np.uint8]:
     size = predictor.input.size
-    shape = (config.batch_size, predictor.input.channels, size, size)
+    shape = (config.batch_size, predictor.channels, size, size)
     return np.random.default_rng(config.seed).integers(0, 256, shape, dtype=np.uint8)
 
 

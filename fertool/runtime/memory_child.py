@@ -67,7 +67,7 @@ def main() -> None:
         foreign=_foreign_model(options.get("foreign", {})),
     )
     size = predictor.input.size
-    images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
+    images = np.zeros((batch_size, predictor.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
     # The first pass is checked and may be stopped; a graph that passes it ends.
     with limited_threads([predictor], threads):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fertool.config.benchmark import BenchConfig
 from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
-from fertool.workflows.data import Data, drawn_faces
+from fertool.workflows.data import Data, crop_channels_of, drawn_faces
 from fertool.workflows.evaluate import evaluate_predictor
 from fertool.workflows.predictors import note_assumptions, open_any
 
@@ -61,7 +61,8 @@ def benchmark(
         else:
             note_assumptions(predictor, config.foreign, reporter)
             # Drawn faces have seven classes, which need not be the model's.
-            source = drawn_faces(_DRAWN_FACES).fitted(predictor.input)
+            crop_channels = crop_channels_of(predictor)
+            source = drawn_faces(_DRAWN_FACES).fitted(predictor.input, None, crop_channels)
         return np.ascontiguousarray(source.split("val").images[:_SHOWN_IMAGES].numpy())
 
     with reporter.progress("bench") as on_progress:
