@@ -53,10 +53,8 @@ def snippet_of(path: Path, contract: Contract) -> str | None:
     and for a format of another package that has no example.
     """
     format = format_of(path)
-    if contract.color_order not in ("gray", "RGB"):
-        return None
-    example = load_format(format).example if format else _OF_MODELS
-    if not example:
+    example = _OF_MODELS if format is None else load_format(format).example
+    if not example or contract.color_order not in ("gray", "RGB"):
         return None
     names = {
         # A literal escapes what a terminal would obey.
@@ -65,22 +63,25 @@ def snippet_of(path: Path, contract: Contract) -> str | None:
         "output": repr(contract.output_name),
     }
     statements = Template(example).substitute(names).strip().splitlines()
+    is_import = re.compile("import |from ")
     imports = ["import numpy as np", "from PIL import Image"]
-    run: list[str] = []
-    for statement in statements:
-        is_import = statement.startswith(("import ", "from "))
-        (imports if is_import else run).append(statement)
+    imports += filter(is_import.match, statements)
     # As linters sort them: modules before what is taken out of others.
     imports.sort(key=lambda line: (line.startswith("from "), line.split()[1].lower()))
-    lines = [*imports, f"image = {_read_image(contract)}", f"pixels = {_pixels(contract)}"]
-    name = "values" if contract.output == "logits" else "probabilities"
-    for statement in run:
-        lines.append(re.sub("^values = ", f"{name} = ", statement))
-    if contract.output == "logits":
-        lines += _probabilities(contract)
-    lines.append(f"classes = {list(contract.classes)!r}")
-    lines.append("print(dict(zip(classes, probabilities.round(3).tolist())))")
-    return "\n".join(lines)
+    run = [statement for statement in statements if not is_import.match(statement)]
+    lines = [
+        *imports,
+        f"image = {_read_image(contract)}",
+        f"pixels = {_pixels(contract)}",
+        *run,
+        *_probabilities(contract),
+        f"classes = {list(contract.classes)!r}",
+        "print({name: round(float(p), 3) for name, p in zip(classes, probabilities)})",
+    ]
+    text = "\n".join(lines)
+    if contract.output == "probabilities":
+        text = text.replace("\nvalues = ", "\nprobabilities = ")
+    return text
 
 
 def _read_image(contract: Contract) -> str:
@@ -96,18 +97,20 @@ def _pixels(contract: Contract) -> str:
     array = "np.array(image)"
     if contract.input_dtype == "float32":
         array = "np.array(image, np.float32)"
-    is_gray = contract.channels == 1
+    # Pillow gives gray images without an axis of channels, and colors last.
+    if contract.channels == 1:
+        axes = {"NHWC": "None, :, :, None", "NCHW": "None, None", "CHW": "None"}
+        return f"{array}[{axes[contract.layout]}]"
     if contract.layout == "NHWC":
-        return f"{array}[None, :, :, None]" if is_gray else f"{array}[None]"
-    batch = "" if contract.layout == "CHW" else "None, "
-    if is_gray:
-        return f"{array}[{batch}None]"
+        return f"{array}[None]"
     planes = f"np.ascontiguousarray({array}.transpose(2, 0, 1))"
-    return f"{planes}[None]" if batch else planes
+    return planes if contract.layout == "CHW" else f"{planes}[None]"
 
 
 def _probabilities(contract: Contract) -> list[str]:
     """Return the statements from the values of the output to probabilities."""
+    if contract.output == "probabilities":
+        return []
     scaled = "values - values.max()"
     if contract.temperature is not None:
         scaled = f"({scaled}) / {contract.temperature!r}"
