@@ -137,13 +137,14 @@ class _Nodes:
         weights = self.add("Max", [rest, np.int32(0)])
         total = self.add("ReduceSum", [weights, np.array([1])], keepdims=1)
 
-        # In two steps, as by hand: the product with 2^22 would not fit 32 bits.
+        # In two steps, as by hand: the product with 2^22 would not fit 32 bits. Crops have up to
+        # 8,000 pixels a side, above which these products would not fit either.
         scaled = self.add("Mul", [weights, np.int32(2**_HIGH_BITS)])
         high = self.add("Div", [scaled, total])
         remainder = self.add("Sub", [scaled, self.add("Mul", [high, total])])
-        twice = self.add("Mul", [remainder, np.int32(2 ** (_LOW_BITS + 1))])
-        rounded = self.add("Add", [twice, total])
-        low = self.add("Div", [rounded, self.add("Mul", [total, np.int32(2)])])
+        scaled_remainder = self.add("Mul", [remainder, np.int32(2**_LOW_BITS)])
+        half = self.add("Div", [total, np.int32(2)])
+        low = self.add("Div", [self.add("Add", [scaled_remainder, half]), total])
         both = self.add("Concat", [high, low], axis=0)
         return self.add("Cast", [both], to=TensorProto.FLOAT)
 
