@@ -26,13 +26,13 @@ import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from torch import Tensor, nn
 
+from fertool.artifact import contract
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.exporting import export_model
-from fertool.exporting.onnx_export import INPUT_NAME
 from fertool.models import create, replace_activations
 from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench
@@ -153,7 +153,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]  # the package h
     """Gives the images one by one."""
 
     def __init__(self, images: Tensor) -> None:
-        self._batches = iter([{INPUT_NAME: image.numpy()} for image in torch.split(images, 1)])
+        self._batches = iter([{contract.IMAGES: image.numpy()} for image in torch.split(images, 1)])
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next input, or None."""

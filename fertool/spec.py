@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE
+from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE, Layout
 from fertool.errors import FertoolError
 from fertool.graph.ir import Graph
 from fertool.header_json import (
@@ -53,6 +53,8 @@ FaceTemplate = Annotated[tuple[Landmark, ...], Meta(min_length=5, max_length=5)]
 """Where five landmarks of a face lie in the images, as fractions of the side."""
 OPTIONAL_KEYS = ("temperature", "face_template")
 """Keys of a header that stand there only where they are known."""
+EXPORT_KEYS = ("preprocessing", "output")
+"""The same of exported files alone: what they compute before and behind the network."""
 _MOST_STEPS = 1000
 MOST_PIXELS = 1 << 22
 """Positions of all images of a batch: 4 of 1024 x 1024, 83 of 224 x 224."""
@@ -108,6 +110,14 @@ class InputSpec:
     def scale(self) -> tuple[float, ...]:
         """The step of one gray level after normalization, one per channel."""
         return tuple(1 / (255 * s) for s in self.std)
+
+
+@dataclass(frozen=True)
+class PreprocessingSpec:
+    """The crops that an exported file takes where it converts and resizes them itself."""
+
+    layout: Layout = "nhwc"
+    channels: Literal[1, 3] = 3
 
 
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
@@ -213,7 +223,9 @@ class Spec:
 
     `graph` is the network, of a dynamic one the widest profile; `arch` and `arch_args` name the
     architecture that it was made from. `temperature` divides the logits where probabilities are
-    asked for; `face_template` tells how the faces of the images were cut out.
+    asked for; `face_template` tells how the faces of the images were cut out. Exported files alone
+    have `preprocessing`, where they take crops of any size, and `output`, where they end in a
+    softmax.
     """
 
     arch: Name
@@ -231,6 +243,8 @@ class Spec:
     format: int = FORMAT
     temperature: Temperature | None = None
     face_template: FaceTemplate | None = None
+    preprocessing: PreprocessingSpec | None = None
+    output: Literal["probabilities"] | None = None
 
     def with_step(self, step: ProvenanceStep, **changes: Any) -> Spec:
         """Return the spec of the next file, with `changes`, and `step` in the provenance."""
@@ -252,7 +266,7 @@ class Spec:
         long.
         """
         data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
-        for name in OPTIONAL_KEYS:
+        for name in (*OPTIONAL_KEYS, *EXPORT_KEYS):
             # So that files without them are the same bytes as before there were such fields.
             if data[name] is None:
                 del data[name]

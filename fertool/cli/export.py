@@ -22,6 +22,8 @@ def export(
     of the images.
 
     Example: fertool export int8.pt -o int8.onnx --data fer2013.csv
+
+    Example: fertool export int8.pt -o crops.onnx --with-preprocessing --with-softmax
     """
     from fertool.cli.output import announce
     from fertool.workflows.data import open_data

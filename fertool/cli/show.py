@@ -25,15 +25,15 @@ def show(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Print what is in a model file, architecture, classes and metrics, or in a file of logits.
+    """Print what is in a model file, and how a program without fertool uses it, with the program.
 
-    Reads the header only, in milliseconds.
+    Also for a file of logits. Reads the header only, in milliseconds.
 
     Example: fertool show student.pt --json | jq .metrics
     """
     from fertool.cli.output import print_json
     from fertool.report import tables
-    from fertool.report.console import result
+    from fertool.report.console import result, text_lines
     from fertool.results import ShownModel
 
     summary = _summarize(file, layers)
@@ -41,14 +41,18 @@ def show(
         print_json(summary)
         return
     result(tables.show_table(summary))
-    if isinstance(summary, ShownModel) and summary.layers is not UNSET:
-        result(tables.nodes_table(summary.layers))
+    if isinstance(summary, ShownModel):
+        result(tables.contract_table(summary.contract))
+        text_lines((summary.snippet or "").splitlines())
+        if summary.layers is not UNSET:
+            result(tables.nodes_table(summary.layers))
 
 
 def _summarize(file: Path, layers: bool) -> ShownModel | LogitsSummary:
     """Return what the header of a file says, and the operators of its network if asked for."""
     from fertool.artifact.header import read_spec
     from fertool.artifact.logits_header import is_logits, read_logits_spec
+    from fertool.formats.snippets import contract_of, snippet_of
     from fertool.results import LogitsSummary, ShownModel
 
     if is_logits(file):
@@ -56,7 +60,10 @@ def _summarize(file: Path, layers: bool) -> ShownModel | LogitsSummary:
             raise UsageError(f"--layers: {file} holds logits, not a network", "give a model file")
         return LogitsSummary.of(file, read_logits_spec(file))
     spec = read_spec(file)
-    summary = ShownModel.of(file, file.stat().st_size, spec)
+    contract = contract_of(file, spec)
+    snippet = snippet_of(file, contract)
+    size_bytes = file.stat().st_size
+    summary = ShownModel.of(file, size_bytes, spec, contract=contract, snippet=snippet)
     if not layers:
         return summary
     return replace(summary, layers=tuple(spec.graph.to_builtins()["nodes"]))

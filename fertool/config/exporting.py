@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fertool.config.image_options import Layout, require_gray_or_color
 from fertool.config.option import check, option
 from fertool.errors import UsageError
 from fertool.registry import FORMATS
@@ -37,6 +38,23 @@ class ExportConfig:
         f"{100 * MIN_SAVING:.0f} % of the file.",
         off_flag="plain",
     )
+    with_preprocessing: bool = option(
+        False,
+        "Convert and resize inside the graph, as Pillow does: uint8 crops of any size in.",
+    )
+    crop_layout: Layout | None = option(
+        None,
+        "With ``with_preprocessing``: axes of the crops, channels last or first. Default: nhwc.",
+    )
+    crop_channels: int | None = option(
+        None,
+        "With ``with_preprocessing``: channels of the crops, 1 for gray, 3 for RGB. Default: 3.",
+        minimum=1,
+        maximum=3,
+    )
+    with_softmax: bool = option(
+        False, "Probabilities out, of logits divided by the temperature that the header has."
+    )
     skipped_passes: tuple[str, ...] = ()
     simplify_timeout_s: float = 300.0
 
@@ -50,6 +68,15 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        require_gray_or_color(self.crop_channels, "crop_channels")
+        for name in ("crop_layout", "crop_channels"):
+            value = getattr(self, name)
+            if value is not None and not self.with_preprocessing:
+                raise UsageError(
+                    f"``{name}={value}``: without ``with_preprocessing`` a file takes images as "
+                    "the network does",
+                    "add ``with_preprocessing``, or leave it out",
+                )
         if self.packed and self.opset < PACKING_OPSET:
             raise UsageError(
                 f"``packed=True`` with ``opset={self.opset}``: packed weights need operators of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from fertool.errors import UsageError
 
@@ -10,13 +11,15 @@ LARGEST_SIDE = 1024
 """Pixels of the side of an input."""
 LARGEST_MEAN = 16.0
 """Magnitude of the mean of pixels from 0 to 1."""
+Layout = Literal["nhwc", "nchw"]
+"""The order of the axes of images: number, height, width, channels."""
 
 
-def require_gray_or_color(channels: int | None) -> None:
+def require_gray_or_color(channels: int | None, name: str = "input_channels") -> None:
     """Raise UsageError for images of two channels, which are within the bounds of the option."""
     if channels == 2:
         raise UsageError(
-            "``input_channels=2``: images have 1 or 3 channels", "use 1 (grayscale) or 3 (color)"
+            f"``{name}=2``: images have 1 or 3 channels", "use 1 (grayscale) or 3 (color)"
         )
 
 

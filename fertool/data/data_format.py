@@ -80,6 +80,7 @@ class ImageFolders(DataFormat):
             classes,
             listing,
             size=options.size,
+            keep_size=options.keep_size,
             channels=options.channels,
             name=source,
             skipped=Findings(

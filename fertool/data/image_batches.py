@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from fertool.data.cache import Arrays
 from fertool.data.decoding import CONVERSIONS, LARGEST_PIXELS, decoded_image, scan_image
@@ -132,6 +134,24 @@ def _decode(entry: ImageEntry, size: int, channels: int) -> tuple[Pixels, frozen
     if channels == 1:
         return pixels[None], decoded.conversions
     return pixels.transpose(2, 0, 1), decoded.conversions
+
+
+def fit_pictures(images: Tensor, size: int, channels: int) -> Tensor:
+    """Return pictures uint8 [N, 1 or 3, H, W] as [N, channels, size, size], by Pillow.
+
+    As image files are read: converted to gray or RGB, then resized, bilinear with antialiasing.
+    """
+    if tuple(images.shape[1:]) == (channels, size, size):
+        return images
+    fitted = torch.empty((len(images), channels, size, size), dtype=torch.uint8)
+    for row, pixels in enumerate(images.numpy()):
+        # Pillow takes gray pixels without an axis of channels.
+        array = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        picture = Image.fromarray(np.ascontiguousarray(array)).convert(_MODES[channels])
+        resized = np.array(picture.resize((size, size), Image.Resampling.BILINEAR))
+        planes = resized.reshape(size, size, channels).transpose(2, 0, 1)
+        fitted[row] = torch.from_numpy(np.ascontiguousarray(planes))
+    return fitted
 
 
 def _require_overlap(path: Path, box: Box, size: tuple[int, int]) -> None:

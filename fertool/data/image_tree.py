@@ -47,13 +47,13 @@ class ImageTree:
     """A source made of image files: `listing` has the entries of each split.
 
     `size` is the side in pixels to which all images are resized; None keeps the common size of the
-    files, or takes the median of their short sides when they differ, up to 1024. `digest` covers
-    the relative path, label and bytes of every file; decoded images are cached under it. The
-    digests of the files are cached by the path of the folder and the status of each file (device,
-    inode, size, times of change, as git does), so that a large set is read once. The same bytes
-    elsewhere still have the same digest. `name` is the root by default; `skipped` is what the
-    listing skipped. With `skip_unreadable` files that cannot be read are left out, noted and
-    reported in `findings`.
+    files, or takes the median of their short sides when they differ, up to 1024. With `keep_size`
+    squares that all have one size keep it, whatever `size` is. `digest` covers the relative path,
+    label and bytes of every file; decoded images are cached under it. The digests of the files are
+    cached by the path of the folder and the status of each file (device, inode, size, times of
+    change, as git does), so that a large set is read once. The same bytes elsewhere still have the
+    same digest. `name` is the root by default; `skipped` is what the listing skipped. With
+    `skip_unreadable` files that cannot be read are left out, noted and reported in `findings`.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class ImageTree:
         listing: Mapping[str, Iterable[ImageEntry]],
         *,
         size: int | None = None,
+        keep_size: bool = False,
         channels: int = 1,
         name: str = "",
         skipped: Findings = NO_FINDINGS,
@@ -74,6 +75,7 @@ class ImageTree:
         self._root = root
         self._listing = {split: tuple(listing[split]) for split in SPLITS if listing.get(split)}
         self._size = size
+        self._keep_size = keep_size
         self._channels = channels
         self._skipped = skipped
         self._skip_unreadable = skip_unreadable
@@ -278,9 +280,13 @@ class ImageTree:
     @cached_property
     def _side(self) -> int:
         """The side of all images after resizing, in pixels: see `size` in the class."""
-        if self._size is not None:
+        if self._size is not None and not self._keep_size:
             return self._size
         sizes = self._sizes
+        if self._size is not None:
+            first = int(sizes.flat[0])
+            is_common = bool((sizes == first).all()) and first <= _LARGEST_SIDE
+            return first if is_common else self._size
         side: int = min(statistics.median_low(sizes.min(axis=1).tolist()), _LARGEST_SIDE)
         if (sizes != side).any():
             self._note_resizing(sizes, side)

@@ -19,18 +19,20 @@ class DataOptions:
 
     `format`: the name of a reader, None to detect it. `ferplus`: fer2013new.csv, whose votes
     replace the labels by `ferplus_rule`. `size`, `channels`: what the images become; size None
-    keeps theirs. `groups`: classes to be, with those of the source that each consists of; None
-    keeps the source's own. `classes`: a model's classes, in its order; None takes all. Images of no
-    class are dropped. Where the source has no test split, `test_fraction` of the training images of
-    each class are held out for it, then some for a missing validation split; `split_seed` chooses
-    them. `skip_unreadable`: leave out image files that cannot be read. `seed`: of drawn faces only.
-    Raises UsageError for a value out of its range.
+    keeps theirs, and so does `keep_size` where they all have one. `groups`: classes to be, with
+    those of the source that each consists of; None keeps the source's own. `classes`: a model's
+    classes, in its order; None takes all. Images of no class are dropped. Where the source has no
+    test split, `test_fraction` of the training images of each class are held out for it, then some
+    for a missing validation split; `split_seed` chooses them. `skip_unreadable`: leave out image
+    files that cannot be read. `seed`: of drawn faces only. Raises UsageError for a value out of its
+    range.
     """
 
     format: str | None = None
     ferplus: Path | None = None
     ferplus_rule: str = "majority"
     size: int | None = None
+    keep_size: bool = False
     channels: int = 1
     groups: ClassGroups | None = None
     classes: tuple[str, ...] | None = None

@@ -195,7 +195,9 @@ class DataSource:
         if name == "train":
             self._require_classes(faces)
 
-        size = self._options.size or faces.images.shape[-1]
+        size = faces.images.shape[-1]
+        if self._options.size is not None and not self._options.keep_size:
+            size = self._options.size
         soft_labels = faces.soft_labels
         return FaceDataset(
             images=pixels.fit_images(faces.images, size, self._options.channels),

@@ -5,12 +5,22 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import onnx
 import torch
 from onnx import ModelProto
 from torch import nn
 
+from fertool.artifact.contract import (
+    BATCH,
+    CONTRACT_KEY,
+    IMAGES,
+    LOGITS,
+    PROBABILITIES,
+    Contract,
+)
 from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
 from fertool.config.exporting import MIN_SAVING, ExportConfig
@@ -24,13 +34,13 @@ from fertool.exporting.passes import (
     require_known_passes,
     run_passes,
 )
+from fertool.exporting.preprocessing import add_preprocessing
+from fertool.exporting.probabilities import add_softmax
 from fertool.exporting.profile_routing import route_profiles
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import DynamicNetwork
-from fertool.spec import InputSpec, Spec
-
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
+from fertool.spec import InputSpec, PreprocessingSpec, Spec
 
 
 def export_model(
@@ -41,8 +51,9 @@ def export_model(
 ) -> bytes:
     """Return an ONNX file of a network that reads raw pixels.
 
-    The input is "images" uint8 [N, C, S, S] with N free, the output "logits" float32 [N, K].
-    Preprocessing is inside: the graph begins with a DequantizeLinear, the same map as
+    The input is "images" uint8 [N, C, S, S] with N free, the output "logits" float32 [N, K]; with
+    preprocessing or a softmax they are those of `fertool.artifact.contract.Contract`.
+    Normalization is inside: the graph begins with a DequantizeLinear, the same map as
     `fertool.data.pixels.to_input`. A quantized module becomes QuantizeLinear / DequantizeLinear
     pairs around float operators, with weights and biases as integers, which runtimes turn into
     integer operators. A dynamic network has a second output, "profile" int64 [N]: which of its
@@ -58,7 +69,15 @@ def export_model(
     else:
         model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
 
+    spec = exported_spec(spec, config)
+    if spec.preprocessing is not None:
+        model = add_preprocessing(model, spec.input, spec.preprocessing)
+    if spec.output is not None:
+        model = add_softmax(model, spec.temperature)
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
+    if spec.preprocessing or spec.output:
+        # For programs that do not know the header; others read it there.
+        model.metadata_props.add(key=CONTRACT_KEY, value=Contract.of(spec).to_json())
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -66,6 +85,26 @@ def export_model(
             f"the ONNX graph is not valid: {error}", "try another ``opset``, or ``simplify=False``"
         ) from None
     return append_digest(model.SerializeToString(deterministic=True))
+
+
+def exported_spec(spec: Spec, config: ExportConfig) -> Spec:
+    """Return the header of a file, which records what its graph does beside the network.
+
+    Raises FertoolError for a network whose images no picture has the channels of.
+    """
+    if config.with_preprocessing:
+        if spec.input.channels not in (1, 3):
+            raise FertoolError(
+                f"a network of {spec.input.channels} channels: crops have 1 or 3",
+                "leave ``with_preprocessing`` out",
+            )
+        channels: Literal[1, 3] = 1 if config.crop_channels == 1 else 3
+        spec = replace(
+            spec, preprocessing=PreprocessingSpec(config.crop_layout or "nhwc", channels)
+        )
+    if config.with_softmax:
+        spec = replace(spec, output=PROBABILITIES)
+    return spec
 
 
 def _export_dynamic(
@@ -119,10 +158,10 @@ def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
                 (images,),
                 # The annotation forgets the buffers that it takes.
                 buffer,  # type: ignore[arg-type]
-                input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                input_names=[IMAGES],
+                output_names=[LOGITS],
                 opset_version=opset,
-                dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+                dynamic_axes={IMAGES: {0: BATCH}, LOGITS: {0: BATCH}},
                 dynamo=False,
                 autograd_inlining=False,
             )

@@ -17,13 +17,24 @@ from fertool.faces.finding import DetectedFace, find_faces, largest_face
 from fertool.faces.frames import Frame
 from fertool.faces.tracks import Tracker
 from fertool.results import FaceResult, PictureResult
-from fertool.spec import InputSpec
 
 Classify = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 """From the pixels uint8 [C, S, S] of one crop to the probabilities [K]."""
 _MODES = {1: "L", 3: "RGB"}
 _USUAL_FRAME_S = 0.04
 """The time of a frame in a video without time stamps."""
+
+
+@dataclass(frozen=True)
+class CropShape:
+    """The crops that a model file takes: their channels, and the side of the network's input.
+
+    Pictures that are crops keep their size where the file takes `any_size`.
+    """
+
+    channels: int
+    size: int
+    any_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,14 +57,14 @@ class FaceLabeler:
         self,
         classify: Classify,
         classes: Sequence[str],
-        input: InputSpec,
+        shape: CropShape,
         template: Template,
         detector: Detector | None,
         config: PredictConfig,
     ) -> None:
         self._classify = classify
         self._classes = tuple(classes)
-        self._input = input
+        self._shape = shape
         self._template = template
         self._detector = detector
         self._config = config
@@ -84,7 +95,7 @@ class FaceLabeler:
         crops: list[Image.Image] = []
         faces: list[FaceResult] = []
         for index, (face, track) in enumerate(zip(found, tracks, strict=True)):
-            crop = crop_for(self._input, image, face, self._template)
+            crop = crop_for(self._shape, image, face, self._template)
             probabilities = self._classify(channels_first(crop))
             if tracker is not None and track is not None:
                 probabilities = tracker.smooth(track, probabilities, time_s)
@@ -150,19 +161,20 @@ def _whole(image: Image.Image) -> Box:
 
 
 def crop_for(
-    input: InputSpec, image: Image.Image, face: DetectedFace | None, template: Template
+    shape: CropShape, image: Image.Image, face: DetectedFace | None, template: Template
 ) -> Image.Image:
     """Return what a model is given of a picture: an aligned face, or without one the whole."""
-    mode = _MODES[input.channels]
+    mode = _MODES[shape.channels]
     if face is None:
         # In this order, as the data sets of crops are read.
         converted = image
         if image.mode != mode:
             converted = image.convert(mode)
-        if image.size == (input.size, input.size):
+        side = (shape.size, shape.size)
+        if shape.any_size or image.size == side:
             return converted
-        return converted.resize((input.size, input.size), Image.Resampling.BILINEAR)
-    crop = crop_face(image, face.landmarks, input.size, template)
+        return converted.resize(side, Image.Resampling.BILINEAR)
+    crop = crop_face(image, face.landmarks, shape.size, template)
     # Gray after the crop, as where crops are written in color and read in gray.
     if crop.mode != mode:
         crop = crop.convert(mode)

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fertool.artifact.contract import Contract
 from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
@@ -27,6 +28,13 @@ class ExecuTorch(Format):
 
     suffix = ".pte"
     runtime = "executorch"
+    example = """
+import executorch.kernels.quantized
+import torch
+from executorch.runtime import Runtime
+method = Runtime.get().load_program($file).load_method("forward")
+values = method.execute((torch.from_numpy(pixels),))[0][0].numpy()
+"""
 
     def write(
         self,
@@ -49,10 +57,12 @@ class ExecuTorch(Format):
             make_image_network,
             require_not_packed,
             require_one_network,
+            require_raw_network,
         )
         from fertool.runtime.packages import import_extra
 
         require_not_packed(config.packed, self.suffix)
+        require_raw_network(config, self.suffix)
         require_one_network(spec, self.suffix)
         lowering = import_extra("executorch.exir", "executorch")
         partition = import_extra(
@@ -70,6 +80,10 @@ class ExecuTorch(Format):
             )
             path.write_bytes(edge.to_executorch().buffer)
         append_trailer(path, spec.to_json())
+
+    def contract(self, spec: Spec) -> Contract:
+        """Return the contract of a file that takes one image a pass."""
+        return Contract.of(spec).with_batch(1)
 
 
 def _with_decomposed_integers(network: Any, spec: Spec) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from fertool.artifact.contract import Contract
 from fertool.artifact.trailer import read_trailer
 from fertool.registry import FORMATS
 from fertool.spec import Spec
@@ -25,13 +26,16 @@ class Format(ABC):
 
     `suffix` is that of its files, with a dot and in lower case; `runtime` is the one that runs them
     unless another is asked for. `companion` is the suffix of a second file that lies beside each
-    of its files, "" where there is none.
+    of its files, "" where there is none. `example` is Python, one statement a line, that computes
+    `values` [K] from `pixels` in a file: `$file`, `$input` and `$output` stand for its name and for
+    those of input and output, as literals.
     """
 
     # Literals, which the registry reads from the source.
     suffix: ClassVar[str]
     runtime: ClassVar[str]
     companion: ClassVar[str] = ""
+    example: ClassVar[str] = ""
 
     @abstractmethod
     def write(
@@ -58,6 +62,10 @@ class Format(ABC):
         from fertool.runtime.opening import open_logits
 
         return open_logits(path, self.runtime)
+
+    def contract(self, spec: Spec) -> Contract:
+        """Return how a file with this header is fed, and what it gives."""
+        return Contract.of(spec)
 
     def read_header(self, path: Path) -> str:
         """Return the JSON text of the spec in a file, without torch.

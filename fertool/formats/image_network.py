@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fertool.config.exporting import ExportConfig
 from fertool.data.pixels import normalize, per_channel
 from fertool.errors import FertoolError, UsageError
 from fertool.graph.folding import fold_for_inference
@@ -102,3 +103,14 @@ def require_not_packed(packed: bool | None, suffix: str) -> None:
             f"``packed=True``: an {suffix} file has one byte or more for each weight",
             "export .onnx, which has packed weights",
         )
+
+
+def require_raw_network(config: ExportConfig, suffix: str) -> None:
+    """Raise UsageError for preprocessing or a softmax in the graph, which ONNX graphs have."""
+    for name in ("with_preprocessing", "with_softmax"):
+        if getattr(config, name):
+            raise UsageError(
+                f"``{name}=True``: an {suffix} file holds the network alone",
+                "export .onnx, .ort or .xml, or do it before and behind the network: fertool show "
+                "prints how",
+            )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.artifact.atomic import temporary_folder
+from fertool.artifact.contract import Contract
 from fertool.artifact.trailer import append_trailer
 from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
@@ -28,6 +30,15 @@ class Ncnn(Format):
     suffix = ".param"
     runtime = "ncnn"
     companion = ".bin"
+    example = """
+import ncnn
+network = ncnn.Net()
+network.load_param($file)
+network.load_model($file.replace(".param", ".bin"))
+extractor = network.create_extractor()
+extractor.input($input, ncnn.Mat(pixels))
+values = np.array(extractor.extract($output)[1])
+"""
 
     def write(
         self,
@@ -45,10 +56,12 @@ class Ncnn(Format):
             make_image_network,
             require_float,
             require_one_network,
+            require_raw_network,
             trace_network,
         )
         from fertool.runtime.packages import import_extra
 
+        require_raw_network(config, self.suffix)
         require_one_network(spec, self.suffix)
         require_float(spec, self.suffix, "pnnx drops the rounding of quantized networks")
         program = import_extra("pnnx", "ncnn").EXEC_PATH
@@ -63,6 +76,19 @@ class Ncnn(Format):
             weights = path.with_suffix(".bin")
             weights.write_bytes((folder / "model.ncnn.bin").read_bytes())
         append_trailer(path, spec.to_json(), [weights])
+
+    def contract(self, spec: Spec) -> Contract:
+        """Return the contract of a file that takes one image of floats, by pnnx's names."""
+        contract = Contract.of(spec).with_batch(1)
+        return replace(
+            contract,
+            input_name="in0",
+            input_dtype="float32",
+            # An image of ncnn has no axis of the batch.
+            input_shape=contract.input_shape[1:],
+            layout="CHW",
+            output_name="out0",
+        )
 
 
 def _run(command: list[str], folder: Path) -> None:

@@ -26,6 +26,11 @@ class Onnx(Format):
 
     suffix = ".onnx"
     runtime = "onnxruntime"
+    example = """
+import onnxruntime
+session = onnxruntime.InferenceSession($file, providers=["CPUExecutionProvider"])
+values = session.run([$output], {$input: pixels})[0][0]
+"""
 
     def write(
         self,

@@ -24,6 +24,11 @@ class OpenVino(Format):
     suffix = ".xml"
     runtime = "openvino"
     companion = ".bin"
+    example = """
+import openvino
+network = openvino.Core().compile_model($file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+values = network({$input: pixels})[$output][0]
+"""
 
     def write(
         self,
@@ -34,7 +39,7 @@ class OpenVino(Format):
         on_note: Note = lambda note: None,
     ) -> None:
         """Write what OpenVINO reads from the plain ONNX file, weights in float32 or int8."""
-        from fertool.exporting import export_model
+        from fertool.exporting import export_model, exported_spec
         from fertool.formats.image_network import require_not_packed
         from fertool.runtime.packages import import_extra
 
@@ -47,4 +52,5 @@ class OpenVino(Format):
         model = openvino.Core().read_model(str(graph))
         openvino.save_model(model, str(path), compress_to_fp16=False)
         graph.unlink()
-        append_trailer(path, spec.to_json(deflated=True), [path.with_suffix(".bin")])
+        header = exported_spec(spec, config).to_json(deflated=True)
+        append_trailer(path, header, [path.with_suffix(".bin")])

@@ -27,6 +27,11 @@ class Ort(Format):
 
     suffix = ".ort"
     runtime = "onnxruntime"
+    example = """
+import onnxruntime
+session = onnxruntime.InferenceSession($file, providers=["CPUExecutionProvider"])
+values = session.run([$output], {$input: pixels})[0][0]
+"""
 
     def write(
         self,

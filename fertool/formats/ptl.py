@@ -31,6 +31,12 @@ class LiteInterpreter(Format):
 
     suffix = ".ptl"
     runtime = "torchlite"
+    example = """
+import torch
+from torch.jit.mobile import _load_for_lite_interpreter
+network = _load_for_lite_interpreter($file)
+values = network(torch.from_numpy(pixels))[0].numpy(force=True)
+"""
 
     def write(
         self,
@@ -46,10 +52,12 @@ class LiteInterpreter(Format):
             make_image_network,
             require_not_packed,
             require_one_network,
+            require_raw_network,
             trace_network,
         )
 
         require_not_packed(config.packed, self.suffix)
+        require_raw_network(config, self.suffix)
         require_one_network(spec, self.suffix)
         network = make_image_network(spec, module)
         written = path.with_name(_WRITTEN_AS)

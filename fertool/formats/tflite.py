@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fertool.artifact.contract import Contract
 from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
@@ -24,6 +26,11 @@ class TfLite(Format):
 
     suffix = ".tflite"
     runtime = "tflite"
+    example = """
+from ai_edge_litert.interpreter import Interpreter
+run = Interpreter($file).get_signature_runner()
+values = run(**{$input: pixels})[$output][0]
+"""
 
     def write(
         self,
@@ -40,9 +47,11 @@ class TfLite(Format):
             make_image_network,
             require_float,
             require_one_network,
+            require_raw_network,
         )
         from fertool.runtime.packages import import_extra
 
+        require_raw_network(config, self.suffix)
         require_one_network(spec, self.suffix)
         require_float(spec, self.suffix, _REASON)
         converter = import_extra("litert_torch", "litert")
@@ -50,3 +59,8 @@ class TfLite(Format):
         with converting("LiteRT"):
             converter.convert(network, (example_image(spec),)).export(str(path))
         append_trailer(path, spec.to_json())
+
+    def contract(self, spec: Spec) -> Contract:
+        """Return the contract of a file that takes one image a pass, by litert-torch's names."""
+        contract = Contract.of(spec).with_batch(1)
+        return replace(contract, input_name="args_0", output_name="output_0")

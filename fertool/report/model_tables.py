@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fertool.artifact.contract import Contract
 from fertool.report.text_table import Fact, TextTable
 from fertool.report.units import (
     MISSING,
@@ -94,6 +95,32 @@ def model_facts(summary: ModelSummary) -> list[Fact]:
     facts.append(("accuracy", _metrics_text(summary.metrics)))
     facts.append(("digest", summary.digest or MISSING))
     return facts
+
+
+def contract_facts(contract: Contract) -> list[Fact]:
+    """Return how a file is fed, and what it gives."""
+    low, high = contract.pixel_range
+    channels = f"{contract.color_order}, pixels from {low} to {high}"
+    sizes = "any height and width" if contract.any_size else "no other size"
+    output = f"{contract.output} for each class, in the order above"
+    if contract.output == "logits":
+        divisor = "" if contract.temperature is None else f" of logits / {contract.temperature:g}"
+        output = f"logits for each class, in the order above; probabilities: softmax{divisor}"
+    given = _tensor_text(contract.input_name, contract.input_dtype, contract.input_shape)
+    result = _tensor_text(contract.output_name, contract.output_dtype, contract.output_shape)
+    facts = [
+        ("input", given),
+        ("", f"{contract.layout}, {channels}, {sizes}"),
+        ("output", result),
+        ("", output),
+    ]
+    for name in contract.other_outputs:
+        facts.append(("", f"{name}: which network computed them, int64 [batch]"))
+    return facts
+
+
+def _tensor_text(name: str, dtype: str, shape: Sequence[int | str]) -> str:
+    return f"{name}, {dtype} [{', '.join(map(str, shape))}]"
 
 
 def _metrics_cell(metrics: Metrics | None) -> str:

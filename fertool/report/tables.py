@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from fertool.artifact.contract import Contract
 from fertool.report import change_tables, graph_tables, model_tables, sweep_tables
 from fertool.report.benchmark_tables import (
     bench_warnings,
@@ -53,6 +54,7 @@ __all__ = [
     "bench_warnings",
     "change_table",
     "comparison_table",
+    "contract_table",
     "data_table",
     "eval_table",
     "layers_table",
@@ -106,6 +108,12 @@ def comparison_table(comparisons: Sequence[AccuracyComparison]) -> RenderableTyp
 def plan_table(before: Mapping[str, int], *afters: Mapping[str, int]) -> RenderableType:
     """Return the channels of a pruning plan, or those of a dynamic network's profiles."""
     return _draw(change_tables.layout_plan(before, *afters))
+
+
+def contract_table(contract: Contract) -> RenderableType:
+    """Return how a file is fed, and what it gives."""
+    facts = model_tables.contract_facts(contract)
+    return Group(Text("\nin other programs", "bold"), _draw_facts(facts), Text())
 
 
 def nodes_table(nodes: Sequence[NodeSummary]) -> RenderableType:

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Self, TypedDict
 
 from msgspec import UNSET, UnsetType
 
+from fertool.artifact.contract import Contract
 from fertool.artifact.logits_header import LogitsSpec
 from fertool.results.fields import FileSize, Result, described, values_of
 from fertool.spec import (
+    EXPORT_KEYS,
     OPTIONAL_KEYS,
     FaceTemplate,
     InputSpec,
@@ -89,7 +91,7 @@ class ModelSummary(_File):
         if spec.gates:
             profiles = tuple(profile.channels for profile in spec.gates.profiles)
             gates = GatesSummary(profiles, spec.gates.hidden, spec.gates.shares)
-        same = values_of(spec, Spec, without=("graph", "gates"))
+        same = values_of(spec, Spec, without=("graph", "gates", *EXPORT_KEYS))
         for name in OPTIONAL_KEYS:
             if same[name] is None:
                 del same[name]
@@ -111,6 +113,10 @@ class ShownModel(ModelSummary):
         tuple[NodeSummary, ...] | UnsetType,
         described("with ``layers``: the operators of the network, in running order"),
     ] = UNSET
+    contract: Annotated[Contract, described("how the file is fed, and what it gives")]
+    snippet: Annotated[
+        str | None, described("Python that labels one picture; null for other packages' formats")
+    ]
 
 
 @dataclass(frozen=True)

@@ -166,5 +166,5 @@ def _make_batches(
 
 def _noise(predictor: Predictor, batch_size: int, seed: int) -> NDArray[np.uint8]:
     size = predictor.input.size
-    shape = (batch_size, predictor.input.channels, size, size)
+    shape = (batch_size, predictor.channels, size, size)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

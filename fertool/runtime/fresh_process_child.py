@@ -79,7 +79,7 @@ def main() -> None:
     load_s = time.perf_counter() - before_loading
 
     size = predictor.input.size
-    images = np.zeros((batch_size, predictor.input.channels, size, size), dtype=np.uint8)
+    images = np.zeros((batch_size, predictor.channels, size, size), dtype=np.uint8)
     forward = predictor.prepare_pass(images)
     seconds: list[float] = []
 

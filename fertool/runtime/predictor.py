@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.artifact.contract import Contract
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
 from fertool.onnx_runtime import guarded_memory, run_with_time_limit
@@ -38,7 +39,8 @@ class Predictor:
     `assumptions` has how it is used. `batch` is the only batch size that the file takes, or None
     for any. `prepare` turns uint8 images into a pass over them. `choose_profile`, which a dynamic
     network has, returns the profile of each image, int64 [N]. `stop` ends a pass of a graph, which
-    could run for ever, and `time_limit_s` is how long one image of it may take.
+    could run for ever, and `time_limit_s` is how long one image of it may take. `contract` is that
+    of a file with fertool's header.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Predictor:
     assumptions: Assumptions | None = None
     stop: Callable[[], None] | None = None
     time_limit_s: float = ForeignModel().time_limit
+    contract: Contract | None = None
 
     @classmethod
     def of(
@@ -74,7 +77,18 @@ class Predictor:
             batch=batch,
             prepare=prepare,
             choose_profile=choose_profile if spec.gates else None,
+            contract=Contract.of(spec),
         )
+
+    @property
+    def channels(self) -> int:
+        """The channels of the images that it takes, which may be more than the network's."""
+        return self.contract.channels if self.contract else self.input.channels
+
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes images of any size, and resizes them itself."""
+        return self.contract is not None and self.contract.any_size
 
     @property
     def params(self) -> int | None:
@@ -104,7 +118,8 @@ class Predictor:
     def prepare_pass(self, images: Any) -> Forward:
         """Return a pass over uint8 images [N, C, S, S], with as little overhead as possible.
 
-        Raises FertoolError when the shape is not the model's.
+        Of a file with preprocessing they are [N, C, H, W] of any size. Raises FertoolError when the
+        shape is not the model's.
         """
         # Before the pass, so that copies are not timed with it.
         pixels = np.ascontiguousarray(images, dtype=np.uint8)
@@ -112,7 +127,9 @@ class Predictor:
         return self.prepare(pixels)
 
     def _require_shape(self, shape: Sequence[int]) -> None:
-        image_shape = (self.input.channels, self.input.size, self.input.size)
+        image_shape: tuple[Any, ...] = (self.channels, self.input.size, self.input.size)
+        if self.any_size:
+            image_shape = (self.channels, *shape[2:]) if len(shape) == 4 else ("C", "H", "W")
         if tuple(shape[1:]) == image_shape and self.batch in (None, shape[0]):
             return
         given = "x".join(map(str, shape))
@@ -149,7 +166,10 @@ class Predictor:
                 f"{self.path}: the output has NaN or infinity",
                 "its weights or its preprocessing are wrong",
             )
-        return logits.astype(np.float32)
+        logits = logits.astype(np.float32)
+        if self.contract and self.spec:
+            logits = self.contract.to_logits(logits, self.spec.temperature)
+        return logits
 
     def logits(
         self,
@@ -169,7 +189,9 @@ class Predictor:
             self._require_shape(images.shape)
             self._batch_logits(np.asarray(images[:1], dtype=np.uint8))
 
-        step = self.batch or affordable_batch(batch_size, self.input.size)
+        # Crops of any size may be larger than what the network sees.
+        side = max(self.input.size, *images.shape[2:])
+        step = self.batch or affordable_batch(batch_size, side)
         parts = []
         for start in range(0, total, step):
             batch = np.asarray(images[start : start + step], dtype=np.uint8)

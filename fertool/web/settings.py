@@ -23,7 +23,8 @@ class ClassifierSettings:
     `mean`, divided by `std`. `batch` is the only batch size that the graph takes, None for any;
     `output` the name of its logits, None for the first output. Probabilities are the softmax of
     logits divided by `temperature`, except that a graph of another program `may_be_probabilities`
-    already. `template` has the places of the landmarks as fractions of the
+    already, and one that ends in a softmax is. `channels_last` is the order of the axes of its
+    input. `template` has the places of the landmarks as fractions of the
     side; `most_samples` a side are averaged for a pixel.
     """
 
@@ -40,6 +41,7 @@ class ClassifierSettings:
     output: str | None = None
     temperature: float = 1.0
     may_be_probabilities: bool = False
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

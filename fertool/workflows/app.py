@@ -200,9 +200,14 @@ def _classifier_settings(
             "output": assumed.output,
             "may_be_probabilities": True,
         }
+    elif predictor.contract is not None:
+        contract = {
+            "channels_last": predictor.contract.layout == "NHWC",
+            "may_be_probabilities": predictor.contract.output == "probabilities",
+        }
     return ClassifierSettings(
         classes=tuple(printable(name) for name in predictor.classes),
-        channels=predictor.input.channels,
+        channels=predictor.channels,
         size=predictor.input.size,
         template=template,
         most_samples=MOST_SAMPLES,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fertool.config.benchmark import BenchConfig, SpeedLimit
 from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
-from fertool.workflows.data import Data, drawn_faces
+from fertool.workflows.data import Data, crop_channels_of, drawn_faces
 from fertool.workflows.evaluate import evaluate_predictor
 from fertool.workflows.predictors import note_assumptions, open_any
 from fertool.workflows.speed_regression import compare_with_older, read_older
@@ -87,7 +87,8 @@ def _image_source(config: BenchConfig, data: Data | None, reporter: Reporter) ->
                 note_assumptions(predictor, config.foreign, reporter)
             noted.add(predictor.path)
             # Drawn faces have seven classes, which need not be the model's.
-            source = drawn_faces(_DRAWN_FACES).fitted(predictor.input)
+            crop_channels = crop_channels_of(predictor)
+            source = drawn_faces(_DRAWN_FACES).fitted(predictor.input, None, crop_channels)
         return np.ascontiguousarray(source.split("val").images[:_SHOWN_IMAGES].numpy())
 
     return images

@@ -58,12 +58,17 @@ class Data:
         """The classes of the source itself."""
         return self.fitted().classes
 
-    def fitted_to(self, model: Model | Predictor) -> DataSource:
+    def fitted_to(self, model: Model | Predictor, crop_channels: int | None = None) -> DataSource:
         """Return the source as `fitted` does, with the groups of classes and the split that the
         model was trained with where `read` leaves them open.
+
+        With `crop_channels`, and for a file that takes crops of any size, images that all have one
+        size keep it, and get so many channels.
         """
         read = self.read_as(model.spec.provenance if model.spec else ())
-        return self._fitted(model.input, model.classes, read)
+        if crop_channels is None:
+            crop_channels = crop_channels_of(model)
+        return self._fitted(model.input, model.classes, read, crop_channels)
 
     def read_as(self, lineage: Iterable[ProvenanceStep]) -> DataConfig:
         """Return the options of reading; what is not given is as a model's lineage records it."""
@@ -78,31 +83,41 @@ class Data:
         return self if read == self.read else Data(self.source, read, self.reporter)
 
     def fitted(
-        self, input: InputSpec | None = None, classes: tuple[str, ...] | None = None
+        self,
+        input: InputSpec | None = None,
+        classes: tuple[str, ...] | None = None,
+        crop_channels: int | None = None,
     ) -> DataSource:
         """Return the source in the shape of a model's input, and in the order of its classes.
 
-        None stands for the source's own: its size in gray, its classes. Raises FertoolError for a
-        source that is damaged, of an unknown layout, or without images of these classes.
+        None stands for the source's own: its size in gray, its classes. With `crop_channels` images
+        that all have one size keep it, and get so many channels. Raises FertoolError for a source
+        that is damaged, of an unknown layout, or without images of these classes.
         """
-        return self._fitted(input, classes, self.read)
+        return self._fitted(input, classes, self.read, crop_channels)
 
     def _fitted(
-        self, input: InputSpec | None, classes: tuple[str, ...] | None, read: DataConfig
+        self,
+        input: InputSpec | None,
+        classes: tuple[str, ...] | None,
+        read: DataConfig,
+        crop_channels: int | None = None,
     ) -> DataSource:
         from fertool import distributed
         from fertool.data import DataOptions, open_data
 
         size, channels = None, 1
         if input is not None:
-            size, channels = input.size, input.channels
-        key = (size, channels, classes, read)
+            size, channels = input.size, crop_channels or input.channels
+        keep_size = crop_channels is not None
+        key = (size, keep_size, channels, classes, read)
         if key not in self._opened:
             options = DataOptions(
                 format=None if read.format == "auto" else read.format,
                 ferplus=read.ferplus,
                 ferplus_rule=read.ferplus_rule,
                 size=size,
+                keep_size=keep_size,
                 channels=channels,
                 groups=parse_classes(read.classes) if read.classes else None,
                 classes=classes,
@@ -118,6 +133,12 @@ class Data:
                         source.split(split)
             self._opened[key] = source
         return self._opened[key]
+
+
+def crop_channels_of(model: Model | Predictor) -> int | None:
+    """Return the channels of the crops of any size that a file takes, None for other files."""
+    contract = getattr(model, "contract", None)
+    return contract.channels if contract and contract.any_size else None
 
 
 def open_data(

@@ -11,7 +11,7 @@ from fertool.errors import FertoolError
 from fertool.reporter import Reporter
 from fertool.results import ClassFigures, DetectionFigures, Evaluation, Headline
 from fertool.workflows.data import Data
-from fertool.workflows.predict import classifier, require_pictures_fit, template_of
+from fertool.workflows.predict import classifier, crop_shape_of, require_pictures_fit, template_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,7 +148,8 @@ def _logits(
                     if not faces:
                         logits[index][row, -1] = _CERTAIN
                         continue
-                    crop = crop_for(predictor.input, decoded.image, faces[0], templates[index])
+                    shape = crop_shape_of(predictor)
+                    crop = crop_for(shape, decoded.image, faces[0], templates[index])
                     probabilities = classifiers[index](channels_first(crop))
                     smallest = np.finfo(np.float64).tiny
                     logits[index][row, :-1] = np.log(np.maximum(probabilities, smallest))

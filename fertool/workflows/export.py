@@ -62,19 +62,20 @@ def export(
     path = Path(path)
     require_exportable(path, config, *_inputs(model, data))
 
-    from fertool.exporting import check_parity, require_parity
+    from fertool.exporting import check_parity, exported_spec, require_parity
     from fertool.formats.format import load_format
     from fertool.inference import eval_mode
 
     format = load_format(_format_name(path, config))
-    images = _parity_images(model, data)
+    spec = exported_spec(model.spec, config)
+    images = _parity_images(model, spec, data)
     # Written elsewhere first: a file that fails the comparison never gets its name.
     with temporary_folder() as folder:
         file = folder / f"model{format.suffix}"
         format.write(file, model.spec, model.module, config, reporter.note)
         with eval_mode(model.module), reporter.progress("parity") as on_progress:
             parity = check_parity(
-                format.open(file), model.module, model.spec, images, on_progress=on_progress
+                format.open(file), model.module, spec, images, on_progress=on_progress
             )
         require_parity(parity)
         content = file.read_bytes()
@@ -87,7 +88,7 @@ def export(
     # Last, since this file is what a Makefile waits for.
     write_atomic(path, content)
     _report_parity(model, parity, reporter)
-    return ExportedFile(path, model.spec, parity, size_bytes)
+    return ExportedFile(path, spec, parity, size_bytes)
 
 
 def require_exportable(path: Path, config: ExportConfig, *inputs: Path) -> None:
@@ -118,13 +119,25 @@ def _inputs(model: Model, data: Data | None) -> list[Path]:
     return [*model.files, *data.files]
 
 
-def _parity_images(model: Model, data: Data | None) -> Tensor:
-    """Return the images uint8 [N, C, S, S] that the file is compared on."""
+def _parity_images(model: Model, spec: Spec, data: Data | None) -> list[Tensor]:
+    """Return the images uint8 [N, C, H, W] that the file is compared on.
+
+    Of several sizes where it takes any.
+    """
+    from fertool.exporting.parity import make_crops
+
+    if spec.preprocessing is None:
+        if data is not None:
+            return [data.fitted_to(model).split("val").images[:PARITY_IMAGES]]
+        # Of the seven expressions, which need not be the model's: only the images are used.
+        drawn = drawn_faces(_DRAWN_FACES).fitted(model.input)
+        return [drawn.split("val").images[:PARITY_IMAGES]]
+    channels = spec.preprocessing.channels
     if data is not None:
-        return data.fitted_to(model).split("val").images[:PARITY_IMAGES]
-    # Of the seven expressions, which need not be the model's: only the images are used.
-    drawn = drawn_faces(_DRAWN_FACES).fitted(model.input)
-    return drawn.split("val").images[:PARITY_IMAGES]
+        faces = data.fitted_to(model, channels).split("val").images
+    else:
+        faces = drawn_faces(_DRAWN_FACES).fitted().split("val").images
+    return make_crops(faces[:PARITY_IMAGES], spec.input.size, channels)
 
 
 def _report_parity(model: Model, parity: Parity, reporter: Reporter) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fertool.faces.alignment import Template
     from fertool.faces.detector import Detector
     from fertool.faces.frames import Frame
-    from fertool.faces.labeling import Classify, FaceLabeler, LabeledFrame
+    from fertool.faces.labeling import Classify, CropShape, FaceLabeler, LabeledFrame
     from fertool.faces.sources import Source
     from fertool.runtime import Predictor
     from fertool.workflows.model import Model
@@ -113,7 +113,7 @@ def predict(
     labeler = FaceLabeler(
         classify=classifier(predictor, config.threads),
         classes=predictor.classes,
-        input=predictor.input,
+        shape=crop_shape_of(predictor),
         template=template,
         detector=open_detector(config),
         config=config,
@@ -201,6 +201,13 @@ def require_pictures_fit(predictor: Predictor) -> None:
             f"{predictor.path}: takes images of {predictor.input.channels} channels",
             "pictures have 1 or 3",
         )
+
+
+def crop_shape_of(predictor: Predictor) -> CropShape:
+    """Return what the crops are that a model file takes."""
+    from fertool.faces.labeling import CropShape
+
+    return CropShape(predictor.channels, predictor.input.size, predictor.any_size)
 
 
 def temperature_of(predictor: Predictor) -> float:

@@ -93,8 +93,12 @@ def find_mistakes(
 def _predict(file: str, data: Data, config: ReportConfig, reporter: Reporter) -> _Predictions:
     import numpy as np
 
+    from fertool.workflows.data import crop_channels_of
+
     predictor = open_any(Path(file), ForeignModel(), reporter)
-    images = data.fitted(predictor.input, predictor.classes).split(config.split)
+    crop_channels = crop_channels_of(predictor)
+    source = data.fitted(predictor.input, predictor.classes, crop_channels)
+    images = source.split(config.split)
     with reporter.progress(predictor.path.name) as on_progress:
         logits = predictor.logits(images.images, on_progress=on_progress).astype(np.float64)
     if predictor.spec is not None and predictor.spec.temperature is not None:

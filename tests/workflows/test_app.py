@@ -133,3 +133,13 @@ def test_a_folder_is_one_only_with_its_name(tmp_path, runtime):
         ft.app(file, file, runtime=runtime, folder=True)
     with pytest.raises(FertoolError, match="the output is also an input"):
         ft.app(file, file, runtime=runtime)
+
+
+def test_a_file_that_resizes_crops_itself_gets_them_as_it_wants(tmp_path, settings):
+    model = ft.load(small_model(tmp_path / "m.pt", InputSpec(1, 32), ("bored", "engaged")))
+    file = tmp_path / "m.onnx"
+    ft.export(model, file, simplify=False, with_preprocessing=True, with_softmax=True)
+    classifier = settings(file)["classifier"]
+    assert (classifier["channels"], classifier["size"]) == (3, 32)
+    assert classifier["channels_last"]
+    assert classifier["may_be_probabilities"]

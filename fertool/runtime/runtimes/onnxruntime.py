@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.artifact.atomic import temporary_folder
+from fertool.artifact.contract import Contract
 from fertool.artifact.header import ONNX_KEY, PROFILE_OUTPUT
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.config.foreign_files import ForeignModel
@@ -97,11 +98,13 @@ class OnnxRuntime(Runtime):
 
         spec = _read_spec(path, session, sealed)
         assumptions: Assumptions | None = None
+        contract: Contract | None = None
         if spec is not None:
             classes = spec.classes
             input = spec.input
             output = next(iter(outputs.values()))
-            _require_header_input(path, entry.shape, input)
+            contract = Contract.of(spec)
+            _require_header_input(path, entry.shape, contract)
             _require_logits(path, output, len(classes), FertoolError)
         else:
             classes = foreign_classes(path, foreign)
@@ -113,7 +116,7 @@ class OnnxRuntime(Runtime):
             # The user named the classes, so their number is a usage error.
             _require_logits(path, output, len(classes), UsageError)
         batch = _fixed_batch(path, entry.shape, input)
-        passes = _OnnxPasses(path, session, entry, output.name, assumptions)
+        passes = _OnnxPasses(path, session, entry, output.name, assumptions, contract)
         choose_profile: ChooseProfile | None = None
         if spec is not None and spec.gates:
             choose_profile = passes.choose_profile
@@ -129,6 +132,7 @@ class OnnxRuntime(Runtime):
             assumptions=assumptions,
             stop=passes.stop,
             time_limit_s=foreign.time_limit,
+            contract=contract,
         )
         return predictor, session
 
@@ -137,18 +141,27 @@ class _OnnxPasses:
     """The passes of an open session over one input and one output."""
 
     def __init__(
-        self, path: Path, session: Any, entry: Any, output: str, assumptions: Assumptions | None
+        self,
+        path: Path,
+        session: Any,
+        entry: Any,
+        output: str,
+        assumptions: Assumptions | None,
+        contract: Contract | None,
     ) -> None:
         self._path = path
         self._session = session
         self._entry = entry
         self._output = output
         self._assumptions = assumptions
+        self._contract = contract
         self._options = import_onnxruntime().RunOptions()
 
     def prepare(self, images: NDArray[np.uint8]) -> Forward:
         """Return a pass over images [N, C, S, S], preprocessed where the graph takes floats."""
         pixels: NDArray[Any] = images
+        if self._contract:
+            pixels = self._contract.arrange(images)
         if self._assumptions and self._entry.type == FLOAT:
             pixels = preprocess(images, self._assumptions)
         # Bound outside of the pass, since it is timed.
@@ -168,7 +181,8 @@ class _OnnxPasses:
 
     def choose_profile(self, images: NDArray[np.uint8]) -> NDArray[np.int64]:
         """Return the profile of each image, int64 [N]."""
-        feed = {self._entry.name: images}
+        pixels = self._contract.arrange(images) if self._contract else images
+        feed = {self._entry.name: pixels}
         try:
             (profiles,) = self._session.run([PROFILE_OUTPUT], feed)
         except Exception as error:
@@ -236,9 +250,9 @@ def _only_input(path: Path, session: Any) -> Any:
     return entry
 
 
-def _require_header_input(path: Path, shape: Sequence[Any], input: InputSpec) -> None:
+def _require_header_input(path: Path, shape: Sequence[Any], contract: Contract) -> None:
     """Raise FertoolError unless the input of a graph is that of its header."""
-    header_shape = [input.channels, input.size, input.size]
+    header_shape = list(contract.input_shape[1:])
     if list(shape[1:]) != header_shape:
         raise FertoolError(
             f"{path}: the header says images of {header_shape}, the graph takes {list(shape[1:])}",

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fertool.artifact.contract import Contract
 from fertool.artifact.header import read_spec
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.artifact.trailer import verify_trailer
@@ -74,9 +75,11 @@ class OpenVinoRuntime(Runtime):
 
         request = compiled.create_infer_request()
 
-        def run(images: NDArray[np.uint8], output: int) -> Any:
+        contract = Contract.of(spec)
+
+        def run(pixels: NDArray[np.uint8], output: int) -> Any:
             try:
-                result = request.infer({0: images})[output]
+                result = request.infer({0: pixels})[output]
             except RuntimeError as error:
                 raise _failure(path, "run", error) from None
             if times is not None:
@@ -87,10 +90,11 @@ class OpenVinoRuntime(Runtime):
             return result
 
         def prepare(images: NDArray[np.uint8]) -> Forward:
-            return lambda: run(images, _LOGITS)
+            pixels = contract.arrange(images)
+            return lambda: run(pixels, _LOGITS)
 
         def choose_profile(images: NDArray[np.uint8]) -> NDArray[np.int64]:
-            profiles: NDArray[np.int64] = run(images, _PROFILE)
+            profiles: NDArray[np.int64] = run(contract.arrange(images), _PROFILE)
             return profiles
 
         return Predictor.of(path, "openvino", spec, prepare, choose_profile=choose_profile)

@@ -26,10 +26,12 @@ export class Classifier {
     const { channels, size, pixel_type: type } = this.settings;
     // A graph of a fixed batch size takes no other number of images.
     const batch = this.settings.batch ?? 1;
-    const pixels = type === 'uint8' ? crop : this.normalized(crop);
+    const planes = type === 'uint8' ? crop : this.normalized(crop);
+    const pixels = this.settings.channels_last ? interleaved(planes, channels) : planes;
     const input = new pixels.constructor(batch * pixels.length);
     for (let i = 0; i < batch; i++) input.set(pixels, i * pixels.length);
-    const tensor = new this.runtime.Tensor(type, input, [batch, channels, size, size]);
+    const axes = this.settings.channels_last ? [size, size, channels] : [channels, size, size];
+    const tensor = new this.runtime.Tensor(type, input, [batch, ...axes]);
     const outputs = await this.session.run({ [this.inputName]: tensor }, [this.outputName]);
     return Array.from(outputs[this.outputName].data.subarray(0, this.settings.classes.length));
   }
@@ -52,6 +54,12 @@ export class Classifier {
       return (pixel * scale + offset - mean[own]) / std[ownStd];
     });
   }
+}
+
+/** The values of a few planes, those of a pixel side by side. */
+function interleaved(planes, channels) {
+  const area = planes.length / channels;
+  return planes.map((_, i) => planes[(i % channels) * area + Math.floor(i / channels)]);
 }
 
 function areProbabilities(outputs) {
