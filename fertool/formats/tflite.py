@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.trailer import append_trailer
 from fertool.formats.format import Format, Note
@@ -11,16 +11,16 @@ from fertool.registry import FORMATS
 from fertool.spec import Spec
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from fertool.config.exporting import ExportConfig
 
-_REASON = "its quantizer would choose other integers than fertool's"
+_BYTE_BITS = 8
 
 
 @FORMATS.register("tflite")
 class TfLite(Format):
-    """LiteRT (TensorFlow Lite) for Android and boards; float networks, one image a pass."""
+    """LiteRT (TensorFlow Lite) for Android and boards; one image a pass."""
 
     suffix = ".tflite"
     runtime = "tflite"
@@ -33,20 +33,57 @@ class TfLite(Format):
         config: ExportConfig,
         on_note: Note = lambda note: None,
     ) -> None:
-        """Write what litert-torch makes of the network, weights in float32."""
+        """Write what litert-torch makes of the network, with the integers of a quantized one.
+
+        The last layer of a quantized network, which no quantizer follows, has floats.
+        """
         from fertool.formats.image_network import (
             converting,
             example_image,
             make_image_network,
-            require_float,
             require_one_network,
         )
         from fertool.runtime.packages import import_extra
 
         require_one_network(spec, self.suffix)
-        require_float(spec, self.suffix, _REASON)
+        _require_full_bytes(spec, self.suffix)
         converter = import_extra("litert_torch", "litert")
         network = make_image_network(spec, module)
+        if spec.quant is not None:
+            from fertool.formats.decomposed_integers import with_decomposed_integers
+
+            network.network = with_decomposed_integers(network.network, spec.input, _make_weight)
         with converting("LiteRT"):
             converter.convert(network, (example_image(spec),)).export(str(path))
         append_trailer(path, spec.to_json())
+
+
+def _require_full_bytes(spec: Spec, suffix: str) -> None:
+    """Raise FertoolError for activations of fewer than 8 bits, whose range LiteRT does not keep."""
+    bits = spec.quant.activations.values() if spec.quant is not None else ()
+    if any(count < _BYTE_BITS for count in bits):
+        raise FertoolError(
+            f"activations of {min(bits)} bits: an {suffix} file has whole bytes",
+            "export .onnx, .ort or .xml, or quantize with ``activation_bits=8``",
+        )
+
+
+def _make_weight(layer: Any) -> nn.Module:
+    """Return a module that rounds the float weight of a layer to its integers, as a constant.
+
+    The converter takes a weight from its `quantize`; it folds no `dequantize` of int8 constants.
+    """
+    from fertool.formats.decomposed_integers import OPERATORS, ChannelScales
+
+    class Weight(ChannelScales):
+        weight: Tensor
+
+        def __init__(self) -> None:
+            super().__init__(layer)
+            self.register_buffer("weight", layer.float_weight())
+
+        def forward(self) -> Tensor:
+            integers = OPERATORS.quantize_per_channel(self.weight, *self.arguments())
+            return self.dequantize(integers)
+
+    return Weight()
