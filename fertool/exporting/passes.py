@@ -30,8 +30,10 @@ STANDARD_OPERATORS = (
     "remove-redundant-relus",
 )
 """Passes for every file; their graphs have standard operators, and integer weights of one byte."""
+PLAIN = ("compact",)
+"""Passes after those, for the operators that every runtime computes on integers."""
 FAST = ("pack-scales", "arrange-for-kernels", "compact")
-"""Passes after those, for the speed of ONNX Runtime alone."""
+"""Passes in place of those, for the speed of ONNX Runtime alone."""
 SMALL = ("pack-scales", "pack-weights", "arrange-for-kernels", "compact")
 """Passes in place of those, for weights in as few bits as they need."""
 

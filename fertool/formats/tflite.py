@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.trailer import append_trailer
+from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
 from fertool.spec import Spec
@@ -49,12 +50,15 @@ class TfLite(Format):
         _require_full_bytes(spec, self.suffix)
         converter = import_extra("litert_torch", "litert")
         network = make_image_network(spec, module)
+        options: dict[str, Any] = {}
         if spec.quant is not None:
             from fertool.formats.decomposed_integers import with_decomposed_integers
 
             network.network = with_decomposed_integers(network.network, spec.input, _make_weight)
+            options["quant_config"] = _given_integers()
         with converting("LiteRT"):
-            converter.convert(network, (example_image(spec),)).export(str(path))
+            image = example_image(spec)
+            converter.convert(network, (image,), **options).export(str(path))
         append_trailer(path, spec.to_json())
 
 
@@ -66,6 +70,21 @@ def _require_full_bytes(spec: Spec, suffix: str) -> None:
             f"activations of {min(bits)} bits: an {suffix} file has whole bytes",
             "export .onnx, .ort or .xml, or quantize with ``activation_bits=8``",
         )
+
+
+def _given_integers() -> Any:
+    """Return the converter's setting for a network that rounds itself.
+
+    It turns the pairs of `quantize` and `dequantize` around an operator into its integer form; the
+    quantizer in it is not asked.
+    """
+    from fertool.runtime.packages import import_extra
+
+    quantizers = import_extra("litert_torch.quantize.pt2e_quantizer", "litert")
+    settings = import_extra("litert_torch.quantize.quant_config", "litert")
+    static = quantizers.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=False)
+    quantizer = quantizers.PT2EQuantizer().set_global(static)
+    return settings.QuantConfig(pt2e_quantizer=quantizer)
 
 
 def _make_weight(layer: Any) -> nn.Module:
