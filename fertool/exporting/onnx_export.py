@@ -50,10 +50,10 @@ def export_model(
     pairs around float operators, with weights and biases as integers, which runtimes turn into
     integer operators. A dynamic network has a second output, "profile" int64 [N]: which of its
     networks computed the logits. The last bytes are a digest of all others. `arranged` puts INT8
-    weights of one byte each into the shapes in which ONNX Runtime is some 6 % faster, and OpenVINO
-    up to half again as slow. `on_note` is told when
-    onnxsim failed and the file is exported without it. The same spec and module give the same
-    bytes. Raises FertoolError when the network has an operator that ONNX lacks.
+    weights of one byte each into the shapes in which ONNX Runtime is up to 6 % faster, and OpenVINO
+    takes up to 1.8 times as long. `on_note` is told when onnxsim failed and the file is exported
+    without it. The same spec and module give the same bytes. Raises FertoolError when the network
+    has an operator that ONNX lacks.
     """
     if isinstance(module, DynamicNetwork):
         model = _export_dynamic(spec, module, config, on_note, arranged)
