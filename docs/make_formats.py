@@ -15,8 +15,9 @@ _HEAD = """# Formats in their runtimes
 
 Made by `make results` from `docs/results/formats.json` (`python benchmarks/formats.py`); do not \
 edit. Every architecture of the zoo at its default size (48 pixels, gray) and three networks of \
-other libraries (64 pixels, RGB), trained for seconds alone (nano_resnet: to the end), on {images} \
-images of PublicTest.
+other libraries (64 pixels, RGB), on {images} images of PublicTest. nano_resnet is trained, the \
+others for seconds alone; their last layer tells images apart by the two directions in which its \
+inputs differ most.
 
 - **difference**: the largest of a probability, from PyTorch's on the same network.
 - **top-1**: images with the same top class. `export` writes no quantized file below 99 % on its \
