@@ -11,7 +11,7 @@ from fertool.errors import UsageError
 from fertool.exporting.compaction import compact_graph
 from fertool.exporting.gate_clipping import clip_gates
 from fertool.exporting.kernel_layout import arrange_for_kernels
-from fertool.exporting.linear_zero_points import compute_linear_zero_points
+from fertool.exporting.linear_scales import halve_linear_scales
 from fertool.exporting.pool_layout import reduce_extreme_pools, transpose_pooled_maps
 from fertool.exporting.redundant_relus import remove_redundant_relus
 from fertool.exporting.scale_packing import pack_scales
@@ -31,7 +31,7 @@ STANDARD_OPERATORS = (
     "remove-redundant-relus",
 )
 """Passes for every file; their graphs have standard operators, and integer weights of one byte."""
-PLAIN = ("compute-linear-zero-points", "compact")
+PLAIN = ("halve-linear-scales", "compact")
 """Passes after those, for the operators that every runtime computes on integers."""
 FAST = ("pack-scales", "arrange-for-kernels", "compact")
 """Passes in place of those, for the speed of ONNX Runtime alone."""
@@ -52,7 +52,7 @@ def list_passes(
         "reduce-extreme-pools": reduce_extreme_pools,
         "transpose-pooled-maps": transpose_pooled_maps,
         "remove-redundant-relus": remove_redundant_relus,
-        "compute-linear-zero-points": compute_linear_zero_points,
+        "halve-linear-scales": halve_linear_scales,
         "pack-scales": pack_scales,
         "pack-weights": partial(pack_weights, on_note=on_note),
         "arrange-for-kernels": arrange_for_kernels,

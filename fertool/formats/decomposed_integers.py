@@ -29,14 +29,15 @@ IntegerLayer = QuantConv2d | QuantLinear
 
 
 def with_decomposed_integers(
-    network: QuantizedNet, input: InputSpec, make_weight: Callable[[IntegerLayer], nn.Module]
+    module: nn.Module, input: InputSpec, make_weight: Callable[[IntegerLayer], nn.Module]
 ) -> Any:
     """Return a copy of a quantized network in operators that converters know.
 
     `make_weight` returns a module without inputs that computes the float32 weight of a layer from
     its integers. The layer of the logits has floats, since no quantizer follows it.
     """
-    network = copy.deepcopy(network)
+    network = copy.deepcopy(module)
+    assert isinstance(network, QuantizedNet)
     # Before the layers that they are the sources of are replaced.
     rounded: dict[int, nn.Module] = {}
     for name, quantizer in network.inserted.items():
