@@ -138,6 +138,7 @@ types: install
 results: install
 	$(BIN)/python docs/make_results.py > docs/results.md
 	$(BIN)/python docs/make_networks.py > docs/networks.md
+	$(BIN)/python docs/make_formats.py > docs/targets/table.md
 
 docs: install
 	$(BIN)/python docs/make_cli.py

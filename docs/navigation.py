@@ -1,4 +1,4 @@
-"""A hook of MkDocs: put the pages of all commands into the navigation,
+"""A hook of MkDocs: put the pages of all commands and targets into the navigation,
 so that none is listed twice.
 """
 
@@ -8,21 +8,27 @@ import re
 from pathlib import Path
 from typing import Any
 
-_SECTION = "Command line"
-_FOLDER = "commands"
+_FOLDERS = {"Command line": "commands", "Targets": "targets"}
+"""Of the sections whose pages are those of a folder."""
 
 
 def on_config(config: Any) -> Any:
-    """Fill the section of the command line with the pages in its folder."""
-    pages = [f"{_FOLDER}/{page}" for page in command_pages(Path(config.docs_dir) / _FOLDER)]
+    """Fill the sections of commands and targets with the pages in their folders."""
     for section in config.nav:
+        _fill(section, Path(config.docs_dir))
         for entry in next(iter(section.values())):
-            if isinstance(entry, dict) and _SECTION in entry:
-                entry[_SECTION] = pages
+            if isinstance(entry, dict):
+                _fill(entry, Path(config.docs_dir))
     return config
 
 
-def command_pages(folder: Path) -> list[str]:
+def _fill(section: dict[str, Any], docs: Path) -> None:
+    for name, folder in _FOLDERS.items():
+        if name in section:
+            section[name] = [f"{folder}/{page}" for page in linked_pages(docs / folder)]
+
+
+def linked_pages(folder: Path) -> list[str]:
     """Return the names of all pages in a folder: the index, those that it links to, the others."""
     index = folder / "index.md"
     found = {page.name for page in folder.glob("*.md")}

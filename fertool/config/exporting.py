@@ -23,8 +23,7 @@ class ExportConfig:
 
     `packed` decides how integer weights are stored: True in as few bits as they need; False in one
     byte each, in a graph of standard operators and nothing else; None packed where that saves much
-    of the file, else one byte each, but otherwise arranged for the speed of ONNX Runtime. onnxsim
-    has at most `simplify_timeout_s` seconds.
+    of the file, else as with False. onnxsim has at most `simplify_timeout_s` seconds.
     """
 
     format: str = option("auto", "auto: by the suffix of the file.", registry=FORMATS)

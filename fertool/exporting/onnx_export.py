@@ -28,6 +28,7 @@ from fertool.errors import FertoolError
 from fertool.exporting.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
 from fertool.exporting.passes import (
     FAST,
+    PLAIN,
     SMALL,
     STANDARD_OPERATORS,
     list_passes,
@@ -48,6 +49,8 @@ def export_model(
     module: nn.Module,
     config: ExportConfig = ExportConfig(),
     on_note: Callable[[str], None] = lambda note: None,
+    *,
+    arranged: bool = False,
 ) -> bytes:
     """Return an ONNX file of a network that reads raw pixels.
 
@@ -57,17 +60,20 @@ def export_model(
     `fertool.data.pixels.to_input`. A quantized module becomes QuantizeLinear / DequantizeLinear
     pairs around float operators, with weights and biases as integers, which runtimes turn into
     integer operators. A dynamic network has a second output, "profile" int64 [N]: which of its
-    networks computed the logits. The last bytes are a digest of all others. `on_note` is told when
-    onnxsim failed and the file is exported without it. The same spec and module give the same
-    bytes. Raises FertoolError when the network has an operator that ONNX lacks.
+    networks computed the logits. The last bytes are a digest of all others. `arranged` puts INT8
+    weights of one byte each into the shapes in which ONNX Runtime is up to 6 % faster, and OpenVINO
+    takes up to 1.8 times as long. `on_note` is told when onnxsim failed and the file is exported
+    without it. The same spec and module give the same bytes. Raises FertoolError when the network
+    has an operator that ONNX lacks.
     """
     if isinstance(module, DynamicNetwork):
-        model = _export_dynamic(spec, module, config, on_note)
+        model = _export_dynamic(spec, module, config, on_note, arranged)
     elif spec.quant is None:
         folded_network = fold_for_inference(require_static(module))
-        model = _export_graph(folded_network, spec.input, config, on_note)
+        model = _export_graph(folded_network, spec.input, config, on_note, arranged)
     else:
-        model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
+        network = make_onnx_network(module)
+        model = _export_graph(network, spec.input, config, on_note, arranged)
 
     spec = exported_spec(spec, config)
     if spec.preprocessing is not None:
@@ -108,18 +114,28 @@ def exported_spec(spec: Spec, config: ExportConfig) -> Spec:
 
 
 def _export_dynamic(
-    spec: Spec, module: DynamicNetwork, config: ExportConfig, on_note: Callable[[str], None]
+    spec: Spec,
+    module: DynamicNetwork,
+    config: ExportConfig,
+    on_note: Callable[[str], None],
+    arranged: bool,
 ) -> ModelProto:
     networks = []
     for network in module.networks:
         folded_network = fold_for_inference(require_static(network))
-        networks.append(_export_graph(folded_network, spec.input, config, on_note))
-    gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, config, on_note)
+        graph = _export_graph(folded_network, spec.input, config, on_note, arranged)
+        networks.append(graph)
+    choice = ProfileChoice(module.gate.folded())
+    gate = _export_graph(choice, spec.input, config, on_note, arranged)
     return route_profiles(gate, networks, module.shares, len(spec.classes))
 
 
 def _export_graph(
-    network: nn.Module, input: InputSpec, config: ExportConfig, on_note: Callable[[str], None]
+    network: nn.Module,
+    input: InputSpec,
+    config: ExportConfig,
+    on_note: Callable[[str], None],
+    arranged: bool,
 ) -> ModelProto:
     """Trace one network and run the passes over its graph, each of which keeps the logits."""
     model = _trace(PixelNetwork(network, input), input, config.opset)
@@ -130,13 +146,13 @@ def _export_graph(
         skipped.add("simplify")
 
     model = run_passes(model, passes, STANDARD_OPERATORS, skipped)
+    whole = run_passes(model, passes, FAST if arranged else PLAIN, skipped)
     if config.packed is False:
-        return run_passes(model, passes, ["compact"], skipped)
-    fast = run_passes(model, passes, FAST, skipped)
+        return whole
     small = run_passes(model, passes, SMALL, skipped)
     # Packed weights take a runtime several times as long to load.
-    saves_much = small.ByteSize() <= (1 - MIN_SAVING) * fast.ByteSize()
-    return small if config.packed or saves_much else fast
+    saves_much = small.ByteSize() <= (1 - MIN_SAVING) * whole.ByteSize()
+    return small if config.packed or saves_much else whole
 
 
 def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:

@@ -11,6 +11,7 @@ from fertool.errors import UsageError
 from fertool.exporting.compaction import compact_graph
 from fertool.exporting.gate_clipping import clip_gates
 from fertool.exporting.kernel_layout import arrange_for_kernels
+from fertool.exporting.linear_scales import halve_linear_scales
 from fertool.exporting.pool_layout import reduce_extreme_pools, transpose_pooled_maps
 from fertool.exporting.redundant_relus import remove_redundant_relus
 from fertool.exporting.scale_packing import pack_scales
@@ -30,8 +31,10 @@ STANDARD_OPERATORS = (
     "remove-redundant-relus",
 )
 """Passes for every file; their graphs have standard operators, and integer weights of one byte."""
+PLAIN = ("halve-linear-scales", "compact")
+"""Passes after those, for the operators that every runtime computes on integers."""
 FAST = ("pack-scales", "arrange-for-kernels", "compact")
-"""Passes after those, for the speed of ONNX Runtime alone."""
+"""Passes in place of those, for the speed of ONNX Runtime alone."""
 SMALL = ("pack-scales", "pack-weights", "arrange-for-kernels", "compact")
 """Passes in place of those, for weights in as few bits as they need."""
 
@@ -49,6 +52,7 @@ def list_passes(
         "reduce-extreme-pools": reduce_extreme_pools,
         "transpose-pooled-maps": transpose_pooled_maps,
         "remove-redundant-relus": remove_redundant_relus,
+        "halve-linear-scales": halve_linear_scales,
         "pack-scales": pack_scales,
         "pack-weights": partial(pack_weights, on_note=on_note),
         "arrange-for-kernels": arrange_for_kernels,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.config.exporting import ExportConfig
-
-_OFFSET = 128
-"""XNNPACK computes with int8: fertool's uint8 integers, and their zero points, less this."""
-_MAX_WEIGHT = 127
 
 
 @FORMATS.register("executorch")
@@ -72,7 +67,9 @@ values = method.execute((torch.from_numpy(pixels),))[0][0].numpy()
         import_extra("executorch.kernels.quantized", "executorch")
         network = make_image_network(spec, module)
         if spec.quant is not None:
-            network.network = _with_decomposed_integers(network.network, spec)
+            from fertool.formats.decomposed_integers import with_decomposed_integers
+
+            network.network = with_decomposed_integers(network.network, spec.input, _make_weight)
         with converting("ExecuTorch"):
             program = torch.export.export(network, (example_image(spec),))
             edge = lowering.to_edge_transform_and_lower(
@@ -86,76 +83,18 @@ values = method.execute((torch.from_numpy(pixels),))[0][0].numpy()
         return Contract.of(spec).with_batch(1)
 
 
-def _with_decomposed_integers(network: Any, spec: Spec) -> Any:
-    """Return a copy of a quantized network in the operators that XNNPACK's partitioner knows."""
-    from fertool.models.quantized import QuantConv2d, QuantLinear
-    from fertool.models.quantizer_points import exact_pixels
+def _make_weight(layer: Any) -> nn.Module:
+    """Return a module that computes the weight of an integer layer from its int8 values."""
+    from fertool.formats.decomposed_integers import ChannelScales
 
-    network = copy.deepcopy(network)
-    # Before the layers that they are the sources of are replaced.
-    rounded: dict[int, nn.Module] = {}
-    for name, quantizer in network.inserted.items():
-        if id(quantizer) not in rounded:
-            scale, zero_point = float(quantizer.scale), int(quantizer.zero_point)
-            rounded[id(quantizer)] = _make_rounding(scale, zero_point, quantizer.high)
-        network.insert_after(name, rounded[id(quantizer)])
-
-    for node in network.graph.nodes:
-        layer = network.layer(node.name)
-        if isinstance(layer, QuantConv2d | QuantLinear):
-            is_output = node.name == network.graph.output
-            network.replace(node.name, _make_layer(layer, as_float=is_output))
-    if exact_pixels(spec.input):
-        # Normalized pixels are integers times a scale already; this tells XNNPACK so.
-        pixels = _make_rounding(spec.input.scale[0], int(spec.input.zero_point[0]), high=255)
-        network.insert_after(network.graph.input, pixels)
-    return network
-
-
-def _make_rounding(scale: float, zero_point: int, high: int) -> nn.Module:
-    """Return a module that rounds to the integers 0 to `high`, as int8."""
-    import torch
-
-    # Registers the operators.
-    import torch.ao.quantization.fx._decomposed
-
-    integers = (scale, zero_point - _OFFSET, -_OFFSET, high - _OFFSET, torch.int8)
-    operators = torch.ops.quantized_decomposed
-
-    class Rounding(torch.nn.Module):
-        def forward(self, values: Tensor) -> Tensor:
-            quantized = operators.quantize_per_tensor(values, *integers)
-            result: Tensor = operators.dequantize_per_tensor(quantized, *integers)
-            return result
-
-    return Rounding()
-
-
-def _make_layer(layer: Any, as_float: bool) -> nn.Module:
-    """Return an integer layer on its int8 weight, or on the float32 weight that stands for it."""
-    import torch
-
-    compute = layer._conv_forward if hasattr(layer, "_conv_forward") else torch.nn.functional.linear
-    operators = torch.ops.quantized_decomposed
-
-    class Layer(torch.nn.Module):
+    class Weight(ChannelScales):
         weight: Tensor
-        bias: Tensor
 
         def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("weight", layer.float_weight() if as_float else layer.weight)
-            self.register_buffer("scale", layer.weight_scale.float())
-            self.register_buffer("zero_point", torch.zeros(len(layer.weight), dtype=torch.int64))
-            self.register_buffer("bias", layer.float_bias())
+            super().__init__(layer)
+            self.register_buffer("weight", layer.weight)
 
-        def forward(self, values: Tensor) -> Tensor:
-            weight = self.weight
-            if not as_float:
-                weight = operators.dequantize_per_channel(
-                    weight, self.scale, self.zero_point, 0, -_MAX_WEIGHT, _MAX_WEIGHT, torch.int8
-                )
-            result: Tensor = compute(values, weight, self.bias)
-            return result
+        def forward(self) -> Tensor:
+            return self.dequantize(self.weight)
 
-    return Layer()
+    return Weight()

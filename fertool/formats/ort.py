@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,8 @@ values = session.run([$output], {$input: pixels})[0][0]
         from fertool.onnx_runtime import open_session, session_options
 
         require_not_packed(config.packed, self.suffix)
-        content = export_model(spec, module, config, on_note)
+        whole = replace(config, packed=False)
+        content = export_model(spec, module, whole, on_note, arranged=True)
         options = session_options(threads=1)
         options.optimized_model_filepath = str(path)
         options.add_session_config_entry("session.save_model_format", "ORT")

@@ -125,8 +125,8 @@ def test_the_reference_shows_what_was_added(tree):
     assert "`folded`" in pages["export.md"]
     assert "`expw`" in pages["train-teacher.md"]
     assert "Print the layers whose output channels differ" in pages["diff.md"]
-    listed = "from navigation import command_pages; from pathlib import Path; "
-    listed += "print(command_pages(Path('docs/commands')))"
+    listed = "from navigation import linked_pages; from pathlib import Path; "
+    listed += "print(linked_pages(Path('docs/commands')))"
     assert "'diff.md'" in call(
         tree / "docs" / "..", "-c", f"import sys; sys.path.append('docs'); {listed}"
     )

@@ -49,9 +49,9 @@ def files(module, size):
         spec, network, patterns(14, size=size), QuantizeConfig(calibration_images=14)
     )
     spec, options = replace(spec, quant=quant), ExportConfig(simplify=False)
-    arranged = export_model(spec, integer, options)
+    arranged = export_model(spec, integer, options, arranged=True)
     plain = replace(options, skipped_passes=("arrange-for-kernels",))
-    return arranged, export_model(spec, integer, plain)
+    return arranged, export_model(spec, integer, plain, arranged=True)
 
 
 def logits(content, size):
