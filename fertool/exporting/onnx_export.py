@@ -15,6 +15,7 @@ from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
 from fertool.config.exporting import MIN_SAVING, ExportConfig
 from fertool.errors import FertoolError
+from fertool.exporting.cascade_routing import route_cascade
 from fertool.exporting.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
 from fertool.exporting.passes import (
     FAST,
@@ -27,7 +28,9 @@ from fertool.exporting.passes import (
 from fertool.exporting.profile_routing import route_profiles
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
+from fertool.models.cascade_network import CascadeNetwork
 from fertool.models.dynamic_network import DynamicNetwork
+from fertool.models.profile_network import ProfileNetwork
 from fertool.spec import InputSpec, Spec
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
@@ -50,13 +53,10 @@ def export_model(
     onnxsim failed and the file is exported without it. The same spec and module give the same
     bytes. Raises FertoolError when the network has an operator that ONNX lacks.
     """
-    if isinstance(module, DynamicNetwork):
+    if isinstance(module, ProfileNetwork):
         model = _export_dynamic(spec, module, config, on_note)
-    elif spec.quant is None:
-        folded_network = fold_for_inference(require_static(module))
-        model = _export_graph(folded_network, spec.input, config, on_note)
     else:
-        model = _export_graph(make_onnx_network(module), spec.input, config, on_note)
+        model = _export_static(spec, module, config, on_note)
 
     model.metadata_props.add(key=ONNX_KEY, value=spec.to_json(deflated=True))
     try:
@@ -69,14 +69,28 @@ def export_model(
 
 
 def _export_dynamic(
-    spec: Spec, module: DynamicNetwork, config: ExportConfig, on_note: Callable[[str], None]
+    spec: Spec, module: ProfileNetwork, config: ExportConfig, on_note: Callable[[str], None]
 ) -> ModelProto:
     networks = []
-    for network in module.networks:
-        folded_network = fold_for_inference(require_static(network))
-        networks.append(_export_graph(folded_network, spec.input, config, on_note))
+    for index, network in enumerate(module.networks):
+        networks.append(_export_static(spec.of_profile(index), network, config, on_note))
+    classes = len(spec.classes)
+    if isinstance(module, CascadeNetwork):
+        return route_cascade(networks, module.thresholds, classes)
+    assert isinstance(module, DynamicNetwork)
     gate = _export_graph(ProfileChoice(module.gate.folded()), spec.input, config, on_note)
-    return route_profiles(gate, networks, module.shares, len(spec.classes))
+    return route_profiles(gate, networks, module.shares, classes)
+
+
+def _export_static(
+    spec: Spec, module: nn.Module, config: ExportConfig, on_note: Callable[[str], None]
+) -> ModelProto:
+    network: nn.Module
+    if spec.quant is None:
+        network = fold_for_inference(require_static(module))
+    else:
+        network = make_onnx_network(module)
+    return _export_graph(network, spec.input, config, on_note)
 
 
 def _export_graph(

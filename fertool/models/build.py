@@ -19,7 +19,9 @@ from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
 from fertool.header_json import canonical_json
 from fertool.models.architecture import get_architecture, resolve_arch_args
+from fertool.models.cascade_network import CascadeNetwork
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
+from fertool.models.profile_network import ProfileNetwork
 from fertool.models.quantized import build_quantized
 from fertool.models.stored_tensors import pack_tensors, unpack_tensors
 from fertool.spec import InputSpec, Spec
@@ -70,7 +72,7 @@ def image_shape(input: InputSpec) -> ImageShape:
     return input.channels, input.size, input.size
 
 
-def build(spec: Spec) -> Network | DynamicNetwork:
+def build(spec: Spec) -> Network | ProfileNetwork:
     """Return the float network of a spec without values, on the meta device.
 
     Where the spec has gates, all profiles and the gate. Raises FertoolError for a graph that does
@@ -79,10 +81,18 @@ def build(spec: Spec) -> Network | DynamicNetwork:
     gates = spec.gates
     if gates is None:
         return _build_graph(spec.graph, spec)
+    networks = [_build_graph(profile, spec) for profile in gates.profiles]
+    if gates.thresholds is not None:
+        _require_two_classes(spec)
+        return CascadeNetwork(networks, gates.thresholds, gates.shares)
     with torch.device("meta"):
         gate = ImageGate(len(gates.profiles), gates.hidden)
-    networks = [_build_graph(profile, spec) for profile in gates.profiles]
     return DynamicNetwork(gate, networks, gates.shares)
+
+
+def _require_two_classes(spec: Spec) -> None:
+    if len(spec.classes) < 2:
+        raise FertoolError("a cascade of networks with one class", "make the file again")
 
 
 def _build_graph(graph: Graph, spec: Spec) -> Network:

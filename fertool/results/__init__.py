@@ -32,6 +32,7 @@ from fertool.results.evaluation import (
     Evaluation,
     EvaluationReport,
     Headline,
+    ProfileFigures,
 )
 from fertool.results.model_results import (
     ExportResult,
@@ -106,6 +107,7 @@ __all__ = [
     "PredictionHeader",
     "PredictionReport",
     "PredictionSummary",
+    "ProfileFigures",
     "ProfileResult",
     "PrunePreview",
     "PruneResult",

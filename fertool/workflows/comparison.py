@@ -12,6 +12,7 @@ from fertool.results import Change, UnlabeledChange
 from fertool.workflows.data import drawn_faces
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
+from fertool.workflows.routing import fair_answers
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,8 +51,8 @@ def measure_changes(
 def _accuracy_change(before: Model, after: Model, val: FaceDataset, reporter: Reporter) -> Change:
     from fertool.metrics import compare_paired
 
-    old = logits_of(before.module, val, before.input, reporter).argmax(1)
-    new = logits_of(after.module, val, after.input, reporter).argmax(1)
+    old = validation_logits(before.module, val, before.input, reporter).argmax(1)
+    new = validation_logits(after.module, val, after.input, reporter).argmax(1)
     old_is_right, new_is_right = (old == val.labels).numpy(), (new == val.labels).numpy()
     return Change(
         accuracy_before=float(old_is_right.mean()),
@@ -132,8 +133,19 @@ def measured_metrics(
     """Return the figures of a network on the validation images."""
     from fertool.metrics import evaluate_logits, to_metrics
 
-    logits = logits_of(module, val, input, reporter)
+    logits = validation_logits(module, val, input, reporter)
     return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)
+
+
+def validation_logits(
+    module: nn.Module, val: FaceDataset, input: InputSpec, reporter: Reporter
+) -> Tensor:
+    """Return the logits [N, K] of the validation images, as if nothing were calibrated on them."""
+    from fertool.models.profile_network import ProfileNetwork
+
+    if isinstance(module, ProfileNetwork):
+        return fair_answers(module, val, input).chosen
+    return logits_of(module, val, input, reporter)
 
 
 def logits_of(

@@ -11,10 +11,18 @@ from fertool.config.evaluation import EvaluationConfig, Split, Tta
 from fertool.config.option import configured
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
-from fertool.results import AccuracyComparison, ClassFigures, Evaluation, EvaluationReport, Headline
+from fertool.results import (
+    AccuracyComparison,
+    ClassFigures,
+    Evaluation,
+    EvaluationReport,
+    Headline,
+    ProfileFigures,
+)
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
 from fertool.workflows.predictors import open_any
+from fertool.workflows.routing import evaluate_profiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
     from fertool import metrics
     from fertool.data.source import DataSource
+    from fertool.gate_spec import RoutingMetrics
     from fertool.runtime import Predictor
 
 AnyModel = Model | str | Path
@@ -116,6 +125,11 @@ def evaluate_predictor(
             found = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
             deduplicated = _headline(found)
 
+    profiles: tuple[ProfileFigures, ...] = ()
+    routing: RoutingMetrics | None = None
+    # Views of an image may have several profiles.
+    if predictor.choose_profile and tta == "none":
+        profiles, routing = evaluate_profiles(predictor, images.images, labels, logits)
     figures = evaluate_logits(logits, labels, predictor.classes)
     per_class = {name: ClassFigures(**values) for name, values in figures.per_class.items()}
     evaluation = Evaluation(
@@ -134,6 +148,8 @@ def evaluate_predictor(
         digest=predictor.digest,
         foreign=predictor.assumptions,
         deduplicated=deduplicated,
+        profiles=profiles,
+        routing=routing,
     )
     return evaluation, logits.argmax(1) == labels
 

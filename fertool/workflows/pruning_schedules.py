@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fertool.workflows.comparison import measured_metrics
 from fertool.workflows.rounds import for_epochs, for_round
+from fertool.workflows.routing import measure_dynamic
 from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
@@ -45,12 +46,17 @@ class ScheduleTrainer:
         frozen = [session.module.get_parameter(name) for name in phase.frozen]
         for parameter in frozen:
             parameter.requires_grad_(False)
-        objective = self._objective_of(phase)
+        objective = self._objective_of(phase, session)
         session.spec, self.history = run.fit(session.spec, session.module, objective)
         for parameter in frozen:
             parameter.requires_grad_(True)
         assert session.spec.metrics is not None
         return session.spec.metrics.accuracy
+
+    @property
+    def validation_images(self) -> FaceDataset:
+        """The images that the accuracies are measured on."""
+        return self._run.val
 
     def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
@@ -73,9 +79,12 @@ class ScheduleTrainer:
         round = Round(self._number, phase.name, self.history, resumable=not phase.on_scoring_subset)
         return replace(run, run=for_round(run.run, self._number), round=round)
 
-    def _objective_of(self, phase: Phase) -> Objective:
-        from fertool.pruning import PenalizedObjective, RoutedObjective
+    def _objective_of(self, phase: Phase, session: PruningSession) -> Objective:
+        from fertool.models.cascade_network import CascadeNetwork
+        from fertool.pruning import PenalizedObjective, ProfilesObjective, RoutedObjective
 
+        if isinstance(session.module, CascadeNetwork):
+            return ProfilesObjective(self._objective)
         if phase.routing:
             return RoutedObjective(self._objective, phase.routing, phase.epochs)
         if phase.penalty:
@@ -86,14 +95,12 @@ class ScheduleTrainer:
 def with_metrics(session: PruningSession, val: FaceDataset, reporter: Reporter) -> Spec:
     """Return the session's spec with the metrics of its network on the validation images.
 
-    Of a dynamic network also with the fraction of them that each profile gets.
+    Of a dynamic network also with the fraction of them that each profile answers, and with what
+    that choice is worth.
     """
-    from fertool.models.dynamic_network import DynamicNetwork
-    from fertool.pruning import measure_profile_usage
+    from fertool.models.profile_network import ProfileNetwork
 
+    if isinstance(session.module, ProfileNetwork):
+        return measure_dynamic(session.spec, session.module, val, reporter)
     metrics = measured_metrics(session.module, val, session.spec.input, reporter)
-    spec = replace(session.spec, metrics=metrics)
-    if spec.gates and isinstance(session.module, DynamicNetwork):
-        session.module.shares = measure_profile_usage(session.module, val, spec.input)
-        spec = replace(spec, gates=replace(spec.gates, shares=session.module.shares))
-    return spec
+    return replace(session.spec, metrics=metrics)

@@ -83,10 +83,37 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
         assert not (tmp_path / "no.pt").exists()
 
 
+def test_a_cascade_says_what_its_choice_is_worth(fertool, tmp_path, model):
+    cascade, exported = tmp_path / "c.pt", tmp_path / "c.onnx"
+    options = ("--schedule", "dynamic", "--gate", "cascade", "--epochs", 1, "--json")
+    code, out, err = fertool("prune", model, "-o", cascade, *BUDGET, *options)
+    assert code == 0, err
+    made = json.loads(out)
+    gates = made["gates"]
+    assert gates["kind"] == "cascade"
+    assert len(gates["thresholds"]) == 1
+    routing = gates["routing"]
+    assert routing["cross_fitted"]
+    assert routing["accuracy"] == made["metrics"]["accuracy"] == made["change"]["accuracy"]
+    assert routing["difference"] == pytest.approx(routing["accuracy"] - routing["random_accuracy"])
+    assert "at random" in err
+    assert "at random" in fertool("show", cascade)[1]
+    assert fertool("export", cascade, "-o", exported)[0] == 0
+    code, out, _ = fertool("eval", cascade, exported, "--data", "synth:210", "--json")
+    first, second = json.loads(out)["results"]
+    assert first["accuracy"] == second["accuracy"]
+    assert first["profiles"] == second["profiles"]
+    assert sum(profile["n"] for profile in first["profiles"]) == first["n"]
+    assert first["routing"]["accuracy"] == first["accuracy"]
+    assert second["routing"] is None
+    assert "profile 1" in fertool("eval", exported, "--data", "synth:210")[1]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--epochs", 1, "--profiles", "0.5"), "two or more"),
+        (("--gate", "cascade", "--sparsity", 3), "no gate that it would train"),
         (("--epochs", 1, "--profiles", "0.5,x"), "not numbers"),
         ((), "has to be trained"),
     ],

@@ -8,10 +8,12 @@ from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
+from fertool.gate_spec import GateSpec
 from fertool.graph.network import Network
 from fertool.models import create, with_random_weights
+from fertool.models.cascade_network import CascadeNetwork, margins_of
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
-from fertool.spec import GateSpec, InputSpec
+from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -81,3 +83,16 @@ def dynamic_network(input=InputSpec(size=48)):
     return replace(
         spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)
     ), module
+
+
+def cascade_network(input=InputSpec(size=48)):
+    """Return (spec, module): the same profiles as a cascade in which each answers some images."""
+    spec, dynamic = dynamic_network(input)
+    module = CascadeNetwork(list(dynamic.networks), (0.0, 0.0), (0.3, 0.3, 0.4)).eval()
+    generator = torch.Generator().manual_seed(2)
+    images = torch.randn(64, 1, input.size, input.size, generator=generator)
+    with torch.no_grad():
+        margins = [margins_of(network(images)) for network in module.networks[1:]]
+    module.thresholds = tuple(float(margin.median()) for margin in margins)
+    gates = replace(spec.gates, hidden=0, thresholds=module.thresholds)
+    return replace(spec, gates=gates), module
