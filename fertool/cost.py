@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -52,7 +51,7 @@ class GatedNetwork(Protocol):
     """
 
     gate: nn.Module | None
-    networks: Sequence[nn.Module]
+    networks: nn.ModuleList
     shares: tuple[float, ...]
 
     @property

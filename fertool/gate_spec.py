@@ -25,8 +25,8 @@ class RoutingMetrics:
 
     `n` images of `metrics`. `profile_accuracies` are those of each profile on all of them.
     `random_accuracy` is expected where each profile gets as many images as it got, drawn at random;
-    `difference` is the accuracy less that, with its 95 % interval, `permutation_p` the two-sided
-    p-value of the same images in the permutation test. `same_macs_accuracy` is the best that
+    `difference` is the accuracy less that, with its 95 % interval, `paired_p` the two-sided p-value
+    on the same images. `same_macs_accuracy` is the best that
     random images for single profiles reach at the same mean of multiply-accumulates.
     `cross_fitted`: the thresholds are calibrated on one half of the images for the other.
     """
@@ -37,7 +37,7 @@ class RoutingMetrics:
     random_accuracy: Fraction
     difference: Difference
     difference_ci95: tuple[Difference, Difference]
-    permutation_p: Fraction
+    paired_p: Fraction
     same_macs_accuracy: Fraction
     cross_fitted: bool = False
 

@@ -34,6 +34,12 @@ class CascadeNetwork(ProfileNetwork):
         count = len(self.networks)
         return tuple(tuple(range(index, count)) for index in range(count))
 
+    def with_networks(
+        self, networks: Sequence[nn.Module], gate: nn.Module | None = None
+    ) -> CascadeNetwork:
+        """Return a cascade of other forms of the profiles, with the same thresholds."""
+        return CascadeNetwork(networks, self.thresholds, self.shares)
+
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits [N, K], and the profile int64 [N] that each image's are of."""
         narrowest = len(self.networks) - 1

@@ -106,6 +106,14 @@ class DynamicNetwork(ProfileNetwork):
         """The networks that run for an image, by the profile that answers it: that one alone."""
         return tuple((index,) for index in range(len(self.networks)))
 
+    def with_networks(
+        self, networks: Sequence[nn.Module], gate: nn.Module | None = None
+    ) -> DynamicNetwork:
+        """Return a network of other forms of the profiles, with this gate or another form of it."""
+        chosen = self.gate if gate is None else gate
+        assert isinstance(chosen, ImageGate)
+        return DynamicNetwork(chosen, networks, self.shares)
+
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits [N, K], and the profile int64 [N] that each image's are of."""
         choice: Tensor = self.gate(x).argmax(1)

@@ -37,6 +37,12 @@ class ProfileNetwork(nn.Module):
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the logits [N, K], and the profile int64 [N] that each image's are of."""
 
+    @abstractmethod
+    def with_networks(
+        self, networks: Sequence[nn.Module], gate: nn.Module | None = None
+    ) -> ProfileNetwork:
+        """Return the same choice among other forms of the profiles, by another form of the gate."""
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits; only networks that an image needs run on it."""
         logits, _ = self.route(x)

@@ -133,7 +133,7 @@ def routing_text(routing: RoutingMetrics) -> str:
     return (
         f"{100 * routing.accuracy:.2f} % for {100 * routing.random_accuracy:.2f} % with the same "
         f"shares at random: {100 * routing.difference:+.2f} points, {100 * low:+.2f} to "
-        f"{100 * high:+.2f}, permutation p {p_value_text(routing.permutation_p)}, "
+        f"{100 * high:+.2f}, p {p_value_text(routing.paired_p)}, "
         f"n = {routing.n:,}{fitted}; single profiles at random with the same MACs "
         f"{100 * routing.same_macs_accuracy:.2f} %"
     )

@@ -12,13 +12,13 @@ from fertool.results import Change, UnlabeledChange
 from fertool.workflows.data import drawn_faces
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
-from fertool.workflows.routing import fair_answers
+from fertool.workflows.routing import fair_answers, measure_dynamic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.spec import InputSpec, Metrics
+    from fertool.spec import InputSpec, Metrics, Spec
 
 _DRAWN_FACES = 280
 """Faces that show a change where there is no data set; those of the training split are used."""
@@ -135,6 +135,21 @@ def measured_metrics(
 
     logits = validation_logits(module, val, input, reporter)
     return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)
+
+
+def with_measured(
+    spec: Spec, module: nn.Module, val: FaceDataset, reporter: Reporter = SILENT
+) -> Spec:
+    """Return the spec with the figures of a network on the validation images.
+
+    Of a dynamic network also with the fraction of them that each profile answers, and with what
+    that choice is worth.
+    """
+    from fertool.models.profile_network import ProfileNetwork
+
+    if isinstance(module, ProfileNetwork):
+        return measure_dynamic(spec, module, val, reporter)
+    return replace(spec, metrics=measured_metrics(module, val, spec.input, reporter))
 
 
 def validation_logits(

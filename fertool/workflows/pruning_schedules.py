@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING
 
 from fertool.workflows.comparison import measured_metrics
 from fertool.workflows.rounds import for_epochs, for_round
-from fertool.workflows.routing import measure_dynamic
 from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
-    from fertool.reporter import Reporter
     from fertool.results import Epoch
-    from fertool.spec import Spec
 
 
 class ScheduleTrainer:
@@ -90,17 +87,3 @@ class ScheduleTrainer:
         if phase.penalty:
             return PenalizedObjective(self._objective, phase.penalty, phase.epochs)
         return self._objective
-
-
-def with_metrics(session: PruningSession, val: FaceDataset, reporter: Reporter) -> Spec:
-    """Return the session's spec with the metrics of its network on the validation images.
-
-    Of a dynamic network also with the fraction of them that each profile answers, and with what
-    that choice is worth.
-    """
-    from fertool.models.profile_network import ProfileNetwork
-
-    if isinstance(session.module, ProfileNetwork):
-        return measure_dynamic(session.spec, session.module, val, reporter)
-    metrics = measured_metrics(session.module, val, session.spec.input, reporter)
-    return replace(session.spec, metrics=metrics)

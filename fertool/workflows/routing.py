@@ -11,10 +11,10 @@ from fertool.results import ProfileFigures
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.gate_spec import RoutingMetrics
+    from fertool.gate_spec import GateSpec, RoutingMetrics
     from fertool.models.cascade_network import CascadeNetwork
     from fertool.models.profile_network import ProfileNetwork
     from fertool.runtime import Predictor
@@ -107,6 +107,27 @@ def measure_dynamic(
     assert gates.routing is not None
     reporter.note(f"{val.split} accuracy {routing_text(gates.routing)}")
     return replace(spec, metrics=to_metrics(evaluation, val.split), gates=gates)
+
+
+def recalibrate_cascade(before: Spec, module: nn.Module, val: FaceDataset) -> GateSpec | None:
+    """Return the gates of another form of a dynamic network; those of a static one are None.
+
+    A cascade gets, in place, the margin at which it costs as much as `before` did.
+    """
+    from fertool import cost
+    from fertool.models.cascade_network import CascadeNetwork
+    from fertool.pruning import set_cascade_threshold
+
+    gates = before.gates
+    if gates is None or not isinstance(module, CascadeNetwork):
+        return gates
+    macs = cost.profile_macs(module, before.input)
+    target = 0.0
+    for share, each in zip(gates.shares, macs, strict=True):
+        target += share * each
+    # Shares are rounded numbers: an image less would go on otherwise.
+    set_cascade_threshold(module, val, before.input, macs, target * (1 + 1e-9))
+    return replace(gates, thresholds=module.thresholds)
 
 
 def evaluate_profiles(

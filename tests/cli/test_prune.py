@@ -75,12 +75,10 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     code, out, _ = fertool("eval", dynamic, exported, "--data", "synth:210", "--json")
     first, second = json.loads(out)["results"]
     assert first["accuracy"] == second["accuracy"]
-    for step in ("prune", "quantize"):
-        data = ("--target-flops", 0.5) if step == "prune" else ("--data", "synth:210")
-        code, _, err = fertool(step, dynamic, "-o", tmp_path / "no.pt", *data)
-        assert code == 1
-        assert "dynamic network" in err
-        assert not (tmp_path / "no.pt").exists()
+    code, _, err = fertool("prune", dynamic, "-o", tmp_path / "no.pt", "--target-flops", 0.5)
+    assert code == 1
+    assert "dynamic network" in err
+    assert not (tmp_path / "no.pt").exists()
 
 
 def test_a_cascade_says_what_its_choice_is_worth(fertool, tmp_path, model):
@@ -107,6 +105,36 @@ def test_a_cascade_says_what_its_choice_is_worth(fertool, tmp_path, model):
     assert first["routing"]["accuracy"] == first["accuracy"]
     assert second["routing"] is None
     assert "profile 1" in fertool("eval", exported, "--data", "synth:210")[1]
+
+
+def test_a_cascade_becomes_integers_and_says_so(fertool, tmp_path, model):
+    cascade, traces, integer = (tmp_path / name for name in ("c.pt", "s.json", "q.pt"))
+    options = ("--schedule", "dynamic", "--gate", "cascade", "--no-bench")
+    code, _, err = fertool("prune", model, "-o", cascade, *BUDGET, *options)
+    assert code == 0, err
+    data = ("--data", "synth:210", "--device", "cpu")
+    code, _, err = fertool("hessian-sensitivity", cascade, "-o", traces, *data, "--trace-images", 8)
+    assert code == 0, err
+    names = [layer["name"] for layer in json.loads(traces.read_text())["layers"]]
+    assert {name.split(".")[1] for name in names} == {"0", "1"}
+    fast = ("--calibration-images", 56, "--no-bench", "--json")
+    mixed = ("--average-bits", 4, "--sensitivity", traces)
+    code, out, err = fertool("quantize", cascade, "-o", integer, *data, *mixed, *fast)
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["change"]["average_bits"] == pytest.approx(4, abs=0.05)
+    assert made["gates"]["routing"]["n"] == made["metrics"]["n"]
+    assert made["macs"] == pytest.approx(read_spec(cascade).macs, rel=0.02)
+    trained = ("--method", "qat", "--epochs", 1, "--lr", 1e-4)
+    code, out, err = fertool("quantize", cascade, "-o", integer, *data, *trained, *fast)
+    assert code == 0, err
+    assert len(json.loads(out)["history"]) == 1
+    code, out, _ = fertool("eval", integer, *data[:2], "--json")
+    assert json.loads(out)["routing"]["n"] == made["metrics"]["n"]
+    for command in (("prune", "--target-flops", 0.5), ("hessian-sensitivity", *data)):
+        code, _, err = fertool(command[0], integer, *command[1:])
+        assert code == 1
+        assert "quantized" in err
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from settled import cascade_network, dynamic_network
+from dynamic_networks import cascade_network, dynamic_network
 from torch import nn
 
 from fertool.config.exporting import ExportConfig
