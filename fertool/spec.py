@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
@@ -193,6 +193,25 @@ class QuantSpec:
         if not weights:
             return None
         return QuantSpec(weights, _under(self.activations, prefix), self.method)
+
+
+def join_quants(parts: Sequence[QuantSpec | None]) -> QuantSpec | None:
+    """Return the parts of the profiles of a dynamic network as one, None where all are float."""
+    weights: dict[str, WeightQuant] = {}
+    activations: dict[str, int] = {}
+    method = None
+    for index, part in enumerate(parts):
+        if part is None:
+            continue
+        method = method or part.method
+        prefix = profile_prefix(index)
+        for name, rule in part.weights.items():
+            weights[f"{prefix}{name}"] = rule
+        for name, bits in part.activations.items():
+            activations[f"{prefix}{name}"] = bits
+    if method is None:
+        return None
+    return QuantSpec(weights, activations, method)
 
 
 @dataclass(frozen=True)

@@ -270,10 +270,11 @@ class ScheduleConfig:
     )
     gate: Gate | None = option(
         None,
-        "dynamic: what chooses the width. statistics: a small gate that looks at the image. "
-        "cascade: the narrowest answers where its two largest logits lie far apart, else the next "
-        f"wider one runs too. Default: {SCHEDULES.options('dynamic')['gate']}.",
+        "dynamic: what chooses the width, statistics of the image, or a cascade: the narrowest "
+        "answers if it is sure, else a wider one runs. Default: "
+        f"{SCHEDULES.options('dynamic')['gate']}.",
         panel=SCHEDULE,
+        advanced=True,
         applies_to="schedule",
         defaults=SCHEDULES.defaults("gate"),
     )

@@ -7,6 +7,7 @@ allocated over all profiles together: what one answers often, it gets more of.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -26,7 +27,7 @@ from fertool.quant.post_training import (
 )
 from fertool.quant.qat import QATNet, convert, prepare_qat
 from fertool.quant.weight_rounding import fill_layer
-from fertool.spec import QuantSpec, Spec, WeightQuant, profile_prefix
+from fertool.spec import QuantSpec, Spec, WeightQuant, join_quants, profile_prefix
 
 Bits = Mapping[str, Sequence[int]]
 """Bits of the output channels of each layer, by its name in the dynamic network."""
@@ -163,20 +164,16 @@ def _bits_of(bits: Bits | None, index: int) -> Bits | None:
 def _joined(
     parts: Sequence[QuantSpec], module: ProfileNetwork, config: QuantizeConfig
 ) -> QuantSpec:
-    """Return the plans of all profiles as one, with names as the tensors of the file have them."""
-    weights: dict[str, WeightQuant] = {}
-    activations: dict[str, int] = {}
-    for index, part in enumerate(parts):
-        prefix = profile_prefix(index)
-        for name, rule in part.weights.items():
-            weights[f"{prefix}{name}"] = rule
-        for name, bits in part.activations.items():
-            activations[f"{prefix}{name}"] = bits
-    if isinstance(module.gate, ImageGate):
-        # Of 8 bits whatever the budget: a gate that errs costs more than its bytes.
-        for name in GATE_LAYERS:
-            weights[name] = WeightQuant((8,), config.weight_limit)
-    return QuantSpec(weights=weights, activations=activations)
+    """Return the plans of all profiles as one, and that of a gate with them."""
+    joined = join_quants(parts)
+    assert joined is not None
+    if not isinstance(module.gate, ImageGate):
+        return joined
+    weights = dict(joined.weights)
+    # Of 8 bits whatever the budget: a gate that errs costs more than its bytes.
+    for name in GATE_LAYERS:
+        weights[name] = WeightQuant((8,), config.weight_limit)
+    return replace(joined, weights=weights)
 
 
 def _quantized_gate(gate: ImageGate, config: QuantizeConfig) -> QuantizedGate:

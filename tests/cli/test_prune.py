@@ -124,7 +124,8 @@ def test_a_cascade_becomes_integers_and_says_so(fertool, tmp_path, model):
     made = json.loads(out)
     assert made["change"]["average_bits"] == pytest.approx(4, abs=0.05)
     assert made["gates"]["routing"]["n"] == made["metrics"]["n"]
-    assert made["macs"] == pytest.approx(read_spec(cascade).macs, rel=0.02)
+    # Less where the rounded margins of several images are the same.
+    assert made["macs"] <= 1.02 * read_spec(cascade).macs
     trained = ("--method", "qat", "--epochs", 1, "--lr", 1e-4)
     code, out, err = fertool("quantize", cascade, "-o", integer, *data, *trained, *fast)
     assert code == 0, err
