@@ -126,7 +126,7 @@ def recalibrate_cascade(before: Spec, module: nn.Module, val: FaceDataset) -> Ga
     for share, each in zip(gates.shares, macs, strict=True):
         target += share * each
     # Shares are rounded numbers: an image less would go on otherwise.
-    set_cascade_threshold(module, val, before.input, macs, target * (1 + 1e-9))
+    set_cascade_threshold(module, val, before.input, macs, target * (1 + 1e-6))
     return replace(gates, thresholds=module.thresholds)
 
 
