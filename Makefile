@@ -4,7 +4,7 @@
 # make micro_expnet DATA=fer2013.csv     the same with its source's whole protocol, for a GPU
 # make tsnet DATA=fer2013.csv           recipe 2: teacher and student, into runs/tsnet
 # make ean DATA=fer2013.csv             recipe 3: EAN, taught by itself and pruned, into runs/ean
-# make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image
+# make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image, and that in INT8
 # make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
 # make site            the documentation as a site, into site/
@@ -50,9 +50,12 @@ two_cores micro_expnet: install
 tsnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) STAGES="teacher student"
 
-ean dynamic_mbv3: install
+ean: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student pruned" SENSITIVITY=
+
+dynamic_mbv3: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) SENSITIVITY=
 
 prj_hawqc: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \

@@ -6,7 +6,8 @@ from.
     python benchmarks/dynamic.py MODEL.pt dynamic.pt --data fer2013.csv -o dynamic.json
 
 Beside the figures of `eval` and `bench`: every profile alone, on all images, and the same shares of
-the images sent through the profiles at random, which is what a gate that knew nothing would do.
+the images sent through the profiles at random, which is what a gate that knew nothing would do. The
+thresholds of a cascade are cross-fitted: calibrated on one half of the images for the other.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fertool import cost
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
@@ -27,38 +26,28 @@ from fertool.data import DataOptions, open_data
 from fertool.exporting import export_model
 from fertool.metrics import compare_paired, evaluate_logits
 from fertool.models import load_model
-from fertool.models.dynamic_network import DynamicNetwork
+from fertool.models.profile_network import ProfileNetwork
 from fertool.runtime import BenchConfig, bench
 from fertool.training import predict_logits
-
-DRAWS = 200
+from fertool.workflows.routing import fair_answers, routing_of
 
 
 def main() -> None:
     options = parse_args()
     (before, whole), (spec, module) = load_model(options.model), load_model(options.dynamic)
-    if not isinstance(module, DynamicNetwork) or spec.gates is None:
+    if not isinstance(module, ProfileNetwork) or spec.gates is None:
         raise SystemExit(f"{options.dynamic}: not a dynamic network")
     source = open_data(
         options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
     )
     val = source.split("val")
+    answers = fair_answers(module, val, spec.input)
+    routing = routing_of(module, answers, val.labels, spec.input)
     right = {
-        name: (predict_logits(network, val, spec.input).argmax(1) == val.labels).numpy()
-        for name, network in (("before", whole), ("after", module))
+        "before": (predict_logits(whole, val, spec.input).argmax(1) == val.labels).numpy(),
+        "after": (answers.chosen.argmax(1) == val.labels).numpy(),
     }
-    profiles = torch.stack(
-        [
-            predict_logits(network, val, spec.input).argmax(1) == val.labels
-            for network in module.networks
-        ]
-    ).double()
-    generator, shares = torch.Generator().manual_seed(0), torch.tensor(spec.gates.shares)
-    drawn = torch.multinomial(
-        shares, DRAWS * len(val), replacement=True, generator=generator
-    ).reshape(DRAWS, -1)
-    at_random = profiles[drawn, torch.arange(len(val))].mean(1)
-    evaluation = evaluate_logits(predict_logits(module, val, spec.input), val.labels, val.classes)
+    evaluation = evaluate_logits(answers.chosen, val.labels, val.classes)
     report: dict[str, Any] = {
         "model": {
             "arch": before.arch,
@@ -69,7 +58,8 @@ def main() -> None:
         "n": len(val),
         "accuracy_ci95": evaluation.accuracy_ci95,
         "shares": spec.gates.shares,
-        "gate_params": cost.count(module.gate, spec.input).params,
+        "kind": spec.gates.kind,
+        "gate_params": cost.count(module.gate, spec.input).params if module.gate else 0,
         "macs_before": before.macs,
         "macs": spec.macs,
         "profile_macs": [cost.count(network, spec.input).macs for network in module.networks],
@@ -78,9 +68,9 @@ def main() -> None:
         "accuracy_before": float(right["before"].mean()),
         "accuracy": float(right["after"].mean()),
         **asdict(compare_paired(right["before"], right["after"])),
-        "profile_accuracies": profiles.mean(1).tolist(),
-        "random_accuracy": float(at_random.mean()),
-        "random_sd": float(at_random.std()),
+        "profile_accuracies": routing.profile_accuracies,
+        "random_accuracy": routing.random_accuracy,
+        "routing": asdict(routing),
     }
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / name for name in ("before.onnx", "dynamic.onnx")]

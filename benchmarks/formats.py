@@ -40,12 +40,13 @@ from fertool.config.quantization import QuantizeConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
+from fertool.gate_spec import GateSpec
 from fertool.importing import import_network
 from fertool.models import architecture_names, load_model, save_model
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
 from fertool.pruning import Constraints, Targets, plan_step
 from fertool.quant import make_problem, quantize_model
-from fertool.spec import GateSpec, Spec
+from fertool.spec import Spec
 
 IMPORTED = ("torchvision:squeezenet1_1", "timm:mobilenetv4_conv_small_035", "timm:regnety_002")
 TRAINED = {"nano_resnet": Path("models/nano_resnet.pt")}

@@ -9,6 +9,7 @@ from typing import Any
 from tables import (
     accuracy_with_interval,
     change,
+    interval,
     mean_of,
     millions,
     milliseconds,
@@ -162,6 +163,34 @@ def dynamic_table(report: dict[str, Any]) -> str:
         "accuracy on all images",
         "fraction of images sent to it",
         "latency of these, median",
+    )
+    return table(heads, rows)
+
+
+def cascade_table(report: dict[str, Any]) -> str:
+    """A cascade of two files by the share of the images that goes on to the second."""
+    first = report["macs"][0]
+    rows = []
+    for row in report["shares"]:
+        rows.append(
+            (
+                f"{100 * row['share_sent']:.1f} %",
+                f"{row['mean_macs'] / first:.2f}",
+                accuracy_with_interval(row),
+                f"{100 * row['random_accuracy']:.2f} %",
+                f"{100 * row['difference']:+.2f} {interval(row['difference_ci95'], decimals=2)}",
+                f"{row['paired_p']:.2g}",
+                f"{100 * row['same_macs_accuracy']:.2f} %",
+            )
+        )
+    heads = (
+        "sent on",
+        "mean MACs, of the first file's",
+        "accuracy",
+        "the same share at random",
+        "points more",
+        "p",
+        "single files at random, same MACs",
     )
     return table(heads, rows)
 

@@ -46,6 +46,7 @@ FUNCTIONS = (
     "prune",
     "sensitivity",
     "quantize",
+    "cascade",
     "export",
     "predict",
     "crop_faces",

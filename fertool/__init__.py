@@ -1,8 +1,8 @@
 """fertool: from a trained facial-expression model, or any small CNN, to a small device.
 
 The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
-`train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `export`,
-`evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
+`train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `cascade`,
+`export`, `evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fertool.workflows.app import app
     from fertool.workflows.benchmark import benchmark
+    from fertool.workflows.cascade import cascade
     from fertool.workflows.crop_faces import crop_faces
     from fertool.workflows.data import Data, inspect_data, open_data
     from fertool.workflows.distill import distill
@@ -35,6 +36,7 @@ __all__ = [
     "Model",
     "app",
     "benchmark",
+    "cascade",
     "crop_faces",
     "distill",
     "evaluate",
@@ -58,6 +60,7 @@ _MODULES = {
     "Model": "model",
     "app": "app",
     "benchmark": "benchmark",
+    "cascade": "cascade",
     "crop_faces": "crop_faces",
     "distill": "distill",
     "evaluate": "evaluate",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,14 +44,19 @@ def layer_macs(layer: nn.Module, output: Tensor) -> int:
 
 @runtime_checkable
 class GatedNetwork(Protocol):
-    """A network that sends each image through `gate` and one of `networks`.
+    """A network that answers each image by one of `networks`, which `gate` may have chosen.
 
-    `shares` are the fractions of the images that go through each of them.
+    `shares` are the fractions of the images that each of them answers, and `executed` has for each
+    the networks that run for such an image.
     """
 
-    gate: nn.Module
-    networks: Sequence[nn.Module]
+    gate: nn.Module | None
+    networks: nn.ModuleList
     shares: tuple[float, ...]
+
+    @property
+    def executed(self) -> tuple[tuple[int, ...], ...]:
+        """The networks that run for an image, by the one that answers it."""
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:
@@ -68,14 +72,23 @@ def count(module: nn.Module, input: InputSpec) -> Cost:
 
 
 def _count_gated(module: GatedNetwork, input: InputSpec) -> Cost:
-    gate = count(module.gate, input)
-    params = gate.params
+    costs = [count(network, input) for network in module.networks]
+    gate = Cost(0, 0) if module.gate is None else count(module.gate, input)
+    params = gate.params + sum(cost.params for cost in costs)
     mean_macs = 0.0
-    for network, share in zip(module.networks, module.shares, strict=True):
-        cost = count(network, input)
-        params += cost.params
-        mean_macs += share * cost.macs
+    for executed, share in zip(module.executed, module.shares, strict=True):
+        mean_macs += share * sum(costs[index].macs for index in executed)
     return Cost(params, gate.macs + round(mean_macs))
+
+
+def profile_macs(module: GatedNetwork, input: InputSpec) -> tuple[int, ...]:
+    """Return the multiply-accumulates of an image by the profile that answers it, the gate's too.
+
+    Of a cascade they include those of the narrower profiles, which have run before.
+    """
+    gate = 0 if module.gate is None else count(module.gate, input).macs
+    macs = [count(network, input).macs for network in module.networks]
+    return tuple(gate + sum(macs[index] for index in executed) for executed in module.executed)
 
 
 def _traced_macs(module: nn.Module, input: InputSpec) -> int:

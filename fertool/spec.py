@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from msgspec import Meta
 
 from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE, Layout
 from fertool.errors import FertoolError
+from fertool.gate_spec import MOST_PROFILES, GateSpec
 from fertool.graph.ir import Graph
 from fertool.header_json import (
     DAMAGED,
@@ -120,9 +121,24 @@ class PreprocessingSpec:
     channels: Literal[1, 3] = 3
 
 
+def profile_prefix(index: int) -> str:
+    """Return what the names of a profile's layers and tensors begin with in a dynamic network."""
+    return f"networks.{index}."
+
+
+Entry = TypeVar("Entry")
+
+
+def _under(entries: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
+    found = {}
+    for name, entry in entries.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = entry
+    return found
+
+
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
-_MOST_PROFILES = 16
 
 
 @dataclass(frozen=True)
@@ -181,18 +197,31 @@ class QuantSpec:
                 f"activations of other than 4 to 8 bits: {wrong}", "make the file again"
             )
 
+    def under(self, prefix: str) -> QuantSpec | None:
+        """Return the part whose names begin with `prefix`, without it; None where there is none."""
+        weights = _under(self.weights, prefix)
+        if not weights:
+            return None
+        return QuantSpec(weights, _under(self.activations, prefix), self.method)
 
-@dataclass(frozen=True)
-class GateSpec:
-    """The profiles of a dynamic network and its gate.
 
-    `profiles` are in order of size, the largest first; `hidden` are the units of the gate's layer.
-    `shares` is the fraction of the images that used each profile, on the images of `metrics`.
-    """
-
-    profiles: Annotated[tuple[Graph, ...], Meta(max_length=_MOST_PROFILES)]
-    hidden: Annotated[int, Meta(ge=1, le=4096)]
-    shares: tuple[Fraction, ...]
+def join_quants(parts: Sequence[QuantSpec | None]) -> QuantSpec | None:
+    """Return the parts of the profiles of a dynamic network as one, None where all are float."""
+    weights: dict[str, WeightQuant] = {}
+    activations: dict[str, int] = {}
+    method = None
+    for index, part in enumerate(parts):
+        if part is None:
+            continue
+        method = method or part.method
+        prefix = profile_prefix(index)
+        for name, rule in part.weights.items():
+            weights[f"{prefix}{name}"] = rule
+        for name, bits in part.activations.items():
+            activations[f"{prefix}{name}"] = bits
+    if method is None:
+        return None
+    return QuantSpec(weights, activations, method)
 
 
 @dataclass(frozen=True)
@@ -258,6 +287,14 @@ class Spec:
                 "give the model that it was made from",
             )
 
+    def of_profile(self, index: int) -> Spec:
+        """Return the spec of one profile of a dynamic network, as that of a static network."""
+        assert self.gates is not None
+        quant = None
+        if self.quant is not None:
+            quant = self.quant.under(profile_prefix(index))
+        return replace(self, graph=self.gates.profiles[index], gates=None, quant=quant)
+
     def to_json(self, *, deflated: bool = False) -> str:
         """Return the canonical text: sorted keys, no spaces, the same bytes for the same content.
 
@@ -273,7 +310,7 @@ class Spec:
         data["graph"] = compress_graph(self.graph)
         if self.gates:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]
-            data["gates"] = {**asdict(replace(self.gates, profiles=())), "profiles": profiles}
+            data["gates"] = {**self.gates.to_builtins(), "profiles": profiles}
         if self.quant:
             for layer in data["quant"]["weights"].values():
                 # One digit for each of thousands of channels.
@@ -311,9 +348,9 @@ def _parse_spec(data: dict[str, Any]) -> Spec:
     profiles: tuple[Graph, ...] = ()
     if isinstance(gates, dict) and isinstance(gates.get("profiles"), list):
         # Counted before any is decompressed.
-        if not 1 <= len(gates["profiles"]) <= _MOST_PROFILES:
+        if not 1 <= len(gates["profiles"]) <= MOST_PROFILES:
             raise WrongContentError(
-                f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {_MOST_PROFILES}"
+                f"`gates` has {len(gates['profiles'])} profiles, expected 1 to {MOST_PROFILES}"
             )
         profiles = tuple(decompress_graphs(gates["profiles"], "gates.profiles"))
         gates = {**gates, "profiles": []}
@@ -364,11 +401,8 @@ def _require_consistent(spec: Spec) -> None:
             raise WrongContentError(
                 f"`metrics.accuracy` is {metrics.accuracy}, outside of its interval"
             )
-    gates = spec.gates
-    if gates and len(gates.shares) != len(gates.profiles):
-        raise WrongContentError(
-            f"`gates` has {len(gates.profiles)} profiles and {len(gates.shares)} shares"
-        )
+    if spec.gates:
+        spec.gates.require_consistent()
 
 
 # Stands in for a graph while the other fields are converted.

@@ -9,8 +9,9 @@ from graphs import toy_graph
 from mutations import mutations
 
 from fertool.errors import FertoolError
+from fertool.gate_spec import GateSpec
 from fertool.header_json import canonical_json
-from fertool.spec import GateSpec, InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
+from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
 
 
 def spec(**changes):
@@ -172,6 +173,11 @@ WIDE = {
             "`gates.profiles` is a map of 1",
         ),
         ({"gates": {"profiles": [PACKED], "hidden": 4, "shares": []}}, "1 profiles and 0 shares"),
+        ({"gates": {"profiles": [PACKED], "hidden": 0, "shares": [1.0]}}, "neither `hidden`"),
+        (
+            {"gates": {"profiles": [PACKED], "hidden": 0, "shares": [1.0], "thresholds": [0.5]}},
+            "1 profiles and 1 thresholds",
+        ),
         (
             {"quant": {"weights": {"c": {"bits": "89", "limit": 127}}, "activations": {}}},
             "`quant.weights.c.bits[1]` is 9",

@@ -35,6 +35,7 @@ class _Commands(CommandGroup):
         "prune": Entry("prune.prune", _SHRINK, is_shared=True),
         "hessian-sensitivity": Entry("hessian.hessian_sensitivity", _SHRINK),
         "quantize": Entry("quantize.quantize", _SHRINK, is_shared=True),
+        "cascade": Entry("cascade.cascade", _SHRINK),
         "export": Entry("export.export", _SHRINK),
         "predict": Entry("predict.predict", _USE),
         "app": Entry("webapp.app", _USE),

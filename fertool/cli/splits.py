@@ -12,6 +12,7 @@ _CHOOSES = {
     "prune": "scores channels on training images and chooses epochs on the validation split",
     "hessian-sensitivity": "measures on training images, since bits are chosen by it",
     "quantize": "calibrates on training images and chooses on the validation split",
+    "cascade": "calibrates its threshold on the validation split",
 }
 _ASKS = re.compile(r"(.*-)?split|test(-.*)?")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+from fertool.config.gate import Gate
 from fertool.config.option import (
     applicable,
     check,
@@ -259,7 +260,7 @@ class ScheduleConfig:
     profiles: tuple[float, ...] | None = option(
         None,
         "dynamic: MACs of the widths to choose from, as ratios. Default: 1.6 (0.9 at most), 1 and "
-        "0.5 times ``target_flops``.",
+        "0.5 times ``target_flops``; with ``gate=cascade`` 1.6 and 0.5.",
         panel=SCHEDULE,
         metavar="R,R,…",
         separator=",",
@@ -267,10 +268,25 @@ class ScheduleConfig:
         applies_to="schedule",
         defaults=SCHEDULES.defaults("profiles"),
     )
+    gate: Gate | None = option(
+        None,
+        "dynamic: what chooses the width, statistics of the image, or a cascade: the narrowest "
+        "answers if it is sure, else a wider one runs. Default: "
+        f"{SCHEDULES.options('dynamic')['gate']}.",
+        panel=SCHEDULE,
+        advanced=True,
+        applies_to="schedule",
+        defaults=SCHEDULES.defaults("gate"),
+    )
 
     def __post_init__(self) -> None:
         check(self)
         require_applicable(self)
+        if self.gate == "cascade" and self.sparsity is not None:
+            raise UsageError(
+                f"``sparsity={self.sparsity:g}``: ``gate=cascade`` has no gate that it would train",
+                "leave it out, or use ``gate=statistics``",
+            )
 
     @property
     def options(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
 from fertool.config.exporting import MIN_SAVING, ExportConfig
 from fertool.errors import FertoolError
+from fertool.exporting.cascade_routing import route_cascade
 from fertool.exporting.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
 from fertool.exporting.passes import (
     FAST,
@@ -40,7 +41,9 @@ from fertool.exporting.probabilities import add_softmax
 from fertool.exporting.profile_routing import route_profiles
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
+from fertool.models.cascade_network import CascadeNetwork
 from fertool.models.dynamic_network import DynamicNetwork
+from fertool.models.profile_network import ProfileNetwork
 from fertool.spec import InputSpec, PreprocessingSpec, Spec
 
 
@@ -66,14 +69,10 @@ def export_model(
     without it. The same spec and module give the same bytes. Raises FertoolError when the network
     has an operator that ONNX lacks.
     """
-    if isinstance(module, DynamicNetwork):
+    if isinstance(module, ProfileNetwork):
         model = _export_dynamic(spec, module, config, on_note, arranged)
-    elif spec.quant is None:
-        folded_network = fold_for_inference(require_static(module))
-        model = _export_graph(folded_network, spec.input, config, on_note, arranged)
     else:
-        network = make_onnx_network(module)
-        model = _export_graph(network, spec.input, config, on_note, arranged)
+        model = _export_static(spec, module, config, on_note, arranged)
 
     spec = exported_spec(spec, config)
     if spec.preprocessing is not None:
@@ -115,19 +114,36 @@ def exported_spec(spec: Spec, config: ExportConfig) -> Spec:
 
 def _export_dynamic(
     spec: Spec,
-    module: DynamicNetwork,
+    module: ProfileNetwork,
     config: ExportConfig,
     on_note: Callable[[str], None],
     arranged: bool,
 ) -> ModelProto:
     networks = []
-    for network in module.networks:
-        folded_network = fold_for_inference(require_static(network))
-        graph = _export_graph(folded_network, spec.input, config, on_note, arranged)
-        networks.append(graph)
+    for index, network in enumerate(module.networks):
+        networks.append(_export_static(spec.of_profile(index), network, config, on_note, arranged))
+    classes = len(spec.classes)
+    if isinstance(module, CascadeNetwork):
+        return route_cascade(networks, module.thresholds, classes)
+    assert isinstance(module, DynamicNetwork)
     choice = ProfileChoice(module.gate.folded())
     gate = _export_graph(choice, spec.input, config, on_note, arranged)
-    return route_profiles(gate, networks, module.shares, len(spec.classes))
+    return route_profiles(gate, networks, module.shares, classes)
+
+
+def _export_static(
+    spec: Spec,
+    module: nn.Module,
+    config: ExportConfig,
+    on_note: Callable[[str], None],
+    arranged: bool,
+) -> ModelProto:
+    network: nn.Module
+    if spec.quant is None:
+        network = fold_for_inference(require_static(module))
+    else:
+        network = make_onnx_network(module)
+    return _export_graph(network, spec.input, config, on_note, arranged)
 
 
 def _export_graph(

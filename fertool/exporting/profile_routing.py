@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnx.helper import make_node, make_tensor_value_info
 
 from fertool.artifact.header import PROFILE_OUTPUT
+from fertool.exporting.graph_copies import copy_with_prefix, int64_tensor
 from fertool.exporting.graph_parts import shape_of
 
 # The names of values below are part of the bytes of every exported file.
@@ -27,7 +27,7 @@ def route_profiles(
     images, logits = first.graph.input[0], first.graph.output[0]
     profiles = gate.graph.output[0].name
     fixed_names = {images.name: images.name, profiles: PROFILE_OUTPUT}
-    gate_graph = _copy_with_prefix(gate.graph, "g/", fixed_names)
+    gate_graph = copy_with_prefix(gate.graph, "g/", fixed_names)
 
     # An If that is passed costs as much as three operators, taken or not: the most frequent network
     # comes first. For one image this takes 14 of 164 us less than gathering the images of each
@@ -43,12 +43,12 @@ def route_profiles(
     _, *image_shape = shape_of(images)
     constants = [
         *gate_graph.initializer,
-        _int64_tensor("one image", [1, *image_shape]),
-        _int64_tensor("classes", [classes]),
+        int64_tensor("one image", [1, *image_shape]),
+        int64_tensor("classes", [classes]),
     ]
     # The last network needs no number: it gets all the images that no other has got.
     for index in order[:-1]:
-        constants.append(_int64_tensor(f"profile {index}", index))
+        constants.append(int64_tensor(f"profile {index}", index))
 
     outputs = [logits, make_tensor_value_info(PROFILE_OUTPUT, TensorProto.INT64, ["batch"])]
     graph = helper.make_graph(nodes, "dynamic", [images], outputs, initializer=constants)
@@ -100,38 +100,7 @@ def _branches(networks: Sequence[ModelProto], order: Sequence[int]) -> GraphProt
 
 
 def _single_branch(network: GraphProto, index: int) -> GraphProto:
-    copied = _copy_with_prefix(network, f"{index}/", {network.input[0].name: "image"})
+    copied = copy_with_prefix(network, f"{index}/", {network.input[0].name: "image"})
     return helper.make_graph(
         list(copied.node), f"{index}", [], list(copied.output), list(copied.initializer)
     )
-
-
-def _copy_with_prefix(graph: GraphProto, prefix: str, fixed_names: dict[str, str]) -> GraphProto:
-    """Return a copy whose values have a prefix before their names.
-
-    Values in `fixed_names` get the name there instead.
-    """
-
-    def rename(name: str) -> str:
-        # An optional input that is not given has no name.
-        if not name:
-            return ""
-        return fixed_names.get(name, prefix + name)
-
-    copied = GraphProto()
-    copied.CopyFrom(graph)
-    for value in (*copied.input, *copied.output, *copied.initializer, *copied.value_info):
-        value.name = rename(value.name)
-    for node in copied.node:
-        _rename_values(node, rename)
-    return copied
-
-
-def _rename_values(node: NodeProto, rename: Callable[[str], str]) -> None:
-    for values in (node.input, node.output):
-        for position, name in enumerate(values):
-            values[position] = rename(name)
-
-
-def _int64_tensor(name: str, value: int | Iterable[int]) -> TensorProto:
-    return numpy_helper.from_array(np.asarray(value, np.int64), name)

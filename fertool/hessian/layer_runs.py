@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fertool.errors import FertoolError
+from fertool.models.profile_network import ProfileNetwork
+from fertool.spec import profile_prefix
 
 WeightedLayer = nn.Conv2d | nn.Linear
 """The types of layers that have formulas for their traces."""
@@ -36,9 +38,15 @@ class LayerRun:
 def weighted_layers(module: nn.Module) -> dict[str, WeightedLayer]:
     """Return the layers that get traces, by module path.
 
+    Of a dynamic network they are those of its profiles.
     Raises FertoolError for a convolution without a formula.
     """
     layers: dict[str, WeightedLayer] = {}
+    if isinstance(module, ProfileNetwork):
+        for index, network in enumerate(module.networks):
+            for name, layer in weighted_layers(network).items():
+                layers[f"{profile_prefix(index)}{name}"] = layer
+        return layers
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layers[name] = layer

@@ -19,10 +19,13 @@ from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
 from fertool.header_json import canonical_json
 from fertool.models.architecture import get_architecture, resolve_arch_args
+from fertool.models.cascade_network import CascadeNetwork
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
-from fertool.models.quantized import build_quantized
+from fertool.models.profile_network import ProfileNetwork
+from fertool.models.quantized import QuantizedNet, build_quantized
+from fertool.models.quantized_gate import GATE_LAYERS, QuantizedGate
 from fertool.models.stored_tensors import pack_tensors, unpack_tensors
-from fertool.spec import InputSpec, Spec
+from fertool.spec import InputSpec, QuantSpec, Spec, profile_prefix
 from fertool.strict_json import listed
 
 _INITIALIZED = (
@@ -70,7 +73,7 @@ def image_shape(input: InputSpec) -> ImageShape:
     return input.channels, input.size, input.size
 
 
-def build(spec: Spec) -> Network | DynamicNetwork:
+def build(spec: Spec) -> Network | ProfileNetwork:
     """Return the float network of a spec without values, on the meta device.
 
     Where the spec has gates, all profiles and the gate. Raises FertoolError for a graph that does
@@ -79,10 +82,59 @@ def build(spec: Spec) -> Network | DynamicNetwork:
     gates = spec.gates
     if gates is None:
         return _build_graph(spec.graph, spec)
+    networks = [_build_graph(profile, spec) for profile in gates.profiles]
+    if gates.thresholds is not None:
+        _require_two_classes(spec)
+        return CascadeNetwork(networks, gates.thresholds, gates.shares)
     with torch.device("meta"):
         gate = ImageGate(len(gates.profiles), gates.hidden)
-    networks = [_build_graph(profile, spec) for profile in gates.profiles]
     return DynamicNetwork(gate, networks, gates.shares)
+
+
+def build_integer_form(module: nn.Module, spec: Spec) -> QuantizedNet | ProfileNetwork:
+    """Return the integer form of a float network by its spec's `quant`, not yet filled in.
+
+    Of a dynamic network that of each profile that has one, and of the gate.
+    """
+    if not isinstance(module, ProfileNetwork):
+        return build_quantized(require_static(module), spec)
+    assert spec.quant is not None
+    _require_known_parts(spec, spec.quant)
+    networks: list[nn.Module] = []
+    for index, network in enumerate(module.networks):
+        profile = spec.of_profile(index)
+        if profile.quant is not None:
+            network = build_quantized(require_static(network), profile)
+        networks.append(network)
+    gate = None
+    if isinstance(module.gate, ImageGate) and GATE_LAYERS[0] in spec.quant.weights:
+        gate = QuantizedGate(module.gate)
+    return module.with_networks(networks, gate).eval()
+
+
+def _require_known_parts(spec: Spec, quant: QuantSpec) -> None:
+    """Raise FertoolError for names of a header that belong to no profile and not to the gate."""
+    assert spec.gates is not None
+    prefixes = tuple(profile_prefix(index) for index in range(len(spec.gates.profiles)))
+    gate_layers = GATE_LAYERS if spec.gates.kind == "statistics" else ()
+    unknown = []
+    for name, rule in quant.weights.items():
+        is_gate = name in gate_layers and len(rule.bits) == 1
+        if not is_gate and not name.startswith(prefixes):
+            unknown.append(f"layer {name}")
+    for name in quant.activations:
+        if not name.startswith(prefixes):
+            unknown.append(f"activation {name}")
+    if unknown:
+        raise FertoolError(
+            f"the header does not fit the graph: no {', no '.join(unknown)}",
+            "quantize again with this version",
+        )
+
+
+def _require_two_classes(spec: Spec) -> None:
+    if len(spec.classes) < 2:
+        raise FertoolError("a cascade of networks with one class", "make the file again")
 
 
 def _build_graph(graph: Graph, spec: Spec) -> Network:
@@ -174,7 +226,7 @@ def _fill(spec: Spec, stored: Mapping[str, Tensor]) -> tuple[nn.Module, Mapping[
     if spec.quant is None:
         _require_fit(stored, module.state_dict())
         return module, stored
-    quantized = build_quantized(require_static(module), spec)
+    quantized = build_integer_form(module, spec)
     wanted = quantized.state_dict()
     _require_fit(stored, pack_tensors(spec.quant, wanted))
     return quantized, unpack_tensors(spec.quant, stored, wanted)
@@ -204,7 +256,7 @@ def tensors_of(spec: Spec, module: nn.Module) -> dict[str, Tensor]:
 
 def stored_size_bytes(spec: Spec) -> int:
     """Return the bytes of a quantized model's file, which its spec alone decides."""
-    module = build_quantized(require_static(build(replace(spec, quant=None))), spec)
+    module = build_integer_form(build(replace(spec, quant=None)), spec)
     zeros = {}
     for name, tensor in tensors_of(spec, module).items():
         # New tensors: those of the module are on the meta device, and have no storage.
@@ -232,7 +284,7 @@ def _layer_names(spec: Spec) -> Iterator[str]:
         return
     for index, profile in enumerate(spec.gates.profiles):
         for name in profile.channels:
-            yield f"networks.{index}.{name}"
+            yield f"{profile_prefix(index)}{name}"
 
 
 def _require_fit(stored: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

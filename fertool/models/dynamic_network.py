@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fertool.graph.batch_norm import BatchNorm1d
+from fertool.models.profile_network import ProfileNetwork
 
 FIELDS = 3
 """Rows and columns of fields into which the gate divides an image."""
@@ -90,24 +91,32 @@ class ImageGate(nn.Module):
         return gate
 
 
-class DynamicNetwork(nn.Module):
-    """Networks of falling width, the profiles, and a gate; [N, C, S, S] to [N, num_classes].
+class DynamicNetwork(ProfileNetwork):
+    """Profiles and a gate, which looks at an image and selects the one network that it gets."""
 
-    An image passes through the gate and through the one network that the gate selects. `shares`
-    are the fractions of the images that each profile got where they were measured.
-    """
+    gate: ImageGate
 
     def __init__(
         self, gate: ImageGate, networks: Sequence[nn.Module], shares: Sequence[float]
     ) -> None:
-        super().__init__()
-        self.gate = gate
-        self.networks = nn.ModuleList(networks)
-        self.shares = tuple(shares)
+        super().__init__(networks, shares, gate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits; only selected profiles run, each on its own images."""
-        choice = self.choose(x)
+    @property
+    def executed(self) -> tuple[tuple[int, ...], ...]:
+        """The networks that run for an image, by the profile that answers it: that one alone."""
+        return tuple((index,) for index in range(len(self.networks)))
+
+    def with_networks(
+        self, networks: Sequence[nn.Module], gate: nn.Module | None = None
+    ) -> DynamicNetwork:
+        """Return a network of other forms of the profiles, with this gate or another form of it."""
+        chosen = self.gate if gate is None else gate
+        assert isinstance(chosen, ImageGate)
+        return DynamicNetwork(chosen, networks, self.shares)
+
+    def route(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the logits [N, K], and the profile int64 [N] that each image's are of."""
+        choice: Tensor = self.gate(x).argmax(1)
         rows_by_profile = []
         logits_by_profile = []
         for index, network in enumerate(self.networks):
@@ -117,9 +126,10 @@ class DynamicNetwork(nn.Module):
                 logits_by_profile.append(network(x[rows]))
         logits = torch.cat(logits_by_profile)
         # Back into the order of the images.
-        return torch.empty_like(logits).index_copy_(0, torch.cat(rows_by_profile), logits)
+        logits = torch.empty_like(logits).index_copy_(0, torch.cat(rows_by_profile), logits)
+        return logits, choice
 
     def choose(self, x: Tensor) -> Tensor:
-        """Return the profile of each image, int64 [N]."""
+        """Return the profile of each image, int64 [N], by the gate alone."""
         choice: Tensor = self.gate(x).argmax(1)
         return choice

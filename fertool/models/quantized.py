@@ -108,8 +108,8 @@ class UnitQuantizer(Quantizer):
         return torch.tensor(0, dtype=torch.uint8)
 
 
-class _IntegerTensors(nn.Module):
-    """The tensors that both integer layers have, and the floats that they stand for.
+class IntegerTensors(nn.Module):
+    """The tensors that integer layers have, and the floats that they stand for.
 
     int8 `weight` [out, ...], float16 `weight_scale` [out] and int32 `bias` [out], whose unit is
     that of the sums to which a runtime adds it: scale of the input x weight scale.
@@ -119,7 +119,8 @@ class _IntegerTensors(nn.Module):
     bias: Tensor
     weight_scale: Tensor
 
-    def _hold_integers(self, weight: Tensor, source: Quantizer | float) -> None:
+    def hold_integers(self, weight: Tensor, source: Quantizer | float) -> None:
+        """Put zeros in place of the parameters, for a weight of this shape and an input."""
         out = len(weight)
         device = weight.device
         del self.weight, self.bias
@@ -153,7 +154,7 @@ class _IntegerTensors(nn.Module):
         return dequantize(self.bias, self.bias_scale())
 
 
-class QuantConv2d(_IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
+class QuantConv2d(IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
     """A convolution with an integer weight and bias, of the shape of a given float layer.
 
     `source` is the quantizer that its input comes from, or the scale of the pixels.
@@ -173,7 +174,7 @@ class QuantConv2d(_IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias t
             padding_mode=layer.padding_mode,
             device="meta",
         )
-        self._hold_integers(layer.weight, source)
+        self.hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of quantized float32 inputs [N, C, H, W]."""
@@ -181,7 +182,7 @@ class QuantConv2d(_IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias t
         return output
 
 
-class QuantLinear(_IntegerTensors, nn.Linear):  # type: ignore[misc]  # a bias there may be None
+class QuantLinear(IntegerTensors, nn.Linear):  # type: ignore[misc]  # a bias there may be None
     """A linear layer with an integer weight and bias, of the shape of a given float layer.
 
     `source` is the quantizer that its input comes from, or the scale of the pixels.
@@ -189,7 +190,7 @@ class QuantLinear(_IntegerTensors, nn.Linear):  # type: ignore[misc]  # a bias t
 
     def __init__(self, layer: nn.Linear, source: Quantizer | float) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, device="meta")
-        self._hold_integers(layer.weight, source)
+        self.hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with quantized float32 inputs [N, in]: [N, out]."""

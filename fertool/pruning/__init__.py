@@ -4,7 +4,15 @@ from fertool.pruning.budget import Targets, UnreachableError
 from fertool.pruning.latency_model import LatencyModel, learn_latency
 from fertool.pruning.penalties import PenalizedObjective
 from fertool.pruning.planning import PrunePlan, channel_counts
-from fertool.pruning.profile_gate import measure_profile_usage
+from fertool.pruning.profile_gate import (
+    cascade_profiles,
+    cascade_threshold,
+    choose_profiles,
+    measure_profile_usage,
+    profile_logits,
+    profile_margins,
+    set_cascade_threshold,
+)
 from fertool.pruning.pruning_step import (
     Constraints,
     PruneResult,
@@ -16,7 +24,7 @@ from fertool.pruning.pruning_step import (
     require_scorable,
     score_channels,
 )
-from fertool.pruning.routing_objective import RoutedObjective
+from fertool.pruning.routing_objective import ProfilesObjective, RoutedObjective
 from fertool.pruning.schedule import RECOVERY, NoTrainer, Phase, Schedule, Trainer, load_schedule
 from fertool.pruning.session import PruningSession
 
@@ -27,6 +35,7 @@ __all__ = [
     "NoTrainer",
     "PenalizedObjective",
     "Phase",
+    "ProfilesObjective",
     "PrunePlan",
     "PruneResult",
     "PruningSession",
@@ -36,14 +45,20 @@ __all__ = [
     "Targets",
     "Trainer",
     "UnreachableError",
+    "cascade_profiles",
+    "cascade_threshold",
     "channel_counts",
+    "choose_profiles",
     "learn_latency",
     "load_schedule",
     "measure_profile_usage",
     "plan",
     "plan_step",
+    "profile_logits",
+    "profile_margins",
     "prune",
     "require_float",
     "require_scorable",
     "score_channels",
+    "set_cascade_threshold",
 ]

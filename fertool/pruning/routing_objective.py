@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from fertool.header_json import canonical_json
 from fertool.models.dynamic_network import DynamicNetwork
+from fertool.models.profile_network import ProfileNetwork
 from fertool.objective import EpochPlan, LogitsObjective, plan_epoch
 
 
@@ -74,3 +75,30 @@ class RoutedObjective:
         gate_loss = loss(chosen.sum(1))
         total: Tensor = profile_losses.mean() + gate_loss + routing.strength * budget
         return total
+
+
+class ProfilesObjective:
+    """`mean_k L(z_k)` of a ProfileNetwork: each profile learns from every image, and no gate.
+
+    L is an objective of the logits, z_k are the logits of profile k.
+    """
+
+    def __init__(self, objective: LogitsObjective) -> None:
+        self._objective = objective
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the objective, for each profile."""
+        return f"{self._objective.fingerprint} by profile"
+
+    def plan_epoch(self, epoch: int, targets: Tensor) -> EpochPlan:
+        """Start an epoch, counted from 1, with what the objective plans for it."""
+        return plan_epoch(self._objective, epoch, targets)
+
+    def __call__(self, module: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of a batch for a ProfileNetwork."""
+        if not isinstance(module, ProfileNetwork):
+            raise AssertionError("only a dynamic network has profiles")
+        loss = self._objective.loss_on_logits(inputs, targets)
+        losses = torch.stack([loss(network(inputs)) for network in module.networks])
+        return losses.mean()

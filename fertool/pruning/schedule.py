@@ -45,10 +45,17 @@ class Phase:
 
 
 class Trainer(Protocol):
-    """What a schedule needs of its caller; `scoring_subset` are the images that score channels."""
+    """What a schedule needs of its caller.
+
+    `scoring_subset` are the images that score channels, `validation_images` those of which no
+    network has learned how sure to be.
+    """
 
     @property
     def scoring_subset(self) -> FaceDataset: ...  # noqa: D102
+
+    @property
+    def validation_images(self) -> FaceDataset: ...  # noqa: D102
 
     def train(self, phase: Phase, session: PruningSession) -> float:
         """Train the session's network in place to its best epoch, or the last.
@@ -65,6 +72,11 @@ class NoTrainer:
 
     @property
     def scoring_subset(self) -> FaceDataset:
+        """Raise UsageError."""
+        raise _needs_images("the schedule")
+
+    @property
+    def validation_images(self) -> FaceDataset:
         """Raise UsageError."""
         raise _needs_images("the schedule")
 

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from fertool.quant.allocation import Allocation, BitEvaluator, allocate, load_allocation
 from fertool.quant.allocation_problem import AllocationProblem, lower_bound, make_problem
+from fertool.quant.dynamic_network import (
+    convert_dynamic,
+    describe_dynamic_fraction,
+    make_dynamic_problem,
+    plan_dynamic,
+    prepare_dynamic_qat,
+    quantize_dynamic,
+)
 from fertool.quant.post_training import (
     describe_integer_fraction,
     plan_quantization,
@@ -19,11 +27,17 @@ __all__ = [
     "RoundedAccuracy",
     "allocate",
     "convert",
+    "convert_dynamic",
+    "describe_dynamic_fraction",
     "describe_integer_fraction",
     "load_allocation",
     "lower_bound",
+    "make_dynamic_problem",
     "make_problem",
+    "plan_dynamic",
     "plan_quantization",
+    "prepare_dynamic_qat",
     "prepare_qat",
+    "quantize_dynamic",
     "quantize_model",
 ]

@@ -8,26 +8,27 @@ kernels of their own, which do not saturate.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from fertool.models.quantized import QuantConv2d, QuantizedNet, Quantizer, QuantLinear
+from fertool.models.quantized import QuantConv2d, Quantizer, QuantLinear
 from fertool.spec import InputSpec
 
+Net = TypeVar("Net", bound=nn.Module)
 # The bounds of a 16-bit sum, and the largest unsigned activation.
 _LARGEST = 2**15 - 1
 _SMALLEST = -(2**15)
 _BYTE = 255
 
 
-def can_saturate(net: QuantizedNet) -> bool:
+def can_saturate(net: nn.Module) -> bool:
     """Return whether any activations at all could make a pair of products leave 16 bits."""
     return any(bool(_can_overflow(_weight_pairs(layer)).any()) for layer in _layers(net))
 
 
-def simulate_saturation(net: QuantizedNet, input: InputSpec) -> QuantizedNet:
+def simulate_saturation(net: Net, input: InputSpec) -> Net:
     """Return a copy of a quantized network whose sums saturate as on a processor without VNNI.
 
     Pairs are neighbors in the order of kernel rows, columns and channels, which is that of

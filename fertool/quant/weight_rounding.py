@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from fertool.data.pixels import to_input
 from fertool.graph.network import Network
-from fertool.models.quantized import IntegerLayer, QuantizedNet, quantize
+from fertool.models.quantized import IntegerLayer, IntegerTensors, QuantizedNet, quantize
 from fertool.models.sampling import (
     gather_positions,
     input_patches,
@@ -43,7 +43,7 @@ _LARGEST_BIAS = 2**30
 _SMALLEST_HALF = 2.0**-24
 
 
-def fill_layer(layer: IntegerLayer, source: nn.Module, rule: WeightQuant, method: str) -> None:
+def fill_layer(layer: IntegerTensors, source: nn.Module, rule: WeightQuant, method: str) -> None:
     """Fill one layer with the integers of its folded float form `source`, rounded to the nearest.
 
     `method` chooses the scales, see `weight_scales`.
@@ -267,7 +267,7 @@ def _parameters(source: nn.Module) -> tuple[Tensor, Tensor]:
     return weight, source.bias.detach()
 
 
-def _storable_scale(layer: IntegerLayer, bias: Tensor, scale: Tensor) -> Tensor:
+def _storable_scale(layer: IntegerTensors, bias: Tensor, scale: Tensor) -> Tensor:
     """Return the scales as float16 can hold them and the biases need them.
 
     A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32
@@ -278,6 +278,6 @@ def _storable_scale(layer: IntegerLayer, bias: Tensor, scale: Tensor) -> Tensor:
     return scale.clamp(_SMALLEST_HALF, torch.finfo(torch.float16).max)
 
 
-def set_bias(layer: IntegerLayer, bias: Tensor) -> None:
+def set_bias(layer: IntegerTensors, bias: Tensor) -> None:
     """Set the bias, as int32 in units of input scale x weight scale."""
     layer.bias.copy_(quantize(bias, layer.bias_scale().double(), 0, -(2**31), 2**31 - 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fertool.config.evaluation import Tta
+from fertool.report.model_tables import routing_text
 from fertool.report.text_table import Fact, TextTable, numeric_headers
 from fertool.report.units import (
     MISSING,
@@ -41,6 +42,11 @@ def evaluation_facts(entry: Evaluation) -> list[Fact]:
         facts.append(("of photographs with a face", accuracy))
         facts.append(("photographs without a face", f"{entry.detection.without_face:,}, all wrong"))
 
+    for profile in entry.profiles:
+        share, accuracy = percent_text(profile.share), percent_text(profile.accuracy)
+        facts.append((f"profile {profile.profile}", f"{accuracy} on {share} of the images"))
+    if entry.routing:
+        facts.append(("against random", routing_text(entry.routing)))
     balanced = percent_text(entry.balanced_accuracy)
     figures = f"{entry.macro_f1:.3f}, {balanced}, {entry.ece:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fertool.artifact.contract import Contract
+from fertool.gate_spec import RoutingMetrics
 from fertool.report.text_table import Fact, TextTable
 from fertool.report.units import (
     MISSING,
@@ -13,6 +14,7 @@ from fertool.report.units import (
     accuracy_text,
     channels_text,
     count_text,
+    p_value_text,
     percent_text,
     short_file_names,
     size_text,
@@ -57,7 +59,7 @@ def card_facts(summary: ModelSummary) -> list[Fact]:
     if arguments:
         facts.append(("arguments", arguments))
     if summary.gates:
-        facts.append(("profiles", _profiles_text(summary.gates)))
+        facts += _gate_facts(summary.gates)
     facts.append(("input", _input_text(summary.input)))
     facts.append(("classes", ", ".join(summary.classes)))
     if summary.metrics:
@@ -85,7 +87,7 @@ def model_facts(summary: ModelSummary) -> list[Fact]:
     gates = summary.gates
     if gates:
         facts.append(("MACs", f"{macs}, on average"))
-        facts.append(("profiles", _profiles_text(gates)))
+        facts += _gate_facts(gates)
     else:
         facts.append(("MACs", macs))
 
@@ -135,12 +137,33 @@ def _metrics_text(metrics: Metrics | None) -> str:
     return f"{accuracy_text(metrics, metrics.split)}, macro F1 {metrics.macro_f1:.3f}"
 
 
-def _profiles_text(gates: GatesSummary) -> str:
+def _gate_facts(gates: GatesSummary) -> list[Fact]:
+    """Return how many widths there are, what chooses among them, and what that is worth."""
     fractions = []
     for fraction in gates.shares:
         fractions.append(percent_text(fraction))
     shown = ", ".join(fractions)
-    return f"{len(gates.profiles)} widths, the widest first, for {shown} of the images"
+    widths = f"{len(gates.profiles)} widths, the widest first, for {shown} of the images"
+    facts = [("profiles", widths)]
+    if gates.thresholds is not None:
+        margins = _numbers_text(gates.thresholds)
+        facts.append(("cascade", f"the next wider one below a margin of {margins}"))
+    if gates.routing is not None:
+        facts.append(("against random", routing_text(gates.routing)))
+    return facts
+
+
+def routing_text(routing: RoutingMetrics) -> str:
+    """Return an accuracy beside that of the same shares of the images at random."""
+    low, high = routing.difference_ci95
+    fitted = ", thresholds from the other half" if routing.cross_fitted else ""
+    return (
+        f"{100 * routing.accuracy:.2f} % for {100 * routing.random_accuracy:.2f} % with the same "
+        f"shares at random: {100 * routing.difference:+.2f} points, {100 * low:+.2f} to "
+        f"{100 * high:+.2f}, p {p_value_text(routing.paired_p)}, "
+        f"n = {routing.n:,}{fitted}; single profiles at random with the same MACs "
+        f"{100 * routing.same_macs_accuracy:.2f} %"
+    )
 
 
 def _input_text(shape: InputSpec) -> str:

@@ -34,6 +34,7 @@ from fertool.results.evaluation import (
     Evaluation,
     EvaluationReport,
     Headline,
+    ProfileFigures,
 )
 from fertool.results.model_results import (
     ExportResult,
@@ -111,6 +112,7 @@ __all__ = [
     "PredictionHeader",
     "PredictionReport",
     "PredictionSummary",
+    "ProfileFigures",
     "ProfileResult",
     "PrunePreview",
     "PruneResult",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, UnsetType
 
 from fertool.config.evaluation import Tta
+from fertool.gate_spec import RoutingMetrics
 from fertool.results.assumptions import Assumptions
 from fertool.results.fields import (
     Difference,
@@ -55,6 +56,16 @@ class DetectionFigures:
 
 
 @dataclass(frozen=True)
+class ProfileFigures:
+    """The images that one profile of a dynamic network answered."""
+
+    profile: Annotated[Count, described("number of the profile, the widest first")]
+    share: Annotated[Fraction, described("fraction of the images that it answers")]
+    n: Annotated[Count, described("images that it answers")]
+    accuracy: Annotated[Fraction | None, described("on these images; null for none")]
+
+
+@dataclass(frozen=True)
 class Evaluation(Headline):
     """One file in the JSON of `eval`."""
 
@@ -84,6 +95,13 @@ class Evaluation(Headline):
     detection: Annotated[
         DetectionFigures | None,
         described("with ``detect``; ``per_class`` and ``confusion`` then have `no face` as well"),
+    ] = None
+    profiles: Annotated[
+        tuple[ProfileFigures, ...], Meta(max_length=100), described("of a dynamic network")
+    ] = ()
+    routing: Annotated[
+        RoutingMetrics | None,
+        described("of a dynamic network in a `.pt` file: its choice against a random one"),
     ] = None
 
     def __post_init__(self) -> None:

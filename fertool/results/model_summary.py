@@ -11,6 +11,8 @@ from msgspec import UNSET, UnsetType
 
 from fertool.artifact.contract import Contract
 from fertool.artifact.logits_header import LogitsSpec
+from fertool.config.gate import Gate
+from fertool.gate_spec import Margin, RoutingMetrics
 from fertool.results.fields import FileSize, Result, described, values_of
 from fertool.spec import (
     EXPORT_KEYS,
@@ -39,8 +41,17 @@ class GatesSummary:
     profiles: Annotated[
         tuple[Mapping[Name, Positive], ...], described("output channels by layer, for each profile")
     ]
-    hidden: Annotated[Positive, described("hidden units of the gate")]
+    hidden: Annotated[Count, described("hidden units of the gate; 0 of a cascade")]
     shares: Annotated[tuple[Fraction, ...], described("fraction of the images of each profile")]
+    kind: Annotated[Gate, described("what chooses the profile of an image")] = "statistics"
+    thresholds: Annotated[
+        tuple[Margin, ...] | None,
+        described("of a cascade: the margin at which each profile but the widest answers"),
+    ] = None
+    routing: Annotated[
+        RoutingMetrics | None,
+        described("the choice against the same shares of the images at random"),
+    ] = None
 
 
 # By a call, since `in` is a keyword.
@@ -90,7 +101,14 @@ class ModelSummary(_File):
         gates = None
         if spec.gates:
             profiles = tuple(profile.channels for profile in spec.gates.profiles)
-            gates = GatesSummary(profiles, spec.gates.hidden, spec.gates.shares)
+            gates = GatesSummary(
+                profiles,
+                spec.gates.hidden,
+                spec.gates.shares,
+                kind=spec.gates.kind,
+                thresholds=spec.gates.thresholds,
+                routing=spec.gates.routing,
+            )
         same = values_of(spec, Spec, without=("graph", "gates", *EXPORT_KEYS))
         for name in OPTIONAL_KEYS:
             if same[name] is None:

@@ -13,7 +13,7 @@ from fertool.results.data_info import DataInfo
 from fertool.results.evaluation import EvaluationReport
 from fertool.results.fields import Result
 from fertool.results.model_results import ExportResult, ImportResult, TrainingResult
-from fertool.results.model_summary import LogitsSummary, ShownModel
+from fertool.results.model_summary import LogitsSummary, ModelSummary, ShownModel
 from fertool.results.predictions import CropReport, PredictionReport
 from fertool.results.sensitivity import Sensitivity
 from fertool.results.sweep import SweepResults
@@ -23,6 +23,7 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 RESULTS: Mapping[str, type[Result]] = {
     "bench": BenchResult,
+    "cascade": ModelSummary,
     "data-crop": CropReport,
     "data-info": DataInfo,
     "distill": TrainingResult,

@@ -32,15 +32,29 @@ Forward = Callable[[], Any]
 
 
 @dataclass(frozen=True)
+class ProfileRuns:
+    """The profiles of a dynamic network one by one.
+
+    `logits` returns those of all profiles, float32 [profiles, N, K], `macs` are those of each
+    alone, and `executed` has the profiles that run for an image, by the one that answers it.
+    """
+
+    logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    macs: tuple[int, ...]
+    executed: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
 class Predictor:
     """A model file ready to run on the CPU.
 
     `spec` is None for a foreign ONNX file; then `params` and `macs` are unknown too, and
     `assumptions` has how it is used. `batch` is the only batch size that the file takes, or None
     for any. `prepare` turns uint8 images into a pass over them. `choose_profile`, which a dynamic
-    network has, returns the profile of each image, int64 [N]. `stop` ends a pass of a graph, which
-    could run for ever, and `time_limit_s` is how long one image of it may take. `contract` is that
-    of a file with fertool's header.
+    network has, returns the profile of each image, int64 [N]; `profiles` runs each profile, where
+    the file's runtime can. `stop` ends a pass of a graph, which could run for ever, and
+    `time_limit_s` is how long one image of it may take. `contract` is that of a file with fertool's
+    header.
     """
 
     path: Path
@@ -51,6 +65,7 @@ class Predictor:
     batch: int | None
     prepare: Callable[[NDArray[np.uint8]], Forward]
     choose_profile: ChooseProfile | None = None
+    profiles: ProfileRuns | None = None
     assumptions: Assumptions | None = None
     stop: Callable[[], None] | None = None
     time_limit_s: float = ForeignModel().time_limit
@@ -66,6 +81,7 @@ class Predictor:
         *,
         batch: int | None = None,
         choose_profile: ChooseProfile | None = None,
+        profiles: ProfileRuns | None = None,
     ) -> Self:
         """Return the predictor for a file of fertool, whose classes and input its spec has."""
         return cls(
@@ -78,6 +94,7 @@ class Predictor:
             prepare=prepare,
             choose_profile=choose_profile if spec.gates else None,
             contract=Contract.of(spec),
+            profiles=profiles,
         )
 
     @property
@@ -198,6 +215,16 @@ class Predictor:
             parts.append(self._batch_logits(batch))
             if on_progress:
                 on_progress(start + len(batch), total)
+        return np.concatenate(parts)
+
+    def profiles_of(self, images: Any, batch_size: int = 256) -> NDArray[np.int64]:
+        """Return the profile int64 [N] that answers each image, of a dynamic network."""
+        assert self.choose_profile is not None
+        step = self.batch or affordable_batch(batch_size, self.input.size)
+        parts = []
+        for start in range(0, len(images), step):
+            batch = np.asarray(images[start : start + step], dtype=np.uint8)
+            parts.append(self.choose_profile(batch))
         return np.concatenate(parts)
 
     def _batch_logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -68,11 +68,16 @@ def choose_bits(
 def _allocation_problem(
     network: Model, config: QuantizeConfig, sensitivity: Sensitivity | None
 ) -> AllocationProblem:
-    from fertool.quant import make_problem
+    from fertool.models.profile_network import ProfileNetwork
+    from fertool.quant import make_dynamic_problem, make_problem
 
     traces = None
     if sensitivity is not None:
         traces = {layer.name: layer.weight_trace for layer in sensitivity.layers}
+    if isinstance(network.module, ProfileNetwork):
+        return make_dynamic_problem(
+            network.spec, network.module, traces, config.weight_limit, config.keep_float
+        )
     return make_problem(
         network.spec, network.module, traces, config.weight_limit, config.keep_float
     )
@@ -93,6 +98,7 @@ def _allocate(
     # Preparing the images takes seconds.
     if not load_allocation(name).needs_images:
         return allocate(name, problem, average_bits)
+    network.spec.require_static(f"given bits by ``allocation={name}``")
     images = val.balanced_subset(SEARCH_IMAGES, config.seed)
     accuracy = RoundedAccuracy(network.spec, network.module, problem, images, config.weight_limit)
     with reporter.progress("episodes") as on_progress:
@@ -139,7 +145,8 @@ def _affordable_bits(problem: AllocationProblem, planned: Spec, budget: float) -
     for name, bits in problem.by_layer(every).items():
         rules[name] = replace(planned.quant.weights[name], bits=bits)
         stored += rules[name].stored_bits(1)
-    quant = replace(planned.quant, weights=rules)
+    # Also what no bits are allocated for: the gate of a dynamic network.
+    quant = replace(planned.quant, weights={**planned.quant.weights, **rules})
     size = stored_size_bytes(replace(planned, quant=quant, metrics=planned.metrics or _ANY_METRICS))
     stored_bits = int((torch.tensor(stored) * weight_counts).sum())
     return (8 * (budget - size) + stored_bits) / int(weight_counts.sum())

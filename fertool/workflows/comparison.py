@@ -12,12 +12,13 @@ from fertool.results import Change, UnlabeledChange
 from fertool.workflows.data import drawn_faces
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
+from fertool.workflows.routing import fair_answers, measure_dynamic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.spec import InputSpec, Metrics
+    from fertool.spec import InputSpec, Metrics, Spec
 
 _DRAWN_FACES = 280
 """Faces that show a change where there is no data set; those of the training split are used."""
@@ -50,8 +51,8 @@ def measure_changes(
 def _accuracy_change(before: Model, after: Model, val: FaceDataset, reporter: Reporter) -> Change:
     from fertool.metrics import compare_paired
 
-    old = logits_of(before.module, val, before.input, reporter).argmax(1)
-    new = logits_of(after.module, val, after.input, reporter).argmax(1)
+    old = validation_logits(before.module, val, before.input, reporter).argmax(1)
+    new = validation_logits(after.module, val, after.input, reporter).argmax(1)
     old_is_right, new_is_right = (old == val.labels).numpy(), (new == val.labels).numpy()
     return Change(
         accuracy_before=float(old_is_right.mean()),
@@ -132,8 +133,34 @@ def measured_metrics(
     """Return the figures of a network on the validation images."""
     from fertool.metrics import evaluate_logits, to_metrics
 
-    logits = logits_of(module, val, input, reporter)
+    logits = validation_logits(module, val, input, reporter)
     return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)
+
+
+def with_measured(
+    spec: Spec, module: nn.Module, val: FaceDataset, reporter: Reporter = SILENT
+) -> Spec:
+    """Return the spec with the figures of a network on the validation images.
+
+    Of a dynamic network also with the fraction of them that each profile answers, and with what
+    that choice is worth.
+    """
+    from fertool.models.profile_network import ProfileNetwork
+
+    if isinstance(module, ProfileNetwork):
+        return measure_dynamic(spec, module, val, reporter)
+    return replace(spec, metrics=measured_metrics(module, val, spec.input, reporter))
+
+
+def validation_logits(
+    module: nn.Module, val: FaceDataset, input: InputSpec, reporter: Reporter
+) -> Tensor:
+    """Return the logits [N, K] of the validation images, as if nothing were calibrated on them."""
+    from fertool.models.profile_network import ProfileNetwork
+
+    if isinstance(module, ProfileNetwork):
+        return fair_answers(module, val, input).chosen
+    return logits_of(module, val, input, reporter)
 
 
 def logits_of(

@@ -11,11 +11,19 @@ from fertool.config.evaluation import AccuracyLimit, EvaluationConfig, Split, Tt
 from fertool.config.option import configured
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
-from fertool.results import AccuracyComparison, ClassFigures, Evaluation, EvaluationReport, Headline
+from fertool.results import (
+    AccuracyComparison,
+    ClassFigures,
+    Evaluation,
+    EvaluationReport,
+    Headline,
+    ProfileFigures,
+)
 from fertool.workflows.accuracy_regression import find_losses, with_baseline
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
 from fertool.workflows.predictors import open_any
+from fertool.workflows.routing import evaluate_profiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
     from fertool import metrics
     from fertool.data.source import DataSource
+    from fertool.gate_spec import RoutingMetrics
     from fertool.runtime import Predictor
 
 AnyModel = Model | str | Path
@@ -132,6 +141,11 @@ def evaluate_predictor(
             found = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
             deduplicated = _headline(found)
 
+    profiles: tuple[ProfileFigures, ...] = ()
+    routing: RoutingMetrics | None = None
+    # Views of an image may have several profiles.
+    if predictor.choose_profile and tta == "none":
+        profiles, routing = evaluate_profiles(predictor, images.images, labels, logits)
     figures = evaluate_logits(logits, labels, predictor.classes)
     per_class = {name: ClassFigures(**values) for name, values in figures.per_class.items()}
     evaluation = Evaluation(
@@ -150,6 +164,8 @@ def evaluate_predictor(
         digest=predictor.digest,
         foreign=predictor.assumptions,
         deduplicated=deduplicated,
+        profiles=profiles,
+        routing=routing,
     )
     return evaluation, logits.argmax(1) == labels
 

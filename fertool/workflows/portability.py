@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fertool.reporter import SILENT, Reporter
+from fertool.workflows.comparison import validation_logits
 
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
+    from fertool.models.profile_network import ProfileNetwork
     from fertool.models.quantized import QuantizedNet
     from fertool.spec import InputSpec
 
 
 def accuracy_without_vnni(
-    net: QuantizedNet,
+    net: QuantizedNet | ProfileNetwork,
     input: InputSpec,
     val: FaceDataset,
     accuracy: float,
@@ -22,17 +24,13 @@ def accuracy_without_vnni(
     """Return and note the accuracy on x86 processors without VNNI, the same or emulated."""
     from fertool.metrics import evaluate_logits
     from fertool.quant.saturation import can_saturate, simulate_saturation
-    from fertool.training import predict_logits
 
     if not can_saturate(net):
         reporter.note(
             "no pair of products can leave 16 bits: the same answers with and without VNNI"
         )
         return accuracy
-    with reporter.progress("without VNNI", brief=True) as on_progress:
-        logits = predict_logits(
-            simulate_saturation(net, input), val, input, on_progress=on_progress
-        )
+    logits = validation_logits(simulate_saturation(net, input), val, input, reporter)
     found = evaluate_logits(logits, val.labels, val.classes).accuracy
     lost = 100 * (accuracy - found)
     reporter.note(

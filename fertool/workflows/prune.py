@@ -17,7 +17,12 @@ from fertool.config.run import RunConfig
 from fertool.errors import UsageError, naming
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
-from fertool.workflows.comparison import measure_changes, measure_unlabeled, warn_of_unlabeled
+from fertool.workflows.comparison import (
+    measure_changes,
+    measure_unlabeled,
+    warn_of_unlabeled,
+    with_measured,
+)
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
@@ -26,7 +31,7 @@ from fertool.workflows.pictures import draw_pruning, require_pictures
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.pruning_constraints import pruning_constraints
-from fertool.workflows.pruning_schedules import ScheduleTrainer, with_metrics
+from fertool.workflows.pruning_schedules import ScheduleTrainer
 from fertool.workflows.recovery import recovery_objective
 from fertool.workflows.training_run import TrainingRun
 
@@ -326,7 +331,7 @@ class _Pruning:
         self.schedule.run(session, trainer)
         self._note_remaining_budget(session)
         if session.spec.metrics is None:
-            session.spec = with_metrics(session, self.val, self.reporter)
+            session.spec = with_measured(session.spec, session.module, self.val, self.reporter)
         pruned = training.finish(session.spec, session.module, step, trainer.history)
         return pruned, trainer.history
 

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.objective import LogitsObjective, Objective
     from fertool.pruning import Phase, PruningSession
-    from fertool.reporter import Reporter
     from fertool.results import Epoch
-    from fertool.spec import Spec
 
 
 class ScheduleTrainer:
@@ -45,12 +43,17 @@ class ScheduleTrainer:
         frozen = [session.module.get_parameter(name) for name in phase.frozen]
         for parameter in frozen:
             parameter.requires_grad_(False)
-        objective = self._objective_of(phase)
+        objective = self._objective_of(phase, session)
         session.spec, self.history = run.fit(session.spec, session.module, objective)
         for parameter in frozen:
             parameter.requires_grad_(True)
         assert session.spec.metrics is not None
         return session.spec.metrics.accuracy
+
+    @property
+    def validation_images(self) -> FaceDataset:
+        """The images that the accuracies are measured on."""
+        return self._run.val
 
     def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
@@ -73,27 +76,14 @@ class ScheduleTrainer:
         round = Round(self._number, phase.name, self.history, resumable=not phase.on_scoring_subset)
         return replace(run, run=for_round(run.run, self._number), round=round)
 
-    def _objective_of(self, phase: Phase) -> Objective:
-        from fertool.pruning import PenalizedObjective, RoutedObjective
+    def _objective_of(self, phase: Phase, session: PruningSession) -> Objective:
+        from fertool.models.cascade_network import CascadeNetwork
+        from fertool.pruning import PenalizedObjective, ProfilesObjective, RoutedObjective
 
+        if isinstance(session.module, CascadeNetwork):
+            return ProfilesObjective(self._objective)
         if phase.routing:
             return RoutedObjective(self._objective, phase.routing, phase.epochs)
         if phase.penalty:
             return PenalizedObjective(self._objective, phase.penalty, phase.epochs)
         return self._objective
-
-
-def with_metrics(session: PruningSession, val: FaceDataset, reporter: Reporter) -> Spec:
-    """Return the session's spec with the metrics of its network on the validation images.
-
-    Of a dynamic network also with the fraction of them that each profile gets.
-    """
-    from fertool.models.dynamic_network import DynamicNetwork
-    from fertool.pruning import measure_profile_usage
-
-    metrics = measured_metrics(session.module, val, session.spec.input, reporter)
-    spec = replace(session.spec, metrics=metrics)
-    if spec.gates and isinstance(session.module, DynamicNetwork):
-        session.module.shares = measure_profile_usage(session.module, val, spec.input)
-        spec = replace(spec, gates=replace(spec.gates, shares=session.module.shares))
-    return spec

@@ -19,8 +19,14 @@ from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, Epoch, QuantizePreview, QuantizeResult
 from fertool.workflows.activation_replacement import replace_and_train
 from fertool.workflows.bit_widths import ChannelBits, choose_bits
-from fertool.workflows.comparison import measure_changes, measured_metrics
+from fertool.workflows.comparison import measure_changes, with_measured
 from fertool.workflows.data import Data, validation_of
+from fertool.workflows.integer_forms import (
+    describe_integers,
+    make_integers,
+    plan_integers,
+    train_integers,
+)
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import as_path, require_outputs
 from fertool.workflows.pictures import draw_quantization, require_pictures
@@ -28,13 +34,14 @@ from fertool.workflows.portability import accuracy_without_vnni
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
 from fertool.workflows.recovery import recovery_objective
+from fertool.workflows.routing import recalibrate_cascade
 from fertool.workflows.sensitivity import sensitivity as estimate_sensitivity
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
-    from fertool.models.quantized import QuantizedNet
     from fertool.spec import ProvenanceStep, QuantSpec, Spec
+    from fertool.workflows.integer_forms import IntegerNetwork
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -117,8 +124,8 @@ def quantize(
     OUT.resume. `bench` measures the latency of both networks in ONNX Runtime. `options` are those
     of `QuantizeConfig`, `QuantizePictures` and `RunConfig`, by name.
 
-    Raises FertoolError for a model that is quantized already or dynamic, and for a budget that
-    cannot be met; UsageError for a wrong option.
+    Raises FertoolError for a model that is quantized already, and for a budget that cannot be met;
+    UsageError for a wrong option.
     """
     config, pictures, run = configured(config, options, pictures, run)
     work = _start(model, data, config, sensitivity, output, run, reporter)
@@ -223,7 +230,9 @@ class _Quantization:
         network, training, history = self._replaced(epochs)
         step, spec, integer = self._quantized(network)
         if self.config.training.epochs:
-            history = self._train(spec, integer, training)
+            objective = recovery_objective(self.model, training, distill=self.config.distill)
+            history = train_integers(spec, integer, training, objective)
+            spec = self._recalibrated(spec, integer)
         spec, change = self._measure(spec, integer, bench=bench)
         written = training.finish(spec, integer, step, history)
         return self._result(written, change, history)
@@ -242,32 +251,30 @@ class _Quantization:
             return self.model, self.training, []
         return replace_and_train(self.model, self.training, epochs, distill=self.config.distill)
 
-    def _quantized(self, network: Model) -> tuple[ProvenanceStep, Spec, QuantizedNet]:
+    def _quantized(self, network: Model) -> tuple[ProvenanceStep, Spec, IntegerNetwork]:
         """Choose the bits and quantize with them; returns the step, the spec and the network."""
-        from fertool.models import require_static
-        from fertool.quant import describe_integer_fraction, quantize_model
-
         step, bits = self._planned(network)
         with self.reporter.progress("calibration") as on_progress:
-            quant, integer = quantize_model(
-                network.spec,
-                network.module,
-                self.training.train,
-                self.config,
-                on_progress,
-                bits=bits,
+            quant, integer = make_integers(
+                network, self.training.train, self.config, bits, on_progress
             )
-        self.reporter.note(describe_integer_fraction(require_static(network.module), quant))
+        self.reporter.note(describe_integers(network, quant))
         spec = replace(network.spec, quant=replace(quant, method=self.config.method))
-        return step, spec, integer
+        return step, self._recalibrated(spec, integer), integer
+
+    def _recalibrated(self, spec: Spec, integer: IntegerNetwork) -> Spec:
+        """Return the spec of a cascade with thresholds, set in place, at which it costs the same.
+
+        Rounded logits have other margins.
+        """
+        gates = recalibrate_cascade(self.model.spec, integer, self.training.val)
+        return replace(spec, gates=gates)
 
     def _planned(self, network: Model) -> tuple[ProvenanceStep, ChannelBits | None]:
         """Return the step that quantizes, and the bits of the weights, None for 8."""
-        from fertool.quant import plan_quantization
-
         # First, because it refuses networks that cannot be quantized.
         with naming(self.model.name):
-            quant = plan_quantization(network.spec, network.module, self.config)
+            quant = plan_integers(network, self.config)
         sensitivity, digest = self._traces_of(network)
         step = make_step(
             "quantize",
@@ -337,26 +344,14 @@ class _Quantization:
             recorded["target_size"] = str(self.config.target_size)
         return recorded_options(recorded, self.data.read)
 
-    def _train(self, spec: Spec, integer: QuantizedNet, training: TrainingRun) -> list[Epoch]:
-        """Train with fake quantization, and fill the integers in again; returns the history."""
-        from fertool.quant import convert, prepare_qat
-
-        assert spec.quant is not None
-        trained = prepare_qat(integer, spec.quant)
-        objective = recovery_objective(self.model, training, distill=self.config.distill)
-        _, history = training.fit(spec, trained, objective)
-        # What was trained are floats; the file has integers.
-        convert(trained.cpu(), integer, spec.quant)
-        return history
-
-    def _measure(self, spec: Spec, integer: QuantizedNet, *, bench: bool) -> tuple[Spec, Change]:
+    def _measure(self, spec: Spec, integer: IntegerNetwork, *, bench: bool) -> tuple[Spec, Change]:
         """Return the spec with its metrics, and what has changed."""
         from fertool.models.stored_tensors import average_bits
 
         quant, val = spec.quant, self.training.val
         assert quant is not None
         # Those that the header has are of the float network.
-        spec = replace(spec, metrics=measured_metrics(integer, val, spec.input, self.reporter))
+        spec = with_measured(spec, integer, val, self.reporter)
         after = Model(spec, integer)
         change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)
         assert change.accuracy is not UNSET

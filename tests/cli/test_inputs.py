@@ -19,6 +19,8 @@ COMMANDS = (
     "train-teacher --data synth -o FOLDER",
     "distill missing.pt --data synth",
     "distill MODEL --data missing",
+    "cascade missing.pt MODEL --data synth",
+    "cascade MODEL missing.pt --data synth",
     "export missing.pt",
     "eval missing.onnx --data synth",
     "eval MODEL --data missing",

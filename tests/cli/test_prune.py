@@ -75,18 +75,74 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     code, out, _ = fertool("eval", dynamic, exported, "--data", "synth:210", "--json")
     first, second = json.loads(out)["results"]
     assert first["accuracy"] == second["accuracy"]
-    for step in ("prune", "quantize"):
-        data = ("--target-flops", 0.5) if step == "prune" else ("--data", "synth:210")
-        code, _, err = fertool(step, dynamic, "-o", tmp_path / "no.pt", *data)
+    code, _, err = fertool("prune", dynamic, "-o", tmp_path / "no.pt", "--target-flops", 0.5)
+    assert code == 1
+    assert "dynamic network" in err
+    assert not (tmp_path / "no.pt").exists()
+
+
+def test_a_cascade_says_what_its_choice_is_worth(fertool, tmp_path, model):
+    cascade, exported = tmp_path / "c.pt", tmp_path / "c.onnx"
+    options = ("--schedule", "dynamic", "--gate", "cascade", "--epochs", 1, "--json")
+    code, out, err = fertool("prune", model, "-o", cascade, *BUDGET, *options)
+    assert code == 0, err
+    made = json.loads(out)
+    gates = made["gates"]
+    assert gates["kind"] == "cascade"
+    assert len(gates["thresholds"]) == 1
+    routing = gates["routing"]
+    assert routing["cross_fitted"]
+    assert routing["accuracy"] == made["metrics"]["accuracy"] == made["change"]["accuracy"]
+    assert routing["difference"] == pytest.approx(routing["accuracy"] - routing["random_accuracy"])
+    assert "at random" in err
+    assert "at random" in fertool("show", cascade)[1]
+    assert fertool("export", cascade, "-o", exported)[0] == 0
+    code, out, _ = fertool("eval", cascade, exported, "--data", "synth:210", "--json")
+    first, second = json.loads(out)["results"]
+    assert first["accuracy"] == second["accuracy"]
+    assert first["profiles"] == second["profiles"]
+    assert sum(profile["n"] for profile in first["profiles"]) == first["n"]
+    assert first["routing"]["accuracy"] == first["accuracy"]
+    assert second["routing"] is None
+    assert "profile 1" in fertool("eval", exported, "--data", "synth:210")[1]
+
+
+def test_a_cascade_becomes_integers_and_says_so(fertool, tmp_path, model):
+    cascade, traces, integer = (tmp_path / name for name in ("c.pt", "s.json", "q.pt"))
+    options = ("--schedule", "dynamic", "--gate", "cascade", "--no-bench")
+    code, _, err = fertool("prune", model, "-o", cascade, *BUDGET, *options)
+    assert code == 0, err
+    data = ("--data", "synth:210", "--device", "cpu")
+    code, _, err = fertool("hessian-sensitivity", cascade, "-o", traces, *data, "--trace-images", 8)
+    assert code == 0, err
+    names = [layer["name"] for layer in json.loads(traces.read_text())["layers"]]
+    assert {name.split(".")[1] for name in names} == {"0", "1"}
+    fast = ("--calibration-images", 56, "--no-bench", "--json")
+    mixed = ("--average-bits", 4, "--sensitivity", traces)
+    code, out, err = fertool("quantize", cascade, "-o", integer, *data, *mixed, *fast)
+    assert code == 0, err
+    made = json.loads(out)
+    assert made["change"]["average_bits"] == pytest.approx(4, abs=0.05)
+    assert made["gates"]["routing"]["n"] == made["metrics"]["n"]
+    # Less where the rounded margins of several images are the same.
+    assert made["macs"] <= 1.02 * read_spec(cascade).macs
+    trained = ("--method", "qat", "--epochs", 1, "--lr", 1e-4)
+    code, out, err = fertool("quantize", cascade, "-o", integer, *data, *trained, *fast)
+    assert code == 0, err
+    assert len(json.loads(out)["history"]) == 1
+    code, out, _ = fertool("eval", integer, *data[:2], "--json")
+    assert json.loads(out)["routing"]["n"] == made["metrics"]["n"]
+    for command in (("prune", "--target-flops", 0.5), ("hessian-sensitivity", *data)):
+        code, _, err = fertool(command[0], integer, *command[1:])
         assert code == 1
-        assert "dynamic network" in err
-        assert not (tmp_path / "no.pt").exists()
+        assert "quantized" in err
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         (("--epochs", 1, "--profiles", "0.5"), "two or more"),
+        (("--gate", "cascade", "--sparsity", 3), "no gate that it would train"),
         (("--epochs", 1, "--profiles", "0.5,x"), "not numbers"),
         ((), "has to be trained"),
     ],

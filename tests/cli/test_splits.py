@@ -22,6 +22,7 @@ COMMANDS = {
     "prune": ("MODEL", "--target-flops", "0.5"),
     "hessian-sensitivity": ("MODEL",),
     "quantize": ("MODEL",),
+    "cascade": ("MODEL", "MODEL"),
 }
 
 

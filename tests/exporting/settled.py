@@ -3,15 +3,13 @@
 from dataclasses import replace
 
 import torch
-from graphs import narrowed
 from torch import nn
 
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
 from fertool.graph.network import Network
-from fertool.models import create, with_random_weights
-from fertool.models.dynamic_network import DynamicNetwork, ImageGate
-from fertool.spec import GateSpec, InputSpec
+from fertool.models import create
+from fertool.spec import InputSpec
 
 CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
@@ -60,24 +58,3 @@ def without_dropout(spec, network):
     )
     quiet.load_state_dict(network.state_dict(), assign=True)
     return replace(spec, graph=quiet.graph), quiet
-
-
-def dynamic_network(input=InputSpec(size=48)):
-    """Return (spec, module): three profiles of a network, all of which are chosen."""
-    torch.manual_seed(0)
-    spec, wide = create(
-        "mobilenet_v3_small", {"width_mult": 0.25}, input, ("angry", "happy", "sad")
-    )
-    narrower = [narrowed(wide, "classifier.0", channels) for channels in (64, 8)]
-    networks = [wide, *(with_random_weights(network) for network in narrower)]
-    torch.manual_seed(9)  # at which each profile gets some of the images
-    gate = ImageGate(3)
-    gate(torch.randn(32, 1, input.size, input.size))
-    nn.init.normal_(gate.fc2.weight)
-    # Between them: at the mean image all three are alike.
-    with torch.no_grad():
-        gate.eval().fc2.bias.sub_(gate(torch.randn(32, 1, input.size, input.size)).mean(0))
-    module = DynamicNetwork(gate, networks, (0.3, 0.3, 0.4)).eval()
-    return replace(
-        spec, gates=GateSpec(tuple(network.graph for network in networks), 44, module.shares)
-    ), module

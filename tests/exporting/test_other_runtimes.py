@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from settled import dynamic_network, patterns, settled
+from dynamic_networks import dynamic_network
+from settled import patterns, settled
 
 from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from settled import dynamic_network
+from dynamic_networks import cascade_network, dynamic_network
 from torch import nn
 
 from fertool.config.exporting import ExportConfig
@@ -22,6 +22,11 @@ def dynamic():
 
 
 @pytest.fixture(scope="module")
+def cascade():
+    return cascade_network(INPUT)
+
+
+@pytest.fixture(scope="module")
 def images():
     scales = np.random.default_rng(0).uniform(0, 1, (64, 1, 1, 1))
     return (np.random.default_rng(1).integers(0, 256, (64, 1, 48, 48)) * scales).astype(np.uint8)
@@ -34,8 +39,9 @@ def session_of(content, **config):
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
-def test_batches_of_any_mix_get_torchs_answers_in_their_order(dynamic, images):
-    spec, module = dynamic
+@pytest.mark.parametrize("kind", ["dynamic", "cascade"])
+def test_batches_of_any_mix_get_torchs_answers_in_their_order(kind, images, request):
+    spec, module = request.getfixturevalue(kind)
     session = session_of(export_model(spec, module, ExportConfig()))
     with torch.inference_mode():
         inputs = to_input(torch.from_numpy(images), INPUT)
@@ -76,3 +82,25 @@ def test_the_file_is_what_it_says(dynamic):
     model = onnx.load_from_string(content)
     assert [output.name for output in model.graph.output] == ["logits", "profile"]
     assert export_model(spec, module, ExportConfig()) == content
+
+
+def test_a_cascade_runs_wider_networks_for_unsure_images_only(cascade, images, tmp_path):
+    spec, module = cascade
+    with torch.inference_mode():
+        profiles = module.choose(to_input(torch.from_numpy(images), INPUT))
+    content = export_model(spec, module, ExportConfig())
+    assert export_model(spec, module, ExportConfig()) == content
+    (convolutions,) = {
+        sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
+        for network in module.networks
+    }
+    for profile in range(3):
+        chosen = int((profiles == profile).nonzero()[0])
+        session = session_of(
+            content, enable_profiling=True, profile_file_prefix=str(tmp_path / f"{profile}")
+        )
+        session.run(["logits"], {"images": images[chosen : chosen + 1]})
+        with open(session.end_profiling()) as file:
+            events = json.load(file)
+        ran = [each["args"]["op_name"] for each in events if each["name"].endswith("kernel_time")]
+        assert ran.count("Conv") == convolutions * (3 - profile)

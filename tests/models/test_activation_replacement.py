@@ -6,8 +6,9 @@ from graphs import narrowed, network_of
 from torch import nn
 
 from fertool.errors import FertoolError
+from fertool.gate_spec import GateSpec
 from fertool.models import create, replace_activations, with_random_weights
-from fertool.spec import GateSpec, InputSpec, Metrics, Spec
+from fertool.spec import InputSpec, Metrics, Spec
 
 CLASSES = ("a", "b", "c")
 COSTLY = {"hardswish", "silu"}

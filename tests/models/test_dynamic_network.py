@@ -6,9 +6,10 @@ from graphs import narrowed
 from torch import nn
 
 from fertool import cost
+from fertool.gate_spec import GateSpec
 from fertool.models import create, load_model, save_model, with_random_weights
 from fertool.models.dynamic_network import DynamicNetwork, ImageGate
-from fertool.spec import GateSpec, InputSpec
+from fertool.spec import InputSpec
 
 INPUT = InputSpec(size=32)
 CLASSES = ("angry", "happy", "sad")

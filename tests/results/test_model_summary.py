@@ -6,8 +6,9 @@ from typing import Any
 
 from graphs import toy_graph
 
+from fertool.gate_spec import GateSpec
 from fertool.results import ModelSummary
-from fertool.spec import GateSpec, InputSpec, Spec
+from fertool.spec import InputSpec, Spec
 
 
 def spec(**changes: Any) -> Spec:
@@ -35,6 +36,9 @@ def test_a_summary_has_channels_in_the_place_of_graphs() -> None:
         "profiles": ({"conv": 3, "fc": 2}, {"conv": 1, "fc": 2}),
         "hidden": 44,
         "shares": (0.5, 0.5),
+        "kind": "statistics",
+        "thresholds": None,
+        "routing": None,
     }
 
 

@@ -18,7 +18,7 @@ from fertool.runtime.operator_times import (
     OperatorTimes,
     profiled_passes,
 )
-from fertool.runtime.predictor import Forward, Predictor
+from fertool.runtime.predictor import Forward, Predictor, ProfileRuns
 from fertool.runtime.runtime import Runtime
 from fertool.spec import Spec
 
@@ -90,4 +90,32 @@ def torch_predictor(path: Path, spec: Spec, module: Any) -> Predictor:
             profiles: NDArray[np.int64] = network.choose(inputs).numpy()
         return profiles
 
-    return Predictor.of(path, "torch", spec, prepare, choose_profile=choose_profile)
+    return Predictor.of(
+        path,
+        "torch",
+        spec,
+        prepare,
+        choose_profile=choose_profile,
+        profiles=_profile_runs(spec, module),
+    )
+
+
+def _profile_runs(spec: Spec, module: Any) -> ProfileRuns | None:
+    """Return the profiles of a dynamic network one by one, None for another network."""
+    import torch
+
+    from fertool import cost
+    from fertool.data.pixels import to_input
+
+    if spec.gates is None:
+        return None
+
+    def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            inputs = to_input(torch.from_numpy(images), spec.input)
+            answers = torch.stack([network(inputs) for network in module.networks])
+        result: NDArray[np.float32] = answers.numpy()
+        return result
+
+    macs = tuple(cost.count(network, spec.input).macs for network in module.networks)
+    return ProfileRuns(logits, macs, module.executed)

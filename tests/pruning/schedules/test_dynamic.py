@@ -9,15 +9,21 @@ from fertool.config.pruning import SelectionConfig
 from fertool.data import DataOptions, open_data
 from fertool.errors import UsageError
 from fertool.models import create
+from fertool.models.cascade_network import CascadeNetwork
 from fertool.models.dynamic_network import DynamicNetwork
 from fertool.objective import Supervised
 from fertool.pruning import (
     Constraints,
+    ProfilesObjective,
     PruningSession,
     RoutedObjective,
     Targets,
+    cascade_profiles,
     load_schedule,
     measure_profile_usage,
+    profile_logits,
+    profile_margins,
+    set_cascade_threshold,
 )
 from fertool.pruning.profile_gate import set_threshold
 from fertool.pruning.routing_objective import Routing
@@ -50,7 +56,8 @@ class Trainer:
     """A trainer that notes what it is asked for."""
 
     def __init__(self, faces):
-        self.scoring_subset, self.phases = faces, []
+        self.scoring_subset = self.validation_images = faces
+        self.phases = []
 
     def train(self, phase, session):
         self.phases.append(phase)
@@ -138,3 +145,56 @@ def test_a_budget_of_something_else_is_refused(net, faces):
             load_schedule("dynamic", 1).run(net(targets), Trainer(faces))
     with pytest.raises(UsageError, match="not between the profiles"):
         load_schedule("dynamic", 1, profiles=(0.4, 0.2)).run(net(), Trainer(faces))
+
+
+@pytest.mark.parametrize("target", [0.3, 0.5, 0.8])
+def test_the_margin_of_a_cascade_meets_the_mean_budget(faces, target):
+    torch.manual_seed(0)
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(32 * 32, 3)) for _ in range(3)]
+    module = CascadeNetwork(networks, (0.0, 0.0), (1 / 3,) * 3).eval()
+    costs = (0.9, 0.4, 0.2)
+    set_cascade_threshold(module, faces, INPUT, costs, target)
+    assert len(set(module.thresholds)) == 1
+    shares = measure_profile_usage(module, faces, INPUT)
+    spent = sum(share * each for share, each in zip(shares, costs, strict=True))
+    assert target - 0.02 <= spent <= target
+    answers = profile_logits(module, faces, INPUT)
+    chosen = cascade_profiles(profile_margins(answers), module.thresholds)
+    counts = torch.bincount(chosen, minlength=3) / len(chosen)
+    assert counts.tolist() == pytest.approx(shares)
+
+
+def test_a_cascade_has_two_profiles_that_cost_the_budget_and_no_gate(net, faces):
+    shrinking = net()
+    trainer = Trainer(faces)
+    load_schedule("dynamic", 3, gate="cascade").run(shrinking, trainer)
+    assert [(phase.name, phase.epochs) for phase in trainer.phases] == [("recovery", 3)]
+    assert trainer.phases[0].routing is None
+    gates = shrinking.spec.gates
+    assert gates.kind == "cascade"
+    assert gates.thresholds == shrinking.module.thresholds
+    shares = measure_profile_usage(shrinking.module, faces, INPUT)
+    macs = cost.profile_macs(shrinking.module, INPUT)
+    spent = sum(share * each for share, each in zip(shares, macs, strict=True))
+    assert 0.47 <= spent / shrinking.plan.macs_before <= 0.5
+
+
+def test_every_profile_of_a_cascade_learns_from_every_image():
+    networks = [Constant([2.0, 0.0]), Constant([0.0, 1.0])]
+    module = CascadeNetwork(networks, (0.5,), (0.5, 0.5))
+    targets = torch.eye(2)
+    loss = ProfilesObjective(Supervised())(module, torch.zeros(2, 1, 2, 2), targets)
+    alone = [nn.functional.cross_entropy(n.logits.detach().expand(2, 2), targets) for n in networks]
+    torch.testing.assert_close(loss, sum(alone) / 2)
+    loss.backward()
+    assert all(network.logits.grad.abs().sum() > 0 for network in networks)
+
+
+def test_a_cascade_may_cost_as_much_as_all_its_profiles(net, faces):
+    assert default_profiles(0.5, "cascade") == (0.8, 0.25)
+    shrinking = net()
+    schedule = load_schedule("dynamic", 0, gate="cascade", profiles=(0.4, 0.2))
+    schedule.run(shrinking, Trainer(faces))
+    assert len(shrinking.module.networks) == 2
+    with pytest.raises(UsageError, match="not between the profiles"):
+        load_schedule("dynamic", 0, gate="cascade", profiles=(0.2, 0.1)).run(net(), Trainer(faces))
