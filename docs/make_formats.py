@@ -14,10 +14,9 @@ Row = dict[str, Any]
 _HEAD = """# Formats in their runtimes
 
 Made by `make results` from `docs/results/formats.json` (`python benchmarks/formats.py`); do not \
-edit. Every architecture of the zoo at its default size (48 pixels, gray) and three networks of \
-other libraries (64 pixels, RGB), on {images} images of PublicTest. nano_resnet is trained, the \
-others for seconds alone; their last layer tells images apart by the two directions in which its \
-inputs differ most.
+edit. Of each network that is listed, on {images} images of PublicTest: nano_resnet is the trained \
+file of `models/`; the others are trained for seconds alone, and their last layer tells images \
+apart by the two directions in which its inputs differ most.
 
 - **difference**: the largest of a probability, from PyTorch's on the same network.
 - **top-1**: images with the same top class. `export` writes no quantized file below 99 % on its \
