@@ -33,6 +33,7 @@ LEVELS = [
         "runtime",
         "importing",
         "web",
+        "board",
         "faces",
     },
     {"formats"},

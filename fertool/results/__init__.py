@@ -4,6 +4,7 @@
 versions lack those that have a default here.
 """
 
+from fertool.results.agreement import Agreement
 from fertool.results.assumptions import Assumptions
 from fertool.results.benchmark import (
     BenchResult,
@@ -15,6 +16,14 @@ from fertool.results.benchmark import (
     SpeedComparison,
     StartTime,
     WarningKind,
+)
+from fertool.results.board import (
+    BoardFailure,
+    BoardFile,
+    BoardResult,
+    Bundle,
+    BundledFile,
+    BundleResult,
 )
 from fertool.results.changes import (
     Change,
@@ -73,10 +82,17 @@ from fertool.results.training import Epoch, History
 __all__ = [
     "AccuracyComparison",
     "AccuracyRegression",
+    "Agreement",
     "Assumptions",
     "BenchResult",
     "BenchWarning",
     "BestTrial",
+    "BoardFailure",
+    "BoardFile",
+    "BoardResult",
+    "Bundle",
+    "BundleResult",
+    "BundledFile",
     "Change",
     "ClassFigures",
     "ConfigSummary",
