@@ -47,6 +47,7 @@ FUNCTIONS = (
     "sensitivity",
     "quantize",
     "export",
+    "export_bundle",
     "predict",
     "crop_faces",
     "app",
