@@ -36,8 +36,9 @@ _BUNDLE, _CASES, _README = "bundle.json", "cases.npz", "README.md"
 _PROGRAMS = ("run.py", "start.py", "machine.py", "camera.py")
 _DETECTOR = ("yunet.onnx", "YUNET_LICENSE")
 _OWN_FILES = (_BUNDLE, _CASES, _README, *_PROGRAMS, *_DETECTOR)
-_DRAWN_FACES = 10
-"""Times the test images: a tenth of drawn faces is the validation split."""
+_DRAWN_PER_IMAGE = 10
+"""A tenth of drawn faces is the validation split."""
+_FEWEST_DRAWN = 70
 
 
 @dataclass
@@ -213,7 +214,8 @@ def _test_images(
 
     if data is None:
         # Of the seven expressions, which need not be the model's: only the images are used.
-        drawn = drawn_faces(_DRAWN_FACES * count).fitted(predictor.input)
+        faces = drawn_faces(max(_FEWEST_DRAWN, _DRAWN_PER_IMAGE * count))
+        drawn = faces.fitted(predictor.input)
         return drawn.split("val").images[:count].numpy(), None
     split = data.fitted_to(predictor).split("val")
     # From everywhere in the split: folders are read class by class.
