@@ -16,9 +16,10 @@ import numpy as np
 from machine import celsius, describe_machine
 from start import open_file, read_bundle, seconds_of
 
-LARGEST_BLOCK = 10
-"""The most passes of one file in a row."""
-MIN_BLOCKS = 20
+BLOCK, MIN_ROUNDS = 10, 20
+"""The most passes of one file in a row, and how often each file has its turn at least."""
+OPENINGS, ROUNDS_EACH, WARMUP_AGAIN = 10, 5, 20
+"""Files are opened so often, since where memory lies makes one opening faster than the next."""
 
 
 def compare(run: Any, images: Any, home: Any, labels: Any) -> dict[str, Any]:
@@ -43,18 +44,22 @@ def measure_starts(name: str, threads: int, count: int) -> dict[str, Any]:
     return {**figures, "peak_rss_bytes": max(peaks) or None}
 
 
-def time_files(files: Any, count: int, warmup: int) -> tuple[int, list[list[float]]]:
-    """Return the seconds of the passes of each (run, images); blocks of the files take turns."""
-    block = max(1, min(LARGEST_BLOCK, count // MIN_BLOCKS))
-    samples: list[list[float]] = [[] for _ in files]
-    for run, images in files:
-        for i in range(warmup):
-            run(images[i % len(images)])
-    for first in range(0, count - block + 1, block):
-        for (run, images), times in zip(files, samples):
+def time_files(files: Any, threads: int, count: int, warmup: int) -> tuple[int, list[list[float]]]:
+    """Return the seconds of the passes of each (name, images); blocks of the files take turns."""
+    block = max(1, min(BLOCK, count // MIN_ROUNDS))
+    rounds, samples = count // block, [[] for _ in files]
+    openings = max(1, min(OPENINGS, rounds // ROUNDS_EACH))
+    starts = [part * rounds // openings for part in range(openings)]
+    for number in range(rounds):
+        if number in starts:
+            passes = [(open_file(name, threads), images) for name, images in files]
+            for run, images in passes:
+                [run(images[i % len(images)]) for i in range(warmup)]
+            warmup = min(warmup, WARMUP_AGAIN)
+        for (run, images), times in zip(passes, samples):
             # Not timed: the caches are full of another model.
-            run(images[first % len(images)])
-            for i in range(first, first + block):
+            run(images[0])
+            for i in range(number * block, (number + 1) * block):
                 times.append(seconds_of(run, images[i % len(images)])[0])
     return block, samples
 
@@ -69,15 +74,14 @@ def main(threads: int, runs: int, warmup: int, starts: int) -> None:
         labels = cases[entry["labels"]] if entry["labels"] else None
         try:
             entry.update(measure_starts(name, threads, starts))
-            run = open_file(name, threads)
-            entry["agreement"] = compare(run, images, home, labels)
+            entry["agreement"] = compare(open_file(name, threads), images, home, labels)
         # Of ONNX Runtime, whose exceptions have no base class of their own, or of the process.
         except Exception as error:
             failed.append({"file": name, "error": str(error)})
             continue
-        opened.append((run, images))
+        opened.append((name, images))
         entries.append(entry)
-    block, samples = time_files(opened, runs, warmup)
+    block, samples = time_files(opened, threads, runs, warmup)
     for entry, times in zip(entries, samples):
         entry["samples_s"] = times
     figures = {"threads": threads, "warmup": warmup, "block": block, "files": entries}

@@ -43,6 +43,9 @@ Bundle = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+FilesToMeasure = Annotated[
+    list[Path] | None, typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
+]
 Output = Annotated[
     Path | None,
     typer.Option(

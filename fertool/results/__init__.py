@@ -4,7 +4,6 @@
 versions lack those that have a default here.
 """
 
-from fertool.results.agreement import Agreement
 from fertool.results.assumptions import Assumptions
 from fertool.results.benchmark import (
     BenchResult,
@@ -18,7 +17,6 @@ from fertool.results.benchmark import (
     WarningKind,
 )
 from fertool.results.board import (
-    BoardFailure,
     BoardFile,
     BoardResult,
     Bundle,
@@ -44,6 +42,7 @@ from fertool.results.evaluation import (
     EvaluationReport,
     Headline,
 )
+from fertool.results.imported import Agreement, BoardFailure, BoardRun, ImportedRun
 from fertool.results.model_results import (
     ExportResult,
     ImportFindings,
@@ -90,6 +89,7 @@ __all__ = [
     "BoardFailure",
     "BoardFile",
     "BoardResult",
+    "BoardRun",
     "Bundle",
     "BundleResult",
     "BundledFile",
@@ -113,6 +113,7 @@ __all__ = [
     "History",
     "ImportFindings",
     "ImportResult",
+    "ImportedRun",
     "Landmarks",
     "Latency",
     "LayerSensitivity",

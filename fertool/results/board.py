@@ -7,12 +7,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from fertool.results.agreement import Agreement
 from fertool.results.environment import Environment
 from fertool.results.fields import FileSize, MemorySize, Result, Seconds, described
-from fertool.strict_json import Count, Finite, Fraction, Name, Positive, Text
+from fertool.results.imported import MOST_FILES, Agreement, BoardRun
+from fertool.strict_json import Count, Fraction, Name, Positive, Text
 
-_MOST_FILES = 200
 _Point = tuple[Fraction, Fraction]
 _Samples = Annotated[tuple[Seconds, ...], Meta(min_length=1)]
 
@@ -25,6 +24,7 @@ class BundledFile:
     digest: Annotated[Text, described("digest of the model")]
     sha256: Annotated[Text, described("SHA-256 of the file's bytes")]
     quantized: Annotated[bool, described("whether its arithmetic is that of integers")]
+    dynamic: Annotated[bool, described("whether its work depends on the image")]
     size_bytes: Annotated[FileSize, described("size of the file")]
     params: Annotated[Count | None, described("learned values")]
     macs: Annotated[Count | None, described("multiply-accumulates of one image")]
@@ -47,7 +47,7 @@ class Bundle(Result):
     home: Annotated[Environment, described("the machine that exported")]
     files: Annotated[
         tuple[BundledFile, ...],
-        Meta(min_length=1, max_length=_MOST_FILES),
+        Meta(min_length=1, max_length=MOST_FILES),
         described("the models, in the order given"),
     ]
 
@@ -75,36 +75,18 @@ class BoardFile(BundledFile):
     samples_s: Annotated[_Samples, described("time of every timed pass")]
 
 
-@dataclass(frozen=True)
-class BoardFailure:
-    """A file that did not run."""
-
-    file: Annotated[Text, described("name of the file")]
-    error: Annotated[Text, described("what happened")]
-
-
 @dataclass(frozen=True, kw_only=True)
-class BoardResult(Result):
+class BoardResult(BoardRun, Result):
     """The JSON that a bundle's `run.py` prints."""
 
     board: Annotated[Literal[1], described("version of the format")]
     home: Annotated[Environment, described("the machine that exported")]
-    environment: Annotated[Environment, described("the machine that ran it")]
     files: Annotated[
         tuple[BoardFile, ...],
-        Meta(max_length=_MOST_FILES),
+        Meta(max_length=MOST_FILES),
         described("the files that ran, in the order of the bundle"),
     ]
-    failed: Annotated[
-        tuple[BoardFailure, ...], Meta(max_length=_MOST_FILES), described("those that did not")
-    ]
-    threads: Annotated[Positive, described("threads of a pass")]
-    warmup: Annotated[Count, described("passes before the timed ones")]
     block: Annotated[Positive, described("timed passes of a file in a row")]
-    celsius_before: Annotated[
-        Finite | None, described("temperature of the processor before, in °C")
-    ] = None
-    celsius_after: Annotated[Finite | None, described("and after the timed passes")] = None
 
     def __post_init__(self) -> None:
         counts = {len(entry.samples_s) for entry in self.files}

@@ -195,6 +195,7 @@ def _add_cases(
         digest=predictor.digest,
         sha256=file_digest(file),
         quantized=predictor.quantized,
+        dynamic=predictor.choose_profile is not None,
         size_bytes=file.stat().st_size,
         params=predictor.params,
         macs=predictor.macs,
