@@ -33,7 +33,7 @@ RUNTIME = "onnxruntime"
 BOARD: Literal[1] = 1
 """Version of the format of `bundle.json`, and of what `run.py` prints."""
 _BUNDLE, _CASES, _README = "bundle.json", "cases.npz", "README.md"
-_PROGRAMS = ("run.py", "start.py", "machine.py", "camera.py")
+_PROGRAMS = ("run.py", "timing.py", "start.py", "machine.py", "camera.py")
 _DETECTOR = ("yunet.onnx", "YUNET_LICENSE")
 _OWN_FILES = (_BUNDLE, _CASES, _README, *_PROGRAMS, *_DETECTOR)
 _DRAWN_PER_IMAGE = 10
@@ -51,11 +51,13 @@ class _Cases:
         """Return the name under which an array is stored."""
         import numpy as np
 
-        alike = [name for name in self.arrays if name.startswith(kind)]
-        for name in alike:
-            if np.array_equal(self.arrays[name], array):
-                return name
-        name = f"{kind}_{len(alike)}"
+        count = 0
+        for name, stored in self.arrays.items():
+            if name.startswith(kind):
+                count += 1
+                if np.array_equal(stored, array):
+                    return name
+        name = f"{kind}_{count}"
         self.arrays[name] = array
         return name
 

@@ -1,5 +1,6 @@
 """Every kind of exported file gives on ARM the logits that it gives here."""
 
+import functools
 import json
 import os
 import subprocess
@@ -38,8 +39,13 @@ print(json.dumps(figures))
 IMAGES = patterns(16, seed=2).images.numpy()
 
 
+@functools.cache
+def network():
+    return settled("nano_resnet", steps=6, width_mult=0.25)
+
+
 def quantized(widths):
-    spec, module, data = settled("nano_resnet", width_mult=0.25)
+    spec, module, data = network()
     bits = make_problem(spec, module, None)
     drawn = torch.randint(
         widths, 9, (len(bits.weight_counts),), generator=torch.Generator().manual_seed(0)
@@ -71,7 +77,7 @@ def test_every_kind_of_file_gives_the_same_logits_on_arm(cpu, files, tmp_path):
 def files(tmp_path_factory):
     """Return a file of each kind, and the images with the logits of each here."""
     folder = tmp_path_factory.mktemp("arm")
-    spec, module, _ = settled("nano_resnet", width_mult=0.25)
+    spec, module, _ = network()
     kinds = {
         "float.onnx": (spec, module, None),
         "int8.onnx": (*quantized(8), None),

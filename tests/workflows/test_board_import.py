@@ -23,9 +23,9 @@ def entry(file, seconds, quantized, difference):
     return {**FIGURES, **times, **own}
 
 
-def result_of(environment, **changes):
+def result_of(machine, **changes):
     files = [entry("float.onnx", 0.004, False, 3e-7), entry("int8.onnx", 0.001, True, 0.0042)]
-    result = {"board": 1, "home": {"processor": "home"}, "environment": environment}
+    result = {"board": 1, "home": {"processor": "home"}, "environment": machine}
     result |= {"files": files, "failed": [], "threads": 1, "warmup": 5, "block": 10}
     return {**result, "celsius_before": 48.3, "celsius_after": 61.0, **changes}
 
@@ -75,7 +75,7 @@ def test_machines_are_never_compared(pi5, tmp_path, fertool):
 
 
 def test_a_run_on_this_machine_is_not_paired_with_files_measured_now(tmp_path):
-    options = {"runs": 20, "warmup": 1, "starts": 0, "memory": False}
+    options = {"runs": 20, "warmup": 1, "starts": 0}
     here = fertool.benchmark(INT8, **options)
     path = tmp_path / "earlier.json"
     path.write_text(json.dumps(result_of(json.loads(json.dumps(_plain(here.environment))))))

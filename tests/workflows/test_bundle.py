@@ -42,7 +42,7 @@ def run_on_board(folder, *arguments, program="run.py"):
 
 def test_the_folder_has_everything(board):
     assert {file.name for file in board.iterdir()} == {
-        *("run.py", "start.py", "machine.py", "camera.py", "README.md", "bundle.json"),
+        *("run.py", "timing.py", "start.py", "machine.py", "camera.py", "README.md", "bundle.json"),
         *("cases.npz", "yunet.onnx", "YUNET_LICENSE", "nano_resnet.onnx", INT8.name),
     }
     readme = (board / "README.md").read_text()
