@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.resources
-import io
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fertool.artifact.atomic import temporary_folder
 from fertool.artifact.header import MODEL_SUFFIX, format_of, read_spec
 from fertool.artifact.input_files import require_file
 from fertool.config.exporting import DEFAULT_FORMAT, BundleConfig, ExportConfig
 from fertool.config.option import configured
-from fertool.errors import UsageError
+from fertool.errors import FertoolError, UsageError
 from fertool.registry import FORMATS
 from fertool.reporter import SILENT, Reporter
 from fertool.results import BundledFile, BundleResult
+from fertool.workflows.bundle_files import BOARD, OWN_FILES, RUNTIME, Cases, common_files
 from fertool.workflows.data import Data, drawn_faces
 from fertool.workflows.model import load
 
@@ -28,38 +25,9 @@ if TYPE_CHECKING:
 
     from fertool.runtime import Predictor
 
-RUNTIME = "onnxruntime"
-"""The only one that a bundle needs on the board."""
-BOARD: Literal[1] = 1
-"""Version of the format of `bundle.json`, and of what `run.py` prints."""
-_BUNDLE, _CASES, _README = "bundle.json", "cases.npz", "README.md"
-_PROGRAMS = ("run.py", "timing.py", "start.py", "machine.py", "camera.py")
-_DETECTOR = ("yunet.onnx", "YUNET_LICENSE")
-_OWN_FILES = (_BUNDLE, _CASES, _README, *_PROGRAMS, *_DETECTOR)
 _DRAWN_PER_IMAGE = 10
 """A tenth of drawn faces is the validation split."""
 _FEWEST_DRAWN = 70
-
-
-@dataclass
-class _Cases:
-    """The arrays of the test cases by name; equal ones are stored once."""
-
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-
-    def add(self, kind: str, array: NDArray[Any]) -> str:
-        """Return the name under which an array is stored."""
-        import numpy as np
-
-        count = 0
-        for name, stored in self.arrays.items():
-            if name.startswith(kind):
-                count += 1
-                if np.array_equal(stored, array):
-                    return name
-        name = f"{kind}_{count}"
-        self.arrays[name] = array
-        return name
 
 
 def export_bundle(
@@ -92,13 +60,13 @@ def export_bundle(
 
     with temporary_folder() as temporary:
         files = _model_files(paths, names, temporary, config, data, reporter)
-        cases = _Cases()
+        cases = Cases()
         entries = []
         for file in files:
             entries.append(_add_cases(cases, file, bundle, data, reporter))
         result = BundleResult(board=BOARD, home=_home(), files=tuple(entries), folder=str(folder))
         contents = {file.name: file.read_bytes() for file in files}
-    contents |= _common_files(result, cases, data)
+    contents |= common_files(result, cases, has_real_images=data is not None)
     write_folder(folder, contents)
     return result
 
@@ -129,11 +97,13 @@ def require_bundle_output(
             "for example ``output=board``",
         )
     every_input = [*inputs, *(data.files if data else [])]
-    require_folder_writable(folder, [*_OWN_FILES, *names], *every_input)
+    require_folder_writable(folder, [*OWN_FILES, *names], *every_input)
 
 
 def _bundled_names(paths: Sequence[Path], config: ExportConfig) -> list[str]:
     """Return the name of each model in the bundle."""
+    if not paths:
+        raise UsageError("a bundle without a model", "name one or more files, .pt, .onnx or .ort")
     names: list[str] = []
     for path in paths:
         require_file(path)
@@ -147,7 +117,7 @@ def _bundled_names(paths: Sequence[Path], config: ExportConfig) -> list[str]:
                 f"{path}: a bundle runs in ONNX Runtime, and {format} files do not",
                 "give .onnx or .ort files, or the models that they are made from",
             )
-        if name in names or name in _OWN_FILES:
+        if name in names or name in OWN_FILES:
             raise UsageError(
                 f"{path}: another file of the bundle has the name {name}", "rename one of them"
             )
@@ -175,11 +145,29 @@ def _model_files(
             # A file of another program has no header, which says how to feed it.
             read_spec(path)
             files.append(path)
+        _require_images_and_logits(files[-1], path)
     return files
 
 
+def _require_images_and_logits(file: Path, source: Path) -> None:
+    """Raise FertoolError for a graph that resizes crops itself or ends in a softmax."""
+    from fertool.exporting.onnx_export import INPUT_NAME, OUTPUT_NAME
+    from fertool.onnx_runtime import open_session, session_options
+
+    input = read_spec(file).input
+    session = open_session(file, session_options(threads=1), str(source))
+    shapes = {entry.name: entry.shape[1:] for entry in session.get_inputs()}
+    takes_images = shapes == {INPUT_NAME: [input.channels, input.size, input.size]}
+    if not takes_images or session.get_outputs()[0].name != OUTPUT_NAME:
+        raise FertoolError(
+            f"{source}: the programs of a bundle give images of the network's size and read "
+            "logits, and this file has other inputs or outputs",
+            "export the model without preprocessing and without softmax",
+        )
+
+
 def _add_cases(
-    cases: _Cases, file: Path, bundle: BundleConfig, data: Data | None, reporter: Reporter
+    cases: Cases, file: Path, bundle: BundleConfig, data: Data | None, reporter: Reporter
 ) -> BundledFile:
     """Add images, logits and labels for one file, and return what `bundle.json` says of it."""
     from fertool.artifact.store import file_digest
@@ -239,48 +227,3 @@ def _home() -> Any:
     machine = describe_machine()
     machine["versions"]["fertool"] = __version__
     return as_type(machine, Environment)
-
-
-def _common_files(result: BundleResult, cases: _Cases, data: Data | None) -> dict[str, bytes]:
-    """Return all files but the models, by name."""
-    import numpy as np
-
-    from fertool.report.printable import json_text
-
-    content = io.BytesIO()
-    arrays: dict[str, Any] = dict(cases.arrays)
-    np.savez_compressed(content, **arrays)
-    manifest = result.as_dict()
-    # The folder moves to the board.
-    del manifest["folder"]
-    files = {_CASES: content.getvalue(), _BUNDLE: f"{json_text(manifest)}\n".encode()}
-    board = importlib.resources.files("fertool.board")
-    for name in _PROGRAMS:
-        files[name] = (board / name).read_bytes()
-    detectors = importlib.resources.files("fertool.faces.detectors")
-    for name in _DETECTOR:
-        files[name] = (detectors / name).read_bytes()
-    text = Template((board / _README).read_text(encoding="utf-8"))
-    files[_README] = text.substitute(_readme_values(result, cases, data)).encode()
-    return files
-
-
-def _readme_values(result: BundleResult, cases: _Cases, data: Data | None) -> dict[str, str]:
-    """Return what stands in the places of the README."""
-    from fertool import __version__
-
-    rows = []
-    for entry in result.files:
-        arithmetic = "integers" if entry.quantized else "float32"
-        rows.append(f"| `{entry.file}` | {entry.size_bytes:,} | {arithmetic} |")
-    count = max(len(array) for array in cases.arrays.values())
-    versions = result.home.versions
-    return {
-        "version": __version__,
-        "home": f"{result.home.processor}, ONNX Runtime {versions[RUNTIME]}",
-        "rows": "\n".join(rows),
-        "count": f"{count}",
-        "origin": "validation images of the data set" if data else "drawn faces",
-        "folder": Path(result.folder).name,
-        "first": result.files[0].file,
-    }

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-WHEELS = ("onnxruntime==1.31.1", "numpy==2.4.6")
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
+WHEELS = ("onnxruntime", "numpy")
 ARM_PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
 CPUINFO = """processor\t: 0
@@ -102,7 +103,7 @@ def _install_wheels(target: Path, version: str) -> None:
     for platform in PLATFORMS:
         options += ["--platform", platform]
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, *options, *WHEELS], check=True)
+    subprocess.run([*pip, *options, "-c", CONSTRAINTS, *WHEELS], check=True)
 
 
 if __name__ == "__main__":
