@@ -56,7 +56,7 @@ def _run_line(run: ImportedRun) -> str:
         f"{run.source}: {environment.processor}, {environment.system}",
         f"{'with' if has_dot_product else 'without'} dot product",
         f"ONNX Runtime {environment.versions.get('onnxruntime', '?')}",
-        f"{threads}, batch 1, {run.runs:,} runs",
+        f"{threads}, batch 1, {run.runs:,} passes",
     ]
     if run.celsius_before is not None and run.celsius_after is not None:
         parts.append(f"{run.celsius_before:.0f} to {run.celsius_after:.0f} °C")
