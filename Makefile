@@ -14,6 +14,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OLDEST := .venv-oldest
+ARM := .arm-runtime
 WEB_RUNTIME := .onnxruntime-web/onnxruntime-web-1.30.0.tgz
 BIN := $(VENV)/bin
 FERTOOL := $(BIN)/fertool
@@ -31,7 +32,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime web-runtime test lint types docs notebooks site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -112,6 +113,7 @@ $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 
 test: install
 	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) \
+	FERTOOL_ARM_RUNTIME=$(abspath $(wildcard $(ARM)/python)) \
 	FERTOOL_ORT_WEB=$(abspath $(wildcard $(WEB_RUNTIME))) $(BIN)/python -m pytest -n auto --dist loadfile
 
 # A second environment with the oldest ONNX Runtime that files have to run in; with it `make test` tests that too.
@@ -121,6 +123,13 @@ $(OLDEST)/.installed:
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check 'onnxruntime==1.17.3' 'numpy<2'
 	touch $@
+
+# ONNX Runtime for ARM under QEMU, from Debian packages, in a folder; with it `make test` compares the logits there too.
+arm-runtime: $(ARM)/python
+
+$(ARM)/python: | $(BIN)/.installed
+	rm -rf $(ARM)
+	$(BIN)/python tests/exporting/make_arm_runtime.py $(ARM)
 
 # What `fertool app` puts into its pages; with it, and a Chromium on the path, `make test` drives a page too.
 web-runtime: $(WEB_RUNTIME) $(BIN)/.installed
@@ -170,4 +179,4 @@ bench: install
 	$(BIN)/python benchmarks/logits.py -o $(RUNS)/logits.json
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(dir $(WEB_RUNTIME)) $(RUNS) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(OLDEST) $(ARM) $(dir $(WEB_RUNTIME)) $(RUNS) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache

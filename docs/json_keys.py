@@ -16,6 +16,8 @@ from fertool.results.schema import RESULTS, json_schema
 SCHEMAS = Path(__file__).parent / "schemas"
 _HEADS = ("key", "type", "unit", "meaning")
 _TITLES = {
+    "bench-board": "`result.json` of a board",
+    "export-bundle": "With `--bundle`",
     "prune-dry-run": "With `--dry-run`",
     "quantize-dry-run": "With `--dry-run`",
     "train-teacher-history": "`OUT.history.json`",

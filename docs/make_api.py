@@ -48,6 +48,7 @@ FUNCTIONS = (
     "quantize",
     "cascade",
     "export",
+    "export_bundle",
     "predict",
     "crop_faces",
     "app",

@@ -2,7 +2,7 @@
 
 The functions here do what the commands do: `load`, `open_data`, `inspect_data`, `import_model`,
 `train`, `distill`, `record_logits`, `sweep`, `prune`, `sensitivity`, `quantize`, `cascade`,
-`export`, `evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
+`export`, `export_bundle`, `evaluate`, `benchmark`, `predict`, `crop_faces` and `app`.
 They are imported when they are first used, so that `import fertool` takes no time.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fertool.workflows.app import app
     from fertool.workflows.benchmark import benchmark
+    from fertool.workflows.bundle import export_bundle
     from fertool.workflows.cascade import cascade
     from fertool.workflows.crop_faces import crop_faces
     from fertool.workflows.data import Data, inspect_data, open_data
@@ -41,6 +42,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "export_bundle",
     "import_model",
     "inspect_data",
     "load",
@@ -65,6 +67,7 @@ _MODULES = {
     "distill": "distill",
     "evaluate": "evaluate",
     "export": "export",
+    "export_bundle": "bundle",
     "import_model": "importing",
     "inspect_data": "data",
     "load": "model",

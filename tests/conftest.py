@@ -49,6 +49,8 @@ def _require_json_of_command(arguments, text):
 
     printed = json.loads(text)
     name = "-".join(arguments[:2]) if arguments[0] == "data" else arguments[0]
+    if "--bundle" in arguments:
+        name += "-bundle"
     if "--dry-run" in arguments:
         name += "-dry-run"
     if printed.get("kind") == "logits":

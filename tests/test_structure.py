@@ -34,6 +34,7 @@ LEVELS = [
         "runtime",
         "importing",
         "web",
+        "board",
         "faces",
     },
     {"formats"},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from fertool.cli.options import AnyModelFiles, Json, OptionalData, Output, Recipe
+from pathlib import Path
+
+from fertool.cli.options import FilesToMeasure, Json, OptionalData, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.benchmark import BenchConfig, SpeedLimit
 from fertool.config.reading import ReadConfig
 
 
 def bench(
-    files: AnyModelFiles,
+    files: FilesToMeasure = None,
     data: OptionalData = None,
     config: BenchConfig = BenchConfig(),
     limit: SpeedLimit = SpeedLimit(),
@@ -29,6 +31,8 @@ def bench(
 
     Example: fertool bench int8.onnx --runtime onnxruntime --runtime openvino --batch-size 1,8,32
 
+    Example: fertool bench --import pi5.json -o bench.json
+
     Example: fertool bench candidate.onnx --against current.json --max-regression 5%
     """
     from fertool.cli.output import print_json
@@ -40,8 +44,9 @@ def bench(
     from fertool.workflows.speed_regression import require_speed
 
     faces = open_data(data, read, reporter=CONSOLE) if data else None
-    older = [limit.against] if limit.against else []
-    require_files([*files, *older], output, faces)
+    files = files or []
+    read_too = [*map(Path, config.imports), *([limit.against] if limit.against else [])]
+    require_files([*files, *read_too], output, faces)
     measured = benchmark(files, config, limit, data=faces, reporter=CONSOLE)
     if output:
         write_json(output, measured.as_dict())

@@ -28,6 +28,24 @@ ModelFile = Annotated[Path, typer.Argument(help="A fertool .pt file.", metavar="
 AnyModelFiles = Annotated[
     list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
 ]
+ModelsToExport = Annotated[
+    list[Path],
+    typer.Argument(
+        help="A fertool .pt file; with --bundle several, also exported ones.", metavar="MODEL..."
+    ),
+]
+Bundle = Annotated[
+    bool,
+    typer.Option(
+        "--bundle",
+        help="Write a folder for a board: the files, test cases, and programs that check and time "
+        "them there.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+FilesToMeasure = Annotated[
+    list[Path] | None, typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
+]
 Output = Annotated[
     Path | None,
     typer.Option(

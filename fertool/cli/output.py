@@ -12,6 +12,7 @@ from fertool.errors import FertoolError
 
 if TYPE_CHECKING:
     from fertool.results import (
+        BundleResult,
         CropReport,
         LogitsSummary,
         ModelSummary,
@@ -46,8 +47,8 @@ def print_preview(preview: PrunePreview | QuantizePreview, as_json: bool) -> Non
         result(preview_table(preview))
 
 
-def announce(summary: ModelSummary | LogitsSummary, as_json: bool) -> None:
-    """Print the path of the file that a command wrote, or as JSON all that is known of it."""
+def announce(summary: ModelSummary | LogitsSummary | BundleResult, as_json: bool) -> None:
+    """Print the path of what a command wrote, or as JSON all that is known of it."""
     from fertool.report.console import path_result
 
     if as_json:

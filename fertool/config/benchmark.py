@@ -47,6 +47,13 @@ class BenchConfig:
         maximum=1000,
     )
     profile: bool = option(False, "Also tell the time by operator, by the runtime's profiler.")
+    imports: tuple[str, ...] = option(
+        (),
+        "Add what run.py of a bundle printed on a board; its files are compared with each other "
+        "alone.",
+        flag="import",
+        metavar="RESULT.json",
+    )
     foreign: ForeignModel = field(default_factory=ForeignModel)
     memory: bool = True
     seed: int = 0

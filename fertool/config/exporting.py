@@ -15,6 +15,7 @@ PACKING_OPSET = 18
 """The first operator set with BitwiseAnd, by which packed weights are unpacked."""
 MIN_SAVING = 0.3
 """The fraction of a graph's bytes that packing has to save to be the default."""
+BUNDLE_IMAGES = 64
 
 
 @dataclass(frozen=True)
@@ -82,3 +83,24 @@ class ExportConfig:
                 f"{PACKING_OPSET} or later",
                 f"use ``opset={DEFAULT_OPSET}``, or leave ``packed`` out",
             )
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """What a bundle for a board holds besides its models; raises UsageError for other values."""
+
+    # A board takes some milliseconds for each, and all of them are copied to it.
+    bundle_images: int | None = option(
+        None,
+        f"With ``bundle``: test images, from the validation split. Default: {BUNDLE_IMAGES}.",
+        minimum=1,
+        maximum=10_000,
+    )
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def image_count(self) -> int:
+        """How many images the test cases have."""
+        return BUNDLE_IMAGES if self.bundle_images is None else self.bundle_images

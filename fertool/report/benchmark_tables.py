@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
+from fertool.report.board_text import agreement_cell, result_names
 from fertool.report.text_table import TextTable
 from fertool.report.units import (
     accuracy_cell,
     count_text,
     percent_text,
-    short_file_names,
     size_text,
     speedup_cell,
     time_text,
@@ -61,10 +61,11 @@ def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> T
     are left out.
     """
     results = report.results
-    names = short_file_names(results)
+    names = result_names(results)
     several_batches = len({entry.batch for entry in results}) > 1
     has_energy = any(entry.energy_j is not None for entry in results)
     has_accuracy = "accuracy" not in omitted and _first_measured(results) is not None
+    has_agreement = any(entry.agreement is not None for entry in results)
     has_speedup = len(report.comparisons) > 0
     headers = ["file\nruntime", ">memory" if "size" in omitted else ">size\nmemory"]
     if "counts" not in omitted:
@@ -73,6 +74,8 @@ def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> T
     headers.append(">images/s\nenergy" if has_energy else ">images/s")
     if has_accuracy:
         headers.append(">accuracy\n95 % CI")
+    if has_agreement:
+        headers.append(">as at home\nlargest diff.")
     if has_speedup:
         headers.append(">speed-up\n95 % CI")
 
@@ -85,6 +88,8 @@ def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> T
         cells.append(_throughput_cell(entry))
         if has_accuracy:
             cells.append(accuracy_cell(entry.headline))
+        if has_agreement:
+            cells.append(agreement_cell(entry))
         if has_speedup:
             cells.append(_speedup_cell(comparison))
         rows.append(tuple(cells))
@@ -162,7 +167,11 @@ def benchmark_caption(report: BenchResult) -> str:
     measured = _first_measured(results)
     if measured is not None:
         parts.append(f"accuracy: {measured.split}, n = {measured.n:,}")
-    environments = [entry.environment or report.environment for entry in results]
+    environments = []
+    for entry in results:
+        # The runs of boards have lines of their own.
+        if not entry.source:
+            environments.append(entry.environment or report.environment)
     parts += dict.fromkeys(environment.processor for environment in environments)
     return "; ".join(parts)
 
@@ -199,7 +208,7 @@ def _row_name(report: BenchResult, file: str, runtime: str, batch: int) -> str:
         details.append(RUNTIMES.get(runtime, runtime))
     if batch and len(batches) > 1:
         details.append(f"batch {batch}")
-    name = short_file_names(report.results)[file]
+    name = result_names(report.results)[file]
     if details:
         name += f" ({', '.join(details)})"
     return name

@@ -18,6 +18,7 @@ from fertool.report import (
     model_tables,
     sweep_tables,
 )
+from fertool.report.board_text import board_lines
 from fertool.report.mistakes import mistake_section
 from fertool.report.page_writer import PageWriter, section
 from fertool.report.plots import sweep_accuracy, tradeoff, training_curves
@@ -138,6 +139,8 @@ def _benchmarks(found: ReportData, writer: PageWriter) -> Iterator[Section]:
             writer.table(benchmark_tables.layout_benchmark(report, omitted)),
             writer.paragraph(f"{caption}. {_BENCHMARK_NOTE}", "quiet"),
         ]
+        for line in board_lines(report):
+            parts.append(writer.paragraph(line, "quiet"))
         starts = benchmark_tables.layout_starts(report)
         if starts is not None:
             parts.append(writer.table(starts))

@@ -21,6 +21,7 @@ from fertool.report.benchmark_tables import (
     operators_caption,
     regression_caption,
 )
+from fertool.report.board_text import board_lines
 from fertool.report.change_tables import Costs
 from fertool.report.data_tables import data_facts, layout_class_counts, layout_problems
 from fertool.report.evaluation_tables import (
@@ -73,7 +74,8 @@ _MAX_CONFUSION_COLUMNS = 8
 def bench_table(report: BenchResult) -> RenderableType:
     """Return the table of a benchmark, and those of operators and of older results, if any."""
     parts: list[RenderableType] = [_draw(layout_benchmark(report))]
-    parts.append(Text(benchmark_caption(report), "dim"))
+    for line in (benchmark_caption(report), *board_lines(report)):
+        parts.append(Text(line, "dim"))
     starts = layout_starts(report)
     if starts is not None:
         parts.append(_draw(starts))

@@ -97,10 +97,16 @@ def find_pair(found: ReportData) -> Pair | None:
 
 def _first_and_last(found: ReportData) -> tuple[_OfAFile, _OfAFile] | None:
     for report in found.benchmarks:
-        # Of the last one that is compared: behind it may be results of another machine, alone.
-        for result, baseline, _ in reversed(list(report.compared())):
+        pairs: list[tuple[FileResult, FileResult]] = []
+        # The first of a machine or a batch size is compared with none.
+        for result, baseline, _ in report.compared():
             if baseline is not None:
-                return baseline, result
+                pairs.append((baseline, result))
+        # What was measured here comes before the results of boards.
+        pairs.sort(key=lambda pair: bool(pair[1].source))
+        here = [pair for pair in pairs if pair[1].source == pairs[0][1].source]
+        if here:
+            return here[-1]
     for comparisons in found.comparisons:
         first = _by_name(found.evaluations, comparisons[0].baseline)
         last = _by_name(found.evaluations, comparisons[-1].candidate)

@@ -16,6 +16,13 @@ from fertool.results.benchmark import (
     StartTime,
     WarningKind,
 )
+from fertool.results.board import (
+    BoardFile,
+    BoardResult,
+    Bundle,
+    BundledFile,
+    BundleResult,
+)
 from fertool.results.changes import (
     Change,
     PlanSummary,
@@ -36,6 +43,7 @@ from fertool.results.evaluation import (
     Headline,
     ProfileFigures,
 )
+from fertool.results.imported import Agreement, BoardFailure, BoardRun, ImportedRun
 from fertool.results.model_results import (
     ExportResult,
     ImportFindings,
@@ -74,10 +82,18 @@ from fertool.results.training import Epoch, History
 __all__ = [
     "AccuracyComparison",
     "AccuracyRegression",
+    "Agreement",
     "Assumptions",
     "BenchResult",
     "BenchWarning",
     "BestTrial",
+    "BoardFailure",
+    "BoardFile",
+    "BoardResult",
+    "BoardRun",
+    "Bundle",
+    "BundleResult",
+    "BundledFile",
     "Change",
     "ClassFigures",
     "ConfigSummary",
@@ -98,6 +114,7 @@ __all__ = [
     "History",
     "ImportFindings",
     "ImportResult",
+    "ImportedRun",
     "Landmarks",
     "Latency",
     "LayerSensitivity",

@@ -25,6 +25,7 @@ from fertool.results.fields import (
     described,
     require_inside,
 )
+from fertool.results.imported import MOST_FILES, Agreement, ImportedRun
 from fertool.results.regression import SpeedRegression
 from fertool.strict_json import Count, Fraction, Name, NonNegative, Positive, Text
 
@@ -128,6 +129,12 @@ class FileResult:
     environment: Annotated[
         Environment | None, described("where this file ran; null: where the benchmark did")
     ] = None
+    source: Annotated[
+        Text, described("the JSON of a board that the figures are from; empty: measured here")
+    ] = ""
+    agreement: Annotated[
+        Agreement | None, described("of a board: the comparison with the logits of the bundle")
+    ] = None
 
     def __post_init__(self) -> None:
         # An accuracy without interval and images could not be compared with another by `report`,
@@ -207,6 +214,11 @@ class BenchResult(Result):
     against: Annotated[
         SpeedRegression | None, described("with ``against``: the comparison with older results")
     ] = None
+    imports: Annotated[
+        tuple[ImportedRun, ...],
+        Meta(max_length=MOST_FILES),
+        described("how the results of boards were measured"),
+    ] = ()
 
     def __post_init__(self) -> None:
         pairs = baselines(self.results, self.environment)
@@ -274,4 +286,5 @@ def baselines(
 
 def _comparison_key(result: FileResult, environment: Environment) -> tuple[object, ...]:
     """Return what two results must have in common for their times to be compared."""
-    return result.batch, (result.environment or environment).machine
+    # Two runs were not interleaved, even on one machine.
+    return result.batch, result.source, (result.environment or environment).machine

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from fertool.results.benchmark import BenchResult
+from fertool.results.board import BoardResult, BundleResult
 from fertool.results.changes import PrunePreview, PruneResult, QuantizePreview, QuantizeResult
 from fertool.results.data_info import DataInfo
 from fertool.results.evaluation import EvaluationReport
@@ -23,12 +24,14 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 RESULTS: Mapping[str, type[Result]] = {
     "bench": BenchResult,
+    "bench-board": BoardResult,
     "cascade": ModelSummary,
     "data-crop": CropReport,
     "data-info": DataInfo,
     "distill": TrainingResult,
     "eval": EvaluationReport,
     "export": ExportResult,
+    "export-bundle": BundleResult,
     "hessian-sensitivity": Sensitivity,
     "import": ImportResult,
     "predict": PredictionReport,

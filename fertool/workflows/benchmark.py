@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fertool.config.benchmark import BenchConfig, SpeedLimit
 from fertool.config.option import configured
 from fertool.reporter import SILENT, Reporter
+from fertool.workflows.board_import import read_boards, require_boards, summarize_with_boards
 from fertool.workflows.data import Data, crop_channels_of, drawn_faces
 from fertool.workflows.evaluate import evaluate_predictor
 from fertool.workflows.predictors import note_assumptions, open_any
@@ -38,19 +39,24 @@ def benchmark(
 
     Passes of the files alternate, so that disturbances of the machine affect all of them; the first
     file is the baseline. The accuracy is that of the validation split. With ``against`` the files
-    are compared with older results; `against` of the result says which miss the limit. `options`
-    are those of `BenchConfig` and `SpeedLimit`, by name.
+    are compared with older results; `against` of the result says which miss the limit. `imports`
+    are files that boards printed; with them no file need be measured here. `options` are those of
+    `BenchConfig` and `SpeedLimit`, by name.
 
     Raises FertoolError for a file that cannot be read and for older results of another machine,
     UsageError for a wrong option.
     """
     from fertool.runtime.bench_rows import plan_rows
-    from fertool.runtime.benchmark import measure_rows, summarize, with_starts
+    from fertool.runtime.benchmark import measure_rows, with_starts
 
     config, limit = configured(config, options, limit)
     if isinstance(files, str | Path):
         files = [files]
+    boards = read_boards(config.imports, reporter)
     rows = plan_rows([Path(file) for file in files], config)
+    if not rows:
+        require_boards(boards, data, limit)
+        return summarize_with_boards(None, (), boards, config)
     # First, since it may refuse the older results, and nobody wants to wait for that.
     older = read_older(limit, rows, config, reporter) if limit.against else None
     old_rows = older.rows if older else ()
@@ -63,7 +69,7 @@ def benchmark(
     results = [result for result in new if result is not None]
     with reporter.progress("starts", brief=True) as on_progress:
         filled = with_starts(results, config, on_progress)
-    result = summarize(measured, filled, config)
+    result = summarize_with_boards(measured, filled, boards, config)
     if measured.energy_source.startswith("no "):
         reporter.note(measured.energy_source)
     if older:

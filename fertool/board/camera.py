@@ -1,0 +1,140 @@
+"""Label the faces before a camera: `python camera.py int8.onnx`; Ctrl-C ends.
+
+Frames come from picamera2, OpenCV or PyAV (V4L), whichever is installed. With OpenCV (4.8 or later)
+faces are found and cut as `fertool predict` does: the five landmarks of YuNet are brought to their
+places in the training images. Without it the square in the middle of the frame is the face.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+
+def import_optional(name: str) -> Any:
+    """Return a module, None where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+cv2 = import_optional("cv2")
+HERE = Path(__file__).resolve().parent
+LUMA = np.array([0.299, 0.587, 0.114])
+"""Of red, green and blue, as Pillow makes gray of them."""
+MIN_SCORE = 0.7
+MOST_SAMPLES = 16
+
+
+def frames(source: str) -> Iterator[Any]:
+    """Yield RGB pixels [H, W, 3] of a camera by its number, or of a video file."""
+    is_camera = source.isdigit()
+    picamera2 = import_optional("picamera2")
+    if is_camera and picamera2 is not None:
+        camera = picamera2.Picamera2(int(source))
+        # Named the other way round: this is red, green, blue in memory.
+        camera.configure(camera.create_video_configuration({"format": "BGR888"}))
+        camera.start()
+        while True:
+            yield camera.capture_array()
+    if cv2 is not None:
+        capture = cv2.VideoCapture(int(source) if is_camera else source)
+        is_read, pixels = capture.read()
+        while is_read:
+            yield pixels[:, :, ::-1]
+            is_read, pixels = capture.read()
+        return
+    av = import_optional("av")
+    if av is None:
+        sys.exit("install one of picamera2, opencv-python-headless and av")
+    name, options = (f"/dev/video{source}", {"format": "v4l2"}) if is_camera else (source, {})
+    container = av.open(name, **options)
+    for frame in container.decode(video=0):
+        yield frame.to_ndarray(format="rgb24")
+
+
+class FaceCutter:
+    """Cuts faces out of RGB pixels, as squares [size, size, 3]."""
+
+    def __init__(self, size: int, template: Any) -> None:
+        self._size = size
+        self._template = np.array(template, np.float32) * size
+        self._detector = None
+        if cv2 is not None:
+            file = str(HERE / "yunet.onnx")
+            self._detector = cv2.FaceDetectorYN.create(file, "", (320, 320), MIN_SCORE)
+
+    def crops(self, pixels: Any) -> Iterator[Any]:
+        """Yield the faces of a frame."""
+        if self._detector is None:
+            yield self._middle(pixels)
+            return
+        height, width = pixels.shape[:2]
+        self._detector.setInputSize((width, height))
+        _, faces = self._detector.detect(np.ascontiguousarray(pixels[:, :, ::-1]))
+        for face in [] if faces is None else faces:
+            yield self._upright(pixels, face[4:14].reshape(5, 2))
+
+    def _upright(self, pixels: Any, landmarks: Any) -> Any:
+        """Return the square in which the landmarks have their places."""
+        to_crop, _ = cv2.estimateAffinePartial2D(landmarks, self._template, method=cv2.LMEDS)
+        # Several samples for a pixel, and their mean: large faces are reduced without a pattern.
+        scale = float(np.hypot(*to_crop[:, 0]))
+        samples = min(MOST_SAMPLES, max(1, round(1 / scale)))
+        side = self._size * samples
+        edges = cv2.BORDER_REPLICATE
+        large = cv2.warpAffine(pixels, to_crop * samples, (side, side), borderMode=edges)
+        return cv2.resize(large, (self._size, self._size), interpolation=cv2.INTER_AREA)
+
+    def _middle(self, pixels: Any) -> Any:
+        """Return the largest square in the middle of a frame, reduced by the means of areas."""
+        height, width = pixels.shape[:2]
+        step = min(height, width) // self._size
+        side = step * self._size
+        top, left = (height - side) // 2, (width - side) // 2
+        square = pixels[top : top + side, left : left + side]
+        blocks = square.reshape(self._size, step, self._size, step, 3)
+        return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def main(model: str, source: str, count: int) -> None:
+    """Print a line for each face: the time of the frame, and the most probable class."""
+    session = onnxruntime.InferenceSession(str(HERE / model), providers=["CPUExecutionProvider"])
+    header = json.loads(session.get_modelmeta().custom_metadata_map["fertool"])
+    bundle = json.loads((HERE / "bundle.json").read_text("utf-8"))
+    template = next(file["template"] for file in bundle["files"] if file["file"] == model)
+    cutter = FaceCutter(header["input"]["size"], template)
+    for number, pixels in enumerate(frames(source)):
+        if number == count:
+            return
+        start = time.perf_counter()
+        for crop in cutter.crops(pixels):
+            planes = crop.transpose(2, 0, 1)
+            if header["input"]["channels"] == 1:
+                planes = np.round(np.tensordot(LUMA, planes, 1))[None].astype(np.uint8)
+            logits = session.run(None, {"images": planes[None]})[0][0]
+            logits = (logits - logits.max()) / (header.get("temperature") or 1)
+            powers = np.exp(logits)
+            best = int(logits.argmax())
+            took_ms = 1000 * (time.perf_counter() - start)
+            name, share = header["classes"][best], powers[best] / powers.sum()
+            sys.stdout.write(f"frame {number}  {name:10} {share:6.1%}  {took_ms:.0f} ms\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a model of this folder")
+    parser.add_argument("--source", default="0", help="number of a camera, or a video file")
+    parser.add_argument("--count", type=int, default=-1, help="frames to look at; -1: all")
+    given = parser.parse_args()
+    main(given.model, given.source, given.count)

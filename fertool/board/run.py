@@ -1,0 +1,82 @@
+"""Check and time the models of this folder; needs Python 3.8 and onnxruntime alone.
+
+`python run.py > result.json`; then, at home, `fertool bench --import result.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import celsius, describe_machine
+from start import open_file, read_bundle
+from timing import time_files
+
+
+def softmax(logits: Any) -> Any:
+    """Return the probabilities [N, K] of logits."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def compare(run: Any, images: Any, home: Any, labels: Any) -> dict[str, Any]:
+    """Return how the logits of this machine differ from those of the one that exported."""
+    here = np.stack([run(image) for image in images])
+    return {
+        "n": len(here),
+        "top1_agreement": float((here.argmax(1) == home.argmax(1)).mean()),
+        "max_probability_diff": float(np.abs(softmax(here) - softmax(home)).max()),
+        "correct": None if labels is None else int((here.argmax(1) == labels).sum()),
+    }
+
+
+def measure_starts(name: str, threads: int, count: int) -> dict[str, Any]:
+    """Return what processes that run one file alone tell: seconds to load it, and memory."""
+    command = [sys.executable, str(Path(__file__).with_name("start.py")), name, str(threads)]
+    load_s, first_pass_s, peak = [], [], 0
+    for _ in range(count):
+        start = json.loads(subprocess.check_output(command))
+        load_s.append(start["load_s"])
+        first_pass_s.append(start["first_pass_s"])
+        peak = max(peak, start["peak_rss_bytes"] or 0)
+    return {"load_s": load_s, "first_pass_s": first_pass_s, "peak_rss_bytes": peak or None}
+
+
+def main(threads: int, runs: int, warmup: int, starts: int) -> None:
+    """Print one JSON object about all files."""
+    bundle, cases = read_bundle()
+    celsius_before = celsius()
+    opened, entries, failed = [], [], []
+    for entry in bundle.pop("files"):
+        name, images, home = entry["file"], cases[entry["images"]], cases[entry["logits"]]
+        labels = cases[entry["labels"]] if entry["labels"] else None
+        try:
+            entry.update(measure_starts(name, threads, starts))
+            entry["agreement"] = compare(open_file(name, threads), images, home, labels)
+        # Of ONNX Runtime, whose exceptions have no base class of their own, or of the process.
+        except Exception as error:
+            failed.append({"file": name, "error": str(error)})
+            continue
+        opened.append((name, images))
+        entries.append(entry)
+    block, samples = time_files(opened, threads, runs, warmup)
+    for entry, times in zip(entries, samples):
+        entry["samples_s"] = times
+    bundle.update(files=entries, failed=failed, threads=threads, warmup=warmup, block=block)
+    bundle.update(environment=describe_machine())
+    bundle.update(celsius_before=celsius_before, celsius_after=celsius())
+    json.dump(bundle, sys.stdout)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=int, default=1000, help="timed passes of each file")
+    parser.add_argument("--warmup", type=int, default=100, help="passes before these")
+    parser.add_argument("--starts", type=int, default=5, help="processes that load each file")
+    main(**vars(parser.parse_args()))
