@@ -14,7 +14,7 @@ import fertool as ft
 from fertool import models
 from fertool.spec import InputSpec
 
-CLASSES = ("angry", 'un"usual\u202e', "it's")
+CLASSES = ("angry", 'un"usual', "it's")
 OPTIONS = ["--no-simplify"]
 
 
