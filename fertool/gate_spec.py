@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from msgspec import Meta
 
@@ -11,6 +12,7 @@ from fertool.config.gate import Gate
 from fertool.graph.ir import Graph
 from fertool.strict_json import Fraction, Positive, WrongContentError
 
+Entry = TypeVar("Entry")
 MOST_PROFILES = 16
 GATE_OPTIONAL_KEYS = ("thresholds", "routing")
 """Keys that stand in a header only where there is something to say."""
@@ -90,3 +92,17 @@ class GateSpec:
             raise WrongContentError(
                 f"`gates` has {profiles} profiles and {len(routing.profile_accuracies)} accuracies"
             )
+
+
+def profile_prefix(index: int) -> str:
+    """Return what the names of a profile's layers and tensors begin with in a dynamic network."""
+    return f"networks.{index}."
+
+
+def entries_under(entries: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
+    """Return the entries whose names begin with a prefix, named without it."""
+    found = {}
+    for name, entry in entries.items():
+        if name.startswith(prefix):
+            found[name.removeprefix(prefix)] = entry
+    return found

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
 from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE, Layout
 from fertool.errors import FertoolError
-from fertool.gate_spec import MOST_PROFILES, GateSpec
+from fertool.gate_spec import MOST_PROFILES, GateSpec, entries_under, profile_prefix
 from fertool.graph.ir import Graph
 from fertool.header_json import (
     DAMAGED,
@@ -121,22 +121,6 @@ class PreprocessingSpec:
     channels: Literal[1, 3] = 3
 
 
-def profile_prefix(index: int) -> str:
-    """Return what the names of a profile's layers and tensors begin with in a dynamic network."""
-    return f"networks.{index}."
-
-
-Entry = TypeVar("Entry")
-
-
-def _under(entries: Mapping[str, Entry], prefix: str) -> dict[str, Entry]:
-    found = {}
-    for name, entry in entries.items():
-        if name.startswith(prefix):
-            found[name.removeprefix(prefix)] = entry
-    return found
-
-
 WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
 """Bits that a weight may have."""
 
@@ -199,10 +183,10 @@ class QuantSpec:
 
     def under(self, prefix: str) -> QuantSpec | None:
         """Return the part whose names begin with `prefix`, without it; None where there is none."""
-        weights = _under(self.weights, prefix)
+        weights = entries_under(self.weights, prefix)
         if not weights:
             return None
-        return QuantSpec(weights, _under(self.activations, prefix), self.method)
+        return QuantSpec(weights, entries_under(self.activations, prefix), self.method)
 
 
 def join_quants(parts: Sequence[QuantSpec | None]) -> QuantSpec | None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fertool.errors import FertoolError
+from fertool.gate_spec import profile_prefix
 from fertool.models.profile_network import ProfileNetwork
-from fertool.spec import profile_prefix
 
 WeightedLayer = nn.Conv2d | nn.Linear
 """The types of layers that have formulas for their traces."""

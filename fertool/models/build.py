@@ -14,6 +14,7 @@ from fertool import cost
 from fertool.artifact import store
 from fertool.artifact.atomic import write_atomic
 from fertool.errors import FertoolError, join_problems, naming
+from fertool.gate_spec import profile_prefix
 from fertool.graph.capture import capture
 from fertool.graph.ir import Graph
 from fertool.graph.network import ImageShape, Network
@@ -25,7 +26,7 @@ from fertool.models.profile_network import ProfileNetwork
 from fertool.models.quantized import QuantizedNet, build_quantized
 from fertool.models.quantized_gate import GATE_LAYERS, QuantizedGate
 from fertool.models.stored_tensors import pack_tensors, unpack_tensors
-from fertool.spec import InputSpec, QuantSpec, Spec, profile_prefix
+from fertool.spec import InputSpec, QuantSpec, Spec
 from fertool.strict_json import listed
 
 _INITIALIZED = (

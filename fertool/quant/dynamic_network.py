@@ -14,6 +14,7 @@ from torch import nn
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
+from fertool.gate_spec import profile_prefix
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import ImageGate
 from fertool.models.profile_network import ProfileNetwork
@@ -27,7 +28,7 @@ from fertool.quant.post_training import (
 )
 from fertool.quant.qat import QATNet, convert, prepare_qat
 from fertool.quant.weight_rounding import fill_layer
-from fertool.spec import QuantSpec, Spec, WeightQuant, join_quants, profile_prefix
+from fertool.spec import QuantSpec, Spec, WeightQuant, join_quants
 
 Bits = Mapping[str, Sequence[int]]
 """Bits of the output channels of each layer, by its name in the dynamic network."""

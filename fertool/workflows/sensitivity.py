@@ -108,9 +108,9 @@ def _estimate(
 ) -> Sensitivity:
     """Return the traces of a network; those of profiles in proportion to what they answer."""
     from fertool.data.pixels import to_input
+    from fertool.gate_spec import profile_prefix
     from fertool.hessian import estimate_traces
     from fertool.models.profile_network import ProfileNetwork
-    from fertool.spec import profile_prefix
 
     inputs = to_input(faces.images, model.input)
     module = model.module

@@ -10,7 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from settled import dynamic_network, patterns, settled
+from dynamic_networks import dynamic_network
+from settled import patterns, settled
 
 from fertool import board
 from fertool.config.exporting import ExportConfig

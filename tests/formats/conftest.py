@@ -8,7 +8,8 @@ import pytest
 
 sys.path += [str(Path(__file__).parent), str(Path(__file__).parent.parent / "exporting")]
 
-from settled import dynamic_network, patterns, settled
+from dynamic_networks import dynamic_network
+from settled import patterns, settled
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.quant import quantize_model
