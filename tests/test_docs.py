@@ -60,7 +60,7 @@ def test_pages_name_only_options_that_exist():
     known = set().union(*options().values(), {"--help", "--version", *TORCHRUN})
     for page in PAGES:
         for text in re.findall(r"`(--[^`]+)`", page.read_text()):
-            flag = text.split()[0].rstrip(".,")
+            flag = text.split()[0].rstrip(".,:")
             assert flag in known, f"{page}: {text}"
 
 

@@ -9,11 +9,12 @@ import typer
 
 from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
-from fertool.cli.sweep_options import SweepTexts, requested_sweep
+from fertool.cli.sweep_options import requested_sweep
 from fertool.config.distillation import DistillConfig
 from fertool.config.pictures import CurvePictures, pictures_of
 from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
+from fertool.config.sweep import SweepTexts
 from fertool.errors import UsageError
 
 if TYPE_CHECKING:

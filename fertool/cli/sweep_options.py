@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
@@ -12,6 +11,7 @@ from fertool.cli.splits import refused_split
 from fertool.config.sweep import (
     Axes,
     SweepConfig,
+    SweepTexts,
     Value,
     axis_types,
     parse_grid,
@@ -19,35 +19,10 @@ from fertool.config.sweep import (
     parse_values,
     require_axis,
 )
-from fertool.config.training import TRAINING
 from fertool.errors import UsageError
 
 _GIVEN = {"COMMANDLINE": 2, "DEFAULT_MAP": 1}
 """Where a value comes from: a flag wins over a recipe, a recipe over the default."""
-
-
-@dataclass(frozen=True)
-class SweepTexts:
-    """What is to be trained more than once."""
-
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            metavar="S,S,…",
-            help="Train once with each, for example 0,1,2: mean and standard deviation; rows in "
-            "OUT.seeds.json, models beside -o, the best by validation in -o.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None
-    grid: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME=V,V;…",
-            help="Train with every combination of options, for example "
-            "'lr=1e-3,2e-3;ema-decay=0,0.99': rows in OUT.grid.json, the best by validation in -o.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None
 
 
 def requested_sweep(

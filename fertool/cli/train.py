@@ -9,10 +9,11 @@ import typer
 
 from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
-from fertool.cli.sweep_options import SweepTexts, requested_sweep
+from fertool.cli.sweep_options import requested_sweep
 from fertool.config.pictures import CurvePictures
 from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
+from fertool.config.sweep import SweepTexts
 from fertool.config.train_teacher import TrainTeacherConfig
 
 

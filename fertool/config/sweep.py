@@ -9,14 +9,35 @@ from typing import Any
 
 from fertool.config.distillation import LogitsConfig
 from fertool.config.network import NetworkConfig
-from fertool.config.option import is_scalar, typed, types_of, with_values
+from fertool.config.option import is_scalar, option, typed, types_of, with_values
 from fertool.config.option_text import parse_value
+from fertool.config.training import TRAINING
 from fertool.errors import UsageError, unknown_name
 
 Value = bool | int | float | str
 Axes = Mapping[str, tuple[Value, ...]]
 """The values of each option that a grid varies, by the option's name in recipes."""
 _MAX_SEED_DIGITS = 9
+
+
+@dataclass(frozen=True)
+class SweepTexts:
+    """What is to be trained more than once, as it is written at a command line."""
+
+    seeds: str | None = option(
+        None,
+        "Train once with each, for example 0,1,2: mean and standard deviation; rows in "
+        "OUT.seeds.json, models beside -o, the best by validation in -o.",
+        metavar="S,S,…",
+        panel=TRAINING,
+    )
+    grid: str | None = option(
+        None,
+        "Train with every combination of options, for example "
+        "'lr=1e-3,2e-3;ema-decay=0,0.99': rows in OUT.grid.json, the best by validation in -o.",
+        metavar="NAME=V,V;…",
+        panel=TRAINING,
+    )
 
 
 @dataclass(frozen=True)
