@@ -114,10 +114,11 @@ class _OpenVinoPasses:
         pixels = np.ascontiguousarray(self._contract.arrange(images))
         request = self._compile(one_image=len(images) == 1).create_infer_request()
         # Outside of the pass, since the checks of another call of the request take longer than
-        # a small network; the request keeps the memory of the images.
+        # a small network.
         request.set_input_tensor(self._openvino.Tensor(pixels, shared_memory=True))
 
-        def run(output: int) -> Any:
+        # The request shares the memory of `pixels`, which nothing else keeps alive.
+        def run(output: int, keep: NDArray[np.uint8] = pixels) -> Any:
             try:
                 request.infer()
             except RuntimeError as error:
