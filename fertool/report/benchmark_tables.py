@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Literal
 
 from fertool.report.board_text import agreement_cell, result_names
@@ -25,6 +25,8 @@ from fertool.results import (
     WarningKind,
 )
 
+_MakeCell = Callable[[FileResult, SpeedComparison | None], str]
+"""Returns a cell of a file, from its result and its comparison with the baseline."""
 Column = Literal["size", "counts", "accuracy"]
 """A column that a page can have in another table."""
 RUNTIMES = {
@@ -60,61 +62,72 @@ def layout_benchmark(report: BenchResult, omitted: Collection[Column] = ()) -> T
     There are columns of accuracy and of speed-up only where there is something to show; `omitted`
     are left out.
     """
-    results = report.results
-    names = result_names(results)
-    several_batches = len({entry.batch for entry in results}) > 1
-    has_energy = any(entry.energy_j is not None for entry in results)
-    has_accuracy = "accuracy" not in omitted and _first_measured(results) is not None
-    has_agreement = any(entry.agreement is not None for entry in results)
-    has_speedup = len(report.comparisons) > 0
-    headers = ["file\nruntime", ">memory" if "size" in omitted else ">size\nmemory"]
-    if "counts" not in omitted:
-        headers.append(">params\nMACs")
-    headers.append(">latency\n90th pct.")
-    headers.append(">images/s\nenergy" if has_energy else ">images/s")
-    if has_accuracy:
-        headers.append(">accuracy\n95 % CI")
-    if has_agreement:
-        headers.append(">as at home\nlargest diff.")
-    if has_speedup:
-        headers.append(">speed-up\n95 % CI")
-
+    columns = [*_file_columns(report, omitted), *_result_columns(report, omitted)]
+    headers = [header for header, _ in columns]
     rows = []
     for entry, _, comparison in report.compared():
-        name = names[entry.file]
-        if several_batches:
-            name += f", batch {entry.batch}"
-        cells = _file_cells(entry, name, _typical_latency(report), omitted)
-        cells.append(_throughput_cell(entry))
-        if has_accuracy:
-            cells.append(accuracy_cell(entry.headline))
-        if has_agreement:
-            cells.append(agreement_cell(entry))
-        if has_speedup:
-            cells.append(_speedup_cell(comparison))
-        rows.append(tuple(cells))
+        rows.append(tuple(make_cell(entry, comparison) for _, make_cell in columns))
         rows += _profile_rows(entry, headers)
     return TextTable(tuple(headers), tuple(rows))
 
 
-def _file_cells(
-    entry: FileResult, name: str, typical: str, omitted: Collection[Column]
-) -> list[str]:
-    """Return the cells of a file; `typical` is the key of the latency that stands for all."""
-    latency = entry.latency_s
-    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
-    if entry.quantized:
-        runtime += " INT8"
-    memory = size_text(entry.peak_rss_bytes)
-    size = "" if "size" in omitted else f"{size_text(entry.size_bytes)}\n"
-    cells = [f"{name}\n{runtime}", f"{size}{memory}"]
+def _file_columns(
+    report: BenchResult, omitted: Collection[Column]
+) -> Iterator[tuple[str, _MakeCell]]:
+    """Yield the headers and the cells of what every file has but for those that are omitted."""
+    names = result_names(report.results)
+    batches = {entry.batch for entry in report.results}
+
+    def name_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
+        name = names[entry.file]
+        if len(batches) > 1:
+            name += f", batch {entry.batch}"
+        return f"{name}\n{_runtime_text(entry)}"
+
+    yield "file\nruntime", name_cell
+    if "size" in omitted:
+        yield ">memory", lambda entry, comparison: size_text(entry.peak_rss_bytes)
+    else:
+        yield ">size\nmemory", _size_cell
     if "counts" not in omitted:
-        cells.append(f"{count_text(entry.params)}\n{count_text(entry.macs)}")
-    cells.append(f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}")
-    return cells
+        yield ">params\nMACs", _counts_cell
+    typical = _typical_latency(report)
+
+    def latency_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
+        latency = entry.latency_s
+        return f"{time_text(getattr(latency, typical))}\n{time_text(latency.p90)}"
+
+    yield ">latency\n90th pct.", latency_cell
 
 
-def _throughput_cell(entry: FileResult) -> str:
+def _result_columns(
+    report: BenchResult, omitted: Collection[Column]
+) -> Iterator[tuple[str, _MakeCell]]:
+    """Yield the headers and the cells of what was measured for some files."""
+    has_energy = any(entry.energy_j is not None for entry in report.results)
+    yield (">images/s\nenergy" if has_energy else ">images/s"), _throughput_cell
+    if "accuracy" not in omitted and _first_measured(report.results) is not None:
+        yield ">accuracy\n95 % CI", lambda entry, comparison: accuracy_cell(entry.headline)
+    if any(entry.agreement is not None for entry in report.results):
+        yield ">as at home\nlargest diff.", lambda entry, comparison: agreement_cell(entry)
+    if report.comparisons:
+        yield ">speed-up\n95 % CI", lambda entry, comparison: _speedup_cell(comparison)
+
+
+def _runtime_text(entry: FileResult) -> str:
+    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+    return f"{runtime} INT8" if entry.quantized else runtime
+
+
+def _size_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
+    return f"{size_text(entry.size_bytes)}\n{size_text(entry.peak_rss_bytes)}"
+
+
+def _counts_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
+    return f"{count_text(entry.params)}\n{count_text(entry.macs)}"
+
+
+def _throughput_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
     text = count_text(entry.throughput_per_s)
     if entry.energy_j is None:
         return text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fertool.config.evaluation import AccuracyLimit, EvaluationConfig, Split, Tta
 from fertool.config.option import configured
 from fertool.errors import FertoolError
-from fertool.reporter import SILENT, Reporter
+from fertool.reporter import SILENT, OnProgress, Reporter
 from fertool.results import (
     AccuracyComparison,
     ClassFigures,
@@ -28,6 +28,7 @@ from fertool.workflows.routing import evaluate_profiles
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from fertool import metrics
     from fertool.data.source import DataSource
@@ -110,37 +111,15 @@ def evaluate_predictor(
     With test-time augmentation they are those of all views; the figure of a single crop stands
     beside them.
     """
-    import numpy as np
-
-    from fertool.data.tta import tta_views
     from fertool.metrics import evaluate_logits
 
     images = source.split(split)
     with reporter.progress(predictor.path.name) as on_progress:
-        logits_of_views = []
-        for view in tta_views(images.images, tta):
-            logits_of_views.append(predictor.logits(view, on_progress=on_progress))
-    # One view keeps its logits, which calibration needs.
-    logits: NDArray[Any] = logits_of_views[0]
-    if len(logits_of_views) > 1:
-        logits = log_mean_softmax(np.stack(logits_of_views))
+        logits, alone = _logits_of_views(predictor, images.images, tta, on_progress)
     labels = images.labels.numpy()
-
     single_crop = None
-    if tta != "none":
-        # The first view of `flip` is the image itself; no view of `ten-crop` is.
-        alone = logits_of_views[0]
-        if tta == "ten-crop":
-            alone = predictor.logits(images.images)
+    if alone is not None:
         single_crop = _headline(evaluate_logits(alone, labels, predictor.classes))
-    deduplicated = None
-    # Without training images at hand nothing is known about copies of them.
-    if split != "train" and "train" in source.splits:
-        fresh = source.distinct_from(split, "train").numpy()
-        if fresh.any():
-            found = evaluate_logits(logits[fresh], labels[fresh], predictor.classes)
-            deduplicated = _headline(found)
-
     profiles: tuple[ProfileFigures, ...] = ()
     routing: RoutingMetrics | None = None
     # Views of an image may have several profiles.
@@ -163,11 +142,56 @@ def evaluate_predictor(
         single_crop=single_crop,
         digest=predictor.digest,
         foreign=predictor.assumptions,
-        deduplicated=deduplicated,
+        deduplicated=_deduplicated(predictor, source, split, logits, labels),
         profiles=profiles,
         routing=routing,
     )
     return evaluation, logits.argmax(1) == labels
+
+
+def _logits_of_views(
+    predictor: Predictor, images: Tensor, tta: Tta, on_progress: OnProgress
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Return the logits [N, C] of images, averaged over their views, and of the images alone.
+
+    The second are None where there are no other views.
+    """
+    import numpy as np
+
+    from fertool.data.tta import tta_views
+
+    logits_of_views: list[NDArray[Any]] = []
+    for view in tta_views(images, tta):
+        logits_of_views.append(predictor.logits(view, on_progress=on_progress))
+    # One view keeps its logits, which calibration needs.
+    logits = logits_of_views[0]
+    if len(logits_of_views) > 1:
+        logits = log_mean_softmax(np.stack(logits_of_views))
+    if tta == "none":
+        return logits, None
+    # The first view of `flip` is the image itself; no view of `ten-crop` is.
+    if tta == "ten-crop":
+        return logits, predictor.logits(images)
+    return logits, logits_of_views[0]
+
+
+def _deduplicated(
+    predictor: Predictor,
+    source: DataSource,
+    split: Split,
+    logits: NDArray[Any],
+    labels: NDArray[np.int64],
+) -> Headline | None:
+    """Return the accuracy on the images of which no training image is a copy."""
+    from fertool.metrics import evaluate_logits
+
+    # Without training images at hand nothing is known about copies of them.
+    if split == "train" or "train" not in source.splits:
+        return None
+    fresh = source.distinct_from(split, "train").numpy()
+    if not fresh.any():
+        return None
+    return _headline(evaluate_logits(logits[fresh], labels[fresh], predictor.classes))
 
 
 def compare(
