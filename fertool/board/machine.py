@@ -21,6 +21,7 @@ INSTRUCTION_SETS = (
 def describe_machine() -> dict[str, Any]:
     """Return what the figures depend on besides the files; no host name."""
     features = (read_line(CPUINFO, "Features") or read_line(CPUINFO, "flags")).split()
+    # Boards name themselves in their device tree; their /proc/cpuinfo often has no model.
     names = [read_line("/proc/device-tree/model")]
     names += [read_line(CPUINFO, start) for start in ("model name", "Model", "Hardware")]
     return {
@@ -36,12 +37,14 @@ def describe_machine() -> dict[str, Any]:
 
 def celsius() -> float | None:
     """Return the temperature of the first sensor; None where there is none."""
+    # Of most boards the first zone is the processor's.
     text = read_line("/sys/class/thermal/thermal_zone0/temp")
     return int(text) / 1000 if text else None
 
 
 def peak_rss_bytes() -> int | None:
     """Return the most memory that this process had; None where the system does not tell."""
+    # The high-water mark, which also knows what was freed again before the end.
     kibibytes = read_line("/proc/self/status", "VmHWM").split()
     return int(kibibytes[0]) * 1024 if kibibytes else None
 

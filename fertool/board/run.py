@@ -20,6 +20,7 @@ from timing import time_files
 
 def softmax(logits: Any) -> Any:
     """Return the probabilities [N, K] of logits."""
+    # The largest power is 1, so that none overflows.
     powers = np.exp(logits - logits.max(1, keepdims=True))
     return powers / powers.sum(1, keepdims=True)
 
@@ -37,6 +38,7 @@ def compare(run: Any, images: Any, home: Any, labels: Any) -> dict[str, Any]:
 
 def measure_starts(name: str, threads: int, count: int) -> dict[str, Any]:
     """Return what processes that run one file alone tell: seconds to load it, and memory."""
+    # In new processes: a second file would find libraries in memory already.
     command = [sys.executable, str(Path(__file__).with_name("start.py")), name, str(threads)]
     load_s, first_pass_s, peak = [], [], 0
     for _ in range(count):
@@ -65,6 +67,7 @@ def main(threads: int, runs: int, warmup: int, starts: int) -> None:
         opened.append((name, images))
         entries.append(entry)
     block, samples = time_files(opened, threads, runs, warmup)
+    # zip has no `strict` before Python 3.10.
     for entry, times in zip(entries, samples):
         entry["samples_s"] = times
     bundle.update(files=entries, failed=failed, threads=threads, warmup=warmup, block=block)

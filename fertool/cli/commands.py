@@ -46,6 +46,7 @@ class CommandGroup(TyperGroup):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help, which needs the summaries of the commands only."""
         commands = self.commands
+        # Typer lists what stands here.
         self.commands = {name: _summary(name, entry) for name, entry in self.table.items()}
         super().format_help(ctx, formatter)
         self.commands = commands
@@ -66,6 +67,7 @@ def _build(name: str, entry: Entry) -> Any:
     found = entry.load()
     if isinstance(found, typer.Typer):
         return get_command(found)
+    # Typer makes commands of functions only as parts of an application.
     single = typer.Typer(add_completion=False)
     function = with_options(found, shared=entry.is_shared)
     single.command(name, rich_help_panel=entry.panel, no_args_is_help=True)(function)

@@ -58,6 +58,7 @@ def value_as_given(name: str, kind: Any, known: Option, given: Any) -> Any:
     Raises UsageError for text of another form.
     """
     plain = without_none(kind)
+    # Not given: the config's own default counts.
     if given is None:
         return None
     if is_map(plain):

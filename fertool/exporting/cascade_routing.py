@@ -32,6 +32,7 @@ def route_cascade(
     wider one where the difference of the two largest logits is below the threshold. Input and
     first output are those of the networks.
     """
+    # An If has one condition, and the images of a batch differ in theirs.
     first = networks[0]
     images, logits = first.graph.input[0], first.graph.output[0]
     nodes = [
@@ -81,6 +82,7 @@ def _loop_body(images: str, networks: Sequence[ModelProto]) -> GraphProto:
         make_tensor_value_info("number", TensorProto.INT64, []),
         make_tensor_value_info("going on", TensorProto.BOOL, []),
     ]
+    # ONNX stacks what each pass of a Loop adds behind the condition.
     outputs = [
         make_tensor_value_info("go on", TensorProto.BOOL, []),
         make_tensor_value_info("row", TensorProto.FLOAT, [None]),
@@ -101,6 +103,7 @@ def _answers(networks: Sequence[ModelProto], index: int) -> GraphProto:
     if index == 0:
         nodes += _keep(own, index)
     else:
+        # In a branch of the If a network runs only where it is needed.
         condition = f"unsure {index}"
         nodes += _compare_margin(own, index, condition)
         kept = helper.make_graph(_keep(own, index), f"{index} is sure", [], _outputs(index))

@@ -47,10 +47,12 @@ class CascadeNetwork(ProfileNetwork):
         logits: Tensor = self.networks[narrowest](x)
         rows = torch.arange(len(x), device=x.device)
         answers = logits
+        # The widest profile is the first one.
         for index in reversed(range(narrowest)):
             rows = rows[margins_of(answers) < self.thresholds[index]]
             if not len(rows):
                 break
+            # Those that go on alone: the others would cost what a cascade saves.
             answers = self.networks[index](x[rows])
             logits = logits.index_copy(0, rows, answers)
             profiles[rows] = index

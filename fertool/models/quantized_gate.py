@@ -23,6 +23,7 @@ class GateLinear(IntegerTensors, nn.Linear):  # type: ignore[misc]  # a bias the
     """A linear layer of integer weights that computes with floats: [N, in] to [N, out]."""
 
     def __init__(self, layer: nn.Linear) -> None:
+        # Without memory: `hold_integers` puts buffers in the place of the parameters.
         nn.Linear.__init__(self, layer.in_features, layer.out_features, device="meta")
         self.hold_integers(layer.weight, _BIAS_SCALE)
 
@@ -37,6 +38,7 @@ class QuantizedGate(ImageGate):
     def __init__(self, gate: ImageGate) -> None:
         with torch.device("meta"):
             super().__init__(gate.fc2.out_features, gate.fc1.out_features)
+        # The header counts what was learned, which integers are no longer.
         self.float_params = cost.count_parameters(gate)
         self.measures = gate.measures
         self.standardise = gate.standardise

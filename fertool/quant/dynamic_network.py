@@ -14,7 +14,7 @@ from torch import nn
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
-from fertool.gate_spec import profile_prefix
+from fertool.gate_spec import entries_under, profile_prefix
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import ImageGate
 from fertool.models.profile_network import ProfileNetwork
@@ -65,7 +65,7 @@ def quantize_dynamic(
     parts: list[QuantSpec] = []
     networks: list[QuantizedNet] = []
     for index, network in enumerate(module.networks):
-
+        # The index as it is now: the next profile has another one.
         def tick(done: int, total: int, before: int = index) -> None:
             on_progress(before * total + done, count * total)
 
@@ -152,14 +152,10 @@ def convert_dynamic(trained: ProfileNetwork, net: ProfileNetwork, quant: QuantSp
 
 
 def _bits_of(bits: Bits | None, index: int) -> Bits | None:
+    """Return the bits of the layers of one profile, by their names in it."""
     if bits is None:
         return None
-    prefix = profile_prefix(index)
-    own = {}
-    for name, channel_bits in bits.items():
-        if name.startswith(prefix):
-            own[name.removeprefix(prefix)] = channel_bits
-    return own
+    return entries_under(bits, profile_prefix(index))
 
 
 def _joined(

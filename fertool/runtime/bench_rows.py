@@ -102,6 +102,7 @@ def open_candidates(
         _require_batch_size(row, predictor)
         opened.append((index, row, predictor))
 
+    # The same images for all files, since some are harder than others.
     dynamic = any(predictor.choose_profile for _, _, predictor in opened)
     most_batches = DYNAMIC_BATCHES if dynamic else DISTINCT_BATCHES
     candidates = []
@@ -165,6 +166,7 @@ def _make_batches(
 
 
 def _noise(predictor: Predictor, batch_size: int, seed: int) -> NDArray[np.uint8]:
+    # Of a static network the time does not depend on what is in the images.
     size = predictor.input.size
     shape = (batch_size, predictor.channels, size, size)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)

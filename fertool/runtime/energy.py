@@ -48,6 +48,7 @@ class EnergyMeter:
         """
         if not self.zones:
             return None
+        # One reading before and after, since a counter moves once a millisecond only.
         before = [zone.read_uj() for zone in self.zones]
         end = clock() + _MEASURED_S
         count = 0

@@ -50,6 +50,7 @@ def _row(source: Path, board: BoardResult, entry: BoardFile) -> FileResult:
         threads=board.threads,
         batch=1,
         latency_s=latency,
+        # Of the mean: images in an hour follow from the sum of all passes.
         throughput_per_s=1 / latency.mean,
         peak_rss_bytes=entry.peak_rss_bytes,
         size_bytes=entry.size_bytes,

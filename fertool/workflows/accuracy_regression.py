@@ -30,6 +30,7 @@ def with_baseline(baseline: Path, models: Sequence[Model | str | Path]) -> list[
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
+    # A file under two names would pass any limit.
     return one.resolve() == other.resolve()
 
 

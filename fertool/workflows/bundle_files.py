@@ -34,6 +34,7 @@ class Cases:
         """Return the name under which an array is stored."""
         import numpy as np
 
+        # Files of one network have the same images, which are most of a bundle's bytes.
         count = 0
         for name, stored in self.arrays.items():
             if name.startswith(kind):
@@ -51,6 +52,7 @@ def common_files(result: BundleResult, cases: Cases, *, has_real_images: bool) -
 
     from fertool.report.printable import json_text
 
+    # In memory: the folder is written as a whole, or not at all.
     content = io.BytesIO()
     arrays: dict[str, Any] = dict(cases.arrays)
     np.savez_compressed(content, **arrays)

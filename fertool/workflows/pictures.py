@@ -46,6 +46,7 @@ def draw_training(pictures: CurvePictures, model: Model, history: Sequence[Epoch
     from fertool.report.plots.training_curves import plot_training_curves, split_rounds
 
     if _is_wanted(pictures.plot):
+        # In Python a model need not be in a file.
         name = model.path.stem if model.path else model.spec.arch
         write_atomic(pictures.plot, plot_training_curves(split_rounds(name, history)))
 

@@ -159,6 +159,7 @@ def evaluate_profiles(
         return tuple(figures), None
 
     correct = []
+    # All profiles run on each batch, whose maps an image of any size could make large.
     step = affordable_batch(256, predictor.input.size)
     for start in range(0, len(images), step):
         batch = np.asarray(images[start : start + step], dtype=np.uint8)
@@ -172,6 +173,7 @@ def _cross_fitted_profiles(module: CascadeNetwork, logits: Tensor, macs: tuple[i
 
     from fertool.pruning import cascade_profiles, cascade_threshold, profile_margins
 
+    # At the same cost: another one would change the accuracy by itself.
     margins = profile_margins(logits)
     own = cascade_profiles(margins, module.thresholds)
     target = float(torch.tensor(macs, dtype=torch.float64)[own].mean())

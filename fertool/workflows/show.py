@@ -19,6 +19,7 @@ def describe_file(file: Path, *, layers: bool = False) -> ShownModel | LogitsSum
     """
     from fertool.formats.snippets import contract_of, snippet_of
 
+    # First, since a recording has no header of a model.
     if is_logits(file):
         if layers:
             raise UsageError(f"``layers``: {file} holds logits, not a network", "give a model file")

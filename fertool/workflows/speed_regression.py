@@ -84,6 +84,7 @@ def _match_files(path: Path, rows: Sequence[Row], older: BenchResult) -> dict[Pa
 
     That is the only one, or the one of the same name, or else that in the same place.
     """
+    # Without repetitions, in the order of the rows.
     new_files = list(dict.fromkeys(row.path for row in rows))
     old_files = list(dict.fromkeys(result.file for result in older.results))
     if len(old_files) == 1:
@@ -128,6 +129,7 @@ def _still_there(path: Path, old: FileResult, row: Row) -> Row | None:
     from fertool.artifact.store import file_digest
     from fertool.runtime.bench_rows import Row
 
+    # Results of older versions do not say which bytes they are of.
     if not old.sha256:
         return None
     for place in (Path(old.file), path.parent / old.file):
@@ -203,6 +205,7 @@ def _time_ratio(
     from fertool.runtime.benchmark import samples_of
     from fertool.runtime.time_ratios import paired_ratio, ratio_of_means, unpaired_ratio
 
+    # Measured a moment ago and interleaved, what the machine does hits both files.
     baseline = rerun or old
     times = samples_of(new), samples_of(baseline)
     if rerun is None:
@@ -221,6 +224,7 @@ def _time_ratio(
         candidate_s=new.latency_s.median,
         ratio=ratio,
         ratio_ci95=interval,
+        # The whole interval: a job that fails by chance is soon switched off.
         exceeded=interval[0] > 1 + limit.fraction,
     )
 
