@@ -48,6 +48,8 @@ def test_a_page_is_served_until_ctrl_c(tmp_path, runtime):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background of a shell, Ctrl-C is ignored by all they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in running.stderr:
         if "http://127.0.0.1:" in line:
