@@ -43,7 +43,8 @@ def test_plain_files_have_nothing_but_standard_operators_and_packed_ones_are_sma
         assert code == 0, err
         sizes[form] = path.stat().st_size
         kinds[form] = {node.op_type for node in onnx.load(path).graph.node}
-    assert not {"BitShift", "Split", "Pad", "Concat", "Cast"} & kinds["plain"]
+    # A Cast makes the scale of a hidden linear layer, for OpenCV.
+    assert not {"BitShift", "Split", "Pad", "Concat"} & kinds["plain"]
     assert "BitShift" in kinds["packed"]
     assert sizes["packed"] < sizes["plain"]
 

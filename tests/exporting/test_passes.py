@@ -12,7 +12,7 @@ from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
 from fertool.errors import UsageError
 from fertool.exporting import check_parity, export_model, open_onnx
-from fertool.exporting.passes import FAST, SMALL, STANDARD_OPERATORS, list_passes, run_passes
+from fertool.exporting.passes import FAST, PLAIN, SMALL, STANDARD_OPERATORS, list_passes, run_passes
 from fertool.quant import quantize_model
 
 PASSES = list_passes()
@@ -81,10 +81,10 @@ def test_an_export_leaves_out_the_passes_that_are_named(networks):
 
 
 def test_files_get_their_passes_in_the_order_of_the_list():
-    for kind in (FAST, SMALL):
+    for kind in (PLAIN, FAST, SMALL):
         order = [*STANDARD_OPERATORS, *kind]
         assert order == [name for name in NAMES if name in order]
-    assert {*STANDARD_OPERATORS, *SMALL} == set(NAMES)
+    assert {*STANDARD_OPERATORS, *PLAIN, *SMALL} == set(NAMES)
 
 
 def test_an_unknown_pass_is_a_usage_error(networks):
