@@ -99,7 +99,7 @@ def prune(
     cannot be met; UsageError for a wrong option.
     """
     config, pictures, run = configured(config, options, pictures, run)
-    _require_training(pictures, config)
+    require_curves(pictures, config)
     work = _Pruning(model, data, config, run, reporter, as_path(output))
     require_pictures(pictures, work.output, work.input_files)
     pruned = work.prune(bench=bench)
@@ -152,7 +152,7 @@ def require_data(config: PruneConfig, *, has_data: bool) -> None:
         )
 
 
-def _require_training(pictures: PrunePictures, config: PruneConfig) -> None:
+def require_curves(pictures: PrunePictures, config: PruneConfig) -> None:
     """Raise UsageError for curves of a training that there is not."""
     if pictures.plot and not (config.training.epochs or config.scheduling.trains_first):
         raise UsageError(

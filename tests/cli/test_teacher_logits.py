@@ -199,7 +199,7 @@ def test_what_can_go_wrong_is_one_line_and_a_hint(
         (["TEACHER", "--epochs", 0], "--epochs 0: nothing to do"),
         (
             ["TEACHER", "--epochs", 0, "--save-logits", "x", "-o", "y.pt"],
-            "-o y.pt: without training there is none",
+            "--output y.pt: without training there is none",
         ),
         (
             ["TEACHER", "--epochs", 0, "--save-logits", "x", "--plot", "y.png"],
