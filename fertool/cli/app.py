@@ -165,7 +165,7 @@ def _failure(error: BaseException) -> Outcome | None:
 
 def _wrong_usage(error: typer.BadParameter) -> Outcome:
     if refusal := _refused_split(error):
-        return Outcome(2, refusal.message, refusal.hint)
+        return Outcome(2, with_flags(refusal.message), with_flags(refusal.hint))
     message = error.format_message()
     # A group that is called without a subcommand has printed its help.
     if not message:
@@ -184,7 +184,7 @@ def _failed_file(error: OSError) -> Outcome:
 
 def _refused_split(error: Exception) -> FertoolError | None:
     # Only an error of an unknown option names one, and the command that it was given to.
-    from fertool.cli.splits import refused_split
+    from fertool.config.splits import refused_split
 
     command = getattr(getattr(error, "ctx", None), "command", None)
     return refused_split(getattr(command, "name", None), getattr(error, "option_name", None))

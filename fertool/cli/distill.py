@@ -11,11 +11,10 @@ from fertool.cli.options import DataOption, Json, Output, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.cli.sweep_options import requested_sweep
 from fertool.config.distillation import DistillConfig
-from fertool.config.pictures import CurvePictures, pictures_of
+from fertool.config.pictures import CurvePictures
 from fertool.config.reading import DataConfig
 from fertool.config.run import RunConfig
 from fertool.config.sweep import SweepTexts
-from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.workflows.data import Data
@@ -60,10 +59,11 @@ def distill(
     from fertool.workflows.data import open_data
     from fertool.workflows.distill import distill
     from fertool.workflows.sweep import sweep
+    from fertool.workflows.teacher_logits import require_no_model
 
     # Only to record the teachers: there is no student, and nothing that it would need.
     if not config.training.epochs:
-        _require_no_model(output, pictures)
+        require_no_model(output, pictures)
         _record(teachers, open_data(data, read, reporter=CONSOLE), config, run, json)
         return
     output = output or Path(f"{config.network.name}.pt")
@@ -81,17 +81,6 @@ def distill(
     else:
         student = sweep(distill, teachers, faces, seeds=asked.seeds, grid=asked.axes, **settings)
     print_trained(student, json)
-
-
-def _require_no_model(output: Path | None, pictures: CurvePictures) -> None:
-    """Raise UsageError when more is asked for than comes out without training."""
-    asked = dict(pictures_of(pictures))
-    if output is not None:
-        asked["output"] = output
-    for name, path in asked.items():
-        raise UsageError(
-            f"``{name}={path}``: without training there is none", "leave it out, or give ``epochs``"
-        )
 
 
 def _record(

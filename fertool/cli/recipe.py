@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from fertool.cli.splits import refused_split
+from fertool.config.splits import refused_split
 from fertool.errors import UsageError, join_problems
 from fertool.strict_json import shown
 

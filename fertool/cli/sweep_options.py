@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from fertool.cli.splits import refused_split
+from fertool.config.splits import refused_split
 from fertool.config.sweep import (
     Axes,
     SweepConfig,

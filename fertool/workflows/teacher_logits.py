@@ -12,6 +12,7 @@ from fertool.artifact.atomic import require_writable
 from fertool.artifact.input_files import require_file
 from fertool.config.distillation import LogitsConfig, RecordLogitsConfig
 from fertool.config.option import configured, values_of, with_values
+from fertool.config.pictures import CurvePictures, pictures_of
 from fertool.config.reading import ReadConfig
 from fertool.config.run import RunConfig
 from fertool.config.training import AugmentConfig
@@ -360,3 +361,14 @@ def _with_views(
             f"{recording.path}: images are changed as they were recorded, with {' '.join(changes)}"
         )
     return with_values(settled, fixed)
+
+
+def require_no_model(output: Path | None, pictures: CurvePictures) -> None:
+    """Raise UsageError when more is asked for than comes out without training."""
+    asked = dict(pictures_of(pictures))
+    if output is not None:
+        asked["output"] = output
+    for name, path in asked.items():
+        raise UsageError(
+            f"``{name}={path}``: without training there is none", "leave it out, or give ``epochs``"
+        )

@@ -14,7 +14,7 @@ _CHOOSES = {
     "quantize": "calibrates on training images and chooses on the validation split",
     "cascade": "calibrates its threshold on the validation split",
 }
-_ASKS = re.compile(r"(.*-)?split|test(-.*)?")
+_ASKS = re.compile(r"(.*_)?split|test(_.*)?")
 
 
 def refused_split(command: str | None, option: str | None) -> UsageError | None:
@@ -22,11 +22,11 @@ def refused_split(command: str | None, option: str | None) -> UsageError | None:
 
     None for any other option.
     """
-    flag = (option or "").removeprefix("--").replace("_", "-")
-    if command not in _CHOOSES or not _ASKS.fullmatch(flag):
+    name = (option or "").strip("-").replace("-", "_")
+    if command not in _CHOOSES or not _ASKS.fullmatch(name):
         return None
     return UsageError(
-        f"--{flag}: {command} {_CHOOSES[command]}, never on test images",
+        f"``{name}``: {command} {_CHOOSES[command]}, never on test images",
         "what is chosen on the test images is no longer tested by them; "
-        "the final figure: eval MODEL --split test",
+        "the final figure: eval MODEL ``split=test``",
     )
