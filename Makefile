@@ -114,7 +114,7 @@ $(RUN)/report.html: $(RUN)/bench.json $(RUN)/eval.json $(SENSITIVITY)
 test: install
 	FERTOOL_OLDEST_RUNTIME=$(abspath $(wildcard $(OLDEST)/bin/python)) \
 	FERTOOL_ARM_RUNTIME=$(abspath $(wildcard $(ARM)/python)) \
-	FERTOOL_ORT_WEB=$(abspath $(wildcard $(WEB_RUNTIME))) $(BIN)/python -m pytest -n auto --dist loadfile
+	FERTOOL_ORT_WEB=$(abspath $(wildcard $(WEB_RUNTIME))) $(BIN)/python -m pytest -n auto --dist loadfile --max-worker-restart 0
 
 # A second environment with the oldest ONNX Runtime that files have to run in; with it `make test` tests that too.
 oldest-runtime: $(OLDEST)/.installed
