@@ -4,6 +4,7 @@
 # make micro_expnet DATA=fer2013.csv     the same with its source's whole protocol, for a GPU
 # make tsnet DATA=fer2013.csv           recipe 2: teacher and student, into runs/tsnet
 # make ean DATA=fer2013.csv             recipe 3: EAN, taught by itself and pruned, into runs/ean
+# make ean_two_cores DATA=fer2013.csv   the same with fewer epochs
 # make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image, and that in INT8
 # make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
@@ -32,7 +33,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean dynamic_mbv3 prj_hawqc best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean ean_two_cores dynamic_mbv3 prj_hawqc best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -51,7 +52,7 @@ two_cores micro_expnet: install
 tsnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) STAGES="teacher student"
 
-ean: install
+ean ean_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student pruned" SENSITIVITY=
 
