@@ -107,7 +107,9 @@ def _import_everything() -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
     for module in pkgutil.walk_packages(fertool.__path__, "fertool."):
-        if not module.name.endswith("__main__"):
+        # Programs for a board import each other as files of one folder.
+        is_program = module.name.startswith("fertool.board.")
+        if not (is_program or module.name.endswith("__main__")):
             importlib.import_module(module.name)
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
