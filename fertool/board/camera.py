@@ -111,7 +111,7 @@ def main(model: str, source: str, count: int) -> None:
     """Print a line for each face: the time of the frame, and the most probable class."""
     session = onnxruntime.InferenceSession(str(HERE / model), providers=["CPUExecutionProvider"])
     header = json.loads(session.get_modelmeta().custom_metadata_map["fertool"])
-    bundle = json.loads((HERE / "bundle.json").read_text("utf-8"))
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     template = next(file["template"] for file in bundle["files"] if file["file"] == model)
     cutter = FaceCutter(header["input"]["size"], template)
     for number, pixels in enumerate(frames(source)):

@@ -53,7 +53,7 @@ def read_line(path: str, start: str = "") -> str:
     """Return what stands behind the colon of a line of a system file, '' where there is none."""
     if not os.path.exists(path):
         return ""
-    for line in Path(path).read_text("utf-8", "replace").splitlines():
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith(start):
             return line.split(":")[-1].strip("\0\t ")
     return ""

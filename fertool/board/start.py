@@ -19,7 +19,7 @@ PASSES = 5
 
 def read_bundle() -> tuple[dict[str, Any], Any]:
     """Return what is known of the files, and the arrays of the test cases by name."""
-    bundle = json.loads((HERE / "bundle.json").read_text("utf-8"))
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
     return bundle, np.load(HERE / "cases.npz")
 
 
