@@ -16,7 +16,6 @@ from fertool.results import (
     BenchResult,
     BenchWarning,
     FileResult,
-    Latency,
     ProfileResult,
     SpeedComparison,
 )
@@ -34,7 +33,7 @@ from fertool.runtime.energy import EnergyMeter, open_energy_meter
 from fertool.runtime.environment import read_environment
 from fertool.runtime.fresh_process import FreshProcess, run_fresh_process
 from fertool.runtime.interleaved import Passes, block_size, time_interleaved
-from fertool.runtime.order_statistics import start_time
+from fertool.runtime.order_statistics import latency_of, start_time
 from fertool.runtime.runtime import Runtime
 from fertool.runtime.threads import limited_threads
 from fertool.runtime.time_ratios import paired_ratio, ratio_of_means
@@ -267,14 +266,7 @@ def _file_result(
     from fertool.artifact.store import file_digest
 
     predictor, row = candidate.predictor, candidate.row
-    p90, p99 = np.percentile(times, [90, 99])
-    latency = Latency(
-        median=float(np.median(times)),
-        mean=float(times.mean()),
-        p90=float(p90),
-        p99=float(p99),
-        min=float(times.min()),
-    )
+    latency = latency_of(times)
     return FileResult(
         file=str(predictor.path),
         runtime=predictor.runtime,

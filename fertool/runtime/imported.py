@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fertool.metrics import wilson_ci95
-from fertool.results import BoardFile, BoardResult, FileResult, ImportedRun, Latency
-from fertool.runtime.order_statistics import start_time
+from fertool.results import BoardFile, BoardResult, FileResult, ImportedRun
+from fertool.runtime.order_statistics import latency_of, start_time
 
 RUNTIME = "onnxruntime"
 """The only one that the programs of a bundle use."""
@@ -36,14 +36,7 @@ def imported_run(source: Path, board: BoardResult) -> ImportedRun:
 
 def _row(source: Path, board: BoardResult, entry: BoardFile) -> FileResult:
     times = np.array(entry.samples_s)
-    p90, p99 = np.percentile(times, [90, 99])
-    latency = Latency(
-        median=float(np.median(times)),
-        mean=float(times.mean()),
-        p90=float(p90),
-        p99=float(p99),
-        min=float(times.min()),
-    )
+    latency = latency_of(times)
     return FileResult(
         file=str(source.with_suffix("") / entry.file),
         runtime=RUNTIME,

@@ -1,11 +1,14 @@
-"""The interval of a median between two of its samples."""
+"""Figures of times: the interval of a median between two of its samples, percentiles."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from statistics import median
 
-from fertool.results import StartTime
+import numpy as np
+from numpy.typing import NDArray
+
+from fertool.results import Latency, StartTime
 
 _TAIL = 0.025
 """The probability that an interval of 95 % leaves out on either side."""
@@ -39,3 +42,15 @@ def _skipped_samples(count: int) -> int:
         skipped = number
         binomial = binomial * (count - number) // (number + 1)
     return skipped
+
+
+def latency_of(seconds: NDArray[np.float64]) -> Latency:
+    """Return the figures of the times of all passes."""
+    p90, p99 = np.percentile(seconds, [90, 99])
+    return Latency(
+        median=float(np.median(seconds)),
+        mean=float(seconds.mean()),
+        p90=float(p90),
+        p99=float(p99),
+        min=float(seconds.min()),
+    )
