@@ -5,9 +5,11 @@ Reading the options of all of them takes longer than `fertool --help` may.
 
 from __future__ import annotations
 
+import ast
 import importlib
 from collections import UserDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import typer
@@ -32,6 +34,16 @@ class Entry(NamedTuple):
         """Import the function, or the Typer of a group."""
         module, _, attribute = self.function.partition(".")
         return getattr(importlib.import_module(f"fertool.cli.{module}"), attribute)
+
+    def read_help(self) -> str | None:
+        """Read the docstring of the function, or that of the module of a group, in the source."""
+        module, _, attribute = self.function.partition(".")
+        # To import the modules, with all their options, would take as long as everything else.
+        source = ast.parse(Path(__file__).with_name(f"{module}.py").read_bytes())
+        for node in source.body:
+            if isinstance(node, ast.FunctionDef) and node.name == attribute:
+                return ast.get_docstring(node)
+        return ast.get_docstring(source)
 
 
 class CommandGroup(TyperGroup):
@@ -76,6 +88,4 @@ def _build(name: str, entry: Entry) -> Any:
 
 def _summary(name: str, entry: Entry) -> TyperCommand:
     """Return a command with its help and without options."""
-    found = entry.load()
-    text = found.info.help if isinstance(found, typer.Typer) else found.__doc__
-    return TyperCommand(name, help=text, rich_help_panel=entry.panel)
+    return TyperCommand(name, help=entry.read_help(), rich_help_panel=entry.panel)

@@ -1,4 +1,4 @@
-"""`fertool data`: look at a data set, draw one, cut one out of photographs."""
+"""Look at a data set, draw one, cut one out of photographs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(
     name="data",
     cls=_DataCommands,
     add_completion=False,
-    help="Look at a data set, draw one, cut one out of photographs.",
+    help=__doc__,
     no_args_is_help=True,
 )
 
@@ -102,6 +102,8 @@ def crop(
     Example: fertool data crop photos/ -o crops/
     """
     from fertool.cli.output import print_crops
-    from fertool.workflows.crop_faces import crop_faces
+    from fertool.workflows.crop_faces import crop_faces, require_all_cut
 
-    print_crops(crop_faces(source, output, config, reporter=CONSOLE), output, json)
+    report = crop_faces(source, output, config, reporter=CONSOLE)
+    print_crops(report, json)
+    require_all_cut(report)

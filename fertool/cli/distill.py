@@ -69,13 +69,8 @@ def distill(
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    settings: dict[str, Any] = {
-        "config": config,
-        "output": output,
-        "pictures": pictures,
-        "run": run,
-        "reporter": CONSOLE,
-    }
+    settings: dict[str, Any] = {"config": config, "pictures": pictures, "run": run}
+    settings |= {"output": output, "reporter": CONSOLE}
     if asked is None:
         student = distill(teachers, faces, **settings)
     else:
@@ -88,7 +83,6 @@ def _record(
 ) -> None:
     """Record the teachers and train no student."""
     from fertool.cli.output import announce
-    from fertool.results import LogitsSummary
     from fertool.workflows.teacher_logits import record_logits
 
     path = config.logits.save_logits
@@ -96,4 +90,4 @@ def _record(
     recorded = record_logits(
         teachers, faces, config.recording, output=path, run=run, reporter=CONSOLE
     )
-    announce(LogitsSummary.of(path, recorded.spec), json)
+    announce(recorded.summary, json)

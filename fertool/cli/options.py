@@ -25,6 +25,7 @@ OptionalData = Annotated[
     typer.Option("--data", help="A data set, as in train-teacher.", rich_help_panel=DATA),
 ]
 ModelFile = Annotated[Path, typer.Argument(help="A fertool .pt file.", metavar="MODEL")]
+AnyModelFile = Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")]
 AnyModelFiles = Annotated[
     list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
 ]

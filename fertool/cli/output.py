@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
-from fertool.errors import FertoolError
-
 if TYPE_CHECKING:
-    from fertool.results import (
-        BundleResult,
-        CropReport,
-        LogitsSummary,
-        ModelSummary,
-        PictureResult,
-        PredictionSummary,
-        PrunePreview,
-        QuantizePreview,
-    )
+    from fertool import results
     from fertool.results.fields import Result
     from fertool.workflows.predict import Predictions
     from fertool.workflows.prediction_output import PredictionOutputs
@@ -36,7 +25,7 @@ def print_json(result: Result) -> None:
     json_result(result.as_dict())
 
 
-def print_preview(preview: PrunePreview | QuantizePreview, as_json: bool) -> None:
+def print_preview(preview: results.PrunePreview | results.QuantizePreview, as_json: bool) -> None:
     """Print what a command would do, as tables or as JSON."""
     from fertool.report.console import result
     from fertool.report.tables import preview_table
@@ -47,7 +36,9 @@ def print_preview(preview: PrunePreview | QuantizePreview, as_json: bool) -> Non
         result(preview_table(preview))
 
 
-def announce(summary: ModelSummary | LogitsSummary | BundleResult, as_json: bool) -> None:
+def announce(
+    summary: results.ModelSummary | results.LogitsSummary | results.BundleResult, as_json: bool
+) -> None:
     """Print the path of what a command wrote, or as JSON all that is known of it."""
     from fertool.report.console import path_result
 
@@ -98,14 +89,14 @@ def print_trained(model: TrainedModel, as_json: bool) -> None:
 
 def print_predictions(
     predictions: Predictions, outputs: PredictionOutputs, as_json: bool, threads: int
-) -> PredictionSummary:
+) -> results.PredictionSummary:
     """Compute and write predictions; print them as JSON, or as lines where no file has them."""
     from fertool.report.console import note, text_lines
     from fertool.report.prediction_text import result_lines, summary_line
     from fertool.workflows.prediction_files import result_stream
     from fertool.workflows.prediction_output import save_predictions
 
-    def show(result: PictureResult) -> None:
+    def show(result: results.PictureResult) -> None:
         if not as_json and outputs.results is None:
             text_lines(result_lines(result))
 
@@ -118,8 +109,8 @@ def print_predictions(
         note(summary_line(predictions.summary))
 
 
-def print_crops(report: CropReport, output: Path, as_json: bool) -> None:
-    """Print the folder of crops, or the report as JSON; fails if a picture could not be read."""
+def print_crops(report: results.CropReport, as_json: bool) -> None:
+    """Print the folder of crops, or the report as JSON."""
     from fertool.report.console import note, path_result
     from fertool.report.prediction_text import crop_lines
 
@@ -128,9 +119,4 @@ def print_crops(report: CropReport, output: Path, as_json: bool) -> None:
     if as_json:
         print_json(report)
     else:
-        path_result(output)
-    if report.unreadable:
-        raise FertoolError(
-            f"{len(report.unreadable)} of {report.pictures} could not be read",
-            "all others are done",
-        )
+        path_result(Path(report.output))

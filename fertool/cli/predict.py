@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from fertool.cli.options import Json, Recipe
+from fertool.cli.options import AnyModelFile, Json, Recipe
 from fertool.cli.reporting import CONSOLE
 from fertool.config.pictures import OUTPUT
 from fertool.config.predicting import PredictConfig, PredictionPictures
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")],
+    model: AnyModelFile,
     sources: Annotated[
         list[str],
         typer.Argument(

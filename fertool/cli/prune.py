@@ -39,19 +39,10 @@ def prune(
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import default_output, require_outputs
-    from fertool.workflows.prune import (
-        plan_pruning,
-        prune,
-        require_curves,
-        require_data,
-        require_processes,
-    )
+    from fertool.workflows.prune import plan_pruning, prune, require_possible
 
     output = output or default_output(model, "pruned")
-    # Before the data are opened, which takes long.
-    require_processes(config, is_preview=dry_run)
-    require_data(config, has_data=data is not None)
-    require_curves(pictures, config)
+    require_possible(config, pictures, has_data=data is not None, is_preview=dry_run)
     faces = open_data(data, read, reporter=CONSOLE) if data else None
     if dry_run:
         plans = plan_pruning(load(model), faces, config, run=run, reporter=CONSOLE)

@@ -46,13 +46,8 @@ def train_teacher(
     output = output or Path(f"{config.network.name}.pt")
     asked = requested_sweep(context, texts, config, run.seed)
     faces = open_data(data, read, reporter=CONSOLE)
-    settings: dict[str, Any] = {
-        "config": config,
-        "output": output,
-        "pictures": pictures,
-        "run": run,
-        "reporter": CONSOLE,
-    }
+    settings: dict[str, Any] = {"config": config, "pictures": pictures, "run": run}
+    settings |= {"output": output, "reporter": CONSOLE}
     if asked is None:
         model = train(faces, **settings)
     else:

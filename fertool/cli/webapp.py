@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from fertool.cli.options import Output
+from fertool.cli.options import AnyModelFile, Output
 from fertool.cli.reporting import CONSOLE
-from fertool.config.app import AppConfig
-from fertool.config.pictures import OUTPUT
+from fertool.config.app import AppConfig, ServerConfig
 
 
 def app(
-    model: Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")],
+    model: AnyModelFile,
     output: Output = None,
     config: AppConfig = AppConfig(),
-    serve: Annotated[
-        int | None,
-        typer.Option(
-            help="Then serve the page on this port of 127.0.0.1 until Ctrl-C; 0: any free port.",
-            min=0,
-            max=65_535,
-            metavar="PORT",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    where: ServerConfig = ServerConfig(),
 ) -> None:
     """Write a page that labels faces in photos and before the camera, in the browser of a phone.
 
@@ -44,7 +29,7 @@ def app(
     from fertool.workflows.outputs import default_output
 
     output = output or default_output(model, "", "-app" if config.folder else ".html")
-    server = AppServer(serve) if serve is not None else None
+    server = AppServer(where.serve) if where.serve is not None else None
     page = write_app(model, output, config, reporter=CONSOLE)
     path_result(page.path)
     if server:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fertool.config.detection import DetectionConfig
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
+from fertool.config.pictures import OUTPUT
 
 VIDEO_SIZE = 320
 """Long side, pixels, at which a camera's frames are looked at: a quarter of the work of 640."""
@@ -42,6 +43,23 @@ class AppConfig:
     )
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     foreign: ForeignModel = field(default_factory=ForeignModel)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Where the page is served; raises UsageError for a value out of bounds."""
+
+    serve: int | None = option(
+        None,
+        "Then serve the page on this port of 127.0.0.1 until Ctrl-C; 0: any free port.",
+        minimum=0,
+        maximum=65_535,
+        metavar="PORT",
+        panel=OUTPUT,
+    )
 
     def __post_init__(self) -> None:
         check(self)

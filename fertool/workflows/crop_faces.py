@@ -81,6 +81,15 @@ def crop_faces(
     )
 
 
+def require_all_cut(report: CropReport) -> None:
+    """Raise FertoolError, when all is done, if a picture could not be read."""
+    if report.unreadable:
+        raise FertoolError(
+            f"{len(report.unreadable)} of {report.pictures} could not be read",
+            "all others are done",
+        )
+
+
 def _crop_picture(
     frame: Frame,
     detector: Detector,

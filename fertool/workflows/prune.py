@@ -125,6 +125,15 @@ def plan_pruning(
     return _Pruning(model, data, config, run, reporter).plan()
 
 
+def require_possible(
+    config: PruneConfig, pictures: PrunePictures, *, has_data: bool, is_preview: bool
+) -> None:
+    """Raise UsageError for options that exclude each other, before data are opened."""
+    require_processes(config, is_preview=is_preview)
+    require_data(config, has_data=has_data)
+    require_curves(pictures, config)
+
+
 def require_processes(config: PruneConfig, *, is_preview: bool = False) -> None:
     """Raise UsageError for several processes where they cannot share the work."""
     if is_preview or not config.trains:

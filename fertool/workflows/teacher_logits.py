@@ -18,6 +18,7 @@ from fertool.config.run import RunConfig
 from fertool.config.training import AugmentConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
+from fertool.results import LogitsSummary
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model, load
 from fertool.workflows.new_network import default_input, input_of
@@ -58,6 +59,11 @@ class RecordedLogits:
     def spec(self) -> LogitsSpec:
         """The header of the file."""
         return self.cached.spec
+
+    @property
+    def summary(self) -> LogitsSummary:
+        """What `show` says of the file."""
+        return LogitsSummary.of(self.path, self.spec)
 
 
 AnyTeacher = Model | RecordedLogits | str | Path
