@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fertool.results import Latency, StartTime
 
+FEWEST_SAMPLES = 6
+"""With fewer the interval between the smallest and the largest does not reach 95 %."""
 _TAIL = 0.025
 """The probability that an interval of 95 % leaves out on either side."""
 
@@ -18,8 +20,8 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % interval of the median, between two of the samples.
 
     The number of samples below the true median is binomial at 1/2 whatever their distribution, so
-    that order statistics bound it (David and Nagaraja 2003, 7.1). Fewer than six samples do not
-    reach 95 %: the interval then has all of them.
+    that order statistics bound it (David and Nagaraja 2003, 7.1). Fewer than `FEWEST_SAMPLES`
+    do not reach 95 %: the interval then has all of them.
     """
     ordered = sorted(samples)
     skipped = _skipped_samples(len(ordered))

@@ -58,6 +58,7 @@ def read_older(
     path = limit.against
     assert path is not None
     older = read_benchmark(path)
+    _require_interval(config)
     old_files = _match_files(path, rows, older)
     pairs: list[_Pair | None] = []
     missing: dict[str, None] = {}
@@ -77,6 +78,17 @@ def read_older(
             f"what differs between the runs counts for the file; {_KEPT}"
         )
     return OlderResults(tuple(pairs))
+
+
+def _require_interval(config: BenchConfig) -> None:
+    """Raise UsageError where so few times are measured that none would be beyond doubt."""
+    from fertool.runtime.order_statistics import FEWEST_SAMPLES
+
+    if config.runs < FEWEST_SAMPLES:
+        raise UsageError(
+            f"``against`` with ``runs={config.runs}``: too few for an interval of 95 %",
+            f"leave ``runs`` out, or give at least {FEWEST_SAMPLES}",
+        )
 
 
 def _match_files(path: Path, rows: Sequence[Row], older: BenchResult) -> dict[Path, str]:

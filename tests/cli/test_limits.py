@@ -41,6 +41,9 @@ def test_a_faster_file_passes_also_by_stored_times(fertool, tmp_path, fast, slow
     old = tmp_path / "old.json"
     assert fertool("bench", slow, "-o", old, *QUICK)[0] == 0
     assert fertool("bench", fast, "--against", old, *QUICK)[0] == 0
+    code, _, err = fertool("bench", fast, "--against", old, "--runs", 5)
+    assert code == 2
+    assert "--against with --runs 5: too few" in err
     slow.unlink()
     code, out, err = fertool("bench", fast, "--against", old, *QUICK, "--json")
     assert code == 0

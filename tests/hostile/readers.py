@@ -340,6 +340,27 @@ def results(shared: Path, draw: Draw) -> Jobs:
         )
 
 
+def measurements(shared: Path, draw: Draw) -> Jobs:
+    """What a board measured, and an earlier benchmark, as `bench` reads them."""
+    quick = ("--runs", "6", "--warmup", "0", "--starts", "0")
+    commands = {
+        "result.json": (
+            ("bench", "--import", "r.json"),
+            ("bench", "--import", "r.json", "--json"),
+            ("bench", "--import", "r.json", "-o", "{output}"),
+        ),
+        "bench.json": (("bench", "{shared}/float.onnx", "--against", "r.json", *quick),),
+    }
+    documents = {name: json.loads((shared / name).read_text()) for name in commands}
+    streams = {name: damages(document, draw) for name, document in documents.items()}
+    while True:
+        name = draw.choice(["result.json", "result.json", "bench.json"])
+        what, text = next(streams[name])
+        files = {"r.json": text.encode("utf-8", "surrogatepass")}
+        codes = frozenset({0, 1, 2, 3}) if name == "bench.json" else frozenset({0, 1, 2})
+        yield Job(f"{name}, {what}", draw.choice(commands[name]), files, codes=codes)
+
+
 def sensitivities(shared: Path, draw: Draw) -> Jobs:
     """Sensitivity files as `quantize` reads them."""
     stream = damages(json.loads((shared / "sensitivity.json").read_text()), draw)
@@ -721,6 +742,7 @@ KINDS: dict[str, tuple[int, Callable[[Path, Draw], Jobs]]] = {
     "ONNX graphs": (140, onnx_graphs),
     "ONNX bytes": (60, onnx_bytes),
     "results": (180, results),
+    "measurements": (80, measurements),
     "sensitivities": (60, sensitivities),
     "sweeps": (30, sweeps),
     "recipes": (120, recipes),
@@ -728,4 +750,4 @@ KINDS: dict[str, tuple[int, Callable[[Path, Draw], Jobs]]] = {
     "pictures": (80, pictures),
     "checkpoints": (100, checkpoints),
 }
-"""By kind: how many of 2,200 files, and what makes them."""
+"""By kind: how many of 2,280 files, and what makes them."""
