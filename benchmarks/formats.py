@@ -230,7 +230,8 @@ def base_runtime(job: dict[str, Any]) -> str:
 def build_kinds(name: str, folder: Path, options: argparse.Namespace) -> dict[str, str]:
     """Make the kinds of a network that are not there; returns the reasons where one cannot be."""
     stem = name.replace(":", "-")
-    spec, network = open_network(name)
+    trained = TRAINED.get(name, folder / f"{stem}.float.pt")
+    spec, network = load_model(trained) if trained.exists() else make_network(name)
     own = DataOptions(size=spec.input.size, channels=spec.input.channels)
     faces = open_data(options.data, own)
     every, val = faces.split("train"), faces.split("val")
@@ -242,7 +243,7 @@ def build_kinds(name: str, folder: Path, options: argparse.Namespace) -> dict[st
         file = folder / f"{stem}.{kind}.pt"
         try:
             if not file.exists():
-                if kind == "float" and name not in TRAINED:
+                if kind == "float" and not trained.exists():
                     train_briefly(spec, network, every, options.training_seconds)
                 elif kind != "float":
                     spec, network = load_model(folder / f"{stem}.float.pt")
@@ -254,11 +255,9 @@ def build_kinds(name: str, folder: Path, options: argparse.Namespace) -> dict[st
     return reasons
 
 
-def open_network(name: str) -> tuple[Spec, Any]:
-    """Return a network of the zoo, trained where there is a file, or one of another library."""
+def make_network(name: str) -> tuple[Spec, Any]:
+    """Return an untrained network of the zoo, or of another library."""
     torch.manual_seed(0)
-    if name in TRAINED:
-        return load_model(TRAINED[name])
     if name in architecture_names():
         config = ImportConfig(classes=CLASSES, input_size=48, input_channels=1)
     else:
