@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from fertool.config.option import advanced, changed, check, option
 from fertool.errors import UsageError
@@ -16,6 +16,11 @@ Keep = Literal["best", "last"]
 TRAINING, AUGMENTATION = "Training", "Augmentation"
 _LARGEST_AREA = 0.3
 """Up to this area a rectangle of the largest aspect ratio still fits into the image."""
+DEGRADATIONS = ("noise", "blur", "downscale", "jpeg")
+"""Fractions of the images that get what a cheap camera does to a face."""
+STRENGTHS = {"noise_sigma": 25.0, "blur_sigma": 2.0, "downscale_to": 0.4, "jpeg_quality": 20.0}
+"""The strongest that each degradation becomes by default."""
+HIGHEST_QUALITY = 95
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,70 @@ class AugmentConfig:
         maximum=1,
     )
     erasing_area: tuple[float, float] = (0.02, 0.20)
+    # None and not 0: what is not given stands in no lineage, fingerprint or header of logits.
+    noise: float | None = option(
+        None,
+        "Fraction of the images with Gaussian noise. Default: 0.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    noise_sigma: float | None = option(
+        None,
+        "Largest standard deviation of the noise, levels of 255. Default: "
+        f"{STRENGTHS['noise_sigma']:g}.",
+        panel=AUGMENTATION,
+        above=0,
+        maximum=128,
+        advanced=True,
+    )
+    blur: float | None = option(
+        None,
+        "Fraction of the images with Gaussian blur. Default: 0.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    blur_sigma: float | None = option(
+        None,
+        f"Largest sigma of the blur, pixels. Default: {STRENGTHS['blur_sigma']:g}.",
+        panel=AUGMENTATION,
+        above=0,
+        maximum=16,
+        advanced=True,
+    )
+    downscale: float | None = option(
+        None,
+        "Fraction of the images that are shrunk and enlarged again. Default: 0.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    downscale_to: float | None = option(
+        None,
+        "Smallest resolution that images are shrunk to, fraction of the side. Default: "
+        f"{STRENGTHS['downscale_to']:g}.",
+        panel=AUGMENTATION,
+        minimum=0.05,
+        below=1,
+        advanced=True,
+    )
+    jpeg: float | None = option(
+        None,
+        "Fraction of the images with JPEG artifacts. Default: 0.",
+        panel=AUGMENTATION,
+        minimum=0,
+        maximum=1,
+    )
+    jpeg_quality: int | None = option(
+        None,
+        f"Lowest JPEG quality; the highest is {HIGHEST_QUALITY}. Default: "
+        f"{STRENGTHS['jpeg_quality']:g}.",
+        panel=AUGMENTATION,
+        minimum=1,
+        maximum=HIGHEST_QUALITY,
+        advanced=True,
+    )
 
     def __post_init__(self) -> None:
         check(self)
@@ -106,6 +175,16 @@ class AugmentConfig:
     def changes_color(self) -> bool:
         """Whether brightness or contrast change."""
         return any((self.brightness, self.contrast))
+
+    def strength(self, name: str) -> float:
+        """Return one of `STRENGTHS` as it was given, or its default."""
+        given = getattr(self, name)
+        return STRENGTHS[name] if given is None else float(given)
+
+    def given_values(self) -> dict[str, Any]:
+        """Return all values, by name, but those that stand for a default by None."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if value is not None}
 
 
 NO_AUGMENTATION = AugmentConfig(flip=0, rotation=0, brightness=0, contrast=0, erasing=0, mixup=0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fertool.config.training import AugmentConfig
+from fertool.config.training import DEGRADATIONS, HIGHEST_QUALITY, AugmentConfig
+from fertool.data.degradation import add_noise, blur, change_chosen, compress_jpeg, downscale
 from fertool.header_json import digest_text
 
 _LARGEST_ASPECT = 3.3
@@ -23,7 +24,8 @@ class AugmentParams:
 
     `mirror` is [N], `move` (rotation, scale, shift right, shift down, and aspect if that is on)
     [4 or 5, N], `color` (brightness, contrast) [2, N], `erase` (whether, area, aspect, x, y)
-    [5, N]. Parts that `config` switches off are None.
+    [5, N], `noise` (whether, sigma, which noise) [3, N]; `blur`, `downscale` and `jpeg` (whether,
+    how much) [2, N]. Parts that `config` switches off are None.
     """
 
     config: AugmentConfig
@@ -31,6 +33,10 @@ class AugmentParams:
     move: Tensor | None
     color: Tensor | None
     erase: Tensor | None
+    noise: Tensor | None = None
+    blur: Tensor | None = None
+    downscale: Tensor | None = None
+    jpeg: Tensor | None = None
 
     def __getitem__(self, images: Tensor | slice) -> AugmentParams:
         """Return the parameters of some of the images: positions int64 [M], or a slice."""
@@ -44,19 +50,22 @@ class AugmentParams:
     def digest(self) -> str:
         """The SHA-256 of the random numbers."""
         digest = hashlib.sha256()
-        for numbers in (self.mirror, self.move, self.color, self.erase):
-            if numbers is not None:
-                digest.update(numbers.cpu().numpy().tobytes())
+        for numbers in self._parts().values():
+            digest.update(numbers.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def _parts(self) -> dict[str, Tensor]:
+        """Return the random numbers by field, without parts that are off."""
+        parts: dict[str, Tensor] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, Tensor):
+                parts[each.name] = value
+        return parts
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> AugmentParams:
-        return AugmentParams(
-            config=self.config,
-            mirror=function(self.mirror),
-            move=None if self.move is None else function(self.move),
-            color=None if self.color is None else function(self.color),
-            erase=None if self.erase is None else function(self.erase),
-        )
+        changed = {name: function(numbers) for name, numbers in self._parts().items()}
+        return replace(self, **changed)
 
 
 def draw_augment_params(n: int, config: AugmentConfig, generator: torch.Generator) -> AugmentParams:
@@ -74,7 +83,11 @@ def draw_augment_params(n: int, config: AugmentConfig, generator: torch.Generato
         color = uniform(2, n)
     if config.erasing:
         erase = uniform(5, n)
-    return AugmentParams(config, mirror, move, color, erase)
+    degradations: dict[str, Tensor] = {}
+    for name in DEGRADATIONS:
+        if getattr(config, name):
+            degradations[name] = uniform(3 if name == "noise" else 2, n)
+    return AugmentParams(config, mirror, move, color, erase, **degradations)
 
 
 def view_augment_params(n: int, config: AugmentConfig, seed: int, view: int) -> AugmentParams:
@@ -104,11 +117,15 @@ def apply_augmentation(images: Tensor, params: AugmentParams, side: int | None =
     """Return augmented images float32 [N, C, side, side] on the 0-255 scale, from uint8 or float.
 
     One affine map, one color map and one rectangle for each image, the same for every `side`, which
-    is theirs by default. Images and parameters are on one device.
+    is theirs by default; then what lens, sensor and file do to it, in this order. Images and
+    parameters are on one device.
     """
-    pixels = _warp(images.to(torch.float32), params, side or images.shape[-1])
+    whole_side = images.shape[-1]
+    side = side or whole_side
+    pixels = _warp(images.to(torch.float32), params, side)
     pixels = _adjust_color(pixels, params)
-    return _erase(pixels, params)
+    pixels = _erase(pixels, params)
+    return _degrade(pixels, params, side / whole_side)
 
 
 @dataclass(frozen=True)
@@ -275,6 +292,32 @@ def _erase(images: Tensor, params: AugmentParams) -> Tensor:
     in_columns = (pixel_centers > left) & (pixel_centers <= left + width)
     erased = (in_rows[:, :, None] & in_columns[:, None, :]).unsqueeze(1)
     return torch.where(erased, images.mean((1, 2, 3), keepdim=True), images)
+
+
+def _degrade(images: Tensor, params: AugmentParams, scale: float) -> Tensor:
+    """Blur, shrink, add noise and compress, each those images that it has been drawn for.
+
+    Lengths in pixels are multiplied by `scale`, for images that are made smaller in training.
+    """
+    config = params.config
+    if params.blur is not None:
+        chosen, much = params.blur
+        sigma = much * (config.strength("blur_sigma") * scale)
+        images = change_chosen(images, chosen < (config.blur or 0), blur, sigma)
+    if params.downscale is not None:
+        chosen, much = params.downscale
+        fraction = 1 - much * (1 - config.strength("downscale_to"))
+        images = change_chosen(images, chosen < (config.downscale or 0), downscale, fraction)
+    if params.noise is not None:
+        chosen, much, which = params.noise
+        sigma = much * config.strength("noise_sigma")
+        images = change_chosen(images, chosen < (config.noise or 0), add_noise, sigma, which)
+    if params.jpeg is not None:
+        chosen, much = params.jpeg
+        lowest = config.strength("jpeg_quality")
+        quality = HIGHEST_QUALITY - much * (HIGHEST_QUALITY - lowest)
+        images = change_chosen(images, chosen < (config.jpeg or 0), compress_jpeg, quality.round())
+    return images
 
 
 def _symmetric_beta(n: int, alpha: float, generator: torch.Generator) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -227,7 +227,7 @@ def _draws_digest(spec: LogitsSpec) -> str:
 
 def _augmentation_entries(config: AugmentConfig) -> dict[str, Any]:
     """Return the numbers of the augmentation that a header holds."""
-    entries = asdict(config)
+    entries = config.given_values()
     for name in _DRAWN_EACH_EPOCH:
         del entries[name]
     return entries

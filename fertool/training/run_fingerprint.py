@@ -31,7 +31,7 @@ def run_fingerprint(
     tensors.update(train=train.targets(), val=val.targets())
     header, _ = pack({}, tensors)
     described = {
-        "config": asdict(config),
+        "config": {**asdict(config), "augmentation": config.augmentation.given_values()},
         "input": asdict(input),
         "classes": train.classes,
         "data": [train.digest, val.digest],

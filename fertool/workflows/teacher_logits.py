@@ -15,7 +15,7 @@ from fertool.config.option import configured, values_of, with_values
 from fertool.config.pictures import CurvePictures, pictures_of
 from fertool.config.reading import ReadConfig
 from fertool.config.run import RunConfig
-from fertool.config.training import AugmentConfig
+from fertool.config.training import DEGRADATIONS, STRENGTHS, AugmentConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import LogitsSummary
@@ -43,6 +43,8 @@ FIXED_BY_VIEWS = (
     "brightness",
     "contrast",
     "erasing",
+    *DEGRADATIONS,
+    *STRENGTHS,
 )
 """The options of augmentation that a recording with views fixes."""
 _RECORD_ANEW = "leave it out, or record the teachers anew with ``save_logits``"
@@ -355,18 +357,23 @@ def _with_views(
         # An option that is at its default was not given, and contradicts nothing.
         if given_values[name] not in (value, defaults[name]):
             raise UsageError(
-                f"``{name}={given_values[name]:g}``: {recording.path} was recorded with "
-                f"``{name}={value:g}``",
+                f"``{name}={given_values[name]:g}``: {recording.path} was recorded "
+                f"{_with_option(name, value)}",
                 _RECORD_ANEW,
             )
         fixed[name] = value
         if value != given_values[name]:
-            changes.append(f"``{name}={value:g}``")
+            changes.append(f"``{name}={value or 0:g}``")
     if changes:
         reporter.note(
             f"{recording.path}: images are changed as they were recorded, with {' '.join(changes)}"
         )
     return with_values(settled, fixed)
+
+
+def _with_option(name: str, value: float | None) -> str:
+    """Return how teachers were recorded; None stands for an option that was not given."""
+    return f"without ``{name}``" if value is None else f"with ``{name}={value:g}``"
 
 
 def require_no_model(output: Path | None, pictures: CurvePictures) -> None:

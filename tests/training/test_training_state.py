@@ -96,7 +96,11 @@ def test_a_killed_run_ends_with_the_bytes_of_an_undisturbed_one(run, quick, opti
         },
         {"lr_schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "freeze_epochs": 2},
         {"precision": "bf16", "freeze_epochs": 1, "ema_decay": 0.8},
-        {"precision": "fp16", "max_grad_norm": 1.0},
+        {
+            "precision": "fp16",
+            "max_grad_norm": 1.0,
+            "augmentation": AugmentConfig(noise=0.5, blur=0.5, downscale=0.5, jpeg=0.5),
+        },
     ],
     ids=lambda options: "+".join(options),
 )
