@@ -36,6 +36,8 @@ def train_teacher(
 
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --arch resnet18 --epochs 40
 
+    Example: fertool train-teacher -o t.pt --data fer2013.csv --votes fer2013new.csv --noise 0.3
+
     Example: fertool train-teacher -o teacher.pt --data fer2013.csv --seeds 0,1,2 --plot curves.png
     """
     from fertool.cli.output import print_trained

@@ -12,6 +12,8 @@ from fertool.registry import READERS
 
 DATA = "Data"
 
+VOTES_WEIGHT = 0.5
+"""Of the votes against the label."""
 _CLASSES_HINT = "for example ``classes=happy,sad,other=angry+fear``"
 
 
@@ -57,6 +59,20 @@ class DataConfig(ReadConfig):
         panel=DATA,
         metavar="NAMES",
     )
+    # The images are those of fer2013.csv, which ten raters labeled again: Barsoum et al. 2016.
+    votes: Path | None = option(
+        None,
+        "FER+ votes (fer2013new.csv) that are mixed with the labels of the training images of a "
+        "fer2013.csv, by the names of its classes; validation images keep their labels.",
+        panel=DATA,
+    )
+    votes_weight: float | None = option(
+        None,
+        f"Weight of the votes against the label. Default: {VOTES_WEIGHT:g}.",
+        panel=DATA,
+        minimum=0,
+        maximum=1,
+    )
     split_seed: int | None = option(
         None,
         "Seed of the choice of images that are held out where a split is missing; 0 by default.",
@@ -79,6 +95,16 @@ class DataConfig(ReadConfig):
         super().__post_init__()
         if self.classes is not None:
             parse_classes(self.classes)
+        if self.votes is not None and self.ferplus is not None:
+            raise UsageError(
+                "``votes`` with ``ferplus``: both say what the votes are for",
+                "``ferplus`` replaces the labels by votes, ``votes`` mixes the two: choose one",
+            )
+        if self.votes_weight is not None and self.votes is None:
+            raise UsageError(
+                f"``votes_weight={self.votes_weight:g}``: there are no votes",
+                "name their file: ``votes=fer2013new.csv``",
+            )
 
     @classmethod
     def of(cls, read: ReadConfig, recorded: dict[str, Any] | None = None) -> DataConfig:

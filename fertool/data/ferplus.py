@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -38,6 +39,27 @@ def label_by_votes(faces: RawSplit, rule: str) -> RawSplit:
         classes=FERPLUS_ORDER,
         soft_labels=soft_labels,
     )
+
+
+def mix_votes(faces: RawSplit, class_of: Mapping[str, str], weight: float) -> RawSplit:
+    """Return the faces with soft labels: their label, and by `weight` what their raters say.
+
+    `class_of` is the class of `faces` that each expression of FER+ means; votes for others are
+    dropped, and single votes as outliers. Without usable votes (none left, or most of them for
+    "unknown" or "not a face") an image has its label alone.
+    """
+    assert faces.votes is not None
+    counts = without_outliers(faces.votes)
+    by_class = np.zeros((len(faces), len(faces.classes)))
+    for column, name in enumerate(FERPLUS_ORDER):
+        if name in class_of:
+            by_class[:, faces.classes.index(class_of[name])] += counts[:, column]
+    total = by_class.sum(axis=1)
+    usable = (total > 0) & (counts.argmax(axis=1) < _EMOTIONS)
+    mixed = np.eye(len(faces.classes))[faces.labels]
+    mixed[usable] *= 1 - weight
+    mixed[usable] += weight * by_class[usable] / total[usable, None]
+    return replace(faces, soft_labels=mixed.astype(np.float32))
 
 
 def without_outliers(votes: Pixels) -> Votes:

@@ -31,11 +31,12 @@ def open_data(
         raise FertoolError(
             f"{error.filename or source}: {error.strerror}", "check ``data`` and its permissions"
         ) from None
-    if options.ferplus is not None and not format.has_votes:
-        raise UsageError(
-            f"``ferplus``: its votes belong to fer2013.csv, not to {source}",
-            "leave ``ferplus`` out",
-        )
+    for name, file in (("ferplus", options.ferplus), ("votes", options.votes)):
+        if file is not None and not format.has_votes:
+            raise UsageError(
+                f"``{name}``: its votes belong to fer2013.csv, not to {source}",
+                f"leave ``{name}`` out",
+            )
     return DataSource(reader, options, on_note)
 
 

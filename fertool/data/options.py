@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from fertool.config.reading import VOTES_WEIGHT
 from fertool.data.class_groups import ClassGroups
 from fertool.data.ferplus import RULES
 from fertool.data.labels import find_expression
@@ -18,7 +19,8 @@ class DataOptions:
     """How to read a source.
 
     `format`: the name of a reader, None to detect it. `ferplus`: fer2013new.csv, whose votes
-    replace the labels by `ferplus_rule`. `size`, `channels`: what the images become; size None
+    replace the labels by `ferplus_rule`. `votes`: the same file, mixed with the training images'
+    labels by `votes_weight`. `size`, `channels`: what the images become; size None
     keeps theirs, and so does `keep_size` where they all have one. `groups`: classes to be, with
     those of the source that each consists of; None keeps the source's own. `classes`: a model's
     classes, in its order; None takes all. Images of no class are dropped. Where the source has no
@@ -31,6 +33,8 @@ class DataOptions:
     format: str | None = None
     ferplus: Path | None = None
     ferplus_rule: str = "majority"
+    votes: Path | None = None
+    votes_weight: float = VOTES_WEIGHT
     size: int | None = None
     keep_size: bool = False
     channels: int = 1

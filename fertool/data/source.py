@@ -13,7 +13,7 @@ from fertool.data import pixels
 from fertool.data.class_groups import relabel, resolve_groups
 from fertool.data.dataset import FaceDataset
 from fertool.data.duplicates import distinct_from, hold_out
-from fertool.data.ferplus import label_by_votes
+from fertool.data.ferplus import label_by_votes, mix_votes
 from fertool.data.labels import FERPLUS_ORDER, class_order, match_classes, name_classes
 from fertool.data.options import DataOptions
 from fertool.data.reader import SPLITS, Findings, Note, RawSplit, Reader
@@ -100,7 +100,7 @@ class DataSource:
     def labeled(self, name: str) -> RawSplit:
         """Return one split as it was read, labeled by the FER+ rule and the groups of classes."""
         faces = self.raw(name)
-        if faces.votes is not None:
+        if self._options.ferplus is not None:
             faces = label_by_votes(faces, self._options.ferplus_rule)
         if self._target_of is None:
             return faces
@@ -195,6 +195,8 @@ class DataSource:
         if name == "train":
             self._require_classes(faces)
 
+        if self._options.votes is not None and name == "train":
+            faces = self._with_votes(faces)
         size = faces.images.shape[-1]
         if self._options.size is not None and not self._options.keep_size:
             size = self._options.size
@@ -207,6 +209,28 @@ class DataSource:
             digest=self.digest,
             soft_labels=None if soft_labels is None else torch.from_numpy(soft_labels),
         )
+
+    def _with_votes(self, faces: RawSplit) -> RawSplit:
+        """Return training images whose labels are mixed with the votes of FER+."""
+        # Through the groups that were asked for, to the names of a model's classes.
+        own = [name for name in FERPLUS_ORDER if name in self._own_classes]
+        target_of = {name: name for name in own}
+        if self._target_of is not None:
+            target_of = {name: self._target_of[name] for name in own if name in self._target_of}
+        meant = match_classes(target_of.values(), self.classes)
+        class_of: dict[str, str] = {}
+        for name, target in target_of.items():
+            if target in meant:
+                class_of[name] = meant[target]
+        weight = self._options.votes_weight
+        mixed = mix_votes(faces, class_of, weight)
+        assert mixed.soft_labels is not None
+        changed = np.count_nonzero(mixed.soft_labels.max(axis=1) < 1)
+        self._on_note(
+            f"{self.name}: the votes have a weight of {weight:g} in the labels; they change those "
+            f"of {changed:,} of {len(faces):,} training images"
+        )
+        return mixed
 
     def _note_dropped(self, name: str, count: int) -> None:
         if count:

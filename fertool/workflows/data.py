@@ -11,6 +11,7 @@ from fertool.artifact.input_files import require_file
 from fertool.config.detection import DetectionConfig
 from fertool.config.option import configured, values_of
 from fertool.config.reading import (
+    VOTES_WEIGHT,
     DataConfig,
     ReadConfig,
     named_format,
@@ -49,8 +50,9 @@ class Data:
         # Drawn faces have no file.
         if not named_format(self.source):
             files.append(Path(self.source))
-        if self.read.ferplus:
-            files.append(self.read.ferplus)
+        for votes in (self.read.ferplus, self.read.votes):
+            if votes:
+                files.append(votes)
         return files
 
     @property
@@ -116,6 +118,8 @@ class Data:
                 format=None if read.format == "auto" else read.format,
                 ferplus=read.ferplus,
                 ferplus_rule=read.ferplus_rule,
+                votes=read.votes,
+                votes_weight=VOTES_WEIGHT if read.votes_weight is None else read.votes_weight,
                 size=size,
                 keep_size=keep_size,
                 channels=channels,
@@ -159,8 +163,9 @@ def open_data(
         raise FertoolError(
             f"{source}: no such file or folder", "check ``data``; 'synth' draws faces instead"
         )
-    if read.ferplus:
-        require_file(read.ferplus)
+    for votes in (read.ferplus, getattr(read, "votes", None)):
+        if votes:
+            require_file(votes)
     return Data(source, read, reporter)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fertool.data.ferplus import RULES, label_by_votes
+from fertool.data.ferplus import RULES, label_by_votes, mix_votes
 from fertool.data.labels import FERPLUS_ORDER
 from fertool.data.reader import RawSplit
 
@@ -94,3 +94,22 @@ def test_every_rule_names_the_eight_expressions(rule):
     result = label(np.eye(10, dtype=np.uint8) * 10, rule)
     assert result.classes == FERPLUS_ORDER
     assert result.labels.tolist() == list(range(8))
+
+
+def test_votes_are_mixed_with_the_labels_by_the_names_of_the_classes():
+    votes = np.array(
+        [
+            [4, 0, 0, 0, 4, 0, 0, 1, 0, 0],  # neutral and angry, a single vote of contempt
+            [0, 0, 0, 2, 0, 0, 0, 6, 0, 0],  # contempt has no class here: sad remains
+            [0, 0, 0, 0, 0, 0, 0, 9, 0, 0],  # nothing remains
+            [0, 2, 0, 0, 0, 0, 0, 0, 7, 0],  # unknown wins
+        ],
+        np.uint8,
+    )
+    classes = ("angry", "sad", "calm")
+    faces = RawSplit(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 0, 1, 2]), classes, votes)
+    class_of = {"neutral": "calm", "angry": "angry", "sad": "sad"}
+    mixed = mix_votes(faces, class_of, 0.5)
+    assert mixed.labels.tolist() == [0, 0, 1, 2]
+    expected = [[0.75, 0, 0.25], [0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]]
+    np.testing.assert_allclose(mixed.soft_labels, expected, rtol=1e-6)

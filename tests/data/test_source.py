@@ -203,6 +203,27 @@ def test_soft_labels_are_renormalised_over_the_models_classes(ferplus):
     torch.testing.assert_close(targets, torch.tensor([[0.4, 0.6], [0.0, 1.0]]))
 
 
+def test_votes_are_mixed_with_the_labels_of_training_images_alone(write_fer2013, ferplus, notes):
+    _, votes = ferplus
+    usages = ["Training"] * 8 + ["PublicTest"] * 3
+    csv = str(write_fer2013([(k % 7, [k] * 16, usage) for k, usage in enumerate(usages)]))
+    options = DataOptions(votes=votes, votes_weight=0.25)
+    source = open_data(csv, options, on_note=notes.append)
+    train = source.split("train")
+    # angry by its label, neutral by all of its votes; the last one's votes are for contempt.
+    assert (train.classes, train.labels.tolist()) == (BASIC, [0, 1, 2, 3, 4, 5, 6, 0])
+    assert train.targets()[0].tolist() == [0.75, 0, 0, 0, 0, 0, 0.25]
+    assert train.targets()[7].tolist() == [1, 0, 0, 0, 0, 0, 0]
+    assert (len(source.split("val")), source.split("val").soft_labels) == (3, None)
+    assert "they change those of 7 of 8" in notes[-1]
+    groups = {"good": ("happy", "surprise"), "bad": ("angry", "sad"), "none": ("neutral",)}
+    grouped = open_data(csv, DataOptions(votes=votes, groups=groups)).split("train")
+    assert (grouped.labels.tolist(), grouped.targets()[0].tolist()) == (
+        [1, 0, 1, 0, 2, 1],
+        [0, 0.5, 0.5],
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -235,8 +256,9 @@ def test_a_format_that_does_not_fit_the_path_is_an_error(kaggle, write_fer2013):
 
 
 def test_votes_for_anything_but_the_csv_are_a_usage_error(kaggle, tmp_path):
-    with pytest.raises(UsageError, match="``ferplus``"):
-        open_data(str(kaggle), DataOptions(ferplus=tmp_path / "votes.csv"))
+    for name in ("ferplus", "votes"):
+        with pytest.raises(UsageError, match=f"``{name}``"):
+            open_data(str(kaggle), DataOptions(**{name: tmp_path / "votes.csv"}))
 
 
 @pytest.mark.parametrize(

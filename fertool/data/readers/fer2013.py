@@ -34,7 +34,7 @@ _CACHE_VERSION = 1
 _VOTE_COLUMNS = 10
 _SHOWN = 60
 """Characters of a wrong field that an error shows."""
-_FERPLUS_HINT = "``ferplus`` takes fer2013new.csv of FER+"
+_FERPLUS_HINT = "``ferplus`` and ``votes`` take fer2013new.csv of FER+"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Fer2013Csv(DataFormat):
         path = Path(source)
         if path.is_dir():
             path = _find_csv(path) or path / _FILE_NAMES[0]
-        return open_fer2013(path, options.ferplus, on_note)
+        return open_fer2013(path, options.ferplus or options.votes, on_note)
 
 
 def _find_csv(folder: Path) -> Path | None:
