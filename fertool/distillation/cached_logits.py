@@ -129,6 +129,50 @@ def compute_cached_logits(
     return CachedLogits(spec, logits.cpu())
 
 
+def merge_cached_logits(parts: Mapping[str, CachedLogits], step: ProvenanceStep) -> CachedLogits:
+    """Return the teachers of several recordings, by the files' names, as those of one.
+
+    Each teacher keeps its own logits: only so is the mean of their distributions right at every
+    temperature, which comes between the two. Classes are in the order of the first file.
+
+    Raises FertoolError for recordings of other classes, images or views, and for a teacher that is
+    in two of them and would count twice.
+    """
+    (first_name, first), *others = parts.items()
+    logits = [first.logits]
+    teachers = list(first.spec.teachers)
+    for name, part in others:
+        order = class_order(part.spec.classes, first.spec.classes)
+        _require_same_recording(first.spec, part.spec, f"{name} and {first_name}")
+        twice = set(teachers) & set(part.spec.teachers)
+        if twice:
+            raise FertoolError(
+                f"{name}: has a teacher that another file has too, {min(twice)[:12]}",
+                "name each recording once: all teachers have the same weight",
+            )
+        teachers += part.spec.teachers
+        logits.append(part.logits[..., order])
+    provenance = (*first.spec.provenance, step)
+    spec = replace(first.spec, teachers=tuple(teachers), provenance=provenance, digest="")
+    return CachedLogits(spec, torch.cat(logits))
+
+
+def _require_same_recording(first: LogitsSpec, other: LogitsSpec, names: str) -> None:
+    """Raise FertoolError unless two recordings are of the same images in the same views."""
+    if other.images != first.images:
+        raise FertoolError(
+            f"{names}: logits of other training images",
+            "record both on the same data, in the same size",
+        )
+    # The draws are a digest of the seed's random numbers.
+    views = [(spec.views, _views(spec), spec.draws) for spec in (first, other)]
+    if views[0] != views[1]:
+        raise FertoolError(
+            f"{names}: recorded under different views",
+            "record both with the same ``logit_views``, augmentation and ``seed``",
+        )
+
+
 def _augmented_batches(
     images: Tensor, views: Views | None, view: int, device: torch.device
 ) -> Iterator[tuple[slice, Tensor]]:

@@ -65,7 +65,8 @@ class CachedTeacherLogits:
         if len(views) > 1:
             raise FertoolError(
                 "the teachers' logits were recorded under different augmentations",
-                "record them in one run: fertool distill A.pt B.pt ``save_logits=FILE``",
+                "record them in one run, or with the same augmentation and ``seed``: "
+                "fertool distill A.pt B.pt ``save_logits=FILE``",
             )
         if len(images) > 1:
             fewest, more, *_ = sorted(images)

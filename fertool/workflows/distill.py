@@ -25,7 +25,7 @@ from fertool.workflows.teacher_logits import (
     as_list,
     open_teachers,
     require_logits_output,
-    require_no_recording,
+    require_one_kind,
     teacher_files,
     write_logits,
 )
@@ -109,7 +109,7 @@ class StudentTask(TrainingTask):
         self._teachers = open_teachers(self._given)
         require_logits_output(logits, output, self.input_files)
         if logits.save_logits:
-            require_no_recording(logits, self._teachers)
+            require_one_kind(logits, self._teachers)
         # Options of a recording that is neither made nor read would do nothing.
         elif not self._teachers.recordings:
             logits.require_recording()

@@ -84,8 +84,9 @@ def record_logits(
 ) -> RecordedLogits:
     """Write the logits of teachers to a file that stands for them in `distill`.
 
-    They are those on the training images, each under ``views`` fixed augmentations. `options` are
-    those of `RecordLogitsConfig` and `RunConfig`, by name.
+    They are those on the training images, each under ``views`` fixed augmentations. Recordings of
+    the same images and views are merged into one file. `options` are those of `RecordLogitsConfig`
+    and `RunConfig`, by name.
 
     Raises UsageError for a wrong option, FertoolError for teachers of other classes and for files
     that cannot be used.
@@ -98,10 +99,12 @@ def record_logits(
     for path in config.student.files:
         require_file(path)
     opened = open_teachers(given)
-    require_no_recording(logits, opened)
+    require_one_kind(logits, opened)
+    opened.settle(config.augmentation, config.logit_views, reporter)
     input = input_of(config.student)
     data = data.following(opened.lineage)
     train = data.fitted(input).split("train")
+    opened.require_images(train, data)
     recorded = write_logits(
         Path(output),
         opened,
@@ -266,13 +269,20 @@ def require_logits_output(config: LogitsConfig, model: Path | None, inputs: Sequ
         )
 
 
-def require_no_recording(config: LogitsConfig, teachers: Teachers) -> None:
-    """Raise UsageError when a recording would be recorded."""
-    if teachers.recordings:
+def require_one_kind(config: LogitsConfig, teachers: Teachers) -> None:
+    """Raise UsageError unless all teachers are models, or recordings to merge."""
+    if not teachers.recordings:
+        return
+    path = teachers.recordings[0].path
+    if teachers.models:
         raise UsageError(
-            f"``save_logits={config.save_logits}``: "
-            f"{teachers.recordings[0].path} is a recording already",
-            "give the teachers' model files",
+            f"``save_logits={config.save_logits}``: {path} is a recording already, beside models",
+            "record the models alone, with the same augmentation and ``seed``, and merge the files",
+        )
+    if len(teachers.recordings) == 1:
+        raise UsageError(
+            f"``save_logits={config.save_logits}``: {path} is a recording already",
+            "give the teachers' model files, or several recordings to merge",
         )
 
 
@@ -290,19 +300,25 @@ def write_logits(
 ) -> Teachers:
     """Write the models' logits on the training images, as a student with this `input` sees them.
 
-    Returns the recording in their place. What a killed run has recorded already is written again as
-    it is.
+    Recordings are merged instead. Returns the recording in their place. What a killed run has
+    recorded already is written again as it is.
     """
     from fertool.device import resolve_device
     from fertool.distillation.cached_logits import (
         compute_cached_logits,
+        merge_cached_logits,
         plan_cached_logits,
         save_logits,
     )
-    from fertool.report.units import size_text
 
-    options = recorded_options(read, {"logit_views": config.views})
+    views = config.views if teachers.views is None else teachers.views
+    options = recorded_options(read, {"logit_views": views})
     step = make_step(command, options, run.seed, data=train, **teachers.digests)
+    if teachers.recordings:
+        parts = {str(each.path): each.cached for each in teachers.recordings}
+        merged = save_logits(path, merge_cached_logits(parts, step))
+        _note_recorded(path, merged, reporter)
+        return Teachers((), (RecordedLogits(merged, path),))
     digests = [model.spec.digest for model in teachers.models]
     plan = plan_cached_logits(train, config.views, config.augmentation, run.seed, digests, step)
     cached = None
@@ -321,10 +337,19 @@ def write_logits(
                 on_progress=on_progress,
             )
     cached = save_logits(path, cached)
-    views = f"{config.views} views" if config.views else "one look"
-    size = size_text(path.stat().st_size)
-    reporter.note(f"{path}: {views} of {len(train)} images, {size}")
+    _note_recorded(path, cached, reporter)
     return Teachers((), (RecordedLogits(cached, path),))
+
+
+def _note_recorded(path: Path, cached: CachedLogits, reporter: Reporter) -> None:
+    from fertool.report.units import size_text
+
+    spec = cached.spec
+    views = f"{spec.views} views" if spec.views else "one look"
+    # A single teacher is what most files have.
+    of = f" by {len(spec.teachers)} teachers" if len(spec.teachers) > 1 else ""
+    size = size_text(path.stat().st_size)
+    reporter.note(f"{path}: {views} of {spec.images.count} images{of}, {size}")
 
 
 def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:

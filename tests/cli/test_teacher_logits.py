@@ -131,6 +131,27 @@ def test_a_model_and_a_recording_teach_together(fertool, teacher, logits, tmp_pa
     }
 
 
+def test_recordings_of_separate_runs_are_merged_into_one_file(fertool, logits, tmp_path):
+    torch.manual_seed(1)
+    spec, module = models.create("micro_expnet", {"width_mult": 0.25}, InputSpec(), CLASSES)
+    models.save_model(tmp_path / "other.pt", spec, module)
+    other, merged = tmp_path / "other.logits", tmp_path / "all.logits"
+    own = ("--save-logits", other, "--logit-views", 2, "--rotation", 10, "--epochs", 0)
+    assert fertool("distill", tmp_path / "other.pt", *DATA, *own)[0] == 0
+    code, _, err = fertool("distill", logits, other, *DATA, "--save-logits", merged, "--epochs", 0)
+    assert code == 0, err
+    assert "2 views of 224 images by 2 teachers" in err
+    spec = load_logits(merged).spec
+    assert len(spec.teachers) == 2
+    assert set(spec.provenance[-1].inputs) == {
+        *("data", "teacher.0", "teacher.1", "logits.0", "logits.1")
+    }
+    both = (logits, tmp_path / "other.pt", *DATA, "--save-logits", merged, "--epochs", 0)
+    code, _, err = fertool("distill", *both)
+    assert code == 2
+    assert "beside models\nhint: record the models alone" in err
+
+
 def test_a_student_of_another_size_may_use_the_file(fertool, logits, tmp_path):
     code, _, err = fertool(
         "distill", logits, *DATA, *SMALL, "--input-size", 32, "-o", tmp_path / "s.pt"

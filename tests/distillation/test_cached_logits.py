@@ -16,6 +16,7 @@ from fertool.distillation.cached_logits import (
     CachedLogits,
     compute_cached_logits,
     load_logits,
+    merge_cached_logits,
     plan_cached_logits,
     require_same_images,
     save_logits,
@@ -227,3 +228,53 @@ def test_the_draw_of_mixup_is_no_part_of_a_view(record, faces, plan):
     assert not {"mixup", "cutmix"} & set(spec.augmentation)
     assert spec == plan(faces(20), augmentation=AugmentConfig(mixup=0.1))
     assert CachedLogits(spec, torch.zeros(1, 2, 20, 3)).views.config.mixup == 0
+
+
+def renamed(part, **changes):
+    return replace(part, spec=replace(part.spec, **changes))
+
+
+def test_merged_recordings_teach_as_the_files_do_at_every_temperature(record, tmp_path, shape):
+    first = renamed(record(seed=1), teachers=("one",))
+    second = renamed(record(seed=2), teachers=("two",))
+    order = torch.tensor([2, 0, 1])
+    turned = CachedLogits(
+        replace(second.spec, classes=("sad", "happy", "neutral")), second.logits[..., order]
+    )
+    merged = save_logits(
+        tmp_path / "m", merge_cached_logits({"a.logits": first, "b.logits": turned}, STEP)
+    )
+    read = load_logits(tmp_path / "m")
+    assert read.spec.teachers == merged.spec.teachers == ("one", "two")
+    assert read.spec.provenance == (*first.spec.provenance, STEP)
+    targets = torch.zeros(20, 3)
+    for temperature in (1.0, 6.0):
+        ways = ([*first.teachers, *turned.teachers], read.teachers)
+        plans = []
+        for teachers in ways:
+            learning = KnowledgeDistillation(
+                teachers, input=shape, classes=CLASSES, temperature=temperature
+            )
+            plans.append(learning.plan_epoch(2, targets)[0])
+        torch.testing.assert_close(*plans, rtol=0, atol=1e-6)
+        mean = sum((part.logits[0, 1].float() / temperature).softmax(1) for part in (first, second))
+        torch.testing.assert_close(plans[0][:, 3:], mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "b: has a teacher that another file has too"),
+        ({"teachers": ("two",), "draws": "ab"}, "b and a: recorded under different views"),
+        ({"teachers": ("two",), "images": ImageSet(20, 1, 16, "cd")}, "of other training images"),
+        (
+            {"teachers": ("two",), "classes": ("happy", "neutral", "fear")},
+            "differ in their classes",
+        ),
+    ],
+)
+def test_recordings_that_do_not_fit_are_not_merged(record, changes, message):
+    first = record()
+    with pytest.raises(FertoolError, match=message) as error:
+        merge_cached_logits({"a": first, "b": renamed(first, **changes)}, STEP)
+    assert error.value.hint
