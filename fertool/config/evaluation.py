@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from fertool.config.corruptions import ALL, CORRUPTIONS
 from fertool.config.detection import DETECTION, DetectionConfig
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
-from fertool.errors import UsageError
+from fertool.errors import UsageError, unknown_name
 
 LIMIT = "Limit"
+CORRUPTION = "Corruptions"
 Split = Literal["train", "val", "test"]
 Tta = Literal["none", "flip", "ten-crop"]
 
@@ -64,6 +66,22 @@ class EvaluationConfig:
 
     split: Split = option("val", "val is PublicTest of fer2013.csv, test is PrivateTest.")
     tta: Tta = option("none", "Average the predictions for several views of each image.")
+    corruptions: tuple[str, ...] = option(
+        (),
+        "Measure the accuracy under these corruptions too, each at five levels: all, or some of "
+        f"{', '.join(CORRUPTIONS)}.",
+        panel=CORRUPTION,
+        metavar="NAMES",
+        separator=",",
+    )
+    corruption_seed: int | None = option(
+        None,
+        "Seed of the noise, the places that are hidden and the directions of shifts. Default: 0.",
+        panel=CORRUPTION,
+        minimum=0,
+        maximum=2**31,
+        advanced=True,
+    )
     detect: bool = option(
         False,
         "Find and align the face of each photograph first: the data is no set of crops.",
@@ -79,3 +97,23 @@ class EvaluationConfig:
                 f"``tta={self.tta}`` with ``detect=True``: faces are aligned for one view",
                 "leave one of them out",
             )
+        if self.detect and self.corruptions:
+            raise UsageError(
+                "``corruptions`` with ``detect=True``: it is crops that are corrupted",
+                "cut the faces out first: fertool data crop",
+            )
+        if self.corruption_seed is not None and not self.corruptions:
+            raise UsageError(
+                f"``corruption_seed={self.corruption_seed}``: nothing is corrupted",
+                "add ``corruptions=all``, or leave it out",
+            )
+        for name in self.corruptions:
+            if name not in (ALL, *CORRUPTIONS):
+                raise unknown_name("corruption", name, (ALL, *CORRUPTIONS))
+
+    @property
+    def chosen_corruptions(self) -> tuple[str, ...]:
+        """The names of the corruptions to measure, in the order of `CORRUPTIONS`, each once."""
+        if ALL in self.corruptions:
+            return tuple(CORRUPTIONS)
+        return tuple(name for name in CORRUPTIONS if name in self.corruptions)

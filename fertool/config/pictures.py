@@ -46,6 +46,15 @@ class TracePictures:
     )
 
 
+@dataclass(frozen=True)
+class CorruptionPictures:
+    """The pictures of an evaluation."""
+
+    plot: Path | None = option(
+        None, "Write the accuracy by corruption and level as a PNG.", panel=OUTPUT
+    )
+
+
 def pictures_of(config: Any) -> Mapping[str, Path]:
     """Return the files of the pictures that are asked for, by the options' names."""
     asked = {}

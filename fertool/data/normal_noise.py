@@ -25,7 +25,7 @@ def _quantiles() -> NDArray[np.int32]:
     return np.array(values, np.int32)
 
 
-def normal_integers(count: int, seed: int) -> NDArray[np.int32]:
+def normal_integers(count: int, seed: int | list[int]) -> NDArray[np.int32]:
     """Return `count` normal numbers of mean 0 and standard deviation `UNIT`, int32 [count]."""
     # Raw output of the generator, which NumPy promises to keep; its distributions it does not.
     words = np.random.PCG64(seed).random_raw((count + 3) // 4)

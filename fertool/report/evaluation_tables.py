@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from msgspec import UNSET
+
 from fertool.config.evaluation import Tta
 from fertool.report.model_tables import routing_text
 from fertool.report.text_table import Fact, TextTable, numeric_headers
@@ -17,7 +19,7 @@ from fertool.report.units import (
     short_file_names,
     short_names,
 )
-from fertool.results import AccuracyComparison, Evaluation, Headline
+from fertool.results import AccuracyComparison, Corruptions, Evaluation, Headline, RelativeMean
 
 _TTA_NAMES: Mapping[Tta, str] = {
     "none": "single crop",
@@ -47,6 +49,8 @@ def evaluation_facts(entry: Evaluation) -> list[Fact]:
         facts.append((f"profile {profile.profile}", f"{accuracy} on {share} of the images"))
     if entry.routing:
         facts.append(("against random", routing_text(entry.routing)))
+    if entry.corruptions is not UNSET:
+        facts += _corruption_facts(entry.corruptions)
     balanced = percent_text(entry.balanced_accuracy)
     figures = f"{entry.macro_f1:.3f}, {balanced}, {entry.ece:.3f}"
     facts.append(("macro F1, balanced accuracy, ECE", figures))
@@ -118,6 +122,80 @@ def layout_confusion(entry: Evaluation) -> TextTable:
             cells.append(f"{100 * count / total:.0f}")
         rows.append(tuple(cells))
     return TextTable(("", *numeric_headers(names)), tuple(rows))
+
+
+def _corruption_facts(found: Corruptions) -> list[Fact]:
+    facts: list[Fact] = []
+    if found.mean:
+        facts.append(("under corruptions, relative", _relative_text(found.mean)))
+    if found.reference:
+        facts.append(("the reference ones, relative", _relative_text(found.reference)))
+    return facts
+
+
+def _relative_text(mean: RelativeMean) -> str:
+    interval = interval_text(mean.relative_accuracy_ci95, 1, 3)
+    return f"{mean.relative_accuracy:.3f} [{interval}], {mean.levels} levels"
+
+
+def layout_corruptions(found: Corruptions) -> TextTable:
+    """Lay out the accuracy at every level of every corruption, against that of clean images."""
+    rows = []
+    for name, figures in found.by_name.items():
+        # Its unit under its name, and both once for the five levels.
+        titles = [name, f"  {figures.unit}"]
+        for index, level in enumerate(figures.levels):
+            relative = MISSING
+            if level.relative_accuracy is not None:
+                relative = f"{level.relative_accuracy:.3f}"
+            row = (
+                titles[index] if index < len(titles) else "",
+                f"{level.strength:g}",
+                percent_text(level.accuracy),
+                relative,
+                f"{100 * level.difference:+.1f}",
+                interval_text(level.difference_ci95),
+            )
+            rows.append(row)
+    headers = ("corruption", ">strength", ">accuracy", ">relative", ">points", ">95 % interval")
+    return TextTable(headers, tuple(rows))
+
+
+def layout_relative_means(entries: Sequence[Evaluation]) -> TextTable:
+    """Lay out what files keep of their accuracy under corruptions, a row for each file."""
+    names = short_file_names(entries)
+    kinds: dict[str, None] = {}
+    for entry in entries:
+        if entry.corruptions is not UNSET:
+            kinds.update(dict.fromkeys(entry.corruptions.by_name))
+    rows = []
+    for entry in entries:
+        if entry.corruptions is UNSET:
+            continue
+        found = entry.corruptions
+        cells = [names[entry.file]]
+        means: list[RelativeMean | None] = [found.reference, found.mean]
+        for kind in kinds:
+            means.append(found.by_name[kind].mean if kind in found.by_name else None)
+        for mean in means:
+            cells.append(_mean_cell(mean))
+        rows.append(tuple(cells))
+    return TextTable(("file", *numeric_headers(["reference", "all", *kinds])), tuple(rows))
+
+
+def _mean_cell(mean: RelativeMean | None) -> str:
+    if mean is None:
+        return MISSING
+    interval = interval_text(mean.relative_accuracy_ci95, 1, 2)
+    return f"{mean.relative_accuracy:.3f}\n{interval}"
+
+
+def corruption_caption(entry: Evaluation) -> str:
+    """Return what the table of corruptions is about."""
+    return (
+        f"under corruptions, {entry.split}, n = {entry.n:,}; points and paired intervals against "
+        "the clean images"
+    )
 
 
 def layout_comparisons(comparisons: Sequence[AccuracyComparison]) -> TextTable:

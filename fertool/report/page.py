@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+from msgspec import UNSET
+
 from fertool.report import (
     benchmark_tables,
     evaluation_tables,
@@ -21,7 +23,12 @@ from fertool.report import (
 from fertool.report.board_text import board_lines
 from fertool.report.mistakes import mistake_section
 from fertool.report.page_writer import PageWriter, section
-from fertool.report.plots import sweep_accuracy, tradeoff, training_curves
+from fertool.report.plots import (
+    corruption_curves,
+    sweep_accuracy,
+    tradeoff,
+    training_curves,
+)
 from fertool.report.plots.drawing import SVG
 from fertool.report.result_files import ReportData
 from fertool.report.text_table import Card, Section
@@ -59,6 +66,8 @@ _BENCHMARK_NOTE = (
 _MAX_CONFUSION_CLASSES = 60
 # Of more files, nobody would look at them one by one.
 _MAX_MATRICES = 30
+# Of more files, nobody could tell the lines of a panel apart.
+_MAX_CURVES = 7
 # Of more files, nobody could tell the points and names of a figure apart.
 _MAX_POINTS = 60
 
@@ -74,6 +83,7 @@ def render_page(found: ReportData, *, as_markdown: bool = False) -> str:
         _models,
         _benchmarks,
         _evaluations,
+        _corruptions,
         _mistakes,
         _trainings,
         _sweeps,
@@ -211,6 +221,23 @@ def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[Section]:
         parts.append(writer.beside(*classes))
     if parts:
         yield section("Accuracy", *parts)
+
+
+def _corruptions(found: ReportData, writer: PageWriter) -> Iterator[Section]:
+    corrupted = [entry for entry in found.evaluations if entry.corruptions is not UNSET]
+    if not corrupted:
+        return
+    names = short_file_names(found.evaluations)
+    parts = [writer.table(evaluation_tables.layout_relative_means(corrupted))]
+    if len(corrupted) <= _MAX_CURVES:
+        draw = partial(corruption_curves.plot_corruptions, corrupted, SVG)
+        parts.append(writer.picture(draw, "Accuracy by corruption and strength; dashed: clean"))
+    for entry in corrupted:
+        assert entry.corruptions is not UNSET
+        table = writer.table(evaluation_tables.layout_corruptions(entry.corruptions))
+        caption = evaluation_tables.corruption_caption(entry)
+        parts.append(writer.folded(f"{names[entry.file]}: {caption}", table))
+    yield section("Accuracy under corruptions", *parts)
 
 
 def _mistakes(found: ReportData, writer: PageWriter) -> Iterator[Section]:

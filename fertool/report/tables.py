@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from msgspec import UNSET
 from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -25,10 +26,12 @@ from fertool.report.board_text import board_lines
 from fertool.report.change_tables import Costs
 from fertool.report.data_tables import data_facts, layout_class_counts, layout_problems
 from fertool.report.evaluation_tables import (
+    corruption_caption,
     evaluation_facts,
     layout_classes,
     layout_comparisons,
     layout_confusion,
+    layout_corruptions,
 )
 from fertool.report.sensitivity_tables import layout_sensitivity, sensitivity_caption
 from fertool.report.text_table import Fact, TextTable
@@ -98,6 +101,9 @@ def eval_table(entry: Evaluation) -> RenderableType:
     if len(entry.per_class) <= _MAX_CONFUSION_COLUMNS:
         parts.append(Text("predictions for each class, in percent of its images"))
         parts.append(_draw(layout_confusion(entry)))
+    if entry.corruptions is not UNSET:
+        parts.append(Text(corruption_caption(entry)))
+        parts.append(_draw(layout_corruptions(entry.corruptions)))
     return Group(*parts)
 
 

@@ -37,11 +37,15 @@ from fertool.results.environment import Environment
 from fertool.results.evaluation import (
     AccuracyComparison,
     ClassFigures,
+    CorruptionFigures,
+    CorruptionLevel,
+    Corruptions,
     DetectionFigures,
     Evaluation,
     EvaluationReport,
     Headline,
     ProfileFigures,
+    RelativeMean,
 )
 from fertool.results.imported import Agreement, BoardFailure, BoardRun, ImportedRun
 from fertool.results.model_results import (
@@ -97,6 +101,9 @@ __all__ = [
     "Change",
     "ClassFigures",
     "ConfigSummary",
+    "CorruptionFigures",
+    "CorruptionLevel",
+    "Corruptions",
     "CropReport",
     "DataInfo",
     "DataProblem",
@@ -135,6 +142,7 @@ __all__ = [
     "PruneResult",
     "QuantizePreview",
     "QuantizeResult",
+    "RelativeMean",
     "Sensitivity",
     "ShownModel",
     "SpeedComparison",

@@ -20,7 +20,7 @@ from fertool.results.fields import (
     require_inside,
 )
 from fertool.results.regression import AccuracyRegression
-from fertool.strict_json import Count, Fraction, Name, Positive, Text
+from fertool.strict_json import Count, Fraction, Name, NonNegative, Positive, Text
 
 _CI95 = described("its 95 % interval, Wilson's")
 
@@ -66,6 +66,64 @@ class ProfileFigures:
 
 
 @dataclass(frozen=True)
+class CorruptionLevel(Headline):
+    """The accuracy on the images under one corruption at one strength."""
+
+    strength: Annotated[NonNegative, described("in the unit of the corruption")]
+    relative_accuracy: Annotated[
+        NonNegative | None, described("accuracy over that of the clean images; null where it is 0")
+    ]
+    difference: Annotated[Difference, described("accuracy less that of the clean images")]
+    difference_ci95: Annotated[DifferenceInterval, described("its 95 % interval, paired")]
+
+
+@dataclass(frozen=True)
+class RelativeMean:
+    """The mean of relative accuracies, of `levels` of corruptions."""
+
+    levels: Annotated[Positive, described("levels that the mean is taken of")]
+    relative_accuracy: Annotated[
+        NonNegative, described("mean accuracy over the accuracy of the clean images")
+    ]
+    relative_accuracy_ci95: Annotated[
+        tuple[NonNegative, NonNegative], described("its 95 % interval, over the images")
+    ]
+
+
+@dataclass(frozen=True)
+class CorruptionFigures:
+    """The figures under one corruption."""
+
+    unit: Annotated[Name, described("what the strength of a level is")]
+    levels: Annotated[
+        tuple[CorruptionLevel, ...],
+        Meta(min_length=1, max_length=100),
+        described("the mildest first"),
+    ]
+    mean: Annotated[RelativeMean | None, described("of its levels")]
+
+
+@dataclass(frozen=True)
+class Corruptions:
+    """The figures of one file under corruptions of its images."""
+
+    seed: Annotated[Count, described("of the noise, of hidden places and of shifts")]
+    by_name: Annotated[
+        Mapping[Name, CorruptionFigures],
+        Meta(min_length=1, max_length=100),
+        described("by corruption"),
+    ]
+    mean: Annotated[RelativeMean | None, described("of all levels that were measured")]
+    reference: Annotated[
+        RelativeMean | None,
+        described(
+            "of noise 10 and 25, blur 1 and 2, resolution 0.5, occlusion 12, brightness 2 and "
+            "contrast 0.5; null unless all were measured"
+        ),
+    ]
+
+
+@dataclass(frozen=True)
 class Evaluation(Headline):
     """One file in the JSON of `eval`."""
 
@@ -103,6 +161,8 @@ class Evaluation(Headline):
         RoutingMetrics | None,
         described("of a dynamic network in a `.pt` file: its choice against a random one"),
     ] = None
+
+    corruptions: Annotated[Corruptions | UnsetType, described("with ``corruptions``")] = UNSET
 
     def __post_init__(self) -> None:
         super().__post_init__()

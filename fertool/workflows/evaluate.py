@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.config.evaluation import AccuracyLimit, EvaluationConfig, Split, Tta
 from fertool.config.option import configured
-from fertool.errors import FertoolError
+from fertool.config.pictures import CorruptionPictures
+from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, OnProgress, Reporter
 from fertool.results import (
     AccuracyComparison,
     ClassFigures,
+    Corruptions,
     Evaluation,
     EvaluationReport,
     Headline,
@@ -22,6 +24,7 @@ from fertool.results import (
 from fertool.workflows.accuracy_regression import find_losses, with_baseline
 from fertool.workflows.data import Data
 from fertool.workflows.model import Model
+from fertool.workflows.pictures import draw_corruptions, require_pictures
 from fertool.workflows.predictors import open_any
 from fertool.workflows.routing import evaluate_profiles
 
@@ -44,6 +47,7 @@ def evaluate(
     config: EvaluationConfig = EvaluationConfig(),
     limit: AccuracyLimit = AccuracyLimit(),
     *,
+    pictures: CorruptionPictures = CorruptionPictures(),
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> EvaluationReport:
@@ -51,18 +55,21 @@ def evaluate(
 
     Each is compared with the first. Images that are exact copies of training images are left out of
     a second figure. With ``detect`` the data are photographs whose faces are found first, and a
-    photograph without one counts as wrong. With ``not_worse_than`` that file is the baseline, and
-    `limit` of the result says which files are worse than allowed. `options` are those of
-    `EvaluationConfig` and `AccuracyLimit`, by name.
+    photograph without one counts as wrong. With ``corruptions`` the images are corrupted in eight
+    ways too, each at five levels, always alike for the same seed. With ``not_worse_than`` that file
+    is the baseline, and `limit` of the result says which files are worse than allowed. `options`
+    are those of `EvaluationConfig`, `AccuracyLimit` and `CorruptionPictures`, by name.
 
     Raises FertoolError for a file that cannot be read, and for models whose classes make them
     answer about different images.
     """
-    config, limit = configured(config, options, limit)
+    config, limit, pictures = configured(config, options, limit, pictures)
     compared = as_list(models)
+    require_corruption_picture(pictures, config, compared, data)
     if limit.not_worse_than is not None:
         compared = with_baseline(limit.not_worse_than, compared)
     report = _evaluate_all(compared, data, config, reporter)
+    draw_corruptions(pictures, report.results)
     if limit.not_worse_than is None:
         return report
     return replace(report, limit=find_losses(report.comparisons, limit))
@@ -91,6 +98,9 @@ def _evaluate_all(
         result, is_correct = evaluate_predictor(
             predictor, source, config.split, config.tta, reporter
         )
+        if config.corruptions:
+            found = _under_corruptions(predictor, source, is_correct, config, reporter)
+            result = replace(result, corruptions=found)
         results.append(result)
         correct.append(is_correct)
     return EvaluationReport(tuple(results), tuple(compare(results, correct)))
@@ -147,6 +157,53 @@ def evaluate_predictor(
         routing=routing,
     )
     return evaluation, logits.argmax(1) == labels
+
+
+def _under_corruptions(
+    predictor: Predictor,
+    source: DataSource,
+    clean: NDArray[np.bool_],
+    config: EvaluationConfig,
+    reporter: Reporter,
+) -> Corruptions:
+    from fertool.workflows.corruptions import evaluate_corruptions
+
+    images = source.split(config.split)
+    labels = images.labels.numpy()
+
+    def is_correct(changed: Tensor) -> NDArray[np.bool_]:
+        # In the same views as the clean images, which they are compared with.
+        logits, _ = _logits_of_views(predictor, changed, config.tta, lambda done, total: None)
+        right: NDArray[np.bool_] = logits.argmax(1) == labels
+        return right
+
+    with reporter.progress(f"{predictor.path.name}, corrupted") as on_progress:
+        return evaluate_corruptions(
+            images.images,
+            clean,
+            is_correct,
+            config.chosen_corruptions,
+            config.corruption_seed or 0,
+            on_progress,
+        )
+
+
+def require_corruption_picture(
+    pictures: CorruptionPictures, config: EvaluationConfig, models: Sequence[AnyModel], data: Data
+) -> None:
+    """Raise FertoolError for a picture of nothing, or one that cannot be written."""
+    if pictures.plot is None:
+        return
+    if not config.corruptions:
+        raise UsageError(
+            f"``plot={pictures.plot}``: there is nothing to draw", "add ``corruptions=all``"
+        )
+    inputs = [*data.files]
+    for model in models:
+        path = model.path if isinstance(model, Model) else Path(model)
+        if path is not None:
+            inputs.append(path)
+    require_pictures(pictures, None, inputs)
 
 
 def _logits_of_views(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from fertool.artifact.atomic import require_writable, write_atomic
 from fertool.config.pictures import (
+    CorruptionPictures,
     CurvePictures,
     PrunePictures,
     QuantizePictures,
@@ -18,7 +19,7 @@ from fertool.errors import UsageError
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
-    from fertool.results import Epoch, SweepResults
+    from fertool.results import Epoch, Evaluation, SweepResults
     from fertool.workflows.model import Model
     from fertool.workflows.prune import PrunedModel
     from fertool.workflows.quantize import QuantizedModel
@@ -85,6 +86,14 @@ def draw_traces(pictures: TracePictures, found: Sensitivity) -> None:
 
     if _is_wanted(pictures.plot):
         write_atomic(pictures.plot, plot_sensitivity(found))
+
+
+def draw_corruptions(pictures: CorruptionPictures, results: Sequence[Evaluation]) -> None:
+    """Draw the accuracy of evaluated files by corruption and level."""
+    from fertool.report.plots.corruption_curves import plot_corruptions
+
+    if _is_wanted(pictures.plot):
+        write_atomic(pictures.plot, plot_corruptions(results))
 
 
 def _is_wanted(path: Path | None) -> TypeGuard[Path]:

@@ -90,3 +90,51 @@ def test_json_has_the_same_keys_for_one_file_and_for_many(fertool, tmp_path, mod
     assert one["comparisons"] == []
     assert one["results"] == two["results"][:1]
     assert {key: one[key] for key in one["results"][0]} == one["results"][0]
+
+
+def test_corruptions_are_measured_drawn_and_reported(fertool, model, tmp_path):
+    report, picture, page = (tmp_path / name for name in ("e.json", "c.png", "page.html"))
+    own = ("--data", "synth:140", "--split", "train", "--corruptions", "jpeg,noise")
+    code, out, err = fertool("eval", model, *own, "--plot", picture, "-o", report)
+    assert code == 0, err
+    assert "under corruptions, relative" in out
+    assert "standard deviation, of 255" in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    found = json.loads(report.read_text())["corruptions"]
+    assert list(found["by_name"]) == ["noise", "jpeg"]
+    assert [level["strength"] for level in found["by_name"]["jpeg"]["levels"]] == [
+        50,
+        30,
+        20,
+        10,
+        5,
+    ]
+    assert found["reference"] is None
+    assert found["mean"]["levels"] == 10
+    code, _, err = fertool("report", report, "-o", page)
+    assert code == 0, err
+    assert "Accuracy under corruptions" in page.read_text()
+    again = json.loads(fertool("eval", model, *own, "--json")[1])
+    assert again["corruptions"] == found
+
+
+def test_the_json_without_corruptions_has_no_such_key(fertool, model):
+    found = json.loads(fertool("eval", model, "--data", "synth:280", "--json")[1])
+    assert "corruptions" not in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--corruptions", "fog"], "unknown corruption 'fog'"),
+        (["--corruptions", "all", "--detect"], "--corruptions with --detect"),
+        (["--plot", "x.png"], "--plot x.png: there is nothing to draw"),
+        (["--corruption-seed", 1], "--corruption-seed 1: nothing is corrupted"),
+    ],
+    ids=str,
+)
+def test_wrong_uses_of_corruptions_are_one_line_and_a_hint(fertool, model, arguments, message):
+    code, out, err = fertool("eval", model, "--data", "synth:280", *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {message}")
+    assert "\nhint: " in err
