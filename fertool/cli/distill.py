@@ -53,7 +53,7 @@ def distill(
 
     Example: fertool distill teacher.logits -o student.pt --data fer2013.csv
 
-    Example: fertool distill a.logits b.logits --epochs 0 --save-logits both.logits --data fer2013.csv
+    Example: fertool distill a.logits b.logits --epochs 0 --save-logits ab.logits --data faces
 
     Example: fertool distill teacher.pt -o best.pt --data fer2013.csv --grid "temperature=4,8"
     """

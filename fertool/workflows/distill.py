@@ -17,9 +17,9 @@ from fertool.workflows.data import Data, validation_of
 from fertool.workflows.new_network import input_of, new_network, recorded_network
 from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.recorded_views import FIXED_BY_VIEWS
 from fertool.workflows.student_trainer import StudentTrainer
 from fertool.workflows.teacher_logits import (
-    FIXED_BY_VIEWS,
     AnyTeacher,
     Teachers,
     as_list,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from fertool.artifact.atomic import require_writable
 from fertool.artifact.input_files import require_file
 from fertool.config.distillation import LogitsConfig, RecordLogitsConfig
-from fertool.config.option import configured, values_of, with_values
+from fertool.config.option import configured
 from fertool.config.pictures import CurvePictures, pictures_of
 from fertool.config.reading import ReadConfig
 from fertool.config.run import RunConfig
-from fertool.config.training import DEGRADATIONS, STRENGTHS, AugmentConfig
+from fertool.config.training import AugmentConfig
 from fertool.errors import FertoolError, UsageError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import LogitsSummary
@@ -24,6 +24,7 @@ from fertool.workflows.model import Model, load
 from fertool.workflows.new_network import default_input, input_of
 from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.recorded_views import RECORD_ANEW, with_views
 
 if TYPE_CHECKING:
     from fertool.artifact.logits_header import LogitsSpec
@@ -31,23 +32,7 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.distillation import CachedTeacher, Teacher
     from fertool.distillation.cached_logits import CachedLogits
-    from fertool.distillation.cached_teachers import Views
     from fertool.spec import InputSpec, ProvenanceStep
-
-FIXED_BY_VIEWS = (
-    "flip",
-    "rotation",
-    "translate",
-    "scale",
-    "aspect",
-    "brightness",
-    "contrast",
-    "erasing",
-    *DEGRADATIONS,
-    *STRENGTHS,
-)
-"""The options of augmentation that a recording with views fixes."""
-_RECORD_ANEW = "leave it out, or record the teachers anew with ``save_logits``"
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,10 +178,12 @@ class Teachers:
             if logit_views not in (None, views):
                 raise UsageError(
                     f"``logit_views={logit_views}``: {recording.path} was recorded with {views}",
-                    _RECORD_ANEW,
+                    RECORD_ANEW,
                 )
             if recording.cached.views:
-                settled = _with_views(recording.cached.views, given, settled, recording, reporter)
+                settled = with_views(
+                    recording.cached.views, given, settled, recording.path, reporter
+                )
         return settled
 
     def require_images(self, train: FaceDataset, data: Data) -> None:
@@ -363,42 +350,6 @@ def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:
     if replace(cached.spec, digest="").to_json() != plan.to_json():
         return None
     return cached
-
-
-def _with_views(
-    views: Views,
-    given: AugmentConfig,
-    settled: AugmentConfig,
-    recording: RecordedLogits,
-    reporter: Reporter,
-) -> AugmentConfig:
-    """Return the augmentation of a recording's views; raises UsageError for another given one."""
-    given_values = values_of(given)
-    defaults = values_of(AugmentConfig())
-    fixed: dict[str, Any] = {}
-    changes: list[str] = []
-    for name in FIXED_BY_VIEWS:
-        value = getattr(views.config, name)
-        # An option that is at its default was not given, and contradicts nothing.
-        if given_values[name] not in (value, defaults[name]):
-            raise UsageError(
-                f"``{name}={given_values[name]:g}``: {recording.path} was recorded "
-                f"{_with_option(name, value)}",
-                _RECORD_ANEW,
-            )
-        fixed[name] = value
-        if value != given_values[name]:
-            changes.append(f"``{name}={value or 0:g}``")
-    if changes:
-        reporter.note(
-            f"{recording.path}: images are changed as they were recorded, with {' '.join(changes)}"
-        )
-    return with_values(settled, fixed)
-
-
-def _with_option(name: str, value: float | None) -> str:
-    """Return how teachers were recorded; None stands for an option that was not given."""
-    return f"without ``{name}``" if value is None else f"with ``{name}={value:g}``"
 
 
 def require_no_model(output: Path | None, pictures: CurvePictures) -> None:

@@ -174,6 +174,7 @@ def test_show_tells_what_was_recorded(fertool, logits, teacher):
     ("arguments", "code", "message"),
     [
         (["LOGITS", "--rotation", 30], 2, "--rotation 30: .* recorded with --rotation 10"),
+        (["LOGITS", "--noise", 0.2], 2, "--noise 0.2: .* recorded without --noise"),
         (["LOGITS", "--flip", "0"], 2, "--flip 0: .* recorded with --flip 0.5"),
         (["LOGITS", "--logit-views", 3], 2, "--logit-views 3: .* recorded with 2"),
         (["LOGITS", "--save-logits", "x"], 2, "--save-logits x: .* is a recording already"),
