@@ -7,6 +7,7 @@
 # make ean_two_cores DATA=fer2013.csv   the same with fewer epochs
 # make dynamic_mbv3 DATA=fer2013.csv    recipe 4: MobileNetV3-Large whose gate chooses a width for each image, and that in INT8
 # make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
+# make tsnet_two_cores, dynamic_mbv3_two_cores, prj_hawqc_two_cores DATA=fer2013.csv   the three in hours on two cores
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
 # make site            the documentation as a site, into site/
 # make check           what CI runs: linters, types, documentation, tests
@@ -33,7 +34,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean ean_two_cores dynamic_mbv3 prj_hawqc best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean ean_two_cores dynamic_mbv3 prj_hawqc tsnet_two_cores dynamic_mbv3_two_cores prj_hawqc_two_cores best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -52,14 +53,18 @@ two_cores micro_expnet: install
 tsnet: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) STAGES="teacher student"
 
+tsnet_two_cores: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
+		STAGES="teacher student" TEACH="--save-logits $(RUNS)/$@/teacher.logits"
+
 ean ean_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student pruned" SENSITIVITY=
 
-dynamic_mbv3: install
+dynamic_mbv3 dynamic_mbv3_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) SENSITIVITY=
 
-prj_hawqc: install
+prj_hawqc prj_hawqc_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher pruned mixed" PRUNED_OF=teacher
 

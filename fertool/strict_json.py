@@ -23,7 +23,7 @@ from fertool.errors import FertoolError
 T = TypeVar("T")
 
 MAX_DEPTH = 32
-"""Nested lists and maps; what commands write has 6."""
+"""Nested lists and maps; what commands write has 9."""
 _INT_LIMIT = 2**63
 _MAX_SHOWN = 40
 """Characters of a wrong value that an error shows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import cycle
+from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from msgspec import UNSET
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _WIDTH = 13
 """Inches of four panels side by side."""
 _PANEL_HEIGHT = 2.6
+# The program has eight; a file that somebody wrote may have any number.
+_MAX_PANELS = 16
 
 
 def plot_corruptions(entries: Sequence[Evaluation], format: FigureFormat = PNG) -> bytes:
@@ -38,6 +40,7 @@ def plot_corruptions(entries: Sequence[Evaluation], format: FigureFormat = PNG) 
         if entry.corruptions is not UNSET:
             for name, figures in entry.corruptions.by_name.items():
                 kinds[name] = figures.unit
+    kinds = dict(islice(kinds.items(), _MAX_PANELS))
     columns = min(len(kinds), 2 if format.max_width < _WIDTH else 4)
     rows = -(-len(kinds) // columns)
     width = _WIDTH * max(columns, 2) / 4
@@ -75,8 +78,8 @@ def _draw_panel(panel: Axes, name: str, unit: str, entries: Sequence[Evaluation]
         panel.axhline(100 * entry.accuracy, color=color, linestyle="dashed", linewidth=0.8)
         panel.plot(places, accuracies, marker=marker, markersize=4, color=color, label=label)
         panel.set_xticks(list(places), [f"{strength:g}" for strength in strengths])
-    panel.set_title(name, fontsize=10)
-    panel.set_xlabel(unit, fontsize=9)
+    panel.set_title(printable(name), fontsize=10)
+    panel.set_xlabel(printable(unit), fontsize=9)
     panel.grid(color=GRID_COLOR)
 
 
