@@ -98,6 +98,7 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
+        advanced=True,
     )
     noise_sigma: float | None = option(
         None,
@@ -114,6 +115,7 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
+        advanced=True,
     )
     blur_sigma: float | None = option(
         None,
@@ -129,6 +131,7 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
+        advanced=True,
     )
     downscale_to: float | None = option(
         None,
@@ -145,6 +148,7 @@ class AugmentConfig:
         panel=AUGMENTATION,
         minimum=0,
         maximum=1,
+        advanced=True,
     )
     jpeg_quality: int | None = option(
         None,
