@@ -22,7 +22,7 @@ from turns import machine
 
 import fertool
 from fertool.artifact.atomic import write_atomic
-from fertool.artifact.input_files import read_text
+from fertool.artifact.input_files import MAX_JSON_BYTES, read_text
 from fertool.config.training import DEGRADATIONS, AugmentConfig
 from fertool.data import DataOptions, FaceDataset, open_data
 from fertool.models import create
@@ -30,7 +30,13 @@ from fertool.spec import InputSpec
 from fertool.training import TrainConfig, discard_resume, fit
 
 # What the best recipe has; a run without degradations is the baseline.
-BASE = {"rotation": 12.0, "translate": 0.08, "scale": 0.15, "erasing": 0.25, "mixup": 0.2}
+BASE: dict[str, Any] = {
+    "rotation": 12.0,
+    "translate": 0.08,
+    "scale": 0.15,
+    "erasing": 0.25,
+    "mixup": 0.2,
+}
 
 
 def main() -> None:
@@ -98,7 +104,7 @@ def started(options: argparse.Namespace, images: int) -> dict[str, Any]:
     asked = {name: getattr(options, name) for name in names}
     asked |= {"data": Path(options.data).name, "images": images, "augmentation": BASE}
     if options.output.exists():
-        found = json.loads(read_text(options.output))
+        found = json.loads(read_text(options.output, MAX_JSON_BYTES))
         if found["options"] != asked:
             raise SystemExit(f"{options.output}: was made with other options: remove it")
         return dict(found)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,9 @@ class AugmentParams:
         return parts
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> AugmentParams:
-        changed = {name: function(numbers) for name, numbers in self._parts().items()}
+        changed: dict[str, Any] = {}
+        for name, numbers in self._parts().items():
+            changed[name] = function(numbers)
         return replace(self, **changed)
 
 

@@ -79,7 +79,7 @@ def _gaussian(sigma: float) -> NDArray[np.int64]:
     reach = max(1, math.ceil(3 * sigma))
     distances = np.arange(-reach, reach + 1)
     curve = np.exp(-0.5 * (distances / sigma) ** 2)
-    weights = np.rint(curve / curve.sum() * (1 << _WEIGHT_BITS)).astype(np.int64)
+    weights: NDArray[np.int64] = np.rint(curve / curve.sum() * (1 << _WEIGHT_BITS)).astype(np.int64)
     # What rounding has lost or won, so that a plain image stays what it is.
     weights[reach] += (1 << _WEIGHT_BITS) - weights.sum()
     return weights
@@ -159,7 +159,8 @@ def _random_integers(seed: list[int], count: int, below: int) -> list[int]:
 
 
 def _to_bytes(levels: NDArray[np.integer]) -> Pixels:
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(levels, 0, 255).astype(np.uint8)
+    return pixels
 
 
 _FUNCTIONS: Mapping[str, Corrupt] = {

@@ -122,7 +122,8 @@ def _block_transform(blocks: int, device: torch.device) -> Tensor:
     axis = torch.arange(_BLOCK, dtype=torch.float64)
     cosines = torch.cos(torch.pi / _BLOCK * (axis + 0.5) * axis[:, None]) / 2
     cosines[0] /= 2**0.5
-    return torch.block_diag(*[cosines] * blocks).to(device, torch.float32)
+    transform = torch.kron(torch.eye(blocks, dtype=torch.float64), cosines)
+    return transform.to(device, torch.float32)
 
 
 def _along_both_axes(images: Tensor, weights: Tensor) -> Tensor:

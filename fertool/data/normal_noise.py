@@ -29,8 +29,10 @@ def normal_integers(count: int, seed: int | list[int]) -> NDArray[np.int32]:
     """Return `count` normal numbers of mean 0 and standard deviation `UNIT`, int32 [count]."""
     # Raw output of the generator, which NumPy promises to keep; its distributions it does not.
     words = np.random.PCG64(seed).random_raw((count + 3) // 4)
-    halves = words.astype("<u8").view("<u2")[:count]
-    return _quantiles()[halves]
+    # Four numbers of each word, the lowest bits first whichever way the processor stores them.
+    indices = words.astype("<u8").view("<u2")[:count]
+    numbers: NDArray[np.int32] = _quantiles()[indices]
+    return numbers
 
 
 @cache

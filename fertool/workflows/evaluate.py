@@ -99,8 +99,8 @@ def _evaluate_all(
             predictor, source, config.split, config.tta, reporter
         )
         if config.corruptions:
-            found = _under_corruptions(predictor, source, is_correct, config, reporter)
-            result = replace(result, corruptions=found)
+            corrupted = _under_corruptions(predictor, source, is_correct, config, reporter)
+            result = replace(result, corruptions=corrupted)
         results.append(result)
         correct.append(is_correct)
     return EvaluationReport(tuple(results), tuple(compare(results, correct)))
