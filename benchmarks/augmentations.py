@@ -5,7 +5,8 @@
 One network is trained on a third of the training images, for few epochs and several seeds: without
 noise, blur, low resolution and JPEG artifacts, with each, and with all four. Every run is evaluated
 on the validation images and under `eval`'s corruptions. Arms take turns, seed by seed; runs that
-the output has already are kept, and a run that was killed goes on. With `--speed` only the images a second are measured.
+the output has already are kept, and a run that was killed goes on. With `--speed` only the images a
+second are measured.
 """
 
 from __future__ import annotations
