@@ -225,7 +225,8 @@ class DataSource:
         weight = self._options.votes_weight
         mixed = mix_votes(faces, class_of, weight)
         assert mixed.soft_labels is not None
-        changed = np.count_nonzero(mixed.soft_labels.max(axis=1) < 1)
+        of_label = mixed.soft_labels[np.arange(len(mixed)), mixed.labels]
+        changed = np.count_nonzero(of_label < 1)
         self._on_note(
             f"{self.name}: the votes have a weight of {weight:g} in the labels; they change those "
             f"of {changed:,} of {len(faces):,} training images"
