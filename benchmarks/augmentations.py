@@ -144,7 +144,7 @@ def run_arm(
     config = train_config(arm, seed, options)
     result = fit(module, train, val, spec.input, config, resume=state)
     discard_resume(state)
-    model = fertool.Model(spec, module)
+    model = fertool.Model(spec, module).sealed()
     measured = fertool.evaluate(model, data, corruptions=options.corruptions).results[0]
     corruptions = asdict(measured)["corruptions"]
     relative = {name: found["mean"] for name, found in corruptions["by_name"].items()}

@@ -25,8 +25,8 @@ class AugmentParams:
 
     `mirror` is [N], `move` (rotation, scale, shift right, shift down, and aspect if that is on)
     [4 or 5, N], `color` (brightness, contrast) [2, N], `erase` (whether, area, aspect, x, y)
-    [5, N], `noise` (whether, sigma, which noise) [3, N]; `blur`, `downscale` and `jpeg` (whether,
-    how much) [2, N]. Parts that `config` switches off are None.
+    [5, N]; `noise`, `blur`, `downscale` and `jpeg` (whether, how much, and which noise or way of
+    enlarging) [3, N]. Parts that `config` switches off are None.
     """
 
     config: AugmentConfig
@@ -89,7 +89,7 @@ def draw_augment_params(n: int, config: AugmentConfig, generator: torch.Generato
     degradations: dict[str, Tensor] = {}
     for name in DEGRADATIONS:
         if getattr(config, name):
-            degradations[name] = uniform(3 if name == "noise" else 2, n)
+            degradations[name] = uniform(3, n)
     return AugmentParams(config, mirror, move, color, erase, **degradations)
 
 
@@ -304,19 +304,20 @@ def _degrade(images: Tensor, params: AugmentParams, scale: float) -> Tensor:
     """
     config = params.config
     if params.blur is not None:
-        chosen, much = params.blur
+        chosen, much, _ = params.blur
         sigma = much * (config.strength("blur_sigma") * scale)
         images = change_chosen(images, chosen < (config.blur or 0), blur, sigma)
     if params.downscale is not None:
-        chosen, much = params.downscale
+        chosen, much, way = params.downscale
+        chosen = chosen < (config.downscale or 0)
         fraction = 1 - much * (1 - config.strength("downscale_to"))
-        images = change_chosen(images, chosen < (config.downscale or 0), downscale, fraction)
+        images = change_chosen(images, chosen, downscale, fraction, way < 0.5)
     if params.noise is not None:
         chosen, much, which = params.noise
         sigma = much * config.strength("noise_sigma")
         images = change_chosen(images, chosen < (config.noise or 0), add_noise, sigma, which)
     if params.jpeg is not None:
-        chosen, much = params.jpeg
+        chosen, much, _ = params.jpeg
         lowest = config.strength("jpeg_quality")
         quality = HIGHEST_QUALITY - much * (HIGHEST_QUALITY - lowest)
         images = change_chosen(images, chosen < (config.jpeg or 0), compress_jpeg, quality.round())

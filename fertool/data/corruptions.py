@@ -86,13 +86,16 @@ def _gaussian(sigma: float) -> NDArray[np.int64]:
 
 
 def _resolution(image: Pixels, fraction: float, seed: list[int]) -> Pixels:
-    """Shrink to a fraction of the side by averaging areas, and enlarge bilinearly again."""
+    """Shrink to a fraction of the side by averaging areas, and enlarge by repeating pixels.
+
+    As "pixelate" of Hendrycks and Dietterich 2019 (arXiv 1903.12261).
+    """
     side = image.shape[-1]
     small = max(1, round(fraction * side))
 
     def change(plane: Image.Image) -> Image.Image:
         shrunk = plane.resize((small, small), Image.Resampling.BOX)
-        return shrunk.resize((side, side), Image.Resampling.BILINEAR)
+        return shrunk.resize((side, side), Image.Resampling.NEAREST)
 
     return _plane_by_plane(image, change)
 

@@ -57,8 +57,11 @@ def blur(images: Tensor, sigma: Tensor) -> Tensor:
     return _along_both_axes(images, weights / weights.sum(2, keepdim=True))
 
 
-def downscale(images: Tensor, fraction: Tensor) -> Tensor:
-    """Shrink to a `fraction` of the side by averaging areas, and enlarge bilinearly again."""
+def downscale(images: Tensor, fraction: Tensor, repeats: Tensor) -> Tensor:
+    """Shrink to a `fraction` of the side by averaging areas, and enlarge again.
+
+    By repeating pixels where `repeats` [N], else bilinearly.
+    """
     side = images.shape[-1]
     small = (fraction * side).round().clamp(min=1).view(-1, 1, 1)
     ratio = side / small
@@ -69,7 +72,9 @@ def downscale(images: Tensor, fraction: Tensor) -> Tensor:
     ends = torch.minimum((rows + 1) * ratio, columns + 1)
     shrink = (ends - starts).clamp(min=0) / ratio
     places = torch.minimum(((rows + 0.5) / ratio - 0.5).clamp(min=0), small - 1)
-    enlarge = (1 - (places - columns).abs()).clamp(min=0)
+    bilinear = (1 - (places - columns).abs()).clamp(min=0)
+    nearest = ((rows + 0.5) / ratio).floor() == columns
+    enlarge = torch.where(repeats.view(-1, 1, 1), nearest.to(images.dtype), bilinear)
     return _along_both_axes(images, enlarge @ shrink)
 
 

@@ -27,7 +27,7 @@ def noise_like(channels, size):
     [
         ("noise", "ac09f480fb636794"),
         ("blur", "446a6de7afe8fe0a"),
-        ("resolution", "230b4333e38b44e5"),
+        ("resolution", "d628e67e2578df09"),
         ("brightness", "c70c5782897a10fd"),
         ("contrast", "9296d4e9e68fc201"),
         ("occlusion", "1c6b8a356bc06b9c"),

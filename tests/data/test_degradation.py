@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from fertool.config.training import AugmentConfig
 from fertool.data.augment import apply_augmentation, augment, draw_augment_params
@@ -19,6 +20,14 @@ OFF = {"flip": 0, "rotation": 0, "brightness": 0, "contrast": 0, "erasing": 0}
 def faces():
     pixels, _ = draw_faces(16, seed=3)
     return torch.from_numpy(pixels).float()
+
+
+def shrink(images, fraction):
+    return downscale(images, fraction, torch.zeros(len(images), dtype=torch.bool))
+
+
+def pixelate(images, fraction):
+    return downscale(images, fraction, torch.ones(len(images), dtype=torch.bool))
 
 
 def of(images, value):
@@ -62,12 +71,16 @@ def test_normal_numbers_are_the_same_on_every_machine():
 
 def test_blur_and_shrinking_smooth_without_changing_a_plain_image(faces):
     plain = torch.full((2, 1, 48, 48), 77.0)
-    for change, strength in ((blur, 2), (downscale, 0.4)):
+    for change, strength in ((blur, 2), (shrink, 0.4), (pixelate, 0.4)):
         torch.testing.assert_close(change(plain, of(plain, strength)), plain, atol=1e-3, rtol=0)
         rough = faces.diff(dim=-1).abs().mean()
         smooth = change(faces, of(faces, strength)).diff(dim=-1).abs().mean()
         assert smooth < 0.75 * rough
-    torch.testing.assert_close(downscale(faces, of(faces, 1)), faces, atol=1e-3, rtol=0)
+    for change in (shrink, pixelate):
+        torch.testing.assert_close(change(faces, of(faces, 1)), faces, atol=1e-3, rtol=0)
+    halved = pixelate(faces, of(faces, 0.5))
+    averages = F.avg_pool2d(faces, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(halved, averages, atol=1e-3, rtol=0)
     torch.testing.assert_close(blur(faces, of(faces, 1e-9)), faces, atol=1e-3, rtol=0)
 
 
