@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
+from fertool.config.corruptions import REFERENCE
 from fertool.config.evaluation import Tta
 from fertool.gate_spec import RoutingMetrics
 from fertool.results.assumptions import Assumptions
@@ -22,6 +23,7 @@ from fertool.results.fields import (
 from fertool.results.regression import AccuracyRegression
 from fertool.strict_json import Count, Fraction, Name, NonNegative, Positive, Text
 
+_REFERENCE = ", ".join(f"{name} {strength:g}" for name, strength in REFERENCE)
 _CI95 = described("its 95 % interval, Wilson's")
 
 
@@ -116,10 +118,7 @@ class Corruptions:
     mean: Annotated[RelativeMean | None, described("of all levels that were measured")]
     reference: Annotated[
         RelativeMean | None,
-        described(
-            "of noise 10 and 25, blur 1 and 2, resolution 0.5, occlusion 12, brightness 2 and "
-            "contrast 0.5; null unless all were measured"
-        ),
+        described(f"of {_REFERENCE}; null unless all were measured"),
     ]
 
 
