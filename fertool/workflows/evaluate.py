@@ -65,7 +65,7 @@ def evaluate(
     """
     config, limit, pictures = configured(config, options, limit, pictures)
     compared = as_list(models)
-    require_corruption_picture(pictures, config, compared, data)
+    _require_picture(pictures, config, compared, data)
     if limit.not_worse_than is not None:
         compared = with_baseline(limit.not_worse_than, compared)
     report = _evaluate_all(compared, data, config, reporter)
@@ -188,7 +188,7 @@ def _under_corruptions(
         )
 
 
-def require_corruption_picture(
+def _require_picture(
     pictures: CorruptionPictures, config: EvaluationConfig, models: Sequence[AnyModel], data: Data
 ) -> None:
     """Raise FertoolError for a picture of nothing, or one that cannot be written."""
