@@ -1,4 +1,4 @@
-"""Time several files in turns, so that what the machine does meanwhile affects all of them."""
+"""Time several files interleaved, so that what the machine does meanwhile affects all of them."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,11 @@ from fertool.onnx_runtime import (
     failed_pass,
     guarded_memory,
     import_onnxruntime,
+    kernel_events,
     open_session_with_time_limit,
+    profiling_options,
     read_metadata,
+    read_profile,
     session_options,
 )
 from fertool.registry import RUNTIMES
@@ -75,15 +77,12 @@ class OnnxRuntime(Runtime):
     ) -> OperatorTimes:
         """Return the time by operator, from the runtime's profiler."""
         with temporary_folder() as folder:
-            options = session_options(threads)
-            options.enable_profiling = True
-            options.profile_file_prefix = str(folder / "profile")
+            options = profiling_options(threads, folder)
             predictor, session = self._open(path, options, foreign)
             passes = profiled_passes(predictor, batches)
             passes.warm_up()
             passes.run()
-            profile = Path(session.end_profiling())
-            events = json.loads(profile.read_text(encoding="utf-8"))
+            events = read_profile(session)
         return _operator_times(events, passes.warmup)
 
     def _open(self, path: Path, options: Any, foreign: ForeignModel) -> tuple[Predictor, Any]:
@@ -174,6 +173,7 @@ class _OnnxPasses:
         def forward() -> Any:
             try:
                 return run(wanted, feed, options)[0]
+            # The exceptions of ONNX Runtime have no common base class.
             except Exception as error:
                 raise failed_pass(error, where) from None
 
@@ -185,6 +185,7 @@ class _OnnxPasses:
         feed = {self._entry.name: pixels}
         try:
             (profiles,) = self._session.run([PROFILE_OUTPUT], feed)
+        # As in `prepare`.
         except Exception as error:
             raise failed_pass(error, str(self._path)) from None
         chosen: NDArray[np.int64] = profiles
@@ -195,7 +196,7 @@ class _OnnxPasses:
         self._options.terminate = True
 
 
-def _operator_times(events: Sequence[Mapping[str, Any]], warmup: int) -> OperatorTimes:
+def _operator_times(events: Sequence[dict[str, Any]], warmup: int) -> OperatorTimes:
     """Return the time by operator from the events of a profile, without the first passes."""
     starts = []
     for event in events:
@@ -203,9 +204,7 @@ def _operator_times(events: Sequence[Mapping[str, Any]], warmup: int) -> Operato
             starts.append(event["ts"])
     first_timed_us = sorted(starts)[warmup]
     times = OperatorTimes()
-    for event in events:
-        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
-            continue
+    for event in kernel_events(events):
         if event["ts"] >= first_timed_us:
             times.add(event["args"]["op_name"], event["dur"] * MICROSECOND)
     return times
