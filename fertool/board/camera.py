@@ -33,7 +33,9 @@ HERE = Path(__file__).resolve().parent
 LUMA = np.array([0.299, 0.587, 0.114])
 """Of red, green and blue, as Pillow makes gray of them."""
 MIN_SCORE = 0.7
+"""Of YuNet, from 0 to 1: faces below it are not shown."""
 MOST_SAMPLES = 16
+"""For a pixel of the crop, across and down: bounds the memory for faces of many pixels."""
 
 
 def frames(source: str) -> Iterator[Any]:
@@ -127,8 +129,8 @@ def main(model: str, source: str, count: int) -> None:
             powers = np.exp(logits)
             best = int(logits.argmax())
             took_ms = 1000 * (time.perf_counter() - start)
-            name, share = header["classes"][best], powers[best] / powers.sum()
-            sys.stdout.write(f"frame {number}  {name:10} {share:6.1%}  {took_ms:.0f} ms\n")
+            name, probability = header["classes"][best], powers[best] / powers.sum()
+            sys.stdout.write(f"frame {number}  {name:10} {probability:6.1%}  {took_ms:.0f} ms\n")
 
 
 if __name__ == "__main__":

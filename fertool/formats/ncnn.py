@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fertool.config.exporting import ExportConfig
 
 _CONVERSION_S = 300.0
-"""How long pnnx may take; networks of the zoo take seconds."""
+"""How long pnnx may take."""
 _FILES = ("model.ncnn.param", "model.ncnn.bin")
 """What pnnx makes of `model.pt`."""
 
