@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,26 +97,11 @@ class OnnxRuntime(Runtime):
             raise FertoolError(f"{path}: the graph has no output", "export it again")
 
         spec = _read_spec(path, session, sealed)
-        assumptions: Assumptions | None = None
-        contract: Contract | None = None
-        if spec is not None:
-            classes = spec.classes
-            input = spec.input
-            output = next(iter(outputs.values()))
-            contract = Contract.of(spec)
-            _require_header_input(path, entry.shape, contract)
-            _require_logits(path, output, len(classes), FertoolError)
+        if spec is None:
+            use = _use_of_foreign(path, entry, outputs, foreign)
         else:
-            classes = foreign_classes(path, foreign)
-            input = foreign_input(path, entry.shape, foreign)
-            assumptions = resolve_assumptions(
-                path, foreign, entry.type, input.channels, tuple(outputs)
-            )
-            output = outputs[assumptions.output]
-            # The user named the classes, so their number is a usage error.
-            _require_logits(path, output, len(classes), UsageError)
-        batch = _fixed_batch(path, entry.shape, input)
-        passes = _OnnxPasses(path, session, entry, output.name, assumptions, contract)
+            use = _use_of_header(path, entry, outputs, spec)
+        passes = _OnnxPasses(path, session, entry, use)
         choose_profile: ChooseProfile | None = None
         if spec is not None and spec.gates:
             choose_profile = passes.choose_profile
@@ -123,37 +109,65 @@ class OnnxRuntime(Runtime):
             path=path,
             runtime="onnxruntime",
             spec=spec,
-            classes=classes,
-            input=input,
-            batch=batch,
+            classes=use.classes,
+            input=use.input,
+            batch=_fixed_batch(path, entry.shape, use.input),
             prepare=passes.prepare,
             choose_profile=choose_profile,
-            assumptions=assumptions,
+            assumptions=use.assumptions,
             stop=passes.stop,
             time_limit_s=foreign.time_limit,
-            contract=contract,
+            contract=use.contract,
         )
         return predictor, session
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How a graph is fed and read: `contract` for a file with a header, else `assumptions`.
+
+    `output` is the name of the output with the logits or probabilities.
+    """
+
+    classes: tuple[str, ...]
+    input: InputSpec
+    output: str
+    contract: Contract | None = None
+    assumptions: Assumptions | None = None
+
+
+def _use_of_header(path: Path, entry: Any, outputs: Mapping[str, Any], spec: Spec) -> _Use:
+    """Return how a graph with this header is used; raises FertoolError where it does not fit."""
+    contract = Contract.of(spec)
+    _require_header_input(path, entry.shape, contract)
+    output = next(iter(outputs.values()))
+    _require_logits(path, output, len(spec.classes), FertoolError)
+    return _Use(spec.classes, spec.input, output.name, contract=contract)
+
+
+def _use_of_foreign(
+    path: Path, entry: Any, outputs: Mapping[str, Any], foreign: ForeignModel
+) -> _Use:
+    """Return how a graph without a header is used; raises an error where `foreign` does not fit."""
+    classes = foreign_classes(path, foreign)
+    input = foreign_input(path, entry.shape, foreign)
+    assumptions = resolve_assumptions(path, foreign, entry.type, input.channels, tuple(outputs))
+    output = outputs[assumptions.output]
+    # The user named the classes, so their number is a usage error.
+    _require_logits(path, output, len(classes), UsageError)
+    return _Use(classes, input, output.name, assumptions=assumptions)
 
 
 class _OnnxPasses:
     """The passes of an open session over one input and one output."""
 
-    def __init__(
-        self,
-        path: Path,
-        session: Any,
-        entry: Any,
-        output: str,
-        assumptions: Assumptions | None,
-        contract: Contract | None,
-    ) -> None:
+    def __init__(self, path: Path, session: Any, entry: Any, use: _Use) -> None:
         self._path = path
         self._session = session
         self._entry = entry
-        self._output = output
-        self._assumptions = assumptions
-        self._contract = contract
+        self._output = use.output
+        self._assumptions = use.assumptions
+        self._contract = use.contract
         self._options = import_onnxruntime().RunOptions()
 
     def prepare(self, images: NDArray[np.uint8]) -> Forward:
