@@ -44,9 +44,9 @@ def layer_macs(layer: nn.Module, output: Tensor) -> int:
 
 @runtime_checkable
 class GatedNetwork(Protocol):
-    """A network that answers each image by one of `networks`, which `gate` may have chosen.
+    """A network that gives each image the logits of one of `networks`, which `gate` may choose.
 
-    `shares` are the fractions of the images that each of them answers, and `executed` has for each
+    `shares` are the fractions of the images that get each one's logits, and `executed` has for each
     the networks that run for such an image.
     """
 
@@ -56,7 +56,7 @@ class GatedNetwork(Protocol):
 
     @property
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the one that answers it."""
+        """The networks that run for an image, by the one whose logits it gets."""
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:
@@ -82,13 +82,16 @@ def _count_gated(module: GatedNetwork, input: InputSpec) -> Cost:
 
 
 def profile_macs(module: GatedNetwork, input: InputSpec) -> tuple[int, ...]:
-    """Return the multiply-accumulates of an image by the profile that answers it, the gate's too.
+    """Return the multiply-accumulates of an image by the profile that it gets, the gate's too.
 
     Of a cascade they include those of the narrower profiles, which have run before.
     """
     gate = 0 if module.gate is None else count(module.gate, input).macs
     macs = [count(network, input).macs for network in module.networks]
-    return tuple(gate + sum(macs[index] for index in executed) for executed in module.executed)
+    by_profile = []
+    for executed in module.executed:
+        by_profile.append(gate + sum(macs[index] for index in executed))
+    return tuple(by_profile)
 
 
 def _traced_macs(module: nn.Module, input: InputSpec) -> int:

@@ -69,6 +69,12 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}'", hint)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def is_lack_of_memory(error: BaseException) -> bool:
     """Return whether memory is lacking, as Python, torch's allocator or a GPU's says it."""
     if isinstance(error, MemoryError):

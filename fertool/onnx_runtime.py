@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,37 @@ def open_session(
             providers=["CPUExecutionProvider"],
             disabled_optimizers=list(disabled_optimizers),
         )
+    # The exceptions of ONNX Runtime have no common base class.
     except Exception as error:
         raise FertoolError(
             f"{where}: ONNX Runtime cannot open it ({_reason(error, where)})",
             "truncated or not an ONNX file? export it again",
         ) from None
+
+
+def profiling_options(threads: int | None, folder: Path) -> Any:
+    """Return the options of a session whose profiler writes into `folder`, for `read_profile`."""
+    options = session_options(threads)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    return options
+
+
+def read_profile(session: Any) -> list[dict[str, Any]]:
+    """End the profiling of a session; returns its events, with times in microseconds."""
+    profile = Path(session.end_profiling())
+    events: list[dict[str, Any]] = json.loads(profile.read_text(encoding="utf-8"))
+    return events
+
+
+def kernel_events(events: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the events of a profile that time the kernel of a node."""
+    kernels = []
+    for event in events:
+        # A node may have events of another kind.
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            kernels.append(event)
+    return kernels
 
 
 @contextlib.contextmanager
@@ -115,6 +142,7 @@ def read_metadata(session: Any, key: str, where: str) -> str | None:
     """Return an entry of a graph's metadata or None; raises FertoolError if they are unreadable."""
     try:
         value: str | None = session.get_modelmeta().custom_metadata_map.get(key)
+    # As in `open_session`.
     except Exception as error:
         raise FertoolError(
             f"{where}: unreadable metadata ({_reason(error, where)})", "export it again"
@@ -125,7 +153,7 @@ def read_metadata(session: Any, key: str, where: str) -> str | None:
 def failed_pass(error: Exception, where: str) -> FertoolError:
     """Return the error for a pass in which ONNX Runtime raised `error`.
 
-    Its exceptions have no common base class, so callers catch Exception.
+    Callers catch Exception, since its exceptions have no common base class.
     """
     return FertoolError(
         f"{where}: ONNX Runtime cannot run it ({_reason(error, where)})",
@@ -153,6 +181,7 @@ def run_with_time_limit(
     def work() -> None:
         try:
             results.append(forward())
+        # Raised again by the thread that waits.
         except Exception as error:
             errors.append(error)
         finally:

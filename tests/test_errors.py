@@ -2,7 +2,7 @@
 
 import pytest
 
-from fertool.errors import FertoolError, UsageError, join_problems, naming
+from fertool.errors import FertoolError, UsageError, first_line, join_problems, naming
 
 
 def test_an_error_gets_the_name_of_the_file_once_and_stays_of_its_kind():
@@ -26,3 +26,8 @@ def test_of_many_problems_the_first_are_listed_and_the_others_counted():
 
 def test_a_fertool_error_has_its_message_as_text():
     assert str(FertoolError("model.pt: damaged", "copy it again")) == "model.pt: damaged"
+
+
+def test_a_reason_is_one_line_even_of_an_exception_without_words():
+    assert first_line(RuntimeError("\n no kernel\nat line 3")) == "no kernel"
+    assert first_line(AssertionError()) == "AssertionError"

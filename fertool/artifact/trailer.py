@@ -38,20 +38,20 @@ def read_trailer(path: Path) -> str:
         file.seek(max(0, size - _END_LENGTH))
         end = _END.fullmatch(file.read())
         if end is None:
-            raise _without_header(path)
+            raise without_header(path)
         length = int(end["length"])
         start = size - _END_LENGTH - length - len(_START)
         if start < 0 or length > MAX_HEADER_BYTES:
-            raise _without_header(path)
+            raise without_header(path)
         file.seek(start)
         entry = file.read(len(_START) + length)
     if not entry.startswith(_START):
-        raise _without_header(path)
+        raise without_header(path)
     try:
         return base64.b64decode(entry.removeprefix(_START), validate=True).decode()
     # UnicodeDecodeError is a ValueError, and so is what base64 raises.
     except ValueError:
-        raise _without_header(path) from None
+        raise without_header(path) from None
 
 
 def verify_trailer(path: Path, companions: Iterable[Path] = ()) -> None:
@@ -59,7 +59,7 @@ def verify_trailer(path: Path, companions: Iterable[Path] = ()) -> None:
     content = path.read_bytes()
     end = _END.fullmatch(content[-_END_LENGTH:])
     if end is None:
-        raise _without_header(path)
+        raise without_header(path)
     companions = list(companions)
     for companion in companions:
         if not companion.is_file():
@@ -82,7 +82,8 @@ def _digest(content: bytes, companions: Iterable[Path]) -> bytes:
     return digest.hexdigest().encode()
 
 
-def _without_header(path: Path) -> FertoolError:
+def without_header(path: Path) -> FertoolError:
+    """Return the error for an exported file in which fertool's header is not found."""
     return FertoolError(
         f"{path}: has no header of fertool, or is truncated", "export the model again"
     )

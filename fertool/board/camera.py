@@ -33,7 +33,9 @@ HERE = Path(__file__).resolve().parent
 LUMA = np.array([0.299, 0.587, 0.114])
 """Of red, green and blue, as Pillow makes gray of them."""
 MIN_SCORE = 0.7
+"""Of YuNet, from 0 to 1: faces below it are not shown."""
 MOST_SAMPLES = 16
+"""For a pixel of the crop, across and down: bounds the memory for faces of many pixels."""
 
 
 def frames(source: str) -> Iterator[Any]:
@@ -41,24 +43,40 @@ def frames(source: str) -> Iterator[Any]:
     is_camera = source.isdigit()
     picamera2 = import_optional("picamera2")
     if is_camera and picamera2 is not None:
-        camera = picamera2.Picamera2(int(source))
-        # Named the other way round: this is red, green, blue in memory.
-        camera.configure(camera.create_video_configuration({"format": "BGR888"}))
-        camera.start()
-        while True:
-            yield camera.capture_array()
-    if cv2 is not None:
-        capture = cv2.VideoCapture(int(source) if is_camera else source)
+        yield from picamera_frames(picamera2, int(source))
+    elif cv2 is not None:
+        yield from opencv_frames(int(source) if is_camera else source)
+    else:
+        yield from av_frames(source, is_camera)
+
+
+def picamera_frames(picamera2: Any, number: int) -> Iterator[Any]:
+    """Yield the frames of a camera of the Raspberry Pi, without end."""
+    camera = picamera2.Picamera2(number)
+    # Named the other way round: this is red, green, blue in memory.
+    camera.configure(camera.create_video_configuration({"format": "BGR888"}))
+    camera.start()
+    while True:
+        yield camera.capture_array()
+
+
+def opencv_frames(source: Any) -> Iterator[Any]:
+    """Yield the frames of a camera by its number, or of a file, read by OpenCV."""
+    capture = cv2.VideoCapture(source)
+    is_read, pixels = capture.read()
+    while is_read:
+        # OpenCV has blue first.
+        yield pixels[:, :, ::-1]
         is_read, pixels = capture.read()
-        while is_read:
-            yield pixels[:, :, ::-1]
-            is_read, pixels = capture.read()
-        return
+
+
+def av_frames(source: str, is_camera: bool) -> Iterator[Any]:
+    """Yield the frames of a camera of V4L by its number, or of a file, read by PyAV."""
     av = import_optional("av")
     if av is None:
         sys.exit("install one of picamera2, opencv-python-headless and av")
-    name, options = (f"/dev/video{source}", {"format": "v4l2"}) if is_camera else (source, {})
-    container = av.open(name, **options)
+    name, format = (f"/dev/video{source}", "v4l2") if is_camera else (source, None)
+    container = av.open(name, format=format)
     for frame in container.decode(video=0):
         yield frame.to_ndarray(format="rgb24")
 
@@ -127,8 +145,8 @@ def main(model: str, source: str, count: int) -> None:
             powers = np.exp(logits)
             best = int(logits.argmax())
             took_ms = 1000 * (time.perf_counter() - start)
-            name, share = header["classes"][best], powers[best] / powers.sum()
-            sys.stdout.write(f"frame {number}  {name:10} {share:6.1%}  {took_ms:.0f} ms\n")
+            name, probability = header["classes"][best], powers[best] / powers.sum()
+            sys.stdout.write(f"frame {number}  {name:10} {probability:6.1%}  {took_ms:.0f} ms\n")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ import numpy as np
 import onnxruntime
 
 CPUINFO = "/proc/cpuinfo"
-INSTRUCTION_SETS = (
-    *("asimd", "asimddp", "i8mm", "sve", "neon"),
-    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8"),
-)
-"""Vector instructions that decide how fast integers are, as ARM's and x86's kernels name them."""
+ARM_INSTRUCTIONS = ("asimd", "asimddp", "i8mm", "sve", "neon")
+X86_INSTRUCTIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "amx_int8")
+INSTRUCTION_SETS = ARM_INSTRUCTIONS + X86_INSTRUCTIONS
+"""Vector instructions that decide how fast integers are, as /proc/cpuinfo names them."""
 
 
 def describe_machine() -> dict[str, Any]:

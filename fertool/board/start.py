@@ -14,7 +14,7 @@ from machine import peak_rss_bytes
 
 HERE = Path(__file__).resolve().parent
 PASSES = 5
-"""Then the memory of ONNX Runtime grows no more."""
+"""Before the peak is read: ONNX Runtime takes more memory in the first passes."""
 
 
 def read_bundle() -> tuple[dict[str, Any], Any]:
@@ -27,6 +27,7 @@ def open_file(name: str, threads: int) -> Callable[[Any], Any]:
     """Return a function from one image [C, S, S] to its logits [K]."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Fatal: errors arrive as exceptions.
     options.log_severity_level = 4
     # Idle threads that spin after a pass would take cores from the next model.
     options.add_session_config_entry("session.force_spinning_stop", "1")

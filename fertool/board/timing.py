@@ -1,4 +1,4 @@
-"""Time several files in turns, so that what the machine does meanwhile affects all of them."""
+"""Time several files interleaved, so that what the machine does meanwhile affects all of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from start import open_file, seconds_of
 BLOCK = 10
 """The most passes of one file in a row."""
 MIN_ROUNDS = 20
+"""The fewest rounds: with few passes a block has fewer of them."""
 OPENINGS = 10
 """Files are opened so often: where memory lies makes one opening faster than the next."""
 ROUNDS_EACH = 5
+"""Rounds, at least, between two openings."""
 WARMUP_AGAIN = 20
 """Passes before timing, at most, of a file that was open before."""
 Files = Any

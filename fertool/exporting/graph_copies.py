@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
-import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, NodeProto
 
 
 def copy_with_prefix(graph: GraphProto, prefix: str, fixed_names: dict[str, str]) -> GraphProto:
@@ -33,8 +32,3 @@ def _rename_values(node: NodeProto, rename: Callable[[str], str]) -> None:
     for values in (node.input, node.output):
         for position, name in enumerate(values):
             values[position] = rename(name)
-
-
-def int64_tensor(name: str, value: int | Iterable[int]) -> TensorProto:
-    """Return a constant of 64-bit integers."""
-    return numpy_helper.from_array(np.asarray(value, np.int64), name)

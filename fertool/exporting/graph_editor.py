@@ -10,7 +10,12 @@ import onnx
 from onnx import ModelProto, NodeProto
 from onnx.helper import get_attribute_value, make_attribute, make_node
 
-from fertool.exporting.graph_parts import copy_with_nodes, find_producers, find_readers, shape_of
+from fertool.exporting.graph_parts import (
+    copy_with_nodes,
+    find_producers,
+    find_readers,
+    infer_shapes,
+)
 
 
 class GraphEditor:
@@ -30,7 +35,9 @@ class GraphEditor:
 
         self.producers = find_producers(self.nodes)
         self.readers = find_readers(self.nodes)
-        self.shapes = _infer_shapes(model)
+        self.shapes = infer_shapes(model)
+        for tensor in graph.initializer:
+            self.shapes[tensor.name] = list(tensor.dims)
         # By the identity of a node, which has no name and may share its type and attributes with
         # others.
         self._before: dict[int, list[NodeProto]] = {}
@@ -124,16 +131,6 @@ class GraphEditor:
     def _fresh_name(self) -> str:
         self._name_count += 1
         return f"layout/{self._name_count}"
-
-
-def _infer_shapes(model: ModelProto) -> dict[str, list[int]]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    shapes = {}
-    for value in (*inferred.input, *inferred.value_info):
-        shapes[value.name] = shape_of(value)
-    for tensor in model.graph.initializer:
-        shapes[tensor.name] = list(tensor.dims)
-    return shapes
 
 
 def get_attribute(node: NodeProto, name: str, default: Any) -> Any:

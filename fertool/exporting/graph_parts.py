@@ -1,10 +1,11 @@
-"""What several passes over an ONNX graph share: its constants, and copies with other nodes."""
+"""What several passes over an ONNX graph share: constants, shapes, and copies with other nodes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from typing import Any
 
+import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
@@ -58,6 +59,20 @@ def output_names(model: ModelProto) -> set[str]:
 def shape_of(value: ValueInfoProto) -> list[int]:
     """Return the size of each axis of a value, 0 where it is not fixed."""
     return [side.dim_value for side in value.type.tensor_type.shape.dim]
+
+
+def infer_shapes(model: ModelProto) -> dict[str, list[int]]:
+    """Return the shapes of inputs and inner values by name, as far as ONNX can infer them."""
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    shapes = {}
+    for value in (*inferred.input, *inferred.value_info):
+        shapes[value.name] = shape_of(value)
+    return shapes
+
+
+def int64_tensor(name: str, value: int | Iterable[int]) -> TensorProto:
+    """Return a constant of 64-bit integers."""
+    return onnx.numpy_helper.from_array(np.asarray(value, np.int64), name)
 
 
 def without_constants(

@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto
 
 from fertool.exporting.graph_editor import GraphEditor, get_attribute, set_attribute
 
-CHANNEL_ALIGNMENT = 16
+DEPTHWISE_CHANNELS = 16
 """Channels that a depthwise kernel takes at a time: the bytes of an SSE or NEON register."""
 BLOCK_PIXELS = 4
 """Pixels of a row that are computed together, at least."""
@@ -83,7 +83,7 @@ class _ChannelUse:
 
 def _pad_depthwise_channels(graph: GraphEditor, depthwise: NodeProto) -> None:
     channels = get_attribute(depthwise, "group", default=1)
-    missing = -channels % CHANNEL_ALIGNMENT
+    missing = -channels % DEPTHWISE_CHANNELS
     if not missing or not _is_depthwise(graph, depthwise):
         return
     for use in _find_channel_uses(graph, depthwise):

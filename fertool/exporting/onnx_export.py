@@ -24,7 +24,7 @@ from fertool.artifact.contract import (
 from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_digest import append_digest
 from fertool.config.exporting import MIN_SAVING, ExportConfig
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, first_line
 from fertool.exporting.cascade_routing import route_cascade
 from fertool.exporting.onnx_modules import PixelNetwork, ProfileChoice, make_onnx_network
 from fertool.exporting.passes import (
@@ -198,9 +198,8 @@ def _trace(network: nn.Module, input: InputSpec, opset: int) -> ModelProto:
                 autograd_inlining=False,
             )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise FertoolError(
-            f"the network cannot be written as ONNX opset {opset}: {reason}",
+            f"the network cannot be written as ONNX opset {opset}: {first_line(error)}",
             "try another ``opset``",
         ) from None
     finally:

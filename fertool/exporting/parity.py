@@ -13,13 +13,7 @@ from fertool.artifact.header import ONNX_KEY
 from fertool.data.image_batches import fit_pictures
 from fertool.data.pixels import to_input
 from fertool.errors import FertoolError
-from fertool.onnx_runtime import (
-    SILENT,
-    failed_pass,
-    import_onnxruntime,
-    open_session,
-    read_metadata,
-)
+from fertool.onnx_runtime import failed_pass, open_session, read_metadata, session_options
 from fertool.results import Parity
 from fertool.spec import Spec
 
@@ -100,10 +94,7 @@ def open_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
 
     Images are uint8 [N, C, H, W], of any size where the file has preprocessing.
     """
-    options = import_onnxruntime().SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = SILENT
-    session = open_session(content, options, _SOURCE)
+    session = open_session(content, session_options(torch.get_num_threads()), _SOURCE)
     spec = Spec.from_json(read_metadata(session, ONNX_KEY, _SOURCE) or "", _SOURCE)
     contract = Contract.of(spec)
 
@@ -111,6 +102,7 @@ def open_onnx(content: bytes) -> Callable[[Tensor], Tensor]:
         feed = {contract.input_name: contract.arrange(batch.numpy())}
         try:
             outputs = session.run(None, feed)[0]
+        # The exceptions of ONNX Runtime have no common base class.
         except Exception as error:
             raise failed_pass(error, _SOURCE) from None
         return torch.from_numpy(contract.to_logits(outputs, spec.temperature))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 from onnx.helper import make_node
 from onnx.numpy_helper import from_array
@@ -18,15 +17,16 @@ from fertool.exporting.graph_parts import (
     copy_with_nodes,
     find_producers,
     find_readers,
-    shape_of,
+    infer_shapes,
 )
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _CHANNELS_LAST = [0, 2, 3, 1]
 _PIXEL_AXES = np.array([2, 3])
+# What ONNX Runtime's QLinearGlobalAveragePool takes as input scale / (output scale x pixels): from
+# the minimum to below the maximum.
 _MIN_RATIO = 2.0**-32
 _MAX_RATIO = 256.0
-"""What QLinearGlobalAveragePool takes: input scale / (output scale x pixels), below the maximum."""
 _AXES_AS_INPUT = 18
 """The first operator set whose ReduceMean has its axes as an input."""
 
@@ -41,7 +41,7 @@ def reduce_extreme_pools(model: ModelProto) -> ModelProto:
     arrays = constant_arrays(model)
     producers = find_producers(model.graph.node)
     readers = find_readers(model.graph.node)
-    pixel_counts = _pixel_counts(model)
+    shapes = infer_shapes(model)
     opset = next(entry.version for entry in model.opset_import if not entry.domain)
     nodes = []
     tensors = list(model.graph.initializer)
@@ -49,7 +49,9 @@ def reduce_extreme_pools(model: ModelProto) -> ModelProto:
         ratio = None
         if node.op_type == "GlobalAveragePool":
             scales = _scales_around(node, arrays, producers, readers)
-            ratio = _requantization_ratio(scales, pixel_counts.get(node.input[0], 0))
+            # Of a map [N, C, H, W]; 0 where its height or width is not known.
+            pixels = math.prod(shapes.get(node.input[0], [0])[-2:])
+            ratio = _requantization_ratio(scales, pixels)
         if ratio is None or _MIN_RATIO <= ratio < _MAX_RATIO:
             nodes.append(node)
             continue
@@ -57,15 +59,6 @@ def reduce_extreme_pools(model: ModelProto) -> ModelProto:
         nodes.append(mean)
         tensors += axes
     return copy_with_nodes(model, nodes, tensors)
-
-
-def _pixel_counts(model: ModelProto) -> dict[str, int]:
-    """Return the pixels of each map [N, C, H, W] by its name, where H and W are known."""
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    counts = {}
-    for value in (*inferred.input, *inferred.value_info):
-        counts[value.name] = math.prod(shape_of(value)[2:])
-    return counts
 
 
 def _scales_around(

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.helper import make_node, make_tensor_value_info
 
 from fertool.artifact.contract import BATCH, CROPS, HEIGHT, WIDTH
+from fertool.exporting.graph_parts import copy_with_nodes
 from fertool.spec import InputSpec, PreprocessingSpec
 
 _LUMA = (19595, 38470, 7471)
@@ -39,23 +40,22 @@ def add_preprocessing(
     The input is "crops" uint8 [N, H, W, C] or [N, C, H, W]; "images", the input of `model`, becomes
     a value inside. Gray crops for a network of colors are repeated.
     """
-    result = ModelProto()
-    result.CopyFrom(model)
     # Inner graphs read the images by name, too, so that the name has to stay.
-    images = result.graph.input[0].name
+    images = model.graph.input[0].name
     nodes = _Nodes(input.size)
-    planes = nodes.planes(preprocessing, input.channels)
+    planes = nodes.make_planes(preprocessing, input.channels)
     row_axis = _ROW_AXIS[preprocessing.layout]
     for axis, direction in ((row_axis + 1, "width"), (row_axis, "height")):
-        planes = nodes.resized(planes, direction, axis)
-    if planes_of(preprocessing, input.channels) < input.channels:
+        planes = nodes.resize(planes, direction, axis)
+    if count_planes(preprocessing, input.channels) < input.channels:
         planes = nodes.add("Concat", [planes] * input.channels, axis=1)
     nodes.add("Cast", [planes], output=images, to=TensorProto.UINT8)
 
-    nodes.nodes.extend(result.graph.node)
-    del result.graph.node[:]
-    result.graph.node.extend(nodes.nodes)
-    result.graph.initializer.extend(nodes.constants)
+    result = copy_with_nodes(
+        model,
+        [*nodes.nodes, *model.graph.node],
+        [*model.graph.initializer, *nodes.constants],
+    )
     shape = [BATCH, HEIGHT, WIDTH, preprocessing.channels]
     if preprocessing.layout == "nchw":
         shape = [BATCH, preprocessing.channels, HEIGHT, WIDTH]
@@ -63,7 +63,7 @@ def add_preprocessing(
     return result
 
 
-def planes_of(preprocessing: PreprocessingSpec, channels: int) -> int:
+def count_planes(preprocessing: PreprocessingSpec, channels: int) -> int:
     """Return how many planes are resized for a network of so many channels."""
     return min(preprocessing.channels, channels)
 
@@ -72,7 +72,7 @@ class _Nodes:
     """The nodes of the preprocessing for a network of side `size`, in running order."""
 
     def __init__(self, size: int) -> None:
-        self.nodes: list[Any] = []
+        self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
         self._size = size
         self._shape = self.add("Shape", [CROPS])
@@ -88,20 +88,20 @@ class _Nodes:
         self.nodes.append(make_node(op_type, inputs, [name], **attributes))
         return name
 
-    def planes(self, preprocessing: PreprocessingSpec, channels: int) -> str:
+    def make_planes(self, preprocessing: PreprocessingSpec, channels: int) -> str:
         """Return the crops as float32 [N, C, H, W], gray where the network is."""
         value = CROPS
         if preprocessing.layout == "nhwc":
             value = self.add("Transpose", [value], perm=[0, 3, 1, 2])
         value = self.add("Cast", [value], to=TensorProto.FLOAT)
-        if planes_of(preprocessing, channels) == preprocessing.channels:
+        if count_planes(preprocessing, channels) == preprocessing.channels:
             return value
         weights = np.array(_LUMA, np.float32).reshape(1, 3, 1, 1)
         weighted = self.add("Mul", [value, weights])
         luma = self.add("ReduceSum", [weighted, np.array([1])], keepdims=1)
         return self._rounded_division(luma, bits=16)
 
-    def resized(self, planes: str, direction: str, axis: int) -> str:
+    def resize(self, planes: str, direction: str, axis: int) -> str:
         """Return float32 [N, C, H, W] with another width, or height, rounded to whole levels."""
         weights = self._filter_weights(axis)
         if direction == "width":
@@ -137,8 +137,8 @@ class _Nodes:
         weights = self.add("Max", [rest, np.int32(0)])
         total = self.add("ReduceSum", [weights, np.array([1])], keepdims=1)
 
-        # In two steps, as by hand: the product with 2^22 would not fit 32 bits. Crops have up to
-        # 8,000 pixels a side, above which these products would not fit either.
+        # In two steps, as in long division: the product with 2^22 would not fit 32 bits. Crops have
+        # up to 8,000 pixels a side, above which these products would not fit either.
         scaled = self.add("Mul", [weights, np.int32(2**_HIGH_BITS)])
         high = self.add("Div", [scaled, total])
         remainder = self.add("Sub", [scaled, self.add("Mul", [high, total])])

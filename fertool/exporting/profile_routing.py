@@ -8,8 +8,16 @@ from onnx import GraphProto, ModelProto, TensorProto, helper
 from onnx.helper import make_node, make_tensor_value_info
 
 from fertool.artifact.header import PROFILE_OUTPUT
-from fertool.exporting.graph_copies import copy_with_prefix, int64_tensor
-from fertool.exporting.graph_parts import shape_of
+from fertool.exporting.graph_copies import copy_with_prefix
+from fertool.exporting.graph_parts import int64_tensor
+from fertool.exporting.image_loop import (
+    NUMBER,
+    copy_for_one_image,
+    join_networks,
+    make_loop_body,
+    shape_constants,
+    take_image,
+)
 
 # The names of values below are part of the bytes of every exported file.
 
@@ -40,42 +48,22 @@ def route_profiles(
         make_node("Loop", ["count", ""], [logits.name], body=body),
     ]
 
-    _, *image_shape = shape_of(images)
-    constants = [
-        *gate_graph.initializer,
-        int64_tensor("one image", [1, *image_shape]),
-        int64_tensor("classes", [classes]),
-    ]
+    constants = [*gate_graph.initializer, *shape_constants(images, classes)]
     # The last network needs no number: it gets all the images that no other has got.
     for index in order[:-1]:
         constants.append(int64_tensor(f"profile {index}", index))
-
-    outputs = [logits, make_tensor_value_info(PROFILE_OUTPUT, TensorProto.INT64, ["batch"])]
-    graph = helper.make_graph(nodes, "dynamic", [images], outputs, initializer=constants)
-    model = helper.make_model(graph, opset_imports=first.opset_import, ir_version=first.ir_version)
-    model.producer_name = first.producer_name
-    return model
+    return join_networks(first, nodes, "dynamic", constants)
 
 
 def _loop_body(images: str, branches: GraphProto, classes: int) -> GraphProto:
     """Return the body of the Loop: one image through `branches` to a row of logits [classes]."""
     nodes = [
-        make_node("Gather", [PROFILE_OUTPUT, "number"], ["mine"], axis=0),
-        make_node("Gather", [images, "number"], ["pixels"], axis=0),
-        make_node("Reshape", ["pixels", "one image"], ["image"]),
+        make_node("Gather", [PROFILE_OUTPUT, NUMBER], ["mine"], axis=0),
+        *take_image(images),
         *branches.node,
         make_node("Reshape", [branches.output[0].name, "classes"], ["row"]),
-        make_node("Identity", ["going on"], ["go on"]),
     ]
-    inputs = [
-        make_tensor_value_info("number", TensorProto.INT64, []),
-        make_tensor_value_info("going on", TensorProto.BOOL, []),
-    ]
-    outputs = [
-        make_tensor_value_info("go on", TensorProto.BOOL, []),
-        make_tensor_value_info("row", TensorProto.FLOAT, [classes]),
-    ]
-    return helper.make_graph(nodes, "image", inputs, outputs)
+    return make_loop_body(nodes, [make_tensor_value_info("row", TensorProto.FLOAT, [classes])])
 
 
 def _branches(networks: Sequence[ModelProto], order: Sequence[int]) -> GraphProto:
@@ -100,7 +88,7 @@ def _branches(networks: Sequence[ModelProto], order: Sequence[int]) -> GraphProt
 
 
 def _single_branch(network: GraphProto, index: int) -> GraphProto:
-    copied = copy_with_prefix(network, f"{index}/", {network.input[0].name: "image"})
+    copied = copy_for_one_image(network, index)
     return helper.make_graph(
         list(copied.node), f"{index}", [], list(copied.output), list(copied.initializer)
     )

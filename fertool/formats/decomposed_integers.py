@@ -16,16 +16,15 @@ import torch
 import torch.ao.quantization.fx._decomposed
 from torch import Tensor, nn
 
-from fertool.models.quantized import QuantConv2d, QuantizedNet, QuantLinear
+from fertool.models.quantized import IntegerLayer, QuantConv2d, QuantizedNet, QuantLinear
 from fertool.models.quantizer_points import exact_pixels
 from fertool.spec import InputSpec
 
 OFFSET = 128
 """XNNPACK and LiteRT compute with int8: fertool's uint8 integers and zero points less this."""
 MAX_WEIGHT = 127
+"""Integer weights are symmetric around 0: from minus this to this."""
 OPERATORS = torch.ops.quantized_decomposed
-
-IntegerLayer = QuantConv2d | QuantLinear
 
 
 def with_decomposed_integers(

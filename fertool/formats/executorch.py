@@ -50,15 +50,13 @@ values = method.execute((torch.from_numpy(pixels),))[0][0].numpy()
             converting,
             example_image,
             make_image_network,
+            require_network_alone,
             require_not_packed,
-            require_one_network,
-            require_raw_network,
         )
         from fertool.runtime.packages import import_extra
 
         require_not_packed(config.packed, self.suffix)
-        require_raw_network(config, self.suffix)
-        require_one_network(spec, self.suffix)
+        require_network_alone(spec, config, self.suffix)
         lowering = import_extra("executorch.exir", "executorch")
         partition = import_extra(
             "executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch"

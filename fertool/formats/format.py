@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from fertool.artifact.archive import MAX_HEADER_BYTES
 from fertool.artifact.contract import Contract
 from fertool.artifact.trailer import read_trailer
+from fertool.errors import FertoolError
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from fertool.config.exporting import ExportConfig
 
 Note = Callable[[str], None]
+"""Receives a remark about a file for the user."""
 
 
 class Format(ABC):
@@ -74,6 +77,12 @@ class Format(ABC):
         its own for it. Raises FertoolError for a file of another kind or without a header.
         """
         return read_trailer(path)
+
+
+def require_bounded_header(path: Path, header: str) -> None:
+    """Raise FertoolError for a header that is too long to be parsed: metadata has any length."""
+    if len(header) > MAX_HEADER_BYTES:
+        raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
 
 
 def load_format(name: str) -> Format:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fertool.config.exporting import ExportConfig
 from fertool.data.pixels import normalize, per_channel
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError, UsageError, first_line
 from fertool.graph.folding import fold_for_inference
 from fertool.models.build import require_static
 from fertool.spec import InputSpec, Spec
@@ -72,13 +72,19 @@ def converting(converter: str) -> Iterator[None]:
             yield
     # Converters have no base class of their errors; some fail by assertions.
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise FertoolError(
-            f"{converter} cannot convert the network ({lines[0]})", "export .onnx or .ort instead"
+            f"{converter} cannot convert the network ({first_line(error)})",
+            "export .onnx or .ort instead",
         ) from error
 
 
-def require_one_network(spec: Spec, suffix: str) -> None:
+def require_network_alone(spec: Spec, config: ExportConfig, suffix: str) -> None:
+    """Raise an error for what only ONNX graphs hold beside or around a single network."""
+    _require_raw_network(config, suffix)
+    _require_one_network(spec, suffix)
+
+
+def _require_one_network(spec: Spec, suffix: str) -> None:
     """Raise FertoolError for a dynamic network, whose branches the format does not have."""
     if spec.gates is not None:
         raise FertoolError(
@@ -105,7 +111,7 @@ def require_not_packed(packed: bool | None, suffix: str) -> None:
         )
 
 
-def require_raw_network(config: ExportConfig, suffix: str) -> None:
+def _require_raw_network(config: ExportConfig, suffix: str) -> None:
     """Raise UsageError for preprocessing or a softmax in the graph, which ONNX graphs have."""
     for name in ("with_preprocessing", "with_softmax"):
         if getattr(config, name):

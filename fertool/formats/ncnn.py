@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.artifact.atomic import temporary_folder
-from fertool.artifact.contract import Contract
+from fertool.artifact.contract import NCNN_INPUT, NCNN_OUTPUT, Contract
 from fertool.artifact.trailer import append_trailer
 from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from fertool.config.exporting import ExportConfig
 
 _CONVERSION_S = 300.0
+"""How long pnnx may take."""
+_FILES = ("model.ncnn.param", "model.ncnn.bin")
+"""What pnnx makes of `model.pt`."""
 
 
 @FORMATS.register("ncnn")
@@ -55,14 +58,12 @@ values = np.array(extractor.extract($output)[1])
             example_image,
             make_image_network,
             require_float,
-            require_one_network,
-            require_raw_network,
+            require_network_alone,
             trace_network,
         )
         from fertool.runtime.packages import import_extra
 
-        require_raw_network(config, self.suffix)
-        require_one_network(spec, self.suffix)
+        require_network_alone(spec, config, self.suffix)
         require_float(spec, self.suffix, "pnnx drops the rounding of quantized networks")
         program = import_extra("pnnx", "ncnn").EXEC_PATH
         # ncnn has no integer input, so the pixels are floats from 0 to 255.
@@ -72,9 +73,10 @@ values = np.array(extractor.extract($output)[1])
             traced.save(str(folder / "model.pt"))
             shape = ",".join(map(str, image.shape))
             _run([program, "model.pt", f"inputshape=[{shape}]", "fp16=0"], folder)
-            path.write_bytes((folder / "model.ncnn.param").read_bytes())
-            weights = path.with_suffix(".bin")
-            weights.write_bytes((folder / "model.ncnn.bin").read_bytes())
+            layers_name, weights_name = _FILES
+            path.write_bytes((folder / layers_name).read_bytes())
+            weights = path.with_suffix(self.companion)
+            weights.write_bytes((folder / weights_name).read_bytes())
         append_trailer(path, spec.to_json(), [weights])
 
     def contract(self, spec: Spec) -> Contract:
@@ -82,12 +84,12 @@ values = np.array(extractor.extract($output)[1])
         contract = Contract.of(spec).with_batch(1)
         return replace(
             contract,
-            input_name="in0",
+            input_name=NCNN_INPUT,
             input_dtype="float32",
             # An image of ncnn has no axis of the batch.
             input_shape=contract.input_shape[1:],
             layout="CHW",
-            output_name="out0",
+            output_name=NCNN_OUTPUT,
         )
 
 
@@ -97,8 +99,7 @@ def _run(command: list[str], folder: Path) -> None:
         result = subprocess.run(command, cwd=folder, capture_output=True, timeout=_CONVERSION_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise FertoolError(f"pnnx does not run ({error})", "reinstall pnnx") from None
-    names = ("model.ncnn.param", "model.ncnn.bin")
-    if result.returncode == 0 and all((folder / name).is_file() for name in names):
+    if result.returncode == 0 and all((folder / name).is_file() for name in _FILES):
         return
     lines = result.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
     raise FertoolError(

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fertool.artifact.archive import MAX_HEADER_BYTES
 from fertool.artifact.header import ONNX_KEY
 from fertool.artifact.onnx_model import read_onnx_metadata
 from fertool.errors import FertoolError
-from fertool.formats.format import Format, Note
+from fertool.formats.format import Format, Note, require_bounded_header
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
@@ -61,7 +60,5 @@ values = session.run([$output], {$input: pixels})[0][0]
                 f"{path}: an ONNX file without fertool's header",
                 "fertool eval and bench take it, with ``classes=a,b,…`` and ``input_size=N``",
             )
-        # Before it is parsed: metadata may be of any length.
-        if len(header) > MAX_HEADER_BYTES:
-            raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
+        require_bounded_header(path, header)
         return header

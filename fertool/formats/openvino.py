@@ -53,4 +53,4 @@ values = network({$input: pixels})[$output][0]
         openvino.save_model(model, str(path), compress_to_fp16=False)
         graph.unlink()
         header = exported_spec(spec, config).to_json(deflated=True)
-        append_trailer(path, header, [path.with_suffix(".bin")])
+        append_trailer(path, header, [path.with_suffix(self.companion)])

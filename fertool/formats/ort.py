@@ -6,10 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fertool.artifact.archive import MAX_HEADER_BYTES
 from fertool.artifact.header import ONNX_KEY
-from fertool.errors import FertoolError
-from fertool.formats.format import Format, Note
+from fertool.artifact.trailer import without_header
+from fertool.formats.format import Format, Note, require_bounded_header
 from fertool.registry import FORMATS
 from fertool.spec import Spec
 
@@ -65,17 +64,10 @@ values = session.run([$output], {$input: pixels})[0][0]
 
         # Before ONNX Runtime reads it, which has no reader for the header alone.
         if not verify_digest(path):
-            raise _without_header(path)
+            raise without_header(path)
         session = open_session(path, session_options(threads=1), str(path))
         header = read_metadata(session, ONNX_KEY, str(path))
         if header is None:
-            raise _without_header(path)
-        if len(header) > MAX_HEADER_BYTES:
-            raise FertoolError(f"{path}: a header of {len(header):,} characters", "export it again")
+            raise without_header(path)
+        require_bounded_header(path, header)
         return header
-
-
-def _without_header(path: Path) -> FertoolError:
-    return FertoolError(
-        f"{path}: has no header of fertool, or is truncated", "export the model again"
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.artifact.archive import read_member
+from fertool.artifact.trailer import without_header
 from fertool.errors import FertoolError
 from fertool.formats.format import Format, Note
 from fertool.registry import FORMATS
@@ -50,15 +51,13 @@ values = network(torch.from_numpy(pixels))[0].numpy(force=True)
         from fertool.formats.image_network import (
             example_image,
             make_image_network,
+            require_network_alone,
             require_not_packed,
-            require_one_network,
-            require_raw_network,
             trace_network,
         )
 
         require_not_packed(config.packed, self.suffix)
-        require_raw_network(config, self.suffix)
-        require_one_network(spec, self.suffix)
+        require_network_alone(spec, config, self.suffix)
         network = make_image_network(spec, module)
         written = path.with_name(_WRITTEN_AS)
         # It warns that the interpreter is deprecated, which the note says.
@@ -79,6 +78,4 @@ values = network(torch.from_numpy(pixels))[0].numpy(force=True)
             raise FertoolError(f"{path}: damaged, {error}", "export it again") from None
         # zipfile has no base class of its errors.
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError, RuntimeError):
-            raise FertoolError(
-                f"{path}: has no header of fertool, or is truncated", "export the model again"
-            ) from None
+            raise without_header(path) from None

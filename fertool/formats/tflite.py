@@ -49,13 +49,11 @@ values = run(**{$input: pixels})[$output][0]
             converting,
             example_image,
             make_image_network,
-            require_one_network,
-            require_raw_network,
+            require_network_alone,
         )
         from fertool.runtime.packages import import_extra
 
-        require_raw_network(config, self.suffix)
-        require_one_network(spec, self.suffix)
+        require_network_alone(spec, config, self.suffix)
         _require_full_bytes(spec, self.suffix)
         converter = import_extra("litert_torch", "litert")
         network = make_image_network(spec, module)

@@ -30,6 +30,7 @@ _DTYPES = {
 }
 """By the numbers of `torch._export.serde.schema.ScalarType`, which exported programs have."""
 _MAX_JSON_BYTES = 64 << 20
+"""Of the graph, or of the table of the tensors."""
 
 
 def load_program_network(path: Path, size: int | None, channels: int | None) -> SourceNetwork:
@@ -60,7 +61,9 @@ def load_program_network(path: Path, size: int | None, channels: int | None) -> 
 
 
 _AxisSize = Annotated[int, Meta(ge=0, le=1 << 32)]
+# Bounds against hostile files, far above what networks of images have.
 _MAX_AXES = 8
+_MAX_TENSORS = 100_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class _TensorEntry:
 
 @dataclass(frozen=True)
 class _TensorTable:
-    config: Annotated[Mapping[Name, _TensorEntry], Meta(max_length=100_000)]
+    config: Annotated[Mapping[Name, _TensorEntry], Meta(max_length=_MAX_TENSORS)]
 
 
 def _read_archive(archive: zipfile.ZipFile) -> tuple[Mapping[str, Any], dict[str, Tensor]]:

@@ -34,6 +34,7 @@ def load_onnx_network(path: Path, size: int | None, channels: int | None) -> Sou
             images = images.round().to(torch.uint8)
         try:
             results = session.run([network.output], {input_name: images.numpy()})
+        # The exceptions of ONNX Runtime have no common base class.
         except Exception as error:
             raise failed_pass(error, str(path)) from None
         return torch.from_numpy(results[0])

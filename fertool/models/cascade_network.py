@@ -13,7 +13,7 @@ from fertool.models.profile_network import ProfileNetwork
 class CascadeNetwork(ProfileNetwork):
     """The narrowest profile sees each image, and wider ones follow until one is sure.
 
-    `thresholds` has a number for each profile but the widest, which answers what reaches it: a
+    `thresholds` has a number for each profile but the widest, which takes what reaches it: a
     profile is sure where the difference of its two largest logits, the margin, is that large or
     larger. On FER2013 that difference sorted images better than the largest probability and the
     entropy (docs/explanation/dynamic.md).
@@ -30,7 +30,7 @@ class CascadeNetwork(ProfileNetwork):
 
     @property
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the profile that answers it: all narrower too."""
+        """The networks that run for an image, by the profile that is sure: all narrower too."""
         count = len(self.networks)
         return tuple(tuple(range(index, count)) for index in range(count))
 
@@ -46,15 +46,15 @@ class CascadeNetwork(ProfileNetwork):
         profiles = torch.full((len(x),), narrowest, device=x.device)
         logits: Tensor = self.networks[narrowest](x)
         rows = torch.arange(len(x), device=x.device)
-        answers = logits
+        row_logits = logits
         # The widest profile is the first one.
         for index in reversed(range(narrowest)):
-            rows = rows[margins_of(answers) < self.thresholds[index]]
+            rows = rows[margins_of(row_logits) < self.thresholds[index]]
             if not len(rows):
                 break
             # Those that go on alone: the others would cost what a cascade saves.
-            answers = self.networks[index](x[rows])
-            logits = logits.index_copy(0, rows, answers)
+            row_logits = self.networks[index](x[rows])
+            logits = logits.index_copy(0, rows, row_logits)
             profiles[rows] = index
         return logits, profiles
 

@@ -38,6 +38,7 @@ _KEYS = (
 )
 """Keys under which checkpoints keep a state dict, the most usual first."""
 _MAX_NESTING = 4
+"""Keys below each other that lead to a state dict, at most."""
 _PARALLEL = "module."
 _PREFIXES = (
     _PARALLEL,
@@ -62,6 +63,8 @@ _SIGNATURES = {
 }
 """First bytes of files of other libraries."""
 _SIGNATURE_BYTES = 8
+_SHOWN = 80
+"""Characters of a name that an error shows."""
 _REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 """The function in torch's error about a pickle that would call one."""
 _SAVE_AGAIN = "torch.save(model.state_dict(), path)"
@@ -177,8 +180,8 @@ def _unwrap(content: Any, path: Path) -> tuple[dict[str, Tensor], list[str]]:
         if isinstance(value, Tensor):
             state[str(name)] = value
         else:
-            # Cut: a key of a foreign file may be of any length.
-            others.append(str(name)[:80])
+            # A key of a foreign file may be of any length.
+            others.append(str(name)[:_SHOWN])
     if others:
         raise _not_a_state_dict(path, listed(others))
     if set(keys) <= set(_USUAL_KEYS):

@@ -103,7 +103,7 @@ class DynamicNetwork(ProfileNetwork):
 
     @property
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the profile that answers it: that one alone."""
+        """The networks that run for an image, by the profile whose logits it gets: it alone."""
         return tuple((index,) for index in range(len(self.networks)))
 
     def with_networks(

@@ -67,7 +67,7 @@ def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True)
     """
     wanted = module.state_dict()
     given = source.state_dict()
-    left_out = None if head else head_name(module)
+    skipped_head = None if head else head_name(module)
     tensors_of_layer: dict[str, list[str]] = {}
     for name in wanted:
         tensors_of_layer.setdefault(name.rpartition(".")[0], []).append(name)
@@ -75,7 +75,7 @@ def transfer_weights(module: nn.Module, source: nn.Module, *, head: bool = True)
     taken: dict[str, Tensor] = {}
     copied = 0
     for layer, names in tensors_of_layer.items():
-        if left_out is not None and _is_in(layer, left_out):
+        if skipped_head is not None and _is_in(layer, skipped_head):
             continue
         fitting = {name: given[name] for name in names if _has_same_form(name, wanted, given)}
         # Whole layers only: a batch norm's scale without its statistics would be worth nothing.

@@ -1,4 +1,4 @@
-"""What dynamic networks have in common: several widths, of which each image gets one's answer."""
+"""What dynamic networks have in common: several widths, one of which is chosen for an image."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 class ProfileNetwork(nn.Module):
     """Networks of falling width, the profiles; [N, C, S, S] to logits [N, num_classes].
 
-    `shares` are the fractions of the images that each profile answered where they were measured;
-    `gate` chooses the profiles, where they do not do that themselves.
+    `shares` are the fractions of the images that got each profile's logits where they were
+    measured; `gate` chooses the profiles, where they do not do that themselves.
     """
 
     gate: nn.Module | None
@@ -31,7 +31,7 @@ class ProfileNetwork(nn.Module):
     @property
     @abstractmethod
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the profile that answers it."""
+        """The networks that run for an image, by the profile whose logits it gets."""
 
     @abstractmethod
     def route(self, x: Tensor) -> tuple[Tensor, Tensor]:

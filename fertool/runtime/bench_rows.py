@@ -86,7 +86,7 @@ def open_candidates(
 ) -> tuple[list[Candidate], list[BenchWarning]]:
     """Open and check all files before anything is timed, which may take minutes.
 
-    Of several batch sizes those are left out, with a warning, that a file does not take. Raises
+    Of several batch sizes those that a file does not take are skipped, with a warning. Raises
     FertoolError for files that cannot be opened and UsageError for a batch size that one does not
     take.
     """
@@ -94,7 +94,7 @@ def open_candidates(
     warnings: dict[tuple[Path, str], BenchWarning] = {}
     for index, row in enumerate(rows):
         predictor = _open(row, config)
-        if _is_left_out(row, predictor, rows):
+        if _is_skipped(row, predictor, rows):
             key = (row.path, row.runtime)
             only = predictor.batch or 1
             warnings[key] = BenchWarning("one-batch", str(row.path), only, row.runtime)
@@ -126,7 +126,7 @@ def _open(row: Row, config: BenchConfig) -> Predictor:
     )
 
 
-def _is_left_out(row: Row, predictor: Predictor, rows: Sequence[Row]) -> bool:
+def _is_skipped(row: Row, predictor: Predictor, rows: Sequence[Row]) -> bool:
     """Return whether a file does not take the batch size of a row, but that of another row."""
     if predictor.batch in (None, row.batch_size):
         return False

@@ -138,16 +138,16 @@ def with_starts(
     """
     results = list(results)
     found: list[list[FreshProcess]] = [[] for _ in results]
-    # All files in turn, so that a disturbance affects each of them once.
-    turns = []
+    # Interleaved, so that a disturbance affects each file once.
+    order = []
     for number in range(max(config.starts, 1)):
         for index, result in enumerate(results):
             if number < _process_count(result, config):
-                turns.append(index)
-    for done, index in enumerate(turns, start=1):
+                order.append(index)
+    for done, index in enumerate(order, start=1):
         found[index].append(_run_process(results[index], config))
         if on_progress:
-            on_progress(done, len(turns))
+            on_progress(done, len(order))
     filled = []
     for result, processes in zip(results, found, strict=True):
         filled.append(_with_processes(result, processes, config))

@@ -115,7 +115,7 @@ def _require_no_preprocessing(path: Path, foreign: ForeignModel) -> None:
     if (foreign.pixel_range, foreign.mean, foreign.std) != (None, None, None):
         raise UsageError(
             f"{path}: the graph takes uint8 pixels, which are given as they are",
-            "leave ``pixel_range``, ``mean`` and ``std`` away: "
+            "leave out ``pixel_range``, ``mean`` and ``std``: "
             "the preprocessing is inside the graph",
         )
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
 from fertool.artifact.atomic import temporary_folder
-from fertool.onnx_runtime import open_session, session_options
+from fertool.onnx_runtime import (
+    kernel_events,
+    open_session,
+    profiling_options,
+    read_profile,
+    session_options,
+)
+from fertool.runtime.operator_times import MICROSECOND
 
 _WEIGHTED_OPERATORS = ("Conv", "Gemm", "MatMul")
 _WEIGHT_SUFFIX = ".weight"
@@ -39,8 +44,7 @@ def time_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[st
     # A second session, since a profiler cannot be switched off in the first one.
     plain = open_session(named, session_options(threads=1), _SUBJECT)
     _run(plain, warmup)
-    # The profiler counts microseconds.
-    profiled_s = sum(event["dur"] for event in events) * 1e-6
+    profiled_s = sum(event["dur"] for event in events) * MICROSECOND
     overhead_s = max(0.0, profiled_s - _run(plain, runs)) / len(events)
 
     seconds: dict[str, float] = {}
@@ -50,7 +54,7 @@ def time_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[st
         # A node that the runtime inserted has a name of its own, and counts for the layer before.
         if separator:
             layer = name
-        duration_s = (event["dur"] * 1e-6 - overhead_s) / runs
+        duration_s = (event["dur"] * MICROSECOND - overhead_s) / runs
         seconds[layer] = seconds.get(layer, 0.0) + duration_s
     return {name: max(0.0, value) for name, value in seconds.items()}
 
@@ -58,18 +62,10 @@ def time_layers(content: bytes, *, runs: int = 200, warmup: int = 20) -> dict[st
 def _profile_nodes(model: bytes, runs: int) -> list[dict[str, Any]]:
     """Return the profiler's events of the kernels of all runs, in the order of time."""
     with temporary_folder() as folder:
-        options = session_options(threads=1)
-        options.enable_profiling = True
-        options.profile_file_prefix = str(folder / "profile")
-        session = open_session(model, options, _SUBJECT)
+        session = open_session(model, profiling_options(1, folder), _SUBJECT)
         _run(session, runs)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-
-    kernels = []
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            kernels.append(event)
-    return sorted(kernels, key=lambda event: event["ts"])
+        events = read_profile(session)
+    return sorted(kernel_events(events), key=lambda event: event["ts"])
 
 
 def _run(session: Any, times: int) -> float:

@@ -12,8 +12,10 @@ from fertool.results import OperatorTime
 from fertool.runtime.predictor import Forward, Predictor
 
 PROFILED_PASSES = 100
+"""Passes whose times are averaged."""
 _WARMUP_PASSES = 10
 MICROSECOND = 1e-6
+"""In seconds: the unit of the profilers."""
 Images = NDArray[np.uint8]
 
 
@@ -39,9 +41,9 @@ class OperatorTimes:
         total_s = sum(self.seconds.values())
         found = []
         for operator, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
-            share = seconds / total_s if total_s else 0.0
+            fraction = seconds / total_s if total_s else 0.0
             calls = self.calls[operator] / passes
-            found.append(OperatorTime(operator, calls, seconds / passes, share))
+            found.append(OperatorTime(operator, calls, seconds / passes, fraction))
         return tuple(found)
 
 

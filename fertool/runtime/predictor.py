@@ -36,7 +36,7 @@ class ProfileRuns:
     """The profiles of a dynamic network one by one.
 
     `logits` returns those of all profiles, float32 [profiles, N, K], `macs` are those of each
-    alone, and `executed` has the profiles that run for an image, by the one that answers it.
+    alone, and `executed` has the profiles that run for an image, by the one whose logits it gets.
     """
 
     logits: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -218,7 +218,7 @@ class Predictor:
         return np.concatenate(parts)
 
     def profiles_of(self, images: Any, batch_size: int = 256) -> NDArray[np.int64]:
-        """Return the profile int64 [N] that answers each image, of a dynamic network."""
+        """Return the profile of each image, int64 [N], of a dynamic network."""
         assert self.choose_profile is not None
         step = self.batch or affordable_batch(batch_size, self.input.size)
         parts = []

@@ -51,7 +51,8 @@ class Runtime(ABC):
         return None
 
 
-def failure(library: str, path: Path, action: str, error: Exception) -> FertoolError:
-    """Return the error for a file that a library cannot open or run, with its first line."""
-    reason = str(error).strip().partition("\n")[0]
+def failure(library: str, path: Path, action: str, error: Exception, line: int = 0) -> FertoolError:
+    """Return the error for a file that a library cannot open or run, with one line of its own."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    reason = lines[line]
     return FertoolError(f"{path}: {library} cannot {action} it ({reason})", "export it again")

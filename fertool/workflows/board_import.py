@@ -66,7 +66,7 @@ def summarize_with_boards(
     here the environment is the first board's.
     """
     from fertool.runtime.benchmark import Measurement, summarize
-    from fertool.runtime.imported import imported_rows, imported_run
+    from fertool.runtime.board_rows import imported_rows, imported_run
 
     rows = list(results)
     runs: list[ImportedRun] = []

@@ -201,7 +201,7 @@ def fit_latency_budget(
     """Return the constraints with a latency budget whose network takes the fraction `asked`.
 
     The latency model knows the layers, not what the runtime makes of the whole: networks are
-    pruned, timed in turns with the unpruned one, and the budget is corrected, until the time is
+    pruned, timed interleaved with the unpruned one, and the budget is corrected, until the time is
     right; the best attempt counts. Raises UnreachableError when the narrowest network takes longer.
     """
     from fertool.pruning import Targets, UnreachableError, plan_step, score_channels

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.models.architecture import small_input
-from fertool.models.architectures.resnet import BasicBlock, make_stage
+from fertool.models.architectures.resnet import BasicBlock, make_stage, make_stem
 from fertool.models.arguments import check_args
 from fertool.models.blocks import ConvNormAct, initialize_convolutions_, make_divisible
 from fertool.registry import ARCHITECTURES
@@ -90,17 +90,9 @@ class EffResNet(nn.Module):
         subset = max(1, second // subsets)
         outputs = subset * subsets
         # Stem and stages have ResNet-18's names, so that its checkpoints load.
-        self.conv1 = nn.Conv2d(
-            in_channels,
-            first,
-            kernel_size=stem_kernel,
-            stride=stem_stride,
-            padding=stem_kernel // 2,
-            bias=False,
+        self.conv1, self.bn1, self.relu, self.maxpool = make_stem(
+            in_channels, first, stem_kernel, stem_stride, stem_pool
         )
-        self.bn1 = nn.BatchNorm2d(first)
-        self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
         self.layer1 = make_stage(BasicBlock, 2, first, first, first, stride=1)
         self.layer2 = make_stage(BasicBlock, 2, first, second, outputs, stride=2)
         self.ffe1 = FineGrainedExtraction(subset, subsets)

@@ -84,6 +84,15 @@ def make_stage(
     return nn.Sequential(*blocks)
 
 
+def make_stem(
+    in_channels: int, channels: int, kernel: int, stride: int, pool: bool
+) -> tuple[nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Module]:
+    """Return the layers before the first stage; the last one is an identity without `pool`."""
+    convolution = nn.Conv2d(in_channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+    last = nn.MaxPool2d(3, 2, 1) if pool else nn.Identity()
+    return convolution, nn.BatchNorm2d(channels), nn.ReLU(), last
+
+
 class ResNet(nn.Module):
     """A ResNet of any depth; [N, in_channels, S, S] to logits [N, num_classes]."""
 
@@ -107,17 +116,9 @@ class ResNet(nn.Module):
         # out four times as many.
         inner = [make_divisible(planes * width_mult) for planes in (64, 128, 256, 512)]
         outputs = [count * block.expansion for count in inner]
-        self.conv1 = nn.Conv2d(
-            in_channels,
-            inner[0],
-            kernel_size=stem_kernel,
-            stride=stem_stride,
-            padding=stem_kernel // 2,
-            bias=False,
+        self.conv1, self.bn1, self.relu, self.maxpool = make_stem(
+            in_channels, inner[0], stem_kernel, stem_stride, stem_pool
         )
-        self.bn1 = nn.BatchNorm2d(inner[0])
-        self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem_pool else nn.Identity()
         self.layer1 = make_stage(block, depths[0], inner[0], inner[0], outputs[0], stride=1)
         self.layer2 = make_stage(block, depths[1], outputs[0], inner[1], outputs[1], stride=2)
         self.layer3 = make_stage(block, depths[2], outputs[1], inner[2], outputs[2], stride=2)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fertool.artifact.header import read_spec
+from fertool.artifact.contract import NCNN_INPUT, NCNN_OUTPUT
+from fertool.artifact.header import files_of, read_spec
 from fertool.artifact.trailer import verify_trailer
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError
@@ -17,8 +18,6 @@ from fertool.runtime.packages import import_extra
 from fertool.runtime.predictor import Forward, Predictor
 from fertool.runtime.runtime import Runtime
 
-_INPUT, _OUTPUT = "in0", "out0"
-"""Names that pnnx gives."""
 _IMAGES = 1
 """An extractor of ncnn takes one image."""
 
@@ -33,7 +32,7 @@ class NcnnRuntime(Runtime):
 
     def open(self, path: Path, threads: int | None, foreign: ForeignModel) -> Predictor:
         """Open both files, for arithmetic in float32."""
-        weights = path.with_suffix(".bin")
+        _, weights = files_of(path)
         verify_trailer(path, [weights])
         spec = read_spec(path)
         ncnn = import_extra("ncnn", "ncnn")
@@ -53,8 +52,8 @@ class NcnnRuntime(Runtime):
 
             def forward() -> Any:
                 extractor = network.create_extractor()
-                extractor.input(_INPUT, ncnn.Mat(pixels))
-                code, logits = extractor.extract(_OUTPUT)
+                extractor.input(NCNN_INPUT, ncnn.Mat(pixels))
+                code, logits = extractor.extract(NCNN_OUTPUT)
                 if code != 0:
                     raise FertoolError(f"{path}: ncnn cannot run it", "export it again")
                 # ncnn drops the axis of the batch.

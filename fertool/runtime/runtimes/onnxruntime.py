@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,11 @@ from fertool.onnx_runtime import (
     failed_pass,
     guarded_memory,
     import_onnxruntime,
+    kernel_events,
     open_session_with_time_limit,
+    profiling_options,
     read_metadata,
+    read_profile,
     session_options,
 )
 from fertool.registry import RUNTIMES
@@ -75,15 +78,12 @@ class OnnxRuntime(Runtime):
     ) -> OperatorTimes:
         """Return the time by operator, from the runtime's profiler."""
         with temporary_folder() as folder:
-            options = session_options(threads)
-            options.enable_profiling = True
-            options.profile_file_prefix = str(folder / "profile")
+            options = profiling_options(threads, folder)
             predictor, session = self._open(path, options, foreign)
             passes = profiled_passes(predictor, batches)
             passes.warm_up()
             passes.run()
-            profile = Path(session.end_profiling())
-            events = json.loads(profile.read_text(encoding="utf-8"))
+            events = read_profile(session)
         return _operator_times(events, passes.warmup)
 
     def _open(self, path: Path, options: Any, foreign: ForeignModel) -> tuple[Predictor, Any]:
@@ -97,26 +97,11 @@ class OnnxRuntime(Runtime):
             raise FertoolError(f"{path}: the graph has no output", "export it again")
 
         spec = _read_spec(path, session, sealed)
-        assumptions: Assumptions | None = None
-        contract: Contract | None = None
-        if spec is not None:
-            classes = spec.classes
-            input = spec.input
-            output = next(iter(outputs.values()))
-            contract = Contract.of(spec)
-            _require_header_input(path, entry.shape, contract)
-            _require_logits(path, output, len(classes), FertoolError)
+        if spec is None:
+            use = _use_of_foreign(path, entry, outputs, foreign)
         else:
-            classes = foreign_classes(path, foreign)
-            input = foreign_input(path, entry.shape, foreign)
-            assumptions = resolve_assumptions(
-                path, foreign, entry.type, input.channels, tuple(outputs)
-            )
-            output = outputs[assumptions.output]
-            # The user named the classes, so their number is a usage error.
-            _require_logits(path, output, len(classes), UsageError)
-        batch = _fixed_batch(path, entry.shape, input)
-        passes = _OnnxPasses(path, session, entry, output.name, assumptions, contract)
+            use = _use_of_header(path, entry, outputs, spec)
+        passes = _OnnxPasses(path, session, entry, use)
         choose_profile: ChooseProfile | None = None
         if spec is not None and spec.gates:
             choose_profile = passes.choose_profile
@@ -124,37 +109,65 @@ class OnnxRuntime(Runtime):
             path=path,
             runtime="onnxruntime",
             spec=spec,
-            classes=classes,
-            input=input,
-            batch=batch,
+            classes=use.classes,
+            input=use.input,
+            batch=_fixed_batch(path, entry.shape, use.input),
             prepare=passes.prepare,
             choose_profile=choose_profile,
-            assumptions=assumptions,
+            assumptions=use.assumptions,
             stop=passes.stop,
             time_limit_s=foreign.time_limit,
-            contract=contract,
+            contract=use.contract,
         )
         return predictor, session
+
+
+@dataclass(frozen=True)
+class _Use:
+    """How a graph is fed and read: `contract` for a file with a header, else `assumptions`.
+
+    `output` is the name of the output with the logits or probabilities.
+    """
+
+    classes: tuple[str, ...]
+    input: InputSpec
+    output: str
+    contract: Contract | None = None
+    assumptions: Assumptions | None = None
+
+
+def _use_of_header(path: Path, entry: Any, outputs: Mapping[str, Any], spec: Spec) -> _Use:
+    """Return how a graph with this header is used; raises FertoolError where it does not fit."""
+    contract = Contract.of(spec)
+    _require_header_input(path, entry.shape, contract)
+    output = next(iter(outputs.values()))
+    _require_logits(path, output, len(spec.classes), FertoolError)
+    return _Use(spec.classes, spec.input, output.name, contract=contract)
+
+
+def _use_of_foreign(
+    path: Path, entry: Any, outputs: Mapping[str, Any], foreign: ForeignModel
+) -> _Use:
+    """Return how a graph without a header is used; raises an error where `foreign` does not fit."""
+    classes = foreign_classes(path, foreign)
+    input = foreign_input(path, entry.shape, foreign)
+    assumptions = resolve_assumptions(path, foreign, entry.type, input.channels, tuple(outputs))
+    output = outputs[assumptions.output]
+    # The user named the classes, so their number is a usage error.
+    _require_logits(path, output, len(classes), UsageError)
+    return _Use(classes, input, output.name, assumptions=assumptions)
 
 
 class _OnnxPasses:
     """The passes of an open session over one input and one output."""
 
-    def __init__(
-        self,
-        path: Path,
-        session: Any,
-        entry: Any,
-        output: str,
-        assumptions: Assumptions | None,
-        contract: Contract | None,
-    ) -> None:
+    def __init__(self, path: Path, session: Any, entry: Any, use: _Use) -> None:
         self._path = path
         self._session = session
         self._entry = entry
-        self._output = output
-        self._assumptions = assumptions
-        self._contract = contract
+        self._output = use.output
+        self._assumptions = use.assumptions
+        self._contract = use.contract
         self._options = import_onnxruntime().RunOptions()
 
     def prepare(self, images: NDArray[np.uint8]) -> Forward:
@@ -174,6 +187,7 @@ class _OnnxPasses:
         def forward() -> Any:
             try:
                 return run(wanted, feed, options)[0]
+            # The exceptions of ONNX Runtime have no common base class.
             except Exception as error:
                 raise failed_pass(error, where) from None
 
@@ -185,6 +199,7 @@ class _OnnxPasses:
         feed = {self._entry.name: pixels}
         try:
             (profiles,) = self._session.run([PROFILE_OUTPUT], feed)
+        # As in `prepare`.
         except Exception as error:
             raise failed_pass(error, str(self._path)) from None
         chosen: NDArray[np.int64] = profiles
@@ -195,7 +210,7 @@ class _OnnxPasses:
         self._options.terminate = True
 
 
-def _operator_times(events: Sequence[Mapping[str, Any]], warmup: int) -> OperatorTimes:
+def _operator_times(events: Sequence[dict[str, Any]], warmup: int) -> OperatorTimes:
     """Return the time by operator from the events of a profile, without the first passes."""
     starts = []
     for event in events:
@@ -203,9 +218,7 @@ def _operator_times(events: Sequence[Mapping[str, Any]], warmup: int) -> Operato
             starts.append(event["ts"])
     first_timed_us = sorted(starts)[warmup]
     times = OperatorTimes()
-    for event in events:
-        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
-            continue
+    for event in kernel_events(events):
         if event["ts"] >= first_timed_us:
             times.add(event["args"]["op_name"], event["dur"] * MICROSECOND)
     return times

@@ -10,19 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fertool.artifact.contract import Contract
-from fertool.artifact.header import read_spec
+from fertool.artifact.header import files_of, read_spec
 from fertool.artifact.onnx_digest import verify_digest
 from fertool.artifact.trailer import verify_trailer
 from fertool.config.foreign_files import ForeignModel
-from fertool.errors import FertoolError
 from fertool.registry import RUNTIMES
 from fertool.runtime.operator_times import Images, OperatorTimes, profiled_passes
 from fertool.runtime.packages import import_extra
 from fertool.runtime.predictor import Forward, Predictor
-from fertool.runtime.runtime import Runtime
+from fertool.runtime.runtime import Runtime, failure
 
 _LOGITS, _PROFILE = 0, 1
 """Outputs of a graph; the second is that of a dynamic network."""
+_REASON = -1
+"""The line of OpenVINO's messages with the reason: those before it name its own source files."""
 
 
 @RUNTIMES.register("openvino")
@@ -54,7 +55,8 @@ class OpenVinoRuntime(Runtime):
     ) -> Predictor:
         """Open a file; each pass then adds the counters of its nodes to `times`, if given."""
         if path.suffix.lower() == ".xml":
-            verify_trailer(path, [path.with_suffix(".bin")])
+            _, weights = files_of(path)
+            verify_trailer(path, [weights])
         else:
             verify_digest(path)
         spec = read_spec(path)
@@ -122,7 +124,7 @@ class _OpenVinoPasses:
             try:
                 request.infer()
             except RuntimeError as error:
-                raise _failure(self._path, "run", error) from None
+                raise failure("OpenVINO", self._path, "run", error, line=_REASON) from None
             self._add_times(request)
             # A copy, since the next pass reuses the memory.
             return request.get_output_tensor(output).data.copy()
@@ -151,11 +153,6 @@ class _OpenVinoPasses:
                     model.reshape(shape)
                 compiled = core.compile_model(model, "CPU", self._options)
             except RuntimeError as error:
-                raise _failure(self._path, "open", error) from None
+                raise failure("OpenVINO", self._path, "open", error, line=_REASON) from None
             self._compiled[one_image] = compiled
         return compiled
-
-
-def _failure(path: Path, action: str, error: Exception) -> FertoolError:
-    reason = str(error).strip().splitlines()[-1]
-    return FertoolError(f"{path}: OpenVINO cannot {action} it ({reason})", "export it again")

@@ -113,8 +113,8 @@ def _profile_runs(spec: Spec, module: Any) -> ProfileRuns | None:
     def logits(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             inputs = to_input(torch.from_numpy(images), spec.input)
-            answers = torch.stack([network(inputs) for network in module.networks])
-        result: NDArray[np.float32] = answers.numpy()
+            by_profile = torch.stack([network(inputs) for network in module.networks])
+        result: NDArray[np.float32] = by_profile.numpy()
         return result
 
     macs = tuple(cost.count(network, spec.input).macs for network in module.networks)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +53,6 @@ class TorchLite(Runtime):
 
         return Predictor.of(path, "torchlite", spec, prepare)
 
-    @contextmanager
-    def limited_threads(self, count: int) -> Iterator[None]:
+    def limited_threads(self, count: int) -> AbstractContextManager[None]:
         """Compute with `count` threads in the block, then with as many as before."""
-        with Torch().limited_threads(count):
-            yield
+        return Torch().limited_threads(count)
