@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fertool.cli.recipe import apply_recipe
-from fertool.config.pictures import OUTPUT
+from fertool.config.panels import OUTPUT
 from fertool.config.reading import DATA
 
 DataOption = Annotated[

@@ -9,9 +9,9 @@ from typing import Literal
 from fertool.config.detection import DETECTION, DetectionConfig
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
+from fertool.config.panels import LIMIT
 from fertool.errors import UsageError
 
-LIMIT = "Limit"
 Split = Literal["train", "val", "test"]
 Tta = Literal["none", "flip", "ten-crop"]
 

@@ -113,7 +113,7 @@ class Data:
         key = (size, keep_size, channels, classes, read)
         if key not in self._opened:
             options = DataOptions(
-                format=None if read.format == "auto" else read.format,
+                format=read.given_format,
                 ferplus=read.ferplus,
                 ferplus_rule=read.ferplus_rule,
                 size=size,

@@ -73,8 +73,7 @@ def _photographs(
     """
     from fertool.data.opening import list_pictures
 
-    format = None if data.read.format == "auto" else data.read.format
-    listing = list_pictures(data.source, format)
+    listing = list_pictures(data.source, data.read.given_format)
     if set(listing) == {"train"}:
         reporter.note(f"{data.source}: no split folders, all photographs are evaluated")
         split = "all"
