@@ -10,14 +10,13 @@ from msgspec import Meta
 
 from fertool.config.gate import Gate
 from fertool.graph.ir import Graph
-from fertool.strict_json import Fraction, Positive, WrongContentError
+from fertool.strict_json import Difference, Fraction, Positive, WrongContentError
 
 Entry = TypeVar("Entry")
 MOST_PROFILES = 16
 GATE_OPTIONAL_KEYS = ("thresholds", "routing")
 """Keys that stand in a header only where there is something to say."""
 
-Difference = Annotated[float, Meta(ge=-1, le=1)]
 Margin = Annotated[float, Meta(ge=0, le=1e9)]
 
 

@@ -12,7 +12,7 @@ from fertool.config.evaluation import Tta
 from fertool.gate_spec import RoutingMetrics
 from fertool.results.assumptions import Assumptions
 from fertool.results.fields import (
-    Difference,
+    CI95,
     DifferenceInterval,
     Interval,
     Result,
@@ -20,9 +20,7 @@ from fertool.results.fields import (
     require_inside,
 )
 from fertool.results.regression import AccuracyRegression
-from fertool.strict_json import Count, Fraction, Name, Positive, Text
-
-_CI95 = described("its 95 % interval, Wilson's")
+from fertool.strict_json import Count, Difference, Fraction, Name, Positive, Text
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Headline(Result):
 
     n: Annotated[Positive, described("images")]
     accuracy: Annotated[Fraction, described("fraction of right predictions")]
-    accuracy_ci95: Annotated[Interval, _CI95]
+    accuracy_ci95: Annotated[Interval, CI95]
 
     def __post_init__(self) -> None:
         require_inside(self.accuracy, self.accuracy_ci95)
