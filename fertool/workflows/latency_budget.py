@@ -201,7 +201,7 @@ def fit_latency_budget(
     """Return the constraints with a latency budget whose network takes the fraction `asked`.
 
     The latency model knows the layers, not what the runtime makes of the whole: networks are
-    pruned, timed in turns with the unpruned one, and the budget is corrected, until the time is
+    pruned, timed interleaved with the unpruned one, and the budget is corrected, until the time is
     right; the best attempt counts. Raises UnreachableError when the narrowest network takes longer.
     """
     from fertool.pruning import Targets, UnreachableError, plan_step, score_channels
@@ -211,12 +211,11 @@ def fit_latency_budget(
     # Reconstructed weights take no other time.
     unreconstructed = replace(selection, reconstruct=False)
     given = constraints.targets
-    others = given.ratios[:3] if given else (None, None, None)
     budget = asked
     found: list[tuple[float, Constraints]] = []
     for _ in range(ATTEMPTS):
-        macs, params, size = others
-        targets = Targets(macs, params, size, min(budget, 1 - 1e-9))
+        latency = min(budget, 1 - 1e-9)
+        targets = replace(given, latency=latency) if given else Targets(latency=latency)
         tried = replace(constraints, targets=targets)
         try:
             step = plan_step(spec, module, tried, unreconstructed, data, scored=scored)
@@ -273,8 +272,8 @@ def _best_attempt(
     def distance(attempt: tuple[float, Constraints]) -> tuple[bool, float]:
         measured, _ = attempt
         is_too_slow = measured > TOLERANCE[1] * asked
-        # False sorts first: of a slower and a faster network as near as it, the faster keeps the
-        # promise.
+        # False sorts first: of a slower and a faster network as near as it, the faster one meets
+        # the budget.
         return is_too_slow, abs(measured / asked - sum(TOLERANCE) / 2)
 
     measured, best = min(found, key=distance)

@@ -342,9 +342,8 @@ def test_without_data_it_is_said_that_accuracy_was_not_measured_and_how_far_the_
     assert 1 / 7 <= told["commonest_share"] <= 1
     assert "not measured" in err
     assert "warning: accuracy was not measured" in err
-    one_class = (
-        f"warning: the network answers {told['commonest_class']} to all of {told['n']} drawn faces"
-    )
+    predicted, n = told["commonest_class"], told["n"]
+    one_class = f"warning: the network predicts {predicted} for all of {n} drawn faces"
     assert (one_class in err) == (told["commonest_share"] == 1)
     code, out, err = fertool(*command, *BUDGET)
     assert code == 0, err
