@@ -44,10 +44,10 @@ def layer_macs(layer: nn.Module, output: Tensor) -> int:
 
 @runtime_checkable
 class GatedNetwork(Protocol):
-    """A network that answers each image by one of `networks`, which `gate` may have chosen.
+    """A network that classifies each image by one of `networks`, which `gate` may have chosen.
 
-    `shares` are the fractions of the images that each of them answers, and `executed` has for each
-    the networks that run for such an image.
+    `shares` are the fractions of the images that each of them classifies, and `executed` has for
+    each the networks that run for such an image.
     """
 
     gate: nn.Module | None
@@ -56,7 +56,7 @@ class GatedNetwork(Protocol):
 
     @property
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the one that answers it."""
+        """The networks that run for an image, by the one that classifies it."""
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:
@@ -82,7 +82,7 @@ def _count_gated(module: GatedNetwork, input: InputSpec) -> Cost:
 
 
 def profile_macs(module: GatedNetwork, input: InputSpec) -> tuple[int, ...]:
-    """Return the multiply-accumulates of an image by the profile that answers it, the gate's too.
+    """Return the multiply-accumulates of an image by the profile that it gets, the gate's too.
 
     Of a cascade they include those of the narrower profiles, which have run before.
     """

@@ -48,8 +48,8 @@ class GateSpec:
     """The profiles of a dynamic network and its gate.
 
     `profiles` are in order of size, the largest first; `hidden` are the units of the gate's layer,
-    0 for a cascade. `shares` is the fraction of the images that each profile answered, on the
-    images of `metrics`. A cascade has `thresholds`, one for each profile but the first: it answers
+    0 for a cascade. `shares` is the fraction of the images that each profile classified, of the
+    images of `metrics`. A cascade has `thresholds`, one for each profile but the first: it decides
     where the difference of its two largest logits is that large or larger.
     """
 

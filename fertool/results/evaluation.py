@@ -55,11 +55,11 @@ class DetectionFigures:
 
 @dataclass(frozen=True)
 class ProfileFigures:
-    """The images that one profile of a dynamic network answered."""
+    """The images that one profile of a dynamic network classified."""
 
     profile: Annotated[Count, described("number of the profile, the widest first")]
-    share: Annotated[Fraction, described("fraction of the images that it answers")]
-    n: Annotated[Count, described("images that it answers")]
+    share: Annotated[Fraction, described("fraction of the images that it classifies")]
+    n: Annotated[Count, described("images that it classifies")]
     accuracy: Annotated[Fraction | None, described("on these images; null for none")]
 
 
