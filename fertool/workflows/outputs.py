@@ -38,9 +38,9 @@ def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     """
     if not model.name:
         require_file(model)
-    if not stage:
-        return model.with_suffix(suffix)
-    return model.with_name(f"{model.stem}.{stage}{suffix}")
+    part = f".{stage}" if stage else ""
+    # Not with_suffix, which takes no "-app".
+    return model.with_name(f"{model.stem}{part}{suffix}")
 
 
 def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
