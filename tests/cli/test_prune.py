@@ -382,7 +382,7 @@ def test_a_budget_of_latency_is_by_the_clock_of_this_machine(fertool, tmp_path):
     assert found["plan"]["latency_ratio"] < 1
     assert found["macs"] < read_spec(model).macs
     assert re.search(
-        r"a budget of 0\.\d+ by the table is 0\.\d+ of the input's latency by the clock", err
+        r"a budget of 0\.\d+ by the latency model is 0\.\d+ of the input's latency", err
     )
 
 
