@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def accuracy_without_vnni(
     net: QuantizedNet | ProfileNetwork,
-    input: InputSpec,
     val: FaceDataset,
+    input: InputSpec,
     accuracy: float,
     reporter: Reporter = SILENT,
 ) -> float:
