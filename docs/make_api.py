@@ -74,7 +74,7 @@ def main() -> None:
     for result in dict.fromkeys([*classes, *results(functions), Reporter]):
         print(describe_class(result))
     print("## Options\n")
-    print("None as a default means *not given*; numbers have the bounds that the help tells of.\n")
+    print("A default of None means *not given*; numbers have the bounds that the help tells of.\n")
     for config in all_configs(functions):
         print(describe_config(config))
 

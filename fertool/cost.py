@@ -44,10 +44,10 @@ def layer_macs(layer: nn.Module, output: Tensor) -> int:
 
 @runtime_checkable
 class GatedNetwork(Protocol):
-    """A network that gives each image the logits of one of `networks`, which `gate` may choose.
+    """A network that classifies each image by one of `networks`, which `gate` may have chosen.
 
-    `shares` are the fractions of the images that get each one's logits, and `executed` has for each
-    the networks that run for such an image.
+    `shares` are the fractions of the images that each of them classifies, and `executed` has for
+    each the networks that run for such an image.
     """
 
     gate: nn.Module | None
@@ -56,7 +56,7 @@ class GatedNetwork(Protocol):
 
     @property
     def executed(self) -> tuple[tuple[int, ...], ...]:
-        """The networks that run for an image, by the one whose logits it gets."""
+        """The networks that run for an image, by the one that classifies it."""
 
 
 def count(module: nn.Module, input: InputSpec) -> Cost:

@@ -10,14 +10,13 @@ from msgspec import Meta
 
 from fertool.config.gate import Gate
 from fertool.graph.ir import Graph
-from fertool.strict_json import Fraction, Positive, WrongContentError
+from fertool.strict_json import Difference, Fraction, Positive, WrongContentError
 
 Entry = TypeVar("Entry")
 MOST_PROFILES = 16
 GATE_OPTIONAL_KEYS = ("thresholds", "routing")
 """Keys that stand in a header only where there is something to say."""
 
-Difference = Annotated[float, Meta(ge=-1, le=1)]
 Margin = Annotated[float, Meta(ge=0, le=1e9)]
 
 
@@ -49,8 +48,8 @@ class GateSpec:
     """The profiles of a dynamic network and its gate.
 
     `profiles` are in order of size, the largest first; `hidden` are the units of the gate's layer,
-    0 for a cascade. `shares` is the fraction of the images that each profile answered, on the
-    images of `metrics`. A cascade has `thresholds`, one for each profile but the first: it answers
+    0 for a cascade. `shares` is the fraction of the images that each profile classified, of the
+    images of `metrics`. A cascade has `thresholds`, one for each profile but the first: it decides
     where the difference of its two largest logits is that large or larger.
     """
 

@@ -1,4 +1,4 @@
-"""Where a network looks for its answer: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391)."""
+"""Where a network looks for a class: Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391)."""
 
 from __future__ import annotations
 

@@ -93,8 +93,8 @@ def focal_loss(
     uniform = torch.full_like(target_probs, 1 / logits.shape[1])
     targets = torch.lerp(target_probs, uniform, label_smoothing)
     # A power below 1 has no finite slope at 0, where a class that the network is certain of lies.
-    doubt = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-    losses = -targets * doubt.pow(gamma) * log_p
+    complement = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+    losses = -targets * complement.pow(gamma) * log_p
     if class_weights is not None:
         losses = losses * class_weights
     return losses.sum() / _total_weight(target_probs, class_weights)

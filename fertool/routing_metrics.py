@@ -23,8 +23,8 @@ def measure_routing(
     """Compare a choice of profiles with the same numbers of images sent to them at random.
 
     `correct` [profiles, N] tells which images each profile classifies correctly, `profiles` [N]
-    which one answers each image. `macs` are those of each profile alone, `executed` the profiles
-    that run for an image, by the one that answers it.
+    which one each image got. `macs` are those of each profile alone, `executed` the profiles
+    that run for an image, by the one that it got.
 
     The difference is the covariance of being sent to a profile and of what that profile is worth
     for the image; interval and p-value are those of its mean over images in the normal
@@ -59,7 +59,7 @@ def measure_routing(
 
 
 def _two_sided_p(difference: float, error: float) -> float:
-    # Profiles that answer alike leave nothing to choose.
+    # Profiles with the same predictions leave nothing to choose.
     if error <= 1e-12:
         return 1.0
     return math.erfc(abs(difference) / (error * math.sqrt(2)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, TypeVar
@@ -28,7 +28,7 @@ _INT_LIMIT = 2**63
 _MAX_SHOWN = 40
 """Characters of a wrong value that an error shows."""
 _MAX_LISTED = 5
-"""Names that an error lists."""
+"""Names that a message lists."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=4096)]
@@ -37,6 +37,8 @@ Positive = Annotated[int, Meta(ge=1, le=2**53)]
 Finite = Annotated[float, Meta(ge=-1e30, le=1e30)]
 NonNegative = Annotated[float, Meta(ge=0, le=1e30)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
+Difference = Annotated[float, Meta(ge=-1, le=1)]
+"""Of two fractions."""
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
@@ -135,11 +137,11 @@ def missing_keys(value: Any, kind: type[Any]) -> list[str]:
     return sorted(required - set(value))
 
 
-def listed(names: list[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     """Return the first few names in one text, and how many more there are."""
     text = ", ".join(names[:_MAX_LISTED])
     if len(names) > _MAX_LISTED:
-        text += f" and {len(names) - _MAX_LISTED} more"
+        text += f" and {len(names) - _MAX_LISTED:,} more"
     return text
 
 

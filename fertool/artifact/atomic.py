@@ -52,10 +52,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         with replacing(path) as file:
             file.write(content)
     except OSError as error:
-        raise FertoolError(
-            f"{path}: cannot write ({error.strerror})",
-            "free some space or choose another ``output``",
-        ) from None
+        raise cannot_write(path, error) from None
+
+
+def cannot_write(path: Path, error: OSError) -> FertoolError:
+    """Return the error for a file or folder whose writing the system has refused."""
+    return FertoolError(
+        f"{path}: cannot write ({error.strerror})", "free some space or choose another ``output``"
+    )
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fertool.artifact.atomic import require_writable
+from fertool.artifact.atomic import cannot_write, require_writable
 from fertool.errors import FertoolError
 
 
@@ -31,10 +31,7 @@ def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
             os.replace(path, old)
         os.replace(new, path)
     except OSError as error:
-        raise FertoolError(
-            f"{path}: cannot write ({error.strerror})",
-            "free some space or choose another ``output``",
-        ) from None
+        raise cannot_write(path, error) from None
     finally:
         # The old one is back in its place unless the new one has taken it.
         if old.exists() and not path.exists():

@@ -66,11 +66,16 @@ def not_an_artifact(path: Path) -> FertoolError:
     )
 
 
+def damaged(path: Path, problem: str) -> FertoolError:
+    """Return the error for a file that a command wrote, and that has changed since."""
+    return FertoolError(f"{path}: damaged, {problem}", "make or copy the file again")
+
+
 def _zip_header(path: Path) -> str:
     try:
         return read_member(path, MEMBER).decode()
     except WrongContentError as error:
-        raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
+        raise damaged(path, str(error)) from None
     # zipfile has no base class of its errors. RuntimeError: a damaged entry that claims to be
     # encrypted or packed in an unknown way.
     except (

@@ -18,9 +18,8 @@ from torch import Tensor
 
 from fertool.artifact.archive import read_member, require_bounded
 from fertool.artifact.atomic import write_atomic
-from fertool.artifact.header import MEMBER, not_an_artifact
+from fertool.artifact.header import MEMBER, damaged, not_an_artifact
 from fertool.artifact.input_files import require_file
-from fertool.errors import FertoolError
 from fertool.header_json import canonical_json
 from fertool.spec import Spec
 from fertool.strict_json import WrongContentError, parse_json
@@ -57,7 +56,6 @@ _FOREIGN_FILE_ERRORS = (
 )
 _SMALL_BYTES = 4096
 """Tensors up to this size share a storage in the file."""
-_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -130,13 +128,11 @@ def unpack(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise WrongContentError("its tensors have more numbers than the file")
         found = _digest({**header, "digest": ""}, state_dict)
     except WrongContentError as error:
-        raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
+        raise damaged(path, str(error)) from None
     except _FOREIGN_FILE_ERRORS:
         raise not_an_artifact(path) from None
     if member != text or found != digest:
-        raise FertoolError(
-            f"{path}: damaged, its content does not match its digest", "make or copy the file again"
-        )
+        raise damaged(path, "its content does not match its digest")
     return header, state_dict
 
 
@@ -191,12 +187,9 @@ def file_digest(path: Path) -> str:
     Raises FertoolError for what is not a regular file.
     """
     require_file(path)
-    digest = hashlib.sha256()
-    # In blocks: data sets are larger than memory.
+    # It reads in blocks: data sets are larger than memory.
     with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _share_storages(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -80,7 +80,8 @@ def root(
 
     Each command reads model files and writes one file, so that steps compose in shell, Make and CI.
     """
-    # Of the whole process, so that library code leaves it alone; those that train can be shared.
+    # The allocator is the whole process's, so that library code leaves it alone. It is of use to
+    # the commands that train, which are those that several processes can share.
     entry = _Commands.table.get(context.invoked_subcommand or "")
     if entry is not None and entry.is_shared:
         keep_freed_memory()
@@ -130,9 +131,9 @@ def run(arguments: list[str]) -> int:
     return processes.report(outcome, _print_outcome)
 
 
-def _outcome(arguments: list[str], where: AbstractContextManager[None]) -> Outcome:
+def _outcome(arguments: list[str], context: AbstractContextManager[None]) -> Outcome:
     try:
-        with where, guard_memory(limit_growth):
+        with context, guard_memory(limit_growth):
             code = app(arguments, prog_name="fertool", standalone_mode=False)
             streams.flush_stdout()
     except (Exception, KeyboardInterrupt) as error:

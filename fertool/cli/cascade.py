@@ -21,10 +21,10 @@ def cascade(
     recipe: Recipe = None,
     json: Json = False,
 ) -> None:
-    """Put two models into one file: SECOND answers where MODEL, the smaller one, is not sure.
+    """Put two models into one file: SECOND runs where MODEL, the smaller one, is not sure.
 
     Each may be float or quantized. The threshold is calibrated on the validation images, and the
-    result says what the same share of the images at random would give.
+    result has the accuracy for the same fraction of the images, chosen at random.
 
     Example: fertool cascade small.int8.pt large.int8.pt -o both.pt --data fer2013.csv --share 0.3
     """

@@ -52,7 +52,9 @@ def with_options(function: Callable[..., None], *, shared: bool) -> Callable[...
     if any(_is_hidden(parameter) for parameter in parameters):
         parameters.append(_HELP_ALL)
     flat.__name__ = function.__name__
-    flat.__doc__ = function.__doc__
+    # One line a paragraph: Rich keeps the line breaks of a help text, and wraps what is longer.
+    paragraphs = (function.__doc__ or "").split("\n\n")
+    flat.__doc__ = "\n\n".join(" ".join(part.split()) for part in paragraphs)
     flat.__module__ = function.__module__
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

@@ -24,7 +24,7 @@ def hessian_sensitivity(
     """Estimate Hessian traces of each output channel of all layers with weights; write JSON.
 
     By the channel's weights, and by its activation: the layer's output, ahead of batch norm.
-    The Hessian is that of the KL divergence from the model's own answers, which needs no labels
+    The Hessian is that of the KL divergence from the model's own predictions, which needs no labels
     and is never negative; with the two hutchinson methods it is that of the cross-entropy.
     A killed run goes on from OUT.resume and ends with the same file.
 

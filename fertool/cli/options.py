@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fertool.cli.recipe import apply_recipe
-from fertool.config.pictures import OUTPUT
+from fertool.config.panels import OUTPUT
 from fertool.config.reading import DATA
 
 DataOption = Annotated[
@@ -26,9 +26,9 @@ OptionalData = Annotated[
 ]
 ModelFile = Annotated[Path, typer.Argument(help="A fertool .pt file.", metavar="MODEL")]
 AnyModelFile = Annotated[Path, typer.Argument(help="A model file, .pt or .onnx.", metavar="MODEL")]
-AnyModelFiles = Annotated[
-    list[Path], typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
-]
+_FILES = typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
+AnyModelFiles = Annotated[list[Path], _FILES]
+FilesToMeasure = Annotated[list[Path] | None, _FILES]
 ModelsToExport = Annotated[
     list[Path],
     typer.Argument(
@@ -43,9 +43,6 @@ Bundle = Annotated[
         "them there.",
         rich_help_panel=OUTPUT,
     ),
-]
-FilesToMeasure = Annotated[
-    list[Path] | None, typer.Argument(help="Model files, .pt or .onnx.", metavar="FILE...")
 ]
 Output = Annotated[
     Path | None,

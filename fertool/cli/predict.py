@@ -9,7 +9,7 @@ import typer
 
 from fertool.cli.options import AnyModelFile, Json, Recipe
 from fertool.cli.reporting import CONSOLE
-from fertool.config.pictures import OUTPUT
+from fertool.config.panels import OUTPUT
 from fertool.config.predicting import PredictConfig, PredictionPictures
 
 

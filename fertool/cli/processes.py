@@ -20,7 +20,7 @@ from fertool.workflows.processes import threads_per_process
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
-_UNTIL_TOLD_S = 5.0
+_REPORT_TIMEOUT_S = 5.0
 """How long a process waits for another to say what went wrong."""
 
 
@@ -68,8 +68,8 @@ class MultiProcessRun:
         is_first = True
         try:
             if self._store and self._store.add("failures", 1) > 1:
-                self._store.set_timeout(timedelta(seconds=_UNTIL_TOLD_S))
-                return int(self._store.get("told"))
+                self._store.set_timeout(timedelta(seconds=_REPORT_TIMEOUT_S))
+                return int(self._store.get("exit code"))
         except RuntimeError:
             # The launcher, which keeps the store, is gone, or the process that was to print.
             is_first = self._is_main
@@ -77,7 +77,7 @@ class MultiProcessRun:
             print_outcome(outcome)
             if self._store:
                 with suppress(RuntimeError):
-                    self._store.set("told", str(outcome.code))
+                    self._store.set("exit code", str(outcome.code))
         return outcome.code
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from fertool.config.detection import DetectionConfig
 from fertool.config.foreign_files import ForeignModel
-from fertool.config.option import check, option
-from fertool.config.pictures import OUTPUT
+from fertool.config.option import changed, check, option
+from fertool.config.panels import OUTPUT
+from fertool.config.predicting import SMOOTHING_S, PredictConfig
 
 VIDEO_SIZE = 320
 """Long side, pixels, at which a camera's frames are looked at: a quarter of the work of 640."""
@@ -34,12 +35,13 @@ class AppConfig:
     min_confidence: float = option(
         0.0, "Probability below which a face is 'unsure'.", minimum=0, maximum=1
     )
-    smooth: float = option(
-        0.25,
-        "Seconds over which the probabilities of a face before the camera are averaged; 0 is each "
-        "frame alone.",
-        minimum=0,
-        maximum=60,
+    smooth: float = changed(
+        PredictConfig,
+        "smooth",
+        SMOOTHING_S,
+        help="Seconds over which the probabilities of a face before the camera are averaged; 0 is "
+        "each frame alone.",
+        panel="",
     )
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     foreign: ForeignModel = field(default_factory=ForeignModel)

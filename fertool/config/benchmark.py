@@ -9,10 +9,10 @@ from typing import Any
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
+from fertool.config.panels import LIMIT
 from fertool.errors import UsageError
 from fertool.registry import RUNTIMES
 
-LIMIT = "Limit"
 DEFAULT_MAX_REGRESSION = 0.05
 
 

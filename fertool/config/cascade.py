@@ -9,7 +9,7 @@ from fertool.config.option import check, option
 
 @dataclass(frozen=True)
 class CascadeConfig:
-    """How much the second model answers; raises UsageError for a share out of bounds."""
+    """How many images go on to the second model; raises UsageError for a share out of bounds."""
 
     share: float = option(
         0.3,

@@ -10,10 +10,11 @@ from fertool.config.corruptions import ALL, CORRUPTIONS
 from fertool.config.detection import DETECTION, DetectionConfig
 from fertool.config.foreign_files import ForeignModel
 from fertool.config.option import check, option
+from fertool.config.panels import LIMIT
 from fertool.errors import UsageError, unknown_name
 
-LIMIT = "Limit"
 CORRUPTION = "Corruptions"
+
 Split = Literal["train", "val", "test"]
 Tta = Literal["none", "flip", "ten-crop"]
 

@@ -73,7 +73,7 @@ class NetworkConfig:
     def _check_normalization(self, text: str) -> None:
         if self.init_from is not None:
             raise UsageError(
-                f"``normalize={text}``: the model of ``init_from`` says itself what it takes",
+                f"``normalize={text}``: the header of ``init_from`` has the normalization",
                 "leave ``normalize`` out",
             )
         mean, _ = parse_normalization(text)

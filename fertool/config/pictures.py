@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fertool.config.option import option
-
-OUTPUT = "Output"
+from fertool.config.panels import OUTPUT
 
 
 @dataclass(frozen=True)

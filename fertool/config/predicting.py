@@ -8,12 +8,15 @@ from typing import Literal
 
 from fertool.config.detection import DETECTION, DetectionConfig
 from fertool.config.foreign_files import ForeignModel
+from fertool.config.image_options import LARGEST_SIDE
 from fertool.config.option import check, option
-from fertool.config.pictures import OUTPUT
+from fertool.config.panels import OUTPUT
 
 UNSURE = "unsure"
 """The label of a face whose probability is below the least one."""
 VIDEO = "Video"
+SMOOTHING_S = 0.25
+"""Time over which a video's probabilities are averaged, where none is given."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PredictConfig:
     )
     every: int = option(1, "Look at every N-th frame only.", panel=VIDEO, minimum=1)
     smooth: float = option(
-        0.25,
+        SMOOTHING_S,
         "Seconds over which the probabilities of one face are averaged; 0 is each frame alone.",
         panel=VIDEO,
         minimum=0,
@@ -66,7 +69,7 @@ class PredictionPictures:
 class CropConfig:
     """How faces are cut out of photographs; raises UsageError for a value out of bounds."""
 
-    size: int = option(48, "Side of the crops, pixels.", minimum=8, maximum=1024)
+    size: int = option(48, "Side of the crops, pixels.", minimum=8, maximum=LARGEST_SIDE)
     faces: Literal["all", "largest"] = option(
         "largest", "Cut every face of a picture, or the largest.", panel=DETECTION
     )

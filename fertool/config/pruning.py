@@ -271,7 +271,7 @@ class ScheduleConfig:
     gate: Gate | None = option(
         None,
         "dynamic: what chooses the width, statistics of the image, or a cascade: the narrowest "
-        "answers if it is sure, else a wider one runs. Default: "
+        "decides if it is sure, else a wider one runs. Default: "
         f"{SCHEDULES.options('dynamic')['gate']}.",
         panel=SCHEDULE,
         advanced=True,

@@ -43,6 +43,11 @@ class ReadConfig:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def given_format(self) -> str | None:
+        """The layout that is given, None where it is to be detected."""
+        return None if self.format == "auto" else self.format
+
 
 @dataclass(frozen=True)
 class DataConfig(ReadConfig):
@@ -75,7 +80,7 @@ class DataConfig(ReadConfig):
     )
     split_seed: int | None = option(
         None,
-        "Seed of the choice of images that are held out where a split is missing; 0 by default.",
+        "Seed of the choice of images that are held out where a split is missing. Default: 0.",
         panel=DATA,
         minimum=0,
         maximum=2**31,
@@ -84,7 +89,7 @@ class DataConfig(ReadConfig):
     test_fraction: float | None = option(
         None,
         "Fraction of the training images of each class that is held out for test where there is no "
-        "test split; none by default.",
+        "test split. Default: none.",
         panel=DATA,
         above=0,
         maximum=0.5,

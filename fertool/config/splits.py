@@ -1,4 +1,4 @@
-"""Nothing is chosen on test images: who asks for it anyway hears why, whichever way they ask."""
+"""Nothing is chosen on test images: the refusal of options that would do so."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from fertool.artifact import store
-from fertool.artifact.header import MEMBER
+from fertool.artifact.header import MEMBER, damaged
 from fertool.artifact.input_files import require_file
 from fertool.artifact.safetensors import is_safetensors, read_safetensors
 from fertool.errors import FertoolError
@@ -113,7 +113,7 @@ def _read_content(path: Path) -> Any:
             return read_safetensors(path)
         return store.load_plain(path)
     except WrongContentError as error:
-        raise FertoolError(f"{path}: damaged, {error}", "make or copy the file again") from None
+        raise damaged(path, str(error)) from None
     except pickle.UnpicklingError as error:
         refused = _REFUSED_GLOBAL.search(str(error))
         reason = f"it asks for {refused[1]}, and so" if refused else "it"

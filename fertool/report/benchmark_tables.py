@@ -10,6 +10,7 @@ from fertool.report.text_table import TextTable
 from fertool.report.units import (
     accuracy_cell,
     count_text,
+    counted,
     percent_text,
     size_text,
     speedup_cell,
@@ -29,7 +30,7 @@ _MakeCell = Callable[[FileResult, SpeedComparison | None], str]
 """Returns a cell of a file, from its result and its comparison with the baseline."""
 Column = Literal["size", "counts", "accuracy"]
 """A column that a page can have in another table."""
-RUNTIMES = {
+_RUNTIME_NAMES = {
     "torch": "PyTorch",
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -109,14 +110,19 @@ def _result_columns(
     if "accuracy" not in omitted and _first_measured(report.results) is not None:
         yield ">accuracy\n95 % CI", lambda entry, comparison: accuracy_cell(entry.headline)
     if any(entry.agreement is not None for entry in report.results):
-        yield ">as at home\nlargest diff.", lambda entry, comparison: agreement_cell(entry)
+        yield ">same class\nlargest diff.", lambda entry, comparison: agreement_cell(entry)
     if report.comparisons:
         yield ">speed-up\n95 % CI", lambda entry, comparison: _speedup_cell(comparison)
 
 
 def _runtime_text(entry: FileResult) -> str:
-    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+    runtime = runtime_name(entry.runtime)
     return f"{runtime} INT8" if entry.quantized else runtime
+
+
+def runtime_name(runtime: str) -> str:
+    """Return what the makers of a runtime call it, its own name where that is not known."""
+    return _RUNTIME_NAMES.get(runtime, runtime)
 
 
 def _size_cell(entry: FileResult, comparison: SpeedComparison | None) -> str:
@@ -173,7 +179,7 @@ def benchmark_caption(report: BenchResult) -> str:
     """Return how a benchmark was measured: threads, batch, runs, accuracy and processor."""
     results = report.results
     first = results[0]
-    threads = threads_text(first.threads)
+    threads = counted(first.threads, "thread")
     runs = f"{report.runs:,} runs, {_typical_latency(report)}s"
     batches = ", ".join(str(batch) for batch in dict.fromkeys(entry.batch for entry in results))
     parts = [f"{threads}, batch {batches}, {runs}"]
@@ -187,11 +193,6 @@ def benchmark_caption(report: BenchResult) -> str:
             environments.append(entry.environment or report.environment)
     parts += dict.fromkeys(environment.processor for environment in environments)
     return "; ".join(parts)
-
-
-def threads_text(threads: int) -> str:
-    """Return a number of threads: "1 thread"."""
-    return f"{threads} thread" if threads == 1 else f"{threads} threads"
 
 
 def bench_warnings(report: BenchResult) -> list[str]:
@@ -218,7 +219,7 @@ def _row_name(report: BenchResult, file: str, runtime: str, batch: int) -> str:
             batches.add(result.batch)
     details = []
     if runtime and len(runtimes) > 1:
-        details.append(RUNTIMES.get(runtime, runtime))
+        details.append(runtime_name(runtime))
     if batch and len(batches) > 1:
         details.append(f"batch {batch}")
     name = result_names(report.results)[file]
@@ -270,7 +271,7 @@ def layout_operators(entry: FileResult) -> TextTable:
 
 def operators_caption(entry: FileResult) -> str:
     """Return what the times by operator are of."""
-    runtime = RUNTIMES.get(entry.runtime, entry.runtime)
+    runtime = runtime_name(entry.runtime)
     return f"{entry.file} in {runtime}, batch {entry.batch}: one pass, while the profiler counts"
 
 

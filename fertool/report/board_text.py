@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from fertool.report.units import percent_text, short_file_names
+from fertool.report.units import counted, percent_text, short_file_names
 from fertool.results import BenchResult, FileResult, ImportedRun
 
 AGREEMENT_NOTE = (
-    "As at home: the test images of the bundle that get the same class as on the machine that "
-    "exported, and the largest difference of a probability."
+    "Same class: the test images of the bundle that get the same class as on the machine that "
+    "exported, with the largest difference of a probability."
 )
 _DOT_PRODUCTS = ("asimddp", "avx512_vnni", "avx_vnni")
 """Instructions that sum products of four pairs of 8-bit integers at once."""
@@ -51,12 +51,11 @@ def board_lines(report: BenchResult) -> list[str]:
 def _run_line(run: ImportedRun) -> str:
     environment = run.environment
     has_dot_product = any(name in environment.instruction_sets for name in _DOT_PRODUCTS)
-    threads = "1 thread" if run.threads == 1 else f"{run.threads} threads"
     parts = [
         f"{run.source}: {environment.processor}, {environment.system}",
         f"{'with' if has_dot_product else 'without'} dot product",
         f"ONNX Runtime {environment.versions.get('onnxruntime', '?')}",
-        f"{threads}, batch 1, {run.runs:,} passes",
+        f"{counted(run.threads, 'thread')}, batch 1, {run.runs:,} passes",
     ]
     if run.celsius_before is not None and run.celsius_after is not None:
         parts.append(f"{run.celsius_before:.0f} to {run.celsius_after:.0f} °C")

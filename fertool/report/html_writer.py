@@ -172,7 +172,7 @@ def tiles(pictures: Sequence[Tile]) -> str:
         images = []
         for number, png in enumerate(tile.pngs):
             # The first one is described; those beside it are the same face.
-            text = tile.description * (number == 0)
+            text = tile.description if number == 0 else ""
             images.append(f'<img src="{_source(png, "png")}" alt="{_escape(text)}">')
         caption = _lines("\n".join(tile.lines))
         row = f'<div class="row">{"".join(images)}</div>'

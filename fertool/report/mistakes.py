@@ -11,7 +11,7 @@ from fertool.report.units import percent_text, short_names
 
 
 @dataclass(frozen=True)
-class Answer:
+class Prediction:
     """What a model says of an image, and with which probability."""
 
     name: str
@@ -23,15 +23,15 @@ class Answer:
 
 @dataclass(frozen=True)
 class Mistake:
-    """One image, PNG, with its label and the answers of the baseline and of the candidate.
+    """One image, PNG, with its label and the predictions of the baseline and of the candidate.
 
     `maps` are PNGs of where they look, by "baseline" or "candidate".
     """
 
     png: bytes
     label: str
-    before: Answer
-    after: Answer
+    before: Prediction
+    after: Prediction
     maps: tuple[bytes, ...] = ()
 
 
@@ -76,7 +76,7 @@ def mistake_section(found: Mistakes | None, writer: PageWriter) -> Iterator[Sect
     if found.mapped:
         looking = " and ".join(found.mapped)
         text += (
-            f" Beside each image, in orange, where {looking} look for the answer that each gives"
+            f" Beside each image, in orange, where {looking} look for the class that each predicts"
             " (Grad-CAM, Selvaraju et al. 2017)."
         )
     parts = []
@@ -96,7 +96,7 @@ def _tiles(mistakes: Sequence[Mistake], *, is_paired: bool) -> list[Tile]:
         if is_paired:
             lines += [f"before: {mistake.before}", f"after: {mistake.after}"]
         else:
-            lines.append(f"answer: {mistake.after}")
+            lines.append(f"predicted: {mistake.after}")
         described = f"Face {', '.join(lines)}"
         tiles.append(Tile((mistake.png, *mistake.maps), described, tuple(lines)))
     return tiles

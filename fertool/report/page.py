@@ -59,8 +59,8 @@ CHOSEN_ON_VAL = (
 )
 
 _BENCHMARK_NOTE = (
-    "Latency: one batch from pixels to logits, the files taking turns. Memory: the peak of a whole"
-    " process with interpreter, runtime library, weights and work space."
+    "Latency: one batch from pixels to logits, the passes of the files interleaved. Memory: the"
+    " peak of a whole process with interpreter, runtime library, weights and work space."
 )
 # Of more classes, a matrix with a number in each cell is too large a picture.
 _MAX_CONFUSION_CLASSES = 60
@@ -215,7 +215,7 @@ def _evaluations(found: ReportData, writer: PageWriter) -> Iterator[Section]:
         parts.append(writer.heading(names[entry.file]))
         classes = [writer.table(evaluation_tables.layout_classes(entry))]
         if index < _MAX_MATRICES and len(entry.per_class) <= _MAX_CONFUSION_CLASSES:
-            axes = "true class by row, answer by column, in %"
+            axes = "true class by row, predicted class by column, in %"
             caption = f"Confusion matrix of {names[entry.file]}: {axes}"
             classes.append(writer.matrix(evaluation_tables.layout_confusion(entry), caption))
         parts.append(writer.beside(*classes))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fertool.report.units import counted
 from fertool.results import FaceResult, PictureResult, PredictionSummary
-
-_MOST_NAMES = 5
+from fertool.strict_json import listed
 
 
 def result_lines(result: PictureResult) -> list[str]:
@@ -24,8 +24,8 @@ def result_lines(result: PictureResult) -> list[str]:
 def summary_line(summary: PredictionSummary) -> str:
     """Return what a run has seen in one line."""
     parts = [
-        _count(summary.pictures, "picture"),
-        _count(summary.faces, "face"),
+        counted(summary.pictures, "picture"),
+        counted(summary.faces, "face"),
         f"{summary.without_face:,} without a face",
     ]
     if summary.unreadable:
@@ -37,21 +37,11 @@ def crop_lines(
     pictures: int, crops: int, without_face: Sequence[str], unreadable: Sequence[str]
 ) -> list[str]:
     """Return what became of the pictures of a folder, with the names of those without a crop."""
-    lines = [f"{_count(pictures, 'picture')}, {_count(crops, 'crop')}"]
+    lines = [f"{counted(pictures, 'picture')}, {counted(crops, 'crop')}"]
     for what, names in (("without a face", without_face), ("unreadable", unreadable)):
         if names:
-            lines.append(f"{len(names):,} {what}: {_few(names)}")
+            lines.append(f"{len(names):,} {what}: {listed(names)}")
     return lines
-
-
-def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMES])
-    rest = len(names) - _MOST_NAMES
-    return f"{shown} and {rest:,} more" if rest > 0 else shown
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _face_text(face: FaceResult) -> str:

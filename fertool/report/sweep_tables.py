@@ -54,7 +54,9 @@ def sweep_caption(sweep: SweepResults) -> str:
     chosen.append(f"seed {best.seed}")
     measured = f"{first.split}, n = {first.n:,}"
     # The best of several figures is above the true one by chance.
-    return f"{measured}; chosen there: {', '.join(chosen)}, whose own figure therefore flatters"
+    return (
+        f"{measured}; chosen there: {', '.join(chosen)}, whose own figure is therefore optimistic"
+    )
 
 
 def mean_text(point: ConfigSummary) -> str:

@@ -43,6 +43,11 @@ def time_text(seconds: float) -> str:
     return f"{_three_digits(seconds / 1e-6)} µs"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: "1 thread", "4 threads"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def p_value_text(p: float) -> str:
     """Return the p-value of a test; it is never 0."""
     if p < 0.001:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from fertool.report.benchmark_tables import RUNTIMES, threads_text
+from fertool.report.benchmark_tables import runtime_name
 from fertool.report.result_files import ReportData
 from fertool.report.units import (
     count_text,
+    counted,
     percent_text,
     points_text,
     short_names,
@@ -40,7 +41,7 @@ Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True)
-class Headline:
+class HeadlineFigure:
     """One figure of the compressed model, and the same of the baseline."""
 
     name: str
@@ -214,8 +215,7 @@ def _speed_part(pair: Pair) -> str:
     text = _ratio_text(pair.speedup, "faster", "slower", "as fast")
     first, second = pair.results
     if first.runtime != second.runtime:
-        runtimes = [RUNTIMES.get(entry.runtime, entry.runtime) for entry in (second, first)]
-        text += f" ({runtimes[0]} against {runtimes[1]})"
+        text += f" ({runtime_name(second.runtime)} against {runtime_name(first.runtime)})"
     return text
 
 
@@ -261,7 +261,7 @@ def _untested_part(pair: Pair) -> str:
     return f"{points} of accuracy by their headers ({after.split}, n {after.n:,}; no paired test)"
 
 
-def headline_figures(pair: Pair) -> list[Headline]:
+def headline_figures(pair: Pair) -> list[HeadlineFigure]:
     """Return the figures behind the verdict: size, latency, accuracy and work, as far as known."""
     figures = []
     sizes = _sizes(pair)
@@ -269,17 +269,21 @@ def headline_figures(pair: Pair) -> list[Headline]:
         figures.append(_headline("file size", size_text, *sizes))
     if pair.results is not None:
         before, after = (entry.latency_s.median for entry in pair.results)
-        name = f"latency, {threads_text(pair.results[0].threads)}"
+        name = f"latency, {counted(pair.results[0].threads, 'thread')}"
         figures.append(_headline(name, time_text, before, after))
     if pair.evaluations is not None:
         first, last = pair.evaluations
         name = f"accuracy, {last.split}"
-        figures.append(Headline(name, percent_text(last.accuracy), percent_text(first.accuracy)))
+        figures.append(
+            HeadlineFigure(name, percent_text(last.accuracy), percent_text(first.accuracy))
+        )
     known = pair.results or pair.models
     if known is not None and known[0].macs and known[1].macs and known[0].macs != known[1].macs:
         figures.append(_headline("MACs", count_text, known[0].macs, known[1].macs))
     return figures
 
 
-def _headline(name: str, text: Callable[[Value], str], before: Value, after: Value) -> Headline:
-    return Headline(name, text(after), text(before))
+def _headline(
+    name: str, text: Callable[[Value], str], before: Value, after: Value
+) -> HeadlineFigure:
+    return HeadlineFigure(name, text(after), text(before))

@@ -12,6 +12,7 @@ from fertool.results.assumptions import Assumptions
 from fertool.results.environment import Environment
 from fertool.results.evaluation import Evaluation, Headline
 from fertool.results.fields import (
+    CI95,
     FileSize,
     Interval,
     Joules,
@@ -104,7 +105,7 @@ class FileResult:
     accuracy: Annotated[Fraction | None, described("with ``data``: on the validation images")] = (
         None
     )
-    accuracy_ci95: Annotated[Interval | None, described("its 95 % interval, Wilson's")] = None
+    accuracy_ci95: Annotated[Interval | None, CI95] = None
     split: Annotated[Name | None, described("which images the accuracy is on")] = None
     n: Annotated[Positive | None, described("images that the accuracy is on")] = None
     foreign: Annotated[

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from msgspec import UNSET, UnsetType
 
 from fertool.results.fields import (
-    Difference,
     DifferenceInterval,
     FileSize,
     Nats,
@@ -22,7 +21,7 @@ from fertool.results.fields import (
 from fertool.results.model_summary import ModelSummary
 from fertool.results.training import Epoch
 from fertool.spec import QuantSpec
-from fertool.strict_json import Count, Finite, Fraction, Name, Positive, Text
+from fertool.strict_json import Count, Difference, Finite, Fraction, Name, Positive, Text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from msgspec import UNSET, UnsetType
 
-from fertool.results.fields import Result, described
+from fertool.results.fields import LANDMARK_ORDER, Result, described
 from fertool.strict_json import Count, Name, Positive, Text
 
 _Counts = Mapping[Text, Count]
@@ -23,10 +23,7 @@ class Landmarks:
     with_face: Annotated[Count, described("of these, those in which a face was found")]
     template: Annotated[
         _Points,
-        described(
-            "x and y of the eye at the left, the other eye, the tip of the nose and the corners of "
-            "the mouth: means as fractions of the side, made symmetric"
-        ),
+        described(f"{LANDMARK_ORDER}: means as fractions of the side, made symmetric"),
     ]
     spread: Annotated[_Points, described("standard deviations of x and y")]
 

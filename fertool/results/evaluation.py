@@ -13,7 +13,7 @@ from fertool.config.evaluation import Tta
 from fertool.gate_spec import RoutingMetrics
 from fertool.results.assumptions import Assumptions
 from fertool.results.fields import (
-    Difference,
+    CI95,
     DifferenceInterval,
     Interval,
     Result,
@@ -21,10 +21,9 @@ from fertool.results.fields import (
     require_inside,
 )
 from fertool.results.regression import AccuracyRegression
-from fertool.strict_json import Count, Fraction, Name, NonNegative, Positive, Text
+from fertool.strict_json import Count, Difference, Fraction, Name, NonNegative, Positive, Text
 
 _REFERENCE = ", ".join(f"{name} {strength:g}" for name, strength in REFERENCE)
-_CI95 = described("its 95 % interval, Wilson's")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Headline(Result):
 
     n: Annotated[Positive, described("images")]
     accuracy: Annotated[Fraction, described("fraction of right predictions")]
-    accuracy_ci95: Annotated[Interval, _CI95]
+    accuracy_ci95: Annotated[Interval, CI95]
 
     def __post_init__(self) -> None:
         require_inside(self.accuracy, self.accuracy_ci95)
@@ -59,11 +58,11 @@ class DetectionFigures:
 
 @dataclass(frozen=True)
 class ProfileFigures:
-    """The images that one profile of a dynamic network answered."""
+    """The images that one profile of a dynamic network classified."""
 
     profile: Annotated[Count, described("number of the profile, the widest first")]
-    share: Annotated[Fraction, described("fraction of the images that it answers")]
-    n: Annotated[Count, described("images that it answers")]
+    share: Annotated[Fraction, described("fraction of the images that it classifies")]
+    n: Annotated[Count, described("images that it classifies")]
     accuracy: Annotated[Fraction | None, described("on these images; null for none")]
 
 

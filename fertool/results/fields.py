@@ -8,7 +8,16 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta
 
-from fertool.strict_json import Count, Finite, Fraction, Name, NonNegative, Positive, Text
+from fertool.strict_json import (
+    Count,
+    Difference,
+    Finite,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Text,
+)
 
 # Keys of JSON Schema that are not in its standard are free to use.
 _SECONDS = Meta(extra_json_schema={"unit": "s"})
@@ -22,12 +31,12 @@ Options = Annotated[Mapping[Name, Value], Meta(max_length=100)]
 Interval = tuple[Fraction, Fraction]
 Seconds = Annotated[float, Meta(gt=0, le=1e9), _SECONDS]
 SecondsInterval = tuple[Seconds, Seconds]
+TimeStamp = Annotated[Finite, _SECONDS]
 WallTime = Annotated[NonNegative, _SECONDS]
 FileSize = Annotated[Positive, _BYTES]
 MemorySize = Annotated[Count, _BYTES]
 Joules = Annotated[NonNegative, _JOULES]
 Nats = Annotated[Finite, _NATS]
-Difference = Annotated[float, Meta(ge=-1, le=1)]
 DifferenceInterval = tuple[Difference, Difference]
 Ratio = Annotated[float, Meta(gt=0, le=1e12)]
 RatioInterval = tuple[Ratio, Ratio]
@@ -38,6 +47,14 @@ _ROUNDING = 1e-9
 def described(meaning: str) -> Meta:
     """Return what a key means, for its annotation: the schemas and the reference pages have it."""
     return Meta(description=meaning)
+
+
+CI95 = described("its 95 % interval, Wilson's")
+LANDMARK_ORDER = (
+    "x and y of the eye at the left, the other eye, the tip of the nose and the corners of the "
+    "mouth"
+)
+"""What the places of a face's five landmarks are."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class GatesSummary:
     kind: Annotated[Gate, described("what chooses the profile of an image")] = "statistics"
     thresholds: Annotated[
         tuple[Margin, ...] | None,
-        described("of a cascade: the margin at which each profile but the widest answers"),
+        described("of a cascade: the margin at which each profile but the widest decides"),
     ] = None
     routing: Annotated[
         RoutingMetrics | None,

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from msgspec import Meta
-
-from fertool.results.fields import Result, described
+from fertool.results.fields import LANDMARK_ORDER, Result, TimeStamp, described
 from fertool.strict_json import Count, Finite, Fraction, Name, Positive, Text
 
 _Point = tuple[Finite, Finite]
-_Seconds = Annotated[Finite, Meta(extra_json_schema={"unit": "s"})]
 
 
 @dataclass(frozen=True)
@@ -36,13 +33,7 @@ class FaceResult:
         described("by class; in videos averaged over ``smooth`` seconds"),
     ]
     score: Annotated[Fraction | None, described("the detector's")] = None
-    landmarks: Annotated[
-        tuple[_Point, ...] | None,
-        described(
-            "x and y of the eye at the left, the other eye, the tip of the nose and the corners of "
-            "the mouth"
-        ),
-    ] = None
+    landmarks: Annotated[tuple[_Point, ...] | None, described(LANDMARK_ORDER)] = None
     track: Annotated[Count | None, described("number through a video; null for pictures")] = None
 
 
@@ -53,7 +44,7 @@ class PictureResult(Result):
     file: Annotated[Text, described("the picture or video")]
     frame: Annotated[Count, described("number of the frame in a video, from 0")] = 0
     time_s: Annotated[
-        _Seconds | None, described("the video's own time stamp; null for pictures")
+        TimeStamp | None, described("the video's own time stamp; null for pictures")
     ] = None
     width: Annotated[Count, described("pixels of the upright picture")] = 0
     height: Annotated[Count, described("pixels of the upright picture")] = 0

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from fertool.results.fields import (
+    CI95,
     Interval,
     Nats,
     Options,
@@ -22,8 +23,6 @@ from fertool.results.fields import (
 from fertool.results.training import Epochs
 from fertool.strict_json import Count, Fraction, Name, Positive, Seed, Text
 
-_CI95 = described("its 95 % interval, Wilson's")
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFigures(Result):
@@ -34,7 +33,7 @@ class TrialFigures(Result):
     split: Annotated[Name, described("which images the figures are on")]
     n: Annotated[Positive, described("images that the figures are on")]
     accuracy: Annotated[Fraction, described("that of the best epoch")]
-    accuracy_ci95: Annotated[Interval, _CI95]
+    accuracy_ci95: Annotated[Interval, CI95]
     loss: Annotated[Nats, described("that of the best epoch")]
     best_epoch: Annotated[Positive, described("from 1, through all rounds if there are any")]
     epochs: Annotated[Positive, described("epochs that it had")]

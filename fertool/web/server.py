@@ -33,7 +33,7 @@ class AppServer(ThreadingHTTPServer):
     """A server of some files, and of nothing else, on 127.0.0.1.
 
     The port is taken at once, before there are files; 0 is any that is free. Raises FertoolError
-    where it cannot be had.
+    where another program has it.
     """
 
     # A browser may keep a connection open, and Ctrl-C must not wait for them.
@@ -45,7 +45,7 @@ class AppServer(ThreadingHTTPServer):
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise FertoolError(
-                f"``serve={port}``: the port cannot be had ({error.strerror})",
+                f"``serve={port}``: the port cannot be opened ({error.strerror})",
                 "another program has it; choose another, or ``serve=0`` for any that is free",
             ) from None
 
@@ -85,4 +85,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the command's story is on stderr already."""
+        """Print nothing: requests are no news to who started the command."""

@@ -1,4 +1,4 @@
-"""Put two models into one file, of which the second answers where the first is not sure."""
+"""Put two models into one file, of which the second runs where the first is not sure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def cascade(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> Model:
-    """Return a dynamic network in which `first` answers what it is sure of, `second` the rest.
+    """Return a dynamic network in which `first` classifies what it is sure of, `second` the rest.
 
     Both may be float or quantized. The margin of the two largest logits that sends `share` of the
     images on is calibrated on the validation images; the figures on these are cross-fitted. With an
@@ -92,7 +92,7 @@ def _joined(first: Model, second: Model, share: float) -> tuple[Spec, CascadeNet
 
 
 def _require_fit(first: Model, second: Model) -> None:
-    """Raise FertoolError unless two models can answer in each other's place."""
+    """Raise FertoolError unless two models can stand in each other's place."""
     for model in (first, second):
         model.spec.require_static("part of a cascade")
     for name in ("classes", "input"):

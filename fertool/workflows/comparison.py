@@ -98,7 +98,7 @@ def warn_of_unlabeled(model: Model, found: UnlabeledChange, reporter: Reporter) 
     )
     if found.commonest_share == 1:
         reporter.warn(
-            f"the network answers {found.commonest_class} to all of {found.n} {found.images}"
+            f"the network predicts {found.commonest_class} for all of {found.n} {found.images}"
         )
 
 

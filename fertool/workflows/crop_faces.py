@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _Tally:
+class _CropCounts:
     pictures: int = 0
     crops: int = 0
     without_face: list[str] = field(default_factory=list)
@@ -60,24 +60,24 @@ def crop_faces(
 
     detector = load_detector(config.detection.detector, config.threads)
     names = OutputFolder(folder, [Path(each.name) for each in sources])
-    tally = _Tally()
+    counts = _CropCounts()
     with reporter.progress("crop") as on_progress:
         for done, each in enumerate(sources, start=1):
             for frame in read_frames(each, reporter=reporter):
-                _crop_picture(frame, detector, config, names, tally)
+                _crop_picture(frame, detector, config, names, counts)
             on_progress(done, len(sources))
-    if not tally.crops:
+    if not counts.crops:
         raise FertoolError(
-            f"{source}: no face in {tally.pictures} pictures",
+            f"{source}: no face in {counts.pictures} pictures",
             "pictures that are crops already need none; smaller faces: a larger ``detect_size``",
         )
     return CropReport(
         output=str(folder),
         size=config.size,
-        pictures=tally.pictures,
-        crops=tally.crops,
-        without_face=tuple(tally.without_face),
-        unreadable=tuple(tally.unreadable),
+        pictures=counts.pictures,
+        crops=counts.crops,
+        without_face=tuple(counts.without_face),
+        unreadable=tuple(counts.unreadable),
     )
 
 
@@ -95,23 +95,23 @@ def _crop_picture(
     detector: Detector,
     config: CropConfig,
     names: OutputFolder,
-    tally: _Tally,
+    counts: _CropCounts,
 ) -> None:
     """Write the crops of one picture, and count it."""
     from fertool.workflows.picture_files import save_picture
 
-    tally.pictures += 1
+    counts.pictures += 1
     if frame.image is None:
-        tally.unreadable.append(f"{frame.source.name} ({frame.error})")
+        counts.unreadable.append(f"{frame.source.name} ({frame.error})")
         return
     crops = cut_faces(frame.image, detector, config)
     if not crops:
-        tally.without_face.append(frame.source.name)
+        counts.without_face.append(frame.source.name)
     place: PurePath = frame.source.place
     for index, crop in enumerate(crops):
         number = f".{index}" if index else ""
         save_picture(crop, names.unused(place.with_name(f"{place.stem}{number}.png")))
-        tally.crops += 1
+        counts.crops += 1
 
 
 def cut_faces(image: Image.Image, detector: Detector, config: CropConfig) -> list[Image.Image]:

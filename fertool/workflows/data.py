@@ -61,11 +61,11 @@ class Data:
         return self.fitted().classes
 
     def fitted_to(self, model: Model | Predictor, crop_channels: int | None = None) -> DataSource:
-        """Return the source as `fitted` does, with the groups of classes and the split that the
-        model was trained with where `read` leaves them open.
+        """Return the source as `fitted` does, for the input and the classes of a model.
 
-        With `crop_channels`, and for a file that takes crops of any size, images that all have one
-        size keep it, and get so many channels.
+        Where `read` leaves them open, groups of classes and division into splits are those that the
+        model was trained with. With `crop_channels`, and for a file that takes crops of any size,
+        images that all have one size keep it, and get so many channels.
         """
         read = self.read_as(model.spec.provenance if model.spec else ())
         if crop_channels is None:
@@ -115,7 +115,7 @@ class Data:
         key = (size, keep_size, channels, classes, read)
         if key not in self._opened:
             options = DataOptions(
-                format=None if read.format == "auto" else read.format,
+                format=read.given_format,
                 ferplus=read.ferplus,
                 ferplus_rule=read.ferplus_rule,
                 votes=read.votes,

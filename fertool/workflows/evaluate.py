@@ -60,8 +60,8 @@ def evaluate(
     is the baseline, and `limit` of the result says which files are worse than allowed. `options`
     are those of `EvaluationConfig`, `AccuracyLimit` and `CorruptionPictures`, by name.
 
-    Raises FertoolError for a file that cannot be read, and for models whose classes make them
-    answer about different images.
+    Raises FertoolError for a file that cannot be read, and for models whose classes differ,
+    and with them the images.
     """
     config, limit, pictures = configured(config, options, limit, pictures)
     compared = as_list(models)
@@ -116,7 +116,7 @@ def as_list(models: AnyModel | Iterable[AnyModel]) -> list[AnyModel]:
 def evaluate_predictor(
     predictor: Predictor, source: DataSource, split: Split, tta: Tta, reporter: Reporter
 ) -> tuple[Evaluation, NDArray[np.bool_]]:
-    """Return the figures of one model, and for each image [N] whether its answer is right.
+    """Return the figures of one model, and for each image [N] whether its prediction is right.
 
     With test-time augmentation they are those of all views; the figure of a single crop stands
     beside them.
@@ -275,7 +275,7 @@ def _require_same_images(
     first_source: DataSource,
     split: Split,
 ) -> None:
-    """Raise FertoolError unless two models answer about the same images.
+    """Raise FertoolError unless two models predict for the same images.
 
     Images of classes that a model lacks are left out. Both sets come from one list in one order, so
     that the same names in the same order are the same images, if the same ones were held out.

@@ -32,7 +32,7 @@ Figures = tuple[Evaluation, "NDArray[np.bool_]"]
 def evaluate_pictures(
     predictors: Sequence[Predictor], data: Data, config: EvaluationConfig, reporter: Reporter
 ) -> list[Figures]:
-    """Return the figures of each model, and for each photograph [N] whether its answer is right.
+    """Return the figures of each model, and for each photograph [N] whether its class is right.
 
     The largest face of a photograph is classified; one without a face counts as wrong. Without
     split folders all photographs of the source are taken.
@@ -68,13 +68,13 @@ def evaluate_pictures(
 def _photographs(
     data: Data, split: str, predictor: Predictor, reporter: Reporter
 ) -> tuple[list[ImageEntry], dict[str, int], str]:
-    """Return the photographs to evaluate, the index of the class that each of their labels means,
-    and the split that they are of, "all" without splits.
+    """Return the photographs to evaluate, the class index of each label, and their split.
+
+    The split is "all" where the source has none.
     """
     from fertool.data.opening import list_pictures
 
-    format = None if data.read.format == "auto" else data.read.format
-    listing = list_pictures(data.source, format)
+    listing = list_pictures(data.source, data.read.given_format)
     if set(listing) == {"train"}:
         reporter.note(f"{data.source}: no split folders, all photographs are evaluated")
         split = "all"
@@ -189,7 +189,7 @@ def _figures(
         # Of the classes alone: nothing is to be recognized as "no face".
         macro_f1=sum(f1) / len(f1),
         balanced_accuracy=all_pictures.balanced_accuracy,
-        # Where there was an answer whose probability can be right or wrong.
+        # Where there was a prediction, whose probability can be right or wrong.
         ece=with_face.ece,
         per_class=per_class,
         confusion=all_pictures.confusion,

@@ -61,9 +61,10 @@ def import_model(
     file = None
     if isinstance(source, str):
         file = _file_of(source)
+    output = as_path(output)
     # Before the network is captured, which takes seconds.
-    if output:
-        require_writable(Path(output), *(path for path in (config.weights, file) if path))
+    if output is not None:
+        require_writable(output, *(path for path in (config.weights, file) if path))
 
     from fertool.importing import import_network
     from fertool.importing.survey import survey
@@ -74,7 +75,7 @@ def import_model(
     recorded = {"source": found.spec.arch, "input_size": found.spec.input.size}
     step = make_step("import", recorded, None, weights=config.weights, source=file)
     model = Model(found.spec.with_step(step), found.network)
-    model = model.finished(as_path(output))
+    model = model.finished(output)
     reporter.note(f"logits within {found.difference:.1e} of the source's")
     surveyed = survey(found.network, found.spec.input)
     reporter.note(surveyed.summary)

@@ -1,4 +1,4 @@
-"""Budgets of latency: a model of this machine, and the budget by it that the clock confirms."""
+"""Budgets of latency: a model of this machine, and the budget by it that measurements confirm."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def learn_latency_model(spec: Spec, module: Network, reporter: Reporter = SILENT
 
     with reporter.progress("latency table") as on_progress:
         model = learn_latency(groups.as_map(), profile, on_progress)
-    reporter.note(f"the runtime works in steps of {model.granularity} channels here")
+    reporter.note(f"latency grows in steps of {model.granularity} channels here")
     return model
 
 
 @dataclass(frozen=True)
 class LatencySearch:
-    """The search for a budget by the latency model whose network takes the asked time by the clock.
+    """The search for a budget by the latency model whose network measures the asked time.
 
     `spec` and `module` are the network to prune, `scoring` the images that score its channels.
     """
@@ -133,7 +133,7 @@ class LatencySearch:
                 f"``round_to={round_to}``: widths between two multiples of {model.granularity} "
                 "are no faster here"
             )
-        # Narrower steps cost channels and win no time.
+        # Narrower steps cost channels and save no time.
         round_to = round_to or max(_MIN_ROUND_TO, model.granularity)
         constraints = fit_latency_budget(
             asked,
@@ -211,12 +211,11 @@ def fit_latency_budget(
     # Reconstructed weights take no other time.
     unreconstructed = replace(selection, reconstruct=False)
     given = constraints.targets
-    others = given.ratios[:3] if given else (None, None, None)
     budget = asked
     found: list[tuple[float, Constraints]] = []
     for _ in range(ATTEMPTS):
-        macs, params, size = others
-        targets = Targets(macs, params, size, min(budget, 1 - 1e-9))
+        latency = min(budget, 1 - 1e-9)
+        targets = replace(given, latency=latency) if given else Targets(latency=latency)
         tried = replace(constraints, targets=targets)
         try:
             step = plan_step(spec, module, tried, unreconstructed, data, scored=scored)
@@ -229,8 +228,8 @@ def fit_latency_budget(
         measured = _measured_ratio(spec, module, step, reporter)
         found.append((measured, tried))
         reporter.note(
-            f"a budget of {budget:.3f} by the table is {measured:.3f} of the input's latency by "
-            "the clock"
+            f"a budget of {budget:.3f} by the latency model is {measured:.3f} of the input's "
+            "latency, measured"
         )
         if TOLERANCE[0] <= measured / asked <= TOLERANCE[1]:
             break
@@ -238,7 +237,7 @@ def fit_latency_budget(
         if measured < asked and given and not uses_it_up:
             # Another budget binds, and the network is fast enough.
             break
-        # Towards the middle of the tolerance, so that noise of the clock leads out of it less
+        # Towards the middle of the tolerance, so that noise of the times leads out of it less
         # often.
         budget *= asked * sum(TOLERANCE) / 2 / measured
     return _best_attempt(found, asked, reporter)
@@ -273,8 +272,8 @@ def _best_attempt(
     def distance(attempt: tuple[float, Constraints]) -> tuple[bool, float]:
         measured, _ = attempt
         is_too_slow = measured > TOLERANCE[1] * asked
-        # False sorts first: of a slower and a faster network as near as it, the faster keeps the
-        # promise.
+        # False sorts first: of a slower and a faster network as near as it, the faster one meets
+        # the budget.
         return is_too_slow, abs(measured / asked - sum(TOLERANCE) / 2)
 
     measured, best = min(found, key=distance)

@@ -25,7 +25,7 @@ def bench_networks(
     images: FaceDataset | None = None,
     reporter: Reporter = SILENT,
 ) -> BenchResult:
-    """Time networks in ONNX Runtime interleaved, one image a pass on one thread.
+    """Time networks in ONNX Runtime, interleaved, one image a pass on one thread.
 
     The passes see `images`, if given, instead of noise.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,16 +38,16 @@ def default_output(model: Path, stage: str, suffix: str = ".pt") -> Path:
     """
     if not model.name:
         require_file(model)
-    if not stage:
-        return model.with_suffix(suffix)
-    return model.with_name(f"{model.stem}.{stage}{suffix}")
+    part = f".{stage}" if stage else ""
+    # Not with_suffix, which takes no "-app".
+    return model.with_name(f"{model.stem}{part}{suffix}")
 
 
-def require_files(files: Iterable[Path], output: Path | None, data: Data | None) -> None:
+def require_files(files: Sequence[Path], output: Path | None, data: Data | None) -> None:
     """Raise FertoolError for a missing file, and for an output that would replace an input."""
     from fertool.artifact.atomic import require_writable
 
-    inputs = list(files)
+    inputs = [*files]
     if data:
         inputs += data.files
     if output:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def accuracy_without_vnni(
     net: QuantizedNet | ProfileNetwork,
-    input: InputSpec,
     val: FaceDataset,
+    input: InputSpec,
     accuracy: float,
     reporter: Reporter = SILENT,
 ) -> float:
@@ -27,7 +27,7 @@ def accuracy_without_vnni(
 
     if not can_saturate(net):
         reporter.note(
-            "no pair of products can leave 16 bits: the same answers with and without VNNI"
+            "no pair of products can exceed 16 bits: the same outputs with and without VNNI"
         )
         return accuracy
     logits = validation_logits(simulate_saturation(net, input), val, input, reporter)

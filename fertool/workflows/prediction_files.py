@@ -1,6 +1,4 @@
-"""The files that predictions go into as they are made: results, drawn pictures and videos,
-crops.
-"""
+"""The files of predictions, written as these are made: results, drawn pictures, videos, crops."""
 
 from __future__ import annotations
 
@@ -12,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from fertool.errors import FertoolError, UsageError
+from fertool.artifact.atomic import cannot_write, replacing
+from fertool.errors import UsageError
 from fertool.report.printable import json_line
 from fertool.results import PictureResult, PredictionHeader, PredictionSummary
 from fertool.workflows.picture_files import OutputFolder, save_picture
@@ -144,8 +143,6 @@ def result_file(path: Path, header: PredictionHeader) -> Iterator[ResultWriter]:
     Lines (.jsonl, .csv) stand in the file as soon as they are written, so that a long run can be
     watched; an object (.json) gets its name when it is whole.
     """
-    from fertool.artifact.atomic import replacing
-
     kind = _WRITERS[path.suffix.lower()]
     try:
         if kind is JsonObject:
@@ -158,13 +155,7 @@ def result_file(path: Path, header: PredictionHeader) -> Iterator[ResultWriter]:
         # Of stdout, whose reader has gone.
         raise
     except OSError as error:
-        raise _cannot_write(path, error) from None
-
-
-def _cannot_write(path: Path, error: OSError) -> FertoolError:
-    return FertoolError(
-        f"{path}: cannot write ({error.strerror})", "free some space or choose another ``output``"
-    )
+        raise cannot_write(path, error) from None
 
 
 def result_stream(stream: TextIO, header: PredictionHeader) -> ResultWriter:
@@ -225,7 +216,7 @@ class DrawnFiles:
                 self._video.close()
             self._open.close()
         except OSError as error:
-            raise _cannot_write(self._path, error) from None
+            raise cannot_write(self._path, error) from None
         finally:
             self._video = None
 
@@ -237,7 +228,6 @@ class DrawnFiles:
             self._open.__exit__(kind, error, trace)
 
     def _add_to_video(self, frame: Frame, drawn: Image.Image) -> None:
-        from fertool.artifact.atomic import replacing
         from fertool.faces.video_writing import VideoWriter
 
         if self._video is None or frame.source is not self._source:
@@ -254,7 +244,7 @@ class DrawnFiles:
         try:
             self._video.write(drawn, time_s)
         except OSError as error:
-            raise _cannot_write(self._path, error) from None
+            raise cannot_write(self._path, error) from None
 
 
 class CropFiles:

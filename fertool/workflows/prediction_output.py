@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from fertool.artifact.atomic import require_writable
 from fertool.errors import FertoolError, UsageError
 from fertool.results import PictureResult, PredictionSummary
 from fertool.workflows.predict import Predictions
@@ -22,9 +23,7 @@ from fertool.workflows.prediction_files import (
 
 @dataclass(frozen=True)
 class PredictionOutputs:
-    """What is written: a file of results, drawn pictures or videos,
-    the crops that were classified.
-    """
+    """Where results, drawn pictures or videos, and the crops that were classified are written."""
 
     results: Path | None = None
     draw: Path | None = None
@@ -38,8 +37,6 @@ class PredictionOutputs:
 
 def require_prediction_outputs(outputs: PredictionOutputs, predictions: Predictions) -> None:
     """Raise FertoolError early for outputs that cannot be written or replace an input."""
-    from fertool.artifact.atomic import require_writable
-
     inputs = [Path(predictions.header.model), *predictions.files]
     if outputs.results is not None:
         require_result_suffix(outputs.results)
@@ -93,7 +90,7 @@ def save_predictions(
 def _picture_files(
     predictions: Predictions, outputs: PredictionOutputs, threads: int, stack: ExitStack
 ) -> list[DrawnFiles | CropFiles]:
-    """Return what draws and what cuts; the stack completes a video, or removes half a one."""
+    """Return what draws and what cuts; the stack completes a video, or removes a part of one."""
     files: list[DrawnFiles | CropFiles] = []
     if outputs.draw is not None:
         drawn = DrawnFiles(outputs.draw, predictions.files, threads)

@@ -42,6 +42,6 @@ def note_assumptions(predictor: Predictor, foreign: ForeignModel, reporter: Repo
         reporter.note(f"{predictor.path}: {predictor.assumptions.description}")
     elif foreign.is_given:
         reporter.note(
-            f"{predictor.path}: says itself what it takes; options for files of other programs "
-            "do not count"
+            f"{predictor.path}: has a header; options that describe files of other programs are "
+            "ignored"
         )

@@ -356,7 +356,7 @@ class _Quantization:
         change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)
         assert change.accuracy is not UNSET
         without_vnni = accuracy_without_vnni(
-            integer, spec.input, val, change.accuracy, self.reporter
+            integer, val, spec.input, change.accuracy, self.reporter
         )
         change = replace(
             change,

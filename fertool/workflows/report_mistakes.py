@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fertool.config.foreign_files import ForeignModel
 from fertool.errors import FertoolError, UsageError
-from fertool.report.mistakes import Answer, Mistake, MistakeGroup, Mistakes
+from fertool.report.mistakes import Mistake, MistakeGroup, Mistakes, Prediction
 from fertool.reporter import Reporter
 from fertool.results import AccuracyComparison, ModelSummary
 from fertool.workflows.predictors import open_any
@@ -33,19 +33,19 @@ _HEAT_OPACITY = 0.65
 class _Predictions:
     """The probabilities [N, K] of one model.
 
-    `answers` and `confidence` [N] are of the best class.
+    `predicted` and `confidence` [N] are index and probability of the best class.
     """
 
     file: str
     images: FaceDataset
-    answers: NDArray[np.int64]
+    predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     is_right: NDArray[np.bool_]
 
-    def answer(self, index: int) -> Answer:
+    def prediction(self, index: int) -> Prediction:
         """Return what the model says of one image."""
-        name = self.images.classes[int(self.answers[index])]
-        return Answer(name, float(self.confidence[index]))
+        name = self.images.classes[int(self.predicted[index])]
+        return Prediction(name, float(self.confidence[index]))
 
 
 def find_mistakes(
@@ -59,7 +59,7 @@ def find_mistakes(
     """Return the surest mistakes of the first and the last model, and their paired comparison.
 
     Of one model alone there is no comparison, and without `with_images` there are no mistakes.
-    Raises FertoolError for models whose classes make them answer about different images.
+    Raises FertoolError for models whose classes differ, and with them the images.
     """
     from fertool.metrics import compare_paired
 
@@ -82,8 +82,8 @@ def find_mistakes(
         for index in indices[: config.mistakes]:
             png = _png(after.images.images[index].numpy())
             label = after.images.classes[int(after.images.labels[index])]
-            answers = before.answer(index), after.answer(index)
-            surest.append(Mistake(png, label, *answers, maps.get(index, ())))
+            both = before.prediction(index), after.prediction(index)
+            surest.append(Mistake(png, label, *both, maps.get(index, ())))
         made.append(MistakeGroup(title, len(indices), tuple(surest)))
     split = after.images.split
     n = len(after.images)
@@ -94,6 +94,7 @@ def _predict(file: str, data: Data, config: ReportConfig, reporter: Reporter) ->
     import numpy as np
 
     from fertool.workflows.data import crop_channels_of
+    from fertool.workflows.predict import temperature_of
 
     predictor = open_any(Path(file), ForeignModel(), reporter)
     crop_channels = crop_channels_of(predictor)
@@ -101,16 +102,15 @@ def _predict(file: str, data: Data, config: ReportConfig, reporter: Reporter) ->
     images = source.split(config.split)
     with reporter.progress(predictor.path.name) as on_progress:
         logits = predictor.logits(images.images, on_progress=on_progress).astype(np.float64)
-    if predictor.spec is not None and predictor.spec.temperature is not None:
-        logits /= predictor.spec.temperature
+    logits /= temperature_of(predictor)
     log_p = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
-    answers = logits.argmax(1)
+    predicted = logits.argmax(1)
     confidence = np.exp(log_p.max(1))
-    return _Predictions(file, images, answers, confidence, answers == images.labels.numpy())
+    return _Predictions(file, images, predicted, confidence, predicted == images.labels.numpy())
 
 
 def _require_same_images(before: _Predictions, after: _Predictions) -> None:
-    """Raise FertoolError unless both models answer about the same images, in the same order."""
+    """Raise FertoolError unless both models predict for the same images, in the same order."""
     labels = []
     for found in (before, after):
         classes = found.images.classes
@@ -151,7 +151,7 @@ def _rank(
 def _make_maps(
     predictions: Sequence[_Predictions], shown: Sequence[int], reporter: Reporter
 ) -> tuple[dict[int, tuple[bytes, ...]], tuple[str, ...]]:
-    """Return for each image the Grad-CAM of each model for its own answer, and those models.
+    """Return for each image the Grad-CAM of each model for the class it predicts, and those models.
 
     A model that has no gradients is left out with a note; raises UsageError when none has any.
     """
@@ -173,8 +173,8 @@ def _make_maps(
         if not shown:
             continue
         images = found.images.subset(torch.tensor(shown)).images
-        answers = torch.from_numpy(found.answers[list(shown)])
-        heats = grad_cam(model.module, to_input(images, model.input), answers)
+        predicted = torch.from_numpy(found.predicted[list(shown)])
+        heats = grad_cam(model.module, to_input(images, model.input), predicted)
         for index, image, heat in zip(shown, images.numpy(), heats, strict=True):
             maps[index] += (_png(_overlay(image, heat)),)
     if not mapped:

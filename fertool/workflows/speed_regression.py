@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fertool.config.benchmark import BenchConfig, SpeedLimit
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import FertoolError, LimitError, UsageError
 from fertool.reporter import Reporter
 from fertool.results import BenchResult, Environment, FileResult, SpeedRegression, TimeRatio
 
 if TYPE_CHECKING:
     from fertool.runtime.bench_rows import Row
 
-_KEPT = "keep the old file beside the new one, and name it by the path that OLD.json has"
+_KEEP_HINT = "keep the old file beside the new one, and name it by the path that OLD.json has"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_older(
         if old is None:
             pairs.append(None)
             continue
-        rerun = _still_there(path, old, row)
+        rerun = _row_of_old_file(path, old, row)
         if rerun is None:
             _require_comparable(path, older, old, row, config)
             missing[old.file] = None
@@ -75,7 +75,7 @@ def read_older(
     for file in missing:
         reporter.note(
             f"{file}: not there as it was measured, so that times of two runs are compared, and "
-            f"what differs between the runs counts for the file; {_KEPT}"
+            f"what differs between the runs counts for the file; {_KEEP_HINT}"
         )
     return OlderResults(tuple(pairs))
 
@@ -133,7 +133,7 @@ def _find(path: Path, older: BenchResult, row: Row, file: str) -> FileResult | N
     )
 
 
-def _still_there(path: Path, old: FileResult, row: Row) -> Row | None:
+def _row_of_old_file(path: Path, old: FileResult, row: Row) -> Row | None:
     """Return the row of an old file, if a file with these bytes is where the JSON says.
 
     A relative path is looked up from here, then from the folder of the JSON.
@@ -165,7 +165,7 @@ def _require_comparable(
         raise FertoolError(
             f"{path}: {old.file} was measured under other conditions ({'; '.join(differences)}), "
             "and is not there to be measured again",
-            f"{_KEPT}; or make {path.name} anew here",
+            f"{_KEEP_HINT}; or make {path.name} anew here",
         )
 
 
@@ -243,8 +243,6 @@ def _time_ratio(
 
 def require_speed(result: BenchResult) -> None:
     """Raise LimitError if a file of a benchmark is slower than the limit allows, for certain."""
-    from fertool.errors import LimitError
-
     if result.against is None or not result.against.exceeded:
         return
     limit = 100 * result.against.max_regression

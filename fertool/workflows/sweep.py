@@ -130,8 +130,8 @@ def _sweep(
 
     # Results and models are files of the first process; the others only share in its trainings.
     if not distributed.is_main_process():
-        return _result_of_other_process(plan, follow(plan, prepare))
-    file = carry_out(plan, prepare, resume=task.run.resume, reporter=task.reporter)
+        return _result_of_other_process(plan, join_trials(plan, prepare))
+    file = run_trials(plan, prepare, resume=task.run.resume, reporter=task.reporter)
     # The other processes wait for the number of the next training.
     distributed.broadcast_scalars([_NO_MORE])
     best = file.best
@@ -200,7 +200,7 @@ class SweepPlan:
             require_outputs(path, inputs, trains=True)
 
 
-def carry_out(
+def run_trials(
     plan: SweepPlan,
     prepare: Callable[[Trial], PreparedTraining],
     *,
@@ -225,12 +225,12 @@ def carry_out(
             reporter.note(title)
             _train(file, plan, trial, training)
         # After each training, not at the end: a disk may not hold all of them.
-        _remove_losers(file, plan)
+        _remove_beaten(file, plan)
     _keep_best(file, plan, prepared, reporter)
     return file
 
 
-def follow(plan: SweepPlan, prepare: Callable[[Trial], PreparedTraining]) -> Trained | None:
+def join_trials(plan: SweepPlan, prepare: Callable[[Trial], PreparedTraining]) -> Trained | None:
     """Take part in each training that the first process begins; returns the last one, if any."""
     from fertool import distributed
 
@@ -255,7 +255,7 @@ def _train(file: SweepFile, plan: SweepPlan, trial: Trial, training: PreparedTra
     run.discard_states()
 
 
-def _remove_losers(file: SweepFile, plan: SweepPlan) -> None:
+def _remove_beaten(file: SweepFile, plan: SweepPlan) -> None:
     """Remove the models of combinations that are finished and not the best.
 
     A grid of teachers would fill a disk.
@@ -276,7 +276,7 @@ def _keep_best(
     while content is None:
         best = file.best
         trial, training = _trial_of(prepared, best)
-        # A sweep that ended may have moved the winner to the output and removed its own file.
+        # A sweep that ended may have moved the best model to the output and removed its own file.
         content = _content(trial.output, best) or _content(plan.output, best)
         if content is None:
             # Trained again on a GPU it may come out a little worse, and no longer be the best.
@@ -284,7 +284,7 @@ def _keep_best(
             _train(file, plan, trial, training)
     write_atomic(plan.output, content)
     write_history(plan.output, best.history)
-    # With several seeds the models of the best options all stay, the winner's among them.
+    # With several seeds the models of the best options all stay, the best one among them.
     if len(plan.seeds) == 1 and plan.axes:
         _remove(trial.output)
     file.finished = True

@@ -30,7 +30,7 @@ def parse_target(
     if not match or (unit and unit not in units):
         example = "20M" if units is COUNTS else "0.4ms"
         raise UsageError(
-            f"``{name}={text}``: not a number",
+            f"``{name}={text}``: neither a ratio nor a number with a unit",
             f"give a ratio, ``{name}=0.5``, or a value with a unit, ``{name}={example}``",
         )
     value = ratio = float(match[1])

@@ -49,7 +49,7 @@ def test_photographs_of_own_classes_end_in_a_page(folder):
     # Chance is a third; the page tells 81 % of twice as many.
     assert accuracy > 0.55
 
-    rows = Path("answers.csv").read_text().splitlines()
+    rows = Path("predictions.csv").read_text().splitlines()
     assert rows[0].endswith("p_bored,p_confused,p_engaged")
     engaged = [row for row in rows[1:] if ",engaged," in row]
     assert len(rows) > 45

@@ -179,7 +179,7 @@ def test_grad_cam_of_both_models_stands_beside_each_image(pair, data):
 
 def test_one_model_has_mistakes_but_no_comparison(pair, data):
     page = make_report([pair[0]], data, mistakes=2)
-    assert "answer: " in page
+    assert "predicted: " in page
     assert "before: " not in page
     assert "McNemar" not in page
 

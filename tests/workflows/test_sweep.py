@@ -20,7 +20,7 @@ from fertool.workflows.distill import distill
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import write_history
 from fertool.workflows.provenance import make_step, recorded_options
-from fertool.workflows.sweep import SweepPlan, carry_out, follow, sweep
+from fertool.workflows.sweep import SweepPlan, join_trials, run_trials, sweep
 from fertool.workflows.train import train
 from fertool.workflows.training_run import TrainingRun
 from fertool.workflows.training_task import PreparedTraining, Trained
@@ -71,7 +71,7 @@ class Trainer:
         )
 
     def carry_out(self, plan, resume=True, reporter=SILENT):
-        return carry_out(plan, self.prepare, resume=resume, reporter=reporter).results
+        return run_trials(plan, self.prepare, resume=resume, reporter=reporter).results
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_other_processes_train_what_the_first_one_still_has_to_train_and_write_n
     again.carry_out(first)
     told.append([-1])
     monkeypatch.setattr(distributed, "broadcast_scalars", lambda numbers: told.pop(0))
-    follow(other, follower.prepare)
+    join_trials(other, follower.prepare)
     assert follower.trained == again.trained == [({}, 1), ({}, 2)]
     assert not told
     assert not list(other.output.parent.glob("*.pt"))

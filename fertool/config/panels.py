@@ -1,0 +1,4 @@
+"""The headings of the help that options of several modules stand under."""
+
+LIMIT = "Limit"
+OUTPUT = "Output"
