@@ -276,7 +276,9 @@ def train_briefly(spec: Spec, network: nn.Module, train: FaceDataset, seconds: f
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE)
     order = torch.Generator().manual_seed(0)
     targets = train.targets()
-    network.train().to(memory_format=torch.channels_last)
+    network.train()
+    # Faster by half for depthwise convolutions; PyTorch's types lack the overload.
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     begun = time.process_time()
     while (spent := time.process_time() - begun) < seconds:
         chosen = torch.randint(len(train), (BATCH,), generator=order)
@@ -291,7 +293,7 @@ def train_briefly(spec: Spec, network: nn.Module, train: FaceDataset, seconds: f
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-    network.to(memory_format=torch.contiguous_format)
+    network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     some = limited(train, TRAINING_IMAGES // 4)
     # Of few steps they are still far off.
     settling.calibrate_norms_(network, spec, some)
