@@ -34,6 +34,8 @@ def quantize(
     is INT8 whatever the bits of the weights: fewer make the file smaller, not the network faster.
 
     Example: fertool quantize pruned.pt -o int8.pt --data fer2013.csv
+
+    Example: fertool quantize pruned.pt --average-bits 2.5 --allocation fisher --data fer2013.csv
     """
     from fertool.cli.output import print_changed, print_preview
     from fertool.workflows.data import open_data

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+LEAST_SHARE = 1e-3
+"""The share of a profile that answered none of the images: it still answers some of all."""
+
 
 class ProfileNetwork(nn.Module):
     """Networks of falling width, the profiles; [N, C, S, S] to logits [N, num_classes].

@@ -7,6 +7,7 @@ from fertool.quant.allocation_problem import AllocationProblem, lower_bound, mak
 from fertool.quant.dynamic_network import (
     convert_dynamic,
     describe_dynamic_fraction,
+    dynamic_divergences,
     make_dynamic_problem,
     plan_dynamic,
     prepare_dynamic_qat,
@@ -19,6 +20,7 @@ from fertool.quant.post_training import (
 )
 from fertool.quant.qat import convert, prepare_qat
 from fertool.quant.rounded_accuracy import RoundedAccuracy
+from fertool.quant.weight_errors import weight_divergences
 
 __all__ = [
     "Allocation",
@@ -30,6 +32,7 @@ __all__ = [
     "convert_dynamic",
     "describe_dynamic_fraction",
     "describe_integer_fraction",
+    "dynamic_divergences",
     "load_allocation",
     "lower_bound",
     "make_dynamic_problem",
@@ -40,4 +43,5 @@ __all__ = [
     "prepare_qat",
     "quantize_dynamic",
     "quantize_model",
+    "weight_divergences",
 ]

@@ -1,10 +1,7 @@
 """How many bits each layer's activations get, from what rounding them does to the outputs.
 
-With z the logits, y the activations at one quantizer and e(y) what rounding to k bits adds to them,
-the divergence from the network's own outputs is to second order `E [u . J e(y)]^2 / 2`, u a random
-root of its Hessian in z (`divergence_probe`) and J the derivative of z by y. One backward pass of
-`u . z` gives it for all quantizers and bits at once, with all that the errors of one image have in
-common, which a trace leaves out.
+The candidate errors are those of rounding the activations at one quantizer to k bits; what they
+cost is the divergence of `output_divergence`.
 """
 
 from __future__ import annotations
@@ -12,39 +9,37 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
 from fertool.graph.network import Network
-from fertool.losses import divergence_probe
 from fertool.models.quantized import dequantize, insert_at_quantizer_points, quantize
 from fertool.models.quantizer_points import QuantizerPlan, QuantizerPoint
 from fertool.quant.knapsack import KnapsackItems, least_loss, spend_remaining_bits
 from fertool.quant.observers import QParams
-from fertool.spec import InputSpec, affordable_batch
+from fertool.quant.output_divergence import ErrorProbe, mean_divergences
+from fertool.spec import InputSpec
 
 ACTIVATION_BITS = (4, 5, 6, 7, 8)
 
 
-class _RoundingProbe(nn.Module):
-    """Records what rounding by each of some QParams would add to `u . z`.
+class _RoundingProbe(nn.Module, ErrorProbe):
+    """Records what rounding by each of some QParams would add: `changes` float64 [bits, N].
 
-    `changes` float64 [bits, N], of one batch; `values` counts the values of one image.
+    `values` counts the values of one image.
     """
 
     def __init__(self, qparams: Sequence[QParams]) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
+        ErrorProbe.__init__(self)
         self.qparams = qparams
         self.values = 0
-        self.changes: Tensor | None = None
 
     def reset(self) -> None:
         """Start a batch."""
+        super().reset()
         self.values = 0
-        self.changes = None
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the values unchanged."""
@@ -60,9 +55,8 @@ class _RoundingProbe(nn.Module):
         for qparams, bits in zip(self.qparams, ACTIVATION_BITS, strict=True):
             products = gradient * _rounding_error(seen, qparams, bits)
             by_bits.append(products.flatten(1).sum(1))
-        changes = torch.stack(by_bits)
         # The results that share a quantizer are rounded together.
-        self.changes = changes.double() if self.changes is None else self.changes + changes
+        self.add(torch.stack(by_bits))
 
 
 def _rounding_error(values: Tensor, qparams: QParams, bits: int) -> Tensor:
@@ -92,24 +86,14 @@ def rounding_losses(
     watched = insert_at_quantizer_points(
         graph_module, _where_values_change(graph_module, plan), probes
     )
-    device = next(watched.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    losses = {name: torch.zeros(len(ACTIVATION_BITS), dtype=torch.float64) for name in probes}
-
-    for batch in torch.split(images, affordable_batch(batch_size, input.size)):
-        for probe in probes.values():
-            probe.reset()
-        # The images require gradients, so that every layer has a backward pass.
-        pixels: Any = to_input(batch.to(device), input).requires_grad_()
-        with torch.enable_grad():
-            torch.autograd.grad(divergence_probe(watched(pixels), generator), pixels)
-        for name, probe in probes.items():
-            if probe.changes is not None:
-                losses[name] += probe.changes.square().sum(1).cpu() / 2
-        tick()
+    found = mean_divergences(
+        watched, probes, images, input, batch_size=batch_size, seed=seed, tick=tick
+    )
+    unreached = torch.zeros(len(ACTIVATION_BITS), dtype=torch.float64)
+    losses = [found.get(name, unreached) for name in probes]
 
     # More bits never hurt, whatever the search for ranges found.
-    mean = torch.stack([losses[name] / len(images) for name in probes]).cummin(1).values
+    mean = torch.stack(losses).cummin(1).values
     values = torch.tensor([probe.values for probe in probes.values()])
     return KnapsackItems(mean, values, ACTIVATION_BITS, ACTIVATION_BITS[-1])
 

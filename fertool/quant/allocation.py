@@ -31,11 +31,12 @@ class BitEvaluator:
 class Allocation(ABC):
     """A way to allocate bits; a member can be made without arguments.
 
-    `needs_traces`: it goes by Hessian traces. `needs_images`: it evaluates bits on
-    images.
+    `needs_traces`: it goes by Hessian traces. `needs_divergences`: by what each channel's rounding
+    does to the outputs. `needs_images`: it evaluates bits on images.
     """
 
     needs_traces: ClassVar[bool] = True
+    needs_divergences: ClassVar[bool] = False
     needs_images: ClassVar[bool] = False
 
     @abstractmethod

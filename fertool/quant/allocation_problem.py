@@ -37,7 +37,8 @@ class AllocationProblem:
 
     `layers` [C] is the index in `names` of each channel's layer, `weight_counts` [C] the number of
     its weights, `traces` [C] their mean second derivative, and `errors` [C, 7] their squared
-    rounding error at each number of bits. No channel needs more than `max_bits`.
+    rounding error at each number of bits. `divergences` [C, 7] are what the rounding does to the
+    outputs, in nats, where that is measured. No channel needs more than `max_bits`.
     """
 
     names: tuple[str, ...]
@@ -46,12 +47,17 @@ class AllocationProblem:
     traces: Tensor
     errors: Tensor
     max_bits: int = WEIGHT_BITS[-1]
+    divergences: Tensor | None = None
+
+    @property
+    def needed_columns(self) -> Tensor:
+        """The column of each number of bits, int64 [7]; that of `max_bits` for those above it."""
+        return torch.arange(len(WEIGHT_BITS)).clamp(max=self.max_bits - WEIGHT_BITS[0])
 
     @property
     def losses(self) -> Tensor:
         """The loss of each channel at each number of bits, [C, 7]; constant from `max_bits` on."""
-        needed = torch.arange(len(WEIGHT_BITS)).clamp(max=self.max_bits - WEIGHT_BITS[0])
-        return self.traces[:, None] / 2 * self.errors[:, needed]
+        return self.traces[:, None] / 2 * self.errors[:, self.needed_columns]
 
     @property
     def items(self) -> KnapsackItems:

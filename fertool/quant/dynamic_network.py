@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.gate_spec import entries_under, profile_prefix
 from fertool.models.build import require_static
 from fertool.models.dynamic_network import ImageGate
-from fertool.models.profile_network import ProfileNetwork
+from fertool.models.profile_network import LEAST_SHARE, ProfileNetwork
 from fertool.models.quantized import QuantizedNet
 from fertool.models.quantized_gate import GATE_LAYERS, QuantizedGate
 from fertool.quant.allocation_problem import AllocationProblem, make_problem
@@ -27,6 +27,7 @@ from fertool.quant.post_training import (
     quantize_model,
 )
 from fertool.quant.qat import QATNet, convert, prepare_qat
+from fertool.quant.weight_errors import weight_divergences
 from fertool.quant.weight_rounding import fill_layer
 from fertool.spec import QuantSpec, Spec, WeightQuant, join_quants
 
@@ -124,6 +125,26 @@ def make_dynamic_problem(
         errors=torch.cat([problem.errors for problem in problems]),
         max_bits=problems[0].max_bits,
     )
+
+
+def dynamic_divergences(
+    spec: Spec,
+    module: ProfileNetwork,
+    train: FaceDataset,
+    config: QuantizeConfig = QuantizeConfig(),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Tensor:
+    """Return `weight_divergences` of all profiles, each times the share of what it answers."""
+    parts = []
+    count = len(module.networks)
+    for index, network in enumerate(module.networks):
+        # The index as it is now: the next profile has another one.
+        def tick(done: int, total: int, before: int = index) -> None:
+            on_progress(before * total + done, count * total)
+
+        found = weight_divergences(spec.of_profile(index), network, train, config, tick)
+        parts.append(max(module.shares[index], LEAST_SHARE) * found)
+    return torch.cat(parts)
 
 
 def prepare_dynamic_qat(net: ProfileNetwork, quant: QuantSpec) -> ProfileNetwork:

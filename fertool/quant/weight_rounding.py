@@ -171,7 +171,7 @@ def _fit(
     layer.weight_scale.copy_(_storable_scale(layer, bias, scale))
 
     scales = layer.weight_scale.double().reshape(groups, -1)
-    integers = _gptq(wanted, scales, limits.reshape(groups, -1), moments.xx)
+    integers = gptq_integers(wanted, scales, limits.reshape(groups, -1), moments.xx)
     layer.weight.copy_(integers.reshape(layer.weight.shape))
     means = torch.einsum("grf,gf->gr", integers * scales[..., None], moments.x_mean)
     set_bias(layer, (moments.y_mean - means).flatten())
@@ -220,7 +220,7 @@ def _regress(weight: Tensor, moments: _Moments) -> Tensor:
     return solved.mT
 
 
-def _gptq(weight: Tensor, scales: Tensor, limits: Tensor, xx: Tensor) -> Tensor:
+def gptq_integers(weight: Tensor, scales: Tensor, limits: Tensor, xx: Tensor) -> Tensor:
     """Return integers [G, R, F] for weights with a scale and limit for each row [G, R].
 
     `xx` [G, F, F] is the covariance of the inputs. Inputs of large variance come first: the others

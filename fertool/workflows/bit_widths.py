@@ -34,6 +34,7 @@ def choose_bits(
     planned: Spec,
     config: QuantizeConfig,
     sensitivity: Sensitivity | None,
+    train: FaceDataset,
     val: FaceDataset,
     *,
     size_bytes: int,
@@ -41,9 +42,10 @@ def choose_bits(
 ) -> ChannelBits | None:
     """Return the bits of the weights of each layer, None where all have 8.
 
-    `planned` is the spec of the quantized network with all weights of 8 bits, and the step that
-    makes it. A `target_size` without unit is a ratio of `size_bytes`. Raises FertoolError for a
-    budget that cannot be met.
+    An allocation measures divergences on the images of `train` and tries bits on those of `val`, if
+    it needs to. `planned` is the spec of the quantized network with all weights of 8 bits, and the
+    step that makes it. A `target_size` without unit is a ratio of `size_bytes`. Raises FertoolError
+    for a budget that cannot be met.
     """
     if not config.is_mixed:
         if config.bits is None or planned.quant is None:
@@ -62,6 +64,7 @@ def choose_bits(
         )
     # A larger budget than all weights of 8 bits is met by these.
     mean = min(mean, WEIGHT_BITS[-1])
+    problem = _with_divergences(problem, network, config, train, reporter)
     return problem.by_layer(_allocate(problem, mean, network, config, val, reporter))
 
 
@@ -81,6 +84,28 @@ def _allocation_problem(
     return make_problem(
         network.spec, network.module, traces, config.weight_limit, config.keep_float
     )
+
+
+def _with_divergences(
+    problem: AllocationProblem,
+    network: Model,
+    config: QuantizeConfig,
+    train: FaceDataset,
+    reporter: Reporter,
+) -> AllocationProblem:
+    """Return the problem with the divergences that the allocation needs, if it needs any."""
+    from fertool.models.profile_network import ProfileNetwork
+    from fertool.quant import dynamic_divergences, load_allocation, weight_divergences
+
+    if not load_allocation(config.allocation or DEFAULT_ALLOCATION).needs_divergences:
+        return problem
+    spec, module = network.spec, network.module
+    with reporter.progress("divergences") as on_progress:
+        if isinstance(module, ProfileNetwork):
+            divergences = dynamic_divergences(spec, module, train, config, on_progress)
+        else:
+            divergences = weight_divergences(spec, module, train, config, on_progress)
+    return replace(problem, divergences=divergences)
 
 
 def _allocate(

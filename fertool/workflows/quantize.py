@@ -289,6 +289,7 @@ class _Quantization:
             network.spec.with_step(step, quant=quant),
             self.config,
             sensitivity,
+            self.training.train,
             self.training.val,
             size_bytes=self.model.size_bytes,
             reporter=self.reporter,

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from fertool.hessian import LayerSensitivity, Sensitivity
 
 
-_LEAST_SHARE = 1e-3
-"""The share of a profile that answered none of the images: it still answers some of all."""
-
-
 def sensitivity(
     model: Model,
     data: Data,
@@ -110,7 +106,7 @@ def _estimate(
     from fertool.data.pixels import to_input
     from fertool.gate_spec import profile_prefix
     from fertool.hessian import estimate_traces
-    from fertool.models.profile_network import ProfileNetwork
+    from fertool.models.profile_network import LEAST_SHARE, ProfileNetwork
 
     inputs = to_input(faces.images, model.input)
     module = model.module
@@ -126,7 +122,7 @@ def _estimate(
         found = estimate_traces(
             network, inputs, faces.labels, config, resume=state, on_progress=on_progress
         )
-        share = max(module.shares[index], _LEAST_SHARE)
+        share = max(module.shares[index], LEAST_SHARE)
         for layer in found.layers:
             layers.append(_weighted(layer, profile_prefix(index), share))
         parts.append(found)

@@ -27,13 +27,14 @@ def problem_of(weights, traces, layers=None, seed=0):
     )
     layers = torch.arange(count) if layers is None else torch.tensor(layers)
     names = tuple(f"layer{index}" for index in range(int(layers.max()) + 1))
-    return AllocationProblem(
+    problem = AllocationProblem(
         names,
         layers,
         torch.tensor(weights),
         torch.tensor(traces, dtype=torch.float64),
         factor.cumprod(1),
     )
+    return replace(problem, divergences=problem.losses)
 
 
 def brute_force(problem, budget):

@@ -9,7 +9,7 @@ from fertool.data.dataset import FaceDataset
 from fertool.models import create
 from fertool.models.sampling import input_patches
 from fertool.quant import quantize_model
-from fertool.quant.weight_rounding import _gptq, _moments, _regress, _Target
+from fertool.quant.weight_rounding import _moments, _regress, _Target, gptq_integers
 from fertool.spec import InputSpec
 from fertool.training import predict_logits
 
@@ -29,9 +29,9 @@ def test_rounding_with_compensation_comes_close_to_the_best_integers(seed):
     xx = x.T @ x / 200
     weight = torch.randn(6, generator=generator, dtype=torch.float64)
     step, limit = weight.abs().max() / 3, 3
-    integers = _gptq(weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None])[
-        0, 0
-    ]
+    integers = gptq_integers(
+        weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None]
+    )[0, 0]
     assert integers.abs().max() <= limit
     ours = squared(weight, integers, step, xx)
     nearest = squared(weight, (weight / step).round().clamp(-limit, limit), step, xx)
@@ -49,7 +49,7 @@ def test_with_independent_inputs_each_is_rounded_to_the_nearest():
     weight = torch.randn(2, 3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     xx = torch.eye(40, dtype=torch.float64).expand(2, 40, 40)
     step = torch.full((2, 3), 0.2, dtype=torch.float64)
-    integers = _gptq(weight, step, torch.full((2, 3), 7), xx)
+    integers = gptq_integers(weight, step, torch.full((2, 3), 7), xx)
     assert torch.equal(integers, (weight / 0.2).round().clamp(-7, 7))
 
 
@@ -64,9 +64,9 @@ def test_blocks_only_save_time(fan_in, monkeypatch):
         torch.full((1, 4), 7),
         (x.T @ x)[None],
     )
-    whole = _gptq(*arguments)
+    whole = gptq_integers(*arguments)
     monkeypatch.setattr("fertool.quant.weight_rounding._BLOCK", 1000)
-    assert torch.equal(whole, _gptq(*arguments))
+    assert torch.equal(whole, gptq_integers(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -127,6 +127,6 @@ def test_inputs_that_never_change_are_no_trouble(level):
     assert moments.xx.abs().max() <= 1e-9 * level**2
     wanted = _regress(layer.weight.detach().double().reshape(1, 4, 6), moments)
     step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)
-    integers = _gptq(wanted, step, limit, moments.xx)
+    integers = gptq_integers(wanted, step, limit, moments.xx)
     assert integers.isfinite().all()
     assert torch.allclose(moments.x_mean[0], x[0, :, 0, 0].double(), rtol=1e-5)

@@ -86,6 +86,15 @@ def test_missing_traces_are_estimated_with_a_note(small, data):
     assert quantize(model, data, sensitivity=estimated, **options).spec == alone.spec
 
 
+def test_fisher_needs_no_traces_and_meets_the_budget(small, data):
+    reporter = Notes()
+    options = {"average_bits": 3, "allocation": "fisher", "calibration_images": 16}
+    found = preview_quantization(load(small), data, reporter=reporter, **options)
+    assert 2.97 <= found.change.average_bits <= 3
+    assert len({bits for layer in found.layer_bits.values() for bits in layer}) > 1
+    assert not any("sensitivity" in note for note in reporter.notes)
+
+
 def test_a_preview_has_the_bits_and_the_size_of_the_model(small, data, tmp_path):
     model = load(small)
     options = {"average_bits": 3, "allocation": "uniform", "calibration_images": 16}
