@@ -30,7 +30,7 @@ from fertool.graph.network import Network
 from fertool.models.build import require_static
 from fertool.models.float_prefix import plan_quantizers
 from fertool.models.quantized import dequantize, per_channel
-from fertool.models.sampling import input_patches, sample_positions, to_channels_first
+from fertool.models.sampling import input_patches, limit_images, sample_positions, to_channels_first
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.quant.output_divergence import ErrorProbe, mean_divergences
 from fertool.quant.weight_rounding import gptq_integers
@@ -66,9 +66,8 @@ def weight_divergences(
         raise FertoolError("there are no training images", "name a data set with ``data``")
     network = fold_for_inference(require_static(module))
     names = tuple(plan_quantizers(network, spec.input, config.keep_float).layer_inputs)
-    fitted, measured = _draw_images(train, config)
-    batch_size = affordable_batch(_BATCH, spec.input.size)
-    total = len(names) + math.ceil(len(measured) / batch_size)
+    fitted, measured = _draw_images(train, config, spec.input.size)
+    total = len(names) + math.ceil(len(measured) / affordable_batch(_BATCH, spec.input.size))
     done = itertools.count(1)
 
     def tick() -> None:
@@ -86,17 +85,17 @@ def weight_divergences(
     probes = {name: _WeightProbe(errors[name]) for name in names}
     with _watching(network, probes):
         found = mean_divergences(
-            network,
-            probes,
-            measured,
-            spec.input,
-            batch_size=batch_size,
-            seed=config.seed,
-            tick=tick,
+            network, probes, measured, spec.input, batch_size=_BATCH, seed=config.seed, tick=tick
         )
+    return _join_channels(errors, found)
+
+
+def _join_channels(errors: Mapping[str, WeightErrors], found: Mapping[str, Tensor]) -> Tensor:
+    """Return the divergences of the channels of all layers, [C, bits]."""
     divergences = []
-    for name in names:
-        unreached = torch.zeros(errors[name].bias.mT.shape, dtype=torch.float64)
+    for name, error in errors.items():
+        # No gradient reaches a layer that the logits do not depend on.
+        unreached = torch.zeros(error.bias.mT.shape, dtype=torch.float64)
         divergences.append(found.get(name, unreached))
     # More bits never hurt, whatever the search for scales found.
     return torch.cat(divergences).cummin(1).values
@@ -138,7 +137,8 @@ def candidate_errors(
             hooks.callback(hook.remove)
         device = next(network.parameters()).device
         network(to_input(images.to(device), input))
-    return found
+    # Hooks ran in the order of the layers' runs.
+    return {name: found[name] for name in names}
 
 
 class _WeightProbe(ErrorProbe):
@@ -175,15 +175,19 @@ def _watching(network: nn.Module, probes: Mapping[str, _WeightProbe]) -> Iterato
         yield
 
 
-def _draw_images(train: FaceDataset, config: QuantizeConfig) -> tuple[Tensor, Tensor]:
-    """Return the images that the integers are fitted to, and those to measure on."""
+def _draw_images(train: FaceDataset, config: QuantizeConfig, side: int) -> tuple[Tensor, Tensor]:
+    """Return the images that the integers are fitted to, and those to measure on.
+
+    Of images larger than 64 pixels a side there are fewer, as for the rounding itself.
+    """
     count = config.calibration_images
     # The first are those that calibrate: a prefix of a balanced subset is one.
     images = train.balanced_subset(count + MEASURED_IMAGES, config.seed).images
     if len(images) < count + MEASURED_IMAGES:
         count = (len(images) + 1) // 2
-    measured = images[count:]
-    return images[:count][:FIT_IMAGES], measured if len(measured) else images
+    fitted = limit_images(images[:count][:FIT_IMAGES], side)
+    measured = limit_images(images[count:], side)
+    return fitted, measured if len(measured) else images
 
 
 def _map_shape(network: Network, name: str) -> tuple[int, ...]:

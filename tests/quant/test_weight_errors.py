@@ -33,10 +33,11 @@ def network_of(arch, images, **arguments):
     classes = tuple("abcdefg")
     spec, module = create(arch, {"width_mult": 0.25, **arguments}, INPUT, classes)
     # Statistics that fit, so that activations are of the size that trained ones have.
-    module.train()
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.momentum = None
     with torch.no_grad():
-        for _ in range(30):
-            module(to_input(images, INPUT))
+        module.train()(to_input(images, INPUT))
     return spec, module.eval()
 
 
@@ -68,7 +69,7 @@ def test_a_channel_costs_what_the_jacobian_says_of_its_error(arch, train, images
 
             weight = network.get_parameter(name).detach()
             _, change = jvp(logits, (weight,), (error,))
-            expected = float((direction * change).sum(1).square().mean() / 2)
+            expected = (direction * change).sum(1).square().mean().item() / 2
             assert float(found[first + 1, column]) == pytest.approx(expected, rel=1e-3, abs=1e-12)
 
 
@@ -98,7 +99,7 @@ def test_costs_are_the_divergence_that_rounding_one_channel_really_causes(train,
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("arch", ["nano_resnet", "mobilenet_v3_small", "shufflenet_v2_x0_5"])
+@pytest.mark.parametrize("arch", ["nano_resnet", "mobilenet_v3_small"])
 def test_gptq_keeps_the_means_and_errs_less_at_the_outputs_of_layers(arch, images):
     _, module = network_of(arch, images)
     network = fold_for_inference(module)
