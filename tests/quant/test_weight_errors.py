@@ -60,7 +60,8 @@ def test_a_channel_costs_what_the_jacobian_says_of_its_error(arch, train, images
     for index in (0, len(problem.names) // 2, len(problem.names) - 1):
         name = f"{problem.names[index]}.weight"
         first = int((problem.layers < index).sum())
-        for column in (0, 2):
+        expected = []
+        for column in (0, 1):
             error = torch.zeros_like(errors[problem.names[index]].weight[column])
             error[1] = errors[problem.names[index]].weight[column, 1]
 
@@ -69,8 +70,10 @@ def test_a_channel_costs_what_the_jacobian_says_of_its_error(arch, train, images
 
             weight = network.get_parameter(name).detach()
             _, change = jvp(logits, (weight,), (error,))
-            expected = (direction * change).sum(1).square().mean().item() / 2
-            assert float(found[first + 1, column]) == pytest.approx(expected, rel=1e-3, abs=1e-12)
+            expected.append((direction * change).sum(1).square().mean().item() / 2)
+        # On a few images a bit more may look worse, which the costs leave out.
+        costs = [expected[0], min(expected)]
+        assert found[first + 1, :2].tolist() == pytest.approx(costs, rel=1e-3, abs=1e-12)
 
 
 @torch.no_grad()
