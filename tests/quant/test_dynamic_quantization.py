@@ -16,10 +16,12 @@ from fertool.models.quantized import QuantizedNet
 from fertool.models.quantized_gate import QuantizedGate
 from fertool.quant import (
     convert_dynamic,
+    dynamic_divergences,
     make_dynamic_problem,
     plan_dynamic,
     prepare_dynamic_qat,
     quantize_dynamic,
+    weight_divergences,
 )
 from fertool.spec import InputSpec
 
@@ -101,6 +103,18 @@ def test_bits_of_all_profiles_are_packed_into_one_file(quantized, faces, tmp_pat
         sizes.append((tmp_path / "b.pt").stat().st_size)
         load_model(tmp_path / "b.pt")
     assert sizes[1] < 0.75 * sizes[0]
+
+
+def test_what_rounding_costs_a_profile_counts_by_the_images_that_it_answers(quantized, faces):
+    spec, module, _, _ = quantized
+    few = faces.balanced_subset(12, 0)
+    config = QuantizeConfig(rounding="nearest")
+    found = dynamic_divergences(spec, module, few, config)
+    problem = make_dynamic_problem(spec, module, None)
+    assert found.shape == problem.errors.shape
+    alone = weight_divergences(spec.of_profile(0), module.networks[0], few, config)
+    share = max(module.shares[0], 1e-3)
+    torch.testing.assert_close(found[: len(alone)], share * alone)
 
 
 def test_training_starts_at_the_integers_and_ends_in_them(quantized, faces):
