@@ -31,7 +31,8 @@ from fertool.spec import InputSpec, affordable_batch
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
-_BATCH = 64
+# Few, so that the maps of a batch stay in the cache of a processor.
+_BATCH = 16
 
 GateChanges = list[tuple[Tensor, Tensor]]
 """For each gate the ids [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
