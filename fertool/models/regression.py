@@ -104,7 +104,7 @@ def _samples(
     values = 0
     for images, outputs in zip(inputs, wanted, strict=True):
         columns = input_columns(layer, images, positions)
-        by_group = outputs.unflatten(1, (len(columns), -1))
+        by_group = outputs.reshape(len(outputs), len(columns), -1, len(positions))
         xs.append(columns)
         ys.append(by_group.permute(1, 2, 0, 3).flatten(2))
         values += columns.numel()

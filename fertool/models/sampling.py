@@ -73,7 +73,7 @@ def input_columns(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
         for j in range(kernel_width):
             rows_down = top + i * layer.dilation[0]
             places.append(rows_down * row_values + left + j * layer.dilation[1])
-    found = padded.flatten(2)[:, :, torch.cat(places)]
+    found = gather_positions(padded, torch.cat(places))
     by_group = found.reshape(len(x), layer.groups, -1, len(positions))
     return by_group.permute(1, 2, 0, 3).flatten(2)
 
@@ -88,5 +88,9 @@ def to_channels_first(layer: nn.Module, x: Tensor) -> Tensor:
 
 def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
     """Return a map [N, C, H, W] at some positions: [N, C, P]; a vector [N, C] has one position."""
-    flat = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
-    return flat[:, :, positions]
+    if x.dim() == 2:
+        return x.unsqueeze(2)[:, :, positions]
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        # Flattening behind the channels would copy the whole map.
+        return x.permute(0, 2, 3, 1).flatten(1, 2)[:, positions].mT
+    return x.flatten(2)[:, :, positions]

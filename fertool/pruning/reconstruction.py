@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
@@ -31,8 +31,8 @@ MIN_IMAGES, MAX_IMAGES = 16, 2048
 POSITIONS = 32
 # Few, so that the maps of a batch stay in the cache of a processor.
 _BATCH = 16
-# Bytes for the maps of all images before a layer and behind it, which are in memory at once.
-_MEMORY = 2 << 30
+# Bytes for the largest maps of all images, of both networks: they are in memory at once.
+_MEMORY = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def reconstruct(
     device = next(pruned.parameters()).device
     batches = []
     for batch in torch.split(images, affordable_batch(_BATCH, input.size)):
-        batches.append(to_input(batch.to(device), input))
+        batches.append(channels_last(to_input(batch.to(device), input)))
     samples = _choose_samples(original, graph, rows, device)
     done = itertools.count(1)
     with eval_mode(original), eval_mode(pruned):
@@ -92,7 +92,7 @@ def _affordable_images(graph: ChannelGraph) -> int:
     for layer in graph.layers:
         channels = max(len(layer.inputs), len(layer.outputs))
         largest = max(largest, layer.positions * channels)
-    # Two maps of float32: the input and the output of a layer.
+    # Two maps of float32: one of each network.
     return max(MIN_IMAGES, min(MAX_IMAGES, _MEMORY // (2 * 4 * largest)))
 
 
@@ -173,16 +173,20 @@ def _fit_norm(norm: nn.Module, arriving: Sequence[Tensor], wanted: Sequence[Tens
 
     The new input counts as the old one scaled and shifted by channel.
     """
-    now = _by_channel(torch.cat(list(arriving)))
-    before = _by_channel(torch.cat(list(wanted)))
+    mean_now, variance_now = _statistics(arriving)
+    mean_before, variance_before = _statistics(wanted)
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    variance_before = before.var(1)
     # A constant channel tells nothing about the scale.
-    ratio = torch.where(variance_before > 0, now.var(1) / variance_before, 1.0)
-    mean.copy_(now.mean(1) + ratio.sqrt() * (mean - before.mean(1)))
+    ratio = torch.where(variance_before > 0, variance_now / variance_before, 1.0)
+    mean.copy_(mean_now + ratio.sqrt() * (mean - mean_before))
     variance *= ratio
 
 
-def _by_channel(values: Tensor) -> Tensor:
-    """Return values [N, C, P] as float64 [C, N P]."""
-    return values.double().transpose(0, 1).flatten(1)
+def _statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and variance, float64 [C], of values [N, C, P] by batch."""
+    count = sum(len(values) * values.shape[2] for values in batches)
+    # By batch: all values in float64 would take as much memory as the maps.
+    total = sum(values.double().sum((0, 2)) for values in batches)
+    mean = torch.as_tensor(total / count)
+    squares = sum((values - mean[:, None]).square().sum((0, 2)) for values in batches)
+    return mean, torch.as_tensor(squares / (count - 1))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.errors import FertoolError
 from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
@@ -165,7 +165,7 @@ class _CalibrationImages:
         device = next(network.parameters()).device
         with torch.inference_mode():
             for batch in torch.split(self.images, self.batch_size):
-                network(to_input(batch.to(device), self.input))
+                network(channels_last(to_input(batch.to(device), self.input)))
                 self.tick()
 
 

@@ -11,12 +11,12 @@ means ("bias correction", Nagel et al. 2019, arXiv 1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.graph.network import Network
 from fertool.models.batched_run import BatchedRun
 from fertool.models.quantized import IntegerLayer, IntegerTensors, QuantizedNet, quantize
@@ -73,30 +73,32 @@ def fit_layers(
     batch_size = affordable_batch(_BATCH, input.size)
     batches = []
     for batch in torch.split(limit_images(images, input.size), batch_size):
-        batches.append(to_input(batch.to(device), input))
+        batches.append(channels_last(to_input(batch.to(device), input)))
     wanted_run = BatchedRun(graph_module, batches)
     run = BatchedRun(net, batches)
     # One generator for all, so that the layers are seen at different positions.
     generator = torch.Generator().manual_seed(0)
     for node in net.graph.nodes:
-        if node.name not in rules:
+        name = node.name
+        if name not in rules:
             continue
-        source = graph_module.get_submodule(node.name)
-        layer = net.get_submodule(node.name)
+        layer, source = net.get_submodule(name), graph_module.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
-        wanted = []
-        positions = None
-        for output in wanted_run.outputs_of(node.name):
-            values = to_channels_first(source, output)
-            if positions is None:
-                count = values[0, 0].numel() if values.dim() > 2 else 1
-                positions = sample_positions(count, generator).to(device)
-            wanted.append(gather_positions(values, positions))
-        assert positions is not None
+        wanted, positions = _sampled(source, wanted_run.outputs_of(name), generator)
         # What arrives comes from fitted layers, and what the layer passes on from its own fit.
-        moments = measure_moments(layer, run.inputs_of(node.name), wanted, positions)
-        _fit(layer, source, rules[node.name], method, moments)
+        moments = measure_moments(layer, run.inputs_of(name), wanted, positions)
+        _fit(layer, source, rules[name], method, moments)
         tick()
+
+
+def _sampled(
+    source: nn.Module, outputs: Sequence[Tensor], generator: torch.Generator
+) -> tuple[list[Tensor], Tensor]:
+    """Return the outputs of a float layer [N, out, P], by batch, and their positions [P]."""
+    maps = [to_channels_first(source, output) for output in outputs]
+    count = maps[0][0, 0].numel() if maps[0].dim() > 2 else 1
+    positions = sample_positions(count, generator).to(maps[0].device)
+    return [gather_positions(values, positions) for values in maps], positions
 
 
 def _fit(
@@ -130,7 +132,7 @@ def _gptq(weight: Tensor, scales: Tensor, limits: Tensor, order: Tensor, factor:
     of which the last input is rounded first. The squared error is |e L|^2, e the errors of the
     weights, and column k of e L contains none of the errors before k: each is made as small as the
     later ones leave it. That is what equations 6 and 7 do by the inverse (Chen et al. 2025, "The
-    Geometry of LLM Quantization", arXiv 2507.18553, theorem 4). Blocks of columns only save time.
+    Geometry of LLM Quantization", arXiv 2507.18553). Blocks of columns only save time.
     """
     columns = order[:, None].expand_as(weight)
     ordered = weight.gather(2, columns)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fertool.data.dataset import FaceDataset
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.inference import eval_mode
 from fertool.spec import InputSpec, affordable_batch
 
@@ -39,7 +39,7 @@ def predict_logits(
     done = 0
     with eval_mode(module):
         for images, _ in dataset.batches(affordable_batch(batch_size, input.size)):
-            logits = module(_channels_last(to_input(images.to(device), input)))
+            logits = module(channels_last(to_input(images.to(device), input)))
             parts.append(logits.to(torch.float32))
             done += len(logits)
             on_progress(done, len(dataset))
@@ -47,10 +47,3 @@ def predict_logits(
         return torch.empty(0, len(dataset.classes))
     # Copied once at the end, so that no batch waits for the device.
     return torch.cat(parts).cpu()
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    """Return the images in the layout that the kernels of convolutions are fastest in."""
-    # Gray images count as both layouts: only strides that are written out pass one on.
-    result = torch.empty_like(images, memory_format=torch.channels_last)
-    return result.copy_(images)
