@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fertool.models.sampling import input_columns, ridge_strength
 
-_VALUES = 1 << 24
+_VALUES = 1 << 22
 """Values of the inputs in one product: of fewer, products are slow; more take memory."""
 _ROWS = 512
 """Rows of a covariance matrix that are computed at once, up to the diagonal."""
@@ -115,25 +115,31 @@ def _samples(
         yield torch.cat(xs, 2), torch.cat(ys, 2)
 
 
-def ordered_factor(xx: Tensor, order: Tensor) -> Tensor:
+def ordered_factor_(xx: Tensor, order: Tensor) -> Tensor:
     """Return the lower Cholesky factor [G, F, F] of covariances with a ridge, in this order [G, F].
 
-    The order is that of rows and columns.
+    The order is that of rows and columns. `xx` is overwritten: of a wide layer a matrix takes
+    hundreds of megabytes.
     """
-    ordered = xx.gather(1, order[:, :, None].expand_as(xx))
-    ordered = ordered.gather(2, order[:, None].expand_as(xx))
-    ordered.diagonal(dim1=1, dim2=2).add_(ridge_strength(xx))
-    factor: Tensor = torch.linalg.cholesky(ordered)
+    ridge = ridge_strength(xx)
+    rows = xx.gather(1, order[:, :, None].expand_as(xx))
+    torch.gather(rows, 2, order[:, None].expand_as(xx), out=xx)
+    # Before the factor needs as much.
+    del rows
+    xx.diagonal(dim1=1, dim2=2).add_(ridge)
+    factor: Tensor = torch.linalg.cholesky(xx)
     return factor
 
 
-def regress(weight: Tensor, moments: Moments, order: Tensor, factor: Tensor) -> Tensor:
-    """Return the weights [G, R, F], float64, closest to the wanted outputs.
+def regress_(weight: Tensor, moments: Moments, order: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weights [G, R, F], float64, closest to the wanted outputs, and a factor.
 
-    The ridge pulls them towards the given ones. `factor` is the `ordered_factor` of the inputs.
+    A ridge pulls them towards the given ones. The factor is the `ordered_factor_` of the inputs,
+    whose covariances are overwritten.
     """
     ridge = ridge_strength(moments.xx)
     right = moments.yx + ridge[..., None] * weight.double()
     columns = order[:, None].expand_as(right)
+    factor = ordered_factor_(moments.xx, order)
     solved = torch.cholesky_solve(right.gather(2, columns).mT, factor).mT
-    return torch.empty_like(right).scatter_(2, columns, solved)
+    return torch.empty_like(right).scatter_(2, columns, solved), factor

@@ -21,7 +21,7 @@ from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.inference import eval_mode
 from fertool.models.batched_run import BatchedRun
-from fertool.models.regression import measure_moments, ordered_factor, regress
+from fertool.models.regression import measure_moments, regress_
 from fertool.models.sampling import gather_positions, sample_positions, to_channels_first
 from fertool.pruning.scored_layers import norms_behind
 from fertool.spec import InputSpec, affordable_batch
@@ -161,8 +161,8 @@ def _fit_dense(
     weight, bias = layer.get_parameter("weight"), layer.bias
     moments = measure_moments(layer, inputs, wanted, positions)
     order = torch.arange(weight[0].numel(), device=weight.device)[None]
-    factor = ordered_factor(moments.xx, order)
-    solution = regress(weight.flatten(1)[None], moments, order, factor)[0]
+    solutions, _ = regress_(weight.flatten(1)[None], moments, order)
+    solution = solutions[0]
     weight.copy_(solution.reshape(weight.shape))
     if isinstance(bias, Tensor):
         bias.copy_(moments.y_mean[0] - solution @ moments.x_mean[0])

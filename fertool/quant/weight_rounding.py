@@ -20,7 +20,7 @@ from fertool.data.pixels import channels_last, to_input
 from fertool.graph.network import Network
 from fertool.models.batched_run import BatchedRun
 from fertool.models.quantized import IntegerLayer, IntegerTensors, QuantizedNet, quantize
-from fertool.models.regression import Moments, measure_moments, ordered_factor, regress
+from fertool.models.regression import Moments, measure_moments, regress_
 from fertool.models.sampling import (
     gather_positions,
     limit_images,
@@ -108,11 +108,10 @@ def _fit(
     groups, fan_in = moments.x_mean.shape
     weight, bias = _parameters(source)
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
-    variances = moments.xx.diagonal(dim1=1, dim2=2)
+    variances = moments.xx.diagonal(dim1=1, dim2=2).clone()
     # Inputs of large variance are rounded first: the others have room to compensate for them.
     order = variances.argsort(dim=1, descending=True).flip(1)
-    factor = ordered_factor(moments.xx, order)
-    wanted = regress(weight.reshape(groups, -1, fan_in), moments, order, factor)
+    wanted, factor = regress_(weight.reshape(groups, -1, fan_in), moments, order)
     # An error in a weight counts by the variance of its input.
     importance = variances.repeat_interleave(wanted.shape[1], 0)
     scale = weight_scales(wanted.reshape(len(weight), -1), limits, method, importance)

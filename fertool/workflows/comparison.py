@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, UnlabeledChange
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.spec import InputSpec, Spec
 
+# Time that falls so much less than the MACs is worth a remark.
+_NOTABLE_GAP = 1.2
 _DRAWN_FACES = 280
 """Faces that show a change where there is no data set; those of the training split are used."""
 
@@ -103,6 +107,18 @@ def warn_of_unlabeled(model: Model, found: UnlabeledChange, reporter: Reporter) 
     if found.commonest_share == 1:
         reporter.warn(
             f"the network predicts {found.commonest_class} for all of {found.n} {found.images}"
+        )
+
+
+def note_time(macs_ratio: float, change: Change, reporter: Reporter) -> None:
+    """Note where the time falls clearly less than the MACs, which the budget was in."""
+    if change.speedup is UNSET:
+        return
+    time_ratio = 1 / change.speedup
+    if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
+        reporter.note(
+            f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "
+            f"give ``target_latency={1.1 * macs_ratio:.2f}`` beside ``target_flops``"
         )
 
 

@@ -20,6 +20,7 @@ from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import (
     measure_changes,
     measure_unlabeled,
+    note_time,
     warn_of_unlabeled,
     with_measured,
 )
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from fertool.data.source import DataSource
     from fertool.pruning import PrunePlan, PruningSession, Schedule
     from fertool.spec import ProvenanceStep
-
-# Time that falls so much less than the MACs is worth a remark.
-_NOTABLE_GAP = 1.2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -393,16 +391,5 @@ class _Pruning:
         budget = self.config.budget
         is_only_flops = budget.target_latency is None and not self.config.selection.prune_blocks
         if budget.target_flops is not None and is_only_flops and not after.spec.gates:
-            self._note_time(after.spec.macs / self.before.spec.macs, change)
+            note_time(after.spec.macs / self.before.spec.macs, change, self.reporter)
         return change, unlabeled
-
-    def _note_time(self, macs_ratio: float, change: Change) -> None:
-        """Note where the time falls clearly less than the MACs, which the budget was in."""
-        if change.speedup is UNSET:
-            return
-        time_ratio = 1 / change.speedup
-        if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
-            self.reporter.note(
-                f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "
-                f"give ``target_latency={1.1 * macs_ratio:.2f}`` beside ``target_flops``"
-            )

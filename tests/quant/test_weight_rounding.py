@@ -8,7 +8,7 @@ from torch import nn
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
-from fertool.models.regression import measure_moments, ordered_factor, regress
+from fertool.models.regression import measure_moments, ordered_factor_, regress_
 from fertool.models.sampling import input_columns
 from fertool.quant import quantize_model
 from fertool.quant.weight_rounding import _gptq
@@ -21,7 +21,7 @@ CLASSES = ("a", "b", "c", "d")
 def rounded(weight, step, limit, xx):
     """Return the integers of GPTQ, inputs of large variance first."""
     order = xx.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True).flip(1)
-    return _gptq(weight, step, limit, order, ordered_factor(xx, order))
+    return _gptq(weight, step, limit, order, ordered_factor_(xx.clone(), order))
 
 
 def squared(weight, integers, step, xx):
@@ -175,9 +175,8 @@ def test_inputs_that_never_change_are_no_trouble(level):
     moments = measure_moments(layer, x.split(16), outputs.split(16), torch.arange(25))
     assert moments.xx.abs().max() <= 1e-9 * level**2
     order = torch.arange(6)[None]
-    factor = ordered_factor(moments.xx, order)
-    wanted = regress(layer.weight.detach().reshape(1, 4, 6), moments, order, factor)
+    wanted, factor = regress_(layer.weight.detach().reshape(1, 4, 6), moments, order)
     step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)
-    integers = rounded(wanted, step, limit, moments.xx)
+    integers = _gptq(wanted, step, limit, order, factor)
     assert integers.isfinite().all()
     assert torch.allclose(moments.x_mean[0], x[0, :, 0, 0].double(), rtol=1e-5)
