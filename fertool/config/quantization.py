@@ -145,7 +145,8 @@ class QuantizeConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     weight_observer: Literal["min-max", "mse"] = "mse"
     percentile: float = 99.99
-    calibration_batch_size: int = 64
+    # Few, so that the maps of a batch stay in the cache of a processor.
+    calibration_batch_size: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -41,6 +41,15 @@ def normalize(images: Tensor, zero_point: Tensor, scale: Tensor) -> Tensor:
     return (images.to(torch.float32) - zero_point) * scale
 
 
+def channels_last(images: Tensor) -> Tensor:
+    """Return images [N, C, S, S] in the memory layout that convolutions are fastest in.
+
+    Depthwise ones and poolings take half the time.
+    """
+    # Gray images count as both layouts: only strides that are written out pass one on.
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_(images)
+
+
 def _shape_text(shape: tuple[int, ...]) -> str:
     return "x".join(str(size) for size in shape)
 

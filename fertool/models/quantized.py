@@ -79,9 +79,12 @@ class Quantizer(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Return the nearest values that integers stand for, float32, shape unchanged."""
-        scale, zero_point = self.scale, self.zero_point
-        integers = quantize(values, scale, zero_point, low=0, high=self.high)
-        return dequantize(integers, scale, zero_point)
+        scale, zero_point = self.scale, self.zero_point.float()
+        # The steps of `quantize` and `dequantize` in one buffer: maps are larger than the cache,
+        # and each new one would be written to memory and read again.
+        rounded = torch.div(values, scale).round_()
+        rounded.add_(zero_point).clamp_(0, self.high)
+        return rounded.sub_(zero_point).mul_(scale)
 
 
 def starts_at_knee(scale: float, zero_point: int) -> bool:

@@ -45,33 +45,37 @@ def sample_positions(
     return torch.randperm(positions, generator=generator)[:max_positions].sort().values
 
 
-def input_patches(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
+def input_columns(layer: nn.Module, x: Tensor, positions: Tensor) -> Tensor:
     """Return what a layer multiplies by its weights at `positions` [P] of its output.
 
-    [groups, N P, fan-in]. `x` is [N, C, H, W]; for a linear layer, which has one group, [N, C] or,
+    [groups, fan-in, N P]. `x` is [N, C, H, W]; for a linear layer, which has one group, [N, C] or,
     with several positions, [N, …, C].
     """
     if isinstance(layer, nn.Linear):
         rows = x if x.dim() == 2 else x.flatten(1, -2)[:, positions].flatten(0, 1)
-        return rows.unsqueeze(0)
+        return rows.mT.unsqueeze(0)
     if not isinstance(layer, nn.Conv2d) or isinstance(layer.padding, str):
         raise AssertionError("only linear layers and convolutions have weights")
     kernel_height, kernel_width = layer.kernel_size
     padding_y, padding_x = layer.padding
-    padded = F.pad(x, (padding_x, padding_x, padding_y, padding_y))
+    padded = x
+    if padding_x or padding_y:
+        padded = F.pad(x, (padding_x, padding_x, padding_y, padding_y))
+    row_values = padded.shape[3]
     reach = layer.dilation[1] * (kernel_width - 1) + 1
-    columns = (padded.shape[3] - reach) // layer.stride[1] + 1
+    columns = (row_values - reach) // layer.stride[1] + 1
     top = positions // columns * layer.stride[0]
     left = positions % columns * layer.stride[1]
 
-    # One slice per kernel element: unfolding whole maps would take memory for all positions.
-    elements = []
+    # Only at the positions: unfolding whole maps would take memory for all of them.
+    places = []
     for i in range(kernel_height):
         for j in range(kernel_width):
-            elements.append(padded[:, :, top + i * layer.dilation[0], left + j * layer.dilation[1]])
-    stacked = torch.stack(elements, 2)
-    by_group = stacked.reshape(len(x), layer.groups, -1, len(elements), len(positions))
-    return by_group.permute(1, 0, 4, 2, 3).flatten(3).flatten(1, 2)
+            rows_down = top + i * layer.dilation[0]
+            places.append(rows_down * row_values + left + j * layer.dilation[1])
+    found = gather_positions(padded, torch.cat(places))
+    by_group = found.reshape(len(x), layer.groups, -1, len(positions))
+    return by_group.permute(1, 2, 0, 3).flatten(2)
 
 
 def to_channels_first(layer: nn.Module, x: Tensor) -> Tensor:
@@ -84,5 +88,9 @@ def to_channels_first(layer: nn.Module, x: Tensor) -> Tensor:
 
 def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
     """Return a map [N, C, H, W] at some positions: [N, C, P]; a vector [N, C] has one position."""
-    flat = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
-    return flat[:, :, positions]
+    if x.dim() == 2:
+        return x.unsqueeze(2)[:, :, positions]
+    if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        # Flattening behind the channels would copy the whole map.
+        return x.permute(0, 2, 3, 1).flatten(1, 2)[:, positions].mT
+    return x.flatten(2)[:, :, positions]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.inference import eval_mode
@@ -31,7 +31,8 @@ from fertool.spec import InputSpec, affordable_batch
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
-_BATCH = 64
+# Few, so that the maps of a batch stay in the cache of a processor.
+_BATCH = 16
 
 GateChanges = list[tuple[Tensor, Tensor]]
 """For each gate the ids [C] that it closes, and `φ ∂L/∂φ` of every image [N, C]."""
@@ -80,7 +81,8 @@ class GateCriterion(Criterion):
                 batch = slice(start, start + batch_size)
                 # The images require gradients, or a network of frozen parameters would have no
                 # graph.
-                images = to_input(data.images[batch].to(device), input).requires_grad_()
+                pixels = to_input(data.images[batch].to(device), input)
+                images = channels_last(pixels).requires_grad_()
                 changes.clear()
                 loss = self.loss(module(images), targets[batch].to(device), generator)
                 torch.autograd.grad(loss, images)

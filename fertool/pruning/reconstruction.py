@@ -10,47 +10,40 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph, Layer
 from fertool.graph.network import Network
 from fertool.inference import eval_mode
-from fertool.models.sampling import (
-    gather_positions,
-    input_patches,
-    ridge_strength,
-    sample_positions,
-    to_channels_first,
-)
+from fertool.models.batched_run import BatchedRun
+from fertool.models.regression import measure_moments, regress_
+from fertool.models.sampling import gather_positions, sample_positions, to_channels_first
 from fertool.pruning.scored_layers import norms_behind
 from fertool.spec import InputSpec, affordable_batch
 
 # Many images with few positions of each tell more about a layer than few images with many.
 MIN_IMAGES, MAX_IMAGES = 16, 2048
 POSITIONS = 32
-_BATCH = 64
-# Bytes for the maps of all images before a layer and behind it, which are in memory at once.
-_MEMORY = 2 << 30
+# Few, so that the maps of a batch stay in the cache of a processor.
+_BATCH = 16
+# Bytes for the largest maps of all images, of both networks: they are in memory at once.
+_MEMORY = 1 << 29
 
 
 @dataclass(frozen=True)
-class _Target:
-    """What a layer's surviving channels were in the unpruned network, by batch.
+class _Sample:
+    """Where a layer is observed: at `positions` [P] of its map, and the `rows` that survive.
 
-    `values` [N, out, P] at the `positions` [P] of its map: of a dense layer its output, of a BN
-    its input.
+    Of a dense layer the output is observed, of a BN the input.
     """
 
     positions: Tensor
-    values: list[Tensor]
+    rows: Tensor
 
 
 @torch.no_grad()
@@ -66,9 +59,9 @@ def reconstruct(
     """Fit `pruned`, in place: weights and biases of its dense layers, and the statistics of its BN.
 
     `graph` is that of the original network, `rows` are the outputs of each layer that survive
-    (`surviving_rows`); `images` uint8 [N, C, S, S], of which the first are used. Each network runs
-    forward once, the pruned one on all images together, operation by operation. `on_progress`
-    counts reconstructed layers. Raises UsageError when there are too few images.
+    (`surviving_rows`); `images` uint8 [N, C, S, S], of which the first are used. Both networks run
+    forward once, node by node on all images together. `on_progress` counts reconstructed layers.
+    Raises UsageError when there are too few images.
     """
     images = images[: _affordable_images(graph)]
     if len(images) < MIN_IMAGES:
@@ -79,10 +72,18 @@ def reconstruct(
     device = next(pruned.parameters()).device
     batches = []
     for batch in torch.split(images, affordable_batch(_BATCH, input.size)):
-        batches.append(to_input(batch.to(device), input))
-    targets = _record_targets(original, graph, rows, batches)
-    with eval_mode(pruned):
-        _fit_network(pruned, targets, batches, on_progress)
+        batches.append(channels_last(to_input(batch.to(device), input)))
+    samples = _choose_samples(original, graph, rows, device)
+    done = itertools.count(1)
+    with eval_mode(original), eval_mode(pruned):
+        wanted_run = BatchedRun(original, batches)
+        run = BatchedRun(pruned, batches)
+        for node in pruned.graph.nodes:
+            if node.name not in samples:
+                continue
+            _fit(pruned, original, node.name, samples[node.name], run, wanted_run)
+            if on_progress:
+                on_progress(next(done), len(samples))
 
 
 def _affordable_images(graph: ChannelGraph) -> int:
@@ -91,48 +92,31 @@ def _affordable_images(graph: ChannelGraph) -> int:
     for layer in graph.layers:
         channels = max(len(layer.inputs), len(layer.outputs))
         largest = max(largest, layer.positions * channels)
-    # Two maps of float32: the input and the output of a layer.
+    # Two maps of float32: one of each network.
     return max(MIN_IMAGES, min(MAX_IMAGES, _MEMORY // (2 * 4 * largest)))
 
 
-def _record_targets(
-    original: Network, graph: ChannelGraph, rows: Mapping[str, Tensor], batches: Sequence[Tensor]
-) -> dict[str, _Target]:
-    """Run the unpruned network, one batch after the other, and keep what layers are fitted to."""
-    device = batches[0].device
+def _choose_samples(
+    original: Network, graph: ChannelGraph, rows: Mapping[str, Tensor], device: torch.device
+) -> dict[str, _Sample]:
+    """Return where each layer that can be fitted is observed."""
     generator = torch.Generator().manual_seed(0)
     fitted = {layer.name for layer in graph.layers if _is_fitted(original, layer)}
-    # The input of a BN directly behind a fitted layer is that layer's output: one record for both.
-    recorded_as = {}
+    # The input of a BN directly behind a fitted layer is that layer's output.
+    owners = {}
     for name, norm in norms_behind(graph).items():
         if name in fitted:
-            recorded_as[norm.name] = name
+            owners[norm.name] = name
 
-    targets: dict[str, _Target] = {}
-    with eval_mode(original), ExitStack() as hooks:
-        for layer in graph.layers:
-            is_lone_norm = layer.kind == "norm" and layer.name not in recorded_as
-            if layer.name not in fitted and not is_lone_norm:
-                continue
+    samples: dict[str, _Sample] = {}
+    for layer in graph.layers:
+        is_lone_norm = layer.kind == "norm" and layer.name not in owners
+        if layer.name in fitted or is_lone_norm:
             positions = sample_positions(layer.positions, generator, POSITIONS).to(device)
-            targets[layer.name] = _Target(positions, [])
-            record = partial(_record, layer, rows[layer.name].to(device), targets[layer.name])
-            hook = original.get_submodule(layer.name).register_forward_hook(record)
-            hooks.callback(hook.remove)
-        for batch in batches:
-            original(batch)
-
-    for norm_name, name in recorded_as.items():
-        targets[norm_name] = targets[name]
-    return targets
-
-
-def _record(
-    layer: Layer, rows: Tensor, target: _Target, owner: nn.Module, args: Any, output: Tensor
-) -> None:
-    """Forward hook that keeps the surviving channels of a layer at the target's positions."""
-    values = to_channels_first(owner, output) if layer.kind == "dense" else args[0]
-    target.values.append(gather_positions(values, target.positions)[:, rows])
+            samples[layer.name] = _Sample(positions, rows[layer.name].to(device))
+    for norm_name, name in owners.items():
+        samples[norm_name] = samples[name]
+    return samples
 
 
 def _is_fitted(network: Network, layer: Layer) -> bool:
@@ -142,86 +126,67 @@ def _is_fitted(network: Network, layer: Layer) -> bool:
     return isinstance(network.layer(layer.name), nn.Conv2d | nn.Linear)
 
 
-def _fit_network(
+def _fit(
     pruned: Network,
-    targets: Mapping[str, _Target],
-    batches: Sequence[Tensor],
-    on_progress: Callable[[int, int], None] | None,
+    original: Network,
+    name: str,
+    sample: _Sample,
+    run: BatchedRun,
+    wanted_run: BatchedRun,
 ) -> None:
-    """Run a network on all batches at once, node by node; each layer is fitted before it runs."""
-    values: dict[str, list[Any]] = {pruned.graph.input: list(batches)}
-    done = itertools.count(1)
-    for node, step in zip(pruned.graph.nodes, pruned.steps, strict=True):
-        if node.name in targets:
-            layer = pruned.get_submodule(node.name)
-            inputs = values[node.inputs[0]]
-            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-                _fit_norm(targets[node.name], layer, inputs)
-            else:
-                _fit_dense(targets[node.name], layer, inputs)
-            if on_progress:
-                on_progress(next(done), len(targets))
-
-        compute = pruned.eval_function(node)
-        results = []
-        for number in range(len(batches)):
-            arguments = [values[name][number] for name in node.inputs]
-            results.append(compute(*arguments))
-        values[node.name] = results
-        # Maps of all images at once: each is dropped as soon as nothing reads it any more.
-        for name in step.last_uses:
-            del values[name]
+    """Fit one layer of the pruned network to the unpruned one, after those before it."""
+    layer = pruned.get_submodule(name)
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        before = _gathered(wanted_run.inputs_of(name), sample)
+        before = [values[:, sample.rows] for values in before]
+        _fit_norm(layer, _gathered(run.inputs_of(name), sample), before)
+        return
+    source = original.get_submodule(name)
+    outputs = [to_channels_first(source, output) for output in wanted_run.outputs_of(name)]
+    wanted = [values[:, sample.rows] for values in _gathered(outputs, sample)]
+    _fit_dense(layer, run.inputs_of(name), wanted, sample.positions)
 
 
-def _fit_dense(target: _Target, layer: nn.Module, inputs: Sequence[Tensor]) -> None:
+def _gathered(maps: Sequence[Tensor], sample: _Sample) -> list[Tensor]:
+    return [gather_positions(batch, sample.positions) for batch in maps]
+
+
+def _fit_dense(
+    layer: nn.Module, inputs: Sequence[Tensor], wanted: Sequence[Tensor], positions: Tensor
+) -> None:
     """Solve `min_W E|W x - y|^2 + ridge |W - W_kept|^2` for the layer, about the means of x and y.
 
     The difference of the means becomes the bias; without a bias, the BN behind the layer takes it.
     """
     weight, bias = layer.get_parameter("weight"), layer.bias
-    rows, fan_in = weight.shape[0], weight[0].numel()
-    count = 0
-    x_sum = weight.new_zeros(fan_in, dtype=torch.float64)
-    y_sum = weight.new_zeros(rows, dtype=torch.float64)
-    xx = weight.new_zeros(fan_in, fan_in, dtype=torch.float64)
-    yx = weight.new_zeros(rows, fan_in, dtype=torch.float64)
-    for images, wanted in zip(inputs, target.values, strict=True):
-        x = input_patches(layer, images, target.positions)[0].double()
-        y = wanted.transpose(1, 2).flatten(0, 1).double()
-        count += len(x)
-        x_sum = x_sum + x.sum(0)
-        y_sum = y_sum + y.sum(0)
-        xx.addmm_(x.T, x)
-        yx.addmm_(y.T, x)
-
-    x_mean, y_mean = x_sum / count, y_sum / count
-    xx = xx / count - torch.outer(x_mean, x_mean)
-    yx = yx / count - torch.outer(y_mean, x_mean)
-    kept = weight.flatten(1).double()
-    ridge = ridge_strength(xx)
-    xx.diagonal().add_(ridge)
-    solution = torch.linalg.solve(xx, (yx + ridge * kept).T).T
+    moments = measure_moments(layer, inputs, wanted, positions)
+    order = torch.arange(weight[0].numel(), device=weight.device)[None]
+    solutions, _ = regress_(weight.flatten(1)[None], moments, order)
+    solution = solutions[0]
     weight.copy_(solution.reshape(weight.shape))
     if isinstance(bias, Tensor):
-        bias.copy_(y_mean - solution @ x_mean)
+        bias.copy_(moments.y_mean[0] - solution @ moments.x_mean[0])
 
 
-def _fit_norm(target: _Target, norm: nn.Module, inputs: Sequence[Tensor]) -> None:
+def _fit_norm(norm: nn.Module, arriving: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
     """Change the running statistics as the statistics of each channel have changed since.
 
     The new input counts as the old one scaled and shifted by channel.
     """
-    arriving = torch.cat([gather_positions(batch, target.positions) for batch in inputs])
-    now = _by_channel(arriving)
-    before = _by_channel(torch.cat(target.values))
+    mean_now, variance_now = _statistics(arriving)
+    mean_before, variance_before = _statistics(wanted)
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
-    variance_before = before.var(1)
     # A constant channel tells nothing about the scale.
-    ratio = torch.where(variance_before > 0, now.var(1) / variance_before, 1.0)
-    mean.copy_(now.mean(1) + ratio.sqrt() * (mean - before.mean(1)))
+    ratio = torch.where(variance_before > 0, variance_now / variance_before, 1.0)
+    mean.copy_(mean_now + ratio.sqrt() * (mean - mean_before))
     variance *= ratio
 
 
-def _by_channel(values: Tensor) -> Tensor:
-    """Return values [N, C, P] as float64 [C, N P]."""
-    return values.double().transpose(0, 1).flatten(1)
+def _statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return mean and variance, float64 [C], of values [N, C, P] by batch."""
+    count = sum(len(values) * values.shape[2] for values in batches)
+    # By batch: all values in float64 would take as much memory as the maps.
+    total = sum(values.double().sum((0, 2)) for values in batches)
+    mean = torch.as_tensor(total / count)
+    squares = sum((values - mean[:, None]).square().sum((0, 2)) for values in batches)
+    return mean, torch.as_tensor(squares / (count - 1))

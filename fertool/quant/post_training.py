@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.errors import FertoolError
 from fertool.graph.counting import layer_macs
 from fertool.graph.folding import fold_for_inference
@@ -111,30 +111,26 @@ def quantize_model(
     qparams, activations = _choose_qparams(graph_module, plan, batches, config, quant.activations)
     quant = replace(quant, activations=activations)
     net = build_quantized(require_static(module), replace(spec, quant=quant))
-    # For GPTQ too: each layer is fitted on the outputs of all integer layers before it.
-    _fill_network(net, graph_module, quant, qparams, config.weight_observer)
+    # First: the unit of a bias has the scale of the layer's input.
+    for name, index in net.grids.index.items():
+        net.grids.scale[index] = qparams[name].scale
+        net.grids.zero_point[index] = qparams[name].zero_point
     if uses_gptq:
         fit_layers(
             net, graph_module, quant.weights, images, spec.input, config.weight_observer, tick
         )
+    else:
+        _fill_layers(net, graph_module, quant.weights, config.weight_observer)
     return quant, net
 
 
-def _fill_network(
-    net: QuantizedNet,
-    graph_module: Network,
-    quant: QuantSpec,
-    qparams: Mapping[str, QParams],
-    weight_observer: str,
+def _fill_layers(
+    net: QuantizedNet, graph_module: Network, rules: Mapping[str, WeightQuant], method: str
 ) -> None:
-    """Fill quantizers, then layers: the unit of a bias has the scale of the layer's input."""
-    for name, index in net.grids.index.items():
-        net.grids.scale[index] = qparams[name].scale
-        net.grids.zero_point[index] = qparams[name].zero_point
-    for name, rule in quant.weights.items():
+    for name, rule in rules.items():
         layer = net.get_submodule(name)
         assert isinstance(layer, IntegerLayer)
-        fill_layer(layer, graph_module.get_submodule(name), rule, weight_observer)
+        fill_layer(layer, graph_module.get_submodule(name), rule, method)
 
 
 def describe_integer_fraction(network: Network, quant: QuantSpec) -> str:
@@ -169,7 +165,7 @@ class _CalibrationImages:
         device = next(network.parameters()).device
         with torch.inference_mode():
             for batch in torch.split(self.images, self.batch_size):
-                network(to_input(batch.to(device), self.input))
+                network(channels_last(to_input(batch.to(device), self.input)))
                 self.tick()
 
 

@@ -30,7 +30,8 @@ from fertool.graph.network import Network
 from fertool.models.build import require_static
 from fertool.models.float_prefix import plan_quantizers
 from fertool.models.quantized import dequantize, per_channel
-from fertool.models.sampling import input_patches, limit_images, sample_positions, to_channels_first
+from fertool.models.regression import ordered_factor_
+from fertool.models.sampling import input_columns, limit_images, sample_positions, to_channels_first
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.quant.output_divergence import ErrorProbe, mean_divergences
 from fertool.quant.weight_rounding import gptq_integers
@@ -242,7 +243,10 @@ def _gptq_errors(layer: nn.Module, x: Tensor, positions: Tensor, limit: int) -> 
     # All numbers of bits at once, as further rows: the columns are what takes the time.
     every = rows.repeat(1, len(WEIGHT_BITS), 1)
     scale = torch.cat(scales, 1)
-    integers = gptq_integers(every, scale, torch.cat(limits, 1), covariance)
+    # Inputs of large variance are rounded first: the others have room to compensate for them.
+    order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True).flip(1)
+    factor = ordered_factor_(covariance, order)
+    integers = gptq_integers(every, scale, torch.cat(limits, 1), order, factor)
     errors = integers * scale[..., None] - every
     bias = -torch.einsum("grf,gf->gr", errors, mean)
     return WeightErrors(
@@ -261,18 +265,18 @@ def _input_moments(
     layer: nn.Conv2d | nn.Linear, x: Tensor, positions: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return mean [G, F] and covariance [G, F, F] of a layer's inputs, float64, by group."""
-    near = input_patches(layer, x[:1], positions).double().mean(1, keepdim=True)
+    near = input_columns(layer, x[:1], positions).double().mean(2, keepdim=True)
     count = 0
     total: Any = 0.0
     products: Any = 0.0
     for images in torch.split(x, _BATCH):
         # About a point near the mean: of inputs that hardly vary only rounding errors would be
         # left otherwise.
-        inputs = input_patches(layer, images, positions).double() - near
-        count += inputs.shape[1]
-        total = total + inputs.sum(1)
-        products = products + inputs.mT @ inputs
+        inputs = input_columns(layer, images, positions).double() - near
+        count += inputs.shape[2]
+        total = total + inputs.sum(2)
+        products = products + inputs @ inputs.mT
     mean = total / count
     covariance = products / count - mean[:, :, None] * mean[:, None]
     covariance.diagonal(dim1=1, dim2=2).clamp_(min=0)
-    return mean + near[:, 0], covariance
+    return mean + near[..., 0], covariance

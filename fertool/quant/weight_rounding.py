@@ -11,30 +11,27 @@ means ("bias correction", Nagel et al. 2019, arXiv 1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from fertool.data.pixels import to_input
+from fertool.data.pixels import channels_last, to_input
 from fertool.graph.network import Network
+from fertool.models.batched_run import BatchedRun
 from fertool.models.quantized import IntegerLayer, IntegerTensors, QuantizedNet, quantize
+from fertool.models.regression import Moments, measure_moments, regress_
 from fertool.models.sampling import (
     gather_positions,
-    input_patches,
     limit_images,
-    ridge_strength,
     sample_positions,
     to_channels_first,
 )
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant, affordable_batch
 
-_BATCH = 64
+# Few, so that the maps of a batch stay in the cache of a processor.
+_BATCH = 16
 # Columns whose errors are carried to the later ones in one product; only saves time.
 _BLOCK = 128
 # Half of what int32 holds: the scale may still become smaller when it is rounded to float16.
@@ -69,193 +66,96 @@ def fit_layers(
 ) -> None:
     """Fit the layers of `net` to those of the folded float network by GPTQ, in place.
 
-    `fill_layer` has filled them. `images` uint8 [N, C, S, S], of which the first are used; `method`
-    chooses the scales; `tick` is called after each layer.
+    `images` uint8 [N, C, S, S], of which the first are used; `method` chooses the scales; `tick` is
+    called after each layer. Both networks run node by node on all images.
     """
-    images = limit_images(images, input.size)
     device = net.grids.scale.device
-    targets = _record_targets(graph_module, rules, images, input, device)
-
-    def count(*_: Any) -> None:
-        tick()
-
-    with ExitStack() as hooks:
-        for name, rule in rules.items():
-            source = graph_module.get_submodule(name)
-            layer = net.get_submodule(name)
-            # Before a layer runs: what arrives then comes from fitted layers, and what it passes
-            # on from its own fit.
-            fit = partial(_fit, targets[name], source, rule, method)
-            hooks.callback(layer.register_forward_pre_hook(fit).remove)
-            hooks.callback(layer.register_forward_hook(count).remove)
-        net(to_input(images.to(device), input))
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The output of a float layer: `values` [N, out, P] at `positions` [P] of its map."""
-
-    positions: Tensor
-    values: Tensor
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Means and covariances, float64, of a layer's inputs x and wanted outputs y, by group.
-
-    x_mean [G, F], y_mean [G, R], xx [G, F, F], yx [G, R, F], for G groups of channels, fan-in F and
-    R channels a group.
-    """
-
-    x_mean: Tensor
-    y_mean: Tensor
-    xx: Tensor
-    yx: Tensor
-
-
-class _Recorder:
-    """Forward hook that keeps the output of a float layer at some positions."""
-
-    def __init__(self, generator: torch.Generator, device: torch.device) -> None:
-        self._generator = generator
-        self._device = device
-        self._positions: Tensor | None = None
-        self._values: list[Tensor] = []
-
-    def __call__(self, layer: nn.Module, args: Any, output: Tensor) -> None:
-        output = to_channels_first(layer, output)
-        if self._positions is None:
-            count = output[0, 0].numel() if output.dim() > 2 else 1
-            self._positions = sample_positions(count, self._generator).to(self._device)
-        self._values.append(gather_positions(output, self._positions))
-
-    def target(self) -> _Target:
-        """Return what was recorded."""
-        assert self._positions is not None
-        return _Target(self._positions, torch.cat(self._values))
-
-
-def _record_targets(
-    graph_module: Network,
-    rules: Mapping[str, WeightQuant],
-    images: Tensor,
-    input: InputSpec,
-    device: torch.device,
-) -> dict[str, _Target]:
-    """Run the float network, one batch after the other, and return the outputs of its layers."""
+    batch_size = affordable_batch(_BATCH, input.size)
+    batches = []
+    for batch in torch.split(limit_images(images, input.size), batch_size):
+        batches.append(channels_last(to_input(batch.to(device), input)))
+    wanted_run = BatchedRun(graph_module, batches)
+    run = BatchedRun(net, batches)
     # One generator for all, so that the layers are seen at different positions.
     generator = torch.Generator().manual_seed(0)
-    recorders = {name: _Recorder(generator, device) for name in rules}
-    with ExitStack() as hooks:
-        for name, recorder in recorders.items():
-            hook = graph_module.get_submodule(name).register_forward_hook(recorder)
-            hooks.callback(hook.remove)
-        for batch in torch.split(images, affordable_batch(_BATCH, input.size)):
-            graph_module(to_input(batch.to(device), input))
-    return {name: recorder.target() for name, recorder in recorders.items()}
+    for node in net.graph.nodes:
+        name = node.name
+        if name not in rules:
+            continue
+        layer, source = net.get_submodule(name), graph_module.get_submodule(name)
+        assert isinstance(layer, IntegerLayer)
+        wanted, positions = _sampled(source, wanted_run.outputs_of(name), generator)
+        # What arrives comes from fitted layers, and what the layer passes on from its own fit.
+        moments = measure_moments(layer, run.inputs_of(name), wanted, positions)
+        _fit(layer, source, rules[name], method, moments)
+        tick()
+
+
+def _sampled(
+    source: nn.Module, outputs: Sequence[Tensor], generator: torch.Generator
+) -> tuple[list[Tensor], Tensor]:
+    """Return the outputs of a float layer [N, out, P], by batch, and their positions [P]."""
+    maps = [to_channels_first(source, output) for output in outputs]
+    count = maps[0][0, 0].numel() if maps[0].dim() > 2 else 1
+    positions = sample_positions(count, generator).to(maps[0].device)
+    return [gather_positions(values, positions) for values in maps], positions
 
 
 def _fit(
-    target: _Target, source: nn.Module, rule: WeightQuant, method: str, layer: nn.Module, args: Any
+    layer: IntegerLayer, source: nn.Module, rule: WeightQuant, method: str, moments: Moments
 ) -> None:
-    """Fit one layer, whose input arrives, to the output of its float form `source` (pre-hook)."""
-    assert isinstance(layer, IntegerLayer)
-    moments = _moments(layer, args[0], target)
+    """Fit one layer to the output of its float form `source`."""
     groups, fan_in = moments.x_mean.shape
     weight, bias = _parameters(source)
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
-    wanted = _regress(weight.double().reshape(groups, -1, fan_in), moments)
+    variances = moments.xx.diagonal(dim1=1, dim2=2).clone()
+    # Inputs of large variance are rounded first: the others have room to compensate for them.
+    order = variances.argsort(dim=1, descending=True).flip(1)
+    wanted, factor = regress_(weight.reshape(groups, -1, fan_in), moments, order)
     # An error in a weight counts by the variance of its input.
-    importance = moments.xx.diagonal(dim1=1, dim2=2).repeat_interleave(wanted.shape[1], 0)
+    importance = variances.repeat_interleave(wanted.shape[1], 0)
     scale = weight_scales(wanted.reshape(len(weight), -1), limits, method, importance)
     layer.weight_scale.copy_(_storable_scale(layer, bias, scale))
 
     scales = layer.weight_scale.double().reshape(groups, -1)
-    integers = gptq_integers(wanted, scales, limits.reshape(groups, -1), moments.xx)
+    integers = gptq_integers(wanted, scales, limits.reshape(groups, -1), order, factor)
     layer.weight.copy_(integers.reshape(layer.weight.shape))
     means = torch.einsum("grf,gf->gr", integers * scales[..., None], moments.x_mean)
     set_bias(layer, (moments.y_mean - means).flatten())
 
 
-def _moments(layer: IntegerLayer, x: Tensor, target: _Target) -> _Moments:
-    """Return the moments of a layer's inputs and wanted outputs."""
-    zero = torch.zeros((), dtype=torch.float64, device=x.device)
-    count = 0
-    x_sum = y_sum = xx_sum = yx_sum = zero
-    first_inputs, first_outputs = next(_samples(layer, x, target))
-    x_near = first_inputs.mean(1, keepdim=True)
-    y_near = first_outputs.mean(1, keepdim=True)
-    for all_inputs, all_outputs in _samples(layer, x, target):
-        # About a point near the means: of inputs that hardly vary only rounding errors would be
-        # left otherwise.
-        inputs = all_inputs - x_near
-        outputs = all_outputs - y_near
-        count += inputs.shape[1]
-        x_sum = x_sum + inputs.sum(1)
-        y_sum = y_sum + outputs.sum(1)
-        xx_sum = xx_sum + inputs.mT @ inputs
-        yx_sum = yx_sum + outputs.mT @ inputs
-
-    x_mean, y_mean = x_sum / count, y_sum / count
-    xx = xx_sum / count - x_mean[:, :, None] * x_mean[:, None]
-    yx = yx_sum / count - y_mean[:, :, None] * x_mean[:, None]
-    xx.diagonal(dim1=1, dim2=2).clamp_(min=0)
-    return _Moments(x_mean + x_near[:, 0], y_mean + y_near[:, 0], xx, yx)
-
-
-def _samples(layer: IntegerLayer, x: Tensor, target: _Target) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield inputs and wanted outputs at the positions, by group: float64 [G, n, F], [G, n, R]."""
-    batches = zip(torch.split(x, _BATCH), torch.split(target.values, _BATCH), strict=True)
-    for images, values in batches:
-        inputs = input_patches(layer, images, target.positions).double()
-        outputs = values.reshape(len(values), len(inputs), -1, values.shape[2])
-        yield inputs, outputs.permute(1, 0, 3, 2).flatten(1, 2).double()
-
-
-def _regress(weight: Tensor, moments: _Moments) -> Tensor:
-    """Return the weights [G, R, F] closest to the wanted outputs, with a ridge about the given."""
-    ridge = ridge_strength(moments.xx)
-    matrix = moments.xx + torch.diag_embed(ridge.expand(moments.x_mean.shape))
-    solved: Tensor = torch.linalg.solve(matrix, (moments.yx + ridge[..., None] * weight).mT)
-    return solved.mT
-
-
-def gptq_integers(weight: Tensor, scales: Tensor, limits: Tensor, xx: Tensor) -> Tensor:
+def gptq_integers(
+    weight: Tensor, scales: Tensor, limits: Tensor, order: Tensor, factor: Tensor
+) -> Tensor:
     """Return integers [G, R, F] for weights with a scale and limit for each row [G, R].
 
-    `xx` [G, F, F] is the covariance of the inputs. Inputs of large variance come first: the others
-    have room to compensate for them. Blocks of columns only save time.
+    `factor` L [G, F, F] is the lower Cholesky factor of the inputs' covariances in this `order`,
+    of which the last input is rounded first. The squared error is |e L|^2, e the errors of the
+    weights, and column k of e L contains none of the errors before k: each is made as small as the
+    later ones leave it. That is what equations 6 and 7 do by the inverse (Chen et al. 2025, "The
+    Geometry of LLM Quantization", arXiv 2507.18553). Blocks of columns only save time.
     """
-    order = xx.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True)
-    factor = _error_factor(xx, order)
-    remaining = weight.gather(2, order[:, None].expand_as(weight))
-    integers = torch.empty_like(remaining)
-    fan_in = remaining.shape[2]
-    for start in range(0, fan_in, _BLOCK):
-        end = min(start + _BLOCK, fan_in)
-        errors = torch.empty_like(remaining[:, :, start:end])
-        for column in range(start, end):
-            values = remaining[:, :, column]
+    columns = order[:, None].expand_as(weight)
+    ordered = weight.gather(2, columns)
+    integers = torch.empty_like(ordered)
+    # Column k of e L without the error of k itself.
+    carried = torch.zeros_like(ordered)
+    for end in range(ordered.shape[2], 0, -_BLOCK):
+        start = max(0, end - _BLOCK)
+        errors = torch.empty_like(ordered[:, :, start:end])
+        for column in reversed(range(start, end)):
+            pivot = factor[:, column, None, column]
+            values = ordered[:, :, column] + carried[:, :, column] / pivot
             rounded = (values / scales).round()
             rounded = torch.minimum(torch.maximum(rounded, -limits), limits)
             integers[:, :, column] = rounded
-            error = (values - rounded * scales) / factor[:, column, None, column]
-            # Equation 7: the columns of this block compensate at once, the later ones by block.
-            row = factor[:, None, column, column + 1 : end]
-            remaining[:, :, column + 1 : end] -= error[:, :, None] * row
+            error = ordered[:, :, column] - rounded * scales
+            # The columns of this block compensate at once, the others by block.
+            row = factor[:, None, column, start:column]
+            carried[:, :, start:column] += error[:, :, None] * row
             errors[:, :, column - start] = error
-        remaining[:, :, end:] -= errors @ factor[:, start:end, end:]
-    return torch.empty_like(integers).scatter_(2, order[:, None].expand_as(integers), integers)
-
-
-def _error_factor(xx: Tensor, order: Tensor) -> Tensor:
-    """Return the upper Cholesky factor [G, F, F] of the inverse Hessian, inputs in this order."""
-    hessian = xx + torch.diag_embed(ridge_strength(xx).expand(xx.shape[:2]))
-    hessian = hessian.gather(1, order[:, :, None].expand_as(xx))
-    hessian = hessian.gather(2, order[:, None].expand_as(xx))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian))
-    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return factor
+        carried[:, :, :start] += errors @ factor[:, start:end, :start]
+    return torch.empty_like(integers).scatter_(2, columns, integers)
 
 
 def _parameters(source: nn.Module) -> tuple[Tensor, Tensor]:

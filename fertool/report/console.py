@@ -151,7 +151,7 @@ def progress(title: str, *, brief: bool = False) -> Iterator[Callable[[int, int]
 
 
 class _ProgressLines:
-    """Lines of progress: every few seconds, and at the end of the work."""
+    """Lines of progress: every few seconds with the time left, and at the end of the work."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -176,7 +176,11 @@ class _ProgressLines:
         self._last_line = time.monotonic()
         self.has_printed = True
         seconds = self._last_line - self._start
-        _write(f"{printable(self._title)}  {self._done}/{self._total}  {seconds:.1f} s")
+        line = f"{printable(self._title)}  {self._done}/{self._total}  {seconds:.1f} s"
+        remaining = self._total - self._done
+        if remaining and self._done:
+            line += f", about {seconds * remaining / self._done:.0f} s left"
+        _write(line)
 
 
 class TrainingProgress:
@@ -234,13 +238,22 @@ class TrainingProgress:
 
 
 def _bar() -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=_stderr(),
         transient=True,
     )

@@ -57,7 +57,7 @@ def cascade(
     set_cascade_threshold(module, val, spec.input, (1.0, 0.0), config.share)
     assert spec.gates is not None
     spec = replace(spec, gates=replace(spec.gates, thresholds=module.thresholds))
-    spec = measure_dynamic(spec, module, val, reporter)
+    spec, _ = measure_dynamic(spec, module, val, reporter)
     step = make_step(
         "cascade",
         recorded_options(values_of(config), data.read),

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from fertool.errors import FertoolError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, UnlabeledChange
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fertool.data.dataset import FaceDataset
-    from fertool.spec import InputSpec, Metrics, Spec
+    from fertool.spec import InputSpec, Spec
 
+# Time that falls so much less than the MACs is worth a remark.
+_NOTABLE_GAP = 1.2
 _DRAWN_FACES = 280
 """Faces that show a change where there is no data set; those of the training split are used."""
 
@@ -30,15 +34,19 @@ def measure_changes(
     val: FaceDataset | None,
     *,
     bench: bool,
+    logits: Tensor | None = None,
     reporter: Reporter = SILENT,
 ) -> Change:
     """Return the paired comparison on the validation images, if any, and with `bench` the latency.
 
-    Where no latency can be measured the reason is noted.
+    `logits` are those of `after` on the validation images, where they are known. Where no latency
+    can be measured the reason is noted.
     """
     change = Change()
     if val is not None:
-        change = _accuracy_change(before, after, val, reporter)
+        if logits is None:
+            logits = validation_logits(after.module, val, after.input, reporter)
+        change = _accuracy_change(before, logits, val, reporter)
     if bench:
         try:
             change = _with_latency(change, before, after, val, reporter)
@@ -48,11 +56,11 @@ def measure_changes(
     return change
 
 
-def _accuracy_change(before: Model, after: Model, val: FaceDataset, reporter: Reporter) -> Change:
+def _accuracy_change(before: Model, logits: Tensor, val: FaceDataset, reporter: Reporter) -> Change:
     from fertool.metrics import compare_paired
 
     old = validation_logits(before.module, val, before.input, reporter).argmax(1)
-    new = validation_logits(after.module, val, after.input, reporter).argmax(1)
+    new = logits.argmax(1)
     old_is_right, new_is_right = (old == val.labels).numpy(), (new == val.labels).numpy()
     return Change(
         accuracy_before=float(old_is_right.mean()),
@@ -102,6 +110,18 @@ def warn_of_unlabeled(model: Model, found: UnlabeledChange, reporter: Reporter) 
         )
 
 
+def note_time(macs_ratio: float, change: Change, reporter: Reporter) -> None:
+    """Note where the time falls clearly less than the MACs, which the budget was in."""
+    if change.speedup is UNSET:
+        return
+    time_ratio = 1 / change.speedup
+    if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
+        reporter.note(
+            f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "
+            f"give ``target_latency={1.1 * macs_ratio:.2f}`` beside ``target_flops``"
+        )
+
+
 def _with_latency(
     change: Change, before: Model, after: Model, val: FaceDataset | None, reporter: Reporter
 ) -> Change:
@@ -127,29 +147,22 @@ def _with_latency(
     )
 
 
-def measured_metrics(
-    module: nn.Module, val: FaceDataset, input: InputSpec, reporter: Reporter = SILENT
-) -> Metrics:
-    """Return the figures of a network on the validation images."""
-    from fertool.metrics import evaluate_logits, to_metrics
-
-    logits = validation_logits(module, val, input, reporter)
-    return to_metrics(evaluate_logits(logits, val.labels, val.classes), val.split)
-
-
 def with_measured(
     spec: Spec, module: nn.Module, val: FaceDataset, reporter: Reporter = SILENT
-) -> Spec:
-    """Return the spec with the figures of a network on the validation images.
+) -> tuple[Spec, Tensor]:
+    """Return the spec with the figures of a network on the validation images, and its logits.
 
-    Of a dynamic network also with the fraction of them that each profile answers, and with what
+    Of a dynamic network the spec has also the fraction of them that each profile answers, and what
     that choice is worth.
     """
+    from fertool.metrics import evaluate_logits, to_metrics
     from fertool.models.profile_network import ProfileNetwork
 
     if isinstance(module, ProfileNetwork):
         return measure_dynamic(spec, module, val, reporter)
-    return replace(spec, metrics=measured_metrics(module, val, spec.input, reporter))
+    logits = validation_logits(module, val, spec.input, reporter)
+    evaluation = evaluate_logits(logits, val.labels, val.classes)
+    return replace(spec, metrics=to_metrics(evaluation, val.split)), logits
 
 
 def validation_logits(

@@ -36,8 +36,10 @@ def bench_networks(
 
     with temporary_folder() as folder:
         files = [folder / f"{number}.onnx" for number in range(len(networks))]
-        for file, (spec, module) in zip(files, networks, strict=True):
-            file.write_bytes(export_model(spec, module, ExportConfig()))
+        with reporter.progress("export", brief=True) as on_progress:
+            for number, (spec, module) in enumerate(networks):
+                files[number].write_bytes(export_model(spec, module, ExportConfig()))
+                on_progress(number + 1, len(networks))
         shown = None
         if images is not None:
             pixels = images.images[:TIMED_IMAGES].numpy()

@@ -20,6 +20,7 @@ from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import (
     measure_changes,
     measure_unlabeled,
+    note_time,
     warn_of_unlabeled,
     with_measured,
 )
@@ -36,13 +37,12 @@ from fertool.workflows.recovery import recovery_objective
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
     from fertool.pruning import PrunePlan, PruningSession, Schedule
     from fertool.spec import ProvenanceStep
-
-# Time that falls so much less than the MACs is worth a remark.
-_NOTABLE_GAP = 1.2
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -219,13 +219,14 @@ class _Pruning:
             model=self.model.spec.digest,
             data=self.scoring,
         )
-        pruned, history = self._run_schedule(session, step)
+        pruned, history, logits = self._run_schedule(session, step)
         change = Change()
         unlabeled = None
         # Times and accuracies are measured once: other processes have the same network and share
         # the cores.
         if distributed.is_main_process():
-            change, unlabeled = self._measure(Model(pruned.spec, session.module), bench=bench)
+            after = Model(pruned.spec, session.module)
+            change, unlabeled = self._measure(after, logits, bench=bench)
         return PrunedModel(
             pruned.spec,
             pruned.module,
@@ -318,14 +319,17 @@ class _Pruning:
 
     def _run_schedule(
         self, session: PruningSession, step: ProvenanceStep
-    ) -> tuple[Model, list[Epoch]]:
-        """Prune and train; returns the model as its file has it, and the history."""
+    ) -> tuple[Model, list[Epoch], Tensor | None]:
+        """Prune and train; returns the model as its file has it, and the history.
+
+        Also its logits on the validation images, where they had to be computed.
+        """
         from fertool.pruning import NoTrainer
 
         if self.source is None or self.val is None or self.scoring is None:
             self.schedule.run(session, NoTrainer())
             pruned = Model(session.spec.with_step(step), session.module)
-            return pruned.finished(self.output), []
+            return pruned.finished(self.output), [], None
         training = TrainingRun(
             train=self.source.split("train"),
             val=self.val,
@@ -339,10 +343,13 @@ class _Pruning:
         trainer = ScheduleTrainer(training, self.scoring, objective)
         self.schedule.run(session, trainer)
         self._note_remaining_budget(session)
+        logits = None
         if session.spec.metrics is None:
-            session.spec = with_measured(session.spec, session.module, self.val, self.reporter)
+            session.spec, logits = with_measured(
+                session.spec, session.module, self.val, self.reporter
+            )
         pruned = training.finish(session.spec, session.module, step, trainer.history)
-        return pruned, trainer.history
+        return pruned, trainer.history, logits
 
     def _note_remaining_budget(self, session: PruningSession) -> None:
         """Note where the limit of the accuracy was reached before the budget."""
@@ -369,9 +376,13 @@ class _Pruning:
             return recorded_options(recorded)
         return recorded_options(recorded, self.data.read)
 
-    def _measure(self, after: Model, *, bench: bool) -> tuple[Change, UnlabeledChange | None]:
+    def _measure(
+        self, after: Model, logits: Tensor | None, *, bench: bool
+    ) -> tuple[Change, UnlabeledChange | None]:
         """Return what has changed, and without data what can be measured without labels."""
-        change = measure_changes(self.before, after, self.val, bench=bench, reporter=self.reporter)
+        change = measure_changes(
+            self.before, after, self.val, bench=bench, logits=logits, reporter=self.reporter
+        )
         unlabeled = None
         if self.val is None:
             unlabeled = measure_unlabeled(self.before, after, self.reporter)
@@ -380,16 +391,5 @@ class _Pruning:
         budget = self.config.budget
         is_only_flops = budget.target_latency is None and not self.config.selection.prune_blocks
         if budget.target_flops is not None and is_only_flops and not after.spec.gates:
-            self._note_time(after.spec.macs / self.before.spec.macs, change)
+            note_time(after.spec.macs / self.before.spec.macs, change, self.reporter)
         return change, unlabeled
-
-    def _note_time(self, macs_ratio: float, change: Change) -> None:
-        """Note where the time falls clearly less than the MACs, which the budget was in."""
-        if change.speedup is UNSET:
-            return
-        time_ratio = 1 / change.speedup
-        if _NOTABLE_GAP * macs_ratio < min(time_ratio, 1):
-            self.reporter.note(
-                f"{macs_ratio:.2f} of the MACs take {time_ratio:.2f} of the time here; for less, "
-                f"give ``target_latency={1.1 * macs_ratio:.2f}`` beside ``target_flops``"
-            )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fertool.workflows.comparison import measured_metrics
+from fertool.workflows.comparison import validation_logits
 from fertool.workflows.rounds import for_epochs, for_round
 from fertool.workflows.training_run import Round, TrainingRun
 
@@ -57,10 +57,11 @@ class ScheduleTrainer:
 
     def measure_accuracy(self, session: PruningSession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
-        metrics = measured_metrics(
-            session.module, self._run.val, session.spec.input, self._run.reporter
-        )
-        return metrics.accuracy
+        from fertool.metrics import evaluate_logits
+
+        val = self._run.val
+        logits = validation_logits(session.module, val, session.spec.input, self._run.reporter)
+        return evaluate_logits(logits, val.labels, val.classes).accuracy
 
     def _run_of(self, phase: Phase) -> TrainingRun:
         from fertool.pruning import RECOVERY

@@ -352,9 +352,15 @@ class _Quantization:
         quant, val = spec.quant, self.training.val
         assert quant is not None
         # Those that the header has are of the float network.
-        spec = with_measured(spec, integer, val, self.reporter)
-        after = Model(spec, integer)
-        change = measure_changes(self.model, after, val, bench=bench, reporter=self.reporter)
+        spec, logits = with_measured(spec, integer, val, self.reporter)
+        change = measure_changes(
+            self.model,
+            Model(spec, integer),
+            val,
+            bench=bench,
+            logits=logits,
+            reporter=self.reporter,
+        )
         assert change.accuracy is not UNSET
         without_vnni = accuracy_without_vnni(
             integer, val, spec.input, change.accuracy, self.reporter

@@ -85,10 +85,11 @@ def routing_of(
 
 def measure_dynamic(
     spec: Spec, module: ProfileNetwork, val: FaceDataset, reporter: Reporter = SILENT
-) -> Spec:
+) -> tuple[Spec, Tensor]:
     """Return the spec with accuracy, shares and routing of a dynamic network on `val`.
 
-    The shares of the module become those of its spec: its mean cost follows from them.
+    And the logits [N, K] of the profiles that answer. The shares of the module become those of its
+    spec: its mean cost follows from them.
     """
     from fertool.metrics import evaluate_logits, to_metrics
     from fertool.pruning import measure_profile_usage
@@ -106,7 +107,8 @@ def measure_dynamic(
     )
     assert gates.routing is not None
     reporter.note(f"{val.split} accuracy {routing_text(gates.routing)}")
-    return replace(spec, metrics=to_metrics(evaluation, val.split), gates=gates)
+    measured = replace(spec, metrics=to_metrics(evaluation, val.split), gates=gates)
+    return measured, answers.chosen
 
 
 def recalibrate_cascade(before: Spec, module: nn.Module, val: FaceDataset) -> GateSpec | None:

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -7,13 +8,20 @@ from torch import nn
 from fertool.config.quantization import QuantizeConfig
 from fertool.data.dataset import FaceDataset
 from fertool.models import create
-from fertool.models.sampling import input_patches
+from fertool.models.regression import measure_moments, ordered_factor_, regress_
+from fertool.models.sampling import input_columns
 from fertool.quant import quantize_model
-from fertool.quant.weight_rounding import _moments, _regress, _Target, gptq_integers
+from fertool.quant.weight_rounding import gptq_integers
 from fertool.spec import InputSpec
 from fertool.training import predict_logits
 
 CLASSES = ("a", "b", "c", "d")
+
+
+def rounded(weight, step, limit, xx):
+    """Return the integers of GPTQ, inputs of large variance first."""
+    order = xx.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True).flip(1)
+    return gptq_integers(weight, step, limit, order, ordered_factor_(xx.clone(), order))
 
 
 def squared(weight, integers, step, xx):
@@ -29,9 +37,8 @@ def test_rounding_with_compensation_comes_close_to_the_best_integers(seed):
     xx = x.T @ x / 200
     weight = torch.randn(6, generator=generator, dtype=torch.float64)
     step, limit = weight.abs().max() / 3, 3
-    integers = gptq_integers(
-        weight[None, None], step.reshape(1, 1), torch.full((1, 1), limit), xx[None]
-    )[0, 0]
+    bound = torch.full((1, 1), limit)
+    integers = rounded(weight[None, None], step.reshape(1, 1), bound, xx[None])[0, 0]
     assert integers.abs().max() <= limit
     ours = squared(weight, integers, step, xx)
     nearest = squared(weight, (weight / step).round().clamp(-limit, limit), step, xx)
@@ -49,8 +56,50 @@ def test_with_independent_inputs_each_is_rounded_to_the_nearest():
     weight = torch.randn(2, 3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     xx = torch.eye(40, dtype=torch.float64).expand(2, 40, 40)
     step = torch.full((2, 3), 0.2, dtype=torch.float64)
-    integers = gptq_integers(weight, step, torch.full((2, 3), 7), xx)
+    integers = rounded(weight, step, torch.full((2, 3), 7), xx)
     assert torch.equal(integers, (weight / 0.2).round().clamp(-7, 7))
+
+
+def test_integers_are_those_of_equations_6_and_7():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 40, generator=generator, dtype=torch.float64)
+    x[:, 1:] += x[:, :1] * torch.linspace(0.5, 2, 39)
+    xx = x.T @ x / 300
+    weight = torch.randn(3, 40, generator=generator, dtype=torch.float64)
+    found = rounded(weight[None], torch.full((1, 3), 0.3), torch.full((1, 3), 7), xx[None])[0]
+
+    hessian = xx + 0.01 * xx.diagonal().mean() * torch.eye(40)
+    order = xx.diagonal().argsort(descending=True)
+    rest = order.tolist()
+    remaining = weight.clone()
+    wanted = torch.zeros_like(weight)
+    for column in order.tolist():
+        inverse = torch.linalg.inv(hessian[rest][:, rest])
+        at = rest.index(column)
+        wanted[:, column] = (remaining[:, column] / 0.3).round().clamp(-7, 7)
+        error = remaining[:, column] - 0.3 * wanted[:, column]
+        remaining[:, rest] -= torch.outer(error, inverse[at] / inverse[at, at])
+        rest.pop(at)
+    assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("level", [1.0, 1e3])
+def test_moments_are_those_of_numpy(level, monkeypatch):
+    monkeypatch.setattr("fertool.models.regression._ROWS", 7)
+    monkeypatch.setattr("fertool.models.regression._VALUES", 2000)
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(6, 4, 3, padding=1, groups=2)
+    x = level + torch.randn(40, 6, 5, 5, generator=generator)
+    y = torch.randn(40, 4, 25, generator=generator)
+    positions = torch.arange(25)
+    found = measure_moments(layer, x.split(16), y.split(16), positions)
+    columns = input_columns(layer, x, positions).double().numpy()
+    for group in range(2):
+        outputs = y[:, 2 * group : 2 * group + 2].transpose(0, 1).flatten(1).double().numpy()
+        joint = np.cov(np.vstack([columns[group], outputs]), bias=True)
+        np.testing.assert_allclose(found.xx[group], joint[:27, :27], atol=1e-5 * level)
+        np.testing.assert_allclose(found.yx[group], joint[27:, :27], atol=1e-5 * level)
+        np.testing.assert_allclose(found.x_mean[group], columns[group].mean(1), rtol=1e-5)
 
 
 @pytest.mark.parametrize("fan_in", [5, 130, 300])
@@ -64,9 +113,9 @@ def test_blocks_only_save_time(fan_in, monkeypatch):
         torch.full((1, 4), 7),
         (x.T @ x)[None],
     )
-    whole = gptq_integers(*arguments)
+    whole = rounded(*arguments)
     monkeypatch.setattr("fertool.quant.weight_rounding._BLOCK", 1000)
-    assert torch.equal(whole, gptq_integers(*arguments))
+    assert torch.equal(whole, rounded(*arguments))
 
 
 @pytest.mark.parametrize(
@@ -85,10 +134,10 @@ def test_patches_times_weights_are_the_output(layer):
     output = layer(x).detach()
     flat = output.flatten(2) if output.dim() > 2 else output.unsqueeze(2)
     places = torch.arange(0, flat.shape[2], 2)
-    seen = input_patches(layer, x, places)
+    seen = input_columns(layer, x, places)
     groups = len(seen)
-    weight = layer.weight.detach().reshape(groups, -1, seen.shape[2])
-    found = torch.einsum("gnf,grf->ngr", seen, weight).flatten(1) + layer.bias.detach()
+    weight = layer.weight.detach().reshape(groups, -1, seen.shape[1])
+    found = torch.einsum("gfn,grf->ngr", seen, weight).flatten(1) + layer.bias.detach()
     assert torch.allclose(found, flat[:, :, places].permute(0, 2, 1).flatten(0, 1), atol=1e-5)
 
 
@@ -122,11 +171,12 @@ def test_gptq_with_few_bits_predicts_what_the_float_network_predicts(arch):
 def test_inputs_that_never_change_are_no_trouble(level):
     layer = nn.Conv2d(6, 4, 1)
     x = level * torch.rand(1, 6, 1, 1).expand(64, 6, 5, 5)
-    target = _Target(torch.arange(25), layer(x).detach().flatten(2))
-    moments = _moments(layer, x, target)
+    outputs = layer(x).detach().flatten(2)
+    moments = measure_moments(layer, x.split(16), outputs.split(16), torch.arange(25))
     assert moments.xx.abs().max() <= 1e-9 * level**2
-    wanted = _regress(layer.weight.detach().double().reshape(1, 4, 6), moments)
+    order = torch.arange(6)[None]
+    wanted, factor = regress_(layer.weight.detach().reshape(1, 4, 6), moments, order)
     step, limit = torch.full((1, 4), 0.1, dtype=torch.float64), torch.full((1, 4), 7)
-    integers = gptq_integers(wanted, step, limit, moments.xx)
+    integers = gptq_integers(wanted, step, limit, order, factor)
     assert integers.isfinite().all()
     assert torch.allclose(moments.x_mean[0], x[0, :, 0, 0].double(), rtol=1e-5)

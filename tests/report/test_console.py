@@ -93,6 +93,21 @@ def test_progress_elsewhere_is_one_line_at_the_end(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+def test_long_work_elsewhere_says_how_much_time_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([100.0, 105.0, 112.0, 112.0, 140.0, 140.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    with console.progress("calibration") as on_progress:
+        on_progress(1, 8)
+        on_progress(2, 8)
+        on_progress(8, 8)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "calibration  2/8  12.0 s, about 36 s left"
+    assert lines[1].startswith("calibration  8/8  ")
+    assert "left" not in lines[1]
+
+
 def test_results_go_to_stdout_in_the_asked_width(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
