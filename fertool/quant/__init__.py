@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from fertool.quant.allocation import Allocation, BitEvaluator, allocate, load_allocation
 from fertool.quant.allocation_problem import AllocationProblem, lower_bound, make_problem
+from fertool.quant.compute_choice import ALL_FLOAT, ComputeChoice
+from fertool.quant.compute_regions import choose_regions, kernels_needed
 from fertool.quant.dynamic_network import (
     convert_dynamic,
     describe_dynamic_fraction,
@@ -12,6 +14,7 @@ from fertool.quant.dynamic_network import (
     prepare_dynamic_qat,
     quantize_dynamic,
 )
+from fertool.quant.kernel_times import KernelTimes, Seconds, shipped_times
 from fertool.quant.post_training import (
     describe_integer_fraction,
     plan_quantization,
@@ -21,15 +24,21 @@ from fertool.quant.qat import convert, prepare_qat
 from fertool.quant.rounded_accuracy import RoundedAccuracy
 
 __all__ = [
+    "ALL_FLOAT",
     "Allocation",
     "AllocationProblem",
     "BitEvaluator",
+    "ComputeChoice",
+    "KernelTimes",
     "RoundedAccuracy",
+    "Seconds",
     "allocate",
+    "choose_regions",
     "convert",
     "convert_dynamic",
     "describe_dynamic_fraction",
     "describe_integer_fraction",
+    "kernels_needed",
     "load_allocation",
     "lower_bound",
     "make_dynamic_problem",
@@ -40,4 +49,5 @@ __all__ = [
     "prepare_qat",
     "quantize_dynamic",
     "quantize_model",
+    "shipped_times",
 ]
