@@ -101,7 +101,8 @@ class QuantSpec:
         unknown = sorted(self.float_layers - self.weights.keys())
         if unknown:
             raise FertoolError(
-                f"layers that compute with floats, but have no integers: {', '.join(unknown)}",
+                f"{len(unknown)} layers that compute with floats have no integers, "
+                f"the first {unknown[0]!r:.60}",
                 "make the file again",
             )
 

@@ -109,5 +109,5 @@ def test_wrong_options_and_headers_are_one_message():
         QuantizeConfig(measure=True)
     with pytest.raises(UsageError, match="compute"):
         QuantizeConfig(compute="int4")
-    with pytest.raises(FertoolError, match=r"no integers: mouth"):
+    with pytest.raises(FertoolError, match=r"no integers, the first 'mouth'"):
         QuantSpec({"nose": WeightQuant((8,))}, {}, compute=ComputeSpec(("mouth",), "float"))
