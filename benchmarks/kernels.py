@@ -7,13 +7,17 @@ are left out. `--again` measures a table once more and keeps the shorter time of
 machines with other work.
 """
 
+from __future__ import annotations
+
 import argparse
 import itertools
 import json
 import statistics
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime
 
@@ -29,7 +33,8 @@ MOST_VALUES = 5e5
 LEAST_US = 0.02
 
 
-def sizes_of(kind):
+def sizes_of(kind: str) -> Iterator[tuple[int, ...]]:
+    """Yield the sizes at which a kind of kernel is measured."""
     if kind == "linear":
         yield from itertools.product((16, 64, 256, 1024), repeat=2)
     elif kind in ELEMENTS:
@@ -46,7 +51,7 @@ def sizes_of(kind):
                     yield channels, side
 
 
-def measure(kind, sizes):
+def measure(kind: str, sizes: tuple[int, ...]) -> list[float]:
     """Return the microseconds with floats and with integers, the medians of some measurements."""
     # What is the difference of several times has the noise of all of them.
     repeats = 5 if kind in ("boundary", "hardswish") else 1
@@ -54,15 +59,15 @@ def measure(kind, sizes):
     return [1e6 * statistics.median(seconds) for seconds in zip(*measured, strict=True)]
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--kinds", nargs="*", default=KINDS)
     parser.add_argument("--seconds", type=float, default=220)
     arguments = parser.parse_args()
-    known = {}
-    table = {"kernels": {}}
+    known: dict[tuple[str, tuple[int, ...]], Sequence[float]] = {}
+    table: dict[str, Any] = {"kernels": {}}
     if arguments.output.exists():
         table = json.loads(arguments.output.read_text())
     for kind, rows in table["kernels"].items():
@@ -81,9 +86,9 @@ def main():
             if min(found) > LEAST_US:
                 known[kind, sizes] = found
         print(f"{kind}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
-    kernels = {}
+    kernels: dict[str, list[list[float]]] = {}
     for (kind, sizes), (floats_us, integers_us) in sorted(known.items()):
-        row = [*sizes, round(floats_us, 3), round(integers_us, 3)]
+        row: list[float] = [*sizes, round(floats_us, 3), round(integers_us, 3)]
         kernels.setdefault(kind, []).append(row)
     processor = processor_kind()
     text = json.dumps(
