@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from fertool.config.image_options import LARGEST_MEAN, LARGEST_SIDE, Layout
 from fertool.errors import FertoolError
-from fertool.gate_spec import MOST_PROFILES, GateSpec, entries_under, profile_prefix
+from fertool.gate_spec import MOST_PROFILES, GateSpec, profile_prefix
 from fertool.graph.ir import Graph
 from fertool.header_json import (
     DAMAGED,
@@ -22,6 +22,11 @@ from fertool.header_json import (
     read_header_text,
     require_keys,
 )
+from fertool.quant_spec import WEIGHT_BITS as WEIGHT_BITS
+from fertool.quant_spec import ComputeSpec as ComputeSpec
+from fertool.quant_spec import QuantSpec as QuantSpec
+from fertool.quant_spec import WeightQuant as WeightQuant
+from fertool.quant_spec import join_quants as join_quants
 from fertool.strict_json import (
     Count,
     Fraction,
@@ -43,9 +48,6 @@ Channels = Annotated[int, Meta(ge=1, le=4)]
 Classes = Annotated[tuple[Name, ...], Meta(min_length=1, max_length=65_536)]
 Mean = Annotated[float, Meta(ge=-LARGEST_MEAN, le=LARGEST_MEAN)]
 Deviation = Annotated[float, Meta(ge=1e-6, le=1e6)]
-Bits = Annotated[int, Meta(ge=2, le=8)]
-ActivationBits = Annotated[int, Meta(ge=4, le=8)]
-Magnitude = Annotated[int, Meta(ge=1, le=127)]
 Names = Annotated[Mapping[Name, Text], Meta(max_length=1000)]
 Digest = Annotated[str, Meta(max_length=128)]
 Temperature = Annotated[float, Meta(ge=1e-3, le=1e3)]
@@ -119,93 +121,6 @@ class PreprocessingSpec:
 
     layout: Layout = "nhwc"
     channels: Literal[1, 3] = 3
-
-
-WEIGHT_BITS = (2, 3, 4, 5, 6, 7, 8)
-"""Bits that a weight may have."""
-
-
-@dataclass(frozen=True)
-class WeightQuant:
-    """Symmetric integers for the weight of one layer, one scale per output channel.
-
-    `bits` has one number per output channel, or a single one for all of them; `limit` is the
-    largest magnitude that an 8-bit channel uses: 127, or 63 where pairs of products must fit 16
-    bits (processors without VNNI). Raises FertoolError for numbers out of their range.
-    """
-
-    bits: Annotated[tuple[Bits, ...], Meta(min_length=1, max_length=65_536)]
-    limit: Magnitude = 127
-
-    def __post_init__(self) -> None:
-        if not self.bits or not set(self.bits) <= set(WEIGHT_BITS):
-            raise FertoolError(
-                f"weights of {self.bits} bits: there are 2 to 8 of them", "make the file again"
-            )
-        # Not isinstance: True is an int.
-        if type(self.limit) is not int or not 1 <= self.limit <= 127:
-            raise FertoolError(
-                f"weights up to {self.limit}: they are within 127", "make the file again"
-            )
-
-    def limits(self, channels: int) -> tuple[int, ...]:
-        """Return the largest magnitude of the integers of each output channel."""
-        bits = self.bits * channels if len(self.bits) == 1 else self.bits
-        # Symmetric: the smallest integer of b bits has no positive counterpart and is not used.
-        return tuple(min(self.limit, 2 ** (b - 1) - 1) for b in bits)
-
-    def stored_bits(self, channels: int) -> tuple[int, ...]:
-        """Return the bits that hold the integers of each output channel."""
-        return tuple(limit.bit_length() + 1 for limit in self.limits(channels))
-
-
-@dataclass(frozen=True)
-class QuantSpec:
-    """The bits of quantized tensors: weights by layer, activations by the name of their quantizer.
-
-    Activations are unsigned, affine, and quantized per tensor. Raises FertoolError for bits out of
-    their range.
-    """
-
-    weights: Annotated[Mapping[Name, WeightQuant], Meta(max_length=20_000)]
-    activations: Annotated[Mapping[Name, ActivationBits], Meta(max_length=20_000)]
-    method: Name = "ptq"
-
-    def __post_init__(self) -> None:
-        wrong: dict[str, int] = {}
-        for name, bits in self.activations.items():
-            if type(bits) is not int or not 4 <= bits <= 8:
-                wrong[name] = bits
-        if wrong:
-            raise FertoolError(
-                f"activations of other than 4 to 8 bits: {wrong}", "make the file again"
-            )
-
-    def under(self, prefix: str) -> QuantSpec | None:
-        """Return the part whose names begin with `prefix`, without it; None where there is none."""
-        weights = entries_under(self.weights, prefix)
-        if not weights:
-            return None
-        return QuantSpec(weights, entries_under(self.activations, prefix), self.method)
-
-
-def join_quants(parts: Sequence[QuantSpec | None]) -> QuantSpec | None:
-    """Return the parts of the profiles of a dynamic network as one, None where all are float."""
-    weights: dict[str, WeightQuant] = {}
-    activations: dict[str, int] = {}
-    method = None
-    for index, part in enumerate(parts):
-        if part is None:
-            continue
-        method = method or part.method
-        prefix = profile_prefix(index)
-        for name, rule in part.weights.items():
-            weights[f"{prefix}{name}"] = rule
-        for name, bits in part.activations.items():
-            activations[f"{prefix}{name}"] = bits
-    if method is None:
-        return None
-    return QuantSpec(weights, activations, method)
 
 
 @dataclass(frozen=True)
@@ -286,7 +201,7 @@ class Spec:
         table of bits under `quant`, most of the header of a small network, which becomes a third as
         long.
         """
-        data = asdict(replace(self, graph=_NO_GRAPH, gates=None))
+        data = asdict(replace(self, graph=_NO_GRAPH, gates=None, quant=None))
         for name in (*OPTIONAL_KEYS, *EXPORT_KEYS):
             # So that files without them are the same bytes as before there were such fields.
             if data[name] is None:
@@ -296,9 +211,7 @@ class Spec:
             profiles = [compress_graph(profile) for profile in self.gates.profiles]
             data["gates"] = {**self.gates.to_builtins(), "profiles": profiles}
         if self.quant:
-            for layer in data["quant"]["weights"].values():
-                # One digit for each of thousands of channels.
-                layer["bits"] = "".join(str(bits) for bits in layer["bits"])
+            data["quant"] = self.quant.to_builtins()
             if deflated:
                 data["quant"] = compress_text(canonical_json(data["quant"]))
         return canonical_json(data)

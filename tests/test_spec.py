@@ -11,7 +11,15 @@ from mutations import mutations
 from fertool.errors import FertoolError
 from fertool.gate_spec import GateSpec
 from fertool.header_json import canonical_json
-from fertool.spec import InputSpec, Metrics, ProvenanceStep, QuantSpec, Spec, WeightQuant
+from fertool.spec import (
+    ComputeSpec,
+    InputSpec,
+    Metrics,
+    ProvenanceStep,
+    QuantSpec,
+    Spec,
+    WeightQuant,
+)
 
 
 def spec(**changes):
@@ -99,7 +107,11 @@ FULL = spec(
     params=12,
     macs=34,
     gates=GateSpec(profiles=(toy_graph(), toy_graph(1)), hidden=4, shares=(0.5, 0.5)),
-    quant=QuantSpec(weights={"conv": WeightQuant(bits=(8, 4), limit=64)}, activations={"conv": 8}),
+    quant=QuantSpec(
+        weights={"conv": WeightQuant(bits=(8, 4), limit=64)},
+        activations={"conv": 8},
+        compute=ComputeSpec(("conv",), "auto", "table", "a processor", "a runtime", 1.25, 1.5),
+    ),
     metrics=Metrics("val", 10, 0.5, (0.2, 0.8), 0.4),
     provenance=(ProvenanceStep("train-teacher", {"epochs": 3}, {"data": "ab"}, {"torch": "2"}, 7),),
 )

@@ -17,6 +17,7 @@ LEVELS = [
     {"graph"},
     {"header_json"},
     {"gate_spec"},
+    {"quant_spec"},
     {"spec"},
     {"distributed"},
     {"artifact", "losses", "metrics", "device", "onnx_runtime", "precision", "grad_cam"},

@@ -113,6 +113,17 @@ class QuantizeConfig:
         panel=QUANTIZATION,
         metavar="LAYER",
     )
+    compute: Literal["auto", "int8", "float"] = option(
+        "int8",
+        "What layers compute with. int8: integers; float: floats, on integer weights that are "
+        "unpacked when a runtime loads the file; auto: the faster of both, by kernel times.",
+        panel=QUANTIZATION,
+    )
+    measure: bool = option(
+        False,
+        "auto: kernel times of this machine in place of those of the table, and whole files timed.",
+        panel=QUANTIZATION,
+    )
     calibration_images: int = option(
         512,
         "Training images that calibrate, balanced over the classes.",
@@ -154,6 +165,11 @@ class QuantizeConfig:
         require_applicable(self)
         self._require_one_budget()
         self._require_matching_training()
+        if self.measure and self.compute != "auto":
+            raise UsageError(
+                f"``measure`` with ``compute={self.compute}``: there is nothing to decide",
+                "give ``compute=auto``",
+            )
         if self.allocation is not None:
             self._require_budget_for("allocation")
         if self.sensitivity is not None:

@@ -29,24 +29,24 @@ _MAX_UINT8 = torch.iinfo(torch.uint8).max
 
 
 class _Dequantize(torch.autograd.Function):
-    """DequantizeLinear; `axis` is that of the channels, or -1 for one scale in all."""
+    """DequantizeLinear; `axis` is that of the channels, or None for one scale in all."""
 
     @staticmethod
     def forward(
-        ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int
+        ctx: Any, integers: Tensor, scale: Tensor, zero_point: Tensor | None, axis: int | None
     ) -> Tensor:
         shape = [1] * integers.dim()
-        if axis >= 0:
+        if axis is not None:
             shape[axis] = -1
         zero = 0 if zero_point is None else zero_point.reshape(shape).float()
         return dequantize(integers, scale.reshape(shape), zero)
 
     @staticmethod
-    def symbolic(g: Any, integers: Any, scale: Any, zero_point: Any, axis: int) -> Any:
+    def symbolic(g: Any, integers: Any, scale: Any, zero_point: Any, axis: int | None) -> Any:
         inputs = [integers, scale]
         if zero_point is not None:
             inputs.append(zero_point)
-        if axis < 0:
+        if axis is None:
             return g.op("DequantizeLinear", *inputs)
         return g.op("DequantizeLinear", *inputs, axis_i=axis)
 
@@ -71,7 +71,7 @@ class _QuantizeUint8(torch.autograd.Function):
 
 
 def _dequantize(
-    integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int = -1
+    integers: Tensor, scale: Tensor, zero_point: Tensor | None = None, axis: int | None = None
 ) -> Tensor:
     apply: Callable[..., Tensor] = _Dequantize.apply
     return apply(integers, scale, zero_point, axis)
@@ -82,6 +82,7 @@ class PixelNetwork(nn.Module):
 
     scale: Tensor
     zero_point: Tensor
+    axis: int | None
 
     def __init__(self, network: nn.Module, input: InputSpec) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class PixelNetwork(nn.Module):
         # reads.
         zero_type = torch.uint8 if input.integer_zero_point else torch.float32
         if exact_pixels(input):
-            self.axis = -1
+            self.axis = None
             scale = torch.tensor(input.scale[0])
             zero_point = torch.tensor(input.zero_point[0], dtype=zero_type)
         else:
@@ -142,7 +143,10 @@ class _OnnxQuantizer(nn.Module):
 
 
 class _OnnxLayer(nn.Module):
-    """An integer layer that computes with float operators on its dequantized integers."""
+    """A layer of integer weights that computes with float operators on its dequantized integers.
+
+    Runtimes turn it into an integer operator, unless it `computes_float`.
+    """
 
     weight: Tensor
     weight_scale: Tensor
@@ -156,17 +160,21 @@ class _OnnxLayer(nn.Module):
         self.register_buffer("weight_scale", source.weight_scale.float())
         self.register_buffer("bias", source.bias)
         self.register_buffer("bias_scale", source.bias_scale())
+        # To ONNX both are the first axis; the pass `unpack-weights` knows by the negative one which
+        # weights runtimes should unpack once.
+        self._axis = -source.weight.dim() if source.computes_float else 0
         # ONNX Runtime makes a QGemm only of weights that name their zero points; a QLinearConv
         # needs none.
-        if isinstance(source, QuantLinear):
+        if isinstance(source, QuantLinear) and not source.computes_float:
             self.register_buffer("zero_point", torch.zeros(len(source.weight), dtype=torch.int8))
-            self._compute: Callable[..., Tensor] = nn.functional.linear
         else:
             self.register_buffer("zero_point", None)
+        self._compute: Callable[..., Tensor] = nn.functional.linear
+        if isinstance(source, QuantConv2d):
             self._compute = source._conv_forward
 
     def forward(self, values: Tensor) -> Tensor:
-        weight = _dequantize(self.weight, self.weight_scale, self.zero_point, axis=0)
+        weight = _dequantize(self.weight, self.weight_scale, self.zero_point, axis=self._axis)
         bias = _dequantize(self.bias, self.bias_scale, axis=0)
         return self._compute(values, weight, bias)
 

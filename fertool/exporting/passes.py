@@ -17,6 +17,7 @@ from fertool.exporting.redundant_relus import remove_redundant_relus
 from fertool.exporting.scale_packing import pack_scales
 from fertool.exporting.simplification import simplify_graph
 from fertool.exporting.weight_packing import pack_weights
+from fertool.exporting.weight_unpacking import unpack_weights
 
 Pass = Callable[[ModelProto], ModelProto]
 """Returns a graph with the same logits; the given one stays as it is."""
@@ -31,11 +32,11 @@ STANDARD_OPERATORS = (
     "remove-redundant-relus",
 )
 """Passes for every file; their graphs have standard operators, and integer weights of one byte."""
-PLAIN = ("halve-linear-scales", "compact")
+PLAIN = ("unpack-weights", "halve-linear-scales", "compact")
 """Passes after those, for the operators that every runtime computes on integers."""
-FAST = ("pack-scales", "arrange-for-kernels", "compact")
+FAST = ("unpack-weights", "pack-scales", "arrange-for-kernels", "compact")
 """Passes in place of those, for the speed of ONNX Runtime alone."""
-SMALL = ("pack-scales", "pack-weights", "arrange-for-kernels", "compact")
+SMALL = ("unpack-weights", "pack-scales", "pack-weights", "arrange-for-kernels", "compact")
 """Passes in place of those, for weights in as few bits as they need."""
 
 
@@ -52,6 +53,7 @@ def list_passes(
         "reduce-extreme-pools": reduce_extreme_pools,
         "transpose-pooled-maps": transpose_pooled_maps,
         "remove-redundant-relus": remove_redundant_relus,
+        "unpack-weights": unpack_weights,
         "halve-linear-scales": halve_linear_scales,
         "pack-scales": pack_scales,
         "pack-weights": partial(pack_weights, on_note=on_note),

@@ -106,10 +106,11 @@ def _bias_scale_factors(
 
 
 def _packable_vectors(nodes: Iterable[NodeProto], arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the constant vectors of DequantizeLinear nodes, in the order of their first use."""
+    """Return the constant vectors of scales and integers, in the order of their first use."""
     vectors: dict[str, Array] = {}
     for node in nodes:
-        if node.op_type != "DequantizeLinear":
+        # The last two are those of layers that compute with floats.
+        if node.op_type not in ("DequantizeLinear", "Cast", "Reshape"):
             continue
         for name in node.input:
             if name in arrays and _is_vector(arrays[name]):

@@ -58,7 +58,8 @@ def _integer_weights(model: ModelProto) -> dict[str, Array]:
     arrays = constant_arrays(model)
     weights: dict[str, Array] = {}
     for node in model.graph.node:
-        if node.op_type != "DequantizeLinear":
+        # A Cast reads those of layers that compute with floats.
+        if node.op_type not in ("DequantizeLinear", "Cast"):
             continue
         array = arrays.get(node.input[0])
         if array is not None and array.dtype == np.int8 and array.ndim > 1:

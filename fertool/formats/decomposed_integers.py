@@ -33,7 +33,8 @@ def with_decomposed_integers(
     """Return a copy of a quantized network in operators that converters know.
 
     `make_weight` returns a module without inputs that computes the float32 weight of a layer from
-    its integers. The layer of the logits has floats, since no quantizer follows it.
+    its integers. The layer of the logits has floats, since no quantizer follows it, and so do
+    layers that compute with floats.
     """
     network = copy.deepcopy(module)
     assert isinstance(network, QuantizedNet)
@@ -48,8 +49,8 @@ def with_decomposed_integers(
     for node in network.graph.nodes:
         layer = network.layer(node.name)
         if isinstance(layer, QuantConv2d | QuantLinear):
-            is_output = node.name == network.graph.output
-            weight = _FloatWeight(layer) if is_output else make_weight(layer)
+            has_floats = layer.computes_float or node.name == network.graph.output
+            weight = _FloatWeight(layer) if has_floats else make_weight(layer)
             network.replace(node.name, _Layer(layer, weight))
     if exact_pixels(input):
         # Normalized pixels are integers times a scale already; this tells the converter so.

@@ -26,12 +26,16 @@ _MAX_WEIGHT_FRACTION = 1 / 200
 
 
 def plan_quantizers(
-    network: Network, input: InputSpec, keep_float: Sequence[str] = ()
+    network: Network,
+    input: InputSpec,
+    keep_float: Sequence[str] = (),
+    float_nodes: Collection[str] | None = None,
 ) -> QuantizerPlan:
     """Return the quantizer points and integer layers of a folded network behind its float prefix.
 
     Layers whose names match one of `keep_float`, which may have the wildcards * and ? or be the
-    path of a block, stay float too. Raises UsageError for a pattern that matches no layer.
+    path of a block, stay float too. Where `float_nodes` says which nodes compute with floats, there
+    is no prefix. Raises UsageError for a pattern that matches no layer.
     """
     names = [network.graph.input]
     layers = []
@@ -40,11 +44,10 @@ def plan_quantizers(
         if can_be_integer(node):
             layers.append(node.name)
     kept = _match_layers(layers, keep_float)
+    if float_nodes is not None:
+        return find_quantizer_points(network.graph, input, kept, float_nodes)
     plan = find_quantizer_points(network.graph, input, kept)
-    quantized: set[str] = set()
-    for point in plan.points:
-        quantized.update(point.nodes)
-    length = _prefix_length(network, quantized)
+    length = _prefix_length(network, plan)
     prefix = set(names[:length])
 
     # The last result of the prefix keeps its quantizer: the integer layers behind it read it.
@@ -70,11 +73,23 @@ def _match_layers(names: Sequence[str], patterns: Sequence[str]) -> frozenset[st
     return frozenset(found)
 
 
-def _prefix_length(network: Network, quantized: Collection[str]) -> int:
+def float_prefix(network: Network, input: InputSpec) -> frozenset[str]:
+    """Return the nodes of a folded network's float prefix."""
+    plan = find_quantizer_points(network.graph, input)
+    length = _prefix_length(network, plan)
+    # The image is counted, but no node.
+    nodes = network.graph.nodes[: max(0, length - 1)]
+    return frozenset(node.name for node in nodes)
+
+
+def _prefix_length(network: Network, plan: QuantizerPlan) -> int:
     """Return the number of nodes in the float prefix, the image included.
 
     Only the result of its last node leaves the prefix.
     """
+    quantized: set[str] = set()
+    for point in plan.points:
+        quantized.update(point.nodes)
     graph = network.graph
     positions = {node.name: position for position, node in enumerate(graph.nodes, start=1)}
     max_weights = _MAX_WEIGHT_FRACTION * count_parameters(network)

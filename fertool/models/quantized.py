@@ -15,6 +15,13 @@ from fertool.graph.network import ImageShape, Network
 from fertool.models.quantizer_points import GATE_KNEE, QuantizerPlan, find_quantizer_points
 from fertool.spec import QuantSpec, Spec
 
+FLOAT_BIAS_UNIT = 2.0**-8
+"""The unit of a bias of a layer that computes with floats, relative to the scales of its weights.
+
+Finer than that of most integer layers, whose inputs have scales of 2 ** -6 or so, and still a
+number that the scales can be multiplied by in float16.
+"""
+
 
 def quantize(
     values: Tensor, scale: Tensor, zero_point: Tensor | int, low: int, high: int
@@ -122,8 +129,11 @@ class IntegerTensors(nn.Module):
     bias: Tensor
     weight_scale: Tensor
 
-    def hold_integers(self, weight: Tensor, source: Quantizer | float) -> None:
-        """Put zeros in place of the parameters, for a weight of this shape and an input."""
+    def hold_integers(self, weight: Tensor, source: Quantizer | float | None) -> None:
+        """Put zeros in place of the parameters, for a weight of this shape and an input.
+
+        `source` is None for an input that is not rounded.
+        """
         out = len(weight)
         device = weight.device
         del self.weight, self.bias
@@ -135,13 +145,20 @@ class IntegerTensors(nn.Module):
         self._source = (source,)
 
     @property
-    def source(self) -> Quantizer | float:
-        """The quantizer that the input comes from, or the scale of the pixels."""
+    def source(self) -> Quantizer | float | None:
+        """The quantizer that the input comes from, the scale of the pixels, or None for floats."""
         return self._source[0]
 
+    @property
+    def computes_float(self) -> bool:
+        """Whether the layer computes with floats: its input need not be rounded."""
+        return self.source is None
+
     def input_scale(self) -> Tensor | float:
-        """Return the scale of the input's integers."""
+        """Return the scale of the input's integers, or what stands in for it in biases."""
         source = self.source
+        if source is None:
+            return FLOAT_BIAS_UNIT
         return source if isinstance(source, float) else source.scale
 
     def bias_scale(self) -> Tensor:
@@ -160,10 +177,11 @@ class IntegerTensors(nn.Module):
 class QuantConv2d(IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias there may be None
     """A convolution with an integer weight and bias, of the shape of a given float layer.
 
-    `source` is the quantizer that its input comes from, or the scale of the pixels.
+    `source` is the quantizer that its input comes from, the scale of the pixels, or None for an
+    input of floats.
     """
 
-    def __init__(self, layer: nn.Conv2d, source: Quantizer | float) -> None:
+    def __init__(self, layer: nn.Conv2d, source: Quantizer | float | None) -> None:
         # On the meta device: integer buffers replace weight and bias at once.
         nn.Conv2d.__init__(
             self,
@@ -180,7 +198,7 @@ class QuantConv2d(IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias th
         self.hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the convolution of quantized float32 inputs [N, C, H, W]."""
+        """Return the convolution of float32 inputs [N, C, H, W]."""
         output: Tensor = self._conv_forward(input, self.float_weight(), self.float_bias())
         return output
 
@@ -188,15 +206,16 @@ class QuantConv2d(IntegerTensors, nn.Conv2d):  # type: ignore[misc]  # a bias th
 class QuantLinear(IntegerTensors, nn.Linear):  # type: ignore[misc]  # a bias there may be None
     """A linear layer with an integer weight and bias, of the shape of a given float layer.
 
-    `source` is the quantizer that its input comes from, or the scale of the pixels.
+    `source` is the quantizer that its input comes from, the scale of the pixels, or None for an
+    input of floats.
     """
 
-    def __init__(self, layer: nn.Linear, source: Quantizer | float) -> None:
+    def __init__(self, layer: nn.Linear, source: Quantizer | float | None) -> None:
         nn.Linear.__init__(self, layer.in_features, layer.out_features, device="meta")
         self.hold_integers(layer.weight, source)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product with quantized float32 inputs [N, in]: [N, out]."""
+        """Return the product with float32 inputs [N, in]: [N, out]."""
         return nn.functional.linear(input, self.float_weight(), self.float_bias())
 
 
@@ -248,7 +267,12 @@ def build_quantized(module: Network, spec: Spec) -> QuantizedNet:
     net.load_state_dict(values, assign=True)
 
     for name in spec.quant.weights:
-        _replace_layer(net, name, plan.layer_inputs[name], pixel_scale=spec.input.scale[0])
+        source = None
+        if name not in spec.quant.float_layers:
+            point_name = plan.layer_inputs[name]
+            # The pixels themselves have no quantizer.
+            source = net.quantizers[point_name] if point_name else spec.input.scale[0]
+        _replace_layer(net, name, source)
     for name, point_name in point_of_node.items():
         net.insert_after(name, net.quantizers[point_name])
     for name in sigmoids:
@@ -256,10 +280,9 @@ def build_quantized(module: Network, spec: Spec) -> QuantizedNet:
     return net.eval()
 
 
-def _replace_layer(net: QuantizedNet, name: str, point: str | None, pixel_scale: float) -> None:
-    """Put an integer layer in place of a float one, which reads from a point or from the pixels."""
+def _replace_layer(net: QuantizedNet, name: str, source: Quantizer | float | None) -> None:
+    """Put a layer of integers in place of a float one, whose input comes from `source`."""
     layer = net.layer(name)
-    source = pixel_scale if point is None else net.quantizers[point]
     if isinstance(layer, nn.Linear):
         net.replace(name, QuantLinear(layer, source))
     elif isinstance(layer, nn.Conv2d):
@@ -321,7 +344,7 @@ def _require_known_names(quant: QuantSpec, plan: QuantizerPlan, network: Network
 def _unquantized_sources(quant: QuantSpec, plan: QuantizerPlan) -> list[str]:
     """Return the points that integer layers read but that have no bits."""
     sources: set[str] = set()
-    for name in quant.weights:
+    for name in quant.weights.keys() - quant.float_layers:
         source = plan.layer_inputs.get(name)
         if source is not None and source not in quant.activations:
             sources.add(source)

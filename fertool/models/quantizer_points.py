@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fertool.graph.ir import Graph, Node
 from fertool.graph.signs import non_negative_results
@@ -50,10 +50,12 @@ class QuantizerPlan:
 
     `layer_inputs` names every convolution and linear layer that can be integer. Its point is None
     where the layer reads the pixels themselves, whose scale and zero point the InputSpec has.
+    `float_layers` are those among them that compute with floats on integer weights.
     """
 
     points: tuple[QuantizerPoint, ...]
     layer_inputs: dict[str, str | None]
+    float_layers: frozenset[str] = field(default_factory=frozenset)
 
 
 def exact_pixels(input: InputSpec) -> bool:
@@ -72,10 +74,16 @@ def can_be_integer(node: Node) -> bool:
 
 
 def find_quantizer_points(
-    graph: Graph, input: InputSpec, keep_float: Collection[str] = ()
+    graph: Graph,
+    input: InputSpec,
+    keep_float: Collection[str] = (),
+    float_nodes: Collection[str] = (),
 ) -> QuantizerPlan:
-    """Return the quantizer points of a folded network; the layers `keep_float` stay float."""
-    sets = _QParamsSets(graph, input, keep_float)
+    """Return the quantizer points of a folded network; the layers `keep_float` stay float.
+
+    `float_nodes` compute with floats too, but have integer weights.
+    """
+    sets = _QParamsSets(graph, input, {*keep_float, *float_nodes})
     members: dict[str, list[str]] = {}
     for name in sets.order:
         root = sets.root(name)
@@ -97,7 +105,28 @@ def find_quantizer_points(
     for node in graph.nodes:
         if can_be_integer(node) and sets.reads_image(node) and node.name not in keep_float:
             layer_inputs[node.name] = point_names.get(sets.root(node.inputs[0]))
-    return QuantizerPlan(tuple(points), layer_inputs)
+    float_layers = frozenset(layer_inputs).intersection(float_nodes)
+    return QuantizerPlan(tuple(points), layer_inputs, float_layers)
+
+
+@dataclass(frozen=True)
+class SharedQParams:
+    """Which values share a scale and zero point, and where they are rounded.
+
+    `set_of` names the set of each node that reads the image, the image's own included. The sets in
+    `unquantized` have no scale; the nodes in `passed_on` are rounded by a later one of their set.
+    """
+
+    set_of: dict[str, str]
+    unquantized: frozenset[str]
+    passed_on: frozenset[str]
+
+
+def find_shared_qparams(graph: Graph, input: InputSpec) -> SharedQParams:
+    """Return the sets of values of a folded network whose layers are all integer."""
+    sets = _QParamsSets(graph, input, ())
+    set_of = {name: sets.root(name) for name in sets.order}
+    return SharedQParams(set_of, frozenset(sets.unquantized), frozenset(sets.passed_on))
 
 
 class _QParamsSets:

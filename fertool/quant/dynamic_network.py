@@ -21,6 +21,7 @@ from fertool.models.profile_network import LEAST_SHARE, ProfileNetwork
 from fertool.models.quantized import QuantizedNet
 from fertool.models.quantized_gate import GATE_LAYERS, QuantizedGate
 from fertool.quant.allocation_problem import AllocationProblem, make_problem
+from fertool.quant.compute_choice import ComputeChoice
 from fertool.quant.post_training import (
     describe_integer_fraction,
     plan_quantization,
@@ -36,7 +37,11 @@ Bits = Mapping[str, Sequence[int]]
 
 
 def plan_dynamic(
-    spec: Spec, module: ProfileNetwork, config: QuantizeConfig, bits: Bits | None = None
+    spec: Spec,
+    module: ProfileNetwork,
+    config: QuantizeConfig,
+    bits: Bits | None = None,
+    choice: ComputeChoice | None = None,
 ) -> QuantSpec:
     """Return which tensors of all profiles become integers of how many bits.
 
@@ -45,7 +50,8 @@ def plan_dynamic(
     parts = []
     for index, network in enumerate(module.networks):
         own = _bits_of(bits, index)
-        parts.append(plan_quantization(spec.of_profile(index), network, config, own))
+        profile = spec.of_profile(index)
+        parts.append(plan_quantization(profile, network, config, own, _choice_of(choice, index)))
     return _joined(parts, module, config)
 
 
@@ -57,6 +63,7 @@ def quantize_dynamic(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     bits: Bits | None = None,
+    choice: ComputeChoice | None = None,
 ) -> tuple[QuantSpec, ProfileNetwork]:
     """Return the integer form of a dynamic network, and its `spec.quant`, as `quantize_model` does.
 
@@ -77,6 +84,7 @@ def quantize_dynamic(
             config,
             tick,
             bits=_bits_of(bits, index),
+            choice=_choice_of(choice, index),
         )
         parts.append(quant)
         networks.append(integer)
@@ -177,6 +185,11 @@ def _bits_of(bits: Bits | None, index: int) -> Bits | None:
     if bits is None:
         return None
     return entries_under(bits, profile_prefix(index))
+
+
+def _choice_of(choice: ComputeChoice | None, index: int) -> ComputeChoice | None:
+    """Return what computes with floats in one profile."""
+    return choice.under(profile_prefix(index)) if choice else None
 
 
 def _joined(

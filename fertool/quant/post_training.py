@@ -31,6 +31,7 @@ from fertool.quant.activation_bits import (
     allocate_activation_bits,
     rounding_losses,
 )
+from fertool.quant.compute_choice import ALL_FLOAT, ComputeChoice
 from fertool.quant.observers import (
     HistogramObserver,
     QParams,
@@ -47,27 +48,51 @@ def plan_quantization(
     module: nn.Module,
     config: QuantizeConfig,
     bits: Mapping[str, Sequence[int]] | None = None,
+    choice: ComputeChoice | None = None,
 ) -> QuantSpec:
     """Return which tensors become integers of how many bits.
 
-    Weights have 8, or as many as `bits` has for each output channel. Raises FertoolError for a
-    network that is quantized already, or dynamic.
+    Weights have 8, or as many as `bits` has for each output channel. `choice` tells what computes
+    with floats; without one the option does. Raises FertoolError for a network that is quantized
+    already, or dynamic.
     """
     if spec.quant is not None:
         raise FertoolError(
             "the model is quantized already", "quantize the float model that it was made from"
         )
     spec.require_static("quantized")
-    plan = plan_quantizers(
-        fold_for_inference(require_static(module)), spec.input, config.keep_float
-    )
+    choice = _choice_of(config, choice)
+    plan = _plan(fold_for_inference(require_static(module)), spec.input, config, choice)
     weights = {}
     for name in plan.layer_inputs:
-        # A single number stands for all channels of a layer.
-        channel_bits = tuple(bits[name]) if bits else (8,)
+        # A single number stands for all channels of a layer. Bits are allocated behind the float
+        # prefix alone, which layers that compute with floats are not kept out of.
+        channel_bits = tuple(bits.get(name, (8,))) if bits else (8,)
         weights[name] = WeightQuant(channel_bits, config.weight_limit)
     activations = {point.name: config.activation_bits for point in plan.points}
-    return QuantSpec(weights=weights, activations=activations)
+    compute = None
+    if choice is not None:
+        compute = replace(choice.spec, float_layers=tuple(sorted(plan.float_layers)))
+    return QuantSpec(weights=weights, activations=activations, compute=compute)
+
+
+def _choice_of(config: QuantizeConfig, choice: ComputeChoice | None) -> ComputeChoice | None:
+    """Return what computes with floats: the choice that was made, or the one of the option."""
+    if choice is None and config.compute == "float":
+        return ALL_FLOAT
+    return choice
+
+
+def _plan(
+    graph_module: Network, input: InputSpec, config: QuantizeConfig, choice: ComputeChoice | None
+) -> QuantizerPlan:
+    """Return the quantizer points and integer layers of a folded network."""
+    if choice is None:
+        return plan_quantizers(graph_module, input, config.keep_float)
+    float_nodes = choice.float_nodes
+    if float_nodes is None:
+        float_nodes = frozenset(graph_module.graph.by_name)
+    return plan_quantizers(graph_module, input, config.keep_float, float_nodes)
 
 
 def quantize_model(
@@ -78,23 +103,25 @@ def quantize_model(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     *,
     bits: Mapping[str, Sequence[int]] | None = None,
+    choice: ComputeChoice | None = None,
 ) -> tuple[QuantSpec, QuantizedNet]:
     """Return the integer form of a float network, and its `spec.quant`; `module` is not changed.
 
     Weights: signed, one symmetric scale per output channel, of 8 bits or of as many as `bits` has
     for each channel of each layer. Activations: unsigned, affine, per tensor, of the bits in
-    `config`. Biases: int32 in units of exactly input scale x weight scale. `on_progress` counts
-    batches of the passes over the images, then fitted layers.
+    `config`. Biases: int32 in units of exactly input scale x weight scale. `choice` tells what
+    computes with floats; without one the option does. `on_progress` counts batches of the passes
+    over the images, then fitted layers.
 
     Raises FertoolError without images, for a network that is quantized already, or for one of
     infinite activations.
     """
-    quant = plan_quantization(spec, module, config, bits)
+    quant = plan_quantization(spec, module, config, bits, choice)
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with ``data``")
     images = calibration.balanced_subset(config.calibration_images, config.seed).images
     graph_module = fold_for_inference(require_static(module))
-    plan = plan_quantizers(graph_module, spec.input, config.keep_float)
+    plan = _plan(graph_module, spec.input, config, _choice_of(config, choice))
     uses_gptq = config.rounding == "gptq"
     # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from fertool.graph.network import Network, clone_tensors
 from fertool.models.quantized import (
+    FLOAT_BIAS_UNIT,
     QuantConv2d,
     QuantizedNet,
     Quantizer,
@@ -64,9 +65,13 @@ class QATNet(Network):
     def _replace_layer(self, name: str, layer: nn.Module | None, rule: WeightQuant) -> None:
         """Put a layer with learned scales at the node of an integer one."""
         assert isinstance(layer, QuantConv2d | QuantLinear)
-        # A layer that reads the pixels has a constant input scale.
         source = layer.source
-        learned = source if isinstance(source, float) else self.learned[source.point]
+        learned: _LearnedQuantizer | float
+        if isinstance(source, Quantizer):
+            learned = self.learned[source.point]
+        else:
+            # A layer that reads pixels or floats has a constant unit of its bias.
+            learned = FLOAT_BIAS_UNIT if source is None else source
         limits = torch.tensor(rule.limits(len(layer.weight)), dtype=torch.float32)
         if isinstance(layer, QuantConv2d):
             self.replace(name, _LearnedConv2d(layer, limits, learned))

@@ -77,7 +77,7 @@ def _layers(net: nn.Module) -> list[QuantConv2d | QuantLinear]:
     """Return the integer layers that add pairs of products: all but depthwise ones."""
     layers = []
     for layer in net.modules():
-        if not isinstance(layer, QuantConv2d | QuantLinear):
+        if not isinstance(layer, QuantConv2d | QuantLinear) or layer.computes_float:
             continue
         if _groups(layer) == 1 or layer.weight.shape[1] > 1:
             layers.append(layer)

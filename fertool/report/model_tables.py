@@ -7,6 +7,7 @@ from typing import Any
 
 from fertool.artifact.contract import Contract
 from fertool.gate_spec import RoutingMetrics
+from fertool.quant_spec import describe_compute
 from fertool.report.text_table import Fact, TextTable
 from fertool.report.units import (
     MISSING,
@@ -246,7 +247,9 @@ def quant_text(quant: QuantSpec | None) -> str:
         weight_bits.update(layer.bits)
     weights = _bits_text(weight_bits)
     activations = _bits_text(set(quant.activations.values()))
-    return f"integers, weights {weights} bit, activations {activations} bit ({quant.method})"
+    text = f"integers, weights {weights} bit, activations {activations} bit ({quant.method})"
+    compute = describe_compute(quant)
+    return f"{text}; {compute}" if compute else text
 
 
 def _bits_text(bits: set[Any]) -> str:

@@ -18,6 +18,8 @@ _VECTOR_SETS = (
 )
 """How flags of vector instructions begin, of x86 and of ARM."""
 _PREFIXES = tuple(prefix for prefixes in _VECTOR_SETS for prefix in prefixes)
+_INTEGER_SETS = ("avx512_vnni", "avx_vnni", "avx512bw", "avx2", "i8mm", "asimddp", "asimd")
+"""Flags of instructions that multiply integers, the fastest first."""
 _GOVERNOR = "devices/system/cpu/cpu0/cpufreq/scaling_governor"
 
 
@@ -61,6 +63,15 @@ def instruction_sets(information: str) -> tuple[str, ...]:
             flags = line.partition(":")[2].split()
             return tuple(sorted(flag for flag in flags if flag.startswith(_PREFIXES)))
     return ()
+
+
+def processor_kind() -> str:
+    """Return the processor's name and the widest vector instructions that matter to integers."""
+    environment = read_environment()
+    for flag in _INTEGER_SETS:
+        if flag in environment.instruction_sets:
+            return f"{environment.processor} with {flag}"
+    return environment.processor
 
 
 def _read(path: Path) -> str:

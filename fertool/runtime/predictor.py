@@ -120,7 +120,9 @@ class Predictor:
     @property
     def quantized(self) -> bool:
         """Whether the network computes with integers, by the header."""
-        return self.spec is not None and self.spec.quant is not None
+        if self.spec is None or self.spec.quant is None:
+            return False
+        return self.spec.quant.computes_integers
 
     @property
     def digest(self) -> str:

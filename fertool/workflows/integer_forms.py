@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fertool.models.profile_network import ProfileNetwork
     from fertool.models.quantized import QuantizedNet
     from fertool.objective import LogitsObjective
+    from fertool.quant import ComputeChoice
     from fertool.results import Epoch
     from fertool.spec import QuantSpec, Spec
     from fertool.workflows.bit_widths import ChannelBits
@@ -21,17 +22,20 @@ if TYPE_CHECKING:
     IntegerNetwork = QuantizedNet | ProfileNetwork
 
 
-def plan_integers(network: Model, config: QuantizeConfig) -> QuantSpec:
+def plan_integers(
+    network: Model, config: QuantizeConfig, choice: ComputeChoice | None = None
+) -> QuantSpec:
     """Return which tensors become integers, with all weights of 8 bits.
 
-    Raises FertoolError for a network that is quantized already.
+    `choice` tells what computes with floats. Raises FertoolError for a network that is quantized
+    already.
     """
     from fertool.models.profile_network import ProfileNetwork
     from fertool.quant import plan_dynamic, plan_quantization
 
     if isinstance(network.module, ProfileNetwork):
-        return plan_dynamic(network.spec, network.module, config)
-    return plan_quantization(network.spec, network.module, config)
+        return plan_dynamic(network.spec, network.module, config, choice=choice)
+    return plan_quantization(network.spec, network.module, config, choice=choice)
 
 
 def make_integers(
@@ -40,6 +44,8 @@ def make_integers(
     config: QuantizeConfig,
     bits: ChannelBits | None,
     on_progress: Callable[[int, int], None],
+    *,
+    choice: ComputeChoice | None = None,
 ) -> tuple[QuantSpec, IntegerNetwork]:
     """Return the integer form of a float network after calibration, and its `spec.quant`."""
     from fertool.models.profile_network import ProfileNetwork
@@ -47,8 +53,8 @@ def make_integers(
 
     spec, module = network.spec, network.module
     if isinstance(module, ProfileNetwork):
-        return quantize_dynamic(spec, module, images, config, on_progress, bits=bits)
-    return quantize_model(spec, module, images, config, on_progress, bits=bits)
+        return quantize_dynamic(spec, module, images, config, on_progress, bits=bits, choice=choice)
+    return quantize_model(spec, module, images, config, on_progress, bits=bits, choice=choice)
 
 
 def describe_integers(network: Model, quant: QuantSpec) -> str:
@@ -56,7 +62,10 @@ def describe_integers(network: Model, quant: QuantSpec) -> str:
     from fertool.models import require_static
     from fertool.models.profile_network import ProfileNetwork
     from fertool.quant import describe_dynamic_fraction, describe_integer_fraction
+    from fertool.quant_spec import describe_compute
 
+    if quant.compute is not None:
+        return describe_compute(quant)
     if isinstance(network.module, ProfileNetwork):
         return describe_dynamic_fraction(network.module, quant)
     return describe_integer_fraction(require_static(network.module), quant)

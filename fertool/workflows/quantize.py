@@ -20,6 +20,7 @@ from fertool.results import Change, Epoch, QuantizePreview, QuantizeResult
 from fertool.workflows.activation_replacement import replace_and_train
 from fertool.workflows.bit_widths import ChannelBits, choose_bits
 from fertool.workflows.comparison import measure_changes, with_measured
+from fertool.workflows.compute import choose_compute
 from fertool.workflows.data import Data, validation_of
 from fertool.workflows.integer_forms import (
     describe_integers,
@@ -40,6 +41,7 @@ from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
     from fertool.hessian import Sensitivity
+    from fertool.quant import ComputeChoice
     from fertool.spec import ProvenanceStep, QuantSpec, Spec
     from fertool.workflows.integer_forms import IntegerNetwork
 
@@ -253,10 +255,10 @@ class _Quantization:
 
     def _quantized(self, network: Model) -> tuple[ProvenanceStep, Spec, IntegerNetwork]:
         """Choose the bits and quantize with them; returns the step, the spec and the network."""
-        step, bits = self._planned(network)
+        step, bits, choice = self._planned(network)
         with self.reporter.progress("calibration") as on_progress:
             quant, integer = make_integers(
-                network, self.training.train, self.config, bits, on_progress
+                network, self.training.train, self.config, bits, on_progress, choice=choice
             )
         self.reporter.note(describe_integers(network, quant))
         spec = replace(network.spec, quant=replace(quant, method=self.config.method))
@@ -270,11 +272,16 @@ class _Quantization:
         gates = recalibrate_cascade(self.model.spec, integer, self.training.val)
         return replace(spec, gates=gates)
 
-    def _planned(self, network: Model) -> tuple[ProvenanceStep, ChannelBits | None]:
-        """Return the step that quantizes, and the bits of the weights, None for 8."""
+    def _planned(
+        self, network: Model
+    ) -> tuple[ProvenanceStep, ChannelBits | None, ComputeChoice | None]:
+        """Return the step that quantizes, the bits of the weights, None for 8, and the compute."""
         # First, because it refuses networks that cannot be quantized.
         with naming(self.model.name):
             quant = plan_integers(network, self.config)
+        choice = choose_compute(network, self.config, self.training.train, self.reporter)
+        if choice is not None:
+            quant = plan_integers(network, self.config, choice)
         sensitivity, digest = self._traces_of(network)
         step = make_step(
             "quantize",
@@ -294,7 +301,7 @@ class _Quantization:
             size_bytes=self.model.size_bytes,
             reporter=self.reporter,
         )
-        return step, bits
+        return step, bits, choice
 
     def _traces_of(self, network: Model) -> tuple[Sensitivity | None, str | None]:
         """Return the sensitivity that the allocation needs, and the digest of its file.
@@ -338,6 +345,11 @@ class _Quantization:
     def _recorded(self) -> dict[str, Any]:
         """Return the options for the provenance, those of training only where there is one."""
         recorded = values_of(self.config)
+        if self.config.compute == "int8":
+            # So that such files are the same bytes as before there was a choice.
+            del recorded["compute"]
+        if not self.config.measure:
+            del recorded["measure"]
         if not self.config.training.epochs:
             for name in (*values_of(self.config.training), *values_of(self.config.loss)):
                 del recorded[name]
