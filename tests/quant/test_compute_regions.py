@@ -55,13 +55,15 @@ def test_a_cut_is_the_cheapest_of_all_assignments(seed):
     for (first, second), cost in parted.items():
         graph.cost_if_parted(first, second, cost)
 
-    def cost(chosen):
+    def cost_of(chosen):
         total = sum(at_source[name] if name in chosen else at_sink[name] for name in names)
         crossing = [value for (a, b), value in parted.items() if a in chosen and b not in chosen]
         return total + sum(crossing)
 
     subsets = itertools.chain.from_iterable(itertools.combinations(names, n) for n in range(7))
-    assert cost(graph.source_side()) == pytest.approx(min(cost(set(subset)) for subset in subsets))
+    assert cost_of(graph.source_side()) == pytest.approx(
+        min(cost_of(set(subset)) for subset in subsets)
+    )
 
 
 def test_slow_integers_leave_a_network_of_floats_and_fast_ones_none():
