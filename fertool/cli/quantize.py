@@ -43,7 +43,7 @@ def quantize(
     from fertool.workflows.outputs import default_output, require_outputs
     from fertool.workflows.quantize import preview_quantization, quantize, require_processes
 
-    output = output or default_output(model, _stage(config))
+    output = output or default_output(model, config.stage)
     # In Python traces are estimated where none are given; a Makefile has a step for them.
     config.require_sensitivity()
     require_processes(config)
@@ -65,10 +65,3 @@ def quantize(
         reporter=CONSOLE,
     )
     print_changed(quantized, _NOT_FASTER, json)
-
-
-def _stage(config: QuantizeConfig) -> str:
-    """Return what the name of a file says of its weights: `int8`, or `mixed` bits."""
-    if config.is_mixed:
-        return "mixed"
-    return f"int{config.bits or 8}"

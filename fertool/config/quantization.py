@@ -188,6 +188,13 @@ class QuantizeConfig:
         return self.average_bits is not None or self.target_size is not None
 
     @property
+    def stage(self) -> str:
+        """What the name of a file says of its weights: `int8`, or `mixed` bits."""
+        if self.is_mixed:
+            return "mixed"
+        return f"int{self.bits or 8}"
+
+    @property
     def allocates_by_sensitivity(self) -> bool:
         """Whether the allocation needs Hessian traces."""
         allocation = self.allocation or DEFAULT_ALLOCATION
