@@ -7,7 +7,7 @@
         --option=--calibration-images=128 -o command_time.224.json
 
 Networks are names of the zoo with the side of their images behind an @, made with random weights,
-or model files. Each command runs in a process of its own, the trees in turns (old, new, old, new),
+or model files. Each command runs in a process of its own, the trees interleaved (old, new, old, new),
 `--repeats` times each. A row has, by tree, the seconds of each run, those of the processor, the
 peak of its memory in bytes (the resident set, from wait4), and the accuracy and the agreement with
 the input that the command measured. The summary has ratios of medians, new / old; on a busy machine
@@ -100,7 +100,7 @@ def compare(
     options: argparse.Namespace,
     folder: Path,
 ) -> dict[str, Any]:
-    """Run one command on one network in both trees in turns."""
+    """Run one command on one network in both trees, interleaved."""
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in trees}
     for _ in range(options.repeats):
         for name, tree in trees.items():

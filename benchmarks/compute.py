@@ -5,7 +5,7 @@
 Networks have random weights, and batch norms that have seen drawn faces: speed depends on shapes
 and ranges alone. Of each its half is measured too, with half of its MACs pruned. Every network is
 quantized by `--compute int8`, by `float`, by `auto` with the shipped table, and with --measure by
-`auto` with the kernel times of this machine; all files of one network are timed in turns with the
+`auto` with the kernel times of this machine; all files of one network are timed interleaved with the
 float file, on one thread. Rows that the output has already are kept.
 """
 
@@ -71,7 +71,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(arch: str, size: int, half: bool, options: argparse.Namespace) -> dict[str, Any]:
-    """Quantize one network in each way, and time the results in turns with it."""
+    """Quantize one network in each way, and time the results interleaved with it."""
     faces = open_data(
         f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)
     ).split("train")

@@ -4,7 +4,7 @@ chooses, fine-tuned alike.
     python benchmarks/half.py MODEL.pt --data fer2013.csv --epochs 10 --keep half -o half.json
 
 Each row is one `fertool prune` with distillation from MODEL.pt itself; accuracies are paired with
-its own, and times are taken in turns with it in ONNX Runtime, on one thread. Rows that the output
+its own, and times are taken interleaved with it in ONNX Runtime, on one thread. Rows that the output
 has already are kept; with --time-again only their times are taken anew, of the networks in --keep.
 """
 
@@ -83,7 +83,7 @@ def kept(rule: str, seed: int, options: argparse.Namespace) -> Path:
 
 
 def timed(row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the latencies of a row: the model's and the pruned network's, in turns."""
+    """Return the latencies of a row: the model's and the pruned network's, interleaved."""
     before = load(options.model)
     after = load(kept(row["rule"], row["seed"], options))
     source = open_data(options.data).fitted(before.input, before.classes)

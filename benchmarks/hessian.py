@@ -123,7 +123,7 @@ def parse_args() -> argparse.Namespace:
 def take_turns(
     methods: dict[str, Callable[[], Traces | None]], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Traces | None]]:
-    """Run every method once to warm up and then in turns.
+    """Run every method once to warm up and then interleaved.
 
     Returns all times in seconds and the first results.
     """

@@ -80,7 +80,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
-    """Quantise one network in each way, and time the results in turns with it."""
+    """Quantise one network in each way, and time the results interleaved with it."""
     faces = open_data(
         f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)
     ).split("train")

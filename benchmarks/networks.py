@@ -409,7 +409,7 @@ def export(
     val: FaceDataset,
 ) -> None:
     """Export float, pruned and INT8 networks, check each in ONNX Runtime,
-    and time them in turns.
+    and time them interleaved.
     """
     found: dict[str, Any] = {}
     kinds: dict[str, Any] = {"float": (spec, network)}

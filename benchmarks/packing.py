@@ -5,7 +5,7 @@ for every weight.
 
 Bytes against the least there could be (bits / 8 and a float16 scale for each channel), the same
 logits to the last bit, the integer convolutions that ONNX Runtime makes, seconds to load, and
-latency in turns, on one thread. Below operator set 18 fertool does not pack: that is the other
+latency interleaved, on one thread. Below operator set 18 fertool does not pack: that is the other
 file.
 """
 

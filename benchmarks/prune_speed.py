@@ -125,7 +125,7 @@ def line(row: dict[str, Any]) -> str:
 def measure(
     spec: Spec, module: Network, data: FaceDataset | None, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Prune one network by each rule, and time the results in turns with it."""
+    """Prune one network by each rule, and time the results interleaved with it."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "unpruned.onnx"]
         paths[0].write_bytes(export_model(spec, module, ExportConfig()))

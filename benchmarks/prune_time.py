@@ -3,7 +3,7 @@ they need.
 
     python benchmarks/prune_time.py [--arch resnet50] -o prune_time.json
 
-Scores need one forward and one backward pass of each image; both are timed in turns on the same
+Scores need one forward and one backward pass of each image; both are timed interleaved on the same
 drawn faces.
 """
 

@@ -328,7 +328,7 @@ def compare_formats(
     rounds: int,
 ) -> list[dict[str, Any]]:
     """Time the step without augmentation in both memory formats, by number of threads,
-    all in turns.
+    all interleaved.
     """
     inputs, targets = (
         to_input(train.images[: config.batch_size], spec.input),

@@ -139,11 +139,21 @@ def _values(kind: Any, known: Any) -> str:
     words = [_TYPES.get(kind, kind.__name__)]
     if known.metavar and kind not in (int, float):
         words = [f"`{known.metavar}`"]
-    if known.min is not None:
-        words.append(f"≥ {known.min:g}")
-    if known.max is not None:
-        words.append(f"≤ {known.max:g}")
-    return " ".join(words)
+    words.append(_bounds(known.min, known.max))
+    return " ".join(word for word in words if word)
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"{_number(low)} to {_number(high)}"
+    if low is not None:
+        return f"≥ {_number(low)}"
+    return "" if high is None else f"≤ {_number(high)}"
+
+
+def _number(value: float) -> str:
+    # With all digits: a bound of 2^31 is no 2.14748e+09.
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _default(value: Any) -> str:

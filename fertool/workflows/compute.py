@@ -32,7 +32,7 @@ def choose_compute(
 
     By the option `auto` the table of kernel times decides, or with `measure` the kernel times of
     this machine, and then the clock: of a file with the chosen regions, one of integers and one of
-    floats, all timed against the float network in turns, the fastest one is taken. Floats, whose
+    floats, all timed against the float network interleaved, the fastest one is taken. Floats, whose
     file is the float network again once it is loaded, are taken unless another is faster beyond the
     error of the measurement. Raises UsageError for a dynamic network that should be measured.
     """
