@@ -5,8 +5,8 @@
 Networks have random weights, and batch norms that have seen drawn faces: speed depends on shapes
 and ranges alone. Of each its half is measured too, with half of its MACs pruned. Every network is
 quantized by `--compute int8`, by `float`, by `auto` with the shipped table, and with --measure by
-`auto` with the kernel times of this machine; all files of one network are timed interleaved with the
-float file, on one thread. Rows that the output has already are kept.
+`auto` with the kernel times of this machine; all files of one network are timed interleaved with
+the float file, on one thread. Rows that the output has already are kept.
 """
 
 from __future__ import annotations

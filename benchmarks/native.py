@@ -7,8 +7,8 @@ A candidate is a plan: `c32s2` is a 3 x 3 convolution to 32 channels with stride
 one; `4bot` are four residual blocks, `basic` (3 x 3 twice), `bot` (1 x 1 to half the channels,
 3 x 3, 1 x 1), `fused` (3 x 3 to twice the channels, 1 x 1), `mb` (1 x 1 to four times the channels,
 3 x 3 depthwise, 1 x 1); all with batch norm and ReLU. A name of the zoo is a candidate too. All
-files are timed interleaved, one thread, after the last training. Rows that the output has already are
-kept. On a GPU: --epochs 60 --seeds 0,1,2 --device cuda.
+files are timed interleaved, one thread, after the last training. Rows that the output has already
+are kept. On a GPU: --epochs 60 --seeds 0,1,2 --device cuda.
 """
 
 from __future__ import annotations
