@@ -7,7 +7,7 @@
         --option=--calibration-images=128 -o command_time.224.json
 
 Networks are names of the zoo with the side of their images behind an @, made with random weights,
-or model files. Each command runs in a process of its own, the trees by turns, old, new,
+or model files. Each command runs in a process of its own, the trees by turns (old, new, old, new),
 `--repeats` times each. A row has, by tree, the seconds of each run, those of the processor, the
 peak of its memory in bytes (the resident set, from wait4), and the accuracy and the agreement with
 the input that the command measured. The summary has ratios of medians, new / old; on a busy machine

@@ -5,7 +5,8 @@ chooses, fine-tuned alike.
 
 Each row is one `fertool prune` with distillation from MODEL.pt itself; accuracies are paired with
 its own, and times are taken interleaved with it in ONNX Runtime, on one thread. Rows that the
-output has already are kept; with --time-again only their times are taken anew, of the networks in --keep.
+output has already are kept; with --time-again only their times are taken anew, of the networks in
+--keep.
 """
 
 from __future__ import annotations
