@@ -19,7 +19,7 @@ class CorruptionLevels:
 
 
 CORRUPTIONS: Mapping[str, CorruptionLevels] = {
-    "noise": CorruptionLevels("standard deviation, of 255", (5, 10, 15, 25, 40)),
+    "noise": CorruptionLevels("sigma, gray levels", (5, 10, 15, 25, 40)),
     "blur": CorruptionLevels("sigma, px of 48", (0.5, 1, 1.5, 2, 3)),
     "resolution": CorruptionLevels("fraction of the side", (0.75, 0.625, 0.5, 0.375, 0.25)),
     "brightness": CorruptionLevels("gamma", (1.25, 1.5, 2, 2.5, 3)),

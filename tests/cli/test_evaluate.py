@@ -98,7 +98,7 @@ def test_corruptions_are_measured_drawn_and_reported(fertool, model, tmp_path):
     code, out, err = fertool("eval", model, *own, "--plot", picture, "-o", report)
     assert code == 0, err
     assert "under corruptions, relative" in out
-    assert "standard deviation, of 255" in out
+    assert "sigma, gray levels" in out
     assert picture.read_bytes().startswith(b"\x89PNG")
     found = json.loads(report.read_text())["corruptions"]
     assert list(found["by_name"]) == ["noise", "jpeg"]

@@ -63,7 +63,7 @@ def test_success_is_told_by_nobody(crew):
 
 
 def test_the_first_process_tells_when_the_one_that_would_is_gone(crew, monkeypatch):
-    monkeypatch.setattr(processes, "_UNTIL_TOLD_S", 0.1)
+    monkeypatch.setattr(processes, "_REPORT_TIMEOUT_S", 0.1)
     told = []
 
     def die(outcome):
