@@ -15,12 +15,11 @@ _HEAD = """# Formats in their runtimes
 
 Made by `make results` from `docs/results/formats.json` (`python benchmarks/formats.py`); do not \
 edit. Of each network that is listed, on {images} images of PublicTest: nano_resnet is the trained \
-file of `models/`; the others are trained for seconds alone, and their last layer tells images \
-apart by the two directions in which its inputs differ most.
+file of `models/`; the others are trained for minutes alone.
 
 - **difference**: the largest of a probability, from PyTorch's on the same network.
 - **top-1**: images with the same top class. `export` writes no quantized file below 99 % on its \
-own images. Networks of seconds of training tell images apart by little, so that one rounding \
+own images. Networks of minutes of training tell images apart by little, so that one rounding \
 changes a class.
 - **time** of one image on one thread, median; in brackets relative to ONNX Runtime with the \
 `.onnx` file, from alternating passes on a busy machine.
