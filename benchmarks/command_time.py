@@ -74,7 +74,9 @@ def parse_args() -> argparse.Namespace:
 
 def environment(tree: Path, threads: int) -> dict[str, str]:
     """Return the environment in which a tree's `fertool` runs."""
-    return {**os.environ, "PYTHONPATH": str(tree.resolve()), "OMP_NUM_THREADS": str(threads)}
+    paths = {"PYTHONPATH": str(tree.resolve()), "PYTHONSAFEPATH": "1"}
+    # Safe: else the tree in the current folder would come before the other one.
+    return {**os.environ, **paths, "OMP_NUM_THREADS": str(threads)}
 
 
 def model_file(network: str, tree: Path, folder: Path, threads: int) -> Path:
