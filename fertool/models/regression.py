@@ -6,7 +6,7 @@ a point near the means: the ridge is far above what these lose.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +48,17 @@ def measure_moments(
         totals.add(x, y)
     assert totals is not None
     return totals.moments()
+
+
+def measure_inputs(
+    layer: nn.Module, inputs: Sequence[Tensor], positions: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return mean [G, F] and covariance [G, F, F] of a layer's inputs [N, …], by batch, float64."""
+    groups = layer.groups if isinstance(layer, nn.Conv2d) else 1
+    # Nothing is wanted: one output of zeros a group.
+    outputs = [x.new_zeros(len(x), groups, len(positions)) for x in inputs]
+    moments = measure_moments(layer, inputs, outputs, positions)
+    return moments.x_mean, moments.xx
 
 
 class _Totals:

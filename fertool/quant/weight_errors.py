@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +29,11 @@ from fertool.graph.network import Network
 from fertool.models.build import require_static
 from fertool.models.float_prefix import plan_quantizers
 from fertool.models.quantized import dequantize, per_channel
-from fertool.models.regression import ordered_factor_
-from fertool.models.sampling import input_columns, limit_images, sample_positions, to_channels_first
+from fertool.models.regression import measure_inputs, ordered_factor_
+from fertool.models.sampling import limit_images, sample_positions, to_channels_first
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.quant.output_divergence import ErrorProbe, mean_divergences
-from fertool.quant.weight_rounding import gptq_integers
+from fertool.quant.weight_rounding import gptq_integers, rounding_order
 from fertool.spec import WEIGHT_BITS, InputSpec, Spec, WeightQuant, affordable_batch
 
 FIT_IMAGES, MEASURED_IMAGES = 256, 512
@@ -226,7 +225,7 @@ def _gptq_errors(layer: nn.Module, x: Tensor, positions: Tensor, limit: int) -> 
     """Return the errors of GPTQ on the inputs x of a float layer, which fit its weights already."""
     assert isinstance(layer, nn.Conv2d | nn.Linear)
     weight = layer.weight.detach()
-    mean, covariance = _input_moments(layer, x, positions.to(x.device))
+    mean, covariance = measure_inputs(layer, torch.split(x, _BATCH), positions.to(x.device))
     groups, fan_in = mean.shape
     rows = weight.double().reshape(groups, -1, fan_in)
     # An error in a weight counts by the variance of its input.
@@ -243,8 +242,7 @@ def _gptq_errors(layer: nn.Module, x: Tensor, positions: Tensor, limit: int) -> 
     # All numbers of bits at once, as further rows: the columns are what takes the time.
     every = rows.repeat(1, len(WEIGHT_BITS), 1)
     scale = torch.cat(scales, 1)
-    # Inputs of large variance are rounded first: the others have room to compensate for them.
-    order = covariance.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True).flip(1)
+    order = rounding_order(covariance.diagonal(dim1=1, dim2=2))
     factor = ordered_factor_(covariance, order)
     integers = gptq_integers(every, scale, torch.cat(limits, 1), order, factor)
     errors = integers * scale[..., None] - every
@@ -259,24 +257,3 @@ def _by_bits(rows: Tensor, groups: int) -> Tensor:
     """Return rows [groups, bits R, ...] with the bits ahead, [bits, groups, R, ...]."""
     split = rows.reshape(groups, len(WEIGHT_BITS), -1, *rows.shape[2:])
     return split.transpose(0, 1)
-
-
-def _input_moments(
-    layer: nn.Conv2d | nn.Linear, x: Tensor, positions: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return mean [G, F] and covariance [G, F, F] of a layer's inputs, float64, by group."""
-    near = input_columns(layer, x[:1], positions).double().mean(2, keepdim=True)
-    count = 0
-    total: Any = 0.0
-    products: Any = 0.0
-    for images in torch.split(x, _BATCH):
-        # About a point near the mean: of inputs that hardly vary only rounding errors would be
-        # left otherwise.
-        inputs = input_columns(layer, images, positions).double() - near
-        count += inputs.shape[2]
-        total = total + inputs.sum(2)
-        products = products + inputs @ inputs.mT
-    mean = total / count
-    covariance = products / count - mean[:, :, None] * mean[:, None]
-    covariance.diagonal(dim1=1, dim2=2).clamp_(min=0)
-    return mean + near[..., 0], covariance

@@ -109,8 +109,7 @@ def _fit(
     weight, bias = _parameters(source)
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
     variances = moments.xx.diagonal(dim1=1, dim2=2).clone()
-    # Inputs of large variance are rounded first: the others have room to compensate for them.
-    order = variances.argsort(dim=1, descending=True).flip(1)
+    order = rounding_order(variances)
     wanted, factor = regress_(weight.reshape(groups, -1, fan_in), moments, order)
     # An error in a weight counts by the variance of its input.
     importance = variances.repeat_interleave(wanted.shape[1], 0)
@@ -122,6 +121,14 @@ def _fit(
     layer.weight.copy_(integers.reshape(layer.weight.shape))
     means = torch.einsum("grf,gf->gr", integers * scales[..., None], moments.x_mean)
     set_bias(layer, (moments.y_mean - means).flatten())
+
+
+def rounding_order(variances: Tensor) -> Tensor:
+    """Return the order [G, F] of inputs of these variances, of which the last is rounded first.
+
+    That is the one of the largest variance: the others have room to compensate for it.
+    """
+    return variances.argsort(dim=1, descending=True).flip(1)
 
 
 def gptq_integers(

@@ -11,7 +11,7 @@ from fertool.models import create
 from fertool.models.regression import measure_moments, ordered_factor_, regress_
 from fertool.models.sampling import input_columns
 from fertool.quant import quantize_model
-from fertool.quant.weight_rounding import gptq_integers
+from fertool.quant.weight_rounding import gptq_integers, rounding_order
 from fertool.spec import InputSpec
 from fertool.training import predict_logits
 
@@ -20,7 +20,7 @@ CLASSES = ("a", "b", "c", "d")
 
 def rounded(weight, step, limit, xx):
     """Return the integers of GPTQ, inputs of large variance first."""
-    order = xx.diagonal(dim1=1, dim2=2).argsort(dim=1, descending=True).flip(1)
+    order = rounding_order(xx.diagonal(dim1=1, dim2=2))
     return gptq_integers(weight, step, limit, order, ordered_factor_(xx.clone(), order))
 
 
