@@ -60,7 +60,7 @@ class DataConfig(ReadConfig):
     classes: str | None = option(
         None,
         "Classes in order, of the data set or merged: happy,sad,other=angry+fear. Images of others "
-        "are left out.",
+        "are not used.",
         panel=DATA,
         metavar="NAMES",
     )

@@ -337,7 +337,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class OptionalTrainConfig(TrainConfig):
-    """The same loop where it may be left out, by 0 epochs."""
+    """The same loop where it may be skipped, by 0 epochs."""
 
     epochs: int = changed(
         TrainConfig,

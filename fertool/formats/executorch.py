@@ -51,11 +51,9 @@ values = method.execute((torch.from_numpy(pixels),))[0][0].numpy()
             example_image,
             make_image_network,
             require_network_alone,
-            require_not_packed,
         )
         from fertool.runtime.packages import import_extra
 
-        require_not_packed(config.packed, self.suffix)
         require_network_alone(spec, config, self.suffix)
         lowering = import_extra("executorch.exir", "executorch")
         partition = import_extra(

@@ -82,6 +82,7 @@ def require_network_alone(spec: Spec, config: ExportConfig, suffix: str) -> None
     """Raise an error for what only ONNX graphs hold beside or around a single network."""
     _require_raw_network(config, suffix)
     _require_one_network(spec, suffix)
+    require_not_packed(config.packed, suffix)
 
 
 def _require_one_network(spec: Spec, suffix: str) -> None:

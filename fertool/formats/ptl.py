@@ -52,11 +52,9 @@ values = network(torch.from_numpy(pixels))[0].numpy(force=True)
             example_image,
             make_image_network,
             require_network_alone,
-            require_not_packed,
             trace_network,
         )
 
-        require_not_packed(config.packed, self.suffix)
         require_network_alone(spec, config, self.suffix)
         network = make_image_network(spec, module)
         written = path.with_name(_WRITTEN_AS)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fertool import metrics
+    from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
     from fertool.gate_spec import RoutingMetrics
     from fertool.runtime import Predictor
@@ -53,8 +54,8 @@ def evaluate(
 ) -> EvaluationReport:
     """Evaluate models or model files on one split, with 95 % intervals and paired tests.
 
-    Each is compared with the first. Images that are exact copies of training images are left out of
-    a second figure. With ``detect`` the data are photographs whose faces are found first, and a
+    Each is compared with the first. A second figure excludes images that are exact copies of
+    training images. With ``detect`` the data are photographs whose faces are found first, and a
     photograph without one counts as wrong. With ``corruptions`` the images are corrupted in eight
     ways too, each at five levels, always alike for the same seed. With ``not_worse_than`` that file
     is the baseline, and `limit` of the result says which files are worse than allowed. `options`
@@ -88,13 +89,14 @@ def _evaluate_all(
         return EvaluationReport(tuple(evaluations), tuple(compare(evaluations, right)))
     results: list[Evaluation] = []
     correct: list[NDArray[np.bool_]] = []
-    first: DataSource | None = None
+    first: tuple[str, DataSource] | None = None
     for model in models:
         predictor = open_any(model, config.foreign, reporter)
         source = data.fitted_to(predictor)
         # Of each model in its own shape, but the same images.
-        first = first or source
-        _require_same_images(predictor, source, results, first, config.split)
+        candidate = (str(predictor.path), source)
+        first = first or candidate
+        _require_same_images(candidate, first, config.split)
         result, is_correct = evaluate_predictor(
             predictor, source, config.split, config.tta, reporter
         )
@@ -269,32 +271,42 @@ def _headline(evaluation: metrics.Evaluation) -> Headline:
 
 
 def _require_same_images(
-    predictor: Predictor,
-    source: DataSource,
-    before: Sequence[Evaluation],
-    first_source: DataSource,
-    split: Split,
+    candidate: tuple[str, DataSource], first: tuple[str, DataSource], split: Split
 ) -> None:
     """Raise FertoolError unless two models predict for the same images.
 
-    Images of classes that a model lacks are left out. Both sets come from one list in one order, so
-    that the same names in the same order are the same images, if the same ones were held out.
+    Both sets come from one list in one order, so that the same names in the same order are the same
+    images, if the same ones were held out.
     """
+    (file, source), (first_file, first_source) = candidate, first
     if source.division != first_source.division:
         raise FertoolError(
-            f"{predictor.path}: was trained with another division of {source.name} into splits "
-            f"than {before[0].file}",
+            f"{file}: was trained with another division of {source.name} into splits "
+            f"than {first_file}",
             "evaluate each file alone, or on data with splits of their own",
         )
-    images = source.split(split)
-    first = first_source.split(split)
-    names = [images.classes[k] for k in images.labels.tolist()]
-    first_names = [first.classes[k] for k in first.labels.tolist()]
-    if names != first_names:
+    require_same_labels(
+        (file, source.split(split)),
+        (first_file, first_source.split(split)),
+        "compare models of the same classes, or evaluate each file alone",
+    )
+
+
+def require_same_labels(
+    candidate: tuple[str, FaceDataset], first: tuple[str, FaceDataset], hint: str
+) -> None:
+    """Raise FertoolError unless the images of two files have the same classes in the same order.
+
+    Those of classes that a model lacks are not among its images.
+    """
+    names = []
+    for _, images in (candidate, first):
+        names.append([images.classes[k] for k in images.labels.tolist()])
+    if names[0] != names[1]:
         raise FertoolError(
-            f"{predictor.path}: knows {len(names)} of the images, {before[0].file} "
-            f"{len(first_names)}, for their classes differ",
-            "compare models of the same classes, or evaluate each file alone",
+            f"{candidate[0]}: knows {len(names[0])} of the images, {first[0]} {len(names[1])}, "
+            "for their classes differ",
+            hint,
         )
 
 

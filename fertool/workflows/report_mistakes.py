@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.config.foreign_files import ForeignModel
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import UsageError
 from fertool.report.mistakes import Mistake, MistakeGroup, Mistakes, Prediction
 from fertool.reporter import Reporter
 from fertool.results import AccuracyComparison, ModelSummary
+from fertool.workflows.evaluate import require_same_labels
 from fertool.workflows.predictors import open_any
 
 if TYPE_CHECKING:
@@ -66,7 +67,11 @@ def find_mistakes(
     files = list(dict.fromkeys([str(models[0].file), str(models[-1].file)]))
     predictions = [_predict(file, data, config, reporter) for file in files]
     before, after = predictions[0], predictions[-1]
-    _require_same_images(before, after)
+    require_same_labels(
+        (after.file, after.images),
+        (before.file, before.images),
+        "give models of the same classes, or leave ``data`` out",
+    )
     comparison = None
     if len(predictions) > 1:
         pair = compare_paired(before.is_right, after.is_right)
@@ -107,20 +112,6 @@ def _predict(file: str, data: Data, config: ReportConfig, reporter: Reporter) ->
     predicted = logits.argmax(1)
     confidence = np.exp(log_p.max(1))
     return _Predictions(file, images, predicted, confidence, predicted == images.labels.numpy())
-
-
-def _require_same_images(before: _Predictions, after: _Predictions) -> None:
-    """Raise FertoolError unless both models predict for the same images, in the same order."""
-    labels = []
-    for found in (before, after):
-        classes = found.images.classes
-        labels.append([classes[k] for k in found.images.labels.tolist()])
-    if labels[0] != labels[1]:
-        raise FertoolError(
-            f"{after.file}: knows {len(labels[1])} of the images, {before.file} {len(labels[0])}, "
-            "for their classes differ",
-            "give models of the same classes, or leave ``data`` out",
-        )
 
 
 def _rank(

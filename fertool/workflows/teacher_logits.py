@@ -332,11 +332,11 @@ def _note_recorded(path: Path, cached: CachedLogits, reporter: Reporter) -> None
     from fertool.report.units import size_text
 
     spec = cached.spec
-    views = f"{spec.views} views" if spec.views else "one look"
+    views = f"{spec.views} views of " if spec.views else ""
     # A single teacher is what most files have.
     of = f" by {len(spec.teachers)} teachers" if len(spec.teachers) > 1 else ""
     size = size_text(path.stat().st_size)
-    reporter.note(f"{path}: {views} of {spec.images.count} images{of}, {size}")
+    reporter.note(f"{path}: {views}{spec.images.count} images{of}, {size}")
 
 
 def _recorded_before(path: Path, plan: LogitsSpec) -> CachedLogits | None:
