@@ -167,7 +167,7 @@ def _failure(error: BaseException) -> Outcome | None:
 def _wrong_usage(error: typer.BadParameter) -> Outcome:
     if refusal := _refused_split(error):
         return Outcome(2, with_flags(refusal.message), with_flags(refusal.hint))
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")
     # A group that is called without a subcommand has printed its help.
     if not message:
         return Outcome(2)

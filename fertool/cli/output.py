@@ -65,7 +65,7 @@ def print_changed(changed: PrunedModel | QuantizedModel, warning: str, as_json: 
     story(change_table(before, after, changed.change, unlabeled))
     interval = changed.change.speedup_ci95
     # Where the interval holds 1 the difference may be chance.
-    if interval is not UNSET and interval[0] <= 1:
+    if warning and interval is not UNSET and interval[0] <= 1:
         note(warning)
     announce(changed.summary, as_json)
 

@@ -10,8 +10,8 @@ from fertool.config.reading import ReadConfig
 from fertool.config.run import RunConfig
 
 _NOT_FASTER = (
-    "INT8 is not measurably faster on this machine: it may lack VNNI, or the network be too small "
-    "to gain"
+    "not measurably faster than its input on this machine, which may lack VNNI, or the network be "
+    "too small to gain; --compute auto takes floats where they are faster"
 )
 
 
@@ -64,4 +64,4 @@ def quantize(
         run=run,
         reporter=CONSOLE,
     )
-    print_changed(quantized, _NOT_FASTER, json)
+    print_changed(quantized, _NOT_FASTER if config.compute == "int8" else "", json)
