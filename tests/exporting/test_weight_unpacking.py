@@ -15,6 +15,7 @@ from fertool.data.pixels import to_input
 from fertool.exporting import export_model
 from fertool.models import load_model, save_model
 from fertool.quant import ComputeChoice, quantize_model
+from fertool.runtime import open_predictor
 from fertool.spec import ComputeSpec
 
 FLOAT = QuantizeConfig(calibration_images=16, compute="float")
@@ -53,6 +54,27 @@ def test_a_runtime_unpacks_float_weights_once_and_runs_the_float_network(floats,
         logits, own = run(export_model(quantized, network, config), tmp_path / "own.onnx")
         assert sorted(own) == sorted(operators)
         assert np.abs(logits - expected).max() < 1e-4 * max(1, np.abs(expected).max())
+
+
+def openvino_logits(path):
+    pytest.importorskip("openvino")
+    return open_predictor(path, runtime="openvino").logits(IMAGES, batch_size=len(IMAGES))
+
+
+def opencv_logits(path):
+    dnn = pytest.importorskip("cv2").dnn
+    network = dnn.readNetFromONNX(str(path))
+    network.setInput(IMAGES.numpy())
+    return network.forward()
+
+
+@pytest.mark.parametrize("read", [openvino_logits, opencv_logits], ids=["openvino", "opencv"])
+def test_other_runtimes_compute_the_float_network(floats, tmp_path, read):
+    _, _, quantized, network = floats
+    path = tmp_path / "own.onnx"
+    path.write_bytes(export_model(quantized, network, PLAIN))
+    expected = logits_of(network, quantized)
+    assert np.abs(read(path) - expected).max() < 1e-4 * max(1, np.abs(expected).max())
 
 
 def test_every_weight_of_a_float_network_is_an_integer_in_the_files(floats, tmp_path):

@@ -61,9 +61,11 @@ class OpenVinoRuntime(Runtime):
             verify_digest(path)
         spec = read_spec(path)
         openvino = import_extra("openvino", "openvino")
-        # Without the hint it computes in bfloat16 where the processor has that.
+        # Without the first it computes in bfloat16 where the processor has that, and without the
+        # second it rounds the inputs of a linear layer with integer weights to 8 bits.
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
             "PERFORMANCE_HINT": "LATENCY",
         }
         if times is not None:
