@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fertool.config.training import DEGRADATIONS, HIGHEST_QUALITY, AugmentConfig
+from fertool.config.training import DEGRADATIONS, HIGHEST_QUALITY, STRENGTHS, AugmentConfig
 from fertool.data.degradation import add_noise, blur, change_chosen, compress_jpeg, downscale
 from fertool.header_json import digest_text
 
@@ -46,6 +46,14 @@ class AugmentParams:
     def to(self, device: torch.device) -> AugmentParams:
         """Return the same parameters on another device."""
         return self._map(lambda numbers: numbers.to(device))
+
+    def with_degradations(self, config: AugmentConfig, generator: torch.Generator) -> AugmentParams:
+        """Return the same parameters with the degradations of another config, drawn here."""
+        drawn = _draw_degradations(len(self.mirror), config, generator)
+        if not drawn:
+            return self
+        options = {name: getattr(config, name) for name in (*DEGRADATIONS, *STRENGTHS)}
+        return replace(self, config=replace(self.config, **options), **drawn)
 
     @property
     def digest(self) -> str:
@@ -86,11 +94,19 @@ def draw_augment_params(n: int, config: AugmentConfig, generator: torch.Generato
         color = uniform(2, n)
     if config.erasing:
         erase = uniform(5, n)
-    degradations: dict[str, Tensor] = {}
+    degradations = _draw_degradations(n, config, generator)
+    return AugmentParams(config, mirror, move, color, erase, **degradations)
+
+
+def _draw_degradations(
+    n: int, config: AugmentConfig, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Draw the parameters of the degradations that are on, by their names."""
+    drawn: dict[str, Tensor] = {}
     for name in DEGRADATIONS:
         if getattr(config, name):
-            degradations[name] = uniform(3, n)
-    return AugmentParams(config, mirror, move, color, erase, **degradations)
+            drawn[name] = torch.rand(3, n, generator=generator, device=generator.device)
+    return drawn
 
 
 def view_augment_params(n: int, config: AugmentConfig, seed: int, view: int) -> AugmentParams:

@@ -14,7 +14,7 @@ from torch import Tensor
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.logits_header import ImageSet, LogitsSpec
 from fertool.artifact.store import pack, unpack
-from fertool.config.training import AugmentConfig
+from fertool.config.training import DEGRADATIONS, STRENGTHS, AugmentConfig
 from fertool.data.augment import apply_augmentation
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
@@ -27,7 +27,8 @@ from fertool.spec import InputSpec, ProvenanceStep
 from fertool.strict_json import WrongContentError, as_type
 
 _BATCH = 256
-_DRAWN_EACH_EPOCH = ("mixup", "cutmix")
+_MIXING = ("mixup", "cutmix")
+_DRAWN_EACH_EPOCH = (*_MIXING, *DEGRADATIONS, *STRENGTHS)
 """Augmentations that are drawn again in every epoch, and so belong to no view."""
 
 
@@ -272,9 +273,7 @@ def _draws_digest(spec: LogitsSpec) -> str:
 def _augmentation_entries(config: AugmentConfig) -> dict[str, Any]:
     """Return the numbers of the augmentation that a header holds."""
     entries = config.given_values()
-    for name in _DRAWN_EACH_EPOCH:
-        del entries[name]
-    return entries
+    return {name: value for name, value in entries.items() if name not in _DRAWN_EACH_EPOCH}
 
 
 def _parse_augmentation(entries: Mapping[str, Any]) -> AugmentConfig:
@@ -282,5 +281,5 @@ def _parse_augmentation(entries: Mapping[str, Any]) -> AugmentConfig:
 
     Raises WrongContentError for numbers that this version does not know.
     """
-    complete = {**entries, **dict.fromkeys(_DRAWN_EACH_EPOCH, 0.0)}
+    complete = {**entries, **dict.fromkeys(_MIXING, 0.0)}
     return as_type(complete, AugmentConfig, known_only=True)

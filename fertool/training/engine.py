@@ -370,7 +370,10 @@ def _step_batches(
 
 
 def _augment_params(run: _Run, positions: Tensor, generator: torch.Generator) -> AugmentParams:
-    """Return the augmentation of the images of a batch: that of the plan, or a random one."""
+    """Return the augmentation of the images of a batch: that of the plan, or a random one.
+
+    Degradations are random in both: a plan's teachers saw the images without them.
+    """
     if run.planned is not None:
-        return run.planned[positions]
+        return run.planned[positions].with_degradations(run.config.augmentation, generator)
     return draw_augment_params(len(positions), run.config.augmentation, generator)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fertool.config.option import values_of, with_values
-from fertool.config.training import DEGRADATIONS, STRENGTHS, AugmentConfig
+from fertool.config.training import AugmentConfig
 from fertool.errors import UsageError
 from fertool.reporter import Reporter
 
@@ -22,8 +22,6 @@ FIXED_BY_VIEWS = (
     "brightness",
     "contrast",
     "erasing",
-    *DEGRADATIONS,
-    *STRENGTHS,
 )
 """The options of augmentation that a recording with views fixes."""
 RECORD_ANEW = "leave it out, or record the teachers anew with ``save_logits``"

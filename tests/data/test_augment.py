@@ -101,6 +101,22 @@ def test_changing_is_drawing_then_applying_image_by_image(images, config):
     )
 
 
+def test_degradations_are_added_to_a_view_by_the_generator_alone(images):
+    view = view_augment_params(64, AugmentConfig(), 0, 0)
+    shown = apply_augmentation(images, view)
+    config = only(noise=0.5, blur=0.3, blur_sigma=1.5)
+    first, again, other = (
+        apply_augmentation(images, view.with_degradations(config, generator(seed)))
+        for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    # Whatever was not drawn for noise or blur is the view as it was.
+    changed = (first != shown).flatten(1).any(1).float().mean()
+    assert 0.4 < changed < 0.9
+    assert view.with_degradations(NO_AUGMENTATION, generator(1)) is view
+
+
 def test_a_view_is_the_same_whoever_asks_and_unlike_any_other(images):
     config = AugmentConfig()
     shown = [
