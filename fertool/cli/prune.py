@@ -39,7 +39,8 @@ def prune(
     from fertool.workflows.data import open_data
     from fertool.workflows.model import load
     from fertool.workflows.outputs import default_output, require_outputs
-    from fertool.workflows.prune import plan_pruning, prune, require_possible
+    from fertool.workflows.prune import plan_pruning, prune
+    from fertool.workflows.pruning_requirements import require_possible
 
     output = output or default_output(model, "pruned")
     require_possible(config, pictures, has_data=data is not None, is_preview=dry_run)

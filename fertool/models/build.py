@@ -167,21 +167,22 @@ def with_random_weights(network: Network) -> Network:
 
 def adapt_to_classes(
     spec: Spec, module: nn.Module, classes: tuple[str, ...]
-) -> tuple[Spec, Network]:
+) -> tuple[Spec, nn.Module]:
     """Return a float network for other classes.
 
     Where there are more or fewer of them, the last layer gets random weights. Raises FertoolError
-    for a network that is quantized or dynamic, or does not end in a linear layer.
+    for a network that is quantized, or does not end in a linear layer, and for a dynamic one where
+    the number of classes differs.
     """
     if spec.quant is not None:
         raise FertoolError(
             "a quantized model cannot be trained again as floats", "give the model it was made from"
         )
-    network = require_static(module)
     adapted = replace(spec, classes=classes, metrics=None)
     if len(classes) == len(spec.classes):
-        return adapted, network
+        return adapted, module
 
+    network = require_static(module)
     last = network.graph.by_name[network.graph.output]
     if last.op != "linear":
         raise FertoolError(

@@ -13,6 +13,7 @@ from fertool.pruning.profile_gate import (
     profile_margins,
     set_cascade_threshold,
 )
+from fertool.pruning.profiles_session import ProfilesSession
 from fertool.pruning.pruning_step import (
     Constraints,
     PruneResult,
@@ -24,18 +25,28 @@ from fertool.pruning.pruning_step import (
     require_scorable,
     score_channels,
 )
-from fertool.pruning.routing_objective import ProfilesObjective, RoutedObjective
-from fertool.pruning.schedule import RECOVERY, NoTrainer, Phase, Schedule, Trainer, load_schedule
+from fertool.pruning.routing_objective import ProfilesObjective, RoutedObjective, for_profiles
+from fertool.pruning.schedule import (
+    RECOVERY,
+    AnySession,
+    NoTrainer,
+    Phase,
+    Schedule,
+    Trainer,
+    load_schedule,
+)
 from fertool.pruning.session import PruningSession
 
 __all__ = [
     "RECOVERY",
+    "AnySession",
     "Constraints",
     "LatencyModel",
     "NoTrainer",
     "PenalizedObjective",
     "Phase",
     "ProfilesObjective",
+    "ProfilesSession",
     "PrunePlan",
     "PruneResult",
     "PruningSession",
@@ -49,6 +60,7 @@ __all__ = [
     "cascade_threshold",
     "channel_counts",
     "choose_profiles",
+    "for_profiles",
     "learn_latency",
     "load_schedule",
     "measure_profile_usage",

@@ -176,17 +176,17 @@ def score_channels(
 
 
 def require_float(spec: Spec) -> None:
-    """Raise FertoolError for a network that is quantized or dynamic already."""
+    """Raise FertoolError for a network that is quantized already."""
     if spec.quant is not None:
         raise FertoolError(
             "the model is quantized already", "prune the float model, then quantize it"
         )
-    spec.require_static("pruned again")
 
 
 def require_scorable(spec: Spec, selection: SelectionConfig, *, has_data: bool) -> None:
     """Raise at once what scoring would: UsageError for options, FertoolError for networks."""
     require_float(spec)
+    spec.require_static("scored")
     criterion = selection.resolved(has_images=has_data).criterion
     if load_criterion(criterion).needs_images and not has_data:
         raise UsageError(

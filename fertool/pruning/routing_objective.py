@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fertool.errors import FertoolError
 from fertool.header_json import canonical_json
 from fertool.models.dynamic_network import DynamicNetwork
 from fertool.models.profile_network import ProfileNetwork
-from fertool.objective import EpochPlan, LogitsObjective, plan_epoch
+from fertool.objective import EpochPlan, LogitsObjective, Objective, plan_epoch
 
 
 @dataclass(frozen=True)
@@ -102,3 +103,18 @@ class ProfilesObjective:
         loss = self._objective.loss_on_logits(inputs, targets)
         losses = torch.stack([loss(network(inputs)) for network in module.networks])
         return losses.mean()
+
+
+def for_profiles(objective: Objective, module: nn.Module) -> Objective:
+    """Return the objective for the profiles of a dynamic network; another one's is as it is.
+
+    Raises FertoolError for an objective that needs more of the network than its logits.
+    """
+    if not isinstance(module, ProfileNetwork) or isinstance(objective, ProfilesObjective):
+        return objective
+    if not isinstance(objective, LogitsObjective):
+        raise FertoolError(
+            f"a dynamic network of {len(module.networks)} profiles learns by its logits alone",
+            "use ``method=kd``",
+        )
+    return ProfilesObjective(objective)

@@ -15,6 +15,7 @@ from fertool.errors import UsageError
 from fertool.pruning.budget import Targets
 from fertool.pruning.penalties import Penalty
 from fertool.pruning.planning import PrunePlan
+from fertool.pruning.profiles_session import ProfilesSession
 from fertool.pruning.routing_objective import Routing
 from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
 
 RECOVERY = "recovery"
+AnySession = PruningSession | ProfilesSession
+"""A network that is pruned: a single one, or one of several profiles."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Trainer(Protocol):
     @property
     def validation_images(self) -> FaceDataset: ...  # noqa: D102
 
-    def train(self, phase: Phase, session: PruningSession) -> float:
+    def train(self, phase: Phase, session: AnySession) -> float:
         """Train the session's network in place to its best epoch, or the last.
 
         Returns its accuracy on the validation images.
@@ -80,7 +83,7 @@ class NoTrainer:
         """Raise UsageError."""
         raise _needs_images("the schedule")
 
-    def train(self, phase: Phase, session: PruningSession) -> float:
+    def train(self, phase: Phase, session: AnySession) -> float:
         """Raise UsageError."""
         raise _needs_images(f"{phase.name}: training")
 
@@ -135,7 +138,18 @@ class Schedule(ABC):
         Raises FertoolError for targets or trainings that are not possible.
         """
 
-    def recover(self, session: PruningSession, trainer: Trainer) -> None:
+    def run_profiles(self, session: ProfilesSession, trainer: Trainer) -> None:
+        """Prune the profiles of a dynamic network in place, with the trainings of the schedule.
+
+        Raises UsageError unless the schedule can do that.
+        """
+        raise UsageError(
+            f"a dynamic network of {len(session.sessions)} profiles: this schedule prunes one "
+            "network",
+            "use ``schedule=one-shot`` or ``schedule=iterative``",
+        )
+
+    def recover(self, session: AnySession, trainer: Trainer) -> None:
         """Train for `epochs`, which a schedule does at its end."""
         if self.epochs:
             trainer.train(Phase(RECOVERY, self.epochs), session)

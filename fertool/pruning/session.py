@@ -110,7 +110,7 @@ class PruningSession:
         """
         trial = copy.copy(self)
         for step in range(1, steps):
-            trial._prune_by(step / steps)
+            trial.prune_by(step / steps)
         targets = trial.remaining_budget()
         if targets is None:
             return None if trial.plan is self.start.plan else trial.plan
@@ -154,9 +154,10 @@ class PruningSession:
     def prune_in_steps(self, steps: int = 1) -> None:
         """Prune to the targets without training, in steps of equal ratio, each scored anew."""
         for step in range(1, steps + 1):
-            self._prune_by(step / steps)
+            self.prune_by(step / steps)
 
-    def _prune_by(self, fraction: float) -> None:
+    def prune_by(self, fraction: float) -> None:
+        """Prune a fraction of the whole way to the targets, in one step without training."""
         if targets := self.remaining_budget(fraction):
             self.apply(self.plan_step(targets))
 

@@ -30,6 +30,7 @@ def new_network(
     from fertool import models
     from fertool.models.initial_weights import load_initial_weights
 
+    module: nn.Module
     # In a fork, so that the caller's own random numbers stay as they are.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from fertool.config.option import configured, values_of
 from fertool.config.pictures import PrunePictures
 from fertool.config.pruning import PruneConfig
 from fertool.config.run import RunConfig
-from fertool.errors import UsageError, naming
+from fertool.errors import UsageError
 from fertool.reporter import SILENT, Reporter
 from fertool.results import Change, Epoch, PruneResult, UnlabeledChange
 from fertool.workflows.comparison import (
@@ -25,15 +24,15 @@ from fertool.workflows.comparison import (
     with_measured,
 )
 from fertool.workflows.data import Data, validation_of
-from fertool.workflows.latency_budget import LatencySearch
 from fertool.workflows.model import Model
 from fertool.workflows.outputs import as_path, require_outputs, state_path
 from fertool.workflows.pictures import draw_pruning, require_pictures
-from fertool.workflows.processes import require_one_process
 from fertool.workflows.provenance import make_step, recorded_options
-from fertool.workflows.pruning_constraints import pruning_constraints
+from fertool.workflows.pruning_requirements import require_curves, require_data, require_processes
 from fertool.workflows.pruning_schedules import ScheduleTrainer
+from fertool.workflows.pruning_session import SessionOpener, sessions_of
 from fertool.workflows.recovery import recovery_objective
+from fertool.workflows.routing import recalibrate_cascade
 from fertool.workflows.training_run import TrainingRun
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
     from fertool.data.dataset import FaceDataset
     from fertool.data.source import DataSource
-    from fertool.pruning import PrunePlan, PruningSession, Schedule
+    from fertool.pruning import AnySession, PrunePlan, PruningSession, Schedule, Trainer
     from fertool.spec import ProvenanceStep
 
 
@@ -49,10 +48,10 @@ if TYPE_CHECKING:
 class PrunedModel(Model):
     """A pruned model, and what pruning did to the model `before`.
 
-    `plan` leads from one to the other; in dynamic pruning to the widest profile. `change` has the
-    accuracies on the validation images with their paired comparison and the latencies. Without data
-    `unlabeled` has what can be measured on drawn faces instead, and there is no `history` of
-    trainings.
+    `plan` leads from one to the other; of a dynamic network it is that of the widest profile.
+    `change` has the accuracies on the validation images with their paired comparison and the
+    latencies. Without data `unlabeled` has what can be measured on drawn faces instead, and there
+    is no `history` of trainings.
     """
 
     before: Model
@@ -95,8 +94,11 @@ def prune(
     latency of both networks in ONNX Runtime. `options` are those of `PruneConfig`, `PrunePictures`
     and `RunConfig`, by name: `prune(model, data, flops=0.5, epochs=6)`.
 
-    Raises FertoolError for a model that is quantized or dynamic already, and for a budget that
-    cannot be met; UsageError for a wrong option.
+    Of a dynamic network every profile keeps the fraction that the budget leaves, and what chooses
+    among them stays; a cascade's thresholds are calibrated anew, for the same shares.
+
+    Raises FertoolError for a model that is quantized already, and for a budget that cannot be met;
+    UsageError for a wrong option.
     """
     config, pictures, run = configured(config, options, pictures, run)
     require_curves(pictures, config)
@@ -116,57 +118,13 @@ def plan_pruning(
     reporter: Reporter = SILENT,
     **options: Any,
 ) -> list[PrunePlan]:
-    """Return the plan that `prune` carries out, of dynamic pruning one for each width.
+    """Return the plan that `prune` carries out; with several profiles one for each, widest first.
 
     Nothing is trained. The arguments and errors are those of `prune`; raises UsageError too where
     only the accuracy limits what is removed.
     """
     config, run = configured(config, options, run)
     return _Pruning(model, data, config, run, reporter).plan()
-
-
-def require_possible(
-    config: PruneConfig, pictures: PrunePictures, *, has_data: bool, is_preview: bool
-) -> None:
-    """Raise UsageError for options that exclude each other, before data are opened."""
-    require_processes(config, is_preview=is_preview)
-    require_data(config, has_data=has_data)
-    require_curves(pictures, config)
-
-
-def require_processes(config: PruneConfig, *, is_preview: bool = False) -> None:
-    """Raise UsageError for several processes where they cannot share the work."""
-    if is_preview or not config.trains:
-        require_one_process("prune without ``epochs``")
-    if config.budget.target_latency is not None:
-        # Each process would measure other times.
-        require_one_process("prune ``target_latency``")
-    if not config.scheduling.shares_processes:
-        require_one_process(f"prune ``schedule={config.scheduling.schedule}``")
-
-
-def require_data(config: PruneConfig, *, has_data: bool) -> None:
-    """Raise UsageError for a training without images."""
-    if has_data:
-        return
-    if config.scheduling.trains_first:
-        raise UsageError(
-            f"``schedule={config.scheduling.schedule}`` needs ``data``",
-            "for example ``data=fer2013.csv``",
-        )
-    if config.training.epochs:
-        raise UsageError(
-            f"``epochs={config.training.epochs}``: fine-tuning needs ``data``",
-            "for example ``data=fer2013.csv``",
-        )
-
-
-def require_curves(pictures: PrunePictures, config: PruneConfig) -> None:
-    """Raise UsageError for curves of a training that there is not."""
-    if pictures.plot and not (config.training.epochs or config.scheduling.trains_first):
-        raise UsageError(
-            "``plot``: without ``epochs`` there is no training to plot", "for example ``epochs=5``"
-        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +148,9 @@ class _Pruning:
     def plan(self) -> list[PrunePlan]:
         require_processes(self.config, is_preview=True)
         self._require_possible()
-        plans = self.schedule.preview(self._open_session(state=None))
+        plans = []
+        for session in sessions_of(self._open_session(state=None)):
+            plans += self.schedule.preview(session)
         if not plans:
             raise UsageError(
                 "no budget to plan for",
@@ -282,52 +242,29 @@ class _Pruning:
         require_data(self.config, has_data=self.data is not None)
         self.config.require_budget()
 
-    def _open_session(self, state: Path | None) -> PruningSession:
-        """Return the network and its budget, after the removal of whole blocks.
-
-        `state` keeps the measured latencies for a run that resumes.
-        """
-        from fertool.models import require_static
-        from fertool.pruning import PruningSession, require_float
-
-        with naming(self.model.name):
-            require_float(self.model.spec)
-        # The trainings change it in place.
-        module = copy.deepcopy(require_static(self.model.module)).cpu()
-        constraints = pruning_constraints(self.before, module, self.config)
-        latency = self.config.budget.texts.get("target_latency")
-        self.schedule.require_budget(constraints.targets, has_latency=latency is not None)
-        if self.val is None:
-            self.reporter.note(
-                "no ``data``: channels are ranked by the size of their weights; images would rank "
-                "them by the loss"
-            )
-        spec, scoring = self.before.spec, self.scoring
-        selection = self.config.selection.resolved(
-            has_images=scoring is not None,
-            image_criterion=self.schedule.criterion,
-            reconstructs=self.schedule.reconstructs,
+    def _open_session(self, state: Path | None) -> AnySession:
+        opener = SessionOpener(
+            self.before,
+            self.config,
+            self.schedule,
+            self.scoring,
+            state,
+            self.run.resume,
+            self.reporter,
         )
-        if latency is not None:
-            search = LatencySearch(spec, module, constraints, selection, scoring, self.reporter)
-            constraints, selection = search.run(latency, state=state, resume=self.run.resume)
-        session = PruningSession(
-            spec, module, constraints, selection, scoring, self.reporter.progress
-        )
-        session.remove_blocks(selection.prune_blocks)
-        return session
+        return opener.open()
 
     def _run_schedule(
-        self, session: PruningSession, step: ProvenanceStep
+        self, session: AnySession, step: ProvenanceStep
     ) -> tuple[Model, list[Epoch], Tensor | None]:
         """Prune and train; returns the model as its file has it, and the history.
 
         Also its logits on the validation images, where they had to be computed.
         """
-        from fertool.pruning import NoTrainer
+        from fertool.pruning import NoTrainer, PruningSession
 
         if self.source is None or self.val is None or self.scoring is None:
-            self.schedule.run(session, NoTrainer())
+            self._run(session, NoTrainer())
             pruned = Model(session.spec.with_step(step), session.module)
             return pruned.finished(self.output), [], None
         training = TrainingRun(
@@ -341,8 +278,9 @@ class _Pruning:
         )
         objective = recovery_objective(self.before, training, distill=self.config.distill)
         trainer = ScheduleTrainer(training, self.scoring, objective)
-        self.schedule.run(session, trainer)
-        self._note_remaining_budget(session)
+        self._run(session, trainer)
+        if isinstance(session, PruningSession):
+            self._note_remaining_budget(session)
         logits = None
         if session.spec.metrics is None:
             session.spec, logits = with_measured(
@@ -350,6 +288,17 @@ class _Pruning:
             )
         pruned = training.finish(session.spec, session.module, step, trainer.history)
         return pruned, trainer.history, logits
+
+    def _run(self, session: AnySession, trainer: Trainer) -> None:
+        from fertool.pruning import PruningSession
+
+        if isinstance(session, PruningSession):
+            self.schedule.run(session, trainer)
+            return
+        self.schedule.run_profiles(session, trainer)
+        # Their margins have changed with the weights, and the measures are of before.
+        gates = recalibrate_cascade(session.spec, session.module, self.val)
+        session.spec = replace(session.spec, gates=gates, metrics=None)
 
     def _note_remaining_budget(self, session: PruningSession) -> None:
         """Note where the limit of the accuracy was reached before the budget."""

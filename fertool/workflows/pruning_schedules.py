@@ -12,7 +12,7 @@ from fertool.workflows.training_run import Round, TrainingRun
 if TYPE_CHECKING:
     from fertool.data.dataset import FaceDataset
     from fertool.objective import LogitsObjective, Objective
-    from fertool.pruning import Phase, PruningSession
+    from fertool.pruning import AnySession, Phase
     from fertool.results import Epoch
 
 
@@ -32,7 +32,7 @@ class ScheduleTrainer:
         self._objective = objective
         self._number = 0
 
-    def train(self, phase: Phase, session: PruningSession) -> float:
+    def train(self, phase: Phase, session: AnySession) -> float:
         """Train the session's network in place to its best epoch, or the last.
 
         Returns its accuracy on the validation images.
@@ -55,7 +55,7 @@ class ScheduleTrainer:
         """The images that the accuracies are measured on."""
         return self._run.val
 
-    def measure_accuracy(self, session: PruningSession) -> float:
+    def measure_accuracy(self, session: AnySession) -> float:
         """Return the accuracy of the session's network as it is on the validation images."""
         from fertool.metrics import evaluate_logits
 
@@ -77,14 +77,11 @@ class ScheduleTrainer:
         round = Round(self._number, phase.name, self.history, resumable=not phase.on_scoring_subset)
         return replace(run, run=for_round(run.run, self._number), round=round)
 
-    def _objective_of(self, phase: Phase, session: PruningSession) -> Objective:
-        from fertool.models.cascade_network import CascadeNetwork
-        from fertool.pruning import PenalizedObjective, ProfilesObjective, RoutedObjective
+    def _objective_of(self, phase: Phase, session: AnySession) -> Objective:
+        from fertool.pruning import PenalizedObjective, RoutedObjective, for_profiles
 
-        if isinstance(session.module, CascadeNetwork):
-            return ProfilesObjective(self._objective)
         if phase.routing:
             return RoutedObjective(self._objective, phase.routing, phase.epochs)
         if phase.penalty:
             return PenalizedObjective(self._objective, phase.penalty, phase.epochs)
-        return self._objective
+        return for_profiles(self._objective, session.module)

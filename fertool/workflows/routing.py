@@ -111,17 +111,20 @@ def measure_dynamic(
     return measured, answers.chosen
 
 
-def recalibrate_cascade(before: Spec, module: nn.Module, val: FaceDataset) -> GateSpec | None:
+def recalibrate_cascade(
+    before: Spec, module: nn.Module, val: FaceDataset | None
+) -> GateSpec | None:
     """Return the gates of another form of a dynamic network; those of a static one are None.
 
-    A cascade gets, in place, the margin at which it costs as much as `before` did.
+    A cascade gets, in place, the margin at which it costs as much as with the shares of `before`;
+    without images it keeps its own.
     """
     from fertool import cost
     from fertool.models.cascade_network import CascadeNetwork
     from fertool.pruning import set_cascade_threshold
 
     gates = before.gates
-    if gates is None or not isinstance(module, CascadeNetwork):
+    if gates is None or val is None or not isinstance(module, CascadeNetwork):
         return gates
     macs = cost.profile_macs(module, before.input)
     target = 0.0
@@ -130,6 +133,21 @@ def recalibrate_cascade(before: Spec, module: nn.Module, val: FaceDataset) -> Ga
     # Shares are rounded numbers: an image less would go on otherwise.
     set_cascade_threshold(module, val, before.input, macs, target * (1 + 1e-6))
     return replace(gates, thresholds=module.thresholds)
+
+
+def remeasured(spec: Spec, module: nn.Module, val: FaceDataset, reporter: Reporter) -> Spec:
+    """Return the spec of a network that was trained further, with the figures of its profiles.
+
+    A cascade gets, in place, the margin at which it costs what it did. Of a static network nothing
+    changes: its training has measured it.
+    """
+    from fertool.models.profile_network import ProfileNetwork
+
+    if not isinstance(module, ProfileNetwork):
+        return spec
+    gates = recalibrate_cascade(spec, module, val)
+    measured, _ = measure_dynamic(replace(spec, gates=gates), module, val, reporter)
+    return measured
 
 
 def evaluate_profiles(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fertool.config.distillation import DistillationConfig
 from fertool.workflows.rounds import for_round
+from fertool.workflows.routing import remeasured
 from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class StudentTrainer:
         self, objective: Objective, *, number: int = 0, count: int = 0
     ) -> tuple[float, float]:
         """Train the student; returns accuracy and negative loss of its best epoch."""
+        from fertool.pruning import for_profiles
+
         training = self._training
         # A single training is that of a command without rounds: its state, history and bytes.
         if number:
@@ -83,7 +86,9 @@ class StudentTrainer:
                 round=Round(number, f"round {number}/{count}", self.history),
             )
         before = len(self.history)
-        spec, self.history = training.fit(self._spec, self._student, objective)
+        objective = for_profiles(objective, self._student)
+        trained, self.history = training.fit(self._spec, self._student, objective)
+        spec = remeasured(trained, self._student, training.val, training.reporter)
         self.specs.append(spec)
         epochs = self.history[before:]
         return max(record.rank for record in epochs)

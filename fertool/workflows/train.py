@@ -15,6 +15,7 @@ from fertool.workflows.model import Model
 from fertool.workflows.new_network import input_of, new_network, recorded_network
 from fertool.workflows.outputs import as_path
 from fertool.workflows.provenance import make_step, recorded_options
+from fertool.workflows.routing import remeasured
 from fertool.workflows.teacher_logits import Teachers, require_logits_output, write_logits
 from fertool.workflows.training_task import (
     PreparedTraining,
@@ -70,6 +71,9 @@ class TeacherTask(TrainingTask):
         self, config: TrainTeacherConfig, run: RunConfig, output: Path | None
     ) -> PreparedTraining:
         """Return a training of a new network."""
+        from fertool.pruning import for_profiles
+        from fertool.training import Supervised
+
         network = config.network
         step = make_step(
             "train-teacher",
@@ -85,8 +89,10 @@ class TeacherTask(TrainingTask):
 
         def fit() -> Trained:
             spec, module = new_network(network, self._train, run.seed, self.reporter)
-            trained_spec, history = training.fit(spec, module)
-            return Trained(training, trained_spec, module, history)
+            objective = for_profiles(Supervised(training.loss), module)
+            trained_spec, history = training.fit(spec, module, objective)
+            measured = remeasured(trained_spec, module, self._val, self.reporter)
+            return Trained(training, measured, module, history)
 
         return PreparedTraining(step, fit)
 

@@ -75,10 +75,61 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     code, out, _ = fertool("eval", dynamic, exported, "--data", "synth:210", "--json")
     first, second = json.loads(out)["results"]
     assert first["accuracy"] == second["accuracy"]
-    code, _, err = fertool("prune", dynamic, "-o", tmp_path / "no.pt", "--target-flops", 0.5)
+    refused = tmp_path / "no.pt"
+    for options in (("--schedule", "greg"), ("--target-latency", 0.5)):
+        code, _, err = fertool("prune", dynamic, "-o", refused, *BUDGET, *options)
+        assert code == 2
+        assert "dynamic network" in err
+        assert not refused.exists()
+
+
+@pytest.mark.parametrize("gate", ["statistics", "cascade"])
+def test_a_dynamic_network_is_pruned_again_and_trained_further(fertool, tmp_path, model, gate):
+    wide, narrow, trained, taught = (tmp_path / f"{name}.pt" for name in "wntd")
+    options = ("--schedule", "dynamic", "--gate", gate, "--epochs", 1, "--no-bench")
+    code, _, err = fertool("prune", model, "-o", wide, *BUDGET, *options)
+    assert code == 0, err
+    before = read_spec(wide)
+
+    options = ("--target-flops", 0.7, "--epochs", 1, "--no-bench", "--json")
+    code, out, err = fertool("prune", wide, "-o", narrow, *BUDGET, *options)
+    assert code == 0, err
+    made = json.loads(out)
+    after = read_spec(narrow)
+    widths = zip(before.gates.profiles, after.gates.profiles, strict=True)
+    assert all(len(str(new)) <= len(str(old)) and new != old for old, new in widths)
+    assert 0.5 * before.params < after.params < 0.9 * before.params
+    # The MACs of a gate stay.
+    assert made["macs"] <= 0.75 * before.macs
+    assert made["gates"]["routing"]["accuracy"] == made["metrics"]["accuracy"]
+    assert [row["phase"] for row in made["history"] if "phase" in row] == []
+
+    data = ("--data", "synth:210", "--epochs", 1, "--json")
+    code, out, err = fertool("train-teacher", "--init-from", narrow, "-o", trained, *data)
+    assert code == 0, err
+    code, out, err = fertool("distill", wide, "--init-from", narrow, "-o", taught, *data)
+    assert code == 0, err
+    given = load_model(narrow)[1].state_dict()
+    for path in (trained, taught):
+        spec, module = load_model(path)
+        assert spec.gates.profiles == after.gates.profiles
+        assert spec.gates.routing.accuracy == spec.metrics.accuracy
+        for name, tensor in module.state_dict().items():
+            # Profiles learn; what chooses among them is not trained again.
+            is_gate = name.startswith("gate.")
+            if is_gate or name.endswith("conv.weight"):
+                assert torch.equal(tensor, given[name]) == is_gate, name
+    assert fertool("export", taught, "-o", tmp_path / "d.onnx")[0] == 0
+
+
+def test_a_dynamic_network_is_not_trained_for_other_classes(fertool, tmp_path, model):
+    cascade = tmp_path / "c.pt"
+    options = ("--schedule", "dynamic", "--gate", "cascade", "--no-bench")
+    assert fertool("prune", model, "-o", cascade, *BUDGET, *options)[0] == 0
+    data = ("--data", "synth:210", "--classes", "happy,sad", "--epochs", 1)
+    code, _, err = fertool("train-teacher", "--init-from", cascade, "-o", tmp_path / "n.pt", *data)
     assert code == 1
     assert "dynamic network" in err
-    assert not (tmp_path / "no.pt").exists()
 
 
 def test_a_cascade_says_what_its_choice_is_worth(fertool, tmp_path, model):

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fertool.pruning.planning import PrunePlan
-from fertool.pruning.schedule import Phase, Schedule, Trainer
+from fertool.pruning.profiles_session import ProfilesSession
+from fertool.pruning.schedule import AnySession, Phase, Schedule, Trainer
 from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
 
@@ -31,9 +32,15 @@ class Iterative(Schedule):
 
     def run(self, session: PruningSession, trainer: Trainer) -> None:
         """Prune and train in turn, recover."""
+        self._run(session, trainer)
+
+    def run_profiles(self, session: ProfilesSession, trainer: Trainer) -> None:
+        """Prune and train all profiles in turn, recover."""
+        self._run(session, trainer)
+
+    def _run(self, session: AnySession, trainer: Trainer) -> None:
         for number in range(1, self.steps + 1):
-            if targets := session.remaining_budget(number / self.steps):
-                session.apply(session.plan_step(targets))
+            session.prune_by(number / self.steps)
             # The recovery follows the last step.
             if number < self.steps and self.step_epochs:
                 trainer.train(Phase(f"step {number}/{self.steps}", self.step_epochs), session)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from fertool.errors import FertoolError, UsageError
 from fertool.pruning.budget import Targets, UnreachableError
 from fertool.pruning.planning import PrunePlan
+from fertool.pruning.profiles_session import ProfilesSession
 from fertool.pruning.schedule import Schedule, Trainer
 from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
@@ -59,6 +60,17 @@ class OneShot(Schedule):
             session.prune_in_steps(self.steps)
         else:
             prune_to_accuracy(session, self.max_drop, trainer)
+        self.recover(session, trainer)
+
+    def run_profiles(self, session: ProfilesSession, trainer: Trainer) -> None:
+        """Prune all profiles in steps of equal ratio; recover."""
+        if self.max_drop is not None:
+            raise UsageError(
+                f"``max_drop={self.max_drop:g}`` asks for one network, and a dynamic one has "
+                f"{len(session.sessions)}",
+                "give ``target_flops``",
+            )
+        session.prune_in_steps(self.steps)
         self.recover(session, trainer)
 
 
