@@ -18,23 +18,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from settling import calibrate_norms_, drawn_faces, settled
 
 from fertool.artifact.atomic import write_atomic
 from fertool.config.quantization import QuantizeConfig
-from fertool.data import DataOptions, FaceDataset, open_data
-from fertool.data.pixels import to_input
-from fertool.models import create
 from fertool.quant import quantize_model
 from fertool.reporter import SILENT
 from fertool.runtime.environment import processor_kind
-from fertool.spec import InputSpec, Spec
 from fertool.workflows.compute import choose_compute
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
 from fertool.workflows.prune import prune
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ARCHITECTURES = "micro_expnet,nano_resnet,mobilenet_v3_small,shufflenet_v2_x0_5"
 IMAGES = 32
 
@@ -72,14 +67,11 @@ def parse_args() -> argparse.Namespace:
 
 def measure(arch: str, size: int, half: bool, options: argparse.Namespace) -> dict[str, Any]:
     """Quantize one network in each way, and time the results interleaved with it."""
-    faces = open_data(
-        f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)
-    ).split("train")
-    faces = faces.balanced_subset(IMAGES, 0)
-    model = settled(arch, faces)
+    faces = drawn_faces(IMAGES, size)
+    model = Model(*settled(arch, faces))
     if half:
         model = prune(model, flops=0.5, bench=False)
-        model = Model(model.spec, seen(model.module, faces, model.spec))
+        calibrate_norms_(model.module, model.spec, faces)
 
     ways = {name: QuantizeConfig(compute=name) for name in ("int8", "float", "auto")}
     if options.measure:
@@ -103,24 +95,6 @@ def measure(arch: str, size: int, half: bool, options: argparse.Namespace) -> di
         row[name] = {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
         row[name] |= expected.get(name, {})
     return row
-
-
-def settled(arch: str, faces: FaceDataset) -> Model:
-    """Return a network of random weights whose batch norms have seen the faces."""
-    torch.manual_seed(0)
-    spec, module = create(arch, {}, InputSpec(size=faces.images.shape[-1]), CLASSES)
-    return Model(spec, seen(module, faces, spec))
-
-
-def seen(module: nn.Module, faces: FaceDataset, spec: Spec) -> nn.Module:
-    """Let the batch norms of a network see the faces."""
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None
-            layer.reset_running_stats()
-    with torch.no_grad():
-        module.train()(to_input(faces.images, spec.input))
-    return module.eval()
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import networks as settling
 import numpy as np
 import torch
+from settling import CLASSES, calibrate_norms_
 from torch import nn
 from torch.nn import functional
 
@@ -49,7 +49,6 @@ from fertool.spec import Spec
 
 IMPORTED = ("torchvision:squeezenet1_1", "timm:mobilenetv4_conv_small_035", "timm:regnety_002")
 TRAINED = {"nano_resnet": Path("models/nano_resnet.pt")}
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 IMAGES, CALIBRATION_IMAGES, NORM_IMAGES = 256, 64, 512
 TRAINING_IMAGES = 4096
 """Few, so that minutes suffice for a network that is sure of what it says, as trained ones are."""
@@ -301,7 +300,7 @@ def train_briefly(spec: Spec, network: nn.Module, train: FaceDataset, seconds: f
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     some = limited(train, NORM_IMAGES)
     # Of few steps they are still far off.
-    settling.calibrate_norms_(network, spec, some)
+    calibrate_norms_(network, spec, some)
 
 
 def make_kind(kind: str, spec: Spec, network: Any, train: FaceDataset) -> tuple[Spec, nn.Module]:

@@ -24,21 +24,20 @@ from typing import Any
 
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from settling import drawn_faces, settled
 from torch import Tensor, nn
 
 from fertool.artifact import contract
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
 from fertool.config.quantization import QuantizeConfig
-from fertool.data import DataOptions, FaceDataset, open_data
-from fertool.data.pixels import to_input
+from fertool.data import FaceDataset
 from fertool.exporting import export_model
-from fertool.models import create, replace_activations
+from fertool.models import replace_activations
 from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, BenchResult, bench
-from fertool.spec import InputSpec, Spec
+from fertool.spec import Spec
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 ARCHITECTURES = (
     "mobilenet_v2,mobilenet_v3_small,mobilenet_v3_large,shufflenet_v2_x1_0,resnet18,efficientnet_b0"
 )
@@ -81,10 +80,7 @@ def parse_args() -> argparse.Namespace:
 
 def measure(arch: str, size: int, runs: int) -> dict[str, Any]:
     """Quantise one network in each way, and time the results interleaved with it."""
-    faces = open_data(
-        f"synth:{4 * IMAGES}", DataOptions(size=size, channels=1, classes=CLASSES)
-    ).split("train")
-    faces = faces.balanced_subset(IMAGES, 0)
+    faces = drawn_faces(IMAGES, size)
     spec, module = settled(arch, faces)
     networks = {"int8": (spec, module)}
     if replace_activations(spec, module):
@@ -116,18 +112,6 @@ def speedups(timed: BenchResult) -> Iterator[dict[str, Any]]:
     """Yield of each file against the first how many times faster it is."""
     for pair in timed.comparisons:
         yield {"speedup": pair.speedup, "speedup_ci95": pair.speedup_ci95}
-
-
-def settled(arch: str, faces: FaceDataset, **arch_args: str) -> tuple[Spec, nn.Module]:
-    """Return a network of random weights whose batch norms have seen the faces."""
-    torch.manual_seed(0)
-    spec, module = create(arch, arch_args, InputSpec(size=faces.images.shape[-1]), CLASSES)
-    for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.momentum = None
-    with torch.no_grad():
-        module.train()(to_input(faces.images, spec.input))
-    return spec, module.eval()
 
 
 def rivals(source: Path, faces: FaceDataset) -> Iterator[tuple[str, Path]]:

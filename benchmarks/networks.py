@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from settling import CLASSES, calibrate_norms_
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -53,7 +54,6 @@ from fertool.quant import quantize_model
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import Spec
 
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 IMAGES = 128
 """For calibration, and as many others for agreement."""
 TARGET, ROUND_TO = 0.5, 8
@@ -288,21 +288,6 @@ def fit(
         "top1": accuracy,
         "seconds": round(time.process_time() - begun, 1),
     }
-
-
-@torch.no_grad()
-def calibrate_norms_(network: nn.Module, spec: Spec, train: FaceDataset) -> None:
-    """Set the statistics of batch norm to those of the training images:
-    of few steps they are still far off.
-    """
-    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    network.train()
-    for batch in torch.split(train.images, 64):
-        network(to_input(batch, spec.input))
-    network.eval()
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from settling import CLASSES
 
 from fertool.artifact.atomic import write_atomic
 from fertool.config.exporting import ExportConfig
@@ -37,8 +38,6 @@ from fertool.pruning import Constraints, PruneResult, Targets, prune
 from fertool.runtime import BenchConfig, bench
 from fertool.spec import InputSpec, Spec
 from fertool.workflows.latency_budget import LatencySearch
-
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ values = np.array(extractor.extract($output)[1])
         from fertool.runtime.packages import import_extra
 
         require_network_alone(spec, config, self.suffix)
-        require_float(spec, self.suffix, "pnnx drops the rounding of quantized networks")
+        require_float(spec, self.suffix, "pnnx keeps neither integer weights nor rounding")
         program = import_extra("pnnx", "ncnn").EXEC_PATH
         # ncnn has no integer input, so the pixels are floats from 0 to 255.
         image = example_image(spec, torch.float32)
