@@ -88,7 +88,7 @@ def measure(
 
 
 def cross_fitted(margins: Tensor, share: float, seed: int) -> np.ndarray[Any, Any]:
-    """Return the file that answers each image, by a margin from the other half of the images."""
+    """Return the file that classifies each image, by a margin from the other half of the images."""
     order = torch.randperm(len(margins), generator=torch.Generator().manual_seed(seed))
     halves = order[: len(order) // 2], order[len(order) // 2 :]
     profiles = torch.empty(len(margins), dtype=torch.int64)

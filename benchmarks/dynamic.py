@@ -29,7 +29,7 @@ from fertool.models import load_model
 from fertool.models.profile_network import ProfileNetwork
 from fertool.runtime import BenchConfig, bench
 from fertool.training import predict_logits
-from fertool.workflows.routing import fair_answers, routing_of
+from fertool.workflows.routing import fair_logits, routing_of
 
 
 def main() -> None:
@@ -41,13 +41,13 @@ def main() -> None:
         options.data, DataOptions(size=spec.input.size, channels=1, classes=spec.classes)
     )
     val = source.split("val")
-    answers = fair_answers(module, val, spec.input)
-    routing = routing_of(module, answers, val.labels, spec.input)
+    routed = fair_logits(module, val, spec.input)
+    routing = routing_of(module, routed, val.labels, spec.input)
     right = {
         "before": (predict_logits(whole, val, spec.input).argmax(1) == val.labels).numpy(),
-        "after": (answers.chosen.argmax(1) == val.labels).numpy(),
+        "after": (routed.chosen.argmax(1) == val.labels).numpy(),
     }
-    evaluation = evaluate_logits(answers.chosen, val.labels, val.classes)
+    evaluation = evaluate_logits(routed.chosen, val.labels, val.classes)
     report: dict[str, Any] = {
         "model": {
             "arch": before.arch,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 LEAST_SHARE = 1e-3
-"""The share of a profile that answered none of the images: it still answers some of all."""
+"""The share of a profile that classified none of the images: it still gets some of all."""
 
 
 class ProfileNetwork(nn.Module):

@@ -93,7 +93,7 @@ def profile_margins(logits: Tensor) -> Tensor:
 def cascade_threshold(margins: Tensor, costs: Sequence[float], target: float) -> float:
     """Return the largest margin to ask for at which the mean cost is at most `target`.
 
-    `margins` are [N, profiles - 1], `costs` those of an image by the profile that answers it.
+    `margins` are [N, profiles - 1], `costs` those of an image by the profile that classifies it.
     Without any images above the narrowest profile where that costs more than the target.
     """
     cost_of_profile = torch.tensor(costs, dtype=torch.float64)
@@ -119,7 +119,7 @@ def cascade_threshold(margins: Tensor, costs: Sequence[float], target: float) ->
 
 
 def cascade_profiles(margins: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Return the profile int64 [N] that answers each image.
+    """Return the profile int64 [N] that classifies each image.
 
     `margins` are [N, profiles - 1], `thresholds` one for each of these profiles.
     """
@@ -147,14 +147,14 @@ def _run_in_batches(
 
 @torch.no_grad()
 def choose_profiles(module: ProfileNetwork, data: FaceDataset, input: InputSpec) -> Tensor:
-    """Return the profile int64 [N] that answers each image."""
+    """Return the profile int64 [N] that classifies each image."""
     return _run_in_batches(module, module.choose, data, input)
 
 
 def measure_profile_usage(
     module: ProfileNetwork, data: FaceDataset, input: InputSpec
 ) -> tuple[float, ...]:
-    """Return the fraction of the images that each profile answers."""
+    """Return the fraction of the images that each profile classifies."""
     choices = choose_profiles(module, data, input)
     counts = torch.bincount(choices, minlength=len(module.networks))
     return tuple((counts / len(choices)).tolist())

@@ -1,7 +1,7 @@
 """Quantization of a dynamic network: each profile by itself, and the weights of its gate.
 
 The profiles have weights of their own, so that none of their integers are the same. Bits are
-allocated over all profiles together: what one answers often, it gets more of.
+allocated over all profiles together: one that classifies many images gets more of them.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def make_dynamic_problem(
     limit: int = 127,
     keep_float: Sequence[str] = (),
 ) -> AllocationProblem:
-    """Return the problem of all profiles together; `traces` are those of the answers."""
+    """Return the problem of all profiles together; `traces` are those of the outputs."""
     problems = []
     names: list[str] = []
     layers = []
@@ -142,7 +142,7 @@ def dynamic_divergences(
     config: QuantizeConfig = QuantizeConfig(),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """Return `weight_divergences` of all profiles, each times the share of what it answers."""
+    """Return `weight_divergences` of all profiles, each times the share of what it classifies."""
     parts = []
     count = len(module.networks)
     for index, network in enumerate(module.networks):

@@ -14,7 +14,7 @@ from fertool.results import Change, UnlabeledChange
 from fertool.workflows.data import drawn_faces
 from fertool.workflows.model import Model
 from fertool.workflows.network_latency import bench_networks
-from fertool.workflows.routing import fair_answers, measure_dynamic
+from fertool.workflows.routing import fair_logits, measure_dynamic
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -152,7 +152,7 @@ def with_measured(
 ) -> tuple[Spec, Tensor]:
     """Return the spec with the figures of a network on the validation images, and its logits.
 
-    Of a dynamic network the spec has also the fraction of them that each profile answers, and what
+    Of a dynamic network the spec has also the fraction of them that each profile gets, and what
     that choice is worth.
     """
     from fertool.metrics import evaluate_logits, to_metrics
@@ -172,7 +172,7 @@ def validation_logits(
     from fertool.models.profile_network import ProfileNetwork
 
     if isinstance(module, ProfileNetwork):
-        return fair_answers(module, val, input).chosen
+        return fair_logits(module, val, input).chosen
     return logits_of(module, val, input, reporter)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fertool.reporter import OnProgress
 
     Correct = NDArray[np.bool_]
-    """For each image whether the answer is right."""
+    """For each image whether the prediction is right."""
 
 Strength = tuple[str, float]
 """A corruption and the strength of one of its levels."""
@@ -32,7 +32,7 @@ def evaluate_corruptions(
 ) -> Corruptions:
     """Return the figures of a model under these corruptions of images uint8 [N, C, S, S].
 
-    `clean` [N] says which of the images it names right as they are, `is_correct` answers the same
+    `clean` [N] says which of the images it names right as they are, `is_correct` says the same
     for changed ones. `on_progress` counts images.
     """
     from fertool.data.corruptions import corrupt

@@ -1,4 +1,4 @@
-"""The answers of a dynamic network by profile, and what its choice of profiles is worth."""
+"""The logits of a dynamic network by profile, and what its choice of profiles is worth."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ HALVES_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
-class ProfileAnswers:
-    """The logits [profiles, N, K] of all profiles, and the profile [N] that answers each image."""
+class RoutedLogits:
+    """The logits [profiles, N, K] of all profiles, and the profile [N] that each image gets."""
 
     logits: Tensor
     profiles: Tensor
@@ -34,16 +34,16 @@ class ProfileAnswers:
 
     @property
     def chosen(self) -> Tensor:
-        """The logits [N, K] of the profiles that answer."""
+        """The logits [N, K] of the profiles that classify."""
         import torch
 
         return self.logits[self.profiles, torch.arange(len(self.profiles))]
 
 
-def fair_answers(module: ProfileNetwork, images: FaceDataset, input: InputSpec) -> ProfileAnswers:
-    """Return the answers to images on which the thresholds of a cascade may be calibrated.
+def fair_logits(module: ProfileNetwork, images: FaceDataset, input: InputSpec) -> RoutedLogits:
+    """Return the logits of images on which the thresholds of a cascade may be calibrated.
 
-    Those of a cascade are cross-fitted: a margin that costs the same as the module's own is
+    The choices of a cascade are cross-fitted: a margin that costs the same as the module's own is
     calibrated on one half of the images and used on the other.
     """
     from fertool import cost
@@ -51,35 +51,35 @@ def fair_answers(module: ProfileNetwork, images: FaceDataset, input: InputSpec) 
     from fertool.pruning import profile_logits
 
     if not isinstance(module, CascadeNetwork):
-        return own_answers(module, images, input)
+        return routed_logits(module, images, input)
     logits = profile_logits(module, images, input)
     profiles = _cross_fitted_profiles(module, logits, cost.profile_macs(module, input))
-    return ProfileAnswers(logits, profiles, cross_fitted=True)
+    return RoutedLogits(logits, profiles, cross_fitted=True)
 
 
-def own_answers(module: ProfileNetwork, images: FaceDataset, input: InputSpec) -> ProfileAnswers:
-    """Return the answers of a network as it is, to images that nothing was calibrated on."""
+def routed_logits(module: ProfileNetwork, images: FaceDataset, input: InputSpec) -> RoutedLogits:
+    """Return the logits of a network as it is, of images that nothing was calibrated on."""
     from fertool.pruning import choose_profiles, profile_logits
 
     logits = profile_logits(module, images, input)
-    return ProfileAnswers(logits, choose_profiles(module, images, input))
+    return RoutedLogits(logits, choose_profiles(module, images, input))
 
 
 def routing_of(
-    module: ProfileNetwork, answers: ProfileAnswers, labels: Tensor, input: InputSpec
+    module: ProfileNetwork, routed: RoutedLogits, labels: Tensor, input: InputSpec
 ) -> RoutingMetrics:
     """Return what the choice of profiles is worth on labeled images."""
     from fertool import cost
     from fertool.routing_metrics import measure_routing
 
-    correct = answers.logits.argmax(2) == labels
+    correct = routed.logits.argmax(2) == labels
     macs = [cost.count(network, input).macs for network in module.networks]
     return measure_routing(
         correct.numpy(),
-        answers.profiles.numpy(),
+        routed.profiles.numpy(),
         macs,
         module.executed,
-        cross_fitted=answers.cross_fitted,
+        cross_fitted=routed.cross_fitted,
     )
 
 
@@ -88,8 +88,8 @@ def measure_dynamic(
 ) -> tuple[Spec, Tensor]:
     """Return the spec with accuracy, shares and routing of a dynamic network on `val`.
 
-    And the logits [N, K] of the profiles that answer. The shares of the module become those of its
-    spec: its mean cost follows from them.
+    And the logits [N, K] of the profiles that classify. The shares of the module become those of
+    its spec: its mean cost follows from them.
     """
     from fertool.metrics import evaluate_logits, to_metrics
     from fertool.pruning import measure_profile_usage
@@ -98,17 +98,17 @@ def measure_dynamic(
     assert spec.gates is not None
     module.shares = measure_profile_usage(module, val, spec.input)
     with reporter.progress(f"{val.split} images by profile", brief=True):
-        answers = fair_answers(module, val, spec.input)
-    evaluation = evaluate_logits(answers.chosen, val.labels, val.classes)
+        routed = fair_logits(module, val, spec.input)
+    evaluation = evaluate_logits(routed.chosen, val.labels, val.classes)
     gates = replace(
         spec.gates,
         shares=module.shares,
-        routing=routing_of(module, answers, val.labels, spec.input),
+        routing=routing_of(module, routed, val.labels, spec.input),
     )
     assert gates.routing is not None
     reporter.note(f"{val.split} accuracy {routing_text(gates.routing)}")
     measured = replace(spec, metrics=to_metrics(evaluation, val.split), gates=gates)
-    return measured, answers.chosen
+    return measured, routed.chosen
 
 
 def recalibrate_cascade(

@@ -40,7 +40,7 @@ def sensitivity(
 
     They are those of the channel's weights and of its activation, the layer's output ahead of batch
     norm. Those of a dynamic network's profiles are multiplied by the share of the images that a
-    profile answers: a rounding matters as often as it is seen. With an `output` the JSON is written
+    profile gets: a rounding matters as often as it is seen. With an `output` the JSON is written
     there, and a killed run resumes from OUT.resume. `options` are those of `TraceConfig`,
     `TracePictures` and `RunConfig`, by name.
 
@@ -102,7 +102,7 @@ def _estimate(
     state_files: list[Path],
     on_progress: Callable[[int, int], None],
 ) -> Sensitivity:
-    """Return the traces of a network; those of profiles in proportion to what they answer."""
+    """Return the traces of a network; those of profiles in proportion to what they classify."""
     from fertool.data.pixels import to_input
     from fertool.gate_spec import profile_prefix
     from fertool.hessian import estimate_traces
@@ -131,7 +131,7 @@ def _estimate(
 
 
 def _weighted(layer: LayerSensitivity, prefix: str, share: float) -> LayerSensitivity:
-    """Return the traces of a layer of a profile that answers this share of the images."""
+    """Return the traces of a layer of a profile that classifies this share of the images."""
     scaled: dict[str, Any] = {}
     for key in ("weight_trace", "weight_trace_sem", "activation_trace", "activation_trace_sem"):
         scaled[key] = tuple(share * value for value in getattr(layer, key))

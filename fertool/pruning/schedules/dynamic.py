@@ -1,6 +1,6 @@
-"""Dynamic pruning (recipe 4): for each image is chosen how wide the network is that answers it.
+"""Dynamic pruning (recipe 4): for each image is chosen how wide the network is that classifies it.
 
-By a gate that looks at the image, or in a cascade, in which a wider profile answers where the
+By a gate that looks at the image, or in a cascade, in which a wider profile decides where the
 narrower one is not sure.
 
 The profiles are the network pruned further and further, so that each one's channels are among those
@@ -38,13 +38,13 @@ from fertool.spec import InputSpec, Spec
 # Fraction of the epochs in which the mean cost falls to the target; in the others it stays there.
 OPENING_FRACTION = 0.5
 Costs = tuple[float, ...]
-"""The MACs of an image by the profile that answers it, relative to the unpruned network's."""
+"""The MACs of an image by the profile that classifies it, relative to the unpruned network's."""
 
 
 @SCHEDULES.register("dynamic")
 @dataclass(frozen=True)
 class Dynamic(Schedule):
-    """Prune to several widths, of which one answers each image; budgets are means.
+    """Prune to several widths, of which one classifies each image; budgets are means.
 
     The budget is the mean of the MACs. `profiles` are those of each width relative to the
     network's, by default around the budget; `gate` is what chooses among them, `statistics` of the
