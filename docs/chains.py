@@ -18,6 +18,7 @@ from tables import (
     without_duplicates,
 )
 
+from fertool.config.corruptions import REFERENCE
 from fertool.models.architecture import resolve_arch_args
 
 NANO = "c32s2-1basic-c64s2-2basic-c96s2-2basic"
@@ -85,6 +86,23 @@ def ferplus_table(report: dict[str, Any]) -> str:
             )
         )
     return table(("network", "n", "accuracy", "without duplicates", "macro F1"), rows)
+
+
+def corruptions_table(report: dict[str, Any]) -> str:
+    """Accuracy of each file on clean images and under the corruptions of the reference."""
+    heads = ["file", "clean"]
+    heads += [f"{name} {strength:g}" for name, strength in REFERENCE]
+    rows = []
+    for entry in report["results"]:
+        found = entry["corruptions"]
+        cells = [Path(entry["file"]).name, percent(entry["accuracy"])]
+        for name, strength in REFERENCE:
+            levels = {level["strength"]: level for level in found["by_name"][name]["levels"]}
+            cells.append(f"{100 * levels[strength]['accuracy']:.1f} %")
+        mean = found["reference"]
+        cells.append(ratio(mean["relative_accuracy"], mean["relative_accuracy_ci95"], 3))
+        rows.append(cells)
+    return table([*heads, "mean, relative to clean"], rows)
 
 
 def seeds_table(first: str, one: dict[str, Any], second: str, other: dict[str, Any]) -> str:
