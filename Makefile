@@ -9,6 +9,7 @@
 # make prj_hawqc DATA=fer2013.csv       recipe 5's pruning half: MobileNetV2, punished, rewarded and judged
 # make tsnet_two_cores, dynamic_mbv3_two_cores, prj_hawqc_two_cores DATA=fer2013.csv   the three in hours on two cores
 # make best DATA=fer2013.csv            our own best: a teacher, nano_resnet taught by it, and that in INT8
+# make robust tiny DATA=fer2013.csv     the small networks of models/ again, from what is there: INT8 and about 3 bits
 # make site            the documentation as a site, into site/
 # make check           what CI runs: linters, types, documentation, tests
 # make bench           speed and memory of fertool itself (benchmarks/)
@@ -34,7 +35,7 @@ $(error RUNS=$(RUNS) RUN=$(RUN): make takes no blanks and no signs such as * or 
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo two_cores micro_expnet tsnet ean ean_two_cores dynamic_mbv3 prj_hawqc tsnet_two_cores dynamic_mbv3_two_cores prj_hawqc_two_cores best chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
+.PHONY: demo two_cores micro_expnet tsnet ean ean_two_cores dynamic_mbv3 prj_hawqc tsnet_two_cores dynamic_mbv3_two_cores prj_hawqc_two_cores best robust tiny chain install oldest-runtime arm-runtime web-runtime test lint types docs notebooks site results check bench clean
 .SECONDARY:
 
 install: $(BIN)/.installed
@@ -72,14 +73,30 @@ best: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student int8" INT8_OF=student TEACH="--save-logits $(RUNS)/$@/teacher.logits"
 
+robust: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
+		$(SHIPPED) STUDENT_FROM=$(SHIPPED_STUDENT)
+
+tiny: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
+		$(SHIPPED) STUDENT_FROM=$(RUNS)/$@/start.pt
+
+# Both start from a network of models/, which teaches them beside the recorded teacher.
+SHIPPED_STUDENT := models/nano_resnet.150.pt
+SHIPPED = TEACHER=$(RUNS)/$@/teachers.logits STAGES="student int8 mixed" INT8_OF=student MIXED="--average-bits 3"
+
 # The chain of the seven commands; RUN, RECIPE and DATA choose where, how and on what, STAGES how far it goes.
 RUN ?= $(RUNS)/two_cores
 RECIPE ?= recipes/two_cores.yaml
 STAGES ?= teacher student pruned int8
-# What is pruned, what becomes integers, and what else distill is told.
+# Who teaches, what the student starts from, what is pruned, what becomes integers, and what else distill and the
+# quantization to mixed bits are told.
+TEACHER ?= $(RUN)/teacher.pt
+STUDENT_FROM ?=
 PRUNED_OF ?= student
 INT8_OF ?= pruned
 TEACH ?=
+MIXED ?=
 ONNX = $(STAGES:%=$(RUN)/%.onnx)
 SENSITIVITY = $(if $(filter pruned,$(STAGES)),$(RUN)/sensitivity.json)
 WITH = --data $(call quoted,$(DATA)) --recipe $(RECIPE)
@@ -89,8 +106,17 @@ chain: $(RUN)/bench.json $(RUN)/eval.json $(RUN)/report.html
 $(RUN)/teacher.pt: $(RECIPE)
 	$(FERTOOL) train-teacher -o $@ $(WITH)
 
-$(RUN)/student.pt: $(RUN)/teacher.pt
-	$(FERTOOL) distill $< -o $@ $(TEACH) $(WITH)
+$(RUN)/own.logits: $(SHIPPED_STUDENT)
+	$(FERTOOL) distill $< --epochs 0 --save-logits $@ --logit-views 2 $(WITH)
+
+$(RUN)/teachers.logits: models/teacher.logits $(RUN)/own.logits
+	$(FERTOOL) distill $^ --epochs 0 --save-logits $@ --data $(call quoted,$(DATA))
+
+$(RUN)/start.pt: $(SHIPPED_STUDENT)
+	$(FERTOOL) prune $< -o $@ $(WITH)
+
+$(RUN)/student.pt: $(TEACHER) $(STUDENT_FROM)
+	$(FERTOOL) distill $< -o $@ $(if $(STUDENT_FROM),--init-from $(STUDENT_FROM)) $(TEACH) $(WITH)
 
 $(RUN)/pruned.pt: $(RUN)/$(PRUNED_OF).pt
 	$(FERTOOL) prune $< -o $@ $(WITH)
@@ -102,7 +128,7 @@ $(RUN)/int8.pt: $(RUN)/$(INT8_OF).pt
 	$(FERTOOL) quantize $< -o $@ $(WITH)
 
 $(RUN)/mixed.pt: $(RUN)/$(INT8_OF).pt $(RUN)/sensitivity.json
-	$(FERTOOL) quantize $< -o $@ --sensitivity $(RUN)/sensitivity.json $(WITH)
+	$(FERTOOL) quantize $< -o $@ --sensitivity $(RUN)/sensitivity.json $(MIXED) $(WITH)
 
 $(RUN)/%.onnx: $(RUN)/%.pt
 	$(FERTOOL) export $< -o $@ $(WITH)
