@@ -50,9 +50,9 @@ from fertool.spec import Spec
 IMPORTED = ("torchvision:squeezenet1_1", "timm:mobilenetv4_conv_small_035", "timm:regnety_002")
 TRAINED = {"nano_resnet": Path("models/nano_resnet.pt")}
 IMAGES, CALIBRATION_IMAGES, NORM_IMAGES = 256, 64, 512
-TRAINING_IMAGES = 4096
+TRAINING_IMAGES = 1024
 """Few, so that minutes suffice for a network that is sure of what it says, as trained ones are."""
-BATCH, RATE, SMALL_SHARE = 64, 2e-3, 0.7
+BATCH, RATE, SMALL_SHARE = 64, 2e-3, 0.5
 MIXED_BITS = (3, 8)
 DYNAMIC_MACS = 0.5
 _CHILD = Path(__file__).with_name("format_rows.py")
@@ -91,8 +91,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="FER2013")
     for runtime in ("oldest", "litert", "executorch"):
         parser.add_argument(f"--{runtime}", help="the interpreter that has it")
-    seconds = "of the processor, to train a network (default: 300)"
-    parser.add_argument("--training-seconds", type=float, default=300.0, help=seconds)
+    seconds = "of the processor, to train a network (default: 240)"
+    parser.add_argument("--training-seconds", type=float, default=240.0, help=seconds)
     parser.add_argument("--workspace", type=Path, help="where models and files are kept")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
