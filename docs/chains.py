@@ -72,8 +72,8 @@ def accuracies(results: list[dict[str, Any]]) -> str:
     )
 
 
-def ferplus_table(report: dict[str, Any]) -> str:
-    """Accuracy under FER+'s eight classes."""
+def figures_table(report: dict[str, Any]) -> str:
+    """Accuracy of each file."""
     rows = []
     for entry in report.get("results", [report]):
         rows.append(
