@@ -41,6 +41,7 @@ values = network({$input: pixels})[$output][0]
         """Write what OpenVINO reads from the plain ONNX file, weights in float32 or int8."""
         from fertool.exporting import export_model, exported_spec
         from fertool.formats.image_network import require_not_packed
+        from fertool.formats.openvino_sums import keep_quantizers_of_sums
         from fertool.runtime.packages import import_extra
 
         require_not_packed(config.packed, self.suffix)
@@ -50,6 +51,8 @@ values = network({$input: pixels})[$output][0]
         graph.write_bytes(content)
         # Not convert_model, which sends telemetry; FP16 weights would not give the same logits.
         model = openvino.Core().read_model(str(graph))
+        if spec.quant is not None:
+            keep_quantizers_of_sums(model)
         openvino.save_model(model, str(path), compress_to_fp16=False)
         graph.unlink()
         header = exported_spec(spec, config).to_json(deflated=True)
