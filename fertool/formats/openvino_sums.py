@@ -17,6 +17,8 @@ def keep_quantizers_of_sums(model: Any) -> None:
     """
     opset = importlib.import_module("openvino.opset8")
     for operator in model.get_ordered_ops():
+        for body in _bodies(operator):
+            keep_quantizers_of_sums(body)
         if operator.get_type_name() != "Add":
             continue
         sources = [operator.input(index).get_source_output() for index in range(2)]
@@ -25,6 +27,15 @@ def keep_quantizers_of_sums(model: Any) -> None:
         for index, source in enumerate(sources):
             pooling = opset.max_pool(source, [1, 1], [1, 1], [0, 0], [0, 0], [1, 1])
             operator.input(index).replace_source_output(pooling.output(0))
+
+
+def _bodies(operator: Any) -> list[Any]:
+    """Return the graphs inside an operator, in which a dynamic network has its profiles."""
+    if operator.get_type_name() == "Loop":
+        return [operator.get_function()]
+    if operator.get_type_name() == "If":
+        return [operator.get_function(index) for index in range(2)]
+    return []
 
 
 def _is_quantized_map(source: Any) -> bool:

@@ -33,8 +33,9 @@ def test_files_carry_the_header_and_give_the_logits_of_torch(networks, images, t
     assert parity.max_abs_diff <= 0.1 * parity.logit_scale
 
 
-def test_the_rounding_ahead_of_residual_sums_is_kept(networks, tmp_path):
-    spec, module = networks["int8"]
+@pytest.mark.parametrize("kind", ["int8", "int8 cascade"])
+def test_the_rounding_ahead_of_residual_sums_is_kept(networks, tmp_path, kind):
+    spec, module = networks[kind]
     path = tmp_path / "model.xml"
     load_format("openvino").write(path, spec, module, PLAIN)
     images = patterns(60, seed=2).images
