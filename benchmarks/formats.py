@@ -8,9 +8,9 @@ torchvision and timm), as float, INT8, mixed (3 to 8 bits a weight, by layer) an
 on 256 images of PublicTest. nano_resnet is the trained file of models/. The others tell happy faces
 from all others, which two minutes of processor time suffice to learn: of networks that are as often
 wrong as right about seven classes, any rounding changes the class. A workspace keeps them for the
-next call. Each option that names an
-interpreter adds the rows of its runtime; rows that the output has already are kept, so that a
-second call goes on where the first one ended. Two rows are measured at a time.
+next call. Each option that names an interpreter adds the rows of its runtime; rows that the output
+has already are kept, so that a second call goes on where the first one ended. Two rows are measured
+at a time.
 """
 
 from __future__ import annotations

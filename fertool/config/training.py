@@ -20,6 +20,8 @@ DEGRADATIONS = ("noise", "blur", "downscale", "jpeg")
 """Fractions of the images that get what a cheap camera does to a face."""
 STRENGTHS = {"noise_sigma": 25.0, "blur_sigma": 2.0, "downscale_to": 0.4, "jpeg_quality": 20.0}
 """The strongest that each degradation becomes by default."""
+DEGRADATION_OPTIONS = (*DEGRADATIONS, *STRENGTHS)
+"""All that says what is done by them."""
 HIGHEST_QUALITY = 95
 
 

@@ -12,7 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fertool.config.training import DEGRADATIONS, HIGHEST_QUALITY, STRENGTHS, AugmentConfig
+from fertool.config.training import (
+    DEGRADATION_OPTIONS,
+    DEGRADATIONS,
+    HIGHEST_QUALITY,
+    AugmentConfig,
+)
 from fertool.data.degradation import add_noise, blur, change_chosen, compress_jpeg, downscale
 from fertool.header_json import digest_text
 
@@ -52,7 +57,7 @@ class AugmentParams:
         drawn = _draw_degradations(len(self.mirror), config, generator)
         if not drawn:
             return self
-        options = {name: getattr(config, name) for name in (*DEGRADATIONS, *STRENGTHS)}
+        options = {name: getattr(config, name) for name in DEGRADATION_OPTIONS}
         return replace(self, config=replace(self.config, **options), **drawn)
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 from fertool.artifact.atomic import write_atomic
 from fertool.artifact.logits_header import ImageSet, LogitsSpec
 from fertool.artifact.store import pack, unpack
-from fertool.config.training import DEGRADATIONS, STRENGTHS, AugmentConfig
+from fertool.config.training import DEGRADATION_OPTIONS, AugmentConfig
 from fertool.data.augment import apply_augmentation
 from fertool.data.dataset import FaceDataset
 from fertool.data.pixels import to_input
@@ -28,7 +28,7 @@ from fertool.strict_json import WrongContentError, as_type
 
 _BATCH = 256
 _MIXING = ("mixup", "cutmix")
-_DRAWN_EACH_EPOCH = (*_MIXING, *DEGRADATIONS, *STRENGTHS)
+_DRAWN_EACH_EPOCH = (*_MIXING, *DEGRADATION_OPTIONS)
 """Augmentations that are drawn again in every epoch, and so belong to no view."""
 
 
