@@ -108,9 +108,11 @@ class ProfilesObjective:
 def for_profiles(objective: Objective, module: nn.Module) -> Objective:
     """Return the objective for the profiles of a dynamic network; another one's is as it is.
 
-    Raises FertoolError for an objective that needs more of the network than its logits.
+    So is one that is for profiles already. Raises FertoolError for an objective that needs more of
+    the network than its logits.
     """
-    if not isinstance(module, ProfileNetwork) or isinstance(objective, ProfilesObjective):
+    is_for_profiles = isinstance(objective, ProfilesObjective | RoutedObjective)
+    if is_for_profiles or not isinstance(module, ProfileNetwork):
         return objective
     if not isinstance(objective, LogitsObjective):
         raise FertoolError(

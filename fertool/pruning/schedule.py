@@ -138,21 +138,18 @@ class Schedule(ABC):
         Raises FertoolError for targets or trainings that are not possible.
         """
 
-    def run_profiles(self, session: ProfilesSession, trainer: Trainer) -> None:
-        """Prune the profiles of a dynamic network in place, with the trainings of the schedule.
-
-        Raises UsageError unless the schedule can do that.
-        """
-        raise UsageError(
-            f"a dynamic network of {len(session.sessions)} profiles: this schedule prunes one "
-            "network",
-            "use ``schedule=one-shot`` or ``schedule=iterative``",
-        )
-
     def recover(self, session: AnySession, trainer: Trainer) -> None:
         """Train for `epochs`, which a schedule does at its end."""
         if self.epochs:
             trainer.train(Phase(RECOVERY, self.epochs), session)
+
+
+class ProfileSchedule(Schedule):
+    """A schedule that prunes the profiles of a dynamic network, too."""
+
+    @abstractmethod
+    def run_profiles(self, session: ProfilesSession, trainer: Trainer) -> None:
+        """Prune the profiles in place, with the trainings of the schedule; raises as `run` does."""
 
 
 def load_schedule(name: str, epochs: int, **options: Any) -> Schedule:

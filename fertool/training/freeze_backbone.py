@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fertool.errors import UsageError
 from fertool.models.initial_weights import head_name
+from fertool.models.profile_network import ProfileNetwork
 
 
 class BackboneFreezer:
@@ -15,11 +16,13 @@ class BackboneFreezer:
     def __init__(self, module: nn.Module, epochs: int) -> None:
         """Freeze in the first `epochs` epochs; raises UsageError when the module has no head."""
         self._epochs = epochs
-        head = head_name(module)
         head_modules: set[nn.Module] = set()
-        if head is not None:
-            head_modules.update(module.get_submodule(head).modules())
-        elif epochs:
+        # Of a dynamic network each profile has one.
+        for network in module.networks if isinstance(module, ProfileNetwork) else (module,):
+            head = head_name(network)
+            if head is not None:
+                head_modules.update(network.get_submodule(head).modules())
+        if epochs and not head_modules:
             raise UsageError(
                 f"``freeze_epochs={epochs}``: this network has no linear layer to train first",
                 "leave it out",

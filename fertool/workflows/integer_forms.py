@@ -76,7 +76,6 @@ def train_integers(
 ) -> list[Epoch]:
     """Train with fake quantization, and fill the integers in again; returns the history."""
     from fertool.models.profile_network import ProfileNetwork
-    from fertool.pruning import ProfilesObjective
     from fertool.quant import convert, convert_dynamic, prepare_dynamic_qat, prepare_qat
 
     quant = spec.quant
@@ -84,7 +83,7 @@ def train_integers(
     # What is trained are floats; the file has integers.
     if isinstance(integer, ProfileNetwork):
         profiles = prepare_dynamic_qat(integer, quant)
-        _, history = training.fit(spec, profiles, ProfilesObjective(objective))
+        _, history = training.fit(spec, profiles, objective)
         convert_dynamic(profiles.cpu(), integer, quant)
         return history
     trained = prepare_qat(integer, quant)

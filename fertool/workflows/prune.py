@@ -290,11 +290,12 @@ class _Pruning:
         return pruned, trainer.history, logits
 
     def _run(self, session: AnySession, trainer: Trainer) -> None:
-        from fertool.pruning import PruningSession
+        from fertool.pruning import ProfileSchedule, PruningSession
 
         if isinstance(session, PruningSession):
             self.schedule.run(session, trainer)
             return
+        assert isinstance(self.schedule, ProfileSchedule)
         self.schedule.run_profiles(session, trainer)
         # Their margins have changed with the weights, and the measures are of before.
         gates = recalibrate_cascade(session.spec, session.module, self.val)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fertool.workflows.comparison import validation_logits
 from fertool.workflows.rounds import for_epochs, for_round
+from fertool.workflows.routing import recalibrate_cascade
 from fertool.workflows.training_run import Round, TrainingRun
 
 if TYPE_CHECKING:
@@ -37,7 +38,13 @@ class ScheduleTrainer:
 
         Returns its accuracy on the validation images.
         """
+        from fertool.pruning import ProfilesSession
+
         self._number += 1
+        if isinstance(session, ProfilesSession):
+            # Its margins have changed with its weights, and its epochs are compared by the profiles
+            # that they choose.
+            recalibrate_cascade(session.spec, session.module, self._run.val)
         run = self._run_of(phase)
         # Only while this phase trains: the next one may train them.
         frozen = [session.module.get_parameter(name) for name in phase.frozen]
@@ -78,10 +85,10 @@ class ScheduleTrainer:
         return replace(run, run=for_round(run.run, self._number), round=round)
 
     def _objective_of(self, phase: Phase, session: AnySession) -> Objective:
-        from fertool.pruning import PenalizedObjective, RoutedObjective, for_profiles
+        from fertool.pruning import PenalizedObjective, RoutedObjective
 
         if phase.routing:
             return RoutedObjective(self._objective, phase.routing, phase.epochs)
         if phase.penalty:
             return PenalizedObjective(self._objective, phase.penalty, phase.epochs)
-        return for_profiles(self._objective, session.module)
+        return self._objective

@@ -59,16 +59,28 @@ class SessionOpener:
         module = copy.deepcopy(self.model.module).cpu()
         if not isinstance(module, ProfileNetwork):
             return self._open_network(spec, require_static(module))
+        self._require_profiles_possible()
+        sessions = []
+        for index, network in enumerate(module.networks):
+            sessions.append(self._open_network(spec.of_profile(index), require_static(network)))
+        return ProfilesSession(spec, module, sessions)
+
+    def _require_profiles_possible(self) -> None:
+        """Raise UsageError for what is no way to prune a dynamic network."""
+        from fertool.pruning import ProfileSchedule
+
         if self._latency is not None:
             raise UsageError(
                 f"``target_latency={self._latency}``: the time of a dynamic network depends on its "
                 "images",
                 "give ``target_flops``",
             )
-        sessions = []
-        for index, network in enumerate(module.networks):
-            sessions.append(self._open_network(spec.of_profile(index), require_static(network)))
-        return ProfilesSession(spec, module, sessions)
+        if not isinstance(self.schedule, ProfileSchedule):
+            raise UsageError(
+                f"``schedule={self.config.scheduling.schedule}`` prunes one network, and a dynamic "
+                "network has several profiles",
+                "use ``schedule=one-shot`` or ``schedule=iterative``",
+            )
 
     @property
     def _latency(self) -> str | None:

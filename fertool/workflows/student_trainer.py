@@ -75,8 +75,6 @@ class StudentTrainer:
         self, objective: Objective, *, number: int = 0, count: int = 0
     ) -> tuple[float, float]:
         """Train the student; returns accuracy and negative loss of its best epoch."""
-        from fertool.pruning import for_profiles
-
         training = self._training
         # A single training is that of a command without rounds: its state, history and bytes.
         if number:
@@ -86,7 +84,6 @@ class StudentTrainer:
                 round=Round(number, f"round {number}/{count}", self.history),
             )
         before = len(self.history)
-        objective = for_profiles(objective, self._student)
         trained, self.history = training.fit(self._spec, self._student, objective)
         spec = remeasured(trained, self._student, training.val, training.reporter)
         self.specs.append(spec)

@@ -71,9 +71,6 @@ class TeacherTask(TrainingTask):
         self, config: TrainTeacherConfig, run: RunConfig, output: Path | None
     ) -> PreparedTraining:
         """Return a training of a new network."""
-        from fertool.pruning import for_profiles
-        from fertool.training import Supervised
-
         network = config.network
         step = make_step(
             "train-teacher",
@@ -89,8 +86,7 @@ class TeacherTask(TrainingTask):
 
         def fit() -> Trained:
             spec, module = new_network(network, self._train, run.seed, self.reporter)
-            objective = for_profiles(Supervised(training.loss), module)
-            trained_spec, history = training.fit(spec, module, objective)
+            trained_spec, history = training.fit(spec, module)
             measured = remeasured(trained_spec, module, self._val, self.reporter)
             return Trained(training, measured, module, history)
 

@@ -79,11 +79,12 @@ class TrainingRun:
     ) -> tuple[Spec, list[Epoch]]:
         """Train `module` in place to its best or last epoch, as `keep` asks.
 
-        Returns the spec with its metrics, and the history, which is written epoch by epoch beside
-        the output.
+        The profiles of a dynamic network all learn from every image. Returns the spec with its
+        metrics, and the history, which is written epoch by epoch beside the output.
         """
         from fertool import distributed
         from fertool.metrics import to_metrics
+        from fertool.pruning import for_profiles
         from fertool.training import Supervised, discard_resume, fit, read_history
 
         state = self.state
@@ -112,7 +113,7 @@ class TrainingRun:
                 self.val,
                 spec.input,
                 replace(self.config, seed=self.run.seed, keep=self.keep),
-                objective=objective or Supervised(self.loss),
+                objective=for_profiles(objective or Supervised(self.loss), module),
                 device=self.run.device,
                 resume=state,
                 on_batch=progress.batch,

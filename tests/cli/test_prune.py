@@ -76,7 +76,12 @@ def test_a_dynamic_network_goes_through_all_commands(fertool, tmp_path, model):
     first, second = json.loads(out)["results"]
     assert first["accuracy"] == second["accuracy"]
     refused = tmp_path / "no.pt"
-    for options in (("--schedule", "greg"), ("--target-latency", 0.5)):
+    for options in (
+        ("--schedule", "greg"),
+        ("--schedule", "greg", "--dry-run"),
+        ("--schedule", "dynamic"),
+        ("--target-latency", 0.5),
+    ):
         code, _, err = fertool("prune", dynamic, "-o", refused, *BUDGET, *options)
         assert code == 2
         assert "dynamic network" in err

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from dynamic_networks import cascade_network
 from torch import nn
 
 from fertool.errors import UsageError
@@ -65,3 +66,11 @@ def test_a_network_without_a_head_has_nothing_to_train_first(faces, quick, shape
     module = nn.Sequential(nn.Conv2d(1, 3, 12), nn.Flatten())
     with pytest.raises(UsageError, match="``freeze_epochs=1``"):
         fit(module, faces(32), faces(6, "val"), shape, quick(freeze_epochs=1))
+
+
+def test_each_profile_of_a_dynamic_network_has_a_head_of_its_own():
+    _, module = cascade_network()
+    BackboneFreezer(module, epochs=1).start_epoch(1)
+    trainable = {name.split(".")[1] for name, p in module.named_parameters() if p.requires_grad}
+    assert trainable == {"0", "1", "2"}
+    assert not module.networks[0].get_parameter("features.0.0.weight").requires_grad

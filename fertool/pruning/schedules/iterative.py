@@ -7,14 +7,14 @@ from typing import ClassVar
 
 from fertool.pruning.planning import PrunePlan
 from fertool.pruning.profiles_session import ProfilesSession
-from fertool.pruning.schedule import AnySession, Phase, Schedule, Trainer
+from fertool.pruning.schedule import AnySession, Phase, ProfileSchedule, Trainer
 from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
 
 
 @SCHEDULES.register("iterative")
 @dataclass(frozen=True)
-class Iterative(Schedule):
+class Iterative(ProfileSchedule):
     """Prune in steps of equal ratio with a short training after each.
 
     Recipe 4, progressive pruning.

@@ -10,7 +10,7 @@ from fertool.errors import FertoolError, UsageError
 from fertool.pruning.budget import Targets, UnreachableError
 from fertool.pruning.planning import PrunePlan
 from fertool.pruning.profiles_session import ProfilesSession
-from fertool.pruning.schedule import Schedule, Trainer
+from fertool.pruning.schedule import ProfileSchedule, Trainer
 from fertool.pruning.session import PruningSession
 from fertool.registry import SCHEDULES
 
@@ -20,7 +20,7 @@ PRECISION = 0.02
 
 @SCHEDULES.register("one-shot")
 @dataclass(frozen=True)
-class OneShot(Schedule):
+class OneShot(ProfileSchedule):
     """Score the channels and remove the least important, then fine-tune.
 
     With `steps` this happens several times on the way, with nothing in between but the
