@@ -34,6 +34,8 @@ LUMA = np.array([0.299, 0.587, 0.114])
 """Of red, green and blue, as Pillow makes gray of them."""
 MIN_SCORE = 0.7
 """Of YuNet, from 0 to 1: faces below it are not shown."""
+CROP_SCALE = 2
+"""Faces for a file that resizes them are cut so many times as large as its network sees them."""
 MOST_SAMPLES = 16
 """For a pixel of the crop, across and down: bounds the memory for faces of many pixels."""
 
@@ -125,27 +127,53 @@ class FaceCutter:
         return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
+class Classifier:
+    """A model of this folder; `side` is that of the faces that it takes."""
+
+    def __init__(self, model: str) -> None:
+        path, providers = str(HERE / model), ["CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(path, providers=providers)
+        header = json.loads(self._session.get_modelmeta().custom_metadata_map["fertool"])
+        bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+        self._entry = next(file for file in bundle["files"] if file["file"] == model)
+        self._input = self._session.get_inputs()[0]
+        self._temperature = header.get("temperature") or 1
+        self.classes = header["classes"]
+        self.template = self._entry["template"]
+        self.side = header["input"]["size"]
+        # Sizes with names are free: such a file resizes crops itself.
+        if isinstance(self._input.shape[2], str):
+            self.side *= CROP_SCALE
+
+    def probabilities(self, crop: Any) -> Any:
+        """Return those of the classes [K] for a face, RGB [side, side, 3]."""
+        is_interleaved = self._entry["layout"] == "NHWC"
+        channels = self._input.shape[3 if is_interleaved else 1]
+        if channels == 1:
+            crop = np.round(crop @ LUMA).astype(np.uint8)[:, :, None]
+        if not is_interleaved:
+            crop = np.ascontiguousarray(crop.transpose(2, 0, 1))
+        output = self._session.run(None, {self._input.name: crop[None]})[0][0]
+        if self._entry["output"] == "probabilities":
+            return output
+        # The largest power is 1, so that none overflows.
+        powers = np.exp((output - output.max()) / self._temperature)
+        return powers / powers.sum()
+
+
 def main(model: str, source: str, count: int) -> None:
     """Print a line for each face: the time of the frame, and the most probable class."""
-    session = onnxruntime.InferenceSession(str(HERE / model), providers=["CPUExecutionProvider"])
-    header = json.loads(session.get_modelmeta().custom_metadata_map["fertool"])
-    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-    template = next(file["template"] for file in bundle["files"] if file["file"] == model)
-    cutter = FaceCutter(header["input"]["size"], template)
+    classifier = Classifier(model)
+    cutter = FaceCutter(classifier.side, classifier.template)
     for number, pixels in enumerate(frames(source)):
         if number == count:
             return
         start = time.perf_counter()
         for crop in cutter.crops(pixels):
-            planes = crop.transpose(2, 0, 1)
-            if header["input"]["channels"] == 1:
-                planes = np.round(np.tensordot(LUMA, planes, 1))[None].astype(np.uint8)
-            logits = session.run(None, {"images": planes[None]})[0][0]
-            logits = (logits - logits.max()) / (header.get("temperature") or 1)
-            powers = np.exp(logits)
-            best = int(logits.argmax())
+            probabilities = classifier.probabilities(crop)
+            best = int(probabilities.argmax())
             took_ms = 1000 * (time.perf_counter() - start)
-            name, probability = header["classes"][best], powers[best] / powers.sum()
+            name, probability = classifier.classes[best], probabilities[best]
             sys.stdout.write(f"frame {number}  {name:10} {probability:6.1%}  {took_ms:.0f} ms\n")
 
 

@@ -25,9 +25,12 @@ def softmax(logits: Any) -> Any:
     return powers / powers.sum(1, keepdims=True)
 
 
-def compare(run: Any, images: Any, home: Any, labels: Any) -> dict[str, Any]:
+def compare(run: Any, entry: Any, cases: Any) -> dict[str, Any]:
     """Return how the logits of this machine differ from those of the one that exported."""
-    here = np.stack([run(image) for image in images])
+    home, labels = cases[entry["logits"]], cases[entry["labels"]] if entry["labels"] else None
+    here = np.stack([run(image) for image in cases[entry["images"]]])
+    if entry["output"] == "probabilities":
+        here = np.log(np.maximum(here, np.finfo(np.float32).tiny))
     return {
         "n": len(here),
         "top1_agreement": float((here.argmax(1) == home.argmax(1)).mean()),
@@ -55,11 +58,10 @@ def main(threads: int, runs: int, warmup: int, starts: int) -> None:
     celsius_before = celsius()
     opened, entries, failed = [], [], []
     for entry in bundle.pop("files"):
-        name, images, home = entry["file"], cases[entry["images"]], cases[entry["logits"]]
-        labels = cases[entry["labels"]] if entry["labels"] else None
+        name, images = entry["file"], cases[entry["images"]]
         try:
             entry.update(measure_starts(name, threads, starts))
-            entry["agreement"] = compare(open_file(name, threads), images, home, labels)
+            entry["agreement"] = compare(open_file(name, threads), entry, cases)
         # Of ONNX Runtime, whose exceptions have no base class of their own, or of the process.
         except Exception as error:
             failed.append({"file": name, "error": str(error)})

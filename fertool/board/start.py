@@ -24,7 +24,7 @@ def read_bundle() -> tuple[dict[str, Any], Any]:
 
 
 def open_file(name: str, threads: int) -> Callable[[Any], Any]:
-    """Return a function from one image [C, S, S] to its logits [K]."""
+    """Return a function from one image of the test cases to its logits or probabilities [K]."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Fatal: errors arrive as exceptions.

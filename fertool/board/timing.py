@@ -17,7 +17,7 @@ ROUNDS_EACH = 5
 WARMUP_AGAIN = 20
 """Passes before timing, at most, of a file that was open before."""
 Files = Any
-"""Pairs of a name and images [N, C, S, S]."""
+"""Pairs of a name and images, one of which makes a pass."""
 
 
 def time_files(

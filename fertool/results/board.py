@@ -28,8 +28,20 @@ class BundledFile:
     size_bytes: Annotated[FileSize, described("size of the file")]
     params: Annotated[Count | None, described("learned values")]
     macs: Annotated[Count | None, described("multiply-accumulates of one image")]
-    images: Annotated[Name, described("array of its test images, uint8")]
-    logits: Annotated[Name, described("array of the logits of the machine that exported")]
+    layout: Annotated[Literal["NCHW", "NHWC"], described("order of the axes of its images")] = (
+        "NCHW"
+    )
+    output: Annotated[
+        Literal["logits", "probabilities"], described("what it returns for each class")
+    ] = "logits"
+    images: Annotated[Name, described("array of its test images, uint8, as the file takes them")]
+    logits: Annotated[
+        Name,
+        described(
+            "array of the logits of the machine that exported; of a file that returns "
+            "probabilities their logarithms"
+        ),
+    ]
     labels: Annotated[Name | None, described("array of the labels, where they are known")]
     split: Annotated[Name | None, described("which images of ``data`` these are")]
     template: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from fertool.artifact.header import MODEL_SUFFIX, format_of, read_spec
 from fertool.artifact.input_files import require_file
 from fertool.config.exporting import DEFAULT_FORMAT, BundleConfig, ExportConfig
 from fertool.config.option import configured
-from fertool.errors import FertoolError, UsageError
+from fertool.errors import UsageError
 from fertool.registry import FORMATS
 from fertool.reporter import SILENT, Reporter
 from fertool.results import BundledFile, BundleResult
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _DRAWN_PER_IMAGE = 10
 """A tenth of drawn faces is the validation split."""
 _FEWEST_DRAWN = 70
+_CROP_SCALE = 2
+"""Drawn crops of any size are so many times as large as the network's images, to be resized."""
 
 
 def export_bundle(
@@ -145,25 +148,16 @@ def _model_files(
             # A file of another program has no header, which says how to feed it.
             read_spec(path)
             files.append(path)
-        _require_images_and_logits(files[-1], path)
     return files
-
-
-def _require_images_and_logits(file: Path, source: Path) -> None:
-    """Raise FertoolError for a graph that resizes crops itself or ends in a softmax."""
-    spec = read_spec(file)
-    if spec.preprocessing or spec.output:
-        raise FertoolError(
-            f"{source}: the programs of a bundle give images of the network's size and read "
-            "logits, and this file has other inputs or outputs",
-            "export the model without preprocessing and without softmax",
-        )
 
 
 def _add_cases(
     cases: Cases, file: Path, bundle: BundleConfig, data: Data | None, reporter: Reporter
 ) -> BundledFile:
     """Add images, logits and labels for one file, and return what `bundle.json` says of it."""
+    import numpy as np
+
+    from fertool.artifact.contract import PROBABILITIES
     from fertool.artifact.store import file_digest
     from fertool.runtime.opening import open_predictor
     from fertool.workflows.predict import template_of
@@ -174,6 +168,14 @@ def _add_cases(
         # One by one, as the board does.
         logits = predictor.logits(images, batch_size=1, on_progress=on_progress)
     template, _ = template_of(predictor, False, reporter)
+    contract = predictor.contract
+    # `_model_files` requires a header, and `_bundled_names` a file of ONNX Runtime, which ncnn's
+    # order of axes is not for.
+    assert contract is not None
+    assert contract.layout != "CHW"
+    if contract.output == PROBABILITIES and predictor.spec is not None:
+        # The logarithms of what the file returns, as its runner computes them.
+        logits = logits / np.float32(predictor.spec.temperature or 1.0)
     return BundledFile(
         file=file.name,
         digest=predictor.digest,
@@ -183,7 +185,10 @@ def _add_cases(
         size_bytes=file.stat().st_size,
         params=predictor.params,
         macs=predictor.macs,
-        images=cases.add("images", images),
+        layout=contract.layout,
+        output=contract.output,
+        # As the file takes them: its runner has no other knowledge of the file.
+        images=cases.add("images", contract.arrange(images)),
         logits=cases.add("logits", logits),
         labels=None if labels is None else cases.add("labels", labels),
         split=None if labels is None else "val",
@@ -194,13 +199,17 @@ def _add_cases(
 def _test_images(
     predictor: Predictor, count: int, data: Data | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Return images uint8 [N, C, S, S] and their labels [N], None for drawn ones."""
+    """Return images uint8 [N, C, H, W] and their labels [N], None for drawn ones.
+
+    A file that takes crops of any size gets those of the data set in their own size.
+    """
     import numpy as np
 
     if data is None:
         # Of the seven expressions, which need not be the model's: only the images are used.
         faces = drawn_faces(max(_FEWEST_DRAWN, _DRAWN_PER_IMAGE * count))
-        drawn = faces.fitted(predictor.input)
+        side = predictor.input.size * (_CROP_SCALE if predictor.any_size else 1)
+        drawn = faces.fitted(replace(predictor.input, size=side), crop_channels=predictor.channels)
         return drawn.split("val").images[:count].numpy(), None
     split = data.fitted_to(predictor).split("val")
     # From everywhere in the split: folders are read class by class.

@@ -90,9 +90,10 @@ def test_images_are_taken_from_the_whole_split(board):
     assert len(set(cases["labels_0"].tolist())) > 1
 
 
-def test_the_camera_program_labels_a_video(board, tmp_path):
+def write_clip(folder):
+    """Write three gray frames as a video."""
     av = pytest.importorskip("av")
-    clip = tmp_path / "clip.mp4"
+    clip = folder / "clip.mp4"
     with av.open(str(clip), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -100,6 +101,11 @@ def test_the_camera_program_labels_a_video(board, tmp_path):
             frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8))
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+    return clip
+
+
+def test_the_camera_program_labels_a_video(board, tmp_path):
+    clip = write_clip(tmp_path)
     text = run_on_board(board, INT8.name, "--source", str(clip), program="camera.py")
     lines = text.splitlines()
     assert len(lines) == 3
@@ -148,12 +154,43 @@ def test_a_full_disk_leaves_the_old_bundle(fertool, tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
-def test_a_file_that_gives_probabilities_is_refused(fertool, tmp_path):
-    path = tmp_path / "probabilities.onnx"
-    assert fertool("export", MODELS / "nano_resnet.pt", "-o", path, "--with-softmax")[0] == 0
-    code, _, err = fertool("export", path, "-o", tmp_path / "board", "--bundle")
-    assert code == 1
-    assert "this file has other inputs or outputs" in err
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """A bundle of files that resize crops, gray ones and colored ones, one with a softmax."""
+    folder = tmp_path_factory.mktemp("crops")
+    model = fertool.load(MODELS / "nano_resnet.pt")
+    colored, gray = folder / "colored.onnx", folder / "gray.onnx"
+    fertool.export(model, colored, with_preprocessing=True, with_softmax=True)
+    fertool.export(model, gray, with_preprocessing=True, crop_layout="nchw", crop_channels=1)
+    fertool.export_bundle([colored, gray], folder / "board", bundle_images=3)
+    return folder / "board"
+
+
+def test_files_that_resize_crops_run_on_a_board(crops):
+    cases = np.load(crops / "cases.npz")
+    assert cases["images_0"].shape == (3, 96, 96, 3)
+    assert cases["images_1"].shape == (3, 1, 96, 96)
+    printed = run_on_board(crops, "--runs", "20", "--warmup", "1", "--starts", "1")
+    result = read_json(printed, BoardResult, "board", "", "")
+    assert result.failed == ()
+    for entry in result.files:
+        assert entry.agreement.top1_agreement == 1
+        assert entry.agreement.max_probability_diff < 1e-6
+    files = json.loads((crops / "bundle.json").read_text())["files"]
+    assert [(file["layout"], file["output"]) for file in files] == [
+        ("NHWC", "probabilities"),
+        ("NCHW", "logits"),
+    ]
+
+
+def test_the_camera_program_gives_files_that_resize_crops_what_they_take(crops, tmp_path):
+    clip = write_clip(tmp_path)
+    printed = []
+    for file in ("colored.onnx", "gray.onnx"):
+        text = run_on_board(crops, file, "--source", str(clip), program="camera.py")
+        printed.append([line.rsplit("  ", 1)[0] for line in text.splitlines()])
+    assert len(printed[0]) == 3
+    assert printed[0] == printed[1]
 
 
 def test_json_tells_what_the_folder_holds(fertool, tmp_path):
