@@ -19,11 +19,14 @@ import argparse
 import json
 import time
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
+from adaround import round_adaptively
 from answers import Answers
+from onnxsim_bits import allocate_by_layer
 from torch import Tensor, nn
 
 from fertool.artifact.atomic import write_atomic
@@ -37,6 +40,7 @@ from fertool.graph.network import Network
 from fertool.hessian import estimate_traces
 from fertool.models import stored_size_bytes
 from fertool.models.build import require_static
+from fertool.models.quantized import QuantizedNet
 from fertool.quant import (
     AllocationProblem,
     BitEvaluator,
@@ -52,6 +56,8 @@ from fertool.quant.weight_errors import WeightErrors, candidate_errors
 from fertool.spec import WEIGHT_BITS
 
 TRACE_IMAGES, SEARCH_IMAGES = 64, 512
+ONNXSIM_IMAGES = 128
+"""Its default."""
 LAYER_IMAGES = 512
 ROWS = (
     ("optimal", "gptq"),
@@ -62,6 +68,11 @@ ROWS = (
     ("optimal", "nearest"),
     ("fisher", "nearest"),
     ("uniform", "nearest"),
+    # Rivals: see adaround.py and onnxsim_bits.py.
+    ("fisher", "adaround"),
+    ("onnxsim", "gptq"),
+    ("onnxsim", "adaround"),
+    ("onnxsim", "nearest"),
 )
 
 
@@ -69,6 +80,7 @@ def main() -> None:
     options = parse_args()
     answers = Answers.of(options.model, options.data)
     head = {"average_bits": options.average_bits, "size_bytes": options.model.stat().st_size}
+    head["onnxsim"] = metadata.version("onnxsim")
     report = answers.report(options.data, options.output, **head)
     for seed in map(int, options.seeds.split(",")):
         if options.layers:
@@ -217,21 +229,20 @@ def run(
     answers: Answers, problem: AllocationProblem, average_bits: float, row: dict[str, Any]
 ) -> dict[str, Any]:
     """Share out the bits, quantise, and say what came of it."""
-    spec, module = answers.spec, answers.module
-    seed, start = row["seed"], time.perf_counter()
-    evaluator = None
-    if load_allocation(row["allocation"]).needs_images:
-        images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
-        tried = RoundedAccuracy(spec, module, problem, images, WEIGHT_LIMITS["reduced"])
-        evaluator = BitEvaluator(tried, seed)
-    if load_allocation(row["allocation"]).needs_divergences:
-        problem = with_divergences(answers, problem, row["rounding"], seed)
-    widths = allocate(row["allocation"], problem, average_bits, evaluator)
+    spec, module, seed = answers.spec, answers.module, row["seed"]
+    start = time.perf_counter()
+    # AdaRound chooses among the two neighbors of each weight, with the scales of the nearest.
+    rounding = "nearest" if row["rounding"] == "adaround" else row["rounding"]
+    widths = shared_out(answers, problem, average_bits, row["allocation"], rounding, seed)
     seconds = time.perf_counter() - start
-    config = QuantizeConfig(rounding=row["rounding"], seed=seed)
-    quant, integer = quantize_model(
-        spec, module, answers.train, config, bits=problem.by_layer(widths)
-    )
+    config = QuantizeConfig(rounding=rounding, seed=seed)  # type: ignore[arg-type]
+    by_layer = problem.by_layer(widths)
+    quant, integer = quantize_model(spec, module, answers.train, config, bits=by_layer)
+    if row["rounding"] == "adaround":
+        assert isinstance(integer, QuantizedNet)
+        images = answers.train.balanced_subset(config.calibration_images, seed).images
+        network = fold_for_inference(require_static(module))
+        round_adaptively(integer, network, dict(quant.weights), images, spec.input)
     quantised = replace(spec, quant=quant)
     scales = 16 * len(widths)
     return {
@@ -244,6 +255,29 @@ def run(
         "onnx_bytes": len(export_model(quantised, integer, ExportConfig())),
         "ideal_bytes": (int((problem.weight_counts * widths).sum()) + scales) / 8,
     }
+
+
+def shared_out(
+    answers: Answers,
+    problem: AllocationProblem,
+    average_bits: float,
+    allocation: str,
+    rounding: str,
+    seed: int,
+) -> Tensor:
+    """Return the bits of each channel by one of the allocations."""
+    spec, module = answers.spec, answers.module
+    if allocation == "onnxsim":
+        images = answers.train.balanced_subset(ONNXSIM_IMAGES, seed)
+        return allocate_by_layer(spec, module, problem, images, average_bits, seed)
+    evaluator = None
+    if load_allocation(allocation).needs_images:
+        images = answers.val.balanced_subset(SEARCH_IMAGES, seed)
+        tried = RoundedAccuracy(spec, module, problem, images, WEIGHT_LIMITS["reduced"])
+        evaluator = BitEvaluator(tried, seed)
+    if load_allocation(allocation).needs_divergences:
+        problem = with_divergences(answers, problem, rounding, seed)
+    return allocate(allocation, problem, average_bits, evaluator)
 
 
 if __name__ == "__main__":
