@@ -78,7 +78,10 @@ def av_frames(source: str, is_camera: bool) -> Iterator[Any]:
     if av is None:
         sys.exit("install one of picamera2, opencv-python-headless and av")
     name, format = (f"/dev/video{source}", "v4l2") if is_camera else (source, None)
-    container = av.open(name, format=format)
+    try:
+        container = av.open(name, format=format)
+    except OSError as error:
+        sys.exit(f"{name}: {error.strerror}")
     for frame in container.decode(video=0):
         yield frame.to_ndarray(format="rgb24")
 
@@ -127,6 +130,12 @@ class FaceCutter:
         return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
 
 
+def read_entries() -> dict[str, Any]:
+    """Return what is known of each model of this folder, by name."""
+    bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
+    return {file["file"]: file for file in bundle["files"]}
+
+
 class Classifier:
     """A model of this folder; `side` is that of the faces that it takes."""
 
@@ -134,8 +143,7 @@ class Classifier:
         path, providers = str(HERE / model), ["CPUExecutionProvider"]
         self._session = onnxruntime.InferenceSession(path, providers=providers)
         header = json.loads(self._session.get_modelmeta().custom_metadata_map["fertool"])
-        bundle = json.loads((HERE / "bundle.json").read_text(encoding="utf-8"))
-        self._entry = next(file for file in bundle["files"] if file["file"] == model)
+        self._entry = read_entries()[model]
         self._input = self._session.get_inputs()[0]
         self._temperature = header.get("temperature") or 1
         self.classes = header["classes"]
@@ -165,6 +173,7 @@ def main(model: str, source: str, count: int) -> None:
     """Print a line for each face: the time of the frame, and the most probable class."""
     classifier = Classifier(model)
     cutter = FaceCutter(classifier.side, classifier.template)
+    number = -1
     for number, pixels in enumerate(frames(source)):
         if number == count:
             return
@@ -175,11 +184,13 @@ def main(model: str, source: str, count: int) -> None:
             took_ms = 1000 * (time.perf_counter() - start)
             name, probability = classifier.classes[best], probabilities[best]
             sys.stdout.write(f"frame {number}  {name:10} {probability:6.1%}  {took_ms:.0f} ms\n")
+    if number < 0:
+        sys.exit(f"no frames from {source}: check --source, the number of a camera or a video file")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="a model of this folder")
+    parser.add_argument("model", choices=list(read_entries()), help="a model of this folder")
     parser.add_argument("--source", default="0", help="number of a camera, or a video file")
     parser.add_argument("--count", type=int, default=-1, help="frames to look at; -1: all")
     given = parser.parse_args()

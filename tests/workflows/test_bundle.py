@@ -154,6 +154,22 @@ def test_a_full_disk_leaves_the_old_bundle(fertool, tmp_path, monkeypatch):
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("other.onnx",), "invalid choice: 'other.onnx'"),
+        ((INT8.name, "--source", "missing.mp4"), "missing.mp4: No such file or directory"),
+    ],
+)
+def test_the_camera_program_tells_wrong_uses(board, arguments, message):
+    pytest.importorskip("av")
+    words = [sys.executable, "-c", WITHOUT_FERTOOL, str(board / "camera.py"), *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
     """A bundle of files that resize crops, gray ones and colored ones, one with a softmax."""
