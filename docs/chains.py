@@ -9,6 +9,7 @@ from typing import Any
 from tables import (
     accuracy_with_interval,
     interval,
+    load,
     millions,
     milliseconds,
     percent,
@@ -63,6 +64,11 @@ def stages_table(
         "speed-up",
     )
     return table(heads, [*rows, *(more or [])])
+
+
+def epochs_of(file: str) -> int:
+    """Return how many epochs a history file of docs/results/ has."""
+    return len(load(file)["history"])
 
 
 def accuracies(results: list[dict[str, Any]]) -> str:

@@ -8,6 +8,7 @@ places in the training images. Without it the square in the middle of the frame 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+from machine import onnxruntime
 
 
 def import_optional(name: str) -> Any:
@@ -36,6 +37,8 @@ MIN_SCORE = 0.7
 """Of YuNet, from 0 to 1: faces below it are not shown."""
 CROP_SCALE = 2
 """Faces for a file that resizes them are cut so many times as large as its network sees them."""
+LEAST_AGREEMENT = 0.2
+"""Of landmarks with their places: below this fraction of the usual scale they are not turned."""
 MOST_SAMPLES = 16
 """For a pixel of the crop, across and down: bounds the memory for faces of many pixels."""
 
@@ -80,8 +83,11 @@ def av_frames(source: str, is_camera: bool) -> Iterator[Any]:
     name, format = (f"/dev/video{source}", "v4l2") if is_camera else (source, None)
     try:
         container = av.open(name, format=format)
-    except OSError as error:
-        sys.exit(f"{name}: {error.strerror}")
+    # A file that is not there, or no video.
+    except (OSError, ValueError) as error:
+        sys.exit(f"{name}: {error}")
+    if not container.streams.video:
+        sys.exit(f"{name}: no video in it")
     for frame in container.decode(video=0):
         yield frame.to_ndarray(format="rgb24")
 
@@ -91,7 +97,7 @@ class FaceCutter:
 
     def __init__(self, size: int, template: Any) -> None:
         self._size = size
-        self._template = np.array(template, np.float32) * size
+        self._template = np.array(template) * size
         self._detector = None
         if cv2 is not None:
             file = str(HERE / "yunet.onnx")
@@ -110,7 +116,7 @@ class FaceCutter:
 
     def _upright(self, pixels: Any, landmarks: Any) -> Any:
         """Return the square in which the landmarks have their places."""
-        to_crop, _ = cv2.estimateAffinePartial2D(landmarks, self._template, method=cv2.LMEDS)
+        to_crop = similarity(landmarks, self._template)
         # Several samples for a pixel, and their mean: large faces are reduced without a pattern.
         scale = float(np.hypot(*to_crop[:, 0]))
         samples = min(MOST_SAMPLES, max(1, round(1 / scale)))
@@ -120,14 +126,37 @@ class FaceCutter:
         return cv2.resize(large, (self._size, self._size), interpolation=cv2.INTER_AREA)
 
     def _middle(self, pixels: Any) -> Any:
-        """Return the largest square in the middle of a frame, reduced by the means of areas."""
+        """Return the largest square in the middle of a frame, as means of samples."""
         height, width = pixels.shape[:2]
-        step = min(height, width) // self._size
-        side = step * self._size
+        side = min(height, width)
+        samples = max(1, side // self._size)
+        places = ((np.arange(self._size * samples) + 0.5) * side / (self._size * samples)).astype(
+            int
+        )
         top, left = (height - side) // 2, (width - side) // 2
-        square = pixels[top : top + side, left : left + side]
-        blocks = square.reshape(self._size, step, self._size, step, 3)
+        square = pixels[top + places][:, left + places]
+        blocks = square.reshape(self._size, samples, self._size, samples, 3)
         return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+
+
+def similarity(source: Any, target: Any) -> Any:
+    """Return the similarity [2, 3] that takes points [N, 2] to others with the least squares.
+
+    Umeyama (1991), without reflections, as `fertool predict` cuts faces.
+    """
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    a, b = source - source_mean, target - target_mean
+    # The points of a face that is a single pixel have no extent.
+    extent = max(float((a**2).sum()), 1e-6)
+    cosine = float((a * b).sum()) / extent
+    sine = float((a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum()) / extent
+    usual_scale = (float((b**2).sum()) / extent) ** 0.5
+    # Points in no order of a face, as in a mirror, would be blown down to nothing.
+    if np.hypot(cosine, sine) < LEAST_AGREEMENT * usual_scale:
+        cosine, sine = usual_scale, 0.0
+    rotation = np.array([[cosine, -sine], [sine, cosine]])
+    shift = target_mean - rotation @ source_mean
+    return np.concatenate([rotation, shift[:, None]], axis=1)
 
 
 def read_entries() -> dict[str, Any]:
@@ -194,4 +223,5 @@ if __name__ == "__main__":
     parser.add_argument("--source", default="0", help="number of a camera, or a video file")
     parser.add_argument("--count", type=int, default=-1, help="frames to look at; -1: all")
     given = parser.parse_args()
-    main(given.model, given.source, given.count)
+    with contextlib.suppress(KeyboardInterrupt):
+        main(given.model, given.source, given.count)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
+
+# Before the import, which else makes an identifier of this machine and sends events.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+onnxruntime: Any = importlib.import_module("onnxruntime")
 
 CPUINFO = "/proc/cpuinfo"
 ARM_INSTRUCTIONS = ("asimd", "asimddp", "i8mm", "sve", "neon")
@@ -50,9 +54,12 @@ def peak_rss_bytes() -> int | None:
 
 def read_line(path: str, start: str = "") -> str:
     """Return what stands behind the colon of a line of a system file, '' where there is none."""
-    if not os.path.exists(path):
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        # Also of a file that is there: not all sensors can be read.
         return ""
-    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.splitlines():
         if line.startswith(start):
             return line.split(":")[-1].strip("\0\t ")
     return ""

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import celsius, describe_machine
 from start import open_file, read_bundle
-from timing import time_files
+from timing import measure_starts, time_files
 
 
 def softmax(logits: Any) -> Any:
@@ -39,19 +37,6 @@ def compare(run: Any, entry: Any, cases: Any) -> dict[str, Any]:
     }
 
 
-def measure_starts(name: str, threads: int, count: int) -> dict[str, Any]:
-    """Return what processes that run one file alone tell: seconds to load it, and memory."""
-    # In new processes: a second file would find libraries in memory already.
-    command = [sys.executable, str(Path(__file__).with_name("start.py")), name, str(threads)]
-    load_s, first_pass_s, peak = [], [], 0
-    for _ in range(count):
-        start = json.loads(subprocess.check_output(command))
-        load_s.append(start["load_s"])
-        first_pass_s.append(start["first_pass_s"])
-        peak = max(peak, start["peak_rss_bytes"] or 0)
-    return {"load_s": load_s, "first_pass_s": first_pass_s, "peak_rss_bytes": peak or None}
-
-
 def main(threads: int, runs: int, warmup: int, starts: int) -> None:
     """Print one JSON object about all files."""
     bundle, cases = read_bundle()
@@ -60,7 +45,7 @@ def main(threads: int, runs: int, warmup: int, starts: int) -> None:
     for entry in bundle.pop("files"):
         name, images = entry["file"], cases[entry["images"]]
         try:
-            entry.update(measure_starts(name, threads, starts))
+            entry.update(measure_starts(name, images[0], threads, starts))
             entry["agreement"] = compare(open_file(name, threads), entry, cases)
         # Of ONNX Runtime, whose exceptions have no base class of their own, or of the process.
         except Exception as error:
@@ -78,10 +63,17 @@ def main(threads: int, runs: int, warmup: int, starts: int) -> None:
     json.dump(bundle, sys.stdout)
 
 
+def positive(text: str) -> int:
+    """Return a number of 1 or more."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=1000, help="timed passes of each file")
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--runs", type=positive, default=1000, help="timed passes of each file")
     parser.add_argument("--warmup", type=int, default=100, help="passes before these")
-    parser.add_argument("--starts", type=int, default=5, help="processes that load each file")
+    parser.add_argument("--starts", type=positive, default=5, help="processes that load each file")
     main(**vars(parser.parse_args()))

@@ -1,7 +1,11 @@
-"""Open one file of this folder in a process of its own: time and memory of a start, as JSON."""
+"""Open one file of this folder in a process of its own: time and memory of a start, as JSON.
+
+`python start.py FILE THREADS` reads one image from stdin, as `numpy.save` writes it.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -9,8 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
-import onnxruntime
-from machine import peak_rss_bytes
+from machine import onnxruntime, peak_rss_bytes
 
 HERE = Path(__file__).resolve().parent
 PASSES = 5
@@ -46,8 +49,8 @@ def seconds_of(function: Callable[..., Any], *arguments: Any) -> tuple[float, An
 
 def main(name: str, threads: int) -> None:
     """Print what a file costs a process that runs it alone."""
-    bundle, cases = read_bundle()
-    image = next(cases[entry["images"]][0] for entry in bundle["files"] if entry["file"] == name)
+    # One alone: the other images of the test cases would count as memory of the model.
+    image = np.load(io.BytesIO(sys.stdin.buffer.read()))
     load_s, run = seconds_of(open_file, name, threads)
     passes_s = [seconds_of(run, image)[0] for _ in range(PASSES)]
     figures = {"load_s": load_s, "first_pass_s": passes_s[0], "peak_rss_bytes": peak_rss_bytes()}

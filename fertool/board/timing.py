@@ -1,42 +1,77 @@
-"""Time several files interleaved, so that what the machine does meanwhile affects all of them."""
+"""Time the starts of files, and their passes interleaved.
+
+What the machine does meanwhile affects all files.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from start import open_file, seconds_of
 
 BLOCK = 10
-"""The most passes of one file in a row."""
+"""The most passes of one file in a row; fewer when that gives less than `MIN_ROUNDS` rounds."""
 MIN_ROUNDS = 20
-"""The fewest rounds: with few passes a block has fewer of them."""
-OPENINGS = 10
-"""Files are opened so often: where memory lies makes one opening faster than the next."""
-ROUNDS_EACH = 5
-"""Rounds, at least, between two openings."""
+MAX_OPENINGS = 20
+"""How often files are opened: where memory lies makes one opening faster than the next."""
+MIN_ROUNDS_PER_OPENING = 5
 WARMUP_AGAIN = 20
 """Passes before timing, at most, of a file that was open before."""
 Files = Any
 """Pairs of a name and images, one of which makes a pass."""
 
 
+def measure_starts(name: str, image: Any, threads: int, count: int) -> dict[str, Any]:
+    """Return what processes that run one file alone tell: seconds to load it, and memory."""
+    # In new processes: a second file would find libraries in memory already.
+    command = [sys.executable, str(Path(__file__).with_name("start.py")), name, str(threads)]
+    saved = io.BytesIO()
+    np.save(saved, image)
+    load_s, first_pass_s, peak = [], [], 0
+    for _ in range(count):
+        done = subprocess.run(command, input=saved.getvalue(), capture_output=True)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").split("\n")
+            raise RuntimeError(next(filter(None, said[::-1]), f"exit code {done.returncode}"))
+        start = json.loads(done.stdout)
+        load_s.append(start["load_s"])
+        first_pass_s.append(start["first_pass_s"])
+        peak = max(peak, start["peak_rss_bytes"] or 0)
+    return {"load_s": load_s, "first_pass_s": first_pass_s, "peak_rss_bytes": peak or None}
+
+
 def time_files(
     files: Files, threads: int, count: int, warmup: int
 ) -> tuple[int, list[list[float]]]:
     """Return how many passes of a file follow each other, and the seconds of each file's passes."""
-    block = max(1, min(BLOCK, count // MIN_ROUNDS))
+    # As `fertool bench` does, whose intervals rest on these blocks and openings.
+    block = min(BLOCK, max(1, count // MIN_ROUNDS))
+    while count % block:
+        block -= 1
     rounds = count // block
-    openings = max(1, min(OPENINGS, rounds // ROUNDS_EACH))
+    openings = min(MAX_OPENINGS, max(1, rounds // MIN_ROUNDS_PER_OPENING))
+    rounds_each = rounds // openings
     samples: list[list[float]] = []
     for _ in files:
         samples.append([])
     passes: list[Any] = []
     for number in range(rounds):
-        # In the first round of each opening, which have nearly as many rounds.
-        if number * openings % rounds < openings:
+        # What a division leaves is the end of the last opening.
+        if number % rounds_each == 0 and number // rounds_each < openings:
             passes = open_all(files, threads, warmup if number == 0 else min(warmup, WARMUP_AGAIN))
-        for (run, images), times in zip(passes, samples):
-            time_block(run, images, number * block, block, times)
+        order = list(range(len(passes)))
+        # What the first file of a round gains or loses by its place cancels out.
+        if number % 2:
+            order.reverse()
+        for file in order:
+            run, images = passes[file]
+            time_block(run, images, number * block, block, samples[file])
     return block, samples
 
 

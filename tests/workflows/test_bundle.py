@@ -81,6 +81,17 @@ def test_a_file_that_does_not_run_costs_only_its_own_row(board, tmp_path):
     result = json.loads(run_on_board(copied, "--runs", "1", "--warmup", "0", "--starts", "1"))
     assert [entry["file"] for entry in result["files"]] == [INT8.name]
     assert [entry["file"] for entry in result["failed"]] == ["nano_resnet.onnx"]
+    # What ONNX Runtime says, and no path of a user's Python.
+    assert "Protobuf parsing failed" in result["failed"][0]["error"]
+    assert sys.executable not in result["failed"][0]["error"]
+
+
+@pytest.mark.parametrize("option", ["--threads", "--runs", "--starts"])
+def test_a_board_refuses_what_measures_nothing(board, option):
+    words = [sys.executable, str(board / "run.py"), option, "0"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"argument {option}: invalid positive value: '0'" in done.stderr
 
 
 def test_images_are_taken_from_the_whole_split(board):
@@ -158,7 +169,7 @@ def test_a_full_disk_leaves_the_old_bundle(fertool, tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (("other.onnx",), "invalid choice: 'other.onnx'"),
-        ((INT8.name, "--source", "missing.mp4"), "missing.mp4: No such file or directory"),
+        ((INT8.name, "--source", "missing.mp4"), "missing.mp4: [Errno 2] No such file"),
     ],
 )
 def test_the_camera_program_tells_wrong_uses(board, arguments, message):
