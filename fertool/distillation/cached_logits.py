@@ -21,7 +21,7 @@ from fertool.data.pixels import to_input
 from fertool.device import place
 from fertool.distillation.cached_teachers import CachedTeacher, Views
 from fertool.distillation.knowledge import Teacher, class_order
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, naming
 from fertool.header_json import DAMAGED, canonical_json
 from fertool.spec import InputSpec, ProvenanceStep
 from fertool.strict_json import WrongContentError, as_type
@@ -143,6 +143,12 @@ def merge_cached_logits(parts: Mapping[str, CachedLogits], step: ProvenanceStep)
     logits = [first.logits]
     teachers = list(first.spec.teachers)
     for name, part in others:
+        differing = sorted(set(part.spec.classes) ^ set(first.spec.classes))
+        if differing:
+            raise FertoolError(
+                f"{name}: differs from {first_name} in its classes: {', '.join(differing)}",
+                "record both on data of the same classes",
+            )
         order = class_order(part.spec.classes, first.spec.classes)
         _require_same_recording(first.spec, part.spec, f"{name} and {first_name}")
         twice = set(teachers) & set(part.spec.teachers)
@@ -236,7 +242,8 @@ def require_same_images(spec: LogitsSpec, train: FaceDataset, name: str) -> None
     have other labels.
     """
     # Called for its error alone: other classes make a clearer message than other images.
-    class_order(spec.classes, train.classes)
+    with naming(name):
+        class_order(spec.classes, train.classes)
     count = spec.images.count
     if len(train) != count:
         problem = f"logits of {count} training images, the data has {len(train)}"

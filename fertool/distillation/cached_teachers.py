@@ -30,7 +30,8 @@ class Views:
 class CachedTeacher:
     """One teacher's logits [V, N, K] on N training images in V views.
 
-    Without `views` there is one view, of the unchanged images. `digest` is that of the logits file.
+    Without `views` there is one view, of the unchanged images. `digest` names the logits file and
+    the teacher in it.
     """
 
     logits: Tensor
@@ -48,7 +49,7 @@ class CachedTeacherLogits:
     """The logits of several cached teachers, in one order of classes, by epoch.
 
     With views an epoch trains on each image as the teachers saw it, one view after the other:
-    teachers and student get the same pixels (Beyer et al. 2022, "consistent teaching"). Without,
+    teachers and student get the same view (Beyer et al. 2022, "consistent teaching"). Without,
     the teachers have seen the plain images, and the student's are augmented as usual ("fixed
     teacher").
     """

@@ -37,7 +37,7 @@ class Ncnn(Format):
 import ncnn
 network = ncnn.Net()
 network.load_param($file)
-network.load_model($file.replace(".param", ".bin"))
+network.load_model($file[:-len(".param")] + ".bin")
 extractor = network.create_extractor()
 extractor.input($input, ncnn.Mat(pixels))
 values = np.array(extractor.extract($output)[1])

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from fertool.errors import UsageError
 from fertool.graph.channel_graph import ChannelGraph
 from fertool.graph.network import Network
 from fertool.header_json import canonical_json
@@ -28,11 +29,16 @@ class ScaleSparsity:
 
     @classmethod
     def from_graph(cls, graph: ChannelGraph, strength: float) -> ScaleSparsity:
-        """Return the penalty on the gates of a network."""
+        """Return the penalty on the gates of a network; raises UsageError where it has none."""
         scales = []
         for layer in gated_layers(graph):
             if layer.kind == "norm" and layer.per_output:
                 scales.append(f"{layer.name}.weight")
+        if not scales:
+            raise UsageError(
+                "this network has no batch norm, whose scales the schedule trains towards zero",
+                "use ``schedule=one-shot`` or ``schedule=iterative``",
+            )
         return cls(strength, tuple(scales))
 
     def __call__(self, module: nn.Module, progress: float) -> Tensor:

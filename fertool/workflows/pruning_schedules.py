@@ -77,7 +77,7 @@ class ScheduleTrainer:
         if phase.on_scoring_subset:
             run = replace(run, train=self.scoring_subset)
         if phase.keep_last_epoch:
-            run = replace(run, keep="last")
+            run = replace(run, config=replace(run.config, keep="last"))
         if self._number == 1 and phase.name == RECOVERY:
             # A single training has the state, the history and the bytes of one without rounds.
             return run

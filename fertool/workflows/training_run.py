@@ -18,7 +18,6 @@ from fertool.workflows.outputs import state_path, write_history
 if TYPE_CHECKING:
     from torch import nn
 
-    from fertool.config.training import Keep
     from fertool.data.dataset import FaceDataset
     from fertool.losses import ClassificationLoss
     from fertool.spec import ProvenanceStep, Spec
@@ -51,7 +50,6 @@ class TrainingRun:
     output: Path | None = None
     reporter: Reporter = SILENT
     round: Round | None = None
-    keep: Keep = "best"
 
     @property
     def state(self) -> Path | None:
@@ -112,7 +110,7 @@ class TrainingRun:
                 self.train,
                 self.val,
                 spec.input,
-                replace(self.config, seed=self.run.seed, keep=self.keep),
+                replace(self.config, seed=self.run.seed),
                 objective=for_profiles(objective or Supervised(self.loss), module),
                 device=self.run.device,
                 resume=state,
@@ -185,7 +183,7 @@ class TrainingRun:
         from fertool.report.units import accuracy_text
 
         split, figures = self.val.split, result.evaluation
-        kept = f"{self.keep} epoch {result.kept_epoch} of {len(result.history)}"
+        kept = f"{self.config.keep} epoch {result.kept_epoch} of {len(result.history)}"
         accuracy = accuracy_text(figures, split)
         self.reporter.note(f"{kept}: accuracy {accuracy}; ECE {figures.ece:.3f}")
 

@@ -11,8 +11,9 @@ from fertool.config.pruning import SelectionConfig
 from fertool.cost import count
 from fertool.data import DataOptions, open_data
 from fertool.data.pixels import to_input
-from fertool.errors import FertoolError
+from fertool.errors import FertoolError, UsageError
 from fertool.graph.channels import trace_channels
+from fertool.graph.folding import fold_for_inference
 from fertool.graph.groups import find_groups
 from fertool.models import create
 from fertool.pruning import (
@@ -119,6 +120,25 @@ def test_one_shot_steps_score_and_reconstruct_anew_and_the_preview_has_the_final
     assert shrinking.plan == by_hand.plan
     pairs = zip(shrinking.module.parameters(), by_hand.module.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_slimming_previews_what_it_does_without_a_change_of_the_scales(net):
+    shrinking = net()
+    schedule = load_schedule("slimming", 0, sparse_epochs=0)
+    (preview,) = schedule.preview(shrinking)
+    schedule.run(shrinking, Notes())
+    assert shrinking.plan == preview
+
+
+@pytest.mark.parametrize("name", ["slimming", "prj"])
+def test_schedules_that_penalize_scales_refuse_a_network_without_batch_norm(net, name):
+    with_norms, notes = net(), Notes()
+    folded = fold_for_inference(with_norms.module)
+    constraints = Constraints(Targets(macs=0.5))
+    shrinking = PruningSession(with_norms.spec, folded, constraints, with_norms.selection)
+    with pytest.raises(UsageError, match="no batch norm"):
+        load_schedule(name, 1).run(shrinking, notes)
+    assert notes == []
 
 
 def test_slimming_trains_under_sparsity_and_removes_the_smallest_scales_anywhere(net):

@@ -44,6 +44,8 @@ class PunishRewardJudge(Schedule):
         Raises FertoolError when the first cycle loses too much, or when not even the smallest step
         can be made.
         """
+        # Before a cycle of trainings that its reward could not end.
+        self._penalty(session)
         least_accuracy = trainer.measure_accuracy(session.start) - self.max_drop / 100
         first_plan = session.plan
         for cycle in itertools.count(1):
@@ -105,8 +107,11 @@ class PunishRewardJudge(Schedule):
 
     def _reward(self, session: PruningSession, trainer: Trainer, cycle: int) -> float:
         """Train everything under a penalty on the BN scales (3-7); returns the accuracy."""
-        penalty = ScaleSparsity.from_graph(trace_channels(session.module), self.sparsity)
-        return trainer.train(Phase(f"cycle {cycle}, reward", self.reward_epochs, penalty), session)
+        phase = Phase(f"cycle {cycle}, reward", self.reward_epochs, self._penalty(session))
+        return trainer.train(phase, session)
+
+    def _penalty(self, session: PruningSession) -> ScaleSparsity:
+        return ScaleSparsity.from_graph(trace_channels(session.module), self.sparsity)
 
 
 def _convolution_weights(module: nn.Module) -> tuple[str, ...]:
