@@ -41,7 +41,7 @@ def test_photographs_of_own_classes_end_in_a_page(folder):
     assert model.classes == ("bored", "confused", "engaged")
     assert model.input.channels == 3
     assert "data-crop" not in [step.command for step in model.lineage]
-    faces = fertool.open_data("faces").fitted_to(model)
+    faces = fertool.open_data("crops").fitted_to(model)
     held_out = faces.split("test")
     photographs = held_out.images.permute(0, 2, 3, 1).numpy()
     answers = model.predict(photographs).argmax(axis=1)
