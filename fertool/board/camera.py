@@ -130,9 +130,9 @@ class FaceCutter:
         height, width = pixels.shape[:2]
         side = min(height, width)
         samples = max(1, side // self._size)
-        places = ((np.arange(self._size * samples) + 0.5) * side / (self._size * samples)).astype(
-            int
-        )
+        count = self._size * samples
+        # The pixels under the middles of the samples.
+        places = ((np.arange(count) + 0.5) * side / count).astype(int)
         top, left = (height - side) // 2, (width - side) // 2
         square = pixels[top + places][:, left + places]
         blocks = square.reshape(self._size, samples, self._size, samples, 3)
