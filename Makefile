@@ -62,8 +62,13 @@ ean ean_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \
 		STAGES="teacher student pruned" SENSITIVITY=
 
-dynamic_mbv3 dynamic_mbv3_two_cores: install
+dynamic_mbv3: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) SENSITIVITY=
+
+# Taught by a network of models/.
+dynamic_mbv3_two_cores: install
+	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) SENSITIVITY= \
+		TEACHER=models/nano_resnet.150.pt STAGES="student pruned int8"
 
 prj_hawqc prj_hawqc_two_cores: install
 	@$(MAKE) --no-print-directory chain RUN=$(RUNS)/$@ RECIPE=recipes/$@.yaml DATA=$(call passed,$(DATA)) \

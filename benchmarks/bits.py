@@ -60,6 +60,8 @@ ONNXSIM_IMAGES = 128
 """Its default."""
 LAYER_IMAGES = 512
 ROWS = (
+    ("optimal", "coordinate-descent"),
+    ("fisher", "coordinate-descent"),
     ("optimal", "gptq"),
     ("fisher", "gptq"),
     ("hawq", "gptq"),
@@ -96,7 +98,7 @@ def main() -> None:
                 continue
             problem = problem or traced(answers, seed)
             row = {"allocation": allocation, "rounding": rounding, "seed": seed}
-            row |= run(answers, problem, options.average_bits, row)
+            row |= run(answers, problem, options.average_bits, row, options.calibration_images)
             report["rows"].append(row)
             print(json.dumps(row), flush=True)
             write_atomic(options.output, json.dumps(report, indent=1).encode())
@@ -109,7 +111,7 @@ def chosen_rows(text: str | None) -> list[tuple[str, str]]:
     pairs = []
     for part in text.split(","):
         allocation, _, rounding = part.partition(":")
-        pairs.append((allocation, rounding or "gptq"))
+        pairs.append((allocation, rounding or "coordinate-descent"))
     return pairs
 
 
@@ -122,6 +124,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--average-bits", type=float, default=3.22)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--rows", help="for example optimal:gptq,fisher:gptq")
+    parser.add_argument("--calibration-images", type=int, help="default: that of quantize")
     parser.add_argument("--layers", type=int, help="bits of one layer at a time")
     parser.add_argument("-o", "--output", type=Path, required=True)
     return parser.parse_args()
@@ -226,7 +229,11 @@ def spearman(first: list[float], second: list[float]) -> float:
 
 
 def run(
-    answers: Answers, problem: AllocationProblem, average_bits: float, row: dict[str, Any]
+    answers: Answers,
+    problem: AllocationProblem,
+    average_bits: float,
+    row: dict[str, Any],
+    calibration_images: int | None = None,
 ) -> dict[str, Any]:
     """Share out the bits, quantise, and say what came of it."""
     spec, module, seed = answers.spec, answers.module, row["seed"]
@@ -235,12 +242,17 @@ def run(
     rounding = "nearest" if row["rounding"] == "adaround" else row["rounding"]
     widths = shared_out(answers, problem, average_bits, row["allocation"], rounding, seed)
     seconds = time.perf_counter() - start
-    config = QuantizeConfig(rounding=rounding, seed=seed)  # type: ignore[arg-type]
+    config = QuantizeConfig(
+        rounding=rounding,  # type: ignore[arg-type]
+        calibration_images=calibration_images,
+        seed=seed,
+    )
     by_layer = problem.by_layer(widths)
     quant, integer = quantize_model(spec, module, answers.train, config, bits=by_layer)
     if row["rounding"] == "adaround":
         assert isinstance(integer, QuantizedNet)
-        images = answers.train.balanced_subset(config.calibration_images, seed).images
+        count = config.calibration_count(WEIGHT_BITS[0])
+        images = answers.train.balanced_subset(count, seed).images
         network = fold_for_inference(require_static(module))
         round_adaptively(integer, network, dict(quant.weights), images, spec.input)
     quantised = replace(spec, quant=quant)

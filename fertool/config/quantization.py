@@ -18,6 +18,9 @@ QUANTIZATION = "Quantization"
 # so that weights up to 127 give other outputs there.
 WEIGHT_LIMITS = {"reduced": 63, "full": 127}
 DEFAULT_ALLOCATION = "optimal"
+FEW_BITS = 4
+"""Weights of so few bits are worth more images and time; what those of more bits would gain is lost
+in the rounding of the activations."""
 _BUDGETS = ("bits", "average_bits", "target_size")
 
 
@@ -81,11 +84,12 @@ class QuantizeConfig:
         "quantization, scales learned.",
         panel=QUANTIZATION,
     )
-    # Frantar et al. 2023, arXiv 2210.17323.
-    rounding: Literal["gptq", "nearest"] = option(
-        "gptq",
-        "gptq: the weights rounded later, and the bias, compensate for the error of each; nearest: "
-        "each by itself.",
+    # Behdin et al. 2023, arXiv 2309.01885; Frantar et al. 2023, arXiv 2210.17323.
+    rounding: Literal["coordinate-descent", "gptq", "nearest"] = option(
+        "coordinate-descent",
+        "gptq: the weights rounded later, and the bias, compensate for the error of each; "
+        "coordinate-descent: gptq, then the integers and scales of few bits adapt to each other; "
+        "nearest: each by itself.",
         panel=QUANTIZATION,
     )
     observer: Literal["min-max", "percentile", "mse"] = option(
@@ -124,9 +128,10 @@ class QuantizeConfig:
         "auto: kernel times of this machine in place of those of the table, and whole files timed.",
         panel=QUANTIZATION,
     )
-    calibration_images: int = option(
-        512,
-        "Training images that calibrate, balanced over the classes.",
+    calibration_images: int | None = option(
+        None,
+        "Training images that calibrate, balanced over the classes. Default: 512, and 1024 where "
+        f"weights have {FEW_BITS} bits or fewer.",
         panel=QUANTIZATION,
         minimum=1,
     )
@@ -199,6 +204,12 @@ class QuantizeConfig:
         """Whether the allocation needs Hessian traces."""
         allocation = self.allocation or DEFAULT_ALLOCATION
         return self.is_mixed and _needs_traces(allocation)
+
+    def calibration_count(self, least_bits: int) -> int:
+        """Return how many images calibrate a network whose weights have so many bits or more."""
+        if self.calibration_images is not None:
+            return self.calibration_images
+        return 1024 if least_bits <= FEW_BITS else 512
 
     @property
     def weight_limit(self) -> int:

@@ -17,9 +17,9 @@ Without it a regression on few images has no unique solution.
 MAX_POSITIONS = 64
 """Positions of a map that are sampled, once for each layer and all images."""
 _MIN_IMAGES = 16
-_MAX_IMAGES = 512
-_SIDE = 64
-"""Side in pixels up to which all of `_MAX_IMAGES` are taken."""
+_MAX_IMAGES = 2048
+_MAX_PIXELS = 512 * 64**2
+"""Pixels of all images together, which the memory for their maps grows with."""
 
 
 def ridge_strength(covariances: Tensor) -> Tensor:
@@ -32,9 +32,9 @@ def ridge_strength(covariances: Tensor) -> Tensor:
 def limit_images(images: Tensor, side: int) -> Tensor:
     """Return the first of the images [N, ...], as many as regressions on all layers need.
 
-    512 up to 64 pixels a side; of larger images fewer, since the maps of all are in memory at once.
+    910 of 48 pixels a side, 41 of 224: the maps of all are in memory at once.
     """
-    affordable = min(_MAX_IMAGES, _MAX_IMAGES * _SIDE**2 // side**2)
+    affordable = min(_MAX_IMAGES, _MAX_PIXELS // side**2)
     return images[: max(_MIN_IMAGES, affordable)]
 
 

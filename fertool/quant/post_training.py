@@ -119,15 +119,17 @@ def quantize_model(
     quant = plan_quantization(spec, module, config, bits, choice)
     if len(calibration) == 0:
         raise FertoolError("there are no calibration images", "name a data set with ``data``")
-    images = calibration.balanced_subset(config.calibration_images, config.seed).images
+    least_bits = min((min(rule.bits) for rule in quant.weights.values()), default=8)
+    count = config.calibration_count(least_bits)
+    images = calibration.balanced_subset(count, config.seed).images
     graph_module = fold_for_inference(require_static(module))
     plan = _plan(graph_module, spec.input, config, _choice_of(config, choice))
-    uses_gptq = config.rounding == "gptq"
+    fits_layers = config.rounding != "nearest"
     # Two passes find the ranges, a third the losses that bits are allocated by.
     passes = 2 if config.average_activation_bits is None else 3
     batch_size = affordable_batch(config.calibration_batch_size, spec.input.size)
     total = passes * math.ceil(len(images) / batch_size)
-    if uses_gptq:
+    if fits_layers:
         total += len(quant.weights)
     done = itertools.count(1)
 
@@ -142,9 +144,16 @@ def quantize_model(
     for name, index in net.grids.index.items():
         net.grids.scale[index] = qparams[name].scale
         net.grids.zero_point[index] = qparams[name].zero_point
-    if uses_gptq:
+    if fits_layers:
         fit_layers(
-            net, graph_module, quant.weights, images, spec.input, config.weight_observer, tick
+            net,
+            graph_module,
+            quant.weights,
+            images,
+            spec.input,
+            config.weight_observer,
+            tick,
+            descent=config.rounding == "coordinate-descent",
         )
     else:
         _fill_layers(net, graph_module, quant.weights, config.weight_observer)

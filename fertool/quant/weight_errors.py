@@ -180,7 +180,7 @@ def _draw_images(train: FaceDataset, config: QuantizeConfig, side: int) -> tuple
 
     Of images larger than 64 pixels a side there are fewer, as for the rounding itself.
     """
-    count = config.calibration_images
+    count = config.calibration_count(WEIGHT_BITS[0])
     # The first are those that calibrate: a prefix of a balanced subset is one.
     images = train.balanced_subset(count + MEASURED_IMAGES, config.seed).images
     if len(images) < count + MEASURED_IMAGES:

@@ -6,16 +6,19 @@ weights W that come closest to y by ridge regression are rounded one input after
 not rounded yet compensate for the error of each (Frantar and Alistarh 2022, "Optimal Brain
 Compression", arXiv 2208.11580, equations 6 and 7; in this order for all rows at once by Frantar et
 al. 2022, "GPTQ", arXiv 2210.17323, algorithm 1). The bias takes the remaining difference of the
-means ("bias correction", Nagel et al. 2019, arXiv 1906.04721).
+means ("bias correction", Nagel et al. 2019, arXiv 1906.04721). Coordinate descent starts from
+these integers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from fertool.config.quantization import FEW_BITS
 from fertool.data.pixels import channels_last, to_input
 from fertool.graph.network import Network
 from fertool.models.batched_run import BatchedRun
@@ -24,9 +27,11 @@ from fertool.models.regression import Moments, measure_moments, regress_
 from fertool.models.sampling import (
     gather_positions,
     limit_images,
+    ridge_strength,
     sample_positions,
     to_channels_first,
 )
+from fertool.quant.coordinate_descent import RoundedWeights, descend
 from fertool.quant.observers import integer_weight, weight_scales
 from fertool.spec import InputSpec, WeightQuant, affordable_batch
 
@@ -48,7 +53,7 @@ def fill_layer(layer: IntegerTensors, source: nn.Module, rule: WeightQuant, meth
     weight, bias = _parameters(source)
     limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
     scale = weight_scales(weight, limits, method)
-    layer.weight_scale.copy_(_storable_scale(layer, bias, scale))
+    layer.weight_scale.copy_(_storable_scales(layer, bias, scale))
     # By the scale as stored: rounding it to float16 afterwards would move all weights.
     layer.weight.copy_(integer_weight(weight, layer.weight_scale.float(), limits))
     set_bias(layer, bias.double())
@@ -63,11 +68,14 @@ def fit_layers(
     input: InputSpec,
     method: str,
     tick: Callable[[], None] = lambda: None,
+    *,
+    descent: bool = True,
 ) -> None:
     """Fit the layers of `net` to those of the folded float network by GPTQ, in place.
 
     `images` uint8 [N, C, S, S], of which the first are used; `method` chooses the scales; `tick` is
-    called after each layer. Both networks run node by node on all images.
+    called after each layer; `descent`: channels of few bits go on by coordinate descent. Both
+    networks run node by node on all images.
     """
     device = net.grids.scale.device
     batch_size = affordable_batch(_BATCH, input.size)
@@ -87,7 +95,7 @@ def fit_layers(
         wanted, positions = _sampled(source, wanted_run.outputs_of(name), generator)
         # What arrives comes from fitted layers, and what the layer passes on from its own fit.
         moments = measure_moments(layer, run.inputs_of(name), wanted, positions)
-        _fit(layer, source, rules[name], method, moments)
+        _fit(layer, source, rules[name], method, moments, descent)
         tick()
 
 
@@ -102,22 +110,40 @@ def _sampled(
 
 
 def _fit(
-    layer: IntegerLayer, source: nn.Module, rule: WeightQuant, method: str, moments: Moments
+    layer: IntegerLayer,
+    source: nn.Module,
+    rule: WeightQuant,
+    method: str,
+    moments: Moments,
+    descent: bool,
 ) -> None:
     """Fit one layer to the output of its float form `source`."""
     groups, fan_in = moments.x_mean.shape
     weight, bias = _parameters(source)
-    limits = torch.tensor(rule.limits(len(weight)), device=weight.device)
+    limits = torch.tensor(rule.limits(len(weight)), device=weight.device).reshape(groups, -1)
     variances = moments.xx.diagonal(dim1=1, dim2=2).clone()
+    covariance = None
+    if descent and min(rule.bits) <= FEW_BITS:
+        # Before the regression overwrites it.
+        covariance = moments.xx.float()
+        covariance.diagonal(dim1=1, dim2=2).add_(ridge_strength(moments.xx))
+
     order = rounding_order(variances)
     wanted, factor = regress_(weight.reshape(groups, -1, fan_in), moments, order)
     # An error in a weight counts by the variance of its input.
     importance = variances.repeat_interleave(wanted.shape[1], 0)
-    scale = weight_scales(wanted.reshape(len(weight), -1), limits, method, importance)
-    layer.weight_scale.copy_(_storable_scale(layer, bias, scale))
+    storable = partial(_storable_scales, layer, bias)
+    scale = weight_scales(
+        wanted.reshape(len(weight), -1), limits.flatten(), method, importance
+    ).reshape(groups, -1)
+    scales = storable(scale).double()
+    integers = gptq_integers(wanted, scales, limits, order, factor)
+    if covariance is not None:
+        start = RoundedWeights(integers, scales)
+        found = descend(wanted, start, limits, covariance, storable)
+        integers, scales = found.integers, found.scales
 
-    scales = layer.weight_scale.double().reshape(groups, -1)
-    integers = gptq_integers(wanted, scales, limits.reshape(groups, -1), order, factor)
+    layer.weight_scale.copy_(scales.flatten())
     layer.weight.copy_(integers.reshape(layer.weight.shape))
     means = torch.einsum("grf,gf->gr", integers * scales[..., None], moments.x_mean)
     set_bias(layer, (moments.y_mean - means).flatten())
@@ -174,15 +200,17 @@ def _parameters(source: nn.Module) -> tuple[Tensor, Tensor]:
     return weight, source.bias.detach()
 
 
-def _storable_scale(layer: IntegerTensors, bias: Tensor, scale: Tensor) -> Tensor:
-    """Return the scales as float16 can hold them and the biases need them.
+def _storable_scales(layer: IntegerTensors, bias: Tensor, scales: Tensor) -> Tensor:
+    """Return scales of a layer's channels, [out] in any shape, as a file can hold them.
 
-    A channel of tiny weights with a large bias needs a coarser scale, or its bias would not fit 32
-    bits.
+    They are numbers of float16. A channel of tiny weights with a large bias needs a coarser scale,
+    or its bias would not fit 32 bits.
     """
-    scale = torch.maximum(scale, bias.abs() / (layer.input_scale() * _LARGEST_BIAS))
-    scale = torch.where(scale > 0, scale, 1.0)
-    return scale.clamp(_SMALLEST_HALF, torch.finfo(torch.float16).max)
+    coarse_enough = (bias.abs() / (layer.input_scale() * _LARGEST_BIAS)).reshape(scales.shape)
+    scales = torch.maximum(scales, coarse_enough.to(scales))
+    scales = torch.where(scales > 0, scales, 1.0)
+    half = scales.clamp(_SMALLEST_HALF, torch.finfo(torch.float16).max).half()
+    return half.to(scales)
 
 
 def set_bias(layer: IntegerTensors, bias: Tensor) -> None:

@@ -155,7 +155,7 @@ def test_gptq_with_few_bits_predicts_what_the_float_network_predicts(arch):
         module.train()(images.float() / 128 - 1)
     float_logits = predict_logits(module.eval(), data, spec.input)
     error = {}
-    for rounding in ("nearest", "gptq"):
+    for rounding in ("nearest", "gptq", "coordinate-descent"):
         layers = {n: p for n, p in module.named_modules() if isinstance(p, nn.Conv2d | nn.Linear)}
         bits = {name: (3,) * len(layer.weight) for name, layer in layers.items()}
         _, integer = quantize_model(
@@ -165,6 +165,7 @@ def test_gptq_with_few_bits_predicts_what_the_float_network_predicts(arch):
             (predict_logits(integer, data, spec.input) - float_logits).square().mean()
         )
     assert error["gptq"] < 0.5 * error["nearest"]
+    assert error["coordinate-descent"] < 0.5 * error["nearest"]
 
 
 @pytest.mark.parametrize("level", [1.0, 30.0, 1e4])
