@@ -11,9 +11,10 @@ _DEQUANTIZATION = ("Multiply", "Subtract", "Convert")
 def keep_quantizers_of_sums(model: Any) -> None:
     """Put a pooling of 1 x 1 between each quantized map and the sum that it goes into, in place.
 
-    OpenVINO's plugin for processors fuses a convolution, its quantizer and a sum, and leaves out
-    the rounding and clipping of the quantizer. It does not fuse across a pooling of one pixel,
-    which changes nothing.
+    OpenVINO's plugin for processors fuses a convolution, its quantizer, a sum and the sum's
+    quantizer, and leaves out the rounding of the first ("special residual pattern" in its
+    dnnl_postops_composer.cpp). It does not fuse across a pooling of one pixel, which changes
+    nothing. A repeated quantizer helps in half of the sums alone: elsewhere the plugin removes it.
     """
     opset = importlib.import_module("openvino.opset8")
     for operator in model.get_ordered_ops():
