@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 SEED = os.environ.get("FERTOOL_HOSTILE_SEED", "16")
-FILES = os.environ.get("FERTOOL_HOSTILE_FILES", "500")
+FILES = os.environ.get("FERTOOL_HOSTILE_FILES", "800")
 
 
 def test_no_damaged_file_ends_in_a_traceback_fills_the_memory_or_touches_another():

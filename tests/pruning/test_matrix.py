@@ -41,8 +41,8 @@ def test_budget_removal_and_runtime(arch, faces, randomise_norms, zero_removed):
         round_to = 1 if criterion == "kl" else 4
         selection = SelectionConfig(criterion=criterion, round_to=round_to, reconstruct=False)
         scored = score_channels(spec, module, selection, faces)
-        # Extreme budgets for one criterion: their limits do not depend on the scores.
-        for target in (0.7, 0.5, 0.3) if criterion == "l1" else (0.5,):
+        # Extreme budgets for one criterion of each kind: their limits do not depend on the scores.
+        for target in (0.7, 0.5, 0.3) if criterion in ("l1", "kl") else (0.5,):
             cut = plan_step(
                 spec,
                 module,
